@@ -1,0 +1,57 @@
+"""headrace: streaming analytics for industrial plants.
+
+The few names a pipeline's author uses.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError
+from headrace.plan.pipeline import Pipeline, Plan, pipeline
+from headrace.plan.stream import Stream, WindowedStream, stream
+from headrace.plan.window import Window, cumulating, sliding, tumbling
+
+__all__ = [
+    "DataError",
+    "EnvironmentFault",
+    "HeadraceError",
+    "InternalError",
+    "Pipeline",
+    "Plan",
+    "PlanError",
+    "Stream",
+    "Window",
+    "WindowedStream",
+    "cumulating",
+    "hours",
+    "milliseconds",
+    "minutes",
+    "pipeline",
+    "seconds",
+    "sliding",
+    "stream",
+    "tumbling",
+]
+
+__version__ = "0.1.0"
+
+
+def milliseconds(count: int) -> timedelta:
+    """Return a duration of so many milliseconds."""
+    return timedelta(milliseconds=count)
+
+
+def seconds(count: float) -> timedelta:
+    """Return a duration of so many seconds."""
+    return timedelta(seconds=count)
+
+
+def minutes(count: float) -> timedelta:
+    """Return a duration of so many minutes."""
+    return timedelta(minutes=count)
+
+
+def hours(count: float) -> timedelta:
+    """Return a duration of so many hours."""
+    return timedelta(hours=count)

@@ -1,0 +1,65 @@
+"""What can go wrong, and whose fault it is.
+
+    HeadraceError
+    ├── PlanError          the author's: a pipeline, an expression, a setting, a command line
+    ├── DataError          the data's: an input that cannot be read as what it claims to be
+    ├── EnvironmentFault   the surroundings': a disk, a folder, a file, a server
+    └── InternalError      ours
+
+A single bad record raises none of these: it becomes a dead letter and its neighbours go on.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["DataError", "EnvironmentFault", "HeadraceError", "InternalError", "PlanError", "near"]
+
+
+class HeadraceError(Exception):
+    """An error that says what is wrong, where, and how to mend it, in one line.
+
+    `exit_status` is what the command line ends with: 1 the job failed, 2 wrong use.
+    """
+
+    exit_status = 1
+
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(what, where, fix)
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        mend = f"; {self.fix}" if self.fix else ""
+        return " ".join(f"{place}{self.what}{mend}".split())
+
+
+class PlanError(HeadraceError):
+    """The pipeline, an expression in it, a setting or the command line is wrong."""
+
+    exit_status = 2
+
+
+class DataError(HeadraceError):
+    """An input as a whole cannot be read as what it claims to be."""
+
+
+class EnvironmentFault(HeadraceError):
+    """A disk, folder, file or server does not do what it must."""
+
+
+class InternalError(HeadraceError):
+    """headrace broke one of its own promises."""
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return a hint that names what `name` may have been meant to be, or else what there is."""
+    names = sorted(set(known))
+    match = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.6)
+    if match:
+        return f"did you mean {next(n for n in names if n.lower() == match[0])!r}?"
+    if not names:
+        return "there is none"
+    shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+    return f"there is: {shown}"

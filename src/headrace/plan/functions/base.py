@@ -1,0 +1,213 @@
+"""What one entry of the function table says, and the few words its entries share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from headrace._lazy import lazy_import
+from headrace.errors import PlanError
+from headrace.plan.schema import BIGINT, DOUBLE, NULL, STRING, Type, parse_type
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    pl = lazy_import("polars")
+
+__all__ = ["Aggregate", "Function", "Signature", "constant", "elementwise", "finite", "flink_call", "signatures"]
+
+ANY, SCALAR, TEXT = Type("T"), Type("S"), Type("TEXT")
+_VARIABLES = {"T": ANY, "S": SCALAR, "TEXT": TEXT}
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The types one form of a function takes and gives: `"STRING, BIGINT -> STRING"`.
+
+    `T` stands for any one type, the same wherever it stands, and `S` for any one that is no MAP, ARRAY or ROW. `TEXT` takes a STRING or a
+    BIGINT and makes a STRING of it: the types whose text is the same on every engine. `…` behind the last one means one or more of it.
+    """
+
+    takes: tuple[Type, ...]
+    gives: Type
+    variadic: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Signature:
+        """Read a signature from its text."""
+        left, right = text.split("->")
+        parts = re.split(r",\s*(?![^<]*>)", left.replace("…", "").strip()) if left.strip() else []
+        return cls(tuple(map(_type, parts)), _type(right), variadic="…" in left)
+
+    def match(self, given: Sequence[Type]) -> tuple[tuple[Type, ...], Type] | None:
+        """Return the types that arguments of the types `given` are cast to, and the result's, or None if they do not fit."""
+        takes = self.takes + self.takes[-1:] * (len(given) - len(self.takes)) if self.variadic else self.takes
+        if len(takes) != len(given):
+            return None
+        pairs = list(zip(takes, given, strict=True))
+        bound = _meet([g for t, g in pairs if t in (ANY, SCALAR)] + [g.element for t, g in pairs if ANY in t.arguments and g.arguments])
+        if SCALAR in takes and bound.arguments:
+            return None
+        wanted = tuple(_substitute(t, bound) for t in takes)
+        if any(not _accepts(t, w, g) for (t, g), w in zip(pairs, wanted, strict=True)):
+            return None
+        return wanted, _substitute(self.gives, bound)
+
+
+def signatures(text: str) -> tuple[Signature, ...]:
+    """Read the forms of a function, parted by semicolons."""
+    return tuple(map(Signature.parse, text.split(";")))
+
+
+def _type(text: str) -> Type:
+    text = text.strip()
+    container = re.fullmatch(r"(?:MAP<STRING, |ARRAY<)T>", text)
+    if container:
+        return Type("MAP", (STRING, ANY)) if text.startswith("MAP") else Type("ARRAY", (ANY,))
+    return _VARIABLES.get(text) or parse_type(text)
+
+
+def _substitute(kind: Type, bound: Type) -> Type:
+    if kind in (ANY, SCALAR):
+        return bound
+    if kind == TEXT:
+        return STRING
+    if ANY in kind.arguments:
+        return Type(kind.kind, (*kind.arguments[:-1], bound))
+    return kind
+
+
+def _meet(types: Sequence[Type]) -> Type:
+    """Return the one type that all of `types` can be read as, NULL if there is none; NULL fits any, BIGINT fits DOUBLE."""
+    distinct = {kind for kind in types if kind != NULL}
+    if distinct == {BIGINT, DOUBLE}:
+        return DOUBLE
+    return distinct.pop() if len(distinct) == 1 else NULL
+
+
+def _accepts(takes: Type, wanted: Type, given: Type) -> bool:
+    return given in (wanted, NULL) or (given == BIGINT and (wanted == DOUBLE or takes == TEXT))
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A scalar function.
+
+    Parameters
+    ----------
+    name
+        As it is written in SQL. Operators have theirs: `+`, `AND`, `LIKE`.
+    signatures
+        The forms it has; the first that fits without a cast, else the first that fits.
+    summary
+        One sentence for the docs.
+    polars
+        Polars expressions in, one out.
+    cases
+        SQL texts with what they give: nulls, errors, overflow and text among them.
+    flink
+        How Flink SQL says it: a template for `flink_call`, or one for each signature. None where plain Flink SQL cannot.
+    flink_gaps
+        The cases that Flink SQL, said so, answers otherwise: it lets a DOUBLE overflow, counts UTF-16 units, or is lenient.
+    nulls
+        What NULL arguments give.
+    literal
+        Positions of arguments that must be constants, and not NULL.
+    check
+        Takes the values of those constants and raises a PlanError if one is not allowed.
+    """
+
+    name: str
+    signatures: tuple[Signature, ...]
+    summary: str
+    polars: Callable[..., pl.Expr]
+    cases: tuple[tuple[str, Any], ...]
+    flink: str | tuple[str | None, ...] | None = "{name}({*})"
+    flink_gaps: tuple[str, ...] = ()
+    nulls: str = "NULL if any argument is NULL"
+    literal: tuple[int, ...] = ()
+    check: Callable[..., None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """An aggregate function, in the three parts that folding slice by slice needs. What is not said here is as in `Function`.
+
+    Parameters
+    ----------
+    fold
+        Rows to states: the arguments' Polars expressions in, named aggregate expressions out.
+    merge
+        States of several slices, in time order, to one state: named columns in, named aggregate expressions out.
+    result
+        One state to the value: named columns in, one elementwise expression out.
+    cases
+        A call over columns `x` and `y`, rows for them (pairs, or `x` alone), and what the call gives.
+    """
+
+    name: str
+    signatures: tuple[Signature, ...]
+    summary: str
+    fold: Callable[..., Mapping[str, pl.Expr]]
+    merge: Callable[[Mapping[str, pl.Expr]], Mapping[str, pl.Expr]]
+    result: Callable[[Mapping[str, pl.Expr]], pl.Expr]
+    cases: tuple[tuple[str, Sequence[Any], Any], ...]
+    flink: str | tuple[str | None, ...] | None = "{name}({*})"
+    flink_gaps: tuple[str, ...] = ()
+    nulls: str = "NULL arguments are passed over; NULL if none is left"
+    literal: tuple[int, ...] = ()
+    check: Callable[..., None] | None = None
+
+
+def flink_call(function: Function | Aggregate, arguments: Sequence[str], types: Sequence[Type]) -> str:
+    """Return the Flink SQL of a call with `arguments` already in SQL, of the `types` that the function takes.
+
+    In a template `{0}` is the first argument, `{1…}` the second and all after it, `{*}` all of them and `{name}` the function's name.
+
+    Raises
+    ------
+    PlanError
+        If plain Flink SQL has no such function.
+    """
+    template = function.flink
+    if isinstance(template, tuple):
+        fitting = (m is not None and m[0] == tuple(types) for m in (s.match(types) for s in function.signatures))
+        template = template[list(fitting).index(True)]
+    if template is None:
+        raise PlanError(f"Flink SQL has no {function.name}")
+
+    def fill(placeholder: re.Match[str]) -> str:
+        which = placeholder[1]
+        if which == "name":
+            return function.name
+        if which == "*":
+            return ", ".join(arguments)
+        first = int(which.rstrip("…"))
+        return ", ".join(arguments[first:]) if which.endswith("…") else arguments[first]
+
+    return re.sub(r"\{(\d+…?|\*|name)\}", fill, template)
+
+
+def constant(argument: pl.Expr) -> Any:  # noqa: ANN401
+    """Return the value of an argument that the function says must be a constant."""
+    return pl.select(argument).item()
+
+
+def elementwise(value: pl.Expr, function: Callable[[pl.Series], pl.Series], gives: pl.DataType | None = None) -> pl.Expr:
+    """Return `function` of each batch of `value`, of the type `gives` or of its own.
+
+    Written as one expression, a function that names its argument twice would work out a chain of n calls 2^n times.
+    """
+    return value.map_batches(function, return_dtype=gives, is_elementwise=True)
+
+
+def finite(value: pl.Expr) -> pl.Expr:
+    """Return the value, NULL where it is NaN or infinite."""
+    return elementwise(value, _finite)
+
+
+def _finite(values: pl.Series) -> pl.Series:
+    sound = values.is_finite()
+    return values if sound.all() else values.set(~sound, None)

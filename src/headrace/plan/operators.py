@@ -1,0 +1,220 @@
+"""The operators of a plan: small frozen classes, each of which derives the schema of what it gives.
+
+A plan is a graph of them, from sources to sinks. They say what is computed; engines know how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from headrace.plan.expression import Expression
+from headrace.plan.schema import BIGINT, STRING, TIMESTAMP, Field, Schema, Type, map_of
+from headrace.plan.window import Window
+
+__all__ = [
+    "WINDOW_COLUMNS", "Aggregate", "Derive", "Operator", "Regroup", "Select", "Sink", "Source", "Union", "Unnest", "Where",
+    "inputs_of", "upstream",
+]  # fmt: skip
+
+Named = tuple[tuple[str, Expression], ...]
+
+WINDOW_COLUMNS = (Field("window_start", TIMESTAMP, False), Field("window_end", TIMESTAMP, False), Field("revision", BIGINT, False))
+
+
+def _fields(named: Named) -> tuple[Field, ...]:
+    return tuple(Field(name, expression.type) for name, expression in named)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A topic read under a schema.
+
+    `delay_ms` is how far the watermark stays behind the greatest event time; `range_ms` what event times are believed;
+    `rest` names a MAP of the fields that the schema does not declare, STRING to STRING unless `rest_type` says otherwise.
+    """
+
+    topic: str
+    declared: Schema
+    event_time: Expression | None
+    delay_ms: int
+    range_ms: tuple[int, int]
+    rest: str | None = None
+    rest_type: Type = map_of(STRING, STRING)
+
+    @property
+    def schema(self) -> Schema:
+        """The declared columns, and `rest` behind them."""
+        return self.declared.with_fields(Field(self.rest, self.rest_type, False)) if self.rest else self.declared
+
+    def __str__(self) -> str:
+        return f"stream {self.topic!r} ({self.declared})"
+
+
+@dataclass(frozen=True)
+class Derive:
+    """Adds columns, or replaces those of the same name."""
+
+    input: Operator
+    columns: Named
+
+    @property
+    def schema(self) -> Schema:
+        """The input's columns and the new ones."""
+        return self.input.schema.with_fields(*_fields(self.columns))
+
+    def __str__(self) -> str:
+        return f"derive {', '.join(name for name, _ in self.columns)}"
+
+
+@dataclass(frozen=True)
+class Select:
+    """Keeps just the columns named."""
+
+    input: Operator
+    columns: Named
+
+    @property
+    def schema(self) -> Schema:
+        """The columns named."""
+        return Schema(_fields(self.columns))
+
+    def __str__(self) -> str:
+        return f"select {', '.join(name for name, _ in self.columns)}"
+
+
+@dataclass(frozen=True)
+class Where:
+    """Keeps the rows of which the predicate is true."""
+
+    input: Operator
+    predicate: Expression
+    text: str = ""
+
+    @property
+    def schema(self) -> Schema:
+        """The input's."""
+        return self.input.schema
+
+    def __str__(self) -> str:
+        return f"where {self.text}"
+
+
+@dataclass(frozen=True)
+class Unnest:
+    """A row for each entry of a MAP or element of an ARRAY, in place of that column."""
+
+    input: Operator
+    column: str
+    key: str | None
+    value: str
+
+    @property
+    def schema(self) -> Schema:
+        """The input's columns but the one unnested, then the key (of a MAP) and the value."""
+        kind = self.input.schema[self.column].type
+        key = (Field(self.key, kind.key, False),) if self.key else ()
+        return self.input.schema.without(self.column).with_fields(*key, Field(self.value, kind.element))
+
+    def __str__(self) -> str:
+        return f"unnest {self.column} as {', '.join(name for name in (self.key, self.value) if name)}"
+
+
+@dataclass(frozen=True)
+class Union:
+    """The rows of several streams of one schema."""
+
+    inputs: tuple[Operator, ...]
+
+    @property
+    def schema(self) -> Schema:
+        """The first input's; a column may be NULL where it may in any input."""
+        first = self.inputs[0].schema
+        nullable = {name for one in self.inputs for name in one.schema.names if one.schema[name].nullable}
+        return Schema(tuple(Field(f.name, f.type, f.name in nullable) for f in first.fields))
+
+    def __str__(self) -> str:
+        return f"union of {len(self.inputs)}"
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """Rows grouped by window and keys, and aggregated.
+
+    `calls` are the distinct aggregate calls that the columns are made of, by hidden name.
+    """
+
+    input: Operator
+    window: Window
+    keys: tuple[str, ...]
+    columns: Named
+    calls: Named
+    lateness_ms: int = 0
+    late_topic: str | None = None
+
+    @property
+    def schema(self) -> Schema:
+        """The keys, the aggregates, and the window's own columns."""
+        keys = tuple(self.input.schema[key] for key in self.keys)
+        return Schema((*keys, *_fields(self.columns))).with_fields(*WINDOW_COLUMNS)
+
+    def __str__(self) -> str:
+        lateness = f", lateness {self.lateness_ms} ms" if self.lateness_ms else ""
+        late = f", late to {self.late_topic!r}" if self.late_topic else ""
+        return f"window {self.window}{lateness}{late} by {', '.join(self.keys) or '()'}: {', '.join(name for name, _ in self.columns)}"
+
+
+@dataclass(frozen=True)
+class Regroup:
+    """The rows of each window grouped further, by fewer keys."""
+
+    input: Operator
+    keys: tuple[str, ...]
+    columns: Named
+    calls: Named
+
+    @property
+    def schema(self) -> Schema:
+        """The keys, the aggregates, and the window's own columns."""
+        keys = tuple(self.input.schema[key] for key in self.keys)
+        return Schema((*keys, *_fields(self.columns))).with_fields(*WINDOW_COLUMNS)
+
+    def __str__(self) -> str:
+        return f"aggregate by {', '.join(self.keys) or '()'}: {', '.join(name for name, _ in self.columns)}"
+
+
+@dataclass(frozen=True)
+class Sink:
+    """A topic that rows are written to, one JSON object each."""
+
+    topic: str
+    input: Operator = field(repr=False)
+
+    @property
+    def schema(self) -> Schema:
+        """The input's."""
+        return self.input.schema
+
+    def __str__(self) -> str:
+        return f"sink {self.topic!r}"
+
+
+Operator = Source | Derive | Select | Where | Unnest | Union | Aggregate | Regroup
+
+
+def inputs_of(operator: Operator | Sink) -> tuple[Operator, ...]:
+    """Return the operators whose rows `operator` takes."""
+    match operator:
+        case Source():
+            return ()
+        case Union(inputs=inputs):
+            return inputs
+        case _:
+            return (operator.input,)
+
+
+def upstream(operator: Operator | Sink) -> Iterator[Operator | Sink]:
+    """Yield all that `operator` stands on, inputs before what takes them, itself last; a shared one as often as it is met."""
+    for one in inputs_of(operator):
+        yield from upstream(one)
+    yield operator

@@ -1,0 +1,111 @@
+"""A pipeline: a function that returns its sinks, with a name, a version and settings; and the plan it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.errors import PlanError, near
+from headrace.plan.operators import Aggregate, Operator, Sink, Source, upstream
+from headrace.plan.settings import Setting, settings_of, using
+from headrace.plan.stream import Stream
+
+__all__ = ["Pipeline", "Plan", "pipeline"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pipeline computes, with its settings' values put in."""
+
+    pipeline: str
+    version: str
+    settings: Mapping[str, Any]
+    sinks: tuple[Sink, ...]
+
+    def operators(self) -> Iterator[Operator | Sink]:
+        """Yield each operator once, inputs before what takes them."""
+        seen: set[int] = set()
+        for sink in self.sinks:
+            for operator in upstream(sink):
+                if id(operator) not in seen:
+                    seen.add(id(operator))
+                    yield operator
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The topics read."""
+        return tuple(operator for operator in self.operators() if isinstance(operator, Source))
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics written: the sinks', then those of late rows."""
+        late = [o.late_topic for o in self.operators() if isinstance(o, Aggregate) and o.late_topic]
+        return (*(sink.topic for sink in self.sinks), *dict.fromkeys(late))
+
+    def __str__(self) -> str:
+        lines = [f"pipeline {self.pipeline} version {self.version}"]
+        lines += [f"  setting {name} = {value!r}" for name, value in self.settings.items()]
+        numbers: dict[int, int] = {}
+        for number, operator in enumerate(self.operators(), 1):
+            numbers[id(operator)] = number
+            inputs = ", ".join(f"#{numbers[id(one)]}" for one in (operator.inputs if hasattr(operator, "inputs") else [getattr(operator, "input", None)]) if one)
+            lines.append(f"  #{number} {operator}{f'  ← {inputs}' if inputs else ''}")
+        return "\n".join(lines)
+
+
+class Pipeline:
+    """A pipeline as its author defined it."""
+
+    def __init__(self, function: Callable[..., Mapping[str, Stream]], name: str, version: str) -> None:
+        self.function, self.name, self.version = function, name, version
+        self.settings: tuple[Setting, ...] = settings_of(function)
+        self.__doc__ = function.__doc__
+
+    def __repr__(self) -> str:
+        return f"<Pipeline {self.name} version {self.version}>"
+
+    def plan(self, **settings: Any) -> Plan:  # noqa: ANN401
+        """Return the plan for these settings, the defaults for the others.
+
+        Raises
+        ------
+        PlanError
+            If a setting is unknown, or anything in the pipeline is wrong.
+        """
+        known = {setting.name: setting for setting in self.settings}
+        for name in settings:
+            if name not in known:
+                raise PlanError(f"unknown setting {name!r}", where=f"pipeline {self.name}", fix=near(name, known))
+        values = {name: settings.get(name, setting.default) for name, setting in known.items()}
+        with using({**values, "@pipeline": f"{self.name}/{self.version}"}):
+            sinks = self.function(**values)
+        if not isinstance(sinks, Mapping) or not sinks or not all(isinstance(one, Stream) for one in sinks.values()):
+            raise PlanError("the function does not return its sinks", where=f"pipeline {self.name}", fix='return {"topic": stream}')
+        plan = Plan(self.name, self.version, values, tuple(Sink(topic, one.operator) for topic, one in sinks.items()))
+        _check_topics(plan)
+        return plan
+
+
+def _check_topics(plan: Plan) -> None:
+    places = [*plan.topics, *(f"{source.topic}.dead-letter" for source in plan.sources)]
+    sources = [source.topic for source in plan.sources]
+    for topic in places:
+        if not topic or any(c in topic for c in "/\\\0") or topic in {".", ".."}:
+            raise PlanError(f"topic name {topic!r} cannot be used", where=f"pipeline {plan.pipeline}", fix="use letters, digits, '.', '_' and '-'")
+    for topic in {*places, *sources}:
+        if places.count(topic) + sources.count(topic) > 1:
+            raise PlanError(f"topic {topic!r} is used twice", where=f"pipeline {plan.pipeline}", fix="share the stream of a source; give each output a topic")
+
+
+def pipeline(name: str, *, version: str) -> Callable[[Callable[..., Mapping[str, Stream]]], Pipeline]:
+    """Make a pipeline of a function that returns its sinks.
+
+    The function's parameters are the pipeline's settings and have defaults. `version` changes only by the author's hand:
+    it enters every generated id and all saved state.
+    """
+
+    def decorate(function: Callable[..., Mapping[str, Stream]]) -> Pipeline:
+        return Pipeline(function, name, version)
+
+    return decorate

@@ -1,0 +1,98 @@
+"""A pipeline's settings: its function's parameters, and where their values come from.
+
+First the command line (`--set name=value`), then the environment (`NAME`), then `headrace.toml` (a table named as the
+pipeline), then the default.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from headrace.errors import PlanError, near
+
+__all__ = ["Setting", "current_settings", "resolve", "settings_of", "using"]
+
+_current: ContextVar[Mapping[str, Any]] = ContextVar("settings", default={})  # noqa: B039  (never mutated)
+
+
+def current_settings() -> Mapping[str, Any]:
+    """Return the settings of the pipeline that is being built; `:name` in an expression stands for one."""
+    return _current.get()
+
+
+@contextmanager
+def using(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Make `settings` the current ones within a `with` block."""
+    token = _current.set(settings)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A parameter of a pipeline's function."""
+
+    name: str
+    type: Any
+    default: Any
+
+    def read(self, value: object, origin: str) -> Any:  # noqa: ANN401
+        """Return `value`, which may be text, as this setting's type."""
+        if isinstance(value, str) and typing.get_origin(self.type) in (list, tuple):
+            value = [part.strip() for part in value.strip("[] ").split(",") if part.strip()]
+        try:
+            return msgspec.convert(value, self.type, strict=False)
+        except msgspec.ValidationError as error:
+            kind = getattr(self.type, "__name__", self.type)
+            raise PlanError(f"setting {self.name} = {value!r} is not a {kind}: {error}", where=origin) from None
+
+
+def settings_of(function: Callable[..., Any]) -> tuple[Setting, ...]:
+    """Return the settings that the function's parameters declare.
+
+    Raises
+    ------
+    PlanError
+        If a parameter has no default, for then a run could not know its value.
+    """
+    hints = typing.get_type_hints(function)
+    settings = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is inspect.Parameter.empty:
+            raise PlanError(f"setting {name!r} has no default", where=f"pipeline function {function.__name__}", fix=f"write {name}: int = 1, say")
+        settings.append(Setting(name, hints.get(name, type(parameter.default)), parameter.default))
+    return tuple(settings)
+
+
+def resolve(
+    settings: tuple[Setting, ...], given: Mapping[str, str], environment: Mapping[str, str], file: Mapping[str, Any], *, file_name: str = "headrace.toml"
+) -> dict[str, Any]:
+    """Return the value of each setting, from the first place that has one."""
+    known = [setting.name for setting in settings]
+    for origin, names in (("--set", given), (file_name, file)):
+        for name in names:
+            if name.lower() not in known:
+                raise PlanError(f"unknown setting {name!r}", where=origin, fix=near(name, known))
+    given = {name.lower(): value for name, value in given.items()}
+    file = {name.lower(): value for name, value in file.items()}
+    values = {}
+    for setting in settings:
+        if setting.name in given:
+            values[setting.name] = setting.read(given[setting.name], "--set")
+        elif setting.name.upper() in environment:
+            values[setting.name] = setting.read(environment[setting.name.upper()], f"environment {setting.name.upper()}")
+        elif setting.name in file:
+            values[setting.name] = setting.read(file[setting.name], file_name)
+        else:
+            values[setting.name] = setting.default
+    return values

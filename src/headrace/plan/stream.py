@@ -1,0 +1,249 @@
+"""What a pipeline's author writes: streams, and the methods that make streams of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from headrace._lazy import lazy_import
+from headrace.errors import PlanError, near
+from headrace.plan.expression import Call, Column, Expression, columns_of, rebuild, walk
+from headrace.plan.operators import (
+    WINDOW_COLUMNS,
+    Aggregate,
+    Derive,
+    Named,
+    Operator,
+    Regroup,
+    Select,
+    Source,
+    Union,
+    Unnest,
+    Where,
+    upstream,
+)
+from headrace.plan.schema import BIGINT, BOOLEAN, TIMESTAMP, Schema
+from headrace.plan.settings import current_settings
+from headrace.plan.window import Window, milliseconds
+
+if TYPE_CHECKING:
+    from headrace.plan import sql
+else:
+    sql = lazy_import("headrace.plan.sql")
+
+__all__ = ["Stream", "WindowedStream", "stream"]
+
+_BELIEVED = ("2000-01-01", "2100-01-01")
+
+
+def stream(
+    topic: str,
+    *,
+    schema: Mapping[str, str],
+    event_time: str | None = None,
+    watermark: timedelta = timedelta(0),
+    event_time_range: tuple[str, str] = _BELIEVED,
+    rest: str | None = None,
+) -> Stream:
+    """Return the stream of a topic's records.
+
+    Parameters
+    ----------
+    topic
+        The topic's name. A run says which log or which files stand behind it.
+    schema
+        Column names and SQL types, such as `{"equip_id": "STRING NOT NULL"}`.
+    event_time
+        A SQL expression of type TIMESTAMP_LTZ(3) over the columns. Windows need one.
+    watermark
+        How long after the greatest event time seen a record may still come and be on time.
+    event_time_range
+        ISO dates; an event time before the first or not before the second makes a record malformed.
+    rest
+        A name for a column `MAP<STRING, STRING>` of all the fields that the schema does not declare.
+
+    Raises
+    ------
+    PlanError
+        If a type, the expression or a duration is wrong.
+    """
+    declared, place = Schema.parse(schema), f"stream({topic!r})"
+    if rest is not None and rest in declared:
+        raise PlanError(f"rest {rest!r} is a declared column", where=place, fix="give it another name")
+    time = None
+    if event_time is not None:
+        time = sql.parse_expression(event_time, declared, current_settings(), where=f"{place} event_time")
+        if time.type != TIMESTAMP:
+            raise PlanError(f"event_time is a {time.type}", where=place, fix="write TO_TIMESTAMP_LTZ(column, 3) for ms since the epoch")
+    delay = milliseconds(watermark, "the watermark's delay")
+    return Stream(Source(topic, declared, time, delay, _range_ms(event_time_range, place), rest), place)
+
+
+def _range_ms(believed: tuple[str, str], place: str) -> tuple[int, int]:
+    try:
+        first, last = (datetime.fromisoformat(day).replace(tzinfo=UTC) for day in believed)
+    except (ValueError, TypeError):
+        raise PlanError(f"event_time_range {believed!r} cannot be read", where=place, fix='write ("2000-01-01", "2100-01-01")') from None
+    return int(first.timestamp() * 1000), int(last.timestamp() * 1000)
+
+
+class Stream:
+    """Rows of one schema. Each method returns a new stream; none changes this one."""
+
+    def __init__(self, operator: Operator, path: str) -> None:
+        self.operator, self._path = operator, path
+
+    @property
+    def schema(self) -> Schema:
+        """The columns of the rows."""
+        return self.operator.schema
+
+    def __repr__(self) -> str:
+        return f"<Stream {self._path}: {self.schema}>"
+
+    def _bind(self, text: str, step: str, *, aggregates: bool = False) -> Expression:
+        if not isinstance(text, str):
+            raise PlanError(f"{text!r} is not a SQL text", where=f"{self._path}.{step}")
+        return sql.parse_expression(text, self.schema, current_settings(), where=f"{self._path}.{step}", aggregates=aggregates)
+
+    def _field(self, name: str, step: str) -> None:
+        if name not in self.schema:
+            raise PlanError(f"unknown column {name!r}", where=f"{self._path}.{step}", fix=near(name, self.schema.names))
+
+    def _then(self, step: str, operator: Operator) -> Stream:
+        return Stream(operator, f"{self._path}.{step}")
+
+    def derive(self, **columns: str) -> Stream:
+        """Return the stream with columns added, or replaced where they have the name of one."""
+        named = tuple((_column_name(name, self._path), self._bind(text, f"derive({name})")) for name, text in columns.items())
+        return self._then("derive", Derive(self.operator, named))
+
+    def select(self, *names: str, **columns: str) -> Stream:
+        """Return the stream with just the columns named, in that order, then those given as expressions."""
+        for name in names:
+            self._field(name, "select")
+        kept: Named = tuple((name, Column(name, self.schema[name].type)) for name in names)
+        named = tuple((_column_name(name, self._path), self._bind(text, f"select({name})")) for name, text in columns.items())
+        if not kept + named:
+            raise PlanError("nothing is selected", where=f"{self._path}.select")
+        return self._then("select", Select(self.operator, kept + named))
+
+    def where(self, predicate: str) -> Stream:
+        """Return the rows of which the predicate is true, neither false nor NULL."""
+        bound = self._bind(predicate, "where")
+        if bound.type != BOOLEAN:
+            raise PlanError(f"{predicate!r} is a {bound.type}, not a BOOLEAN", where=f"{self._path}.where")
+        return self._then("where", Where(self.operator, bound, " ".join(predicate.split())))
+
+    def unnest(self, column: str, *, value: str, key: str | None = None) -> Stream:
+        """Return a row for each entry of a MAP (`key` and `value`) or element of an ARRAY (`value`), in place of `column`."""
+        self._field(column, "unnest")
+        kind = self.schema[column].type
+        if kind.kind not in ("MAP", "ARRAY"):
+            raise PlanError(f"{column!r} is a {kind}", where=f"{self._path}.unnest", fix="only a MAP or an ARRAY can be unnested")
+        if (kind.kind == "MAP") != (key is not None):
+            raise PlanError(f"{column!r} is a {kind}", where=f"{self._path}.unnest", fix="a MAP needs key= and value=, an ARRAY value= alone")
+        for name in filter(None, (key, value)):
+            _column_name(name, self._path)
+            if name in self.schema.without(column):
+                raise PlanError(f"column {name!r} is there already", where=f"{self._path}.unnest", fix="give another name")
+        return self._then("unnest", Unnest(self.operator, column, key, value))
+
+    def union(self, *others: Stream) -> Stream:
+        """Return the rows of this stream and of others, which have the same columns and types in the same order."""
+        mine = [(field.name, field.type) for field in self.schema.fields]
+        for other in others:
+            if [(field.name, field.type) for field in other.schema.fields] != mine:
+                raise PlanError(f"{other._path} has {other.schema}, not {self.schema}", where=f"{self._path}.union", fix="select the same columns")
+        if any(isinstance(node, Aggregate) for one in (self, *others) for node in upstream(one.operator)):
+            raise PlanError("rows of windows cannot be joined into one stream", where=f"{self._path}.union", fix="write them to topics")
+        return self._then("union", Union((self.operator, *(other.operator for other in others))))
+
+    def window(self, window: Window, *, by: Sequence[str] = (), allowed_lateness: timedelta = timedelta(0)) -> WindowedStream:
+        """Return the stream cut into windows and grouped by columns.
+
+        With `allowed_lateness`, a closed window is kept that much longer, and each late record within it has its group
+        emitted again with `revision` one higher.
+        """
+        if not isinstance(window, Window):
+            raise PlanError(f"{window!r} is not a window", where=f"{self._path}.window", fix="write hr.tumbling(hr.minutes(1))")
+        keys = _keys(by, self, "window")
+        for source in (node for node in upstream(self.operator) if isinstance(node, Source)):
+            if source.event_time is None:
+                raise PlanError(f"stream {source.topic!r} has no event time", where=f"{self._path}.window", fix="give it event_time=")
+        if any(isinstance(node, Aggregate) for node in upstream(self.operator)):
+            raise PlanError("these are rows of windows already", where=f"{self._path}.window", fix="group them further with aggregate(by=…)")
+        return WindowedStream(self, window, keys, milliseconds(allowed_lateness, "allowed_lateness"))
+
+    def aggregate(self, by: Sequence[str], **aggregates: str) -> Stream:
+        """Return the rows of each window grouped further, by fewer keys."""
+        if not any(isinstance(node, Aggregate) for node in upstream(self.operator)):
+            raise PlanError("the stream has no window", where=f"{self._path}.aggregate", fix="write .window(…) before .aggregate(…)")
+        missing = [f.name for f in WINDOW_COLUMNS[:2] if f.name not in self.schema]
+        if missing:
+            raise PlanError(f"{missing[0]!r} was selected away", where=f"{self._path}.aggregate", fix="group further before select()")
+        keys = _keys(by, self, "aggregate")
+        columns, calls = _aggregates(self, keys, aggregates)
+        return self._then("aggregate", Regroup(self.operator, keys, columns, calls))
+
+
+class WindowedStream:
+    """A stream cut into windows, which `aggregate` makes a stream again."""
+
+    def __init__(self, input_: Stream, window: Window, keys: tuple[str, ...], lateness_ms: int, late_topic: str | None = None) -> None:
+        self._input, self._window, self._keys, self._lateness_ms, self._late_topic = input_, window, keys, lateness_ms, late_topic
+
+    def late_to(self, topic: str) -> WindowedStream:
+        """Return the same, with the rows that no window takes any more written to `topic`."""
+        return WindowedStream(self._input, self._window, self._keys, self._lateness_ms, topic)
+
+    def aggregate(self, **aggregates: str) -> Stream:
+        """Return a row for each window and group: the keys, the aggregates, `window_start`, `window_end` and `revision`."""
+        columns, calls = _aggregates(self._input, self._keys, aggregates)
+        operator = Aggregate(self._input.operator, self._window, self._keys, columns, calls, self._lateness_ms, self._late_topic)
+        return self._input._then("window.aggregate", operator)
+
+
+def _column_name(name: str, path: str) -> str:
+    if not name or name.startswith("@"):
+        raise PlanError(f"column name {name!r} cannot be used", where=path, fix="names are not empty and do not start with '@'")
+    return name
+
+
+def _keys(by: Sequence[str], stream: Stream, step: str) -> tuple[str, ...]:
+    keys = (by,) if isinstance(by, str) else tuple(by)
+    for key in keys:
+        stream._field(key, step)
+        kind = stream.schema[key].type
+        if kind.kind in ("MAP", "ARRAY", "ROW", "DOUBLE"):
+            raise PlanError(f"{key!r} is a {kind}", where=f"{stream._path}.{step}", fix="group by text, whole numbers, booleans or timestamps")
+        if key in {f.name for f in WINDOW_COLUMNS} and step == "window":
+            raise PlanError(f"{key!r} is the window's own column", where=f"{stream._path}.{step}", fix="rename it with select()")
+    return keys
+
+
+def _aggregates(stream: Stream, keys: tuple[str, ...], texts: Mapping[str, str]) -> tuple[Named, Named]:
+    """Return the columns over keys and hidden calls, and the calls."""
+    calls: dict[Call, str] = {}
+
+    def hide(node: Expression) -> Expression:
+        if isinstance(node, Call) and node.aggregate:
+            return Column(calls.setdefault(node, f"@call{len(calls)}"), node.type)
+        return rebuild(node, hide)
+
+    columns = []
+    for name, text in texts.items():
+        if name in keys or name in {f.name for f in WINDOW_COLUMNS}:
+            raise PlanError(f"{name!r} is a key or a column of the window", where=f"{stream._path}.aggregate", fix="give the aggregate another name")
+        hidden = hide(stream._bind(text, f"aggregate({name})", aggregates=True))
+        loose = columns_of(hidden) - set(calls.values()) - set(keys)
+        if loose:
+            raise PlanError(f"{min(loose)!r} is neither a key nor inside an aggregate", where=f"{stream._path}.aggregate({name})")
+        columns.append((_column_name(name, stream._path), hidden))
+    for call in calls:
+        if any(isinstance(inner, Call) and inner.aggregate for argument in call.arguments for inner in walk(argument)):
+            raise PlanError(f"{call.function} holds another aggregate", where=f"{stream._path}.aggregate")
+    if not calls:
+        calls[Call("COUNT", (), BIGINT, aggregate=True)] = "@call0"
+    return tuple(columns), tuple((hidden, call) for call, hidden in calls.items())
