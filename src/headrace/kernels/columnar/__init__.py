@@ -1,0 +1,1 @@
+"""Columnar kernels: Polars frames in, frames and new state out."""

@@ -1,0 +1,53 @@
+"""Aggregate calls compiled to the three steps of folding: rows to states, states of slices to one, a state to the value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from headrace.kernels.columnar.compile import compile_expression
+from headrace.plan.expression import Call, Expression, columns_of
+from headrace.plan.functions import AGGREGATES
+
+__all__ = ["Folding"]
+
+
+@dataclass
+class Folding:
+    """The aggregate calls of one operator. Frames of states have columns `@call0.sum` and the like."""
+
+    calls: Sequence[tuple[str, Expression]]
+    columns: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.columns = set().union(*(columns_of(call) for _, call in self.calls))
+        self._fold: list[pl.Expr] = []
+        self._states: dict[str, list[str]] = {}
+        for name, call in self.calls:
+            assert isinstance(call, Call)
+            states = AGGREGATES[call.function].fold(*map(compile_expression, call.arguments))
+            self._states[name] = list(states)
+            self._fold += [state.alias(f"{name}.{key}") for key, state in states.items()]
+
+    def _state(self, name: str) -> dict[str, pl.Expr]:
+        return {key: pl.col(f"{name}.{key}") for key in self._states[name]}
+
+    def fold(self, rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+        """Return the states of the rows, group by group."""
+        return rows.group_by(by, maintain_order=True).agg(self._fold) if by else rows.select(self._fold)
+
+    def merge(self, states: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
+        """Return one state for each group of states, merged in the order in which they stand."""
+        merged = [
+            expression.alias(f"{name}.{key}")
+            for name, call in self.calls
+            for key, expression in AGGREGATES[call.function].merge(self._state(name)).items()  # type: ignore[union-attr]
+        ]
+        return states.group_by(by, maintain_order=True).agg(merged)
+
+    def result(self, states: pl.DataFrame) -> pl.DataFrame:
+        """Return the values of the calls in place of their states."""
+        values = [AGGREGATES[call.function].result(self._state(name)).alias(name) for name, call in self.calls]  # type: ignore[union-attr]
+        return states.with_columns(values).drop([f"{name}.{key}" for name, keys in self._states.items() for key in keys])

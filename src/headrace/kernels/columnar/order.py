@@ -1,0 +1,61 @@
+"""The order of the input where it matters: unwindowed output, and lateness.
+
+Partitions are merged on the event time of their head records, ties in the order of the partitions, never sorted inside.
+That is the same as sorting, stably, by each partition's greatest event time so far, `@order`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from headrace.kernels.columnar.watermark import FOREVER, NEVER
+
+__all__ = ["clock_before", "in_order", "turn"]
+
+
+def in_order(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Return the rows of `parts`, one frame a partition and in the partitions' order, in the order of the input."""
+    return parts[0] if len(parts) == 1 else pl.concat(parts).sort("@order", maintain_order=True)
+
+
+def turn(orders: Mapping[int, pl.Series], unfinished: set[int]) -> dict[int, int]:
+    """Return how many rows of each partition come next, for sure before any row not read yet.
+
+    `orders` has the `@order` of the rows at hand, by partition. A partition that has more to come is `unfinished`.
+    """
+    last = {p: int(order[-1]) for p, order in orders.items() if p in unfinished and len(order)}
+    if not last:
+        return {p: len(order) for p, order in orders.items()}
+    bound = min(last.values())
+    holder = min(p for p, order in last.items() if order == bound)
+    return {p: int((order <= bound).sum() if p <= holder else (order < bound).sum()) for p, order in orders.items()}
+
+
+def clock_before(rows: pl.DataFrame, watermarks: Mapping[int, int], delays: Mapping[int, int], finished: set[int]) -> pl.Series:
+    """Return the clock before each row.
+
+    Parameters
+    ----------
+    rows
+        All well-formed records of a turn in the order of the input, with `@partition` and `@order`.
+    watermarks
+        Each partition's watermark before the turn.
+    delays
+        Each partition's delay, in ms.
+    finished
+        Partitions whose end comes within the turn: behind their last row they hold nothing back.
+    """
+    columns = []
+    for partition, watermark in watermarks.items():
+        mine = rows["@partition"] == partition
+        after = rows.select(pl.when(mine).then((pl.col("@order") - delays[partition]).clip(lower_bound=NEVER))).to_series()
+        if partition in finished:
+            places = mine.arg_true()
+            if len(places):
+                after = after.scatter(int(places[-1]), FOREVER)
+            else:
+                watermark = FOREVER
+        columns.append(after.shift(1).scatter(0, watermark).forward_fill().alias(str(partition)))
+    return pl.select(pl.min_horizontal(columns)).to_series().alias("@clock")

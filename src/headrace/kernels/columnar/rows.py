@@ -1,0 +1,90 @@
+"""Operators without memory: frames in, frames out, row by row.
+
+Hidden columns, whose names start with `@`, go along with every row: `@record` its record, `@time` its event time,
+`@watermark` its partition's watermark before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+
+import polars as pl
+
+from headrace.errors import InternalError
+from headrace.kernels.columnar.compile import compile_expression
+from headrace.kernels.reading.text import read_column
+from headrace.plan.expression import Expression, columns_of
+from headrace.plan.operators import Aggregate, Derive, Operator, Regroup, Select, Sink, Source, Union, Unnest, Where
+from headrace.plan.schema import Type
+
+__all__ = ["needed_of_inputs", "row_step"]
+
+Step = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+def needed_of_inputs(operator: Operator | Sink, needed: Collection[str]) -> set[str]:
+    """Return the columns that `operator` wants of its inputs to give the columns `needed`."""
+    match operator:
+        case Derive(columns=columns):
+            made = {name for name, _ in columns}
+            return (set(needed) - made) | _read_by(columns, needed)
+        case Select(columns=columns):
+            return _read_by(columns, needed)
+        case Where(predicate=predicate):
+            return set(needed) | columns_of(predicate)
+        case Unnest(column=column, key=key, value=value):
+            return (set(needed) - {key, value}) | {column}
+        case Aggregate(keys=keys, calls=calls) | Regroup(keys=keys, calls=calls):
+            return {*keys, *(name for _, call in calls for name in columns_of(call))}
+        case Sink():
+            return set(operator.input.schema.names)
+    return set(needed)
+
+
+def _read_by(columns: tuple[tuple[str, Expression], ...], needed: Collection[str]) -> set[str]:
+    return set().union(*(columns_of(expression) for name, expression in columns if name in needed))
+
+
+def row_step(operator: Operator, needed: Collection[str]) -> Step:
+    """Return the function that gives the operator's rows, with the columns `needed`, for its input's."""
+    match operator:
+        case Source() | Union():
+            return partial(_keep, names=[name for name in operator.schema.names if name in needed])
+        case Derive(columns=columns) | Select(columns=columns):
+            made = [compile_expression(expression).alias(name) for name, expression in columns if name in needed]
+            kept = [] if isinstance(operator, Select) else [n for n in needed if n not in {name for name, _ in columns}]
+            return partial(_make, kept=kept, made=made)
+        case Where(predicate=predicate):
+            return partial(_filter, predicate=compile_expression(predicate), kept=list(needed))
+        case Unnest(column=column, key=key, value=value):
+            kind = operator.schema[value].type
+            return partial(_unnest, column=column, key=key, value=value, kind=kind, kept=[name for name in needed if name not in (key, value)])
+    raise InternalError(f"{operator} is no operator on rows")
+
+
+def _hidden(rows: pl.DataFrame) -> list[str]:
+    return [name for name in rows.columns if name.startswith("@")]
+
+
+def _keep(rows: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    return rows.select(*_hidden(rows), *names)
+
+
+def _make(rows: pl.DataFrame, kept: list[str], made: list[pl.Expr]) -> pl.DataFrame:
+    return rows.select(*_hidden(rows), *kept, *made)
+
+
+def _filter(rows: pl.DataFrame, predicate: pl.Expr, kept: list[str]) -> pl.DataFrame:
+    return rows.filter(predicate).select(*_hidden(rows), *kept)
+
+
+def _unnest(rows: pl.DataFrame, column: str, key: str | None, value: str, kind: Type, kept: list[str]) -> pl.DataFrame:
+    if key is None:
+        entries = rows.select(*_hidden(rows), *kept, pl.col(column).alias(value))
+        return entries.explode(value, empty_as_null=False, keep_nulls=False)
+    maps = rows[column].map
+    keys, values = (part.explode(empty_as_null=False, keep_nulls=False) for part in (maps.keys(), maps.values()))
+    owners = pl.select(pl.int_range(len(rows), dtype=pl.UInt32).repeat_by(maps.len().fill_null(0))).to_series().explode(empty_as_null=False)
+    read = values if values.dtype != pl.String else read_column(values, kind)
+    return rows.select(*_hidden(rows), *kept)[owners].with_columns(keys.alias(key), read.alias(value))

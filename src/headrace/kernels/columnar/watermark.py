@@ -1,0 +1,49 @@
+"""Event time, partition by partition: the watermark before each record, and the clock that closes windows.
+
+The watermark of a partition is the greatest event time it has shown, less the delay. Every well-formed record moves it.
+Whether a record is late is asked of the watermark of its own partition before that record, so neither batches nor other
+partitions have a say in it. The clock is the least of the watermarks; a partition read to its end stops holding it back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import polars as pl
+
+__all__ = ["FOREVER", "NEVER", "Clock", "watermark_before"]
+
+NEVER = -(2**62)
+FOREVER = 2**62
+
+
+def watermark_before(times: pl.Series, greatest: int, delay: int) -> tuple[pl.Series, int]:
+    """Return the partition's watermark before each of its records, and the greatest event time after them.
+
+    `times` are event times in ms, in the order of the partition; `greatest` is what it had shown before.
+    """
+    if times.is_empty():
+        return times.alias("@watermark"), greatest
+    running = times.cum_max().clip(lower_bound=greatest)
+    before = running.shift(1, fill_value=greatest)
+    return (before - delay).clip(lower_bound=NEVER).alias("@watermark"), int(running[-1])
+
+
+@dataclass
+class Clock:
+    """The watermarks of the partitions that some rows come from; `now` is the least of them."""
+
+    watermarks: dict[int, int] = field(default_factory=dict)
+
+    def show(self, partition: int, greatest: int, delay: int) -> None:
+        """Note the greatest event time that a partition has shown."""
+        self.watermarks[partition] = max(greatest - delay, NEVER)
+
+    def finish(self, partition: int) -> None:
+        """Note that a partition has been read to its end."""
+        self.watermarks[partition] = FOREVER
+
+    @property
+    def now(self) -> int:
+        """The least of the watermarks."""
+        return min(self.watermarks.values(), default=NEVER)

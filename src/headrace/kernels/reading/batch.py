@@ -1,0 +1,115 @@
+"""A batch of records: as they came, and as they were read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import polars as pl
+
+_BLANK = r"^[ \t\r\x0b\x0c]*$"
+
+__all__ = ["Lines", "Read", "Records", "Rows", "TextLines"]
+
+
+class Lines:
+    """Records as text, without their line ends.
+
+    Attributes
+    ----------
+    text
+        The records; NULL where one is not UTF-8.
+    odd
+        The bytes of those that are not UTF-8, by place.
+    """
+
+    def __init__(self, text: pl.Series, odd: Mapping[int, bytes]) -> None:
+        self.text, self.odd = text, odd
+
+    @classmethod
+    def of(cls, records: Sequence[bytes]) -> Lines:
+        """Return a batch of separate records."""
+        odd = {}
+        texts: list[str | None] = []
+        for place, record in enumerate(records):
+            try:
+                texts.append(record.decode())
+            except UnicodeDecodeError:
+                texts.append(None)
+                odd[place] = record
+        return cls(pl.Series("line", texts, dtype=pl.String), odd)
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def raw(self, place: int) -> str | bytes:
+        """Return a record as it came."""
+        return self.odd[place] if place in self.odd else str(self.text[place])
+
+
+class TextLines(Lines):
+    """The lines of one text, cut only when a line is asked for; blank ones are no records.
+
+    A reader that has found every line of `whole` to be a record says so with `take_whole`, which saves the cutting.
+    """
+
+    def __init__(self, whole: bytes) -> None:
+        self.whole = whole
+        self._count: int | None = None
+
+    def take_whole(self) -> None:
+        """Note that none of the lines is blank."""
+        self._count = self.whole.count(b"\n") + 1
+
+    def __len__(self) -> int:
+        return len(self.text) if self._count is None else self._count
+
+    @cached_property
+    def _cut(self) -> Lines:
+        try:
+            lines = Lines(pl.Series("line", [self.whole]).cast(pl.String).str.split("\n").explode(), {})
+        except pl.exceptions.PolarsError:
+            lines = Lines.of(self.whole.split(b"\n"))
+        if b"\r" in self.whole:
+            lines = Lines(lines.text.str.strip_suffix("\r"), {place: line.removesuffix(b"\r") for place, line in lines.odd.items()})
+        kept = ~lines.text.str.contains(_BLANK).fill_null(value=False)
+        if kept.all():
+            return lines
+        moved = {int(old): new for new, old in enumerate(kept.arg_true())} if lines.odd else {}
+        return Lines(lines.text.filter(kept), {moved[old]: line for old, line in lines.odd.items()})
+
+    @property
+    def text(self) -> pl.Series:  # type: ignore[override]
+        """The records; NULL where one is not UTF-8."""
+        return self._cut.text
+
+    @property
+    def odd(self) -> Mapping[int, bytes]:  # type: ignore[override]
+        """The bytes of those that are not UTF-8, by place."""
+        return self._cut.odd
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Records as typed columns."""
+
+    frame: pl.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def raw(self, place: int) -> str:
+        """Return a record as one JSON object."""
+        return self.frame[place].write_ndjson().strip()
+
+
+Records = Lines | Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A batch as read: the rows of the readable records, `@record` being a record's place in the batch; and why not the others."""
+
+    frame: pl.DataFrame
+    malformed: dict[int, str]

@@ -1,0 +1,1 @@
+"""Topics: logs with partitions and offsets. They know no engine."""

@@ -1,0 +1,203 @@
+"""Files as topics: NDJSON, CSV and Parquet, one partition a file; the offset is the record's number."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+import polars as pl
+
+from headrace.errors import DataError, EnvironmentFault, PlanError
+from headrace.kernels.reading.batch import Lines, Rows, TextLines
+from headrace.topics.protocol import PartitionReader
+
+__all__ = ["ParquetFile", "TextFile", "open_file"]
+
+CHUNK_BYTES = 4 << 20
+CHUNK_ROWS = 65_536
+_SEPARATORS = ",;\t|"
+
+
+_NOTHING = Lines.of([])
+
+
+def open_file(path: Path, chunk: int | None = None) -> PartitionReader:
+    """Return a reader of the file, by what its name ends in; `-` is NDJSON from standard input.
+
+    Raises
+    ------
+    EnvironmentFault
+        If the file is not there or cannot be read.
+    PlanError
+        If its name says nothing of its format.
+    """
+    ending = path.suffix.lower()
+    if str(path) == "-":
+        return TextFile(path, "json", chunk or CHUNK_BYTES)
+    if ending in {".ndjson", ".jsonl", ".json"}:
+        return TextFile(path, "json", chunk or CHUNK_BYTES)
+    if ending in {".csv", ".tsv"}:
+        return TextFile(path, "csv", chunk or CHUNK_BYTES)
+    if ending in {".parquet", ".pq"}:
+        return ParquetFile(path, chunk or CHUNK_ROWS)
+    raise PlanError(f"the format of {path.name!r} is not known", where=str(path), fix="name it .ndjson, .csv or .parquet")
+
+
+def _fault(path: Path, error: OSError) -> EnvironmentFault:
+    fix = "name a file that exists" if isinstance(error, FileNotFoundError) else "name a file that this user may read"
+    return EnvironmentFault(f"cannot be read: {error.strerror}", where=str(path), fix=fix)
+
+
+class TextFile:
+    """A file of one record a line.
+
+    It is read up to the size it has when it is opened; what is appended later is for the next run, but a line that had
+    begun is read to its end.
+    """
+
+    def __init__(self, path: Path, format: str, chunk: int) -> None:  # noqa: A002
+        self.path, self.name, self.format, self._chunk = path, str(path), format, chunk
+        self.columns: list[str] | None = None
+        self.separator: str | None = None
+        self._piped = str(path) == "-"
+        try:
+            self._file: IO[bytes] = sys.stdin.buffer if self._piped else path.open("rb")
+            self.size = sys.maxsize if self._piped else self._file.seek(0, os.SEEK_END)
+            if not self._piped:
+                self._file.seek(0)
+        except OSError as error:
+            raise _fault(path, error) from None
+        self._at = self._record = 0
+        self._begun = b""
+        self._last: Lines | None = None
+        self.finished = self.size == 0
+        if format == "csv":
+            self._read_header()
+
+    def _read_header(self) -> None:
+        raw = self._file.readline()
+        line = raw.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace").strip("\r\n")
+        self.separator = max(_SEPARATORS, key=line.count)
+        self.columns = [name.strip().strip('"') for name in line.split(self.separator)]
+        repeated = {name for name in self.columns if self.columns.count(name) > 1}
+        if repeated or not line.strip():
+            what = f"has column {min(repeated)!r} twice" if repeated else "has no header line"
+            raise DataError(f"{what}", where=self.name, fix="give each column a name of its own in the first line")
+        self._at = len(raw)
+        self.finished = self._at >= self.size
+
+    @property
+    def position(self) -> dict[str, Any]:
+        """The byte and the number of the next record, and the size that is read up to."""
+        if self._last is not None:
+            self._record, self._last = self._record + len(self._last), None
+        return {"byte": self._at, "record": self._record, "size": self.size}
+
+    def seek(self, position: dict[str, Any]) -> None:
+        """Go on at a position that this file gave, in this process or before."""
+        if position["size"] > self.size:
+            raise EnvironmentFault(f"has shrunk from {position['size']} to {self.size} bytes", where=self.name, fix="bring the file back or start anew")
+        self.size, self._at, self._record, self._begun, self._last = position["size"], position["byte"], position["record"], b"", None
+        self._file.seek(self._at)
+        self.finished = self._at >= self.size
+
+    def read(self) -> Lines:
+        """Return the next whole lines."""
+        _ = self.position
+        text, length = self._whole_lines()
+        if self._at == 0:
+            text = text.removeprefix(codecs.BOM_UTF8)
+        self._at += length
+        self._last = TextLines(text) if text else _NOTHING
+        return self._last
+
+    def _whole_lines(self) -> tuple[bytes, int]:
+        """Return the file's next bytes up to the end of a line, without it, and how many bytes of the file that were."""
+        parts: list[bytes | memoryview] = [self._begun]
+        length = len(self._begun)
+        self._begun = b""
+        while True:
+            part = self._bytes(min(self._chunk, self.size - self._at - length))
+            at_end = not part if self._piped else self._at + length + len(part) >= self.size
+            cut = part.rfind(b"\n")
+            if cut >= 0:
+                self._begun = part[cut + 1 :]
+                parts.append(memoryview(part)[:cut])
+                length += cut + 1
+                self.finished = at_end and not self._begun
+                return b"".join(parts), length
+            parts.append(part)
+            length += len(part)
+            if at_end:
+                self.finished = True
+                text = b"".join(parts)
+                text += self._rest_of_line(text)
+                return text.removesuffix(b"\n"), max(length, len(text))
+
+    def _bytes(self, most: int) -> bytes:
+        try:
+            part = self._file.read1(most) if self._piped else self._file.read(most)  # type: ignore[attr-defined]
+        except OSError as error:
+            raise _fault(self.path, error) from None
+        if len(part) < most and not self._piped:
+            raise EnvironmentFault("has become shorter while it was read", where=self.name, fix="let its writer finish, then run again")
+        return bytes(part)
+
+    def _rest_of_line(self, begun: bytes) -> bytes:
+        """Return what has been appended to a line that the file ended in when it was opened."""
+        return b"" if self._piped or not begun else self._file.readline()
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self._piped:
+            self._file.close()
+
+
+class ParquetFile:
+    """A Parquet file, its rows in their order."""
+
+    separator = None
+
+    def __init__(self, path: Path, chunk: int) -> None:
+        self.path, self.name, self._chunk = path, str(path), chunk
+        try:
+            path.open("rb").close()
+            self._rows = pl.scan_parquet(path)
+            self.columns: list[str] | None = self._rows.collect_schema().names()
+            self.size = int(self._rows.select(pl.len()).collect().item())
+        except OSError as error:
+            raise _fault(path, error) from None
+        except pl.exceptions.PolarsError as error:
+            raise DataError(f"is no Parquet file: {str(error).splitlines()[0]}", where=self.name) from None
+        self._at = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rows have been read."""
+        return self._at >= self.size
+
+    @property
+    def position(self) -> dict[str, Any]:
+        """The number of the next row, and how many there are."""
+        return {"record": self._at, "size": self.size}
+
+    def seek(self, position: dict[str, Any]) -> None:
+        """Go on at a row."""
+        if position["size"] != self.size:
+            raise EnvironmentFault(f"had {position['size']} rows and has {self.size} now", where=self.name, fix="bring the file back or start anew")
+        self._at = position["record"]
+
+    def read(self) -> Rows:
+        """Return the next rows."""
+        try:
+            frame = self._rows.slice(self._at, self._chunk).collect()
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise EnvironmentFault(f"cannot be read on: {str(error).splitlines()[0]}", where=self.name, fix="let its writer finish, then run again") from None
+        self._at += len(frame)
+        return Rows(frame)
+
+    def close(self) -> None:
+        """Nothing stays open."""
