@@ -1,0 +1,1 @@
+"""The shipped pipelines, each a short file made of headrace's parts."""

@@ -1,0 +1,59 @@
+"""The command line. Each command lives in a module of its own, imported when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from headrace import __version__
+from headrace.errors import HeadraceError
+
+__all__ = ["app", "main"]
+
+app = App(
+    name="headrace",
+    help="Streaming analytics for industrial plants.",
+    version=f"headrace {__version__}",
+    help_format="plaintext",
+    exit_on_error=False,
+    print_error=False,
+    result_action="return_value",
+)
+app.command("headrace.cli.run:run", name="run", help="Run a pipeline over files.")
+app.command("headrace.cli.plan:check", name="check", help="Check the pipelines of a file without running them.")
+app.command("headrace.cli.plan:plan", name="plan", help="Show what a pipeline computes, or the script an engine would run.")
+app.command("headrace.cli.ledger:ledger", name="ledger", help="Show what became of every record of a pipeline's last run.")
+app.command("headrace.cli.simulate:simulate", name="simulate", help="Send what a simulated plant would send.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, and return its exit status: 0 done, 1 the job failed, 2 wrong use."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        app([one for one in given if one != "--debug"])
+    except HeadraceError as error:
+        return _fail(str(error), error.exit_status, debug=debug)
+    except CycloptsError as error:
+        return _fail(" ".join(str(error).split()), 2, debug=debug)
+    except BrokenPipeError:
+        # Whoever read our output has left. Python would complain of it once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001  (the last resort: whatever it is, it is ours)
+        return _fail(f"a fault of headrace's own: {type(error).__name__}: {error}; please report it, with what --debug shows", 1, debug=debug)
+    return 0
+
+
+def _fail(message: str, status: int, *, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print(f"headrace: {' '.join(message.split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,59 @@
+"""`headrace check` and `headrace plan`: pipelines looked at without running them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from headrace.cli.apps import pipelines_of_file, plan_of
+from headrace.errors import PlanError
+
+__all__ = ["check", "plan"]
+
+
+def check(file: Path, /) -> None:
+    """Check the pipelines of a file without running them.
+
+    Parameters
+    ----------
+    file
+        A Python file.
+    """
+    found = pipelines_of_file(file)
+    if not found:
+        raise PlanError("defines no pipeline", where=str(file), fix="decorate a function with @hr.pipeline(name, version=…)")
+    for one in found.values():
+        made = one.plan()
+        reads, writes = ", ".join(source.topic for source in made.sources), ", ".join(made.topics)
+        print(f"{file}: pipeline {one.name} version {one.version} is sound: {reads} → {writes}")
+
+
+def plan(
+    app: str,
+    /,
+    *,
+    engine: str = "embedded",
+    set: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,  # noqa: A002
+) -> None:
+    """Show what a pipeline computes, or the script an engine would run.
+
+    Parameters
+    ----------
+    app
+        A shipped pipeline (fingerprint), file.py[:name], or module:name.
+    engine
+        embedded shows the operators, flink prints Flink SQL.
+    set
+        KEY=VALUE for a setting of the pipeline.
+    """
+    made = plan_of(app, set or [])
+    if engine == "embedded":
+        print(made)
+    elif engine == "flink":
+        from headrace.engines.flink.script import flink_script
+
+        print(flink_script(made))
+    else:
+        raise PlanError(f"unknown engine {engine!r}", where="--engine", fix="there is: embedded, flink")

@@ -1,0 +1,122 @@
+"""`headrace simulate`: a simulated plant that sends NDJSON."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+from headrace.errors import EnvironmentFault, PlanError, near
+
+__all__ = ["simulate"]
+
+_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "": 1000}
+
+
+def duration_ms(text: str, option: str) -> int:
+    """Return a duration such as `30s`, `5m` or bare seconds, in ms."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text.strip())
+    if not match:
+        raise PlanError(f"{text!r} is not a duration", where=option, fix="write 30s, 5m, 2h, or bare seconds")
+    return round(float(match[1]) * _UNITS_MS[match[2]])
+
+
+def simulate(
+    plant: str,
+    /,
+    *,
+    to: Path | None = None,
+    rate: float | None = None,
+    seed: int = 0,
+    records: int | None = None,
+    duration: str | None = None,
+    history: str = "0s",
+    start: str | None = None,
+    disorder: str = "0s",
+    bad: float = 0.0,
+    numbers: float = 0.0,
+    equipment_ids: str | None = None,
+    sensor_ids: str | None = None,
+) -> None:
+    """Send what a simulated plant would send.
+
+    Parameters
+    ----------
+    plant
+        kiln: equipment with sensors, a message each a second.
+    to
+        An NDJSON file. Without it, messages go to standard output and the report to standard error.
+    rate
+        Messages a second over the whole plant, instead of one a second for each equipment.
+    seed
+        The same seed sends the same messages.
+    records
+        Stop after so many messages; a file is then written at once, without pacing.
+    duration
+        Stop after so long: 30s, 5m.
+    history
+        So much of the past is sent at once first: 10m.
+    start
+        The time of the first message, ISO 8601, instead of now.
+    disorder
+        Messages come up to so much late.
+    bad
+        The share of messages that are spoilt.
+    numbers
+        The share of values sent as numbers instead of text.
+    equipment_ids
+        110-114,120; else EQUIPMENT_IDS of the environment, else 110-114.
+    sensor_ids
+        0001-0005; else SENSOR_IDS of the environment, else 0001-0005.
+    """
+    if plant != "kiln":
+        raise PlanError(f"unknown plant {plant!r}", fix=near(plant, ["kiln"]))
+    from headrace import simulate as plants
+
+    kiln = plants.Kiln(
+        seed=seed,
+        equipment=plants.parse_ids(equipment_ids or os.environ.get("EQUIPMENT_IDS") or "110-114"),
+        sensors=tuple(map(str, plants.parse_ids(sensor_ids or os.environ.get("SENSOR_IDS") or "0001-0005"))),
+        disorder_ms=duration_ms(disorder, "--disorder"),
+        number_share=numbers,
+        bad_share=bad,
+    )
+    sink = sys.stdout.buffer if to is None else _open(to)
+    with sink:
+        plants.simulate(
+            kiln,
+            sink,
+            clock=lambda: time.time_ns() // 1_000_000,
+            sleep=time.sleep,
+            target="standard output" if to is None else str(to),
+            rate=rate,
+            records=records,
+            duration_ms=duration_ms(duration, "--duration") if duration else None,
+            history_ms=duration_ms(history, "--history"),
+            start_ms=_start_ms(start),
+            pace=to is None or records is None,
+            report=sys.stderr if to is None else sys.stdout,
+        )
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
+    except OSError as error:
+        raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(path), fix="name a file that this user may write") from None
+
+
+def _start_ms(text: str | None) -> int | None:
+    if text is None:
+        return None
+    from headrace.kernels.reading.rules import read_text
+    from headrace.plan.schema import TIMESTAMP
+
+    time_of = read_text(text, TIMESTAMP)
+    if time_of is None:
+        raise PlanError(f"{text!r} is not a time", where="--start", fix="write 2024-01-15T10:30:00Z")
+    return int(time_of.timestamp() * 1000)

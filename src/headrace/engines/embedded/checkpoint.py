@@ -1,0 +1,160 @@
+"""The state of a bounded run, kept in `DIR/.run` so that a killed run goes on where it was.
+
+A commit writes what is new, makes it durable, and then replaces `manifest.json`: a run is what its manifest says, and
+whatever else lies in the folder is left over from an epoch that never was. Buffered rows are written once, as Arrow
+files, and dropped when their slices are folded.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import polars as pl
+
+from headrace.engines.embedded.graph import Window
+from headrace.engines.embedded.output import write_fault
+from headrace.errors import EnvironmentFault
+from headrace.kernels.columnar.window import WindowState
+
+__all__ = ["STATE_FORMAT", "Checkpoint"]
+
+STATE_FORMAT = 1
+_FRAMES = ("folded", "stragglers", "revisions")
+
+
+class Checkpoint:
+    """The folder of one run's state. While it is open, no other process can have it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock: IO[str] | None = None
+        self._stored: dict[int, str] = {}
+        self._frames: dict[int, pl.DataFrame] = {}
+        self._next = 0
+
+    def open(self) -> dict[str, Any] | None:
+        """Take the folder, and return the manifest of the run that was begun in it, if there is one.
+
+        Raises
+        ------
+        EnvironmentFault
+            If the folder cannot be made, another process has it, or the manifest is damaged.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / "lock").open("a+")
+        except OSError as error:
+            raise write_fault(self.folder, error) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            owner = self._lock.read().strip()
+            self._lock.close()
+            raise EnvironmentFault(f"is in use by process {owner}", where=str(self.folder.parent), fix="wait for it, or name another --output") from None
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+        manifest = self.folder / "manifest.json"
+        if not manifest.exists():
+            return None
+        try:
+            found: dict[str, Any] = msgspec.json.decode(manifest.read_bytes(), type=dict)
+        except msgspec.DecodeError as error:
+            raise EnvironmentFault(f"is damaged: {error}", where=str(manifest), fix=f"remove {self.folder} to start anew") from None
+        return found
+
+    def commit(self, manifest: dict[str, Any], windows: list[Window]) -> None:
+        """Make the state durable, and `manifest` what the run is.
+
+        Raises
+        ------
+        EnvironmentFault
+            If the disk does not take it. The last commit stands.
+        """
+        try:
+            states = [self._save(window.state) for window in windows]
+            whole = msgspec.json.encode({**manifest, "format": STATE_FORMAT, "windows": states, "next": self._next})
+            _write_durably(self.folder / "manifest.new", whole)
+            _sync_folder(self.folder)
+            (self.folder / "manifest.new").replace(self.folder / "manifest.json")
+            _sync_folder(self.folder)
+        except OSError as error:
+            raise write_fault(self.folder, error) from None
+        self._clean(states)
+
+    def _save(self, state: WindowState) -> dict[str, Any]:
+        buffer = {str(rank): [self._store(rows) for rows in frames] for rank, frames in state.buffer.items() if frames}
+        frames = {name: self._store(frame) for name in _FRAMES if (frame := getattr(state, name)) is not None}
+        return {"clock": state.clock, "buffer": buffer, **frames}
+
+    def _store(self, frame: pl.DataFrame) -> str:
+        """Return the name of the file that holds the frame, written if it is new."""
+        if id(frame) not in self._stored:
+            name = f"{self._next}.arrow"
+            self._next += 1
+            with (self.folder / name).open("wb") as file:
+                frame.write_ipc(file)
+                file.flush()
+                os.fsync(file.fileno())
+            self._stored[id(frame)], self._frames[id(frame)] = name, frame
+        return self._stored[id(frame)]
+
+    def _clean(self, states: list[dict[str, Any]]) -> None:
+        """Remove the files that the manifest does not name, and forget their frames."""
+        named = {name for state in states for names in state["buffer"].values() for name in names}
+        named |= {state[name] for state in states for name in _FRAMES if name in state}
+        for key, name in list(self._stored.items()):
+            if name not in named:
+                del self._stored[key], self._frames[key]
+        for file in self.folder.glob("*.arrow"):
+            if file.name not in named:
+                file.unlink()
+
+    def restore(self, manifest: dict[str, Any], windows: list[Window]) -> None:
+        """Give the windows the state that the manifest names."""
+        self._next = manifest["next"]
+        for window, saved in zip(windows, manifest["windows"], strict=True):
+            buffer = {int(rank): [self._load(name) for name in names] for rank, names in saved["buffer"].items()}
+            frames = {name: self._load(saved[name]) for name in _FRAMES if name in saved}
+            window.state = WindowState(clock=saved["clock"], buffer=buffer, **frames)
+
+    def _load(self, name: str) -> pl.DataFrame:
+        try:
+            frame = pl.read_ipc(self.folder / name, memory_map=False)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            fix = f"remove {self.folder} to start anew"
+            raise EnvironmentFault(f"is damaged: {str(error).splitlines()[0]}", where=str(self.folder / name), fix=fix) from None
+        self._stored[id(frame)], self._frames[id(frame)] = name, frame
+        return frame
+
+    def discard(self) -> None:
+        """Remove the folder: the run is done."""
+        shutil.rmtree(self.folder)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

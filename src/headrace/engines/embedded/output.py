@@ -1,0 +1,165 @@
+"""Output files: written aside, made durable with each commit, and put in place by rename when the run is done."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import io
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, Protocol
+
+import msgspec
+import polars as pl
+from arro3.io import write_ndjson
+
+from headrace.engines.embedded.partition import DeadLetter
+from headrace.errors import EnvironmentFault
+
+__all__ = ["Files", "Output", "Printed", "encode_rows"]
+
+_encoder = msgspec.json.Encoder()
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def encode_rows(rows: pl.DataFrame) -> bytes:
+    """Return rows as compact JSON, one object a line; timestamps in ISO 8601 with Z."""
+    text = io.BytesIO()
+    write_ndjson(rows, text, explicit_nulls=True)
+    return text.getvalue()
+
+
+def encode_dead_letter(letter: DeadLetter) -> bytes:
+    """Return a dead letter as one line of JSON."""
+    value = {
+        "topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "reason": "malformed",
+        "detail": letter.detail, "arrived_ms": None,
+    }  # fmt: skip
+    if isinstance(letter.raw, str):
+        value["raw"] = letter.raw
+    else:
+        value["raw_base64"] = base64.b64encode(letter.raw).decode()
+    return _encoder.encode(value) + b"\n"
+
+
+class Output(Protocol):
+    """Where a run's rows and dead letters go."""
+
+    def write(self, topic: str, rows: pl.DataFrame) -> None:
+        """Write rows to a topic."""
+
+    def set_aside(self, letters: Iterable[DeadLetter]) -> None:
+        """Write dead letters."""
+
+
+class Printed:
+    """Rows to a stream as they come; dead letters are only counted, in the ledger."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def write(self, topic: str, rows: pl.DataFrame) -> None:  # noqa: ARG002
+        """Write rows, one compact JSON object a line."""
+        self._stream.write(encode_rows(rows))
+        self._stream.flush()
+
+    def set_aside(self, letters: Iterable[DeadLetter]) -> None:
+        """Do nothing: there is no file for them."""
+
+
+class Files:
+    """Files of one folder, `DIR/.run` while the run lasts.
+
+    A topic's rows go to one file. Dead letters go to a file for each partition, joined in the end, since partitions are
+    read by turns.
+    """
+
+    def __init__(self, folder: Path, topics: Iterable[str], partitions: Iterable[tuple[str, int]]) -> None:
+        self._folder = folder
+        self._rows = {topic: f"{topic}.ndjson" for topic in topics}
+        self._dead: dict[str, list[str]] = {}
+        for topic, number in partitions:
+            self._dead.setdefault(topic, []).append(f"{topic}.dead-letter.{number}.ndjson")
+        self._open: dict[str, IO[bytes]] = {}
+
+    @property
+    def _names(self) -> list[str]:
+        return [*self._rows.values(), *(name for names in self._dead.values() for name in names)]
+
+    def open(self, lengths: Mapping[str, int]) -> None:
+        """Open the files, cut back to the lengths of the last commit."""
+        for name in self._names:
+            with _blaming(self._folder / name):
+                file = (self._folder / name).open("ab")
+                file.truncate(lengths.get(name, 0))
+                file.seek(0, os.SEEK_END)
+                self._open[name] = file
+
+    def write(self, topic: str, rows: pl.DataFrame) -> None:
+        """Append rows to a topic's file."""
+        self._append(self._rows[topic], encode_rows(rows))
+
+    def set_aside(self, letters: Iterable[DeadLetter]) -> None:
+        """Append dead letters to the files of their partitions."""
+        for letter in letters:
+            self._append(self._dead[letter.topic][letter.partition], encode_dead_letter(letter))
+
+    def _append(self, name: str, data: bytes) -> None:
+        with _blaming(self._folder / name):
+            self._open[name].write(data)
+
+    def sync(self) -> dict[str, int]:
+        """Make all that was written durable, and return the files' lengths."""
+        lengths = {}
+        for name, file in self._open.items():
+            with _blaming(self._folder / name):
+                file.flush()
+                os.fsync(file.fileno())
+                lengths[name] = file.tell()
+        return lengths
+
+    def close(self) -> None:
+        """Close the files; what was not synced counts for nothing."""
+        for file in self._open.values():
+            try:
+                file.close()
+            except OSError:
+                continue
+        self._open.clear()
+
+    def publish(self, target: Path) -> None:
+        """Put the files in place, each whole. Done again after a kill, it does what was left."""
+        for topic, names in self._dead.items():
+            first, *others = (self._folder / name for name in names)
+            if not first.exists():
+                continue
+            with _blaming(target), first.open("ab") as joined:
+                for other in others:
+                    if other.exists():
+                        joined.write(other.read_bytes())
+            first.replace(target / f"{topic}.dead-letter.ndjson")
+        for name in self._rows.values():
+            if (self._folder / name).exists():
+                with _blaming(target):
+                    (self._folder / name).replace(target / name)
+
+
+class _blaming:  # noqa: N801
+    """Makes of an OSError an error that names the file and the mend."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise write_fault(self._path, error) from None
+
+
+def write_fault(path: Path, error: OSError) -> EnvironmentFault:
+    """Return the error to raise when `path` could not be written."""
+    fix = "make room or name another folder, then run again: it goes on from the last commit" if error.errno in _FULL else "let this user write there"
+    return EnvironmentFault(f"cannot be written: {error.strerror}", where=str(path), fix=fix)

@@ -1,0 +1,284 @@
+"""A bounded run: files in, files out, in turns; resumable, and byte-equal however often it was stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from headrace.engines.embedded.checkpoint import STATE_FORMAT, Checkpoint
+from headrace.engines.embedded.graph import Fates, Graph
+from headrace.engines.embedded.output import Files, Output, write_fault
+from headrace.engines.embedded.partition import Partition, Turn
+from headrace.errors import EnvironmentFault, PlanError, near
+from headrace.kernels.columnar.order import clock_before, in_order, turn
+from headrace.kernels.columnar.watermark import Clock
+from headrace.kernels.ledger import Account
+from headrace.plan.pipeline import Plan
+from headrace.plan.rewrite import read_numbers_at_once
+from headrace.topics.files import open_file
+
+__all__ = ["Progress", "Run", "run_files", "run_to"]
+
+_COMMIT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: bytes or rows read of how many, and the records received."""
+
+    done: int
+    total: int
+    received: int
+
+
+class Run:
+    """A plan over the partitions of its sources, taken turn by turn."""
+
+    def __init__(self, plan: Plan, inputs: Mapping[str, Sequence[Path]], output: Output, chunk: int | None = None) -> None:
+        plan, unread = read_numbers_at_once(plan)
+        self.plan, self._output = plan, output
+        self.graph = Graph(plan, output.write)
+        self.partitions: list[Partition] = []
+        for source in plan.sources:
+            for number, path in enumerate(inputs[source.topic]):
+                self.partitions.append(Partition(source, number, len(self.partitions), open_file(path, chunk), unread.get(source.topic, ())))
+        self.ledger = {source.topic: Account() for source in plan.sources}
+        self._clocks = {source.topic: Clock() for source in plan.sources}
+        for partition in self.partitions:
+            self._show(partition)
+
+    def _show(self, partition: Partition) -> None:
+        clock = self._clocks[partition.source.topic]
+        if partition.finished:
+            clock.finish(partition.rank)
+        else:
+            clock.show(partition.rank, partition.greatest, partition.delay)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every partition has been read to its end."""
+        return all(partition.finished for partition in self.partitions)
+
+    def take_turn(self) -> None:
+        """Read what comes next and work it through."""
+        before = {p.rank: self._clocks[p.source.topic].watermarks[p.rank] for p in self.partitions}
+        turns = self._next_in_order() if self.graph.ordered else self._next()
+        fates = Fates()
+        rows, first = [], 0
+        for one in turns:
+            numbered = one.rows.with_columns((pl.col("@record") - one.first + first).alias("@record"))
+            rows.append(numbered if self.graph.ordered else numbered.drop("@order"))
+            first += one.received
+        rows = self._with_clocks(turns, rows, before)
+        for one, frame in zip(turns, rows, strict=True):
+            self.graph.push(one.partition.source, one.partition.rank, frame, fates)
+            self._show(one.partition)
+        self.graph.settle(self._clocks, fates)
+        self._enter(turns, fates)
+
+    def _next(self) -> list[Turn]:
+        """Return the next batch of the partition that holds the clock back."""
+        partition = min((p for p in self.partitions if not p.finished), key=lambda p: p.greatest)
+        return [partition.take()]
+
+    def _next_in_order(self) -> list[Turn]:
+        """Return, of each partition, the rows that come before any row not read yet."""
+        open_ones = [partition for partition in self.partitions if not partition.finished]
+        orders = {partition.rank: partition.fill()["@order"] for partition in open_ones}
+        counts = turn(orders, {p.rank for p in open_ones if not p.ends_with_batch})
+        return [p.take(counts[p.rank]) for p in open_ones if counts[p.rank] or not len(orders[p.rank])]
+
+    def _with_clocks(self, turns: Sequence[Turn], rows: list[pl.DataFrame], before: Mapping[int, int]) -> list[pl.DataFrame]:
+        """Return the rows with `@partition`, and with the clock before each of them for the windows that allow lateness."""
+        windows = [window for window in self.graph.windows if window.kernel.lateness]
+        if not windows:
+            return rows
+        ranked = [frame.with_columns(pl.lit(one.partition.rank, pl.Int64).alias("@partition")) for one, frame in zip(turns, rows, strict=True)]
+        ordered = in_order(ranked)
+        delays = {p.rank: p.delay for p in self.partitions}
+        finished = {one.partition.rank for one in turns if one.partition.finished}
+        for window in windows:
+            mine = {p.rank: before[p.rank] for p in self.partitions if p.source.topic in window.feeders}
+            ordered = ordered.with_columns(clock_before(ordered, mine, delays, finished).alias(window.kernel.clock_column))
+        return [ordered.filter(pl.col("@partition") == one.partition.rank) for one in turns]
+
+    def _enter(self, turns: Sequence[Turn], fates: Fates) -> None:
+        first = 0
+        for one in turns:
+            reached, taken = fates.count(first, first + one.received)
+            first += one.received
+            self.ledger[one.partition.source.topic].settle(received=one.received, malformed=len(one.dead), reached=reached, taken=taken)
+            self._output.set_aside(one.dead)
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is."""
+        positions = [(p.reader.position, p.reader.finished) for p in self.partitions]
+        total = sum(at["size"] for at, _ in positions)
+        done = sum(at["size"] if finished else at.get("byte", at["record"]) for at, finished in positions)
+        return Progress(done, total, sum(account.received for account in self.ledger.values()))
+
+    # commits
+
+    def saved(self) -> dict[str, Any]:
+        """Return where the run is, for a commit."""
+        return {
+            "partitions": [partition.saved() for partition in self.partitions],
+            "ledger": {topic: account.counts() for topic, account in self.ledger.items()},
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on where a commit left off."""
+        for partition, state in zip(self.partitions, saved["partitions"], strict=True):
+            partition.restore(state)
+            self._show(partition)
+        self.ledger = {topic: Account(**counts) for topic, counts in saved["ledger"].items()}
+
+    def close(self) -> None:
+        """Close the files that are read."""
+        for partition in self.partitions:
+            partition.reader.close()
+
+
+def check_inputs(plan: Plan, inputs: Mapping[str, Sequence[Path]]) -> None:
+    """Raise PlanError unless there is a file for each source, and for nothing else."""
+    topics = [source.topic for source in plan.sources]
+    for topic in inputs:
+        if topic not in topics:
+            raise PlanError(f"pipeline {plan.pipeline} reads no topic {topic!r}", where="--input", fix=near(topic, topics))
+    for topic in topics:
+        if not inputs.get(topic):
+            raise PlanError(f"topic {topic!r} has no file", where="--input", fix=f"add --input {topic}=FILE")
+
+
+def run_to(plan: Plan, inputs: Mapping[str, Sequence[Path]], output: Output, *, progress: Callable[[Progress], None] | None = None) -> dict[str, Account]:
+    """Run the plan over files with no state kept, and return the ledger."""
+    check_inputs(plan, inputs)
+    run = Run(plan, inputs, output)
+    try:
+        _work(run, progress, lambda: None)
+    finally:
+        run.close()
+    return run.ledger
+
+
+def _work(run: Run, progress: Callable[[Progress], None] | None, after_turn: Callable[[], None]) -> None:
+    while not run.finished:
+        run.take_turn()
+        after_turn()
+        if progress:
+            progress(run.progress)
+    run.graph.settle(run._clocks, Fates())
+
+
+def run_files(
+    plan: Plan,
+    inputs: Mapping[str, Sequence[Path]],
+    folder: Path,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    chunk: int | None = None,
+    commit_seconds: float = _COMMIT_SECONDS,
+) -> dict[str, Account]:
+    """Run the plan over files, and leave its outputs, dead letters and ledger in `folder`.
+
+    Parameters
+    ----------
+    inputs
+        Files by topic; several files of one topic are its partitions.
+    folder
+        Where outputs go, and under `.run` the state while the run lasts. A run that was killed goes on from there.
+    chunk
+        How much to read at once: bytes of text, rows of Parquet. The results do not depend on it.
+    commit_seconds
+        How long to work between commits. Nor on that.
+
+    Raises
+    ------
+    PlanError
+        If the inputs are not those of the plan.
+    DataError
+        If a file as a whole is not what its name says.
+    EnvironmentFault
+        If a file or folder cannot be read or written, is in use, or holds the state of another run.
+    """
+    check_inputs(plan, inputs)
+    checkpoint = Checkpoint(folder / ".run")
+    manifest = checkpoint.open()
+    try:
+        identity = _identity(plan, inputs)
+        if manifest is not None:
+            _check_same(manifest, identity, checkpoint.folder)
+        partitions = [(source.topic, number) for source in plan.sources for number in range(len(inputs[source.topic]))]
+        files = Files(checkpoint.folder, plan.topics, partitions)
+        ledger = manifest["ledger"] if manifest and manifest["done"] else _run_committing(plan, inputs, checkpoint, files, manifest, identity, progress, chunk, commit_seconds)
+        _publish(plan, ledger, files, checkpoint, folder)
+        return {topic: Account(**counts) for topic, counts in ledger.items()}
+    finally:
+        checkpoint.close()
+
+
+def _run_committing(plan, inputs, checkpoint, files, manifest, identity, progress, chunk, commit_seconds):  # noqa: ANN001, ANN202, PLR0913
+    run = Run(plan, inputs, files, chunk)
+    try:
+        files.open(manifest["lengths"] if manifest else {})
+        if manifest:
+            checkpoint.restore(manifest, run.graph.windows)
+            run.restore(manifest)
+
+        def commit(*, done: bool) -> None:
+            checkpoint.commit({**identity, **run.saved(), "lengths": files.sync(), "done": done}, run.graph.windows)
+
+        if manifest is None:
+            commit(done=False)
+        due = time.monotonic() + commit_seconds
+
+        def after_turn() -> None:
+            nonlocal due
+            if time.monotonic() >= due:
+                commit(done=False)
+                due = time.monotonic() + commit_seconds
+
+        _work(run, progress, after_turn)
+        commit(done=True)
+        return run.saved()["ledger"]
+    finally:
+        files.close()
+        run.close()
+
+
+def _identity(plan: Plan, inputs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+    return {
+        "pipeline": plan.pipeline,
+        "version": plan.version,
+        "plan": str(plan),
+        "inputs": {topic: [str(path.absolute()) for path in paths] for topic, paths in inputs.items()},
+    }
+
+
+def _check_same(manifest: Mapping[str, Any], identity: Mapping[str, Any], folder: Path) -> None:
+    if manifest.get("format") != STATE_FORMAT:
+        raise EnvironmentFault(f"holds state of format {manifest.get('format')}, not {STATE_FORMAT}", where=str(folder), fix=f"finish it with the headrace that began it, or remove {folder}")
+    for name, value in identity.items():
+        if manifest[name] != value:
+            shown = f"{name} {manifest[name]!r}" if isinstance(value, str) and "\n" not in value else f"another {name}"
+            raise EnvironmentFault(f"holds an unfinished run of {shown}", where=str(folder), fix=f"finish that one, remove {folder}, or name another --output")
+
+
+def _publish(plan: Plan, ledger: Mapping[str, Any], files: Files, checkpoint: Checkpoint, folder: Path) -> None:
+    files.publish(folder)
+    path = folder / "ledger.json"
+    try:
+        aside = checkpoint.folder / "ledger.json"
+        aside.write_bytes(msgspec.json.format(msgspec.json.encode({"pipeline": plan.pipeline, "sources": ledger})) + b"\n")
+        aside.replace(path)
+        checkpoint.discard()
+    except OSError as error:
+        raise write_fault(path, error) from None
+

@@ -1,0 +1,11 @@
+"""Simulated plants: seeded sources of what real ones send, faults included.
+
+A plant is sans-IO and knows no clock; `simulate` paces one and writes it out, with the clock and the sleep it is given.
+"""
+
+from __future__ import annotations
+
+from headrace.simulate.kiln import Kiln, format_ids, parse_ids
+from headrace.simulate.writing import Plant, simulate
+
+__all__ = ["Kiln", "Plant", "format_ids", "parse_ids", "simulate"]
