@@ -35,7 +35,7 @@ def plan(
     /,
     *,
     engine: str = "embedded",
-    set: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,  # noqa: A002
+    set: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
 ) -> None:
     """Show what a pipeline computes, or the script an engine would run.
 

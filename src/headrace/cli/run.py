@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from cyclopts import Parameter
@@ -22,9 +23,10 @@ def run(
     app: str,
     /,
     *,
-    input: Annotated[list[str] | None, Parameter(name="--input", negative=(), allow_leading_hyphen=True)] = None,  # noqa: A002
+    input: Annotated[list[str] | None, Parameter(name="--input", negative=(), allow_leading_hyphen=True)] = None,
     output: Annotated[Path | None, Parameter(name="--output")] = None,
-    set: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,  # noqa: A002
+    set: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    output_format: Literal["ndjson", "parquet"] = "ndjson",
     engine: str = "embedded",
 ) -> None:
     """Run a pipeline over files.
@@ -37,6 +39,8 @@ def run(
         [TOPIC=]FILE: NDJSON, CSV or Parquet by its ending, - for NDJSON from standard input. Several files of one topic are its partitions.
     output
         Folder for <topic>.ndjson, <topic>.dead-letter.ndjson and ledger.json. Without it, rows go to standard output.
+    output_format
+        ndjson or parquet.
     set
         KEY=VALUE for a setting of the pipeline.
     engine
@@ -44,6 +48,8 @@ def run(
     """
     if engine != "embedded":
         raise PlanError(f"engine {engine!r} does not run pipelines in this version", where="--engine", fix="leave it out; `headrace plan APP --engine flink` prints the script")
+    # Batches are small: a second thread of Polars costs more than it saves. It reads this when it is imported.
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
     plan = plan_of(app, set or [])
     inputs = _inputs(plan, input or [])
     from headrace.engines.embedded.output import Printed
@@ -53,7 +59,7 @@ def run(
         if output is None:
             accounts = run_to(plan, inputs, Printed(sys.stdout.buffer), progress=progress)
         else:
-            accounts = run_files(plan, inputs, output, progress=progress)
+            accounts = run_files(plan, inputs, output, progress=progress, output_format=output_format)
     sources = {topic: account.counts() for topic, account in accounts.items()}
     _remember(plan, sources)
     for topic, counts in sources.items():

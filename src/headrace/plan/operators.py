@@ -17,9 +17,10 @@ __all__ = [
     "inputs_of", "upstream",
 ]  # fmt: skip
 
+TEXTS = map_of(STRING, STRING)
 Named = tuple[tuple[str, Expression], ...]
 
-WINDOW_COLUMNS = (Field("window_start", TIMESTAMP, False), Field("window_end", TIMESTAMP, False), Field("revision", BIGINT, False))
+WINDOW_COLUMNS = (Field("window_start", TIMESTAMP, nullable=False), Field("window_end", TIMESTAMP, nullable=False), Field("revision", BIGINT, nullable=False))
 
 
 def _fields(named: Named) -> tuple[Field, ...]:
@@ -40,12 +41,12 @@ class Source:
     delay_ms: int
     range_ms: tuple[int, int]
     rest: str | None = None
-    rest_type: Type = map_of(STRING, STRING)
+    rest_type: Type = TEXTS
 
     @property
     def schema(self) -> Schema:
         """The declared columns, and `rest` behind them."""
-        return self.declared.with_fields(Field(self.rest, self.rest_type, False)) if self.rest else self.declared
+        return self.declared.with_fields(Field(self.rest, self.rest_type, nullable=False)) if self.rest else self.declared
 
     def __str__(self) -> str:
         return f"stream {self.topic!r} ({self.declared})"
@@ -113,7 +114,7 @@ class Unnest:
     def schema(self) -> Schema:
         """The input's columns but the one unnested, then the key (of a MAP) and the value."""
         kind = self.input.schema[self.column].type
-        key = (Field(self.key, kind.key, False),) if self.key else ()
+        key = (Field(self.key, kind.key, nullable=False),) if self.key else ()
         return self.input.schema.without(self.column).with_fields(*key, Field(self.value, kind.element))
 
     def __str__(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.errors import PlanError, near
 from headrace.plan.operators import Aggregate, Operator, Sink, Source, upstream
+from headrace.plan.schema import Schema
 from headrace.plan.settings import Setting, settings_of, using
 from headrace.plan.stream import Stream
 
@@ -42,6 +43,15 @@ class Plan:
         """The topics written: the sinks', then those of late rows."""
         late = [o.late_topic for o in self.operators() if isinstance(o, Aggregate) and o.late_topic]
         return (*(sink.topic for sink in self.sinks), *dict.fromkeys(late))
+
+    def schema_of(self, topic: str) -> Schema:
+        """Return the columns of the rows written to a topic."""
+        for operator in self.operators():
+            if isinstance(operator, Sink) and operator.topic == topic:
+                return operator.schema
+            if isinstance(operator, Aggregate) and operator.late_topic == topic:
+                return operator.input.schema
+        raise PlanError(f"no topic {topic!r} is written", where=f"pipeline {self.pipeline}", fix=near(topic, self.topics))
 
     def __str__(self) -> str:
         lines = [f"pipeline {self.pipeline} version {self.version}"]

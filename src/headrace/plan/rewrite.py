@@ -47,26 +47,23 @@ def _only_cast(operators: list[Operator | Sink], source: Operator, column: str) 
 
 def _cast_below(operators: list[Operator | Sink], operator: Operator, column: str) -> bool:
     """Return whether below `operator` the text `column` is only cast to DOUBLE."""
-    for one in operators:
-        if not any(given is operator for given in inputs_of(one)):
-            continue
-        match one:
-            case Derive(columns=columns):
-                kept = all(name != column for name, _ in columns)
-                if not all(_casts(expression, column) for _, expression in columns) or (kept and not _cast_below(operators, one, column)):
-                    return False
-            case Select(columns=columns):
-                if not all(_casts(expression, column) for _, expression in columns):
-                    return False
-            case Where(predicate=predicate):
-                if not _casts(predicate, column) or not _cast_below(operators, one, column):
-                    return False
-            case Aggregate() if one.late_topic is None and column not in one.keys:
-                if not all(_casts(call, column) for _, call in one.calls):
-                    return False
-            case _:
-                return False
-    return True
+    return all(_passes(operators, one, column) for one in operators if any(given is operator for given in inputs_of(one)))
+
+
+def _passes(operators: list[Operator | Sink], operator: Operator | Sink, column: str) -> bool:
+    """Return whether `operator`, and whatever it hands `column` on to, only casts it to DOUBLE."""
+    match operator:
+        case Derive(columns=columns):
+            read, handed_on = [expression for _, expression in columns], all(name != column for name, _ in columns)
+        case Select(columns=columns):
+            read, handed_on = [expression for _, expression in columns], False
+        case Where(predicate=predicate):
+            read, handed_on = [predicate], True
+        case Aggregate(calls=calls) if operator.late_topic is None and column not in operator.keys:
+            read, handed_on = [call for _, call in calls], False
+        case _:
+            return False
+    return all(_casts(expression, column) for expression in read) and not (handed_on and not _cast_below(operators, operator, column))
 
 
 def _casts(expression: Expression, column: str) -> bool:
@@ -80,9 +77,8 @@ def _casts(expression: Expression, column: str) -> bool:
             return True
         case Call(arguments=inner) | Struct(values=inner):
             return all(_casts(one, column) for one in inner)
-        case Cast(argument=inner) | FieldOf(argument=inner):
-            return _casts(inner, column)
-    return False
+        case Cast(argument=given) | FieldOf(argument=given):
+            return _casts(given, column)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from headrace.errors import PlanError, near
 
 __all__ = [
     "BIGINT", "BOOLEAN", "DOUBLE", "NULL", "STRING", "TIMESTAMP",
-    "Field", "Schema", "Type", "array_of", "map_of", "parse_type", "row_of",
+    "Field", "Schema", "Type", "array_of", "check_name", "map_of", "parse_type", "row_of",
 ]  # fmt: skip
 
 
@@ -24,7 +24,7 @@ class Type:
 
     def __str__(self) -> str:
         if self.kind == "ROW":
-            inner = ", ".join(f"{name} {kind}" for name, kind in self.fields())
+            inner = ", ".join(f"{name if _WORD.fullmatch(name) else f'`{name}`'} {kind}" for name, kind in self.fields())
             return f"ROW<{inner}>"
         if self.arguments:
             return f"{self.kind}<{', '.join(map(str, self.arguments))}>"
@@ -76,7 +76,9 @@ def row_of(fields: Mapping[str, Type]) -> Type:
     return Type("ROW", tuple(fields.values()), tuple(fields))
 
 
-_TOKEN = re.compile(r"\s*(TIMESTAMP(?:_LTZ)?\s*\(\s*\d+\s*\)|`[^`]+`|\w+|[<>,])", re.IGNORECASE)
+_SPACE = re.compile(r"\s")
+_WORD = re.compile(r"\w+")
+_TOKEN = re.compile(r"\s*(\w+\s*\([\s\d,]*\)|`[^`]+`|\w+|[<>,])")
 
 
 class _TypeText:
@@ -85,7 +87,7 @@ class _TypeText:
     def __init__(self, text: str) -> None:
         self.text = text
         self.tokens = _TOKEN.findall(text)
-        if "".join(self.tokens).replace(" ", "") != text.replace(" ", "").replace("\n", "").replace("\t", ""):
+        if _SPACE.sub("", "".join(self.tokens)) != _SPACE.sub("", text):
             raise self.error("cannot be read as a type")
 
     def error(self, what: str) -> PlanError:
@@ -97,7 +99,7 @@ class _TypeText:
         return str(self.tokens.pop(0))
 
     def type(self) -> Type:
-        word = re.sub(r"\s", "", self.take().upper())
+        word = _SPACE.sub("", self.take().upper())
         if word in _SCALARS:
             return _SCALARS[word]
         if word not in {"MAP", "ARRAY", "ROW"}:
@@ -109,9 +111,13 @@ class _TypeText:
             fields = {}
             while True:
                 name = self.take().strip("`")
+                if name in fields:
+                    raise self.error(f"has two fields {name!r}")
                 fields[name] = self.type()
-                if self.take() == ">":
+                if self.tokens[:1] == [">"]:
+                    self.take()
                     return row_of(fields)
+                self.take(",")
         arguments = [self.type()]
         if word == "MAP":
             self.take(",")
@@ -137,6 +143,19 @@ def parse_type(text: str) -> Type:
     return kind
 
 
+def check_name(name: str, where: str) -> str:
+    """Return the column name, if it can be one.
+
+    Raises
+    ------
+    PlanError
+        If it is no text, empty, or one that headrace keeps for itself.
+    """
+    if not isinstance(name, str) or not name or name.startswith("@"):
+        raise PlanError(f"column name {name!r} cannot be used", where=where, fix="names are not empty and do not start with '@'")
+    return name
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """A named column: its type, and whether it may be NULL."""
@@ -156,17 +175,20 @@ class Schema:
     fields: tuple[Field, ...]
 
     @classmethod
-    def parse(cls, columns: Mapping[str, str]) -> Schema:
-        """Read `{"equip_id": "STRING NOT NULL", …}`."""
+    def parse(cls, columns: Mapping[str, str], where: str = "schema") -> Schema:
+        """Read `{"equip_id": "STRING NOT NULL", …}`, and say `where` it stands if it cannot be read."""
+        if not isinstance(columns, Mapping):
+            raise PlanError(f"{columns!r} is not a table of columns", where=where, fix='write {"column": "STRING"}')
         fields = []
         for name, text in columns.items():
-            if not name or name.startswith("@"):
-                raise PlanError(f"column name {name!r} cannot be used", fix="names are not empty and do not start with '@'")
+            check_name(name, where)
+            if not isinstance(text, str):
+                raise PlanError(f"type {text!r} is not a text", where=f"{where}: column {name!r}", fix='write "DOUBLE", say')
             declared = re.sub(r"\s+NOT\s+NULL\s*$", "", text, flags=re.IGNORECASE)
             try:
                 fields.append(Field(name, parse_type(declared), nullable=declared == text))
             except PlanError as error:
-                raise PlanError(error.what, where=f"column {name!r}", fix=error.fix) from None
+                raise PlanError(error.what, where=f"{where}: column {name!r}", fix=error.fix) from None
         return cls(tuple(fields))
 
     @property

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
-from sqlglot import exp, parser, tokens
+from sqlglot import exp, generator, parser, tokens
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ParseError, TokenError
-from sqlglot.tokens import Token, TokenType
+from sqlglot.tokenizer_core import Token, TokenType
 
 from headrace.errors import PlanError, near
 from headrace.plan.expression import Call, Cast, Column, Expression, FieldOf, Literal, Struct, walk
@@ -26,21 +27,26 @@ __all__ = ["Headrace", "cast_to", "parse_expression"]
 class Headrace(Dialect):
     """Flink SQL as headrace reads it."""
 
-    class Tokenizer(tokens.Tokenizer):
+    class Tokenizer(tokens.Tokenizer):  # noqa: D106
         QUOTES = ["'"]
         IDENTIFIERS = ["`", '"']
+        COMMANDS = set()  # a text that begins with a column `show` or `fetch` is no statement
 
-    class Parser(parser.Parser):
+    class Parser(parser.Parser):  # noqa: D106
         FUNCTIONS = {}
         NO_PAREN_FUNCTIONS = {}
         FUNCTION_PARSERS = {name: parser.Parser.FUNCTION_PARSERS[name] for name in ("CAST", "TRY_CAST")}
         NO_PAREN_FUNCTION_PARSERS = {"CASE": parser.Parser.NO_PAREN_FUNCTION_PARSERS["CASE"]}
 
+    class Generator(generator.Generator):  # noqa: D106
+        TYPE_MAPPING = {**generator.Generator.TYPE_MAPPING, exp.DType.TEXT: "STRING", exp.DType.TIMESTAMPLTZ: "TIMESTAMP_LTZ"}
+
 
 # Words that shape an expression: a column of such a name stands unquoted only where the text has no other reading.
-_SYNTAX = frozenset(
-    "AND AS BETWEEN CASE CAST DISTINCT ELSE END FALSE FILTER FROM IN INTERVAL IS LIKE NOT NULL OR THEN TRUE TRY_CAST WHEN WHERE".split()
-)
+_SYNTAX = frozenset({
+    "AND", "AS", "BETWEEN", "CASE", "CAST", "DISTINCT", "ELSE", "END", "FALSE", "FILTER", "FROM", "IN", "INTERVAL", "IS", "LIKE", "NOT", "NULL",
+    "OR", "THEN", "TRUE", "TRY_CAST", "WHEN", "WHERE",
+})  # fmt: skip
 _BINARY: dict[type[exp.Expression], str] = {
     exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.Mod: "%", exp.And: "AND", exp.Or: "OR",
     exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">=", exp.DPipe: "CONCAT",
@@ -66,7 +72,7 @@ def parse_expression(
     """
     place = f"{where}: {' '.join(text.split())!r}"
     try:
-        return _Binder(schema, settings or {}, aggregates).bind(_parse(text, schema))
+        return _bind(text, schema, _Binder(schema, settings or {}, aggregates=aggregates))
     except PlanError as error:
         raise PlanError(error.what, where=place, fix=error.fix) from None
     except (ParseError, TokenError) as error:
@@ -80,41 +86,65 @@ def _first_line(error: ParseError | TokenError) -> str:
     return plain.splitlines()[0].rstrip(".").replace("<class 'sqlglot.expressions.", "").replace("'>", "")
 
 
-def _parse(text: str, schema: Schema) -> exp.Expression:
-    dialect = Headrace()
+def _bind(text: str, schema: Schema, binder: _Binder) -> Expression:
+    """Return what the text means, words of syntax taken as columns of that name only if it has no meaning otherwise."""
+    dialect, names = Headrace(), set(schema.names)
     found = dialect.tokenize(text)
     try:
-        return _one(dialect, _quote(found, set(schema.names), _SYNTAX), text)
-    except ParseError:
-        if not any(name.upper() in _SYNTAX for name in schema.names):
+        return binder.bind(_one(dialect, _quote(found, names, _SYNTAX), text))
+    except (ParseError, PlanError) as first:
+        if not any(name.upper() in _SYNTAX for name in names):
             raise
-        return _one(dialect, _quote(found, set(schema.names), frozenset()), text)
+        try:
+            return binder.bind(_one(dialect, _quote(found, names, frozenset()), text))
+        except PlanError as second:
+            raise (second if isinstance(first, ParseError) else first) from None
+        except ParseError:
+            raise first from None
+
+
+# The parser would pass over an argument that is not there.
+_GAPS = {
+    (TokenType.COMMA, TokenType.COMMA), (TokenType.COMMA, TokenType.R_PAREN), (TokenType.COMMA, TokenType.ALIAS),
+    (TokenType.L_PAREN, TokenType.COMMA), (TokenType.L_PAREN, TokenType.ALIAS),
+}  # fmt: skip
 
 
 def _one(dialect: Dialect, found: list[Token], text: str) -> exp.Expression:
+    for one, other in pairwise(token.token_type for token in found):
+        if (one, other) in _GAPS:
+            raise PlanError("lacks an argument beside a comma")
     trees = [tree for tree in dialect.parser().parse(found, text) if tree is not None]
     if len(trees) != 1:
         raise PlanError("holds no expression" if not trees else "holds more than one expression", fix="write one expression, with no ';'")
-    return trees[0]
+    (tree,) = trees
+    assert isinstance(tree, exp.Expression)
+    return tree
 
 
 def _quote(found: list[Token], names: set[str], syntax: frozenset[str]) -> list[Token]:
-    """Make identifiers of the words that are columns, so that any column name may stand unquoted."""
+    """Make identifiers of the words that are columns, so that any column name may stand unquoted, and names of those behind a colon."""
     fixed = []
     for position, token in enumerate(found):
         called = position + 1 < len(found) and found[position + 1].token_type == TokenType.L_PAREN
         literal = token.token_type in (TokenType.STRING, TokenType.NUMBER)
-        after_colon = position > 0 and found[position - 1].token_type == TokenType.COLON
-        if token.text in names and not (called or literal or after_colon) and token.text.upper() not in syntax:
-            token = Token(TokenType.IDENTIFIER, token.text, token.line, token.col, token.start, token.end, token.comments)
-        fixed.append(token)
+        if not literal and position > 0 and found[position - 1].token_type == TokenType.COLON:
+            fixed.append(_as(TokenType.VAR, token))
+        elif token.text in names and not (called or literal) and token.text.upper() not in syntax:
+            fixed.append(_as(TokenType.IDENTIFIER, token))
+        else:
+            fixed.append(token)
     return fixed
+
+
+def _as(kind: TokenType, token: Token) -> Token:
+    return Token(kind, token.text, token.line, token.col, token.start, token.end, token.comments)
 
 
 class _Binder:
     """Gives a parsed tree its types and its functions."""
 
-    def __init__(self, schema: Schema, settings: Mapping[str, Any], aggregates: bool) -> None:
+    def __init__(self, schema: Schema, settings: Mapping[str, Any], *, aggregates: bool) -> None:
         self.schema, self.settings, self.aggregates = schema, settings, aggregates
 
     def bind(self, node: exp.Expression) -> Expression:
@@ -144,7 +174,7 @@ class _Binder:
     def _placeholder(self, node: exp.Placeholder) -> Expression:
         name = node.name
         if name not in self.settings:
-            raise PlanError(f"unknown setting :{name}", fix=near(name, self.settings))
+            raise PlanError(f"unknown setting :{name}", fix=near(name, (known for known in self.settings if known[0] != "@")))
         return _constant(self.settings[name], f"setting :{name}")
 
     def _column(self, node: exp.Column) -> Expression:
@@ -160,6 +190,9 @@ class _Binder:
 
     def _bracket(self, node: exp.Bracket) -> Expression:
         return self.call("ELEMENT", [self.bind(node.this), *map(self.bind, node.expressions)])
+
+    def _alias(self, node: exp.Alias) -> Expression:
+        raise PlanError(f"two names stand side by side: {node.this.name} {node.alias}", fix="a name with spaces stands in backticks")
 
     # special forms
 
@@ -203,13 +236,13 @@ class _Binder:
         return result
 
     def _cast(self, node: exp.Cast) -> Expression:
-        argument, target = self.bind(node.this), parse_type(node.args["to"].sql(dialect="spark").replace("TIMESTAMP_LTZ", "TIMESTAMP_LTZ(3)"))
+        argument, target = self.bind(node.this), _type_of(node)
         if argument.type == STRING and target != STRING:
             raise PlanError(f"CAST from STRING to {target} would stop the pipeline at the first text that cannot be read", fix="use TRY_CAST, which gives NULL there")
         return cast_to(argument, target)
 
     def _trycast(self, node: exp.TryCast) -> Expression:
-        return cast_to(self.bind(node.this), parse_type(node.args["to"].sql(dialect="spark")))
+        return cast_to(self.bind(node.this), _type_of(node))
 
     # calls
 
@@ -224,6 +257,8 @@ class _Binder:
         if name in ("STRUCT", "ROW"):
             return self._struct(given)
         if given and isinstance(given[0], exp.Distinct):
+            if f"{name} DISTINCT" not in AGGREGATES:
+                raise PlanError(f"DISTINCT cannot stand in {name}", fix="only COUNT(DISTINCT x) takes it")
             name, given = f"{name} DISTINCT", list(given[0].expressions)
         if name == "COUNT" and given and isinstance(given[0], exp.Star):
             given = []
@@ -231,7 +266,10 @@ class _Binder:
         if condition is not None:
             # Every aggregate passes over a row whose first argument is NULL.
             first, *others = arguments or [Literal(1, BIGINT)]
-            arguments = [self.call("IF", [self.bind(condition), first, Literal(None, NULL)]), *others]
+            kept = self.bind(condition)
+            if kept.type != BOOLEAN:
+                raise PlanError(f"FILTER (WHERE …) takes a BOOLEAN, not a {kept.type}")
+            arguments = [self.call("IF", [kept, first, Literal(None, NULL)]), *others]
         return self.call(name, arguments, filtered=condition is not None)
 
     def _struct(self, given: list[exp.Expression]) -> Expression:
@@ -245,17 +283,17 @@ class _Binder:
             raise PlanError("STRUCT needs at least one field")
         return Struct(tuple(fields.values()), row_of({name: value.type for name, value in fields.items()}))
 
-    def call(self, name: str, arguments: list[Expression], *, filtered: bool = False) -> Call:
+    def call(self, name: str, arguments: list[Expression], *, filtered: bool = False) -> Expression:
         """Return a call with its arguments cast to what the function takes."""
         aggregate = name in AGGREGATES
-        function = self._function(name, aggregate, filtered)
+        function = self._function(name, aggregate=aggregate, filtered=filtered)
         if name == "UUID_V5":
             arguments = [Literal(self.settings.get("@pipeline", "pipeline/0"), STRING), *arguments]
         given = [argument.type for argument in arguments]
         matches = [found for signature in function.signatures if (found := signature.match(given))]
         if not matches:
             takes = " or ".join(f"({', '.join(map(str, s.takes))}{' …' if s.variadic else ''})" for s in function.signatures)
-            raise PlanError(f"{name} takes {takes}, not ({', '.join(map(str, given))})", fix=_cast_hint(given))
+            raise PlanError(f"{name} takes {takes}, not ({', '.join(map(str, given))})", fix=_cast_hint(function, given))
         wanted, result = next((m for m in matches if list(m[0]) == given), matches[0])
         constants = []
         for position in function.literal:
@@ -267,18 +305,25 @@ class _Binder:
                         raise PlanError(f"argument {position + 1} of {name} must be a constant, and not NULL")
         if function.check:
             function.check(*constants)
+        if name == "TO_TIMESTAMP_LTZ" and wanted == (STRING,):
+            # The text without a pattern is read by the one rule of reading, which each engine has for its casts.
+            return cast_to(arguments[0], TIMESTAMP)
         return Call(name, tuple(map(cast_to, arguments, wanted)), result, aggregate)
 
-    def _function(self, name: str, aggregate: bool, filtered: bool) -> Function | Aggregate:
+    def _function(self, name: str, *, aggregate: bool, filtered: bool) -> Function | Aggregate:
         if aggregate:
             if not self.aggregates:
                 raise PlanError(f"aggregate function {name} stands outside of aggregate()", fix="give the stream a window, then call aggregate()")
             return AGGREGATES[name]
         if name not in FUNCTIONS:
-            raise PlanError(f"unknown function {name}", fix=near(name, [*FUNCTIONS, *AGGREGATES, "TRY_CAST", "STRUCT"]))
+            raise PlanError(f"unknown function {name}", fix=near(name, [*filter(str.isidentifier, (*FUNCTIONS, *AGGREGATES)), "TRY_CAST", "STRUCT"]))
         if filtered:
             raise PlanError(f"FILTER (WHERE …) follows an aggregate function, and {name} is none")
         return FUNCTIONS[name]
+
+
+def _type_of(cast: exp.Cast) -> Type:
+    return parse_type(cast.args["to"].sql(dialect=Headrace))
 
 
 def _number(text: str) -> Literal:
@@ -314,8 +359,15 @@ def _field_of(row: Expression, name: str) -> FieldOf:
     return FieldOf(row, name, fields[name])
 
 
-def _cast_hint(given: list[Type]) -> str | None:
-    return "TRY_CAST(… AS DOUBLE) makes a number of a text" if STRING in given else None
+def _cast_hint(function: Function | Aggregate, given: list[Type]) -> str | None:
+    takes = {kind for signature in function.signatures for kind in signature.takes}
+    if STRING in given and TIMESTAMP in given:
+        return "TO_TIMESTAMP_LTZ(…) makes a timestamp of a text"
+    if STRING in given and takes != {STRING}:
+        return "TRY_CAST(… AS DOUBLE) makes a number of a text"
+    if takes == {STRING} and set(given) & {BIGINT, DOUBLE, BOOLEAN, TIMESTAMP}:
+        return "CAST(… AS STRING) makes a text"
+    return None
 
 
 _CASTS: dict[str, set[Type]] = {
@@ -332,10 +384,12 @@ def cast_to(argument: Expression, target: Type) -> Expression:
     PlanError
         If the one type cannot be made of the other.
     """
-    if argument.type == target or target == NULL:
+    if target in (argument.type, NULL):
         return argument
     if argument.type == NULL or (isinstance(argument, Literal) and argument.value is None):
         return Literal(None, target)
+    if isinstance(argument, Literal) and argument.type == BIGINT and target == DOUBLE:
+        return Literal(float(argument.value), DOUBLE)  # type: ignore[arg-type]
     if target not in _CASTS.get(argument.type.kind, ()):
         raise PlanError(f"a {argument.type} cannot be cast to {target}")
     return Cast(argument, target)

@@ -1,7 +1,7 @@
 """Event-time windows and the slices they are made of.
 
 Every window is a run of whole slices, all of one length and aligned to the epoch. Rows are folded once per slice; windows
-merge slices. A slice is never longer than a minute, so what is buffered does not grow with the window.
+merge slices. A slice is as a rule no longer than a minute, so what is buffered does not grow with the window.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from headrace.errors import PlanError
 __all__ = ["Window", "cumulating", "milliseconds", "sliding", "tumbling"]
 
 LONGEST_SLICE_MS = 60_000
+SHORTEST_SLICE_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,12 @@ class Window:
 
     @property
     def slice_ms(self) -> int:
-        """The length of a slice: the longest up to a minute that divides size and step."""
+        """The length of a slice: the longest up to a minute that divides size and step; these themselves, if none of a second does."""
         grain = math.gcd(self.size_ms, self.step_ms)
         if grain <= LONGEST_SLICE_MS:
             return grain
-        return next(grain // parts for parts in range(-(-grain // LONGEST_SLICE_MS), grain + 1) if grain % parts == 0)
+        even = (grain // parts for parts in range(-(-grain // LONGEST_SLICE_MS), grain // SHORTEST_SLICE_MS + 1) if grain % parts == 0)
+        return next(even, grain)
 
     @property
     def one_slice(self) -> bool:

@@ -37,7 +37,7 @@ def ticks(start_ms: int, interval_ms: float) -> Iterator[int]:
 class Kiln:
     """A kiln plant, which sends the same for the same seed on every machine.
 
-    `null_share` of the values are the text "null"; the others are text, uniform in 0–100, with three decimals. The rest
+    `null_share` of the values are the text "null"; the others are text, uniform in 0 to 100, with three decimals. The rest
     are faults, which only rendered lines have: timestamps are moved back by up to `disorder_ms`, `number_share` of the
     values are JSON numbers, and `bad_share` of the lines are malformed records.
     """
@@ -56,7 +56,7 @@ class Kiln:
         Raises
         ------
         PlanError
-            If there is no equipment or no sensor, an id comes twice, a share lies outside 0–1 or the disorder is negative.
+            If there is no equipment or no sensor, an id comes twice, a share lies outside 0 to 1 or the disorder is negative.
         """
         for name in ("equipment", "sensors"):
             ids = getattr(self, name)

@@ -27,9 +27,11 @@ class Plant(Protocol):
     """What can be simulated: `equipment` sends one line each at every tick, in that order."""
 
     @property
-    def equipment(self) -> Sequence[int | str]: ...
+    def equipment(self) -> Sequence[int | str]:
+        """Who sends."""
 
-    def line_batches(self, start_ms: int, interval_ms: float) -> Iterator[list[bytes]]: ...
+    def line_batches(self, start_ms: int, interval_ms: float) -> Iterator[list[bytes]]:
+        """Yield the lines of each tick."""
 
 
 def banner(target: str, *, servers: str | None = None, topic: str | None = None) -> str:
@@ -77,7 +79,7 @@ def simulate(
         If the sink or the report cannot be written to.
     """
     interval = _interval(len(plant.equipment), rate, interval_ms)
-    _refuse_impossible(records, duration_ms, history_ms, pace)
+    _refuse_impossible(records, duration_ms, history_ms, pace=pace)
     now = clock()
     live_ms = now if start_ms is None else start_ms
     past = int(history_ms // interval)
@@ -92,9 +94,9 @@ def simulate(
     sent = 0
     with suppress(BrokenPipeError):
         _put(report, banner(target, servers=servers, topic=topic), "the report", flush=True)
-        for number, (time, lines) in enumerate(zip(wanted, plant.line_batches(first_ms, interval), strict=False), 1):
+        for number, (time, batch) in enumerate(zip(wanted, plant.line_batches(first_ms, interval), strict=False), 1):
             live = pace and number > past
-            lines = lines[: None if records is None else records - sent]
+            lines = batch[: None if records is None else records - sent]
             _put(sink, b"\n".join(lines) + b"\n", target, flush=live)
             sent += len(lines)
             _put(report, batch_line(number, time, plant.equipment[: len(lines)]), "the report", flush=live)
@@ -115,7 +117,7 @@ def _interval(equipment: int, rate: float | None, interval_ms: float | None) -> 
     return given if rate is None else 1000 * equipment / rate
 
 
-def _refuse_impossible(records: int | None, duration_ms: int | None, history_ms: int, pace: bool) -> None:
+def _refuse_impossible(records: int | None, duration_ms: int | None, history_ms: int, *, pace: bool) -> None:
     least = {"records": (records, 1), "duration": (duration_ms, 0), "history": (history_ms, 0)}
     for name, (given, bound) in least.items():
         if given is not None and given < bound:

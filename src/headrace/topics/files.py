@@ -5,10 +5,13 @@ from __future__ import annotations
 import codecs
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import polars as pl
+from arro3.core import RecordBatch
+from arro3.io import read_parquet
 
 from headrace.errors import DataError, EnvironmentFault, PlanError
 from headrace.kernels.reading.batch import Lines, Rows, TextLines
@@ -17,7 +20,7 @@ from headrace.topics.protocol import PartitionReader
 __all__ = ["ParquetFile", "TextFile", "open_file"]
 
 CHUNK_BYTES = 4 << 20
-CHUNK_ROWS = 65_536
+CHUNK_CELLS = 1 << 20
 _SEPARATORS = ",;\t|"
 
 
@@ -42,7 +45,7 @@ def open_file(path: Path, chunk: int | None = None) -> PartitionReader:
     if ending in {".csv", ".tsv"}:
         return TextFile(path, "csv", chunk or CHUNK_BYTES)
     if ending in {".parquet", ".pq"}:
-        return ParquetFile(path, chunk or CHUNK_ROWS)
+        return ParquetFile(path, chunk)
     raise PlanError(f"the format of {path.name!r} is not known", where=str(path), fix="name it .ndjson, .csv or .parquet")
 
 
@@ -58,7 +61,7 @@ class TextFile:
     begun is read to its end.
     """
 
-    def __init__(self, path: Path, format: str, chunk: int) -> None:  # noqa: A002
+    def __init__(self, path: Path, format: str, chunk: int) -> None:
         self.path, self.name, self.format, self._chunk = path, str(path), format, chunk
         self.columns: list[str] | None = None
         self.separator: str | None = None
@@ -161,18 +164,20 @@ class ParquetFile:
 
     separator = None
 
-    def __init__(self, path: Path, chunk: int) -> None:
-        self.path, self.name, self._chunk = path, str(path), chunk
+    def __init__(self, path: Path, chunk: int | None = None) -> None:
+        self.path, self.name = path, str(path)
         try:
             path.open("rb").close()
-            self._rows = pl.scan_parquet(path)
-            self.columns: list[str] | None = self._rows.collect_schema().names()
-            self.size = int(self._rows.select(pl.len()).collect().item())
+            rows = pl.scan_parquet(path)
+            self.columns: list[str] = rows.collect_schema().names()
+            self.size = int(rows.select(pl.len()).collect().item())
         except OSError as error:
             raise _fault(path, error) from None
         except pl.exceptions.PolarsError as error:
             raise DataError(f"is no Parquet file: {str(error).splitlines()[0]}", where=self.name) from None
+        self._chunk = chunk or max(CHUNK_CELLS // max(len(self.columns), 1), 1)
         self._at = 0
+        self._batches: Iterator[RecordBatch] | None = None
 
     @property
     def finished(self) -> bool:
@@ -188,16 +193,27 @@ class ParquetFile:
         """Go on at a row."""
         if position["size"] != self.size:
             raise EnvironmentFault(f"had {position['size']} rows and has {self.size} now", where=self.name, fix="bring the file back or start anew")
-        self._at = position["record"]
+        self._at, self._batches = position["record"], None
 
     def read(self) -> Rows:
         """Return the next rows."""
         try:
-            frame = self._rows.slice(self._at, self._chunk).collect()
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise EnvironmentFault(f"cannot be read on: {str(error).splitlines()[0]}", where=self.name, fix="let its writer finish, then run again") from None
+            if self._batches is None:
+                self._batches = self._rows_from(self._at)
+            frame = pl.DataFrame(next(self._batches))
+        except Exception as error:  # noqa: BLE001  (the decoder raises plain Exceptions)
+            raise EnvironmentFault(f"cannot be read on: {' '.join(str(error).split()) or 'it has fewer rows than it says'}", where=self.name, fix="let its writer finish, then run again") from None
         self._at += len(frame)
         return Rows(frame)
 
+    def _rows_from(self, first: int) -> Iterator[RecordBatch]:
+        """Yield the file's rows from one on, in batches."""
+        passed = 0
+        for batch in read_parquet(self.path, batch_size=self._chunk):
+            if passed + batch.num_rows > first:
+                yield batch.slice(max(first - passed, 0))
+            passed += batch.num_rows
+
     def close(self) -> None:
-        """Nothing stays open."""
+        """Let go of the file."""
+        self._batches = None

@@ -25,9 +25,18 @@ class PartitionReader(Protocol):
     """
 
     name: str
-    columns: list[str] | None
-    separator: str | None
-    finished: bool
+
+    @property
+    def columns(self) -> list[str] | None:
+        """See above."""
+
+    @property
+    def separator(self) -> str | None:
+        """See above."""
+
+    @property
+    def finished(self) -> bool:
+        """See above."""
 
     @property
     def position(self) -> dict[str, Any]:

@@ -2,16 +2,19 @@
 
 A commit writes what is new, makes it durable, and then replaces `manifest.json`: a run is what its manifest says, and
 whatever else lies in the folder is left over from an epoch that never was. Buffered rows are written once, as Arrow
-files, and dropped when their slices are folded.
+files, and dropped when their slices are folded. Each file carries a checksum: the manifest's beside it, an Arrow file's
+in its name.
 """
 
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import shutil
 from pathlib import Path
 from typing import IO, Any
+from zlib import crc32
 
 import msgspec
 import polars as pl
@@ -64,10 +67,16 @@ class Checkpoint:
         if not manifest.exists():
             return None
         try:
-            found: dict[str, Any] = msgspec.json.decode(manifest.read_bytes(), type=dict)
+            sealed = msgspec.json.decode(manifest.read_bytes(), type=_Sealed)
         except msgspec.DecodeError as error:
-            raise EnvironmentFault(f"is damaged: {error}", where=str(manifest), fix=f"remove {self.folder} to start anew") from None
+            raise self._damaged(manifest, str(error)) from None
+        if crc32(sealed.run) != sealed.checksum:
+            raise self._damaged(manifest, "its checksum is another")
+        found: dict[str, Any] = msgspec.json.decode(sealed.run)
         return found
+
+    def _damaged(self, path: Path, why: str) -> EnvironmentFault:
+        return EnvironmentFault(f"is damaged: {why}", where=str(path), fix=f"remove {self.folder} to start anew")
 
     def commit(self, manifest: dict[str, Any], windows: list[Window]) -> None:
         """Make the state durable, and `manifest` what the run is.
@@ -79,8 +88,8 @@ class Checkpoint:
         """
         try:
             states = [self._save(window.state) for window in windows]
-            whole = msgspec.json.encode({**manifest, "format": STATE_FORMAT, "windows": states, "next": self._next})
-            _write_durably(self.folder / "manifest.new", whole)
+            run = msgspec.json.encode({**manifest, "format": STATE_FORMAT, "windows": states, "next": self._next})
+            _write_durably(self.folder / "manifest.new", msgspec.json.encode(_Sealed(crc32(run), msgspec.Raw(run))))
             _sync_folder(self.folder)
             (self.folder / "manifest.new").replace(self.folder / "manifest.json")
             _sync_folder(self.folder)
@@ -96,12 +105,11 @@ class Checkpoint:
     def _store(self, frame: pl.DataFrame) -> str:
         """Return the name of the file that holds the frame, written if it is new."""
         if id(frame) not in self._stored:
-            name = f"{self._next}.arrow"
+            data = io.BytesIO()
+            frame.write_ipc(data)
+            name = f"{self._next}-{crc32(data.getbuffer()):08x}.arrow"
             self._next += 1
-            with (self.folder / name).open("wb") as file:
-                frame.write_ipc(file)
-                file.flush()
-                os.fsync(file.fileno())
+            _write_durably(self.folder / name, data.getbuffer())
             self._stored[id(frame)], self._frames[id(frame)] = name, frame
         return self._stored[id(frame)]
 
@@ -125,16 +133,23 @@ class Checkpoint:
             window.state = WindowState(clock=saved["clock"], buffer=buffer, **frames)
 
     def _load(self, name: str) -> pl.DataFrame:
+        path = self.folder / name
         try:
-            frame = pl.read_ipc(self.folder / name, memory_map=False)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            fix = f"remove {self.folder} to start anew"
-            raise EnvironmentFault(f"is damaged: {str(error).splitlines()[0]}", where=str(self.folder / name), fix=fix) from None
+            data = path.read_bytes()
+        except OSError as error:
+            raise self._damaged(path, str(error.strerror)) from None
+        if not name.endswith(f"-{crc32(data):08x}.arrow"):
+            raise self._damaged(path, "its checksum is another")
+        frame = pl.read_ipc(data)
         self._stored[id(frame)], self._frames[id(frame)] = name, frame
         return frame
 
     def discard(self) -> None:
-        """Remove the folder: the run is done."""
+        """Remove the folder: the run is done. The lock goes last, so that no other process comes in before."""
+        _sync_folder(self.folder.parent)
+        for path in self.folder.iterdir():
+            if path.name != "lock":
+                path.unlink()
         shutil.rmtree(self.folder)
         self.close()
 
@@ -145,7 +160,14 @@ class Checkpoint:
             self._lock = None
 
 
-def _write_durably(path: Path, data: bytes) -> None:
+class _Sealed(msgspec.Struct):
+    """A manifest as it lies on the disk."""
+
+    checksum: int
+    run: msgspec.Raw
+
+
+def _write_durably(path: Path, data: bytes | memoryview) -> None:
     with path.open("wb") as file:
         file.write(data)
         file.flush()

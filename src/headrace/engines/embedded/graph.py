@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from headrace.kernels.columnar.order import clock_before, in_order
+from headrace.kernels.columnar.order import in_order
 from headrace.kernels.columnar.rows import needed_of_inputs, row_step
 from headrace.kernels.columnar.watermark import NEVER, Clock
 from headrace.kernels.columnar.window import RegroupKernel, WindowKernel, WindowState
-from headrace.plan.operators import Aggregate, Operator, Regroup, Sink, Source, inputs_of, upstream
+from headrace.plan.expression import Column
+from headrace.plan.operators import Aggregate, Derive, Named, Operator, Regroup, Select, Sink, Source, inputs_of, upstream
 from headrace.plan.pipeline import Plan
 
 __all__ = ["Fates", "Graph", "Window"]
@@ -45,6 +46,8 @@ def _distinct(parts: Sequence[pl.Series], first: int, behind: int) -> int:
         return 0
     records = filled[0] if len(filled) == 1 else pl.concat(filled)
     inside = records.filter((records >= first) & (records < behind)) if records.min() < first or records.max() >= behind else records  # type: ignore[operator]
+    if inside.is_empty():
+        return 0
     return int((inside != inside.shift(1)).sum() + 1) if len(filled) == 1 and inside.is_sorted() else inside.n_unique()
 
 
@@ -81,9 +84,7 @@ class Graph:
         for operator in reversed(operators):
             needed = self._needed.setdefault(id(operator), set())
             for one in inputs_of(operator):
-                consumers = self._consumers.setdefault(id(one), [])
-                if not any(known is operator for known in consumers):
-                    consumers.insert(0, operator)
+                self._consumers.setdefault(id(one), []).insert(0, operator)
                 self._needed.setdefault(id(one), set()).update(needed_of_inputs(operator, needed))
         self._keep_for_late_topics(operators)
         self._steps = {id(o): row_step(o, sorted(self._needed[id(o)])) for o in operators if not isinstance(o, Aggregate | Regroup | Sink)}
@@ -108,41 +109,48 @@ class Graph:
 
     def _revise_by(self, operator: Aggregate) -> list[str]:
         """Return the keys of the coarsest group that the window's rows are gathered into."""
-        keys = list(operator.keys)
-        pending: list[Operator | Sink] = list(self._consumers.get(id(operator), ()))
+        common = set(operator.keys)
+        pending: list[tuple[Operator, dict[str, str]]] = [(operator, {key: key for key in operator.keys})]
         while pending:
-            one = pending.pop()
-            if isinstance(one, Regroup):
-                keys = [key for key in keys if key in one.keys]
-            pending += self._consumers.get(id(one), ())
-        return keys
+            above, keys = pending.pop()
+            for one in self._consumers.get(id(above), ()):
+                match one:
+                    case Sink():
+                        continue
+                    case Derive(columns=columns):
+                        left = {name: key for name, key in keys.items() if name not in dict(columns)} | _renamed(keys, columns)
+                    case Select(columns=columns):
+                        left = _renamed(keys, columns)
+                    case Regroup(keys=by):
+                        left = {name: keys[name] for name in by if name in keys}
+                        common &= set(left.values())
+                    case _:
+                        left = keys
+                pending.append((one, left))
+        return [key for key in operator.keys if key in common]
 
     # a turn: rows in, then the clock
 
-    def push(self, source: Source, rank: int, rows: pl.DataFrame, fates: Fates) -> None:
-        """Push rows of one partition in at its source."""
-        self._run(source, rank, rows, fates)
+    def push(self, source: Source, rank: int, rows: pl.DataFrame) -> None:
+        """Push rows of one partition in at its source; before a window or a sink they wait for the end of the turn."""
+        self._run(source, rank, rows)
 
-    def _run(self, operator: Operator, rank: int, rows: pl.DataFrame, fates: Fates) -> None:
+    def _run(self, operator: Operator, rank: int, rows: pl.DataFrame) -> None:
         made = self._steps[id(operator)](rows)
         for consumer in self._consumers.get(id(operator), ()):
             if isinstance(consumer, Aggregate | Sink):
-                terminal = self._by_operator[id(consumer)]
-                if isinstance(terminal, Window) and not self.ordered:
-                    fed = terminal.kernel.feed(terminal.state, rank, made)
-                    fates.note(made["@record"], fed.taken)
-                else:
-                    terminal.waiting.setdefault(rank, []).append(made)
+                self._by_operator[id(consumer)].waiting.setdefault(rank, []).append(made)
             else:
-                self._run(consumer, rank, made, fates)
+                self._run(consumer, rank, made)
 
     def settle(self, clocks: Mapping[str, Clock], fates: Fates) -> None:
-        """End a turn: rows that waited for their order go on, and the clock moves."""
+        """End a turn: the rows that waited go on in their order, and the clock moves."""
         for direct in self.directs:
-            rows = _gather(direct.waiting)
-            if rows is not None:
+            parts = [rows for _, rows in _gathered(direct.waiting)]
+            if parts:
+                rows = in_order(parts)
                 fates.note(rows["@record"], rows["@record"])
-                self._write(direct.sink.topic, rows)
+                self._write(direct.sink.topic, rows.select(direct.sink.schema.names))
         for window in self.windows:
             self._settle_window(window, fates)
             now = min((clocks[topic].now for topic in window.feeders), default=NEVER)
@@ -150,9 +158,8 @@ class Graph:
                 self._emit(window.operator, rows)
 
     def _settle_window(self, window: Window, fates: Fates) -> None:
-        waiting, window.waiting = window.waiting, {}
         late = []
-        parts: Sequence[tuple[int, pl.DataFrame]] = [(rank, pl.concat(frames)) for rank, frames in sorted(waiting.items())]
+        parts = _gathered(window.waiting)
         if window.kernel.lateness and parts:
             parts = [(0, in_order([rows for _, rows in parts]))]
         for rank, rows in parts:
@@ -174,8 +181,16 @@ class Graph:
                 self._emit(consumer, self._steps[id(consumer)](rows))
 
 
-def _gather(waiting: dict[int, list[pl.DataFrame]]) -> pl.DataFrame | None:
-    frames = [pl.concat(waiting[rank]) for rank in sorted(waiting)]
+def _gathered(waiting: dict[int, list[pl.DataFrame]]) -> list[tuple[int, pl.DataFrame]]:
+    """Take out the rows that wait, partition by partition; where they came by several ways, in the order of the records."""
+    parts = []
+    for rank, frames in sorted(waiting.items()):
+        parts.append((rank, frames[0] if len(frames) == 1 else pl.concat(frames).sort("@record", maintain_order=True)))
     waiting.clear()
-    return in_order(frames) if frames else None
+    return parts
+
+
+def _renamed(keys: Mapping[str, str], columns: Named) -> dict[str, str]:
+    """Return which of the columns are keys as they were, by their names."""
+    return {name: keys[one.name] for name, one in columns if isinstance(one, Column) and one.name in keys}
 

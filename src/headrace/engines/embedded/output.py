@@ -6,16 +6,19 @@ import base64
 import errno
 import io
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Protocol
 
 import msgspec
 import polars as pl
-from arro3.io import write_ndjson
+from arro3.io import read_json, write_ndjson, write_parquet
 
 from headrace.engines.embedded.partition import DeadLetter
 from headrace.errors import EnvironmentFault
+from headrace.kernels.reading.json import arrow_schema
+from headrace.plan.schema import Schema
 
 __all__ = ["Files", "Output", "Printed", "encode_rows"]
 
@@ -91,10 +94,13 @@ class Files:
         """Open the files, cut back to the lengths of the last commit."""
         for name in self._names:
             with _blaming(self._folder / name):
-                file = (self._folder / name).open("ab")
-                file.truncate(lengths.get(name, 0))
+                file = self._open[name] = (self._folder / name).open("ab")
+                length = lengths.get(name, 0)
+                if file.seek(0, os.SEEK_END) < length:
+                    fix = f"remove {self._folder} to start anew"
+                    raise EnvironmentFault(f"is damaged: it has less than the {length} bytes committed", where=str(self._folder / name), fix=fix)
+                file.truncate(length)
                 file.seek(0, os.SEEK_END)
-                self._open[name] = file
 
     def write(self, topic: str, rows: pl.DataFrame) -> None:
         """Append rows to a topic's file."""
@@ -128,21 +134,32 @@ class Files:
                 continue
         self._open.clear()
 
-    def publish(self, target: Path) -> None:
-        """Put the files in place, each whole. Done again after a kill, it does what was left."""
+    def publish(self, target: Path, schemas: Mapping[str, Schema], format: str) -> None:
+        """Put the files in place, each whole, rows as `format`. Done again after a kill, it does what was left."""
         for topic, names in self._dead.items():
-            first, *others = (self._folder / name for name in names)
-            if not first.exists():
+            parts = [self._folder / name for name in names]
+            joined = self._folder / f"{topic}.dead-letter.ndjson"
+            if not parts[0].exists():
                 continue
-            with _blaming(target), first.open("ab") as joined:
-                for other in others:
-                    if other.exists():
-                        joined.write(other.read_bytes())
-            first.replace(target / f"{topic}.dead-letter.ndjson")
-        for name in self._rows.values():
-            if (self._folder / name).exists():
-                with _blaming(target):
-                    (self._folder / name).replace(target / name)
+            with _blaming(target):
+                with joined.open("wb") as whole:
+                    for part in parts:
+                        with part.open("rb") as letters:
+                            shutil.copyfileobj(letters, whole)
+                joined.replace(target / joined.name)
+                parts[0].unlink()
+        for topic, name in self._rows.items():
+            written = self._folder / name
+            if not written.exists():
+                continue
+            with _blaming(target):
+                if format == "parquet":
+                    aside = self._folder / f"{topic}.parquet"
+                    write_parquet(read_json(written, arrow_schema(schemas[topic])), aside)
+                    aside.replace(target / aside.name)
+                    written.unlink()
+                else:
+                    written.replace(target / name)
 
 
 class _blaming:  # noqa: N801

@@ -77,7 +77,7 @@ class Run:
             first += one.received
         rows = self._with_clocks(turns, rows, before)
         for one, frame in zip(turns, rows, strict=True):
-            self.graph.push(one.partition.source, one.partition.rank, frame, fates)
+            self.graph.push(one.partition.source, one.partition.rank, frame)
             self._show(one.partition)
         self.graph.settle(self._clocks, fates)
         self._enter(turns, fates)
@@ -100,13 +100,14 @@ class Run:
         if not windows:
             return rows
         ranked = [frame.with_columns(pl.lit(one.partition.rank, pl.Int64).alias("@partition")) for one, frame in zip(turns, rows, strict=True)]
-        ordered = in_order(ranked)
+        ordered = in_order([frame.select("@partition", "@order") for frame in ranked])
         delays = {p.rank: p.delay for p in self.partitions}
         finished = {one.partition.rank for one in turns if one.partition.finished}
         for window in windows:
             mine = {p.rank: before[p.rank] for p in self.partitions if p.source.topic in window.feeders}
             ordered = ordered.with_columns(clock_before(ordered, mine, delays, finished).alias(window.kernel.clock_column))
-        return [ordered.filter(pl.col("@partition") == one.partition.rank) for one in turns]
+        clocks = [ordered.filter(pl.col("@partition") == one.partition.rank).drop("@partition", "@order") for one in turns]
+        return [frame.hstack(mine) for frame, mine in zip(ranked, clocks, strict=True)]
 
     def _enter(self, turns: Sequence[Turn], fates: Fates) -> None:
         first = 0
@@ -115,6 +116,10 @@ class Run:
             first += one.received
             self.ledger[one.partition.source.topic].settle(received=one.received, malformed=len(one.dead), reached=reached, taken=taken)
             self._output.set_aside(one.dead)
+
+    def finish(self) -> None:
+        """Close what the end of the input closes."""
+        self.graph.settle(self._clocks, Fates())
 
     @property
     def progress(self) -> Progress:
@@ -174,7 +179,7 @@ def _work(run: Run, progress: Callable[[Progress], None] | None, after_turn: Cal
         after_turn()
         if progress:
             progress(run.progress)
-    run.graph.settle(run._clocks, Fates())
+    run.finish()
 
 
 def run_files(
@@ -185,6 +190,7 @@ def run_files(
     progress: Callable[[Progress], None] | None = None,
     chunk: int | None = None,
     commit_seconds: float = _COMMIT_SECONDS,
+    output_format: str = "ndjson",
 ) -> dict[str, Account]:
     """Run the plan over files, and leave its outputs, dead letters and ledger in `folder`.
 
@@ -198,6 +204,8 @@ def run_files(
         How much to read at once: bytes of text, rows of Parquet. The results do not depend on it.
     commit_seconds
         How long to work between commits. Nor on that.
+    output_format
+        `ndjson` or `parquet`.
 
     Raises
     ------
@@ -217,47 +225,61 @@ def run_files(
             _check_same(manifest, identity, checkpoint.folder)
         partitions = [(source.topic, number) for source in plan.sources for number in range(len(inputs[source.topic]))]
         files = Files(checkpoint.folder, plan.topics, partitions)
-        ledger = manifest["ledger"] if manifest and manifest["done"] else _run_committing(plan, inputs, checkpoint, files, manifest, identity, progress, chunk, commit_seconds)
-        _publish(plan, ledger, files, checkpoint, folder)
-        return {topic: Account(**counts) for topic, counts in ledger.items()}
+        if manifest is None or not manifest["done"]:
+            run = Run(plan, inputs, files, chunk)
+            manifest = _Committing(run, checkpoint, files, identity).work(manifest, progress, commit_seconds)
+        files.publish(folder, {topic: plan.schema_of(topic) for topic in plan.topics}, output_format)
+        _publish_ledger(plan, manifest["ledger"], checkpoint, folder)
+        return {topic: Account(**counts) for topic, counts in manifest["ledger"].items()}
     finally:
         checkpoint.close()
 
 
-def _run_committing(plan, inputs, checkpoint, files, manifest, identity, progress, chunk, commit_seconds):  # noqa: ANN001, ANN202, PLR0913
-    run = Run(plan, inputs, files, chunk)
-    try:
-        files.open(manifest["lengths"] if manifest else {})
-        if manifest:
-            checkpoint.restore(manifest, run.graph.windows)
-            run.restore(manifest)
+@dataclass
+class _Committing:
+    """A run that commits as it goes."""
 
-        def commit(*, done: bool) -> None:
-            checkpoint.commit({**identity, **run.saved(), "lengths": files.sync(), "done": done}, run.graph.windows)
+    run: Run
+    checkpoint: Checkpoint
+    files: Files
+    identity: Mapping[str, Any]
 
-        if manifest is None:
-            commit(done=False)
-        due = time.monotonic() + commit_seconds
+    def work(self, begun: dict[str, Any] | None, progress: Callable[[Progress], None] | None, every: float) -> dict[str, Any]:
+        """Work to the end, from where the manifest `begun` says or from the start, and return the last manifest."""
+        try:
+            self.files.open(begun["lengths"] if begun else {})
+            if begun:
+                self.checkpoint.restore(begun, self.run.graph.windows)
+                self.run.restore(begun)
+            else:
+                self.commit(done=False)
+            due = time.monotonic() + every
 
-        def after_turn() -> None:
-            nonlocal due
-            if time.monotonic() >= due:
-                commit(done=False)
-                due = time.monotonic() + commit_seconds
+            def after_turn() -> None:
+                nonlocal due
+                if time.monotonic() >= due:
+                    self.commit(done=False)
+                    due = time.monotonic() + every
 
-        _work(run, progress, after_turn)
-        commit(done=True)
-        return run.saved()["ledger"]
-    finally:
-        files.close()
-        run.close()
+            _work(self.run, progress, after_turn)
+            return self.commit(done=True)
+        finally:
+            self.files.close()
+            self.run.close()
+
+    def commit(self, *, done: bool) -> dict[str, Any]:
+        """Make all of it durable together, and return the manifest."""
+        manifest = {**self.identity, **self.run.saved(), "lengths": self.files.sync(), "done": done}
+        self.checkpoint.commit(manifest, self.run.graph.windows)
+        return manifest
 
 
 def _identity(plan: Plan, inputs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     return {
         "pipeline": plan.pipeline,
         "version": plan.version,
-        "plan": str(plan),
+        "settings": {name: str(value) for name, value in plan.settings.items()},
+        "operators": [str(plan), repr([sink.input for sink in plan.sinks])],
         "inputs": {topic: [str(path.absolute()) for path in paths] for topic, paths in inputs.items()},
     }
 
@@ -267,12 +289,11 @@ def _check_same(manifest: Mapping[str, Any], identity: Mapping[str, Any], folder
         raise EnvironmentFault(f"holds state of format {manifest.get('format')}, not {STATE_FORMAT}", where=str(folder), fix=f"finish it with the headrace that began it, or remove {folder}")
     for name, value in identity.items():
         if manifest[name] != value:
-            shown = f"{name} {manifest[name]!r}" if isinstance(value, str) and "\n" not in value else f"another {name}"
-            raise EnvironmentFault(f"holds an unfinished run of {shown}", where=str(folder), fix=f"finish that one, remove {folder}, or name another --output")
+            shown = f"of {name} {manifest[name]!r}" if isinstance(value, str) else f"with other {name}"
+            raise EnvironmentFault(f"holds an unfinished run {shown}", where=str(folder), fix=f"finish that one, remove {folder}, or name another --output")
 
 
-def _publish(plan: Plan, ledger: Mapping[str, Any], files: Files, checkpoint: Checkpoint, folder: Path) -> None:
-    files.publish(folder)
+def _publish_ledger(plan: Plan, ledger: Mapping[str, Any], checkpoint: Checkpoint, folder: Path) -> None:
     path = folder / "ledger.json"
     try:
         aside = checkpoint.folder / "ledger.json"

@@ -25,7 +25,9 @@ def turn(orders: Mapping[int, pl.Series], unfinished: set[int]) -> dict[int, int
 
     `orders` has the `@order` of the rows at hand, by partition. A partition that has more to come is `unfinished`.
     """
-    last = {p: int(order[-1]) for p, order in orders.items() if p in unfinished and len(order)}
+    if any(orders[p].is_empty() for p in unfinished):
+        return dict.fromkeys(orders, 0)
+    last = {p: int(orders[p][-1]) for p in unfinished}
     if not last:
         return {p: len(order) for p, order in orders.items()}
     bound = min(last.values())
@@ -47,8 +49,11 @@ def clock_before(rows: pl.DataFrame, watermarks: Mapping[int, int], delays: Mapp
     finished
         Partitions whose end comes within the turn: behind their last row they hold nothing back.
     """
+    if rows.is_empty():
+        return pl.Series("@clock", [], dtype=pl.Int64)
     columns = []
-    for partition, watermark in watermarks.items():
+    for partition, before in watermarks.items():
+        watermark = before
         mine = rows["@partition"] == partition
         after = rows.select(pl.when(mine).then((pl.col("@order") - delays[partition]).clip(lower_bound=NEVER))).to_series()
         if partition in finished:

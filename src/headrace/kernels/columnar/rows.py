@@ -16,7 +16,7 @@ from headrace.kernels.columnar.compile import compile_expression
 from headrace.kernels.reading.text import read_column
 from headrace.plan.expression import Expression, columns_of
 from headrace.plan.operators import Aggregate, Derive, Operator, Regroup, Select, Sink, Source, Union, Unnest, Where
-from headrace.plan.schema import Type
+from headrace.plan.schema import DOUBLE, Type
 
 __all__ = ["needed_of_inputs", "row_step"]
 
@@ -83,8 +83,25 @@ def _unnest(rows: pl.DataFrame, column: str, key: str | None, value: str, kind: 
     if key is None:
         entries = rows.select(*_hidden(rows), *kept, pl.col(column).alias(value))
         return entries.explode(value, empty_as_null=False, keep_nulls=False)
+    if isinstance(rows[column].dtype, pl.Struct):
+        return _unnest_wide(rows, column, key, value, kept)
     maps = rows[column].map
     keys, values = (part.explode(empty_as_null=False, keep_nulls=False) for part in (maps.keys(), maps.values()))
     owners = pl.select(pl.int_range(len(rows), dtype=pl.UInt32).repeat_by(maps.len().fill_null(0))).to_series().explode(empty_as_null=False)
     read = values if values.dtype != pl.String else read_column(values, kind)
     return rows.select(*_hidden(rows), *kept)[owners].with_columns(keys.alias(key), read.alias(value))
+
+
+def _unnest_wide(rows: pl.DataFrame, column: str, key: str, value: str, kept: list[str]) -> pl.DataFrame:
+    """Return a row for each column that stands side by side with others, record by record."""
+    cells = rows[column].struct.unnest()
+    if cells.is_empty():
+        return rows.select(*_hidden(rows), *kept).clear().with_columns(pl.lit("").alias(key), pl.lit(0.0).alias(value))
+    values = cells.select(pl.concat_arr(cells.columns).explode().alias(value)).to_series()
+    names = pl.concat([pl.Series(key, cells.columns, dtype=pl.String)] * len(rows))
+    owners = pl.select(pl.int_range(len(values), dtype=pl.UInt32) // len(cells.columns)).to_series()
+    entries = rows.select(*_hidden(rows), *kept)[owners].with_columns(names, values)
+    if values.null_count():
+        entries = entries.filter(values.is_not_null())
+    read = entries[value]
+    return entries.with_columns(read_column(read, DOUBLE) if read.dtype == pl.String else read.fill_nan(None))

@@ -19,7 +19,7 @@ With allowed lateness, a row may come to a window that has closed: the window gi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -57,7 +57,7 @@ class WindowState:
     stragglers
         Rows kept apart, with `@from`, the end of the first window that takes them.
     revisions
-        How often each group of a closed window within its lateness was given: `@end`, the keys, `revision`.
+        How often each group of a closed window within its lateness was given: `@end`, the keys, `@revision`.
     """
 
     clock: int = NEVER
@@ -79,6 +79,14 @@ def _last_end(window: Window, time: pl.Expr) -> pl.Expr:
     if window.kind == "cumulating":
         return time.floordiv(window.size_ms) * window.size_ms + window.size_ms
     return (time + window.size_ms).floordiv(window.step_ms) * window.step_ms
+
+
+_BOUNDS = ("@end", "@start", "@revision")
+_WINDOW_COLUMNS = {
+    "window_start": pl.col("@start").cast(pl.Datetime("ms", "UTC")).alias("window_start"),
+    "window_end": pl.col("@end").cast(pl.Datetime("ms", "UTC")).alias("window_end"),
+    "revision": pl.col("@revision").alias("revision"),
+}
 
 
 class WindowKernel:
@@ -125,20 +133,25 @@ class WindowKernel:
             state.buffer.setdefault(partition, []).append(rows.select("@slice", *self._kept))
 
     def _admit_one_by_one(self, state: WindowState, taken: pl.DataFrame) -> list[pl.DataFrame]:
-        """Put rows into their place, giving closed windows again for each row that comes to one."""
-        revising = (taken["@from"] - 1 <= taken[self.clock_column]).arg_true().to_list()
+        """Put rows into their place, giving closed windows again for each record that comes to one."""
+        revising = pl.col("@from") - 1 <= pl.col(self.clock_column)
+        records = taken.select(revising.alias("revises"), pl.col("@record").rle_id().alias("of")).with_row_index("first").group_by("of", maintain_order=True)
         emitted: list[pl.DataFrame] = []
         start = 0
-        for place in [*revising, len(taken)]:
-            for partition, part in _by_partition(taken[start:place]):
-                self._admit(state, partition, part)
-            if place < len(taken):
-                row = taken[place]
-                emitted += self.advance(state, row[self.clock_column][0])
-                self._admit(state, row["@partition"][0], row)
-                emitted += self._revise(state, row)
-            start = place + 1
+        for first, count in records.agg(pl.first("first"), pl.len(), pl.first("revises")).filter("revises").select("first", "len").iter_rows():
+            self._admit_parts(state, taken[start:first])
+            rows = taken[first : first + count]
+            emitted += self.advance(state, rows[self.clock_column][0])
+            self._admit_parts(state, rows)
+            emitted += self._revise(state, rows)
+            start = first + count
+        self._admit_parts(state, taken[start:])
         return emitted
+
+    def _admit_parts(self, state: WindowState, rows: pl.DataFrame) -> None:
+        if len(rows):
+            for (partition,), part in rows.partition_by("@partition", as_dict=True, maintain_order=True).items():
+                self._admit(state, partition, part)
 
     def advance(self, state: WindowState, clock: int) -> list[pl.DataFrame]:
         """Move the clock: fold the slices that are over, and return the rows of the windows that close, if any."""
@@ -152,7 +165,7 @@ class WindowKernel:
             return []
         if self.lateness:
             self._remember_given(state, closed)
-        return [self._finish(closed.with_columns(pl.lit(0, pl.Int64).alias("revision")))]
+        return [self._finish(closed.with_columns(pl.lit(0, pl.Int64).alias("@revision")))]
 
     def _fold(self, state: WindowState) -> None:
         """Fold the rows of slices that are over, in the order of partition and offset."""
@@ -218,28 +231,27 @@ class WindowKernel:
         rows = self.folding.result(merged)
         end = pl.col("@end")
         start = (end - 1).floordiv(self.window.size_ms) * self.window.size_ms if self.window.kind == "cumulating" else end - self.window.size_ms
-        bounds = [_instant(start).alias("window_start"), _instant(end).alias("window_end")]
-        return rows.select("@end", *self.keys, *self._columns, *bounds, "revision").sort("@end", *self.keys)
+        rows = rows.with_columns(start.alias("@start"))
+        return rows.select(*_BOUNDS, *self.keys, *self._columns, *_WINDOW_COLUMNS.values()).sort("@end", *self.keys)
 
     # revisions
 
     def _remember_given(self, state: WindowState, closed: pl.DataFrame) -> None:
-        given = closed.select("@end", *self.revise_by).unique(maintain_order=True).with_columns(pl.lit(0, pl.Int64).alias("revision"))
+        given = closed.select("@end", *self.revise_by).unique(maintain_order=True).with_columns(pl.lit(0, pl.Int64).alias("@revision"))
         state.revisions = given if state.revisions is None else pl.concat([state.revisions, given])
 
-    def _revise(self, state: WindowState, row: pl.DataFrame) -> list[pl.DataFrame]:
-        """Return the group of a row that has come to closed windows, as each of them gives it now."""
-        after, upto = row["@from"][0] - 1, min(state.clock + 1, row.select(_last_end(self.window, pl.col("@time"))).item())
-        group = row.select(self.revise_by)
-        merged = self._merged(state, after, upto, group)
+    def _revise(self, state: WindowState, rows: pl.DataFrame) -> list[pl.DataFrame]:
+        """Return the groups of a record's rows, which have come to closed windows, as each of them gives it now."""
+        after, upto = rows["@from"][0] - 1, min(state.clock + 1, self.window.last_end(rows["@time"][0]))
+        merged = self._merged(state, after, upto, rows.select(self.revise_by))
         if merged is None:
             return []
         key = ["@end", *self.revise_by]
         again = merged.select(key).unique(maintain_order=True)
         if state.revisions is None:
-            again = again.with_columns(pl.lit(0, pl.Int64).alias("revision"))
+            again = again.with_columns(pl.lit(0, pl.Int64).alias("@revision"))
         else:
-            again = again.join(state.revisions, on=key, how="left", nulls_equal=True, maintain_order="left").with_columns((pl.col("revision") + 1).fill_null(0))
+            again = again.join(state.revisions, on=key, how="left", nulls_equal=True, maintain_order="left").with_columns((pl.col("@revision") + 1).fill_null(0))
             state.revisions = state.revisions.join(again, on=key, how="anti", nulls_equal=True, maintain_order="left")
         state.revisions = again if state.revisions is None else pl.concat([state.revisions, again])
         return [self._finish(merged.join(again, on=key, how="left", nulls_equal=True, maintain_order="left"))]
@@ -255,20 +267,9 @@ class RegroupKernel:
 
     def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return one row for each window and key."""
-        by = list(dict.fromkeys(["@end", "window_start", "window_end", "revision", *self.keys]))
-        result = self.folding.result(self.folding.fold(rows, by))
-        bounds = [name for name in ("window_start", "window_end", "revision") if name not in self.keys]
-        return result.select("@end", *self.keys, *self._columns, *bounds).sort("@end", *self.keys)
-
-
-def _by_partition(rows: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
-    if len(rows):
-        for (partition,), part in rows.partition_by("@partition", as_dict=True, maintain_order=True).items():
-            yield partition, part
-
-
-def _instant(ms: pl.Expr) -> pl.Expr:
-    return ms.cast(pl.Datetime("ms", "UTC"))
+        result = self.folding.result(self.folding.fold(rows, [*_BOUNDS, *self.keys]))
+        bounds = [column for name, column in _WINDOW_COLUMNS.items() if name not in self.keys]
+        return result.select(*_BOUNDS, *self.keys, *self._columns, *bounds).sort("@end", *self.keys)
 
 
 def _or_none(rows: pl.DataFrame) -> pl.DataFrame | None:

@@ -73,6 +73,8 @@ class TextLines(Lines):
             lines = Lines.of(self.whole.split(b"\n"))
         if b"\r" in self.whole:
             lines = Lines(lines.text.str.strip_suffix("\r"), {place: line.removesuffix(b"\r") for place, line in lines.odd.items()})
+        if lines.text.str.starts_with("{").all():
+            return lines
         kept = ~lines.text.str.contains(_BLANK).fill_null(value=False)
         if kept.all():
             return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 import polars as pl
@@ -21,6 +21,8 @@ __all__ = ["ColumnReader"]
 class ColumnReader:
     """Reads batches whose columns are named once for the whole file `name`; `separator` stands between CSV cells.
 
+    `rest`, if it is named in `unread`, comes as structs with a field for each column: see `_side_by_side`.
+
     Raises
     ------
     DataError
@@ -28,9 +30,18 @@ class ColumnReader:
     """
 
     def __init__(
-        self, schema: Schema, rest: str | None, rest_type: Type, *, name: str, columns: Sequence[str], separator: str | None = None
+        self,
+        schema: Schema,
+        rest: str | None,
+        rest_type: Type,
+        *,
+        name: str,
+        columns: Sequence[str],
+        separator: str | None = None,
+        unread: Collection[str] = (),
     ) -> None:
         self.schema, self.rest, self.rest_type = schema, rest, rest_type
+        self._gather = _side_by_side if rest in unread else _gathered
         self._columns, self._separator = list(columns), separator or ""
         for field in schema.fields:
             if field.name not in self._columns and not field.nullable:
@@ -44,10 +55,9 @@ class ColumnReader:
         malformed: dict[int, str] = {}
         cells = self._cells(batch, malformed) if isinstance(batch, Lines) else _numbered(batch)
         columns = [cells["@record"]]
-        for field in self.schema.fields:
-            columns.append(self._column(cells, field, malformed))
+        columns += [self._column(cells, field, malformed) for field in self.schema.fields]
         if self.rest is not None:
-            columns.append(_gathered(cells.select(self._others), self.rest, self.rest_type))
+            columns.append(self._gather(cells.select(self._others), self.rest, self.rest_type))
         frame = pl.DataFrame(columns)
         return Read(frame.filter(~pl.col("@record").is_in(list(malformed))) if malformed else frame, malformed)
 
@@ -126,7 +136,7 @@ def adapt(column: pl.Series, kind: Type) -> pl.Series:
         return (column.dt.replace_time_zone("UTC") if dtype.time_zone is None else column.dt.convert_time_zone("UTC")).cast(target)
     if kind == STRING and (dtype.is_integer() or dtype == pl.Boolean):
         return column.cast(pl.String)
-    if kind == dtype or dtype == target or dtype == pl.Null:
+    if dtype in (target, pl.Null()):
         return column.cast(target)
     values = [read_value(_plain(value), kind) for value in column]
     return pl.Series(column.name, [None if value is UNREADABLE else value for value in values], dtype=target)
@@ -139,6 +149,23 @@ def _plain(value: object) -> object:
     if isinstance(value, (dict, list)):
         return msgspec.json.decode(msgspec.json.encode(value), type=object)
     return value if isinstance(value, (bool, int, str)) or value is None else str(value)
+
+
+def _side_by_side(cells: pl.DataFrame, name: str, kind: Type) -> pl.Series:
+    """Return columns as one column of structs, keys sorted: a MAP that is about to be unnested, at a fraction of its price.
+
+    Texts are left to be read then. Else NULL means that there is no entry, and NaN, which no DOUBLE is, that its value is NULL.
+    """
+    names = sorted(cells.columns)
+    if not names or all(column.dtype == pl.String for column in cells):
+        return cells.select(names).to_struct(name)
+    return pl.DataFrame([_marked(cells[column], kind.element) for column in names]).to_struct(name)
+
+
+def _marked(column: pl.Series, kind: Type) -> pl.Series:
+    read = adapt(column, kind)
+    lost = read.is_null() & column.is_not_null()
+    return read.set(lost, float("nan")) if lost.any() else read
 
 
 def _gathered(cells: pl.DataFrame, name: str, kind: Type) -> pl.Series:

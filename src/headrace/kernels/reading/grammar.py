@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 from headrace.plan.schema import BIGINT, BOOLEAN, DOUBLE, STRING, TIMESTAMP, Type, map_of
 
-__all__ = ["KINDS", "kind_of_sample", "line_pattern", "text_pattern"]
+__all__ = ["KINDS", "is_plain_name", "kind_of_sample", "line_pattern", "text_pattern"]
 
 _TEXT = r'"[^"\\\x00-\x1f]*"'
 _INTEGER = r"(?:0|-?[1-9][0-9]{0,17})"
@@ -22,12 +22,19 @@ _NUMBER = rf"(?:-?(?:0|[1-9][0-9]{{0,17}})\.[0-9]{{1,18}}|{_INTEGER})(?:[eE][-+]
 _SCALAR = rf"(?:{_TEXT}|{_NUMBER}|true|false|null)"
 
 
+# A time that is one in every calendar year; the others are left to the rule.
+_DAY = r"(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
+_HOUR = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+_TIME = rf'"[12][0-9]{{3}}-{_DAY}[T ]{_HOUR}:[0-5][0-9](?:\.[0-9]{{1,9}})?(?:Z|[+-]{_HOUR})?"'
+_NAME = re.compile(r'[^"\\\x00-\x1f]{0,100}')
+
+
 def _object(member: str) -> str:
     return rf"\{{ *(?:{member}(?: *, *{member})*)? *\}}"
 
 
-def _entries(value: str) -> str:
-    return rf"(?:{_object(f'{_TEXT} *: *{value}')}|null)"
+def _entries(colon_and_value: str) -> str:
+    return rf"(?:{_object(f'{_TEXT} *:{colon_and_value}')}|null)"
 
 
 _ANY = rf"(?:{_SCALAR}|{_object(f'{_TEXT} *: *{_SCALAR}')}|\[ *(?:{_SCALAR}(?: *, *{_SCALAR})*)? *\])"
@@ -38,13 +45,18 @@ KINDS: dict[Type, dict[str, str]] = {
     BIGINT: {"integer": rf'(?:{_INTEGER}|"{_INTEGER}"|null)'},
     DOUBLE: {"number": rf'(?:{_NUMBER}|"{_NUMBER}"|null)'},
     BOOLEAN: {"boolean": "(?:true|false|null)"},
-    TIMESTAMP: {"text": rf"(?:{_TEXT}|null)"},
-    map_of(STRING, STRING): {"text": _entries(rf"(?:{_TEXT}|null)")},
+    TIMESTAMP: {"text": rf"(?:{_TIME}|null)"},
+    map_of(STRING, STRING): {"text": _entries(rf" *(?:{_TEXT}|null)")},
     map_of(STRING, DOUBLE): {
-        "number": _entries(rf'(?:{_NUMBER}|"{_NUMBER}"|null|"null")'),
-        "text": _entries(rf"(?:{_TEXT}|null)"),
+        "number": _entries(rf'(?: *(?:{_NUMBER}|"{_NUMBER}"|null)| ?"null")'),
+        "text": _entries(rf" *(?:{_TEXT}|null)"),
     },
 }
+
+
+def is_plain_name(name: str) -> bool:
+    """Return whether a pattern can have the name in it: JSON writes it as it is, and it is not long."""
+    return _NAME.fullmatch(name) is not None
 
 
 def line_pattern(columns: Mapping[str, tuple[Type, str]], others: Iterable[str]) -> str:

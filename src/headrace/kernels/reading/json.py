@@ -6,9 +6,8 @@ Property: what the fast path gives for a line is what `read_record` gives for it
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 import msgspec
 import polars as pl
@@ -19,13 +18,13 @@ from arro3.io import read_json
 
 from headrace.errors import InternalError
 from headrace.kernels.reading.batch import Lines, Read, TextLines
-from headrace.kernels.reading.grammar import KINDS, kind_of_sample, line_pattern, text_pattern
-from headrace.kernels.reading.record import Malformed, json_object, read_record
+from headrace.kernels.reading.grammar import KINDS, is_plain_name, kind_of_sample, line_pattern, text_pattern
+from headrace.kernels.reading.record import TEXTS, Malformed, json_object, read_record
 from headrace.kernels.reading.rules import read_value
 from headrace.kernels.reading.text import polars_type, read_column
 from headrace.plan.schema import BIGINT, BOOLEAN, DOUBLE, STRING, TIMESTAMP, Field, Schema, Type, map_of
 
-__all__ = ["JsonReader"]
+__all__ = ["JsonReader", "arrow_schema"]
 
 _SAMPLE = 64
 _MOST_KEYS = 256
@@ -49,11 +48,11 @@ class JsonReader:
     """
 
     def __init__(
-        self, schema: Schema, rest: str | None = None, rest_type: Type = map_of(STRING, STRING), unread: Collection[str] = ()
+        self, schema: Schema, rest: str | None = None, rest_type: Type = TEXTS, unread: Collection[str] = ()
     ) -> None:
         self._unread = unread
         self.schema, self.rest, self.rest_type = schema, rest, rest_type
-        self._fast = rest is None and all(field.type in KINDS for field in schema.fields)
+        self._fast = rest is None and all(field.type in KINDS and is_plain_name(field.name) for field in schema.fields)
         self._shape: _Shape | None = None
         self._pattern = self._text_pattern = ""
         self._types = {field.name: field.type for field in schema.fields}
@@ -83,7 +82,7 @@ class JsonReader:
 
     def _plain(self, lines: pl.Series) -> pl.Series:
         """Return which lines the fast path may read, learning their shape anew when too few are."""
-        plain = self._match(lines, self._pattern) if self._shape else pl.repeat(False, len(lines), eager=True)  # noqa: FBT003
+        plain = self._match(lines, self._pattern) if self._shape else pl.repeat(False, len(lines), eager=True)
         missed = len(lines) - plain.sum()
         if missed * 8 > len(lines):
             shape = self._learn(lines.filter(~plain).head(_SAMPLE))
@@ -96,14 +95,17 @@ class JsonReader:
         return plain
 
     def _match(self, lines: pl.Series, pattern: str) -> pl.Series:
-        return lines.str.contains(pattern).fill_null(value=False)
+        try:
+            return lines.str.contains(pattern).fill_null(value=False)
+        except pl.exceptions.ComputeError:  # the pattern is too big
+            return pl.repeat(False, len(lines), eager=True)
 
     def _learn(self, sample: pl.Series) -> _Shape | None:
         found = [one for line in sample.drop_nulls() if isinstance(one := json_object(line), dict)]
         if not found:
             return None
         kinds = {field.name: kind_of_sample(field.type, [one.get(field.name) for one in found]) for field in self.schema.fields}
-        others = {key for one in found for key in one if key not in self._types}
+        others = {key for one in found for key in one if key not in self._types and is_plain_name(key)}
         known = others | (self._shape.others if self._shape else frozenset())
         return _Shape(kinds, frozenset(known if len(known) <= _MOST_KEYS else others if len(others) <= _MOST_KEYS else ()))
 
@@ -125,9 +127,10 @@ class JsonReader:
         if count == 0:
             return pl.DataFrame(schema=self._dtypes)
         nulled = any(self._kind(field) == "number" and field.type in _MAPS for field in self.schema.fields)
-        decoded = self._arrow(_with_nulls(text) if nulled else text)
-        if nulled and self._lost_a_text(decoded):
-            return self._rows([row for line in text.split(b"\n") if not isinstance(row := read_record(line, self.schema), Malformed)])
+        without = _with_nulls(text) if nulled else text
+        decoded = self._arrow(without, self.schema.fields)
+        if len(without) < len(text) and self._lost_a_text(decoded):
+            decoded = decoded.with_columns(self._arrow(text, [field for field in self.schema.fields if self._kind(field) == "text"]))
         if len(decoded) != count:
             raise InternalError(f"{count} lines were decoded to {len(decoded)} rows")
         columns = [self._finish(decoded[field.name], field) for field in self.schema.fields]
@@ -142,8 +145,8 @@ class JsonReader:
             self._kind(f) == "text" and f.type in _MAPS for f in self.schema.fields
         )
 
-    def _arrow(self, text: bytes) -> pl.DataFrame:
-        return _from_json(text, {field.name: self._decoded_as(field) for field in self.schema.fields})
+    def _arrow(self, text: bytes, fields: Sequence[Field]) -> pl.DataFrame:
+        return _from_json(text, {field.name: self._decoded_as(field) for field in fields})
 
     def _decoded_as(self, field: Field) -> Type:
         """Return the type that a column is decoded to before it is made its own."""
@@ -156,7 +159,7 @@ class JsonReader:
 
     def _finish(self, column: pl.Series, field: Field) -> pl.Series:
         """Return a decoded column as its own type."""
-        if field.type == STRING or field.type == BIGINT:
+        if field.type in (STRING, BIGINT):
             return column.cast(self._dtypes[field.name])
         if field.type == TIMESTAMP:
             return read_column(column, TIMESTAMP)
@@ -177,12 +180,20 @@ class JsonReader:
 
     def _rows(self, rows: Sequence[dict[str, object]]) -> pl.DataFrame:
         """Return rows read by the rule as a frame, by way of JSON that says just what they hold."""
-        return _from_json(b"\n".join(map(_encoder.encode, rows)), self._types).cast(self._dtypes)
+        return _from_json(b"\n".join(map(_encoder.encode, rows)), self._types).cast(pl.Schema(self._dtypes))
 
 
-def _from_json(text: bytes, types: dict[str, Type]) -> pl.DataFrame:
-    schema = ArrowSchema([ArrowField(name, _arrow_type(kind), nullable=True) for name, kind in types.items()])
-    return pl.DataFrame(read_json(io.BytesIO(text), schema, batch_size=_DECODE_ROWS).read_all())
+def _from_json(text: bytes, types: Mapping[str, Type]) -> pl.DataFrame:
+    return pl.DataFrame(read_json(io.BytesIO(text), _arrow_schema(types), batch_size=_DECODE_ROWS).read_all())
+
+
+def arrow_schema(schema: Schema) -> ArrowSchema:
+    """Return the Arrow schema of rows written as JSON."""
+    return _arrow_schema({field.name: field.type for field in schema.fields})
+
+
+def _arrow_schema(types: Mapping[str, Type]) -> ArrowSchema:
+    return ArrowSchema([ArrowField(name, _arrow_type(kind), nullable=True) for name, kind in types.items()])
 
 
 def _with_nulls(text: bytes) -> bytes:
@@ -192,15 +203,10 @@ def _with_nulls(text: bytes) -> bytes:
     return text.replace(b':"null"', b":null")
 
 
-def _encode_time(value: object) -> object:
-    if isinstance(value, datetime):
-        return int(value.timestamp() * 1000)
-    raise TypeError(value)
-
-
-_encoder = msgspec.json.Encoder(enc_hook=_encode_time)
+_encoder = msgspec.json.Encoder()
 _ARROW = {
-    STRING: DataType.utf8(), BIGINT: DataType.int64(), DOUBLE: DataType.float64(), BOOLEAN: DataType.bool(), TIMESTAMP: DataType.int64(),
+    STRING: DataType.utf8(), BIGINT: DataType.int64(), DOUBLE: DataType.float64(), BOOLEAN: DataType.bool(),
+    TIMESTAMP: DataType.timestamp("ms", tz="UTC"),
 }  # fmt: skip
 
 

@@ -24,14 +24,17 @@ class Malformed:
     detail: str
 
 
+_TOO_DEEP = Malformed("nested too deeply to read")
+
+
 def json_object(raw: str | bytes) -> dict[str, Any] | Malformed:
     """Return the JSON object that the record is."""
     try:
-        value = _decode(raw)
+        value = _decode(raw.decode() if isinstance(raw, bytes) else raw)
     except UnicodeDecodeError as error:
         return Malformed(f"not UTF-8: byte {error.object[error.start]:#04x} at {error.start}")
     except RecursionError:
-        return Malformed("nested too deeply to read")
+        return _TOO_DEEP
     except (msgspec.DecodeError, ValueError) as error:
         return Malformed(f"not JSON: {_reason(str(error))}")
     return value if isinstance(value, dict) else Malformed(f"not a JSON object but {_kind(value)}")
@@ -57,7 +60,10 @@ def _kind(value: object) -> str:
 def read_record(raw: str | bytes, schema: Schema, rest: str | None = None, rest_type: Type = TEXTS) -> dict[str, Any] | Malformed:
     """Return the record's values by column, `rest` among them."""
     found = json_object(raw)
-    return found if isinstance(found, Malformed) else read_fields(found, schema, rest, rest_type)
+    try:
+        return found if isinstance(found, Malformed) else read_fields(found, schema, rest, rest_type)
+    except RecursionError:
+        return _TOO_DEEP
 
 
 def read_fields(found: dict[str, Any], schema: Schema, rest: str | None, rest_type: Type) -> dict[str, Any] | Malformed:

@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import msgspec
@@ -27,7 +27,8 @@ __all__ = ["UNREADABLE", "JsonNumber", "Unreadable", "bigint_of", "double_of", "
 
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _WHITE = " \t\n\r\x0b\x0c"
-_ISO = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", re.ASCII)
+_HOUR = r"(?:[01]\d|2[0-3]):[0-5]\d"
+_ISO = re.compile(rf"(\d{{4}}-\d\d-\d\d)[T ]({_HOUR}:[0-5]\d)(?:\.(\d{{1,9}}))?(Z|[+-]{_HOUR})?", re.ASCII)
 
 
 class JsonNumber(str):
@@ -60,7 +61,10 @@ def bigint_of(text: str) -> int | None:
     trimmed = text.strip(_WHITE)
     if not _DECIMAL.fullmatch(trimmed):
         return None
-    number = Decimal(trimmed)
+    try:
+        number = Decimal(trimmed)
+    except InvalidOperation:  # an exponent beyond Decimal's own: only zero is an integer then
+        return None if Decimal(re.split("[eE]", trimmed)[0]) else 0
     if number and number.adjusted() > 18:
         return None
     whole = int(number)
@@ -142,7 +146,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     match value:
         case JsonNumber():
             number = double_of(value)
-            return msgspec.Raw(value.encode()) if number is None else number
+            return msgspec.Raw((value if number is None else repr(number)).encode())
         case dict():
             return {key: _plain(inner) for key, inner in value.items()}
         case list():

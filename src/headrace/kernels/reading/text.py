@@ -54,7 +54,7 @@ def _cast(text: pl.Series, kind: Type) -> pl.Series:
     if kind == BIGINT:
         return text.cast(pl.Int64, strict=False)
     if kind == TIMESTAMP:
-        exact = text.str.contains(r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}Z?$")
+        exact = text.str.contains(r"^[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-5][0-9]Z?$")
         plain = text.set(~exact, None).str.replace("T", " ", literal=True).str.strip_suffix("Z")
         return plain.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="ms", time_zone="UTC")
     return pl.Series(text.name, [None] * len(text), dtype=polars_type(kind))

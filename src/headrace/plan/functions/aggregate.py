@@ -121,7 +121,8 @@ _FOUR = (1000000004.0, 1000000007.0, None, 1000000013.0, 1000000016.0)
 
 TABLE = (
     Aggregate(
-        "COUNT", signatures("-> BIGINT; T -> BIGINT"), "The number of rows, or of those where the argument is not NULL.",
+        "COUNT", signatures("-> BIGINT; T -> BIGINT"),
+        "The number of rows, or of those where the argument is not NULL.",
         lambda *x: {"count": _size(x[0]) if x else pl.len().cast(pl.Int64)}, _merge_count, lambda state: state["count"],
         flink=("COUNT(*)", "COUNT({0})"), nulls="NULL is not counted; never NULL",
         cases=(
@@ -133,10 +134,10 @@ TABLE = (
         ),
     ),
     Aggregate(
-        "COUNT DISTINCT", signatures("S -> BIGINT"), "The number of different values, written `COUNT(DISTINCT x)`.",
+        "COUNT DISTINCT", signatures("S -> BIGINT"),
+        "The number of different values, written `COUNT(DISTINCT x)`.",
         lambda x: {"values": _distinct(x)}, lambda state: {"values": _distinct(state["values"].list.explode())},
-        lambda state: state["values"].list.len().cast(pl.Int64),
-        flink="COUNT(DISTINCT {0})", nulls="NULL is not counted; never NULL",
+        lambda state: state["values"].list.len().cast(pl.Int64), flink="COUNT(DISTINCT {0})", nulls="NULL is not counted; never NULL",
         cases=(
             ("COUNT(DISTINCT x)", (1, 2, 1, None, 2), 2),
             ("COUNT(DISTINCT x)", ("a", "A", "é", "é"), 3),
@@ -144,7 +145,8 @@ TABLE = (
         ),
     ),
     Aggregate(
-        "SUM", signatures("BIGINT -> BIGINT; DOUBLE -> DOUBLE"), "The sum; a BIGINT wraps around at 64 bits.",
+        "SUM", signatures("BIGINT -> BIGINT; DOUBLE -> DOUBLE"),
+        "The sum; a BIGINT wraps around at 64 bits.",
         lambda x: {"value": _total(x)}, lambda state: {"value": _total(state["value"])}, lambda state: finite(state["value"]),
         nulls=_SPREAD, flink_gaps=("SUM(x * 1e154)",),
         cases=(
@@ -156,11 +158,20 @@ TABLE = (
         ),
     ),
     Aggregate(
-        "MIN", signatures(_ORDERED), "The least value.", *_same(lambda x: x.min()),
-        cases=(("MIN(x)", (3, None, 1), 1), ("MIN(x)", (2.5, -1.5), -1.5), ("MIN(x)", ("a", "B", "é"), "B"), ("MIN(x)", (None, None), None)),
+        "MIN", signatures(_ORDERED),
+        "The least value.",
+        *_same(lambda x: x.min()),
+        cases=(
+            ("MIN(x)", (3, None, 1), 1),
+            ("MIN(x)", (2.5, -1.5), -1.5),
+            ("MIN(x)", ("a", "B", "é"), "B"),
+            ("MIN(x)", (None, None), None),
+        ),
     ),
     Aggregate(
-        "MAX", signatures(_ORDERED), "The greatest value.", *_same(lambda x: x.max()),
+        "MAX", signatures(_ORDERED),
+        "The greatest value.",
+        *_same(lambda x: x.max()),
         cases=(
             ("MAX(x)", (3, None, 1), 3),
             ("MAX(x)", ("z", "é"), "é"),
@@ -169,8 +180,9 @@ TABLE = (
         ),
     ),
     Aggregate(
-        "AVG", signatures("DOUBLE -> DOUBLE"), "The mean, a DOUBLE also of BIGINTs.", _fold_mean, _merge_mean,
-        lambda state: finite(state["sum"] / state["count"]), flink="AVG(CAST({0} AS DOUBLE))", nulls=_SPREAD,
+        "AVG", signatures("DOUBLE -> DOUBLE"),
+        "The mean, a DOUBLE also of BIGINTs.",
+        _fold_mean, _merge_mean, lambda state: finite(state["sum"] / state["count"]), nulls=_SPREAD,
         flink_gaps=("AVG(x * 1e154)",),
         cases=(
             ("AVG(x)", (1, None, 2), 1.5),
@@ -180,16 +192,20 @@ TABLE = (
         ),
     ),
     Aggregate(
-        "VAR_POP", signatures("DOUBLE -> DOUBLE"), "The variance of the values.", *_spread(lambda m2, count: m2 / count), nulls=_SPREAD,
+        "VAR_POP", signatures("DOUBLE -> DOUBLE"),
+        "The variance of the values.",
+        *_spread(lambda m2, count: m2 / count), nulls=_SPREAD,
         cases=(("VAR_POP(x)", _FOUR, 22.5), ("VAR_POP(x)", (7, None), 0.0), ("VAR_POP(x)", (None, None), None)),
     ),
     Aggregate(
-        "VAR_SAMP", signatures("DOUBLE -> DOUBLE"), "The variance of what the values are a sample of.",
+        "VAR_SAMP", signatures("DOUBLE -> DOUBLE"),
+        "The variance of what the values are a sample of.",
         *_spread(lambda m2, count: m2 / (count - 1)), nulls=_SAMPLE,
         cases=(("VAR_SAMP(x)", _FOUR, 30.0), ("VAR_SAMP(x)", (7, None), None), ("VAR_SAMP(x)", (None, None), None)),
     ),
     Aggregate(
-        "STDDEV_POP", signatures("DOUBLE -> DOUBLE"), "The standard deviation of the values.",
+        "STDDEV_POP", signatures("DOUBLE -> DOUBLE"),
+        "The standard deviation of the values.",
         *_spread(lambda m2, count: (m2 / count).sqrt()), nulls=_SPREAD, flink_gaps=("STDDEV_POP(x * 1e200)",),
         cases=(
             ("STDDEV_POP(x)", _FOUR, 4.743416490252569),
@@ -200,7 +216,8 @@ TABLE = (
         ),
     ),
     Aggregate(
-        "STDDEV_SAMP", signatures("DOUBLE -> DOUBLE"), "The standard deviation of what the values are a sample of.",
+        "STDDEV_SAMP", signatures("DOUBLE -> DOUBLE"),
+        "The standard deviation of what the values are a sample of.",
         *_spread(lambda m2, count: (m2 / (count - 1)).sqrt()), nulls=_SAMPLE,
         cases=(
             ("STDDEV_SAMP(x)", _FOUR, 5.477225575051661),
@@ -210,7 +227,8 @@ TABLE = (
         ),
     ),
     Aggregate(
-        "MEDIAN", signatures("DOUBLE -> DOUBLE"), "The middle value, or the mean of the two in the middle.",
+        "MEDIAN", signatures("DOUBLE -> DOUBLE"),
+        "The middle value, or the mean of the two in the middle.",
         _fold_values, _merge_values, lambda state: state["values"].list.median(), flink="PERCENTILE({0}, 0.5)",
         cases=(
             ("MEDIAN(x)", (3, 1, None, 2), 2.0),
@@ -220,7 +238,8 @@ TABLE = (
         ),
     ),
     Aggregate(
-        "PERCENTILE", signatures("DOUBLE, DOUBLE -> DOUBLE"), "The value below which the given share lies, a constant from 0 to 1, interpolated.",
+        "PERCENTILE", signatures("DOUBLE, DOUBLE -> DOUBLE"),
+        "The value below which the given share lies, a constant from 0 to 1, interpolated.",
         _fold_percentile, _merge_percentile, _percentile, literal=(1,), check=_check_share,
         cases=(
             ("PERCENTILE(x, 0.25)", (8, 1, None, 2, 7), 1.75),
@@ -231,24 +250,33 @@ TABLE = (
         ),
     ),
     Aggregate(
-        "FIRST_VALUE", signatures("T -> T"), "The first value, in the order of arrival.", *_same(lambda x: x.first(ignore_nulls=True)),
+        "FIRST_VALUE", signatures("T -> T"),
+        "The first value, in the order of arrival.",
+        *_same(lambda x: x.first(ignore_nulls=True)),
         cases=(("FIRST_VALUE(x)", (None, 2, 1, None), 2), ("FIRST_VALUE(x)", ("b", "a"), "b"), ("FIRST_VALUE(x)", (None, None), None)),
     ),
     Aggregate(
-        "LAST_VALUE", signatures("T -> T"), "The last value, in the order of arrival.", *_same(lambda x: x.last(ignore_nulls=True)),
+        "LAST_VALUE", signatures("T -> T"),
+        "The last value, in the order of arrival.",
+        *_same(lambda x: x.last(ignore_nulls=True)),
         cases=(("LAST_VALUE(x)", (None, 2, 1, None), 1), ("LAST_VALUE(x)", ("b", "a"), "a"), ("LAST_VALUE(x)", (None, None), None)),
     ),
     Aggregate(
-        "BOOL_AND", signatures("BOOLEAN -> BOOLEAN"), "Whether all values are true.", *_same(lambda x: x.min()), flink="MIN({0})",
+        "BOOL_AND", signatures("BOOLEAN -> BOOLEAN"),
+        "Whether all values are true.",
+        *_same(lambda x: x.min()), flink="MIN({0})",
         cases=(("BOOL_AND(x)", (True, None, True), True), ("BOOL_AND(x)", (True, False), False), ("BOOL_AND(x > 0)", (None, None), None)),
     ),
     Aggregate(
-        "BOOL_OR", signatures("BOOLEAN -> BOOLEAN"), "Whether at least one value is true.", *_same(lambda x: x.max()), flink="MAX({0})",
+        "BOOL_OR", signatures("BOOLEAN -> BOOLEAN"),
+        "Whether at least one value is true.",
+        *_same(lambda x: x.max()), flink="MAX({0})",
         cases=(("BOOL_OR(x)", (False, None, True), True), ("BOOL_OR(x)", (False, False), False), ("BOOL_OR(x > 0)", (None, None), None)),
     ),
     Aggregate(
-        "ARRAY_AGG", signatures("T -> ARRAY<T>"), "All values, in the order of arrival.", _fold_values, _merge_values,
-        lambda state: _if_any(state["values"], state["values"]), flink="ARRAY_AGG({0} IGNORE NULLS)",
+        "ARRAY_AGG", signatures("T -> ARRAY<T>"),
+        "All values, in the order of arrival.",
+        _fold_values, _merge_values, lambda state: _if_any(state["values"], state["values"]), flink="ARRAY_AGG({0} IGNORE NULLS)",
         cases=(
             ("ARRAY_AGG(x)", (3, None, 1, 3), [3, 1, 3]),
             ("ARRAY_AGG(x)", ("é", ""), ["é", ""]),
@@ -257,14 +285,15 @@ TABLE = (
         ),
     ),
     Aggregate(
-        "MAP_AGG", signatures("STRING, T -> MAP<STRING, T>"), "The map of the first argument to the second, keys sorted, the last value of a key.",
+        "MAP_AGG", signatures("STRING, T -> MAP<STRING, T>"),
+        "The map of the first argument to the second, keys sorted, the last value of a key.",
         _fold_map, _merge_map, lambda state: _if_any(state["entries"], state["entries"].list.to_map()), flink=None,
         nulls="rows with a NULL key are passed over, a NULL value is kept; NULL if no row is left",
         cases=(
             ("MAP_AGG(x, y)", (("b", 1), ("a", 2), ("é", 3), ("Z", 4)), {"Z": 4, "a": 2, "b": 1, "é": 3}),
             ("MAP_AGG(x, y)", (("a", 1), ("b", 2), ("a", 3)), {"a": 3, "b": 2}),
             ("MAP_AGG(x, y)", (("a", 1.5), ("a", None), (None, 2.5)), {"a": None}),
-            ("MAP_AGG(x, STRUCT(y AS value, y + 1 AS next))", (("b", 1), ("a", 2)), {"a": {"value": 2, "next": 3}, "b": {"value": 1, "next": 2}}),
+            ("MAP_AGG(x, STRUCT(y AS v, y + 1 AS w))", (("b", 1), ("a", 2)), {"a": {"v": 2, "w": 3}, "b": {"v": 1, "w": 2}}),
             ("MAP_AGG(TRY_CAST(x AS STRING), y)", ((None, 1), (None, 2)), None),
         ),
     ),

@@ -162,7 +162,7 @@ class Aggregate:
 
 
 def flink_call(function: Function | Aggregate, arguments: Sequence[str], types: Sequence[Type]) -> str:
-    """Return the Flink SQL of a call with `arguments` already in SQL, of the `types` that the function takes.
+    """Return the Flink SQL of a call with `arguments` already in SQL, of the `types` that the function takes; constants it asks for are bare (`3`).
 
     In a template `{0}` is the first argument, `{1…}` the second and all after it, `{*}` all of them and `{name}` the function's name.
 

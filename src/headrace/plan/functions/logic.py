@@ -17,12 +17,16 @@ else:
 __all__ = ["TABLE"]
 
 _COMPARABLE = "S, S -> BOOLEAN"
-_ORDERED = "BIGINT, BIGINT… -> BIGINT; DOUBLE, DOUBLE… -> DOUBLE; STRING, STRING… -> STRING; TIMESTAMP_LTZ(3), TIMESTAMP_LTZ(3)… -> TIMESTAMP_LTZ(3)"
+_ORDERED = "; ".join(f"{kind}, {kind}… -> {kind}" for kind in ("BIGINT", "DOUBLE", "STRING", "TIMESTAMP_LTZ(3)"))
 _NEVER_NULL = "never NULL"
 
 
 def _in(value: pl.Expr, *choices: pl.Expr) -> pl.Expr:
     return reduce(or_, (value == choice for choice in choices))
+
+
+def _first_known(*values: pl.Expr) -> pl.Expr:
+    return pl.coalesce(*values)
 
 
 def _all_known(values: tuple[pl.Expr, ...], chosen: pl.Expr) -> pl.Expr:
@@ -31,7 +35,9 @@ def _all_known(values: tuple[pl.Expr, ...], chosen: pl.Expr) -> pl.Expr:
 
 TABLE = (
     Function(
-        "=", signatures(_COMPARABLE), "Whether both are equal.", eq, flink="({0} = {1})",
+        "=", signatures(_COMPARABLE),
+        "Whether both are equal.",
+        eq, flink="({0} = {1})",
         cases=(
             ("1 = 1", True),
             ("1 = 1.0", True),
@@ -46,23 +52,40 @@ TABLE = (
         ),
     ),
     Function(
-        "<>", signatures(_COMPARABLE), "Whether the two differ.", ne, flink="({0} <> {1})",
+        "<>", signatures(_COMPARABLE),
+        "Whether the two differ.",
+        ne, flink="({0} <> {1})",
         cases=(("1 <> 2", True), ("'a' <> 'a'", False), ("1 <> 1.5", True), ("TRUE <> FALSE", True), ("1 <> NULL", None)),
     ),
     Function(
-        "<", signatures(_COMPARABLE), "Whether the first is less; text compares by code point, FALSE is less than TRUE.", lt, flink="({0} < {1})",
-        cases=(("1 < 2", True), ("2 < 1.5", False), ("'Z' < 'a'", True), ("'z' < 'é'", True), ("FALSE < TRUE", True), ("NULL < 1", None)),
+        "<", signatures(_COMPARABLE),
+        "Whether the first is less; text compares by code point, FALSE is less than TRUE.",
+        lt, flink="({0} < {1})",
+        cases=(
+            ("1 < 2", True),
+            ("2 < 1.5", False),
+            ("'Z' < 'a'", True),
+            ("'z' < 'é'", True),
+            ("FALSE < TRUE", True),
+            ("NULL < 1", None),
+        ),
     ),
     Function(
-        "<=", signatures(_COMPARABLE), "Whether the first is less or equal.", le, flink="({0} <= {1})",
+        "<=", signatures(_COMPARABLE),
+        "Whether the first is less or equal.",
+        le, flink="({0} <= {1})",
         cases=(("1 <= 1", True), ("'b' <= 'a'", False), ("'' <= 'a'", True), ("1 <= NULL", None)),
     ),
     Function(
-        ">", signatures(_COMPARABLE), "Whether the first is greater.", gt, flink="({0} > {1})",
+        ">", signatures(_COMPARABLE),
+        "Whether the first is greater.",
+        gt, flink="({0} > {1})",
         cases=(("2 > 1", True), ("1 > 1", False), ("'ab' > 'a'", True), ("NULL > NULL", None)),
     ),
     Function(
-        ">=", signatures(_COMPARABLE), "Whether the first is greater or equal.", ge, flink="({0} >= {1})",
+        ">=", signatures(_COMPARABLE),
+        "Whether the first is greater or equal.",
+        ge, flink="({0} >= {1})",
         cases=(
             ("1 >= 1", True),
             ("-1 >= 1", False),
@@ -73,31 +96,45 @@ TABLE = (
         ),
     ),
     Function(
-        "AND", signatures("BOOLEAN, BOOLEAN -> BOOLEAN"), "Whether both are true.", and_, flink="({0} AND {1})",
-        nulls="FALSE if either is FALSE, else NULL if either is NULL",
-        cases=(("TRUE AND TRUE", True), ("TRUE AND FALSE", False), ("NULL AND FALSE", False), ("NULL AND TRUE", None), ("NULL AND NULL", None)),
+        "AND", signatures("BOOLEAN, BOOLEAN -> BOOLEAN"),
+        "Whether both are true.",
+        and_, flink="({0} AND {1})", nulls="FALSE if either is FALSE, else NULL if either is NULL",
+        cases=(
+            ("TRUE AND TRUE", True),
+            ("TRUE AND FALSE", False),
+            ("NULL AND FALSE", False),
+            ("NULL AND TRUE", None),
+            ("NULL AND NULL", None),
+        ),
     ),
     Function(
-        "OR", signatures("BOOLEAN, BOOLEAN -> BOOLEAN"), "Whether at least one is true.", or_, flink="({0} OR {1})",
-        nulls="TRUE if either is TRUE, else NULL if either is NULL",
+        "OR", signatures("BOOLEAN, BOOLEAN -> BOOLEAN"),
+        "Whether at least one is true.",
+        or_, flink="({0} OR {1})", nulls="TRUE if either is TRUE, else NULL if either is NULL",
         cases=(("FALSE OR TRUE", True), ("FALSE OR FALSE", False), ("NULL OR TRUE", True), ("NULL OR FALSE", None), ("NULL OR NULL", None)),
     ),
     Function(
-        "NOT", signatures("BOOLEAN -> BOOLEAN"), "The opposite.", lambda a: ~a, flink="(NOT {0})",
+        "NOT", signatures("BOOLEAN -> BOOLEAN"),
+        "The opposite.",
+        lambda a: ~a, flink="(NOT {0})",
         cases=(("NOT TRUE", False), ("NOT FALSE", True), ("NOT NULL", None), ("NOT 1 = 2", True)),
     ),
     Function(
-        "IS NULL", signatures("T -> BOOLEAN"), "Whether there is no value.", lambda a: a.is_null(), flink="({0} IS NULL)", nulls=_NEVER_NULL,
+        "IS NULL", signatures("T -> BOOLEAN"),
+        "Whether there is no value.",
+        lambda a: a.is_null(), flink="({0} IS NULL)", nulls=_NEVER_NULL,
         cases=(("NULL IS NULL", True), ("1 IS NULL", False), ("'' IS NULL", False), ("1 / 0 IS NULL", True)),
     ),
     Function(
-        "IS NOT NULL", signatures("T -> BOOLEAN"), "Whether there is a value.", lambda a: a.is_not_null(), flink="({0} IS NOT NULL)",
-        nulls=_NEVER_NULL,
+        "IS NOT NULL", signatures("T -> BOOLEAN"),
+        "Whether there is a value.",
+        lambda a: a.is_not_null(), flink="({0} IS NOT NULL)", nulls=_NEVER_NULL,
         cases=(("NULL IS NOT NULL", False), ("0 IS NOT NULL", True), ("'' IS NOT NULL", True)),
     ),
     Function(
-        "IS DISTINCT FROM", signatures(_COMPARABLE), "Whether the two differ, NULL being like any other value.", lambda a, b: a.ne_missing(b),
-        flink="({0} IS DISTINCT FROM {1})", nulls=_NEVER_NULL,
+        "IS DISTINCT FROM", signatures(_COMPARABLE),
+        "Whether the two differ, NULL being like any other value.",
+        lambda a, b: a.ne_missing(b), flink="({0} IS DISTINCT FROM {1})", nulls=_NEVER_NULL,
         cases=(
             ("1 IS DISTINCT FROM 2", True),
             ("1 IS DISTINCT FROM 1.0", False),
@@ -106,8 +143,9 @@ TABLE = (
         ),
     ),
     Function(
-        "IS NOT DISTINCT FROM", signatures(_COMPARABLE), "Whether both are equal, NULL being like any other value.", lambda a, b: a.eq_missing(b),
-        flink="({0} IS NOT DISTINCT FROM {1})", nulls=_NEVER_NULL,
+        "IS NOT DISTINCT FROM", signatures(_COMPARABLE),
+        "Whether both are equal, NULL being like any other value.",
+        lambda a, b: a.eq_missing(b), flink="({0} IS NOT DISTINCT FROM {1})", nulls=_NEVER_NULL,
         cases=(
             ("1 IS NOT DISTINCT FROM 1", True),
             ("'a' IS NOT DISTINCT FROM 'b'", False),
@@ -118,8 +156,9 @@ TABLE = (
         ),
     ),
     Function(
-        "IN", signatures("S, S… -> BOOLEAN"), "Whether the first is equal to one of the others.", _in, flink="({0} IN ({1…}))",
-        nulls="TRUE if one is equal, else NULL if any argument is NULL",
+        "IN", signatures("S, S… -> BOOLEAN"),
+        "Whether the first is equal to one of the others.",
+        _in, flink="({0} IN ({1…}))", nulls="TRUE if one is equal, else NULL if any argument is NULL",
         cases=(
             ("1 IN (2, 1)", True),
             ("'a' IN ('A')", False),
@@ -132,7 +171,8 @@ TABLE = (
         ),
     ),
     Function(
-        "IF", signatures("BOOLEAN, T, T -> T"), "The second argument where the first is true, else the third; CASE is made of it.",
+        "IF", signatures("BOOLEAN, T, T -> T"),
+        "The second argument where the first is true, else the third; CASE is made of it.",
         lambda condition, yes, no: pl.when(condition).then(yes).otherwise(no), flink="CASE WHEN {0} THEN {1} ELSE {2} END",
         nulls="a NULL condition counts as false",
         cases=(
@@ -146,22 +186,38 @@ TABLE = (
         ),
     ),
     Function(
-        "COALESCE", signatures("T… -> T"), "The first argument that is not NULL.", lambda *values: pl.coalesce(*values),
-        nulls="NULL if all arguments are NULL",
+        "COALESCE", signatures("T… -> T"),
+        "The first argument that is not NULL.",
+        _first_known, nulls="NULL if all arguments are NULL",
         cases=(("COALESCE(NULL, 1)", 1), ("COALESCE(1, 2.5)", 1.0), ("COALESCE(NULL, 'a', 'b')", "a"), ("COALESCE(NULL, NULL)", None)),
     ),
     Function(
-        "IFNULL", signatures("T, T -> T"), "The first argument, or the second where that is NULL.", lambda a, b: pl.coalesce(a, b),
-        nulls="NULL if both are NULL",
-        cases=(("IFNULL(1, 2)", 1), ("IFNULL(NULL, 2)", 2), ("IFNULL(1 / 0, -1)", -1), ("IFNULL('', 'a')", ""), ("IFNULL(NULL, NULL)", None)),
+        "IFNULL", signatures("T, T -> T"),
+        "The first argument, or the second where that is NULL.",
+        _first_known, nulls="NULL if both are NULL",
+        cases=(
+            ("IFNULL(1, 2)", 1),
+            ("IFNULL(NULL, 2)", 2),
+            ("IFNULL(1 / 0, -1)", -1),
+            ("IFNULL('', 'a')", ""),
+            ("IFNULL(NULL, NULL)", None),
+        ),
     ),
     Function(
-        "NULLIF", signatures("S, S -> S"), "The first argument, or NULL where both are equal.",
+        "NULLIF", signatures("S, S -> S"),
+        "The first argument, or NULL where both are equal.",
         lambda a, b: pl.when(a == b).then(None).otherwise(a), nulls="NULL if the first is NULL",
-        cases=(("NULLIF(1, 1)", None), ("NULLIF(1, 2)", 1), ("NULLIF('a', NULL)", "a"), ("NULLIF(NULL, 1)", None), ("NULLIF(2, 2.0)", None)),
+        cases=(
+            ("NULLIF(1, 1)", None),
+            ("NULLIF(1, 2)", 1),
+            ("NULLIF('a', NULL)", "a"),
+            ("NULLIF(NULL, 1)", None),
+            ("NULLIF(2, 2.0)", None),
+        ),
     ),
     Function(
-        "GREATEST", signatures(_ORDERED), "The greatest of the arguments.",
+        "GREATEST", signatures(_ORDERED),
+        "The greatest of the arguments.",
         lambda *values: _all_known(values, pl.max_horizontal(*values)),
         cases=(
             ("GREATEST(1, 3, 2)", 3),
@@ -172,7 +228,8 @@ TABLE = (
         ),
     ),
     Function(
-        "LEAST", signatures(_ORDERED), "The least of the arguments.",
+        "LEAST", signatures(_ORDERED),
+        "The least of the arguments.",
         lambda *values: _all_known(values, pl.min_horizontal(*values)),
         cases=(("LEAST(3, 1, 2)", 1), ("LEAST(-0.5, 1)", -0.5), ("LEAST('a', 'B')", "B"), ("LEAST(NULL, 1)", None)),
     ),

@@ -33,9 +33,15 @@ def _quotient(dividend: pl.Expr, divisor: pl.Expr) -> pl.Expr:
 
 
 def _over(pair: Sequence[pl.Series]) -> pl.Series:
-    """Divide as IEEE 754 says. By a single number Polars multiplies with its reciprocal, except in a batch of one: 7.0 / 5 is then not 1.4."""
+    """Divide as IEEE 754 says.
+
+    By a single number Polars multiplies with its reciprocal, but not in a batch of one row: 7.0 / 5 would be 1.4 there and not elsewhere.
+    """
     dividend, divisor = pair
-    return dividend / (divisor.new_from_index(0, len(dividend)) if len(divisor) == 1 else divisor)
+    if len(divisor) == 1:
+        divisor = divisor.new_from_index(0, len(dividend))
+    quotient: pl.Series = dividend / divisor
+    return quotient
 
 
 def _remainder(dividend: pl.Expr, divisor: pl.Expr) -> pl.Expr:
@@ -67,7 +73,8 @@ def _cut_whole(values: pl.Series, decimals: int, part: float) -> pl.Series:
     step = 10**-decimals
     whole = pl.select(pl.lit(values).truncdiv(step)).to_series()
     rest = (values - whole * step).abs()
-    return (whole + (rest * 2 >= step * int(2 * part)).cast(pl.Int64) * values.sign()) * step
+    cut: pl.Series = (whole + (rest * 2 >= step * int(2 * part)).cast(pl.Int64) * values.sign()) * step
+    return cut
 
 
 def _cut_double(values: pl.Series, decimals: int, part: float) -> pl.Series:
@@ -89,8 +96,9 @@ def _cut_double(values: pl.Series, decimals: int, part: float) -> pl.Series:
 
 TABLE = (
     Function(
-        "+", signatures(_EITHER), "The sum.", lambda a, b: finite(a + b), flink="({0} + {1})", nulls=_OVERFLOW,
-        flink_gaps=("1e308 + 1e308",),
+        "+", signatures(_EITHER),
+        "The sum.",
+        lambda a, b: finite(a + b), flink="({0} + {1})", nulls=_OVERFLOW, flink_gaps=("1e308 + 1e308",),
         cases=(
             ("1 + 2", 3),
             ("1 + 0.5", 1.5),
@@ -100,8 +108,9 @@ TABLE = (
         ),
     ),
     Function(
-        "-", signatures(_EITHER), "The difference.", lambda a, b: finite(a - b), flink="({0} - {1})", nulls=_OVERFLOW,
-        flink_gaps=("-1e308 - 1e308",),
+        "-", signatures(_EITHER),
+        "The difference.",
+        lambda a, b: finite(a - b), flink="({0} - {1})", nulls=_OVERFLOW, flink_gaps=("-1e308 - 1e308",),
         cases=(
             ("1 - 2", -1),
             ("2.5 - 1", 1.5),
@@ -111,8 +120,9 @@ TABLE = (
         ),
     ),
     Function(
-        "*", signatures(_EITHER), "The product.", lambda a, b: finite(a * b), flink="({0} * {1})", nulls=_OVERFLOW,
-        flink_gaps=("1e308 * 10",),
+        "*", signatures(_EITHER),
+        "The product.",
+        lambda a, b: finite(a * b), flink="({0} * {1})", nulls=_OVERFLOW, flink_gaps=("1e308 * 10",),
         cases=(
             ("3 * 4", 12),
             ("0.5 * 4", 2.0),
@@ -122,7 +132,9 @@ TABLE = (
         ),
     ),
     Function(
-        "/", signatures(_EITHER), "The quotient, of two BIGINTs cut off towards zero.", _quotient, flink="({0} / NULLIF({1}, 0))",
+        "/", signatures(_EITHER),
+        "The quotient, of two BIGINTs cut off towards zero.",
+        _quotient, flink="({0} / NULLIF({1}, 0))",
         nulls="NULL if any argument is NULL, the divisor is zero, or the result is beyond DOUBLE", flink_gaps=("1e308 / 0.1",),
         cases=(
             ("5 / 2", 2),
@@ -138,39 +150,59 @@ TABLE = (
         ),
     ),
     Function(
-        "%", signatures("BIGINT, BIGINT -> BIGINT"), "The remainder, with the sign of the first argument.", _remainder,
-        flink="({0} % NULLIF({1}, 0))", nulls="NULL if any argument is NULL or the second is zero",
-        cases=(("5 % 3", 2), ("-5 % 3", -2), ("5 % -3", 2), ("5 % 0", None), ("-9223372036854775808 % -1", 0), ("NULL % 3", None)),
+        "%", signatures("BIGINT, BIGINT -> BIGINT"),
+        "The remainder, with the sign of the first argument.",
+        _remainder, flink="({0} % NULLIF({1}, 0))", nulls="NULL if any argument is NULL or the second is zero",
+        cases=(
+            ("5 % 3", 2),
+            ("-5 % 3", -2),
+            ("5 % -3", 2),
+            ("5 % 0", None),
+            ("-9223372036854775808 % -1", 0),
+            ("NULL % 3", None),
+        ),
     ),
     Function(
-        "MOD", signatures("BIGINT, BIGINT -> BIGINT"), "The remainder, with the sign of the first argument.", _remainder,
-        flink="MOD({0}, NULLIF({1}, 0))", nulls="NULL if any argument is NULL or the second is zero",
+        "MOD", signatures("BIGINT, BIGINT -> BIGINT"),
+        "The remainder, with the sign of the first argument.",
+        _remainder, flink="MOD({0}, NULLIF({1}, 0))", nulls="NULL if any argument is NULL or the second is zero",
         cases=(("MOD(7, 4)", 3), ("MOD(-7, 4)", -3), ("MOD(7, 0)", None), ("MOD(7, NULL)", None)),
     ),
     Function(
-        "NEGATE", signatures(_ONE), "The number with its sign changed, written as a minus before it.", lambda a: -a, flink="(-{0})",
+        "NEGATE", signatures(_ONE),
+        "The number with its sign changed, written as a minus before it.",
+        lambda a: -a, flink="(- {0})",
         cases=(("-(5)", -5), ("-(-2.5)", 2.5), ("-(-9223372036854775808)", -9223372036854775808), ("-(NULL + 1)", None)),
     ),
     Function(
-        "ABS", signatures(_ONE), "The number without its sign.", lambda a: a.abs(),
+        "ABS", signatures(_ONE),
+        "The number without its sign.",
+        lambda a: a.abs(),
         cases=(("ABS(-5)", 5), ("ABS(-2.5)", 2.5), ("ABS(-9223372036854775808)", -9223372036854775808), ("ABS(NULL)", None)),
     ),
     Function(
-        "SIGN", signatures(_ONE), "Minus one, zero or one, as the number is negative, zero or positive.", lambda a: a.sign(),
+        "SIGN", signatures(_ONE),
+        "Minus one, zero or one, as the number is negative, zero or positive.",
+        lambda a: a.sign(),
         cases=(("SIGN(-3)", -1), ("SIGN(0)", 0), ("SIGN(2.5)", 1.0), ("SIGN(NULL)", None)),
     ),
     Function(
-        "CEIL", signatures(_ONE), "The least whole number that is not less.", lambda a: a.ceil(),
+        "CEIL", signatures(_ONE),
+        "The least whole number that is not less.",
+        lambda a: a.ceil(),
         cases=(("CEIL(1.2)", 2.0), ("CEIL(-1.2)", -1.0), ("CEIL(3)", 3), ("CEIL(1e300)", 1e300), ("CEIL(NULL)", None)),
     ),
     Function(
-        "FLOOR", signatures(_ONE), "The greatest whole number that is not greater.", lambda a: a.floor(),
+        "FLOOR", signatures(_ONE),
+        "The greatest whole number that is not greater.",
+        lambda a: a.floor(),
         cases=(("FLOOR(1.8)", 1.0), ("FLOOR(-1.2)", -2.0), ("FLOOR(3)", 3), ("FLOOR(NULL)", None)),
     ),
     Function(
-        "ROUND", signatures(_DECIMALS), "The number rounded to so many decimals, halves away from zero; less than none counts from the point leftwards.",
+        "ROUND", signatures(_DECIMALS),
+        "The number rounded to so many decimals, halves away from zero; less than none counts from the point leftwards.",
         lambda a, decimals=None: _cut(a, decimals, 0.5), literal=(1,), check=_check_decimals,
-        flink=("ROUND({0})", "ROUND({0})", "ROUND({0}, CAST({1} AS INT))", "ROUND({0}, CAST({1} AS INT))"),
+        flink=("ROUND({0})", "ROUND({0})", "ROUND({0}, {1})", "ROUND({0}, {1})"),
         cases=(
             ("ROUND(2.5)", 3.0),
             ("ROUND(-2.5)", -3.0),
@@ -187,9 +219,10 @@ TABLE = (
         ),
     ),
     Function(
-        "TRUNCATE", signatures(_DECIMALS), "The number cut off after so many decimals; less than none counts from the point leftwards.",
+        "TRUNCATE", signatures(_DECIMALS),
+        "The number cut off after so many decimals; less than none counts from the point leftwards.",
         lambda a, decimals=None: _cut(a, decimals, 1.0), literal=(1,), check=_check_decimals,
-        flink=("TRUNCATE({0})", "TRUNCATE({0})", "TRUNCATE({0}, CAST({1} AS INT))", "TRUNCATE({0}, CAST({1} AS INT))"),
+        flink=("TRUNCATE({0})", "TRUNCATE({0})", "TRUNCATE({0}, {1})", "TRUNCATE({0}, {1})"),
         cases=(
             ("TRUNCATE(-2.9)", -2.0),
             ("TRUNCATE(1.15, 2)", 1.15),
@@ -200,13 +233,16 @@ TABLE = (
         ),
     ),
     Function(
-        "SQRT", signatures("DOUBLE -> DOUBLE"), "The square root.", lambda a: finite(a.sqrt()), flink="CASE WHEN {0} >= 0 THEN SQRT({0}) END",
-        nulls="NULL of NULL and of a negative number",
+        "SQRT", signatures("DOUBLE -> DOUBLE"),
+        "The square root.",
+        lambda a: finite(a.sqrt()), flink="CASE WHEN {0} >= 0 THEN SQRT({0}) END", nulls="NULL of NULL and of a negative number",
         cases=(("SQRT(9)", 3.0), ("SQRT(0.0)", 0.0), ("SQRT(-1)", None), ("SQRT(NULL)", None)),
     ),
     Function(
-        "POWER", signatures("DOUBLE, DOUBLE -> DOUBLE"), "The first argument raised to the power of the second.", lambda a, b: finite(a.pow(b)),
-        nulls="NULL if any argument is NULL or the result is no finite number", flink_gaps=("POWER(10, 400)", "POWER(-8, 0.5)", "POWER(0, -1)"),
+        "POWER", signatures("DOUBLE, DOUBLE -> DOUBLE"),
+        "The first argument raised to the power of the second.",
+        lambda a, b: finite(a.pow(b)), nulls="NULL if any argument is NULL or the result is no finite number",
+        flink_gaps=("POWER(10, 400)", "POWER(-8, 0.5)", "POWER(0, -1)"),
         cases=(
             ("POWER(2, 10)", 1024.0),
             ("POWER(2, -1)", 0.5),
@@ -218,23 +254,28 @@ TABLE = (
         ),
     ),
     Function(
-        "EXP", signatures("DOUBLE -> DOUBLE"), "Euler's number raised to the power of the argument.", lambda a: finite(a.exp()),
-        flink="CASE WHEN {0} < 709.782712893384E0 THEN EXP({0}) END", nulls="NULL of NULL and where the result is beyond DOUBLE",
+        "EXP", signatures("DOUBLE -> DOUBLE"),
+        "Euler's number raised to the power of the argument.",
+        lambda a: finite(a.exp()), flink="CASE WHEN {0} < 709.782712893384E0 THEN EXP({0}) END",
+        nulls="NULL of NULL and where the result is beyond DOUBLE",
         cases=(("EXP(0)", 1.0), ("EXP(1)", 2.718281828459045), ("EXP(-1000)", 0.0), ("EXP(1000)", None), ("EXP(NULL)", None)),
     ),
     Function(
-        "LN", signatures("DOUBLE -> DOUBLE"), "The natural logarithm.", lambda a: finite(a.log()), flink="CASE WHEN {0} > 0 THEN LN({0}) END",
-        nulls="NULL of NULL and of what is not positive",
+        "LN", signatures("DOUBLE -> DOUBLE"),
+        "The natural logarithm.",
+        lambda a: finite(a.log()), flink="CASE WHEN {0} > 0 THEN LN({0}) END", nulls="NULL of NULL and of what is not positive",
         cases=(("LN(1)", 0.0), ("LN(10)", 2.302585092994046), ("LN(0)", None), ("LN(-1)", None), ("LN(NULL)", None)),
     ),
     Function(
-        "LOG10", signatures("DOUBLE -> DOUBLE"), "The logarithm to base ten, exact for powers of ten.", _logarithm(10.0),
-        flink="CASE WHEN {0} > 0 THEN LOG10({0}) END", nulls="NULL of NULL and of what is not positive",
+        "LOG10", signatures("DOUBLE -> DOUBLE"),
+        "The logarithm to base ten, exact for powers of ten.",
+        _logarithm(10.0), flink="CASE WHEN {0} > 0 THEN LOG10({0}) END", nulls="NULL of NULL and of what is not positive",
         cases=(("LOG10(1000)", 3.0), ("FLOOR(LOG10(1000))", 3.0), ("LOG10(0.00001)", -5.0), ("LOG10(0)", None), ("LOG10(NULL)", None)),
     ),
     Function(
-        "LOG2", signatures("DOUBLE -> DOUBLE"), "The logarithm to base two, exact for powers of two.", _logarithm(2.0),
-        flink="CASE WHEN {0} > 0 THEN LOG2({0}) END", nulls="NULL of NULL and of what is not positive",
+        "LOG2", signatures("DOUBLE -> DOUBLE"),
+        "The logarithm to base two, exact for powers of two.",
+        _logarithm(2.0), flink="CASE WHEN {0} > 0 THEN LOG2({0}) END", nulls="NULL of NULL and of what is not positive",
         cases=(("LOG2(8)", 3.0), ("LOG2(536870912)", 29.0), ("LOG2(0.25)", -2.0), ("LOG2(-8)", None), ("LOG2(NULL)", None)),
     ),
 )  # fmt: skip

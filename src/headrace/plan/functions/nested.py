@@ -45,8 +45,9 @@ def _pairs(text: pl.Expr) -> pl.Expr:
 TABLE = (
     Function(
         "ELEMENT", signatures("MAP<STRING, T>, STRING -> T; ARRAY<T>, BIGINT -> T"),
-        "The value of a map's key, or the element of an array at a position from 1, written `m['key']` and `a[1]`.", _element,
-        flink=("{0}[{1}]", "{0}[CASE WHEN {1} >= 1 THEN CAST({1} AS INT) END]"), nulls="NULL if any argument is NULL or there is no such element",
+        "The value of a map's key, or the element of an array at a position from 1, written `m['key']` and `a[1]`.",
+        _element, flink=("{0}[{1}]", "{0}[CASE WHEN {1} >= 1 THEN CAST({1} AS INT) END]"),
+        nulls="NULL if any argument is NULL or there is no such element",
         cases=(
             ("STR_TO_MAP('a=1,b=2')['b']", "2"),
             ("STR_TO_MAP('é=😀')['é']", "😀"),
@@ -61,8 +62,9 @@ TABLE = (
         ),
     ),
     Function(
-        "CARDINALITY", signatures("MAP<STRING, T> -> BIGINT; ARRAY<T> -> BIGINT"), "The number of entries of a map or elements of an array.", _cardinality,
-        flink="CAST(CARDINALITY({0}) AS BIGINT)",
+        "CARDINALITY", signatures("MAP<STRING, T> -> BIGINT; ARRAY<T> -> BIGINT"),
+        "The number of entries of a map or elements of an array.",
+        _cardinality, flink="CAST(CARDINALITY({0}) AS BIGINT)",
         cases=(
             ("CARDINALITY(SPLIT('a,b,c', ','))", 3),
             ("CARDINALITY(SPLIT('', ','))", 0),
@@ -72,8 +74,9 @@ TABLE = (
         ),
     ),
     Function(
-        "MAP_KEYS", signatures("MAP<STRING, T> -> ARRAY<STRING>"), "The keys of a map, sorted.", lambda pairs: pairs.map.keys().list.sort(),
-        flink="ARRAY_SORT(MAP_KEYS({0}))",
+        "MAP_KEYS", signatures("MAP<STRING, T> -> ARRAY<STRING>"),
+        "The keys of a map, sorted.",
+        lambda pairs: pairs.map.keys().list.sort(), flink="ARRAY_SORT(MAP_KEYS({0}))",
         cases=(
             ("MAP_KEYS(STR_TO_MAP('b=1,a=2,é=3,Z=4'))", ["Z", "a", "b", "é"]),
             ("MAP_KEYS(STR_TO_MAP(''))", []),
@@ -81,7 +84,8 @@ TABLE = (
         ),
     ),
     Function(
-        "SPLIT", signatures("STRING, STRING -> ARRAY<STRING>"), "The parts of the first text between occurrences of the second; none of an empty text.",
+        "SPLIT", signatures("STRING, STRING -> ARRAY<STRING>"),
+        "The parts of the first text between occurrences of the second; none of an empty text.",
         _split,
         cases=(
             ("SPLIT('a,b,,d', ',')", ["a", "b", "", "d"]),
@@ -93,7 +97,8 @@ TABLE = (
         ),
     ),
     Function(
-        "STR_TO_MAP", signatures("STRING -> MAP<STRING, STRING>"), "The map that a text such as `a=1,b=2` says; of a repeated key the last counts.",
+        "STR_TO_MAP", signatures("STRING -> MAP<STRING, STRING>"),
+        "The map that a text such as `a=1,b=2` says; of a repeated key the last counts.",
         _pairs, nulls="NULL of NULL; the value of a key without `=` is NULL", flink_gaps=("STR_TO_MAP('a=1,,b=2')",),
         cases=(
             ("STR_TO_MAP('a=1,b=2')", {"a": "1", "b": "2"}),

@@ -79,8 +79,13 @@ def _replace(text: pl.Expr, search: pl.Expr, replacement: pl.Expr) -> pl.Expr:
     return pl.when(replacement.is_not_null()).then(text).str.split(constant(search)).list.join(replacement)
 
 
+def _parts(text: pl.Expr, delimiter: pl.Expr) -> pl.Expr:
+    """Split the text; NULL is as empty, since Polars (2.1) does not broadcast what a NULL constant is split into."""
+    return text.fill_null("").str.split(delimiter.fill_null(""))
+
+
 def _locate(needle: pl.Expr, haystack: pl.Expr) -> pl.Expr:
-    parts = haystack.str.split(needle)
+    parts = _parts(haystack, needle)
     found = pl.when(needle == "").then(1).when(parts.list.len() > 1).then(parts.list.first().str.len_chars() + 1).otherwise(0)
     return pl.when(needle.is_not_null() & haystack.is_not_null()).then(found.cast(pl.Int64))
 
@@ -95,7 +100,7 @@ def _pad(text: pl.Expr, length: pl.Expr, pad: pl.Expr, *, before: bool) -> pl.Ex
 
 def _split_index(text: pl.Expr, delimiter: pl.Expr, index: pl.Expr) -> pl.Expr:
     known = (text != "") & (delimiter != "") & (index >= 0)
-    return pl.when(known).then(text.str.split(delimiter).list.get(index, null_on_oob=True))
+    return pl.when(known).then(_parts(text, delimiter).list.get(index, null_on_oob=True))
 
 
 def _uuids(names: pl.Series) -> pl.Series:
@@ -104,11 +109,14 @@ def _uuids(names: pl.Series) -> pl.Series:
 
 TABLE = (
     Function(
-        "CONCAT", signatures("STRING… -> STRING"), "The texts joined, also written with `||` between them.", lambda *texts: pl.concat_str(texts),
+        "CONCAT", signatures("STRING… -> STRING"),
+        "The texts joined, also written with `||` between them.",
+        lambda *texts: pl.concat_str(texts),
         cases=(("CONCAT('a', 'b', 'c')", "abc"), ("'é' || '😀'", "é😀"), ("CONCAT('a')", "a"), ("'a' || NULL", None)),
     ),
     Function(
-        "CONCAT_WS", signatures("STRING, STRING… -> STRING"), "The other texts joined, with the first, a constant, between them.",
+        "CONCAT_WS", signatures("STRING, STRING… -> STRING"),
+        "The other texts joined, with the first, a constant, between them.",
         lambda separator, *texts: pl.concat_str(texts, separator=constant(separator), ignore_nulls=True), literal=(0,),
         nulls="NULL arguments are left out; never NULL",
         cases=(
@@ -119,33 +127,44 @@ TABLE = (
         ),
     ),
     Function(
-        "UPPER", signatures("STRING -> STRING"), "The text in upper case.", lambda text: text.str.to_uppercase(),
+        "UPPER", signatures("STRING -> STRING"),
+        "The text in upper case.",
+        lambda text: text.str.to_uppercase(),
         cases=(("UPPER('turbine')", "TURBINE"), ("UPPER('straße é')", "STRASSE É"), ("UPPER('')", ""), ("UPPER(NULL)", None)),
     ),
     Function(
-        "LOWER", signatures("STRING -> STRING"), "The text in lower case.", lambda text: text.str.to_lowercase(),
+        "LOWER", signatures("STRING -> STRING"),
+        "The text in lower case.",
+        lambda text: text.str.to_lowercase(),
         cases=(("LOWER('TURBINE')", "turbine"), ("LOWER('ÉΑΣ')", "éας"), ("LOWER('1')", "1"), ("LOWER(NULL)", None)),
     ),
     Function(
-        "TRIM", signatures("STRING -> STRING"), "The text without the spaces at both ends.", lambda text: text.str.strip_chars(" "),
+        "TRIM", signatures("STRING -> STRING"),
+        "The text without the spaces at both ends.",
+        lambda text: text.str.strip_chars(" "),
         cases=(("TRIM('  a b ')", "a b"), ("TRIM('\ta ')", "\ta"), ("TRIM('   ')", ""), ("TRIM(NULL)", None)),
     ),
     Function(
-        "LTRIM", signatures("STRING -> STRING"), "The text without the spaces before it.", lambda text: text.str.strip_chars_start(" "),
+        "LTRIM", signatures("STRING -> STRING"),
+        "The text without the spaces before it.",
+        lambda text: text.str.strip_chars_start(" "),
         cases=(("LTRIM('  a ')", "a "), ("LTRIM('\u00a0a')", "\u00a0a"), ("LTRIM(NULL)", None)),
     ),
     Function(
-        "RTRIM", signatures("STRING -> STRING"), "The text without the spaces after it.", lambda text: text.str.strip_chars_end(" "),
+        "RTRIM", signatures("STRING -> STRING"),
+        "The text without the spaces after it.",
+        lambda text: text.str.strip_chars_end(" "),
         cases=(("RTRIM(' a  ')", " a"), ("RTRIM('a\n')", "a\n"), ("RTRIM(NULL)", None)),
     ),
     Function(
-        "CHAR_LENGTH", signatures("STRING -> BIGINT"), "The number of characters.", lambda text: text.str.len_chars().cast(pl.Int64),
-        flink="CAST(CHAR_LENGTH({0}) AS BIGINT)",
+        "CHAR_LENGTH", signatures("STRING -> BIGINT"),
+        "The number of characters.",
+        lambda text: text.str.len_chars().cast(pl.Int64), flink="CAST(CHAR_LENGTH({0}) AS BIGINT)",
         cases=(("CHAR_LENGTH('turbine')", 7), ("CHAR_LENGTH('😀é')", 2), ("CHAR_LENGTH('')", 0), ("CHAR_LENGTH(NULL)", None)),
     ),
     Function(
         "SUBSTRING", signatures("STRING, BIGINT -> STRING; STRING, BIGINT, BIGINT -> STRING"),
-        "The part from a position, to the end or of at most a length; position 0 is 1, less than 0 counts from the end, before the start is empty.",
+        "The part from a position, at most so long; 0 is as 1, a negative one counts from the end, and before the start there is nothing.",
         _substring, flink=("SUBSTRING({0}, CAST({1} AS INT))", "SUBSTRING({0}, CAST({1} AS INT), CAST({2} AS INT))"),
         nulls="NULL if any argument is NULL or the length is negative",
         cases=(
@@ -165,17 +184,32 @@ TABLE = (
         ),
     ),
     Function(
-        "LEFT", signatures("STRING, BIGINT -> STRING"), "The first so many characters.",
+        "LEFT", signatures("STRING, BIGINT -> STRING"),
+        "The first so many characters.",
         lambda text, length: pl.when(length.is_not_null()).then(text.str.head(length.clip(0))), flink="LEFT({0}, CAST({1} AS INT))",
-        cases=(("LEFT('turbine', 3)", "tur"), ("LEFT('é', 9)", "é"), ("LEFT('a', -1)", ""), ("LEFT('a', NULL)", None), ("LEFT(NULL, 0)", None)),
+        cases=(
+            ("LEFT('turbine', 3)", "tur"),
+            ("LEFT('é', 9)", "é"),
+            ("LEFT('a', -1)", ""),
+            ("LEFT('a', NULL)", None),
+            ("LEFT(NULL, 0)", None),
+        ),
     ),
     Function(
-        "RIGHT", signatures("STRING, BIGINT -> STRING"), "The last so many characters.",
+        "RIGHT", signatures("STRING, BIGINT -> STRING"),
+        "The last so many characters.",
         lambda text, length: pl.when(length.is_not_null()).then(text.str.tail(length.clip(0))), flink="RIGHT({0}, CAST({1} AS INT))",
-        cases=(("RIGHT('turbine', 3)", "ine"), ("RIGHT('a😀', 1)", "😀"), ("RIGHT('a', -1)", ""), ("RIGHT('a', 0)", ""), ("RIGHT('a', NULL)", None)),
+        cases=(
+            ("RIGHT('turbine', 3)", "ine"),
+            ("RIGHT('a😀', 1)", "😀"),
+            ("RIGHT('a', -1)", ""),
+            ("RIGHT('a', 0)", ""),
+            ("RIGHT('a', NULL)", None),
+        ),
     ),
     Function(
-        "REPLACE", signatures("STRING, STRING, STRING -> STRING"), "The text with each occurrence of the second, a constant, replaced by the third.",
+        "REPLACE", signatures("STRING, STRING, STRING -> STRING"),
+        "The text with each occurrence of the second, a constant, replaced by the third.",
         _replace, literal=(1,), check=_check_search,
         cases=(
             ("REPLACE('1,5', ',', '.')", "1.5"),
@@ -187,11 +221,14 @@ TABLE = (
         ),
     ),
     Function(
-        "REVERSE", signatures("STRING -> STRING"), "The characters in reverse order.", lambda text: text.str.split("").list.reverse().list.join(""),
+        "REVERSE", signatures("STRING -> STRING"),
+        "The characters in reverse order.",
+        lambda text: text.str.split("").list.reverse().list.join(""),
         cases=(("REVERSE('abc')", "cba"), ("REVERSE('a😀é')", "é😀a"), ("REVERSE('')", ""), ("REVERSE(NULL)", None)),
     ),
     Function(
-        "STARTSWITH", signatures("STRING, STRING -> BOOLEAN"), "Whether the first text starts with the second.",
+        "STARTSWITH", signatures("STRING, STRING -> BOOLEAN"),
+        "Whether the first text starts with the second.",
         lambda text, start: text.str.starts_with(start),
         cases=(
             ("STARTSWITH('turbine', 'tur')", True),
@@ -201,12 +238,20 @@ TABLE = (
         ),
     ),
     Function(
-        "ENDSWITH", signatures("STRING, STRING -> BOOLEAN"), "Whether the first text ends with the second.", lambda text, end: text.str.ends_with(end),
-        cases=(("ENDSWITH('turbine', 'ine')", True), ("ENDSWITH('a', 'aa')", False), ("ENDSWITH('é', 'é')", True), ("ENDSWITH(NULL, 'a')", None)),
+        "ENDSWITH", signatures("STRING, STRING -> BOOLEAN"),
+        "Whether the first text ends with the second.",
+        lambda text, end: text.str.ends_with(end),
+        cases=(
+            ("ENDSWITH('turbine', 'ine')", True),
+            ("ENDSWITH('a', 'aa')", False),
+            ("ENDSWITH('é', 'é')", True),
+            ("ENDSWITH(NULL, 'a')", None),
+        ),
     ),
     Function(
-        "LOCATE", signatures("STRING, STRING -> BIGINT"), "The position of the first text in the second, 0 if it is not there.", _locate,
-        flink="CAST(LOCATE({0}, {1}) AS BIGINT)",
+        "LOCATE", signatures("STRING, STRING -> BIGINT"),
+        "The position of the first text in the second, 0 if it is not there.",
+        _locate, flink="CAST(LOCATE({0}, {1}) AS BIGINT)",
         cases=(
             ("LOCATE('b', 'turbine')", 4),
             ("LOCATE('b', '😀b')", 2),
@@ -218,8 +263,9 @@ TABLE = (
         ),
     ),
     Function(
-        "LPAD", signatures("STRING, BIGINT, STRING -> STRING"), "The text cut or, with the third put before it, filled up to so many characters.",
-        lambda text, length, pad: _pad(text, length, pad, before=True), flink="LPAD({0}, CAST({1} AS INT), {2})",
+        "LPAD", signatures("STRING, BIGINT, STRING -> STRING"),
+        "The text cut or, with the third put before it, filled up to so many characters.",
+        lambda text, length, pad: _pad(text, length, pad, before=True), flink="LPAD({0}, {1}, {2})",
         flink_gaps=("LPAD('😀', 3, 'é')",), literal=(1, 2), check=_check_pad,
         cases=(
             ("LPAD('7', 3, '0')", "007"),
@@ -231,20 +277,24 @@ TABLE = (
         ),
     ),
     Function(
-        "RPAD", signatures("STRING, BIGINT, STRING -> STRING"), "The text cut or, with the third put after it, filled up to so many characters.",
-        lambda text, length, pad: _pad(text, length, pad, before=False), flink="RPAD({0}, CAST({1} AS INT), {2})",
+        "RPAD", signatures("STRING, BIGINT, STRING -> STRING"),
+        "The text cut or, with the third put after it, filled up to so many characters.",
+        lambda text, length, pad: _pad(text, length, pad, before=False), flink="RPAD({0}, {1}, {2})",
         flink_gaps=("RPAD('😀', 2, '.')",), literal=(1, 2), check=_check_pad,
         cases=(("RPAD('7', 3, '0')", "700"), ("RPAD('hi', 7, 'ab')", "hiababa"), ("RPAD('😀', 2, '.')", "😀."), ("RPAD(NULL, 3, '0')", None)),
     ),
     Function(
-        "REPEAT", signatures("STRING, BIGINT -> STRING"), "The text so many times, a constant.",
-        lambda text, count: pl.when(text.is_not_null()).then(text.repeat_by(count).list.join("")), flink="REPEAT({0}, CAST({1} AS INT))",
+        "REPEAT", signatures("STRING, BIGINT -> STRING"),
+        "The text so many times, a constant.",
+        lambda text, count: pl.when(text.is_not_null()).then(text.repeat_by(count).list.join("")), flink="REPEAT({0}, {1})",
         literal=(1,), check=_check_count,
         cases=(("REPEAT('ab', 3)", "ababab"), ("REPEAT('é', 0)", ""), ("REPEAT('', 5)", ""), ("REPEAT(NULL, 2)", None)),
     ),
     Function(
-        "SPLIT_INDEX", signatures("STRING, STRING, BIGINT -> STRING"), "The part of the text, split at the second, that has the number given, from 0.",
-        _split_index, flink="SPLIT_INDEX({0}, {1}, CAST({2} AS INT))", nulls="NULL if any argument is NULL or empty, or there is no such part",
+        "SPLIT_INDEX", signatures("STRING, STRING, BIGINT -> STRING"),
+        "The part of the text, split at the second, that has the number given, from 0.",
+        _split_index, flink="SPLIT_INDEX({0}, {1}, CAST({2} AS INT))",
+        nulls="NULL if any argument is NULL or empty, or there is no such part",
         cases=(
             ("SPLIT_INDEX('plant/line/pump', '/', 1)", "line"),
             ("SPLIT_INDEX('a,,b', ',', 1)", ""),
@@ -257,8 +307,9 @@ TABLE = (
         ),
     ),
     Function(
-        "LIKE", signatures("STRING, STRING -> BOOLEAN"), "Whether the whole text is as the pattern: `%` is any characters, `_` any one.", _like,
-        flink="({0} LIKE {1})", literal=(1,),
+        "LIKE", signatures("STRING, STRING -> BOOLEAN"),
+        "Whether the whole text is as the pattern: `%` is any characters, `_` any one.",
+        _like, flink="({0} LIKE {1})", literal=(1,),
         cases=(
             ("'turbine' LIKE 'tur%'", True),
             ("'turbine' LIKE 'tur'", False),
@@ -273,7 +324,8 @@ TABLE = (
         ),
     ),
     Function(
-        "REGEXP", signatures("STRING, STRING -> BOOLEAN"), "Whether the regular expression, a constant, is found in the text.",
+        "REGEXP", signatures("STRING, STRING -> BOOLEAN"),
+        "Whether the regular expression, a constant, is found in the text.",
         lambda text, pattern: text.str.contains(_regex(constant(pattern))), literal=(1,), check=_check_regex,
         cases=(
             ("REGEXP('pump-17', '[0-9]+')", True),
@@ -287,8 +339,8 @@ TABLE = (
     Function(
         "REGEXP_REPLACE", signatures("STRING, STRING, STRING -> STRING"),
         "The text with each match of the regular expression replaced by the third, word for word; both are constants.",
-        lambda text, pattern, put: text.str.replace_all(_regex(constant(pattern)), constant(put).replace("$", "$$")),
-        literal=(1, 2), check=_check_regex,
+        lambda text, pattern, put: text.str.replace_all(_regex(constant(pattern)), constant(put).replace("$", "$$")), literal=(1, 2),
+        check=_check_regex,
         cases=(
             ("REGEXP_REPLACE('a1b22', '[0-9]+', '#')", "a#b#"),
             ("REGEXP_REPLACE('a1', '([0-9])', '<$1>')", "a<$1>"),
@@ -301,7 +353,7 @@ TABLE = (
         "REGEXP_EXTRACT", signatures("STRING, STRING -> STRING; STRING, STRING, BIGINT -> STRING"),
         "What a group of the regular expression matches, or all of it without one; pattern and group are constants.",
         lambda text, pattern, group=None: text.str.extract(_regex(constant(pattern)), 0 if group is None else constant(group)),
-        flink=("REGEXP_EXTRACT({0}, {1})", "REGEXP_EXTRACT({0}, {1}, CAST({2} AS INT))"), literal=(1, 2), check=_check_group,
+        flink=("REGEXP_EXTRACT({0}, {1})", "REGEXP_EXTRACT({0}, {1}, {2})"), literal=(1, 2), check=_check_group,
         nulls="NULL of NULL and where the group matches nothing",
         cases=(
             ("REGEXP_EXTRACT('pump-17', '([a-z]+)-([0-9]+)', 2)", "17"),

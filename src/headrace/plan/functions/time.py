@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from headrace._lazy import lazy_import
 from headrace.errors import PlanError
-from headrace.plan.functions.base import Function, constant, elementwise, signatures
-from headrace.plan.schema import TIMESTAMP
+from headrace.plan.functions.base import Function, constant, signatures
 
 if TYPE_CHECKING:
     import polars as pl
@@ -49,7 +48,7 @@ def _pieces(pattern: str) -> list[tuple[str, str]]:
     while position < len(pattern):
         piece = _PATTERN_PIECE.match(pattern, position)
         if not piece:
-            raise PlanError(f"pattern {pattern!r} goes wrong at {pattern[position:]!r}", fix="put text other than y M d H m s S between single quotes")
+            raise PlanError(f"pattern {pattern!r} goes wrong at {pattern[position:]!r}", fix="put plain text between quotes")
         letters, quoted = piece[0] if piece[2] else "", piece[1]
         if letters and letters not in _LETTERS:
             raise PlanError(f"{letters!r} in pattern {pattern!r} is not known here", fix=f"there is {', '.join(_LETTERS)}")
@@ -73,27 +72,20 @@ def _check_read(how: int | str | None = None) -> None:
 
 
 def _written(time: pl.Expr, pattern: pl.Expr) -> pl.Expr:
-    return time.dt.strftime("".join(_LETTERS[letters][0] if letters else text.replace("%", "%%") for letters, text in _pieces(constant(pattern))))
+    pieces = _pieces(constant(pattern))
+    return time.dt.strftime("".join(_LETTERS[letters][0] if letters else literal.replace("%", "%%") for letters, literal in pieces))
 
 
 def _from_ms(ms: pl.Expr) -> pl.Expr:
     return pl.when(ms.is_between(_FIRST_MS, _LAST_MS)).then(ms).cast(pl.Datetime("ms", "UTC"))
 
 
-def _read(value: pl.Expr, how: pl.Expr | None = None) -> pl.Expr:
-    form = None if how is None else constant(how)
-    if form is None:
-        return elementwise(value, _read_iso, pl.Datetime("ms", "UTC"))
+def _read(value: pl.Expr, how: pl.Expr) -> pl.Expr:
+    form = constant(how)
     if isinstance(form, str):
         return _read_pattern(value, form)
     scale = _MILLISECONDS[form]
     return _from_ms(pl.when(value.is_between(_FIRST_MS // scale, _LAST_MS // scale)).then(value * scale))
-
-
-def _read_iso(text: pl.Series) -> pl.Series:
-    from headrace.kernels.reading.text import read_column  # noqa: PLC0415
-
-    return read_column(text, TIMESTAMP)
 
 
 def _read_pattern(text: pl.Expr, pattern: str) -> pl.Expr:
@@ -113,9 +105,9 @@ TABLE = (
     Function(
         "TO_TIMESTAMP_LTZ",
         signatures("BIGINT, BIGINT -> TIMESTAMP_LTZ(3); STRING -> TIMESTAMP_LTZ(3); STRING, STRING -> TIMESTAMP_LTZ(3)"),
-        "The point in time that many seconds (0) or milliseconds (3) after the epoch, or that a text says in ISO 8601 or in the pattern given.",
+        "The time so many seconds (0) or milliseconds (3) after the epoch, or that a text says in ISO 8601 or in the pattern given.",
         _read, literal=(1,), check=_check_read,
-        flink=("TO_TIMESTAMP_LTZ({0}, CAST({1} AS INT))", "TRY_CAST({0} AS TIMESTAMP_LTZ(3))", "TO_TIMESTAMP_LTZ({0}, {1})"),
+        flink=("TO_TIMESTAMP_LTZ({0}, {1})", "TRY_CAST({0} AS TIMESTAMP_LTZ(3))", "TO_TIMESTAMP_LTZ({0}, {1})"),
         flink_gaps=(
             "TO_TIMESTAMP_LTZ(-62135596800001, 3)",
             "TO_TIMESTAMP_LTZ('2024-01-24T19:10:01.567Z')",
@@ -153,11 +145,13 @@ TABLE = (
         ),
     ),
     Function(
-        "DATE_FORMAT", signatures("TIMESTAMP_LTZ(3), STRING -> STRING"), "The time written in the pattern given, a constant.", _written,
-        literal=(1,), check=_check_written,
+        "DATE_FORMAT", signatures("TIMESTAMP_LTZ(3), STRING -> STRING"),
+        "The time written in the pattern given, a constant.",
+        _written, literal=(1,), check=_check_written,
         cases=(
             ("DATE_FORMAT(TO_TIMESTAMP_LTZ(1706123401567, 3), 'yyyy-MM-dd HH:mm:ss.SSS')", "2024-01-24 19:10:01.567"),
             ("DATE_FORMAT(TO_TIMESTAMP_LTZ(1706123401567, 3), 'd/M/yy H:m:s')", "24/1/24 19:10:1"),
+            ("DATE_FORMAT(TO_TIMESTAMP_LTZ(1706123401567, 3), 'ss.SSSSSS')", "01.567000"),
             ("DATE_FORMAT(TO_TIMESTAMP_LTZ(1706123401567, 3), 'yyyy-MM-dd''T''HH:mm''Z''')", "2024-01-24T19:10Z"),
             ("DATE_FORMAT(TO_TIMESTAMP_LTZ(1706123401567, 3), '''it''''s'' yyyy, 100% é')", "it's 2024, 100% é"),
             ("DATE_FORMAT(TO_TIMESTAMP_LTZ(-62135596800, 0), 'yyyy-MM-dd')", "0001-01-01"),
@@ -165,7 +159,9 @@ TABLE = (
         ),
     ),
     Function(
-        "EPOCH_MS", signatures(_PART), "The milliseconds since the epoch.", lambda time: time.dt.epoch("ms"), flink=_EPOCH_MS,
+        "EPOCH_MS", signatures(_PART),
+        "The milliseconds since the epoch.",
+        lambda time: time.dt.epoch("ms"), flink=_EPOCH_MS,
         cases=(
             ("EPOCH_MS(TO_TIMESTAMP_LTZ(1706123401567, 3))", 1706123401567),
             ("EPOCH_MS(TO_TIMESTAMP_LTZ(-1500, 3))", -1500),
@@ -174,7 +170,8 @@ TABLE = (
         ),
     ),
     Function(
-        "ADD_MS", signatures("TIMESTAMP_LTZ(3), BIGINT -> TIMESTAMP_LTZ(3)"), "The time so many milliseconds later.",
+        "ADD_MS", signatures("TIMESTAMP_LTZ(3), BIGINT -> TIMESTAMP_LTZ(3)"),
+        "The time so many milliseconds later.",
         lambda time, ms: _from_ms(time.dt.epoch("ms") + ms), flink=f"TO_TIMESTAMP_LTZ({_EPOCH_MS} + {{1}}, 3)",
         nulls="NULL if any argument is NULL, and beyond the years 1 to 9999",
         cases=(
@@ -186,7 +183,9 @@ TABLE = (
         ),
     ),
     Function(
-        "YEAR", signatures(_PART), "The year.", lambda time: time.dt.year().cast(pl.Int64), flink_gaps=("YEAR(TO_TIMESTAMP_LTZ(-1, 3))",),
+        "YEAR", signatures(_PART),
+        "The year.",
+        lambda time: time.dt.year().cast(pl.Int64), flink_gaps=("YEAR(TO_TIMESTAMP_LTZ(-1, 3))",),
         cases=(
             ("YEAR(TO_TIMESTAMP_LTZ(1706123401, 0))", 2024),
             ("YEAR(TO_TIMESTAMP_LTZ(-1, 3))", 1969),
@@ -195,15 +194,21 @@ TABLE = (
         ),
     ),
     Function(
-        "MONTH", signatures(_PART), "The month, from 1.", lambda time: time.dt.month().cast(pl.Int64),
+        "MONTH", signatures(_PART),
+        "The month, from 1.",
+        lambda time: time.dt.month().cast(pl.Int64),
         cases=(("MONTH(TO_TIMESTAMP_LTZ(1706123401, 0))", 1), ("MONTH(TO_TIMESTAMP_LTZ(253402300799, 0))", 12), ("MONTH(NULL)", None)),
     ),
     Function(
-        "DAYOFMONTH", signatures(_PART), "The day of the month, from 1.", lambda time: time.dt.day().cast(pl.Int64),
+        "DAYOFMONTH", signatures(_PART),
+        "The day of the month, from 1.",
+        lambda time: time.dt.day().cast(pl.Int64),
         cases=(("DAYOFMONTH(TO_TIMESTAMP_LTZ(1706123401, 0))", 24), ("DAYOFMONTH(TO_TIMESTAMP_LTZ(0, 0))", 1), ("DAYOFMONTH(NULL)", None)),
     ),
     Function(
-        "DAYOFWEEK", signatures(_PART), "The day of the week, 1 being Sunday.", lambda time: (time.dt.weekday() % 7 + 1).cast(pl.Int64),
+        "DAYOFWEEK", signatures(_PART),
+        "The day of the week, 1 being Sunday.",
+        lambda time: (time.dt.weekday() % 7 + 1).cast(pl.Int64),
         cases=(
             ("DAYOFWEEK(TO_TIMESTAMP_LTZ('2024-01-24 00:00:00'))", 4),
             ("DAYOFWEEK(TO_TIMESTAMP_LTZ('2024-01-27 23:59:59'))", 7),
@@ -212,15 +217,21 @@ TABLE = (
         ),
     ),
     Function(
-        "HOUR", signatures(_PART), "The hour, from 0 to 23.", lambda time: time.dt.hour().cast(pl.Int64),
+        "HOUR", signatures(_PART),
+        "The hour, from 0 to 23.",
+        lambda time: time.dt.hour().cast(pl.Int64),
         cases=(("HOUR(TO_TIMESTAMP_LTZ(1706123401, 0))", 19), ("HOUR(TO_TIMESTAMP_LTZ(0, 0))", 0), ("HOUR(NULL)", None)),
     ),
     Function(
-        "MINUTE", signatures(_PART), "The minute, from 0 to 59.", lambda time: time.dt.minute().cast(pl.Int64),
+        "MINUTE", signatures(_PART),
+        "The minute, from 0 to 59.",
+        lambda time: time.dt.minute().cast(pl.Int64),
         cases=(("MINUTE(TO_TIMESTAMP_LTZ(1706123401, 0))", 10), ("MINUTE(TO_TIMESTAMP_LTZ(3599, 0))", 59), ("MINUTE(NULL)", None)),
     ),
     Function(
-        "SECOND", signatures(_PART), "The second, from 0 to 59, without its fraction.", lambda time: time.dt.second().cast(pl.Int64),
+        "SECOND", signatures(_PART),
+        "The second, from 0 to 59, without its fraction.",
+        lambda time: time.dt.second().cast(pl.Int64),
         cases=(("SECOND(TO_TIMESTAMP_LTZ(1706123401, 0))", 1), ("SECOND(TO_TIMESTAMP_LTZ(59999, 3))", 59), ("SECOND(NULL)", None)),
     ),
 )  # fmt: skip

@@ -1,0 +1,170 @@
+"""The figures of docs/performance.md: whole processes, CPU seconds, medians of interleaved runs, ratios within one run.
+
+`make bench` runs all; `python bench/run.py --only fingerprint,parquet --messages 200000 --runs 3` some, smaller.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+WORK = HERE.parent / "build" / "bench"
+START_MS = 1_706_123_400_000
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a process cost: CPU seconds, and the most memory it held, in MB."""
+
+    cpu: float
+    memory: float
+
+
+def cost_of(*command: str | Path) -> Cost:
+    """Run a command to its end, and return its cost."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    process = subprocess.Popen([str(one) for one in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+    errors = process.stderr.read().decode() if process.stderr else ""
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(map(str, command))}: {errors}")
+    return Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def headrace(app: str | Path, source: Path, *options: str) -> Cost:
+    """Return the cost of running a pipeline over a file."""
+    out = WORK / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    return cost_of(Path(sys.executable).parent / "headrace", "run", str(app), "--input", source, "--output", out, *options)
+
+
+def plain(source: Path) -> Cost:
+    return cost_of(sys.executable, HERE / "plain.py", source, WORK / "plain.ndjson")
+
+
+def bare(source: Path) -> Cost:
+    return cost_of(sys.executable, "-c", f"import orjson\nfor line in open({str(source)!r}, 'rb'):\n    try: orjson.loads(line)\n    except ValueError: pass")
+
+
+def interleaved(runs: int, **jobs: Callable[[], Cost]) -> dict[str, Cost]:
+    """Return the median cost of each job, the jobs run by turns so that what the machine does meets all alike."""
+    costs: dict[str, list[Cost]] = {name: [] for name in jobs}
+    for _, (name, job) in itertools.product(range(runs), jobs.items()):
+        costs[name].append(job())
+    return {name: Cost(statistics.median(c.cpu for c in all_), statistics.median(c.memory for c in all_)) for name, all_ in costs.items()}
+
+
+def messages(name: str, count: int, *, equipment: int = 100, sensors: Sequence[str] = ("0001", "0002", "0003", "0004", "0005"), **faults: float) -> Path:
+    """Return a file of so many messages of a kiln plant with 5 s of disorder, made if it is not there."""
+    from headrace.simulate import Kiln
+
+    path = WORK / f"{name}-{count}.ndjson"
+    if not path.exists():
+        kiln = Kiln(seed=1, equipment=tuple(range(110, 110 + equipment)), sensors=tuple(sensors), disorder_ms=5000, **faults)
+        lines = itertools.islice(kiln.lines(START_MS), count)
+        aside = path.with_suffix(".new")
+        with aside.open("wb") as file:
+            file.writelines(line + b"\n" for line in lines)
+        aside.rename(path)
+    return path
+
+
+def bench_fingerprint(count: int, runs: int) -> Iterator[str]:
+    inputs = {
+        "clean": messages("clean", count),
+        "0.4 % bad": messages("bad", count, bad_share=0.004),
+        "0.4 % bad, 30 % numbers": messages("mixed", count, bad_share=0.004, number_share=0.3),
+    }
+    yield f"fingerprint, NDJSON file to file, {count:,} messages of 100 equipment × 5 sensors (CPU s; MB)"
+    yield f"{'input':26}{'headrace':>10}{'plain':>9}{'bare':>9}{'÷ plain':>9}{'÷ bare':>9}{'MB':>7}"
+    clean = 0.0
+    for name, path in inputs.items():
+        jobs = {"headrace": lambda p=path: headrace("fingerprint", p), "plain": lambda p=path: plain(p), "bare": lambda p=path: bare(p)}
+        cost = interleaved(runs, **jobs)
+        ours, theirs, loop = (cost[key].cpu for key in ("headrace", "plain", "bare"))
+        clean = clean or ours
+        yield f"{name:26}{ours:10.2f}{theirs:9.2f}{loop:9.2f}{ours / theirs:9.2f}{ours / loop:9.2f}{cost['headrace'].memory:7.0f}   {ours / clean - 1:+.0%} on clean"
+
+
+def bench_memory(count: int, _runs: int) -> Iterator[str]:
+    yield "memory and the length of the input (peak MB)"
+    for size in (count, 10 * count):
+        cost = headrace("fingerprint", messages("clean", size))
+        yield f"{size:12,} messages {cost.memory:7.0f} MB {cost.cpu:8.2f} CPU s"
+
+
+def bench_shapes(count: int, runs: int) -> Iterator[str]:
+    shapes = {
+        "100 equipment × 5 sensors": messages("clean", count),
+        "100 equipment × 200 sensors": messages("dense", count // 40, sensors=[f"{n:04}" for n in range(1, 201)]),
+        "2 equipment × 5,000 sensors": messages("names", count // 1000, equipment=2, sensors=[f"{n:05}" for n in range(1, 5001)]),
+    }
+    readings = {"100 equipment × 5 sensors": 5 * count, "100 equipment × 200 sensors": 5 * count, "2 equipment × 5,000 sensors": 5 * count}
+    yield "shapes of messages (CPU s per million readings, imports taken off)"
+    nothing = interleaved(runs, empty=lambda: headrace("fingerprint", messages("clean", 1))).get("empty", Cost(0, 0)).cpu
+    costs = interleaved(runs, **{name: (lambda p=path: headrace("fingerprint", p)) for name, path in shapes.items()})
+    for name, cost in costs.items():
+        yield f"{name:30}{(cost.cpu - nothing) / readings[name] * 1e6:8.2f}   {cost.memory:6.0f} MB"
+
+
+def bench_parquet(count: int, runs: int) -> Iterator[str]:
+    import random
+
+    import polars as pl
+
+    rows, tags = count // 50, 500
+    wide_path, long_path = WORK / f"wide-{rows}.parquet", WORK / f"long-{rows}.parquet"
+    if not long_path.exists():
+        dice = random.Random(1)  # noqa: S311
+        walk = [dice.gauss(50, 10) for _ in range(rows + tags)]
+        time = pl.Series("time", [START_MS + 1000 * second for second in range(rows)]).cast(pl.Datetime("ms", "UTC"))
+        wide = pl.DataFrame([time, *(pl.Series(f"TAG{tag:03}", walk[tag : tag + rows]) for tag in range(tags))])
+        wide.write_parquet(wide_path)
+        wide.unpivot(index="time", variable_name="tag", value_name="value").sort("time", maintain_order=True).write_parquet(long_path)
+    yield f"Parquet to Parquet, {rows * tags:,} readings of {tags} tags at 1 s (million readings per CPU s)"
+    jobs = {
+        "long": lambda: headrace(f"{HERE / 'history.py'}:long", long_path, "--output-format", "parquet"),
+        "wide": lambda: headrace(f"{HERE / 'history.py'}:wide", wide_path, "--output-format", "parquet"),
+    }
+    for name, cost in interleaved(runs, **jobs).items():
+        yield f"{name:8}{rows * tags / cost.cpu / 1e6:8.2f}   {cost.cpu:6.2f} CPU s {cost.memory:6.0f} MB"
+
+
+def bench_start(_count: int, runs: int) -> Iterator[str]:
+    costs = interleaved(
+        runs,
+        help=lambda: cost_of(Path(sys.executable).parent / "headrace", "--help"),
+        check=lambda: cost_of(Path(sys.executable).parent / "headrace", "check", HERE / "history.py"),
+        run=lambda: headrace("fingerprint", messages("clean", 1)),
+    )
+    yield "start-up (CPU s): " + ", ".join(f"{name} {cost.cpu:.2f}" for name, cost in costs.items())
+
+
+BENCHES = {"fingerprint": bench_fingerprint, "parquet": bench_parquet, "shapes": bench_shapes, "memory": bench_memory, "start": bench_start}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default=",".join(BENCHES))
+    parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args()
+    WORK.mkdir(parents=True, exist_ok=True)
+    for name in options.only.split(","):
+        for line in BENCHES[name](options.messages, options.runs):
+            print(line, flush=True)
+        print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Writes the reference pages from the code: functions from their table, public names and commands from their docstrings.
+
+`python docs/generate.py` writes them; with `--check` it says which are out of date, and which links of the docs lead nowhere.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import headrace
+from headrace.cli import app
+from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function, Signature
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+NOTICE = "<!-- made by docs/generate.py; edit the code instead -->\n"
+
+
+def signature(name: str, one: Signature) -> str:
+    takes = ", ".join(map(str, one.takes)) + (" …" if one.variadic else "")
+    return f"`{name}`: ({takes}) → {one.gives}"
+
+
+def literal(value: object) -> str:
+    return "NULL" if value is None else json.dumps(value, ensure_ascii=False, default=str) if not isinstance(value, str) else repr(value)
+
+
+def entry(one: Function | Aggregate) -> Iterator[str]:
+    yield f"### `{one.name}`\n"
+    yield f"{one.summary} {one.nulls}.\n"
+    yield "\n".join(f"- {signature(one.name, form)}" for form in one.signatures) + "\n"
+    if isinstance(one, Function):
+        rows = [f"| `{escape(text)}` | `{escape(literal(value))}` |" for text, value in one.cases]
+        yield "| expression | value |\n|---|---|\n" + "\n".join(rows) + "\n"
+    else:
+        rows = [f"| `{escape(call)}` | `{escape(literal(given))}` | `{escape(literal(value))}` |" for call, given, value in one.cases]
+        yield "| call | rows | value |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    if one.flink is None:
+        yield "Plain Flink SQL has no such function.\n"
+    elif one.flink_gaps:
+        yield "Plain Flink SQL answers otherwise for " + ", ".join(f"`{gap}`" for gap in one.flink_gaps) + ".\n"
+
+
+def escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", "\\n")
+
+
+def functions_page() -> str:
+    parts = [
+        NOTICE,
+        "# Functions\n",
+        "Every function an expression may call, from the table that also says how each engine computes it. Each example is a test. `T` stands for any one type, "
+        "`S` for any one that is no container, `TEXT` for a STRING or a BIGINT, `…` for one or more of the last. A DOUBLE is always finite: what would give NaN or infinity gives NULL.\n",
+        "`TRY_CAST(x AS type)`, `CAST`, `CASE`, `BETWEEN`, `STRUCT(a, b AS c)` and `FILTER (WHERE …)` are syntax, described with [pipelines](../pipelines.md).\n",
+        f"## Scalar functions and operators ({len(FUNCTIONS)})\n",
+        *(part for one in FUNCTIONS.values() for part in entry(one)),
+        f"## Aggregate functions ({len(AGGREGATES)})\n",
+        *(part for one in AGGREGATES.values() for part in entry(one)),
+    ]
+    return "\n".join(parts)
+
+
+def described(name: str, value: object) -> Iterator[str]:
+    plain = not callable(value) or (inspect.isclass(value) and issubclass(value, Exception))
+    shown = name if plain else name + str(inspect.signature(value)).replace("'", "")
+    yield f"### `{shown}`\n"
+    yield f"```text\n{inspect.getdoc(value) or ''}\n```\n"
+
+
+def names_page() -> str:
+    parts = [NOTICE, "# Names\n", "What `import headrace as hr` gives. Errors are drawn as a tree in `headrace.errors`.\n"]
+    for name in headrace.__all__:
+        value = getattr(headrace, name)
+        parts += described(f"hr.{name}", value)
+        if inspect.isclass(value) and name in ("Stream", "WindowedStream", "Pipeline", "Plan"):
+            for method, function in inspect.getmembers(value, lambda one: inspect.isfunction(one) or isinstance(one, property)):
+                if not method.startswith("_"):
+                    parts += described(f".{method}", function)
+    return "\n".join(parts)
+
+
+def commands_page() -> str:
+    parts = [NOTICE, "# Commands\n", "Exit status: 0 done, 1 the job failed, 2 wrong use. An error is one line on standard error; `--debug` adds the traceback.\n"]
+    for name in ("run", "check", "plan", "ledger", "simulate"):
+        command = app[name].default_command
+        parts += [f"## `headrace {name}`\n", f"```text\n{inspect.getdoc(command)}\n```\n"]
+    return "\n".join(parts)
+
+
+PAGES = {"functions.md": functions_page, "names.md": names_page, "commands.md": commands_page}
+
+
+def broken_links() -> Iterator[str]:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            if not (page.parent / target).exists():
+                yield f"{page.relative_to(ROOT)}: {target} does not exist"
+
+
+def main() -> int:
+    faults = []
+    REFERENCE.mkdir(exist_ok=True)
+    for name, make in PAGES.items():
+        page = REFERENCE / name
+        text = make().rstrip() + "\n"
+        if "--check" not in sys.argv:
+            page.write_text(text)
+        elif not page.exists() or page.read_text() != text:
+            faults.append(f"docs/reference/{name} is out of date: run make docs")
+    faults += broken_links()
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return bool(faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

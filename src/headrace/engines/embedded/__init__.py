@@ -1,0 +1,1 @@
+"""The embedded engine: one process, Polars as the kernel of each batch."""
