@@ -34,20 +34,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     try:
+        return _run(given, debug=debug)
+    except BrokenPipeError:
+        # Whoever read our output has left.
+        _abandon_output()
+        return 0
+    except OSError as error:
+        # Commands see to the files they name; what is left is standard output.
+        _abandon_output()
+        return _fail(f"standard output: cannot be written: {error.strerror}; send it where there is room", 1, debug=debug)
+
+
+def _run(given: Sequence[str], *, debug: bool) -> int:
+    try:
         app([one for one in given if one != "--debug"])
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()
     except HeadraceError as error:
         return _fail(str(error), error.exit_status, debug=debug)
     except CycloptsError as error:
         return _fail(" ".join(str(error).split()), 2, debug=debug)
-    except BrokenPipeError:
-        # Whoever read our output has left. Python would complain of it once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         return 130
+    except SystemExit:
+        # So rich ends when whoever read its help has left.
+        return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(f"{error.filename}: {error.strerror}", 1, debug=debug)
     except Exception as error:  # noqa: BLE001  (the last resort: whatever it is, it is ours)
         return _fail(f"a fault of headrace's own: {type(error).__name__}: {error}; please report it, with what --debug shows", 1, debug=debug)
     return 0
+
+
+def _abandon_output() -> None:
+    """Send what standard output has not taken nowhere, lest Python complain of it once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, status: int, *, debug: bool) -> int:

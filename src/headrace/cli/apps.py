@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 import pkgutil
 import sys
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,11 +18,11 @@ from typing import Any
 import msgspec
 
 import headrace.apps
-from headrace.errors import PlanError, near
+from headrace.errors import HeadraceError, PlanError, near
 from headrace.plan.pipeline import Pipeline, Plan
 from headrace.plan.settings import resolve
 
-__all__ = ["find_pipeline", "home", "pipelines_of_file", "plan_of"]
+__all__ = ["find_pipeline", "home", "made", "pipelines_of_file", "plan_of"]
 
 SETTINGS_FILE = Path("headrace.toml")
 
@@ -39,51 +42,66 @@ def find_pipeline(app: str) -> Pipeline:
     """
     place, _, name = app.partition(":")
     shipped = [module.name for module in pkgutil.iter_modules(headrace.apps.__path__)]
-    if app in shipped:
-        return _one(_pipelines(importlib.import_module(f"headrace.apps.{app}")), app, app)
+    if place in shipped:
+        return _one(_pipelines(importlib.import_module(f"headrace.apps.{place}"), place), name or place, place)
     if place.endswith(".py"):
         return _one(pipelines_of_file(Path(place)), name, place)
-    if name:
-        try:
-            module = importlib.import_module(place)
-        except ModuleNotFoundError as error:
-            raise PlanError(f"no module {error.name!r}", where=f"APP {app!r}", fix="is its folder on PYTHONPATH?") from None
-        return _one(_pipelines(module), name, place)
-    raise PlanError(f"no app {app!r}", fix=f"{near(app, shipped)} or name a file.py[:name] or module:name")
+    if place and name:
+        return _one(_pipelines(_module(place), place), name, place)
+    raise PlanError(f"no app {app!r}", fix=f"{near(app, shipped)}; or name a file.py[:name] or module:name")
 
 
 def pipelines_of_file(path: Path) -> dict[str, Pipeline]:
     """Return the pipelines that a Python file defines, by name."""
     if not path.is_file():
         raise PlanError("there is no such file", where=str(path), fix="name a Python file that defines a pipeline")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"pipelines of {path.stem}", path)
     if spec is None or spec.loader is None:
-        raise PlanError("cannot be imported", where=str(path))
+        raise PlanError("is no Python file", where=str(path), fix="name one that ends in .py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
-    try:
+    sys.modules[spec.name] = module
+    with _blaming(str(path)):
         spec.loader.exec_module(module)
-    except (PlanError, KeyboardInterrupt):
+    return _pipelines(module, str(path))
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        with _blaming(name):
+            return importlib.import_module(name)
+    except PlanError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            raise PlanError(f"no module {error.__cause__.name!r}", where=f"module {name!r}", fix="is its folder on PYTHONPATH?") from None
         raise
-    except Exception as error:
-        line = _line_in(path, error)
-        raise PlanError(f"{type(error).__name__}: {error}", where=f"{path}{line}", fix="mend the file") from error
-    return _pipelines(module)
 
 
-def _line_in(path: Path, error: Exception) -> str:
-    if isinstance(error, SyntaxError) and error.lineno:
-        return f" line {error.lineno}"
-    trace, line = error.__traceback__, ""
-    while trace:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = f" line {trace.tb_lineno}"
-        trace = trace.tb_next
-    return line
+@contextmanager
+def _blaming(file: str) -> Iterator[None]:
+    """Make an error of a user's own code one that names the line, of `file` or else of the last one that Python ran of theirs."""
+    try:
+        yield
+    except HeadraceError:
+        raise
+    except (Exception, SystemExit) as error:
+        what = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise PlanError(f"{type(error).__name__}: {what}", where=_line_of(file, error), fix="mend the file") from error
 
 
-def _pipelines(module: ModuleType) -> dict[str, Pipeline]:
-    return {one.name: one for one in vars(module).values() if isinstance(one, Pipeline)}
+def _line_of(file: str, error: BaseException) -> str:
+    """Return the last line of `file` that led to the error, or if there is none, the last line of any."""
+    lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    if isinstance(error, SyntaxError) and error.filename:
+        lines.append((error.filename, error.lineno))
+    mine = [line for name, line in lines if Path(name).absolute() == Path(file).absolute()]
+    return f"{file} line {mine[-1]}" if mine else f"{file}: {lines[-1][0]} line {lines[-1][1]}"
+
+
+def _pipelines(module: ModuleType, place: str) -> dict[str, Pipeline]:
+    found: dict[str, Pipeline] = {}
+    for one in vars(module).values():
+        if isinstance(one, Pipeline) and found.setdefault(one.name, one) is not one:
+            raise PlanError(f"defines two pipelines {one.name!r}", where=place, fix="give each a name of its own")
+    return found
 
 
 def _one(found: dict[str, Pipeline], name: str, place: str) -> Pipeline:
@@ -101,7 +119,14 @@ def plan_of(app: str, settings: Iterable[str]) -> Plan:
     """Return APP's plan, its settings from `--set`, the environment, `headrace.toml` and the defaults."""
     pipeline = find_pipeline(app)
     given = dict(_key_value(one) for one in settings)
-    return pipeline.plan(**resolve(pipeline.settings, given, os.environ, _from_file(pipeline.name)))
+    return made(pipeline, resolve(pipeline.settings, given, os.environ, _from_file(pipeline.name)))
+
+
+def made(pipeline: Pipeline, settings: Mapping[str, Any]) -> Plan:
+    """Return the pipeline's plan; whatever its function raises is an error that names the line."""
+    code = getattr(inspect.unwrap(pipeline.function), "__code__", None)
+    with _blaming(code.co_filename if code else f"pipeline {pipeline.name}"):
+        return pipeline.plan(**settings)
 
 
 def _key_value(text: str) -> tuple[str, str]:
@@ -116,8 +141,8 @@ def _from_file(name: str) -> dict[str, Any]:
         return {}
     try:
         whole: dict[str, Any] = msgspec.toml.decode(SETTINGS_FILE.read_bytes())
-    except msgspec.DecodeError as error:
-        raise PlanError(f"cannot be read: {error}", where=str(SETTINGS_FILE)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
+        raise PlanError(f"cannot be read: {error}", where=str(SETTINGS_FILE), fix="mend or remove it") from None
     table = whole.get(name, {})
     if not isinstance(table, dict):
         raise PlanError(f"{name!r} is not a table", where=str(SETTINGS_FILE), fix=f"write [{name}] above its settings")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from headrace.cli.apps import find_pipeline, home
-from headrace.errors import PlanError
+from headrace.errors import EnvironmentFault, PlanError
 
 __all__ = ["ledger"]
 
@@ -22,7 +22,11 @@ def ledger(app: str, /) -> None:
     path = home() / "ledgers" / f"{name}.json"
     if not path.is_file():
         raise PlanError(f"pipeline {name!r} has not been run here", where=str(home()), fix=f"run it first: headrace run {app} --input FILE")
-    for topic, counts in json.loads(path.read_bytes())["sources"].items():
+    try:
+        sources = json.loads(path.read_bytes())["sources"]
+    except (OSError, ValueError, KeyError) as error:
+        raise EnvironmentFault(f"cannot be read: {error}", where=str(path), fix="remove it, or run the pipeline again") from None
+    for topic, counts in sources.items():
         print(topic)
         for fate, count in counts.items():
             print(f"  {fate:<10}{count:>15,}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from headrace.cli.apps import pipelines_of_file, plan_of
+from headrace.cli.apps import made, pipelines_of_file, plan_of
 from headrace.errors import PlanError
 
 __all__ = ["check", "plan"]
@@ -25,8 +25,8 @@ def check(file: Path, /) -> None:
     if not found:
         raise PlanError("defines no pipeline", where=str(file), fix="decorate a function with @hr.pipeline(name, version=…)")
     for one in found.values():
-        made = one.plan()
-        reads, writes = ", ".join(source.topic for source in made.sources), ", ".join(made.topics)
+        plan = made(one, {})
+        reads, writes = ", ".join(source.topic for source in plan.sources), ", ".join(plan.topics)
         print(f"{file}: pipeline {one.name} version {one.version} is sound: {reads} → {writes}")
 
 
@@ -48,12 +48,12 @@ def plan(
     set
         KEY=VALUE for a setting of the pipeline.
     """
-    made = plan_of(app, set or [])
+    found = plan_of(app, set or [])
     if engine == "embedded":
-        print(made)
+        print(found)
     elif engine == "flink":
         from headrace.engines.flink.script import flink_script
 
-        print(flink_script(made))
+        print(flink_script(found))
     else:
         raise PlanError(f"unknown engine {engine!r}", where="--engine", fix="there is: embedded, flink")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +18,8 @@ from headrace.errors import PlanError
 from headrace.plan.pipeline import Plan
 
 __all__ = ["run"]
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def run(
@@ -48,8 +51,7 @@ def run(
     """
     if engine != "embedded":
         raise PlanError(f"engine {engine!r} does not run pipelines in this version", where="--engine", fix="leave it out; `headrace plan APP --engine flink` prints the script")
-    # Batches are small: a second thread of Polars costs more than it saves. It reads this when it is imported.
-    os.environ.setdefault("POLARS_MAX_THREADS", "1")
+    _suit_batches()
     plan = plan_of(app, set or [])
     inputs = _inputs(plan, input or [])
     from headrace.engines.embedded.output import Printed
@@ -66,6 +68,17 @@ def run(
         print(f"{topic}: {balance(counts)}", file=sys.stderr)
 
 
+def _suit_batches() -> None:
+    """Suit the process to work that is done in batches of a few MB, one after the other."""
+    # A second thread of Polars costs more than it saves on such. Polars reads this when it is imported.
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
+    # glibc would give each batch's memory back to the system and ask for it again, a tenth of the whole cost.
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
+
+
 def _inputs(plan: Plan, given: Sequence[str]) -> dict[str, list[Path]]:
     """Return the files by topic, in the order they were given."""
     if not given:
@@ -78,7 +91,11 @@ def _inputs(plan: Plan, given: Sequence[str]) -> dict[str, list[Path]]:
             if len(topics) != 1:
                 raise PlanError(f"{one!r} names no topic", where="--input", fix=f"write TOPIC={one}, TOPIC being one of {', '.join(topics)}")
             topic, file = topics[0], one
+        if Path(file).is_dir():
+            raise PlanError("is a folder", where=f"--input {file}", fix="name its files, each with --input of its own")
         inputs.setdefault(topic, []).append(Path(file))
+    if [str(file) for files in inputs.values() for file in files].count("-") > 1:
+        raise PlanError("standard input is named twice", where="--input", fix="it can be read once")
     return inputs
 
 

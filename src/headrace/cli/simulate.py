@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,8 +85,7 @@ def simulate(
         number_share=numbers,
         bad_share=bad,
     )
-    sink = sys.stdout.buffer if to is None else _open(to)
-    with sink:
+    with nullcontext(sys.stdout.buffer) if to is None else _open(to) as sink:
         plants.simulate(
             kiln,
             sink,

@@ -42,7 +42,7 @@ class Plan:
     def topics(self) -> tuple[str, ...]:
         """The topics written: the sinks', then those of late rows."""
         late = [o.late_topic for o in self.operators() if isinstance(o, Aggregate) and o.late_topic]
-        return (*(sink.topic for sink in self.sinks), *dict.fromkeys(late))
+        return (*(sink.topic for sink in self.sinks), *late)
 
     def schema_of(self, topic: str) -> Schema:
         """Return the columns of the rows written to a topic."""
@@ -59,7 +59,9 @@ class Plan:
         numbers: dict[int, int] = {}
         for number, operator in enumerate(self.operators(), 1):
             numbers[id(operator)] = number
-            inputs = ", ".join(f"#{numbers[id(one)]}" for one in (operator.inputs if hasattr(operator, "inputs") else [getattr(operator, "input", None)]) if one)
+            inputs = ", ".join(
+                f"#{numbers[id(one)]}" for one in (operator.inputs if hasattr(operator, "inputs") else [getattr(operator, "input", None)]) if one
+            )
             lines.append(f"  #{number} {operator}{f'  ← {inputs}' if inputs else ''}")
         return "\n".join(lines)
 
@@ -68,6 +70,9 @@ class Pipeline:
     """A pipeline as its author defined it."""
 
     def __init__(self, function: Callable[..., Mapping[str, Stream]], name: str, version: str) -> None:
+        _check_name(name, f"pipeline {name!r}", "pipeline")
+        if not isinstance(version, str) or not version:
+            raise PlanError(f"version {version!r} is not a text", where=f"pipeline {name}", fix='write version="1", say')
         self.function, self.name, self.version = function, name, version
         self.settings: tuple[Setting, ...] = settings_of(function)
         self.__doc__ = function.__doc__
@@ -98,14 +103,22 @@ class Pipeline:
 
 
 def _check_topics(plan: Plan) -> None:
-    places = [*plan.topics, *(f"{source.topic}.dead-letter" for source in plan.sources)]
-    sources = [source.topic for source in plan.sources]
-    for topic in places:
-        if not topic or any(c in topic for c in "/\\\0") or topic in {".", ".."}:
-            raise PlanError(f"topic name {topic!r} cannot be used", where=f"pipeline {plan.pipeline}", fix="use letters, digits, '.', '_' and '-'")
-    for topic in {*places, *sources}:
-        if places.count(topic) + sources.count(topic) > 1:
-            raise PlanError(f"topic {topic!r} is used twice", where=f"pipeline {plan.pipeline}", fix="share the stream of a source; give each output a topic")
+    place, sources = f"pipeline {plan.pipeline}", [source.topic for source in plan.sources]
+    dead = [f"{topic}.dead-letter" for topic in sources]
+    used = [*sources, *dead, *plan.topics]
+    for topic in used:
+        _check_name(topic, place, "topic")
+        if used.count(topic) > 1:
+            raise PlanError(f"topic {topic!r} is used twice", where=place, fix="share the stream of a source; give each output a topic")
+    for topic in plan.topics:
+        if topic.startswith(tuple(f"{one}." for one in dead)):
+            raise PlanError(f"topic {topic!r} stands among the dead letters", where=place, fix="give it another name")
+
+
+def _check_name(name: str, where: str, what: str) -> None:
+    """Raise PlanError unless files can be named so."""
+    if not isinstance(name, str) or name in {"", ".", ".."} or not name.isprintable() or {*"/\\"} & {*name}:
+        raise PlanError(f"{what} name {name!r} cannot be used", where=where, fix="use letters, digits, '.', '_' and '-'")
 
 
 def pipeline(name: str, *, version: str) -> Callable[[Callable[..., Mapping[str, Stream]]], Pipeline]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -48,13 +48,13 @@ class Setting:
 
     def read(self, value: object, origin: str) -> Any:  # noqa: ANN401
         """Return `value`, which may be text, as this setting's type."""
-        if isinstance(value, str) and typing.get_origin(self.type) in (list, tuple):
+        if isinstance(value, str) and (typing.get_origin(self.type) or self.type) in {list, tuple, Sequence}:
             value = [part.strip() for part in value.strip("[] ").split(",") if part.strip()]
         try:
             return msgspec.convert(value, self.type, strict=False)
         except msgspec.ValidationError as error:
-            kind = getattr(self.type, "__name__", self.type)
-            raise PlanError(f"setting {self.name} = {value!r} is not a {kind}: {error}", where=origin) from None
+            kind = self.type.__name__ if isinstance(self.type, type) else str(self.type).removeprefix("typing.")
+            raise PlanError(f"setting {self.name} = {value!r} is no {kind}: {error}", where=origin) from None
 
 
 def settings_of(function: Callable[..., Any]) -> tuple[Setting, ...]:
@@ -70,15 +70,21 @@ def settings_of(function: Callable[..., Any]) -> tuple[Setting, ...]:
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.default is inspect.Parameter.empty:
             raise PlanError(f"setting {name!r} has no default", where=f"pipeline function {function.__name__}", fix=f"write {name}: int = 1, say")
-        settings.append(Setting(name, hints.get(name, type(parameter.default)), parameter.default))
+        kind = Any if parameter.default is None else type(parameter.default)
+        settings.append(Setting(name, hints.get(name, kind), parameter.default))
     return tuple(settings)
 
 
 def resolve(
-    settings: tuple[Setting, ...], given: Mapping[str, str], environment: Mapping[str, str], file: Mapping[str, Any], *, file_name: str = "headrace.toml"
+    settings: tuple[Setting, ...],
+    given: Mapping[str, str],
+    environment: Mapping[str, str],
+    file: Mapping[str, Any],
+    *,
+    file_name: str = "headrace.toml",
 ) -> dict[str, Any]:
     """Return the value of each setting, from the first place that has one."""
-    known = [setting.name for setting in settings]
+    known = [setting.name.lower() for setting in settings]
     for origin, names in (("--set", given), (file_name, file)):
         for name in names:
             if name.lower() not in known:
@@ -87,12 +93,12 @@ def resolve(
     file = {name.lower(): value for name, value in file.items()}
     values = {}
     for setting in settings:
-        if setting.name in given:
-            values[setting.name] = setting.read(given[setting.name], "--set")
+        if setting.name.lower() in given:
+            values[setting.name] = setting.read(given[setting.name.lower()], "--set")
         elif setting.name.upper() in environment:
             values[setting.name] = setting.read(environment[setting.name.upper()], f"environment {setting.name.upper()}")
-        elif setting.name in file:
-            values[setting.name] = setting.read(file[setting.name], file_name)
+        elif setting.name.lower() in file:
+            values[setting.name] = setting.read(file[setting.name.lower()], file_name)
         else:
             values[setting.name] = setting.default
     return values

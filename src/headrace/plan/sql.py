@@ -33,6 +33,7 @@ class Headrace(Dialect):
         COMMANDS = set()  # a text that begins with a column `show` or `fetch` is no statement
 
     class Parser(parser.Parser):  # noqa: D106
+        STATEMENT_PARSERS = {}
         FUNCTIONS = {}
         NO_PAREN_FUNCTIONS = {}
         FUNCTION_PARSERS = {name: parser.Parser.FUNCTION_PARSERS[name] for name in ("CAST", "TRY_CAST")}
@@ -238,7 +239,10 @@ class _Binder:
     def _cast(self, node: exp.Cast) -> Expression:
         argument, target = self.bind(node.this), _type_of(node)
         if argument.type == STRING and target != STRING:
-            raise PlanError(f"CAST from STRING to {target} would stop the pipeline at the first text that cannot be read", fix="use TRY_CAST, which gives NULL there")
+            raise PlanError(
+                f"CAST from STRING to {target} would stop the pipeline at the first text that cannot be read",
+                fix="use TRY_CAST, which gives NULL there",
+            )
         return cast_to(argument, target)
 
     def _trycast(self, node: exp.TryCast) -> Expression:
@@ -332,9 +336,13 @@ def _number(text: str) -> Literal:
         if not -(2**63) <= value < 2**63:
             raise PlanError(f"{text} is beyond BIGINT", fix=f"write {text}.0 for a DOUBLE")
         return Literal(value, BIGINT)
-    if not math.isfinite(float(text)):
+    try:
+        number = float(text)
+    except ValueError:
+        raise PlanError(f"{text!r} is not a number") from None
+    if not math.isfinite(number):
         raise PlanError(f"{text} is beyond DOUBLE")
-    return Literal(float(text), DOUBLE)
+    return Literal(number, DOUBLE)
 
 
 def _constant(value: object, where: str) -> Literal:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from headrace._lazy import lazy_import
@@ -23,7 +24,7 @@ from headrace.plan.operators import (
     Where,
     upstream,
 )
-from headrace.plan.schema import BIGINT, BOOLEAN, TIMESTAMP, Schema
+from headrace.plan.schema import BIGINT, BOOLEAN, NULL, TIMESTAMP, Schema, Type, check_name
 from headrace.plan.settings import current_settings
 from headrace.plan.window import Window, milliseconds
 
@@ -68,24 +69,33 @@ def stream(
     PlanError
         If a type, the expression or a duration is wrong.
     """
-    declared, place = Schema.parse(schema), f"stream({topic!r})"
-    if rest is not None and rest in declared:
+    place = f"stream({topic!r})"
+    declared = Schema.parse(schema, place)
+    if rest is not None and check_name(rest, f"{place} rest") in declared:
         raise PlanError(f"rest {rest!r} is a declared column", where=place, fix="give it another name")
     time = None
     if event_time is not None:
-        time = sql.parse_expression(event_time, declared, current_settings(), where=f"{place} event_time")
+        time = _bound(event_time, declared, f"{place} event_time")
         if time.type != TIMESTAMP:
             raise PlanError(f"event_time is a {time.type}", where=place, fix="write TO_TIMESTAMP_LTZ(column, 3) for ms since the epoch")
-    delay = milliseconds(watermark, "the watermark's delay")
+    delay = milliseconds(watermark, "the watermark's delay", place)
     return Stream(Source(topic, declared, time, delay, _range_ms(event_time_range, place), rest), place)
 
 
 def _range_ms(believed: tuple[str, str], place: str) -> tuple[int, int]:
     try:
-        first, last = (datetime.fromisoformat(day).replace(tzinfo=UTC) for day in believed)
+        first, last = (time if time.tzinfo else time.replace(tzinfo=UTC) for time in map(datetime.fromisoformat, believed))
     except (ValueError, TypeError):
         raise PlanError(f"event_time_range {believed!r} cannot be read", where=place, fix='write ("2000-01-01", "2100-01-01")') from None
+    if first >= last:
+        raise PlanError(f"event_time_range {believed!r} is empty", where=place, fix="name the earlier date first")
     return int(first.timestamp() * 1000), int(last.timestamp() * 1000)
+
+
+def _bound(text: str, schema: Schema, where: str, *, aggregates: bool = False) -> Expression:
+    if not isinstance(text, str):
+        raise PlanError(f"{text!r} is not a SQL text", where=where)
+    return sql.parse_expression(text, schema, current_settings(), where=where, aggregates=aggregates)
 
 
 class Stream:
@@ -103,20 +113,25 @@ class Stream:
         return f"<Stream {self._path}: {self.schema}>"
 
     def _bind(self, text: str, step: str, *, aggregates: bool = False) -> Expression:
-        if not isinstance(text, str):
-            raise PlanError(f"{text!r} is not a SQL text", where=f"{self._path}.{step}")
-        return sql.parse_expression(text, self.schema, current_settings(), where=f"{self._path}.{step}", aggregates=aggregates)
+        return _bound(text, self.schema, f"{self._path}.{step}", aggregates=aggregates)
+
+    def _value(self, text: str, step: str, *, aggregates: bool = False) -> Expression:
+        """Return the bound expression of a column, whose values need a type."""
+        bound = self._bind(text, step, aggregates=aggregates)
+        if _untyped(bound.type):
+            raise PlanError(f"{text!r} holds a NULL of no type", where=f"{self._path}.{step}", fix="write CAST(NULL AS DOUBLE), say")
+        return bound
 
     def _field(self, name: str, step: str) -> None:
         if name not in self.schema:
-            raise PlanError(f"unknown column {name!r}", where=f"{self._path}.{step}", fix=near(name, self.schema.names))
+            raise PlanError(f"unknown column {name!r}", where=f"{self._path}.{step}", fix=near(str(name), self.schema.names))
 
     def _then(self, step: str, operator: Operator) -> Stream:
         return Stream(operator, f"{self._path}.{step}")
 
     def derive(self, **columns: str) -> Stream:
         """Return the stream with columns added, or replaced where they have the name of one."""
-        named = tuple((_column_name(name, self._path), self._bind(text, f"derive({name})")) for name, text in columns.items())
+        named = tuple((check_name(name, f"{self._path}.derive"), self._value(text, f"derive({name})")) for name, text in columns.items())
         return self._then("derive", Derive(self.operator, named))
 
     def select(self, *names: str, **columns: str) -> Stream:
@@ -124,9 +139,12 @@ class Stream:
         for name in names:
             self._field(name, "select")
         kept: Named = tuple((name, Column(name, self.schema[name].type)) for name in names)
-        named = tuple((_column_name(name, self._path), self._bind(text, f"select({name})")) for name, text in columns.items())
+        named = tuple((check_name(name, f"{self._path}.select"), self._value(text, f"select({name})")) for name, text in columns.items())
         if not kept + named:
             raise PlanError("nothing is selected", where=f"{self._path}.select")
+        for name, _ in kept + named:
+            if (*names, *columns).count(name) > 1:
+                raise PlanError(f"column {name!r} is selected twice", where=f"{self._path}.select", fix="give one another name")
         return self._then("select", Select(self.operator, kept + named))
 
     def where(self, predicate: str) -> Stream:
@@ -144,9 +162,9 @@ class Stream:
             raise PlanError(f"{column!r} is a {kind}", where=f"{self._path}.unnest", fix="only a MAP or an ARRAY can be unnested")
         if (kind.kind == "MAP") != (key is not None):
             raise PlanError(f"{column!r} is a {kind}", where=f"{self._path}.unnest", fix="a MAP needs key= and value=, an ARRAY value= alone")
-        for name in filter(None, (key, value)):
-            _column_name(name, self._path)
-            if name in self.schema.without(column):
+        for name in (value,) if key is None else (key, value):
+            check_name(name, f"{self._path}.unnest")
+            if name in self.schema.without(column) or key == value:
                 raise PlanError(f"column {name!r} is there already", where=f"{self._path}.unnest", fix="give another name")
         return self._then("unnest", Unnest(self.operator, column, key, value))
 
@@ -154,6 +172,8 @@ class Stream:
         """Return the rows of this stream and of others, which have the same columns and types in the same order."""
         mine = [(field.name, field.type) for field in self.schema.fields]
         for other in others:
+            if not isinstance(other, Stream):
+                raise PlanError(f"{other!r} is not a stream", where=f"{self._path}.union")
             if [(field.name, field.type) for field in other.schema.fields] != mine:
                 raise PlanError(f"{other._path} has {other.schema}, not {self.schema}", where=f"{self._path}.union", fix="select the same columns")
         if any(isinstance(node, Aggregate) for one in (self, *others) for node in upstream(one.operator)):
@@ -174,7 +194,7 @@ class Stream:
                 raise PlanError(f"stream {source.topic!r} has no event time", where=f"{self._path}.window", fix="give it event_time=")
         if any(isinstance(node, Aggregate) for node in upstream(self.operator)):
             raise PlanError("these are rows of windows already", where=f"{self._path}.window", fix="group them further with aggregate(by=…)")
-        return WindowedStream(self, window, keys, milliseconds(allowed_lateness, "allowed_lateness"))
+        return WindowedStream(self, window, keys, milliseconds(allowed_lateness, "allowed_lateness", f"{self._path}.window"))
 
     def aggregate(self, by: Sequence[str], **aggregates: str) -> Stream:
         """Return the rows of each window grouped further, by fewer keys."""
@@ -183,6 +203,8 @@ class Stream:
         missing = [f.name for f in WINDOW_COLUMNS[:2] if f.name not in self.schema]
         if missing:
             raise PlanError(f"{missing[0]!r} was selected away", where=f"{self._path}.aggregate", fix="group further before select()")
+        for name in _replaced_bounds(self.operator):
+            raise PlanError(f"{name!r} is no longer the window's own", where=f"{self._path}.aggregate", fix="give the column made of it another name")
         keys = _keys(by, self, "aggregate")
         columns, calls = _aggregates(self, keys, aggregates)
         return self._then("aggregate", Regroup(self.operator, keys, columns, calls))
@@ -196,6 +218,8 @@ class WindowedStream:
 
     def late_to(self, topic: str) -> WindowedStream:
         """Return the same, with the rows that no window takes any more written to `topic`."""
+        if not isinstance(topic, str) or not topic:
+            raise PlanError(f"{topic!r} is not a topic", where=f"{self._input._path}.window.late_to", fix="name a topic")
         return WindowedStream(self._input, self._window, self._keys, self._lateness_ms, topic)
 
     def aggregate(self, **aggregates: str) -> Stream:
@@ -205,10 +229,16 @@ class WindowedStream:
         return self._input._then("window.aggregate", operator)
 
 
-def _column_name(name: str, path: str) -> str:
-    if not name or name.startswith("@"):
-        raise PlanError(f"column name {name!r} cannot be used", where=path, fix="names are not empty and do not start with '@'")
-    return name
+def _untyped(kind: Type) -> bool:
+    return kind == NULL or any(map(_untyped, kind.arguments))
+
+
+def _replaced_bounds(operator: Operator) -> Iterator[str]:
+    """Yield the names of the window's bounds that something else has been given since the rows left the window."""
+    bounds = {field.name for field in WINDOW_COLUMNS[:2]}
+    for one in takewhile(lambda one: not isinstance(one, Aggregate), reversed(list(upstream(operator)))):
+        if isinstance(one, Derive | Select):
+            yield from (name for name, expression in one.columns if name in bounds and expression != Column(name, TIMESTAMP))
 
 
 def _keys(by: Sequence[str], stream: Stream, step: str) -> tuple[str, ...]:
@@ -236,11 +266,11 @@ def _aggregates(stream: Stream, keys: tuple[str, ...], texts: Mapping[str, str])
     for name, text in texts.items():
         if name in keys or name in {f.name for f in WINDOW_COLUMNS}:
             raise PlanError(f"{name!r} is a key or a column of the window", where=f"{stream._path}.aggregate", fix="give the aggregate another name")
-        hidden = hide(stream._bind(text, f"aggregate({name})", aggregates=True))
+        hidden = hide(stream._value(text, f"aggregate({name})", aggregates=True))
         loose = columns_of(hidden) - set(calls.values()) - set(keys)
         if loose:
             raise PlanError(f"{min(loose)!r} is neither a key nor inside an aggregate", where=f"{stream._path}.aggregate({name})")
-        columns.append((_column_name(name, stream._path), hidden))
+        columns.append((check_name(name, f"{stream._path}.aggregate"), hidden))
     for call in calls:
         if any(isinstance(inner, Call) and inner.aggregate for argument in call.arguments for inner in walk(argument)):
             raise PlanError(f"{call.function} holds another aggregate", where=f"{stream._path}.aggregate")

@@ -67,7 +67,7 @@ class Window:
         return f"{self.kind} {size}" if self.kind == "tumbling" else f"{self.kind} {size} every {step}"
 
 
-def milliseconds(duration: timedelta, what: str) -> int:
+def milliseconds(duration: timedelta, what: str, where: str | None = None) -> int:
     """Return a duration in whole ms.
 
     Raises
@@ -76,10 +76,10 @@ def milliseconds(duration: timedelta, what: str) -> int:
         If it is no duration, negative, or finer than a millisecond.
     """
     if not isinstance(duration, timedelta):
-        raise PlanError(f"{what} is {duration!r}, not a duration", fix="write hr.seconds(10) or hr.minutes(1)")
+        raise PlanError(f"{what} is {duration!r}, not a duration", where=where, fix="write hr.seconds(10) or hr.minutes(1)")
     whole, rest = divmod(duration, timedelta(milliseconds=1))
     if rest or whole < 0:
-        raise PlanError(f"{what} is {duration}, which is {'finer than a millisecond' if rest else 'negative'}")
+        raise PlanError(f"{what} is {duration}, which is {'finer than a millisecond' if rest else 'negative'}", where=where)
     return whole
 
 

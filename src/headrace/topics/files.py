@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,13 +80,23 @@ class TextFile:
         self._last: Lines | None = None
         self.finished = self.size == 0
         if format == "csv":
-            self._read_header()
+            try:
+                self._read_header()
+            except DataError:
+                self.close()
+                raise
 
     def _read_header(self) -> None:
         raw = self._file.readline()
-        line = raw.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace").strip("\r\n")
-        self.separator = max(_SEPARATORS, key=line.count)
-        self.columns = [name.strip().strip('"') for name in line.split(self.separator)]
+        try:
+            line = raw.removeprefix(codecs.BOM_UTF8).decode().strip("\r\n")
+            self.separator = max(_SEPARATORS, key=re.sub('"[^"]*"', "", line).count)
+            (names,) = csv.reader([line], delimiter=self.separator, skipinitialspace=True, strict=True)
+        except UnicodeDecodeError:
+            raise DataError("header is not UTF-8", where=self.name, fix="save the file as UTF-8") from None
+        except csv.Error as error:
+            raise DataError(f"header is not CSV: {error}", where=self.name, fix="name the columns in the first line") from None
+        self.columns = [name.strip() for name in names]
         repeated = {name for name in self.columns if self.columns.count(name) > 1}
         if repeated or not line.strip():
             what = f"has column {min(repeated)!r} twice" if repeated else "has no header line"
@@ -168,7 +180,8 @@ class ParquetFile:
         self.path, self.name = path, str(path)
         try:
             path.open("rb").close()
-            rows = pl.scan_parquet(path)
+            self._mark = self._state_of_file()
+            rows = pl.scan_parquet(path, glob=False)
             self.columns: list[str] = rows.collect_schema().names()
             self.size = int(rows.select(pl.len()).collect().item())
         except OSError as error:
@@ -197,6 +210,8 @@ class ParquetFile:
 
     def read(self) -> Rows:
         """Return the next rows."""
+        if self._state_of_file() != self._mark:
+            raise EnvironmentFault("has changed while it was read", where=self.name, fix="let its writer finish, then run again")
         try:
             if self._batches is None:
                 self._batches = self._rows_from(self._at)
@@ -205,6 +220,14 @@ class ParquetFile:
             raise EnvironmentFault(f"cannot be read on: {' '.join(str(error).split()) or 'it has fewer rows than it says'}", where=self.name, fix="let its writer finish, then run again") from None
         self._at += len(frame)
         return Rows(frame)
+
+    def _state_of_file(self) -> tuple[int, ...]:
+        """Return what tells the file from one that has taken its place; nothing if there is none."""
+        try:
+            state = self.path.stat()
+        except OSError:
+            return ()
+        return state.st_ino, state.st_size, state.st_mtime_ns
 
     def _rows_from(self, first: int) -> Iterator[RecordBatch]:
         """Yield the file's rows from one on, in batches."""

@@ -86,7 +86,6 @@ class Graph:
             for one in inputs_of(operator):
                 self._consumers.setdefault(id(one), []).insert(0, operator)
                 self._needed.setdefault(id(one), set()).update(needed_of_inputs(operator, needed))
-        self._keep_for_late_topics(operators)
         self._steps = {id(o): row_step(o, sorted(self._needed[id(o)])) for o in operators if not isinstance(o, Aggregate | Regroup | Sink)}
         self._regroups = {id(o): RegroupKernel(o) for o in operators if isinstance(o, Regroup)}
         self.windows = [self._window(o, number) for number, o in enumerate(operators) if isinstance(o, Aggregate)]
@@ -94,14 +93,6 @@ class Graph:
         self._by_operator = {id(w.operator): w for w in self.windows} | {id(d.sink): d for d in self.directs}
         self.lateness = any(w.operator.lateness_ms for w in self.windows)
         self.ordered = bool(self.directs) or self.lateness or any(o.late_topic for o in operators if isinstance(o, Aggregate))
-
-    def _keep_for_late_topics(self, operators: Sequence[Operator | Sink]) -> None:
-        """Late rows are written whole: nothing of them may be left out on the way."""
-        for operator in reversed(operators):
-            if isinstance(operator, Aggregate) and operator.late_topic:
-                self._needed[id(operator.input)] |= set(operator.input.schema.names)
-            for one in inputs_of(operator):
-                self._needed[id(one)] |= needed_of_inputs(operator, self._needed[id(operator)])
 
     def _window(self, operator: Aggregate, number: int) -> Window:
         feeders = frozenset(one.topic for one in upstream(operator) if isinstance(one, Source))
@@ -131,17 +122,14 @@ class Graph:
 
     # a turn: rows in, then the clock
 
-    def push(self, source: Source, rank: int, rows: pl.DataFrame) -> None:
-        """Push rows of one partition in at its source; before a window or a sink they wait for the end of the turn."""
-        self._run(source, rank, rows)
-
-    def _run(self, operator: Operator, rank: int, rows: pl.DataFrame) -> None:
+    def push(self, operator: Operator, rank: int, rows: pl.DataFrame) -> None:
+        """Push rows of one partition in at an operator; before a window or a sink they wait for the end of the turn."""
         made = self._steps[id(operator)](rows)
         for consumer in self._consumers.get(id(operator), ()):
             if isinstance(consumer, Aggregate | Sink):
                 self._by_operator[id(consumer)].waiting.setdefault(rank, []).append(made)
             else:
-                self._run(consumer, rank, made)
+                self.push(consumer, rank, made)
 
     def settle(self, clocks: Mapping[str, Clock], fates: Fates) -> None:
         """End a turn: the rows that waited go on in their order, and the clock moves."""

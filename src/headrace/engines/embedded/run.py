@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,13 @@ class Run:
         self.plan, self._output = plan, output
         self.graph = Graph(plan, output.write)
         self.partitions: list[Partition] = []
-        for source in plan.sources:
-            for number, path in enumerate(inputs[source.topic]):
-                self.partitions.append(Partition(source, number, len(self.partitions), open_file(path, chunk), unread.get(source.topic, ())))
+        with ExitStack() as opened:
+            for source in plan.sources:
+                for number, path in enumerate(inputs[source.topic]):
+                    reader = open_file(path, chunk)
+                    opened.callback(reader.close)
+                    self.partitions.append(Partition(source, number, len(self.partitions), reader, unread.get(source.topic, ())))
+            self._opened = opened.pop_all()
         self.ledger = {source.topic: Account() for source in plan.sources}
         self._clocks = {source.topic: Clock() for source in plan.sources}
         for partition in self.partitions:
@@ -147,8 +152,7 @@ class Run:
 
     def close(self) -> None:
         """Close the files that are read."""
-        for partition in self.partitions:
-            partition.reader.close()
+        self._opened.close()
 
 
 def check_inputs(plan: Plan, inputs: Mapping[str, Sequence[Path]]) -> None:
@@ -218,8 +222,8 @@ def run_files(
     """
     check_inputs(plan, inputs)
     checkpoint = Checkpoint(folder / ".run")
-    manifest = checkpoint.open()
     try:
+        manifest = checkpoint.open()
         identity = _identity(plan, inputs)
         if manifest is not None:
             _check_same(manifest, identity, checkpoint.folder)

@@ -35,6 +35,8 @@ def needed_of_inputs(operator: Operator | Sink, needed: Collection[str]) -> set[
             return set(needed) | columns_of(predicate)
         case Unnest(column=column, key=key, value=value):
             return (set(needed) - {key, value}) | {column}
+        case Aggregate(late_topic=topic) if topic is not None:
+            return set(operator.input.schema.names)
         case Aggregate(keys=keys, calls=calls) | Regroup(keys=keys, calls=calls):
             return {*keys, *(name for _, call in calls for name in columns_of(call))}
         case Sink():

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import polars as pl
 
+from headrace.kernels.reading.text import in_calendar
+
 _BLANK = r"^[ \t\r\x0b\x0c]*$"
 
-__all__ = ["Lines", "Read", "Records", "Rows", "TextLines"]
+__all__ = ["Lines", "Read", "Records", "Rows", "TextLines", "values_of"]
 
 
 class Lines:
@@ -102,8 +107,29 @@ class Rows:
         return len(self.frame)
 
     def raw(self, place: int) -> str:
-        """Return a record as one JSON object."""
-        return self.frame[place].write_ndjson().strip()
+        """Return a record as one JSON object; what JSON has no form for, as text."""
+        row = {column.name: _for_json(values_of(column)[0]) for column in self.frame[place]}
+        return json.dumps(row, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def values_of(column: pl.Series) -> list[Any]:
+    """Return a column's values, but the plain numbers behind its times if Python has no time for one of them."""
+    if isinstance(column.dtype, pl.Date | pl.Datetime) and not in_calendar(column).all():
+        return column.to_physical().to_list()
+    return column.to_list()
+
+
+def _for_json(value: object) -> object:
+    match value:
+        case float() if not math.isfinite(value):
+            return str(value)
+        case bytes():
+            return value.decode("utf-8", "backslashreplace")
+        case dict():
+            return {key: _for_json(inner) for key, inner in value.items()}
+        case list():
+            return [_for_json(inner) for inner in value]
+    return value
 
 
 Records = Lines | Rows

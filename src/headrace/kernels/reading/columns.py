@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Collection, Sequence
+from decimal import Decimal
 
-import msgspec
 import polars as pl
 
 from headrace.errors import DataError, near
-from headrace.kernels.reading.batch import Lines, Read, Records, Rows
+from headrace.kernels.reading.batch import Lines, Read, Records, Rows, values_of
+from headrace.kernels.reading.record import shown
 from headrace.kernels.reading.rules import UNREADABLE, JsonNumber, read_value
-from headrace.kernels.reading.text import polars_type, read_column
+from headrace.kernels.reading.text import in_calendar, polars_type, read_column
 from headrace.plan.schema import BIGINT, DOUBLE, STRING, TIMESTAMP, Field, Schema, Type
 
 __all__ = ["ColumnReader"]
+
+_ODD = '["\r\ufeff]'  # what Polars' CSV reader may not be trusted with
+csv.field_size_limit(sys.maxsize)
 
 
 class ColumnReader:
@@ -53,35 +58,35 @@ class ColumnReader:
     def read(self, batch: Records) -> Read:
         """Return the rows of the readable records, and why the others are not."""
         malformed: dict[int, str] = {}
-        cells = self._cells(batch, malformed) if isinstance(batch, Lines) else _numbered(batch)
-        columns = [cells["@record"]]
-        columns += [self._column(cells, field, malformed) for field in self.schema.fields]
+        records, cells = self._cells(batch, malformed) if isinstance(batch, Lines) else _numbered(batch)
+        columns = [records, *(self._column(records, cells, field, malformed) for field in self.schema.fields)]
         if self.rest is not None:
-            columns.append(self._gather(cells.select(self._others), self.rest, self.rest_type))
+            none = pl.Series(self.rest, [{}], dtype=polars_type(self.rest_type)).new_from_index(0, len(records))
+            columns.append(self._gather(cells.select(self._others), self.rest, self.rest_type) if self._others else none)
         frame = pl.DataFrame(columns)
         return Read(frame.filter(~pl.col("@record").is_in(list(malformed))) if malformed else frame, malformed)
 
-    def _column(self, cells: pl.DataFrame, field: Field, malformed: dict[int, str]) -> pl.Series:
+    def _column(self, records: pl.Series, cells: pl.DataFrame, field: Field, malformed: dict[int, str]) -> pl.Series:
         if field.name not in cells.columns:
-            return pl.Series(field.name, [None], dtype=polars_type(field.type)).new_from_index(0, len(cells))
+            return pl.Series(field.name, [None], dtype=polars_type(field.type)).new_from_index(0, len(records))
         found = cells[field.name]
         read = adapt(found, field.type)
         bad = read.is_null() & found.is_not_null()
         if bad.any():
-            for record, value in zip(cells["@record"].filter(bad), found.filter(bad), strict=True):
-                malformed.setdefault(record, f"field {field.name!r} is not a {field.type}: {value!r}")
+            for record, value in zip(records.filter(bad), values_of(found.filter(bad)), strict=True):
+                malformed.setdefault(record, f"field {field.name!r} is not a {field.type}: {shown(value)}")
         return read.alias(field.name)
 
     # CSV: a record is a line; a quoted cell holds separators and doubled quotes, but no line end
 
-    def _cells(self, batch: Lines, malformed: dict[int, str]) -> pl.DataFrame:
+    def _cells(self, batch: Lines, malformed: dict[int, str]) -> tuple[pl.Series, pl.DataFrame]:
         text = batch.text
         plain = text.str.count_matches(self._separator, literal=True) == len(self._columns) - 1
-        plain &= ~text.str.contains('"', literal=True)
+        plain &= ~text.str.contains(_ODD)
         plain = plain.fill_null(value=False)
-        cells = self._split(text.filter(plain)).insert_column(0, plain.arg_true().cast(pl.UInt32).alias("@record"))
+        places, cells = plain.arg_true().cast(pl.UInt32).alias("@record"), self._split(text.filter(plain))
         if plain.all():
-            return cells
+            return places, cells
         quoted, kept = [], []
         for place in (~plain).arg_true():
             row = self._split_one(batch.raw(place))
@@ -91,7 +96,9 @@ class ColumnReader:
                 quoted.append(row)
                 kept.append(place)
         odd = pl.DataFrame(quoted, schema=dict.fromkeys(self._columns, pl.String), orient="row")
-        return pl.concat([cells, odd.insert_column(0, pl.Series("@record", kept, dtype=pl.UInt32))]).sort("@record")
+        places = pl.concat([places, pl.Series("@record", kept, dtype=pl.UInt32)])
+        order = places.arg_sort()
+        return places[order], pl.concat([cells, odd])[order]
 
     def _split(self, lines: pl.Series) -> pl.DataFrame:
         schema = dict.fromkeys(self._columns, pl.String)
@@ -114,13 +121,14 @@ class ColumnReader:
         return [cell or None for cell in cells]
 
 
-def _numbered(batch: Rows) -> pl.DataFrame:
-    return batch.frame.with_row_index("@record")
+def _numbered(batch: Rows) -> tuple[pl.Series, pl.DataFrame]:
+    return pl.int_range(len(batch), dtype=pl.UInt32, eager=True).alias("@record"), batch.frame
 
 
 def adapt(column: pl.Series, kind: Type) -> pl.Series:
     """Return a typed column as `kind`, by the rules; NULL where it cannot be read."""
     target = polars_type(kind)
+    column = _simplified(column)
     dtype = column.dtype
     if dtype == pl.String:
         return read_column(column, kind) if kind.kind not in ("MAP", "ARRAY", "ROW") else column.to_frame().clear(len(column)).to_series().cast(target)
@@ -136,19 +144,55 @@ def adapt(column: pl.Series, kind: Type) -> pl.Series:
         return (column.dt.replace_time_zone("UTC") if dtype.time_zone is None else column.dt.convert_time_zone("UTC")).cast(target)
     if kind == STRING and (dtype.is_integer() or dtype == pl.Boolean):
         return column.cast(pl.String)
-    if dtype in (target, pl.Null()):
+    if dtype in (target, pl.Null()) and _all_finite(column):
         return column.cast(target)
-    values = [read_value(_plain(value), kind) for value in column]
+    values = [read_value(_plain(value), kind) for value in column.to_list()]
     return pl.Series(column.name, [None if value is UNREADABLE else value for value in values], dtype=target)
+
+
+def _simplified(column: pl.Series) -> pl.Series:
+    """Return a column with texts of all sorts as plain ones, and with NULL for bytes that are no text and times out of the calendar."""
+    match column.dtype:
+        case pl.Categorical() | pl.Enum():
+            return column.cast(pl.String)
+        case pl.Binary():
+            return pl.Series(column.name, [None if value is None else _text_of(value) for value in column], dtype=pl.String)
+        case pl.Date() | pl.Datetime():
+            return column.set(~in_calendar(column), None)
+    return column
+
+
+def _text_of(value: bytes) -> str | None:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _all_finite(column: pl.Series) -> bool:
+    """Return whether a column has no NaN or infinity inside."""
+    match column.dtype:
+        case pl.Map():
+            return _all_finite(column.map.values())
+        case pl.List():
+            return _all_finite(column.explode())
+        case pl.Struct():
+            return all(map(_all_finite, column.struct.unnest()))
+    return not column.dtype.is_float() or column.is_finite().all()
 
 
 def _plain(value: object) -> object:
     """Return a value of a typed column as a JSON parser would have given it."""
-    if isinstance(value, float):
-        return JsonNumber(repr(value))
-    if isinstance(value, (dict, list)):
-        return msgspec.json.decode(msgspec.json.encode(value), type=object)
-    return value if isinstance(value, (bool, int, str)) or value is None else str(value)
+    match value:
+        case float():
+            return JsonNumber(Decimal(value))
+        case dict():
+            return {key: _plain(inner) for key, inner in value.items()}
+        case list():
+            return [_plain(inner) for inner in value]
+        case None | bool() | int() | str():
+            return value
+    return str(value)
 
 
 def _side_by_side(cells: pl.DataFrame, name: str, kind: Type) -> pl.Series:
@@ -157,7 +201,7 @@ def _side_by_side(cells: pl.DataFrame, name: str, kind: Type) -> pl.Series:
     Texts are left to be read then. Else NULL means that there is no entry, and NaN, which no DOUBLE is, that its value is NULL.
     """
     names = sorted(cells.columns)
-    if not names or all(column.dtype == pl.String for column in cells):
+    if all(column.dtype == pl.String for column in cells):
         return cells.select(names).to_struct(name)
     return pl.DataFrame([_marked(cells[column], kind.element) for column in names]).to_struct(name)
 
@@ -170,14 +214,11 @@ def _marked(column: pl.Series, kind: Type) -> pl.Series:
 
 def _gathered(cells: pl.DataFrame, name: str, kind: Type) -> pl.Series:
     """Return columns gathered into one MAP column, keys sorted; a cell that is NULL is not there."""
-    target = polars_type(kind)
-    if not cells.columns:
-        return pl.Series(name, [{}], dtype=target).new_from_index(0, len(cells))
     names = sorted(cells.columns)
-    adapted = cells.select(adapt(cells[column], kind.element).alias(column) for column in names)
-    present = cells.select(pl.when(pl.col(column).is_not_null()).then(pl.lit(column)).alias(f"@{column}") for column in names)
-    entries = pl.concat_list([pl.struct(pl.col(f"@{column}").alias("key"), pl.col(column).alias("value")) for column in names])
+    keys = cells.select(pl.when(pl.col(column).is_not_null()).then(pl.lit(column)).alias(f"key {number}") for number, column in enumerate(names))
+    values = pl.DataFrame([adapt(cells[column], kind.element).alias(f"value {number}") for number, column in enumerate(names)])
+    entries = pl.concat_list([pl.struct(key=f"key {number}", value=f"value {number}") for number in range(len(names))])
     there = entries.list.filter(pl.element().struct.field("key").is_not_null())
-    return adapted.with_columns(present).select(there.cast(target).alias(name)).to_series()
+    return keys.hstack(values).select(there.cast(polars_type(kind)).alias(name)).to_series()
 
 

@@ -10,7 +10,7 @@ import msgspec
 from headrace.kernels.reading.rules import UNREADABLE, JsonNumber, read_value
 from headrace.plan.schema import STRING, Schema, Type, map_of
 
-__all__ = ["Malformed", "json_object", "read_fields", "read_record"]
+__all__ = ["Malformed", "json_object", "read_fields", "read_record", "shown"]
 
 TEXTS = map_of(STRING, STRING)
 
@@ -73,13 +73,14 @@ def read_fields(found: dict[str, Any], schema: Schema, rest: str | None, rest_ty
         value = found.get(field.name)
         row[field.name] = read = read_value(value, field.type)
         if read is UNREADABLE:
-            return Malformed(f"field {field.name!r} is not a {field.type}: {_shown(value)}")
+            return Malformed(f"field {field.name!r} is not a {field.type}: {shown(value)}")
     if rest is not None:
         others = {name: value for name, value in found.items() if name not in schema and value is not None}
         row[rest] = read_value(others, rest_type)
     return row
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value as an error shows it, cut short if it is long."""
     text = value if isinstance(value, JsonNumber) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"

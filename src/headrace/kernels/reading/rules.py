@@ -145,6 +145,8 @@ def compact_json(value: Any) -> str:  # noqa: ANN401
 def _plain(value: Any) -> Any:  # noqa: ANN401
     match value:
         case JsonNumber():
+            if not _DECIMAL.fullmatch(value):
+                return None  # NaN or infinity, which a typed column may hold
             number = double_of(value)
             return msgspec.Raw((value if number is None else repr(number)).encode())
         case dict():

@@ -7,7 +7,7 @@ import polars as pl
 from headrace.kernels.reading.rules import read_text
 from headrace.plan.schema import BIGINT, BOOLEAN, DOUBLE, NULL, STRING, TIMESTAMP, Type
 
-__all__ = ["polars_type", "read_column"]
+__all__ = ["in_calendar", "polars_type", "read_column"]
 
 _TYPES: dict[Type, pl.DataType] = {
     BOOLEAN: pl.Boolean(), BIGINT: pl.Int64(), DOUBLE: pl.Float64(), STRING: pl.String(),
@@ -25,6 +25,14 @@ def polars_type(kind: Type) -> pl.DataType:
         case "ROW":
             return pl.Struct({name: polars_type(inner) for name, inner in kind.fields()})
     return _TYPES[kind]
+
+
+def in_calendar(times: pl.Series) -> pl.Series:
+    """Return which dates or times lie in the years 1 to 9999, which are those that ISO 8601 writes."""
+    if isinstance(times.dtype, pl.Date):
+        return times.to_physical().is_between(-719_162, 2_932_896)
+    unit = {"ms": 1, "us": 1_000, "ns": 1_000_000}[times.dtype.time_unit]  # type: ignore[attr-defined]
+    return times.to_physical().is_between(-62_135_596_800_000 * unit, 253_402_300_800_000 * unit, closed="left") if unit <= 1_000 else times.is_not_null()
 
 
 def read_column(text: pl.Series, kind: Type) -> pl.Series:

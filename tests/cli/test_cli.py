@@ -1,0 +1,706 @@
+"""The command line: what each command does, how it ends, and what it says when it is used wrongly."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace import __version__
+from headrace.cli import main
+from headrace.simulate import Kiln
+
+HEADRACE = str(Path(sys.executable).with_name("headrace"))
+START = 1_705_314_600_000  # 2024-01-15 10:30:00 UTC
+NOBODY = 65_534
+
+PIPELINES = """
+import headrace as hr
+
+def source(topic):
+    return hr.stream(topic, schema={"k": "STRING", "t": "BIGINT", "v": "DOUBLE"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+
+@hr.pipeline("big", version="1")
+def big(limit: float = 1.0):
+    return {"big": source("readings").where("v > :limit").select("k", "v")}
+
+@hr.pipeline("both", version="7")
+def both():
+    return {"joined": source("left").union(source("right")).select("k", "v")}
+"""
+READINGS = [{"k": "a", "t": START, "v": 1}, {"k": "b", "t": START + 1, "v": 2.5}, {"k": "c", "t": START + 2, "v": 3}]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a file of two pipelines and one of readings."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HEADRACE_HOME", "WINDOW_SIZE_MINUTES", "WATERMARK_SECONDS", "LIMIT", "EQUIPMENT_IDS", "SENSOR_IDS"):
+        monkeypatch.delenv(name, raising=False)
+    Path("two.py").write_text(PIPELINES)
+    Path("readings.ndjson").write_text("".join(json.dumps(one) + "\n" for one in READINGS))
+    return tmp_path
+
+
+@pytest.fixture
+def run(capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., tuple[int, str, str]]:
+    """Call the command line in this process; give its exit status, what it printed, and what it said of errors."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        status = main(arguments)
+        out, err = capfdbinary.readouterr()
+        return status, out.decode(), err.decode()
+
+    return call
+
+
+@pytest.fixture
+def refused(run: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """Call the command line with what it refuses as wrong use; give the one line that it says."""
+
+    def call(*arguments: str, status: int = 2) -> str:
+        ended, out, err = run(*arguments)
+        assert (ended, out) == (status, ""), err
+        assert err.startswith("headrace: ")
+        assert err.count("\n") == 1 and err.endswith("\n")
+        assert "Traceback" not in err
+        return err.removeprefix("headrace: ").rstrip("\n")
+
+    return call
+
+
+def kiln(path: str = "kiln.ndjson", records: int = 1000, **options: Any) -> str:
+    """Write a simulated kiln's messages, five a second."""
+    lines = Kiln(seed=1, **options).lines(START)
+    Path(path).write_bytes(b"".join(next(lines) + b"\n" for _ in range(records)))
+    return path
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start the command line as a process of its own, with pipes; what still runs in the end is ended."""
+    with ExitStack() as stack:
+
+        def call(*arguments: str, program: Sequence[str] = (HEADRACE,), **options: Any) -> subprocess.Popen[bytes]:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            process = stack.enter_context(subprocess.Popen([*program, *arguments], **pipes | options))
+            stack.callback(process.kill)
+            return process
+
+        yield call
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 20) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.01)
+    return found
+
+
+# help, versions, and what is imported
+
+
+def test_help_lists_the_commands_and_no_more(run: Callable[..., tuple[int, str, str]]) -> None:
+    status, out, err = run("--help")
+    listed = [line.split()[1] for line in out.splitlines() if line.startswith("│ ") and line[2] != " "]
+    assert listed == ["check", "ledger", "plan", "run", "simulate", "--help", "--version"]
+    assert (status, err) == (0, "")
+
+
+def test_without_a_command_the_help_is_shown(run: Callable[..., tuple[int, str, str]]) -> None:
+    assert run() == run("--help")
+
+
+def test_the_version_is_the_packages(run: Callable[..., tuple[int, str, str]]) -> None:
+    assert run("--version") == (0, f"headrace {__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", ["check", "ledger", "plan", "run", "simulate"])
+def test_each_command_explains_its_parameters(run: Callable[..., tuple[int, str, str]], command: str) -> None:
+    status, out, err = run(command, "--help")
+    assert status == 0 and not err
+    assert out.startswith(f"Usage: headrace {command}")
+
+
+HEAVY = ("polars.dataframe", "pyarrow", "arro3.core", "arro3.io", "sqlglot", "rich.progress")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "used"),
+    [
+        (["--help"], set()),
+        (["nonsense"], set()),
+        (["run", "--help"], set()),
+        (["run", "nonsense"], set()),
+        (["ledger", "fingerprint"], set()),
+        (["simulate", "kiln", "--records", "1", "--start", "2024-01-15T10:30:00Z"], set()),
+        (["check", "two.py"], {"sqlglot"}),
+        (["plan", "fingerprint"], {"sqlglot"}),
+        (["run", "fingerprint", "--input", "nowhere=x"], {"sqlglot", "polars.dataframe", "arro3.core", "arro3.io"}),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, list) else "",
+)
+def test_no_command_imports_what_it_does_not_use(arguments: list[str], used: set[str]) -> None:
+    script = f"import sys; from headrace.cli import main; main({arguments!r}); print(*(m for m in {HEAVY!r} if m in sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert set(done.stderr.splitlines()[-1].split()) <= used | {"headrace:"} or not used
+    assert set(HEAVY) & set(done.stderr.splitlines()[-1].split()) <= used
+
+
+# wrong use
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nope"], 'Unknown command "nope". Available commands: run, check, plan, ledger, simulate.'),
+        (["rnu"], 'Unknown command "rnu". Did you mean "run"?'),
+        (["run"], "APP requires an argument"),
+        (["check"], "FILE requires an argument"),
+        (["check", "two.py", "three.py"], "three.py"),
+        (["plan", "fingerprint", "--egine", "flink"], "Unknown option: --egine. Did you mean --engine?"),
+        (["run", "fingerprint", "--input"], "--input requires an argument"),
+        (["run", "fingerprint", "--output-format", "xml"], 'Invalid value "xml" for --output-format. Choose from: "ndjson", "parquet".'),
+        (["simulate", "kiln", "--records", "few"], '"few"'),
+        (["run", "fingerprnt"], "no app 'fingerprnt'; did you mean 'fingerprint'?; or name a file.py[:name] or module:name"),
+        (["run", ":x"], "no app ':x'; there is: fingerprint; or name a file.py[:name] or module:name"),
+        (["plan", "fingerprint:fingerprnt"], "fingerprint: defines no pipeline 'fingerprnt'; did you mean 'fingerprint'?"),
+        (["plan", "nowhere.py"], "nowhere.py: there is no such file; name a Python file that defines a pipeline"),
+        (["plan", "two.py"], "two.py: defines several pipelines; add :name, one of big, both"),
+        (["plan", "two.py:bigg"], "two.py: defines no pipeline 'bigg'; did you mean 'big'?"),
+        (["plan", "nosuch.module:big"], "module 'nosuch.module': no module 'nosuch'; is its folder on PYTHONPATH?"),
+        (["plan", "json:big"], "json: defines no pipeline; decorate a function with @hr.pipeline(name, version=…)"),
+        (["plan", "fingerprint", "--engine", "spark"], "--engine: unknown engine 'spark'; there is: embedded, flink"),
+        (["plan", "fingerprint", "--set", "minutes"], "--set: 'minutes' is not KEY=VALUE"),
+        (["plan", "fingerprint", "--set", "=5"], "--set: '=5' is not KEY=VALUE"),
+        (["plan", "fingerprint", "--set", "window_size_minuts=5"], "--set: unknown setting 'window_size_minuts'; did you mean 'window_size_minutes'?"),
+        (["plan", "fingerprint", "--set", "window_size_minutes=two"], "--set: setting window_size_minutes = 'two' is no int"),
+        (["plan", "fingerprint", "--set", "window_size_minutes=0"], "the window's size is zero; a window has a length"),
+        (["plan", "fingerprint", "--set", "watermark_seconds=-1"], "stream('sensor-data'): the watermark's delay is -1 day, 23:59:59, which is negative"),
+        (["run", "fingerprint"], "--input: no input; name a file: --input FILE, or - for standard input"),
+        (["run", "fingerprint", "--input", "x.ndjson", "--engine", "flink"], "--engine: engine 'flink' does not run pipelines in this version"),
+        (["run", "fingerprint", "--input", "readings.txt"], "readings.txt: the format of 'readings.txt' is not known; name it .ndjson, .csv or .parquet"),
+        (["run", "fingerprint", "--input", "."], "--input .: is a folder; name its files"),
+        (["run", "fingerprint", "--input", "-", "--input", "-"], "--input: standard input is named twice; it can be read once"),
+        (["run", "fingerprint", "--input", "sensr-data=readings.ndjson"], "--input: pipeline fingerprint reads no topic 'sensr-data'; did you mean 'sensor-data'?"),
+        (["run", "two.py:both", "--input", "readings.ndjson"], "--input: 'readings.ndjson' names no topic; write TOPIC=readings.ndjson, TOPIC being one of left, right"),
+        (["run", "two.py:both", "--input", "left=readings.ndjson"], "--input: topic 'right' has no file; add --input right=FILE"),
+        (["ledger", "fingerprint"], ".headrace: pipeline 'fingerprint' has not been run here; run it first: headrace run fingerprint --input FILE"),
+        (["simulate", "kilm"], "unknown plant 'kilm'; did you mean 'kiln'?"),
+        (["simulate", "kiln", "--duration", "soon"], "--duration: 'soon' is not a duration; write 30s, 5m, 2h, or bare seconds"),
+        (["simulate", "kiln", "--duration=-5s"], "--duration: '-5s' is not a duration"),
+        (["simulate", "kiln", "--history", "10 years"], "--history: '10 years' is not a duration"),
+        (["simulate", "kiln", "--start", "noon"], "--start: 'noon' is not a time; write 2024-01-15T10:30:00Z"),
+        (["simulate", "kiln", "--records", "0"], "the records is 0; give 1 or more"),
+        (["simulate", "kiln", "--bad", "2", "--records", "1"], "bad_share is 2.0; a share lies between 0 and 1"),
+        (["simulate", "kiln", "--equipment-ids", "5-1", "--records", "1"], "'5-1' is no range of ids"),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, list) else "",
+)  # fmt: skip
+def test_wrong_use_is_one_line_and_exit_status_2(refused: Callable[..., str], arguments: list[str], says: str) -> None:
+    assert says in refused(*arguments)
+
+
+def test_debug_adds_the_traceback_before_the_line(run: Callable[..., tuple[int, str, str]]) -> None:
+    status, _, err = run("--debug", "run", "nope")
+    assert status == 2
+    assert err.startswith("Traceback (most recent call last):")
+    assert err.splitlines()[-1] == "headrace: no app 'nope'; there is: fingerprint; or name a file.py[:name] or module:name"
+
+
+def test_the_installed_command_ends_with_the_same_status_and_line() -> None:
+    done = subprocess.run([HEADRACE, "run", "nope"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "headrace: no app 'nope'; there is: fingerprint; or name a file.py[:name] or module:name\n"
+
+
+# APP: a shipped name, a file, a module
+
+
+def test_a_pipeline_is_found_in_a_file_by_name_or_alone_and_in_a_module(
+    run: Callable[..., tuple[int, str, str]], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(folder)
+    Path("alone.py").write_text(PIPELINES.split('@hr.pipeline("both"')[0])
+    shown = [run("plan", app) for app in ("alone.py", "alone.py:big", "two.py:big", "two:big", str(folder / "two.py:big"))]
+    assert {status for status, _, _ in shown} == {0}
+    assert {out.splitlines()[0] for _, out, _ in shown} == {"pipeline big version 1"}
+
+
+def test_a_file_may_have_any_name_and_does_not_get_in_the_way_of_a_module_of_that_name(run: Callable[..., tuple[int, str, str]]) -> None:
+    for name in ("statistics.py", "polars.py", "my file.v2.py", "json.py"):
+        Path(name).write_text(PIPELINES)
+        assert run("check", name)[0] == 0
+    assert run("run", "polars.py:big", "--input", "readings.ndjson")[1] == '{"k":"b","v":2.5}\n{"k":"c","v":3.0}\n'
+
+
+def test_two_pipelines_of_one_name_in_a_file_are_refused_and_one_under_two_names_is_not(
+    refused: Callable[..., str], run: Callable[..., tuple[int, str, str]]
+) -> None:
+    Path("alias.py").write_text(PIPELINES + "\nagain = big\n")
+    assert run("check", "alias.py")[0] == 0
+    Path("clash.py").write_text(PIPELINES.replace('"both"', '"big"'))
+    assert refused("check", "clash.py") == "clash.py: defines two pipelines 'big'; give each a name of its own"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import headrace as hr\n\ndef f(:\n", "broken.py line 3: SyntaxError: invalid syntax; mend the file"),
+        ("x = 1\nx / 0\n", "broken.py line 2: ZeroDivisionError: division by zero; mend the file"),
+        ("import json\n\njson.loads('[')\n", "broken.py line 3: JSONDecodeError: Expecting value: line 1 column 2 (char 1); mend the file"),
+        ("import nosuchthing\n", "broken.py line 1: ModuleNotFoundError: No module named 'nosuchthing'; mend the file"),
+        ("import sys\nsys.exit(0)\n", "broken.py line 2: SystemExit: 0; mend the file"),
+        ("x = 5\n", "broken.py: defines no pipeline; decorate a function with @hr.pipeline(name, version=…)"),
+        ("", "broken.py: defines no pipeline; decorate a function with @hr.pipeline(name, version=…)"),
+        ("x = 'a\nb'\n", "broken.py line 1: SyntaxError: unterminated string literal (detected at line 1); mend the file"),
+    ],
+)
+def test_a_file_that_cannot_be_run_is_named_with_the_line(refused: Callable[..., str], text: str, says: str) -> None:
+    Path("broken.py").write_text(text)
+    assert refused("check", "broken.py") == says
+    assert refused("run", "broken.py", "--input", "readings.ndjson") == says
+
+
+def test_an_exception_inside_of_a_pipeline_names_the_file_and_the_line(refused: Callable[..., str], folder: Path) -> None:
+    Path("inside.py").write_text(
+        "import headrace as hr\n\ndef pick(n):\n    return [][n]\n\n@hr.pipeline('p', version='1')\ndef p(n: int = 1):\n    return pick(n)\n"
+    )
+    for arguments in (["check", "inside.py"], ["plan", "inside.py", "--set", "n=2"], ["run", "inside.py", "--input", "readings.ndjson"]):
+        assert refused(*arguments) == f"{folder}/inside.py line 4: IndexError: list index out of range; mend the file"
+
+
+def test_an_exception_in_a_module_names_the_file_and_the_line(refused: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(folder)
+    Path("raising_module.py").write_text("x = 1\nx / 0\n")
+    assert (
+        refused("plan", "raising_module:p")
+        == f"raising_module: {folder}/raising_module.py line 2: ZeroDivisionError: division by zero; mend the file"
+    )
+
+
+# check and plan
+
+
+def test_check_says_of_each_pipeline_what_it_reads_and_writes(run: Callable[..., tuple[int, str, str]]) -> None:
+    assert run("check", "two.py") == (
+        0, "two.py: pipeline big version 1 is sound: readings → big\ntwo.py: pipeline both version 7 is sound: left, right → joined\n", "",
+    )  # fmt: skip
+
+
+def test_check_names_what_is_wrong_and_ends_with_2(run: Callable[..., tuple[int, str, str]]) -> None:
+    Path("wrong.py").write_text(PIPELINES.replace('select("k", "v")}\n"""', "").replace('union(source("right"))', 'where("vv > 1")'))
+    status, out, err = run("check", "wrong.py")
+    assert (status, out) == (2, "wrong.py: pipeline big version 1 is sound: readings → big\n")
+    assert err == "headrace: stream('left').where: 'vv > 1': unknown column 'vv'; did you mean 'v'?\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("missing.py", "there is no such file"),
+        (".", "there is no such file"),
+        ("readings.ndjson", "readings.ndjson: is no Python file; name one that ends in .py"),
+    ],
+)
+def test_check_wants_a_python_file(refused: Callable[..., str], name: str, says: str) -> None:
+    assert says in refused("check", name)
+
+
+def test_plan_shows_the_operators_and_the_settings(run: Callable[..., tuple[int, str, str]]) -> None:
+    status, out, err = run("plan", "fingerprint", "--set", "window_size_minutes=5")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[:3] == ["pipeline fingerprint version 1", "  setting window_size_minutes = 5", "  setting watermark_seconds = 10"]
+    assert "window tumbling 0:05:00 by equip_id, sensor: min, max, median, mean, std_dev" in out
+
+
+# settings
+
+
+def test_a_setting_comes_from_the_command_line_the_environment_the_file_or_the_default(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limit(*arguments: str) -> str:
+        return run("plan", "two.py:big", *arguments)[1].splitlines()[1]
+
+    assert limit() == "  setting limit = 1.0"
+    Path("headrace.toml").write_text("[other]\nx = 1\n[big]\nlimit = 2\n")
+    assert limit() == "  setting limit = 2.0"
+    monkeypatch.setenv("LIMIT", "3")
+    assert limit() == "  setting limit = 3.0"
+    assert limit("--set", "limit=4") == "  setting limit = 4.0"
+    assert limit("--set", "limit=4", "--set", "limit=5") == "  setting limit = 5.0"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"[big]\nlimits = 2\n", "headrace.toml: unknown setting 'limits'; did you mean 'limit'?"),
+        (b"[big]\nlimit = 'high'\n", "headrace.toml: setting limit = 'high' is no float"),
+        (b"big = 5\n", "headrace.toml: 'big' is not a table; write [big] above its settings"),
+        (b"[big\n", "headrace.toml: cannot be read: "),
+        (b"\xff", "headrace.toml: cannot be read: "),
+    ],
+)
+def test_a_settings_file_that_is_wrong_is_refused(refused: Callable[..., str], text: bytes, says: str) -> None:
+    Path("headrace.toml").write_bytes(text)
+    assert says in refused("plan", "two.py:big")
+
+
+def test_a_bad_value_in_the_environment_is_refused(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIMIT", "high")
+    assert refused("plan", "two.py:big").startswith("environment LIMIT: setting limit = 'high' is no float")
+
+
+# run
+
+
+def test_rows_are_printed_and_the_ledger_stands_on_standard_error(run: Callable[..., tuple[int, str, str]]) -> None:
+    assert run("run", "two.py:big", "--input", "readings.ndjson") == (
+        0, '{"k":"b","v":2.5}\n{"k":"c","v":3.0}\n', "readings: 3 received = 2 accepted + 1 filtered\n",
+    )  # fmt: skip
+
+
+def test_output_is_a_folder_of_rows_dead_letters_and_the_ledger(run: Callable[..., tuple[int, str, str]]) -> None:
+    with Path("readings.ndjson").open("a") as file:
+        file.write("oops\n")
+    status, out, err = run("run", "two.py:big", "--input", "readings.ndjson", "--output", "deep/er/out")
+    assert (status, out, err) == (0, "", "readings: 4 received = 2 accepted + 1 malformed + 1 filtered\n")
+    made = Path("deep/er/out")
+    assert sorted(path.name for path in made.iterdir()) == ["big.ndjson", "ledger.json", "readings.dead-letter.ndjson"]
+    assert (made / "big.ndjson").read_text() == '{"k":"b","v":2.5}\n{"k":"c","v":3.0}\n'
+    letter = json.loads((made / "readings.dead-letter.ndjson").read_text())
+    assert (letter["offset"], letter["raw"]) == (3, "oops")
+    assert json.loads((made / "ledger.json").read_text()) == {
+        "pipeline": "big",
+        "sources": {"readings": {"received": 4, "accepted": 2, "malformed": 1, "future": 0, "duplicate": 0, "late": 0, "filtered": 1, "shed": 0}},
+    }
+
+
+def test_every_output_file_is_there_even_if_it_is_empty(run: Callable[..., tuple[int, str, str]]) -> None:
+    Path("none.ndjson").touch()
+    assert run("run", "two.py:big", "--input", "none.ndjson", "--output", "out") == (0, "", "readings: 0 received = 0 accepted\n")
+    assert {path.name: path.read_text() for path in Path("out").glob("*.ndjson")} == {"big.ndjson": "", "readings.dead-letter.ndjson": ""}
+
+
+def test_a_finished_run_is_done_again_from_the_start(run: Callable[..., tuple[int, str, str]]) -> None:
+    first = run("run", "two.py:big", "--input", "readings.ndjson", "--output", "out")
+    before = Path("out/big.ndjson").read_bytes()
+    assert run("run", "two.py:big", "--input", "readings.ndjson", "--output", "out") == first
+    assert Path("out/big.ndjson").read_bytes() == before
+
+
+def test_inputs_may_name_their_topics_and_several_of_one_are_its_partitions(run: Callable[..., tuple[int, str, str]]) -> None:
+    shutil.copy("readings.ndjson", "a=b.ndjson")
+    status, out, err = run("run", "two.py:both", "--input", "left=readings.ndjson", "--input", "right=a=b.ndjson", "--input", "left=readings.ndjson")
+    assert status == 0
+    assert out == "".join(f'{{"k":"{one["k"]}","v":{one["v"]:.1f}}}\n' * 3 for one in READINGS)
+    assert err == "left: 6 received = 6 accepted\nright: 3 received = 3 accepted\n"
+    assert run("run", "two.py:big", "--input", "a=b.ndjson")[0] == 0, "a file that exists is a file, whatever is in its name"
+
+
+def test_a_setting_changes_what_is_computed(run: Callable[..., tuple[int, str, str]]) -> None:
+    assert run("run", "two.py:big", "--input", "readings.ndjson", "--set", "limit=2.9")[1] == '{"k":"c","v":3.0}\n'
+
+
+def test_csv_and_parquet_are_read_by_their_endings_and_parquet_may_be_written(run: Callable[..., tuple[int, str, str]]) -> None:
+    Path("readings.csv").write_text("k,t,v\n" + "".join(f"{one['k']},{one['t']},{one['v']}\n" for one in READINGS))
+    want = run("run", "two.py:big", "--input", "readings.ndjson")
+    assert run("run", "two.py:big", "--input", "readings.csv") == want
+    assert run("run", "two.py:big", "--input", "readings.csv", "--output", "out", "--output-format", "parquet")[0] == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["big.parquet", "ledger.json", "readings.dead-letter.ndjson"]
+    import polars as pl
+
+    assert pl.read_parquet("out/big.parquet").rows() == [("b", 2.5), ("c", 3.0)]
+
+
+def test_no_progress_is_shown_where_nobody_looks_on_and_it_is_on_a_terminal(start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    kiln(records=2000)
+    done = subprocess.run([HEADRACE, "run", "fingerprint", "--input", "kiln.ndjson"], capture_output=True, text=True, check=True)
+    assert done.stderr == "sensor-data: 2,000 received = 2,000 accepted\n"
+    ours, theirs = pty.openpty()
+    process = start("run", "fingerprint", "--input", "kiln.ndjson", stderr=theirs, stdout=subprocess.DEVNULL, env=os.environ | {"TERM": "xterm"})
+    os.close(theirs)
+    shown = b""
+    while select.select([ours], [], [], 20)[0]:
+        try:
+            shown += os.read(ours, 1 << 16)
+        except OSError:  # the terminal's other end is closed
+            break
+    os.close(ours)
+    assert process.wait(20) == 0
+    assert b"2,000 records" in shown
+    assert b"sensor-data: 2,000 received" in shown
+
+
+def test_fingerprints_come_through_a_pipe_before_the_input_ends(start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    lines = Path(kiln(records=5 * 75)).read_bytes().splitlines(keepends=True)
+    process = start("run", "fingerprint", "--input", "-")
+    process.stdin.write(b"".join(lines[:-5]))
+    process.stdin.flush()
+    process.stdin.write(b"".join(lines[-5:]))
+    process.stdin.flush()
+    assert select.select([process.stdout], [], [], 20)[0], "the first minute is over by more than the watermark's delay"
+    first = [json.loads(process.stdout.readline())["fingerprint"] for _ in range(5)]
+    assert [(one["equip_id"], one["start_ms"]) for one in first] == [(str(equipment), START) for equipment in range(110, 115)]
+    assert process.poll() is None, "the input has not ended"
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, len(out.splitlines())) == (0, 5)
+    assert err == b"sensor-data: 375 received = 375 accepted\n"
+
+
+def test_a_reader_that_leaves_ends_the_run_quietly(start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    lines = Path(kiln(records=5 * 200)).read_bytes().splitlines(keepends=True)
+    process = start("run", "fingerprint", "--input", "-")
+    process.stdin.write(b"".join(lines[:500]))
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())
+    process.stdout.close()
+    process.stdin.write(b"".join(lines[500:]))
+    process.stdin.close()
+    assert process.wait(20) == 0
+    assert not process.stderr.read()
+
+
+@pytest.mark.parametrize("arguments", [["plan", "fingerprint"], ["check", "two.py"], ["--help"], ["simulate", "kiln", "--records", "5000"]])
+def test_a_reader_that_has_left_already_ends_any_command_quietly(start: Callable[..., subprocess.Popen[bytes]], arguments: list[str]) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = start(*arguments, stdout=theirs)
+    os.close(theirs)
+    _, err = done.communicate(timeout=20)
+    assert done.returncode == 0
+    assert b"headrace: " not in err and b"Exception" not in err
+
+
+@pytest.mark.parametrize("arguments", [["run", "two.py:big", "--input", "readings.ndjson"], ["plan", "fingerprint"], ["--help"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_standard_output_is_a_clear_error(
+    start: Callable[..., subprocess.Popen[bytes]], arguments: list[str], unbuffered: str
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = start(*arguments, stdout=full, env=os.environ | {"PYTHONUNBUFFERED": unbuffered})
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (1, b"headrace: standard output: cannot be written: No space left on device; send it where there is room\n")
+
+
+def test_a_full_disk_behind_a_simulation_is_a_clear_error(start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = start("simulate", "kiln", "--records", "5", stdout=full)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert err.splitlines()[-1].startswith(b"headrace: standard output: cannot write simulated data: No space left on device")
+
+
+# run: files and folders that are not as they must be
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--input", "missing.ndjson"], "missing.ndjson: cannot be read: No such file or directory; name a file that exists"),
+        (["--input", "missing.csv", "--output", "out"], "missing.csv: cannot be read: No such file or directory; name a file that exists"),
+        (["--input", "missing.parquet"], "missing.parquet: cannot be read: No such file or directory; name a file that exists"),
+        (["--input", "two.parquet"], "two.parquet: is no Parquet file"),
+        (["--input", "readings.ndjson", "--output", "two.py"], "two.py"),
+        (["--input", "readings.ndjson", "--output", "two.py/out"], "two.py/out"),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_named_and_the_job_has_failed(refused: Callable[..., str], given: list[str], says: str) -> None:
+    Path("two.parquet").write_text("PAR1 or not")
+    assert says in refused("run", "two.py:big", *given, status=1)
+
+
+def test_an_output_folder_in_use_is_refused_and_its_user_named(start: Callable[..., subprocess.Popen[bytes]], refused: Callable[..., str]) -> None:
+    first = start("run", "two.py:big", "--input", "-", "--output", "out")
+    lock = Path("out/.run/lock")
+    wait_for(lambda: lock.exists() and lock.read_text())
+    said = refused("run", "two.py:big", "--input", "readings.ndjson", "--output", "out", status=1)
+    assert said == f"out: is in use by process {first.pid}; wait for it, or name another --output"
+    first.communicate(timeout=20)
+    assert first.returncode == 0
+
+
+def test_a_lock_that_a_dead_process_left_is_no_hindrance(run: Callable[..., tuple[int, str, str]]) -> None:
+    Path("out/.run").mkdir(parents=True)
+    Path("out/.run/lock").write_text("4711")
+    assert run("run", "two.py:big", "--input", "readings.ndjson", "--output", "out")[0] == 0
+
+
+def test_a_lock_is_held_against_the_same_process_too(refused: Callable[..., str]) -> None:
+    Path("out/.run").mkdir(parents=True)
+    with Path("out/.run/lock").open("a+") as held:
+        held.write("4711")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "is in use by process 4711" in refused("run", "two.py:big", "--input", "readings.ndjson", "--output", "out", status=1)
+
+
+@pytest.fixture
+def unprivileged(tmp_path: Path) -> Iterator[Callable[..., tuple[int, str]]]:
+    """Call the command line as a user without rights, in a folder that it may read; give the exit status and standard error."""
+    place = Path(tempfile.mkdtemp())
+    place.chmod(0o755)
+    for name in ("two.py", "readings.ndjson"):
+        shutil.copy(tmp_path / name, place)
+    drop = f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})" if os.getuid() == 0 else ""
+    script = f"import os, sys, headrace.cli.run, headrace.cli.simulate, headrace.engines.embedded.run, headrace.simulate; from headrace.cli import main; {drop}; sys.exit(main(sys.argv[1:]))"
+
+    def call(*arguments: str) -> tuple[int, str]:
+        done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=place, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    for path in [place, *place.iterdir()]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    yield call
+    shutil.rmtree(place)
+
+
+def test_without_write_permission_the_folder_is_named(unprivileged: Callable[..., tuple[int, str]]) -> None:
+    status, err = unprivileged("run", "two.py:big", "--input", "readings.ndjson", "--output", "out")
+    assert status == 1
+    assert err == "headrace: out/.run: cannot be written: Permission denied; let this user write there\n"
+
+
+def test_where_the_ledger_cannot_be_kept_the_run_is_done_all_the_same(unprivileged: Callable[..., tuple[int, str]]) -> None:
+    status, err = unprivileged("run", "two.py:big", "--input", "readings.ndjson")
+    assert status == 0
+    assert err.splitlines()[0] == "headrace: .headrace/ledgers: the ledger cannot be kept for `headrace ledger`: Permission denied"
+
+
+def test_without_read_permission_the_file_is_named(unprivileged: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    secret = Path(tempfile.mkdtemp()) / "secret.ndjson"
+    secret.parent.chmod(0o755)
+    secret.write_text("{}")
+    secret.chmod(0o000)
+    assert unprivileged("run", "two.py:big", "--input", str(secret)) == (
+        1, f"headrace: {secret}: cannot be read: Permission denied; name a file that this user may read\n",
+    )  # fmt: skip
+    shutil.rmtree(secret.parent)
+
+
+def test_a_simulation_that_may_not_be_written_names_the_file(unprivileged: Callable[..., tuple[int, str]]) -> None:
+    status, err = unprivileged("simulate", "kiln", "--records", "5", "--to", "sim/kiln.ndjson")
+    assert (status, err) == (1, "headrace: sim/kiln.ndjson: cannot be written: Permission denied; name a file that this user may write\n")
+
+
+# Ctrl-C
+
+
+def test_an_interrupted_run_ends_with_130_and_goes_on_to_the_same_bytes(
+    start: Callable[..., subprocess.Popen[bytes]], run: Callable[..., tuple[int, str, str]]
+) -> None:
+    kiln(records=60_000, disorder_ms=5000, bad_share=0.01)
+    assert run("run", "fingerprint", "--input", "kiln.ndjson", "--output", "whole")[0] == 0
+    often = (
+        "import sys; from headrace.engines.embedded.run import run_files; run_files.__kwdefaults__.update(commit_seconds=0, chunk=1 << 14)\n"
+        "from headrace.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["run", "fingerprint", "--input", "kiln.ndjson", "--output", "out"]
+    process = start(*arguments, program=[sys.executable, "-c", often])
+    written = Path("out/.run/fingerprint-output.ndjson")
+    wait_for(lambda: written.exists() and written.stat().st_size)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, b"", b"")
+    assert [path.name for path in Path("out").iterdir()] == [".run"], "nothing is put in place before its time"
+    assert run(*arguments)[0] == 0
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == {path.name: path.read_bytes() for path in Path("whole").iterdir()}
+
+
+def test_an_interrupted_live_input_ends_with_130(start: Callable[..., subprocess.Popen[bytes]]) -> None:
+    process = start("run", "fingerprint", "--input", "-")
+    process.stdin.write(Path(kiln(records=500)).read_bytes())
+    process.stdin.flush()
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert process.stderr.read() == b""
+    process.stdin.close()
+
+
+# ledger
+
+
+def test_the_ledger_of_the_last_run_is_shown(run: Callable[..., tuple[int, str, str]]) -> None:
+    run("run", "two.py:big", "--input", "readings.ndjson")
+    status, out, err = run("ledger", "two.py:big")
+    assert (status, err) == (0, "")
+    assert [line.split() for line in out.splitlines()] == [
+        ["readings"], ["received", "3"], ["accepted", "2"], ["malformed", "0"], ["future", "0"], ["duplicate", "0"], ["late", "0"], ["filtered", "1"], ["shed", "0"],
+    ]  # fmt: skip
+    run("run", "two.py:big", "--input", "readings.ndjson", "--input", "readings.ndjson", "--output", "out")
+    assert ["received", "6"] in [line.split() for line in run("ledger", "two.py:big")[1].splitlines()]
+
+
+def test_ledgers_lie_under_headrace_home(run: Callable[..., tuple[int, str, str]], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_HOME", str(folder / "home"))
+    run("run", "two.py:big", "--input", "readings.ndjson")
+    assert (folder / "home/ledgers/big.json").exists()
+    assert not Path(".headrace").exists()
+    assert run("ledger", "two.py:big")[0] == 0
+
+
+def test_a_damaged_ledger_is_a_clear_error(refused: Callable[..., str]) -> None:
+    Path(".headrace/ledgers").mkdir(parents=True)
+    Path(".headrace/ledgers/big.json").write_text("{")
+    said = refused("ledger", "two.py:big", status=1)
+    assert said.startswith(".headrace/ledgers/big.json: cannot be read: ")
+    assert said.endswith("; remove it, or run the pipeline again")
+
+
+# simulate
+
+
+def test_a_simulation_prints_messages_and_reports_on_standard_error(run: Callable[..., tuple[int, str, str]]) -> None:
+    status, out, err = run("simulate", "kiln", "--records", "7", "--seed", "1", "--start", "2024-01-15T10:30:00Z", "--rate", "1000000")
+    messages = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    assert [message["equip_id"] for message in messages] == [110, 111, 112, 113, 114, 110, 111]
+    assert messages[0]["timestamp"] == START
+    assert set(messages[0]["data"]) == {"0001", "0002", "0003", "0004", "0005"}
+    assert "Sensor Data Generator" in err
+    assert "[2024-01-15 10:30:00] Batch #1: Sent 5 messages (equip_ids: 110-114)" in err
+
+
+def test_a_simulation_into_a_file_is_the_same_for_the_same_seed(run: Callable[..., tuple[int, str, str]]) -> None:
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        assert run("simulate", "kiln", "--records", "50", "--seed", seed, "--start", "2024-01-15T10:30:00Z", "--to", f"sim/{name}.ndjson")[0] == 0
+    a, b, c = (Path(f"sim/{name}.ndjson").read_bytes() for name in "abc")
+    assert a == b != c
+    assert a.count(b"\n") == 50
+    assert a == Path(kiln(records=50)).read_bytes()
+
+
+def test_a_simulation_takes_its_ids_from_options_or_the_environment(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EQUIPMENT_IDS", "7,9")
+    monkeypatch.setenv("SENSOR_IDS", "0008-0010")
+    first = json.loads(run("simulate", "kiln", "--records", "2", "--rate", "1000000")[1].splitlines()[1])
+    assert (first["equip_id"], list(first["data"])) == (9, ["0008", "0009", "0010"])
+    first = json.loads(run("simulate", "kiln", "--records", "1", "--equipment-ids", "5", "--sensor-ids", "x")[1])
+    assert (first["equip_id"], list(first["data"])) == (5, ["x"])
+
+
+def test_a_simulation_lasts_as_long_as_it_is_told(run: Callable[..., tuple[int, str, str]]) -> None:
+    began = time.monotonic()
+    status, out, _ = run("simulate", "kiln", "--duration", "300ms", "--history", "1m", "--rate", "100")
+    assert status == 0
+    assert 0.3 <= time.monotonic() - began < 5
+    assert len(out.splitlines()) >= 6000

@@ -1,0 +1,92 @@
+"""Pipelines and input that try what may depend on batches, threads and restarts; and a way to run one as a process of its own.
+
+    python pipelines.py NAME INPUT-FOLDER OUTPUT-FOLDER CHUNK COMMIT-SECONDS
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import headrace as hr
+from headrace.apps.fingerprint import fingerprint
+from headrace.engines.embedded.run import run_files
+
+START = 1_704_067_200_000
+BROKEN = ["{", "7", '{"t": 1}', '{"t": null}', '{"t": "soon", "k": "a"}', ""]
+LATE = [0, 0, 0, 9_000, 18_000, 27_000, 75_000]
+STATISTICS = {
+    "rows": "COUNT(*)", "total": "SUM(x)", "mean": "AVG(x)", "mid": "MEDIAN(x)", "spread": "STDDEV_POP(x)", "third": "PERCENTILE(x, 0.33)",
+    "first": "FIRST_VALUE(x)", "last": "LAST_VALUE(x)", "all": "ARRAY_AGG(x)", "kinds": "COUNT(DISTINCT n)",
+}  # fmt: skip
+
+
+def events(topic: str, delay: int) -> hr.Stream:
+    schema = {"k": "STRING", "t": "BIGINT", "x": "DOUBLE", "n": "BIGINT"}
+    return hr.stream(topic, schema=schema, event_time="TO_TIMESTAMP_LTZ(t, 3)", watermark=hr.seconds(delay))
+
+
+@hr.pipeline("revising", version="1")
+def revising() -> dict[str, hr.Stream]:
+    """Sliding windows with lateness: given again, and what is too late for them; groups given and groups of groups."""
+    groups = (
+        events("plant", 4).window(hr.sliding(hr.seconds(40), hr.seconds(20)), by=["k", "n"], allowed_lateness=hr.seconds(8))
+        .late_to("too-late").aggregate(**STATISTICS)
+    )  # fmt: skip
+    return {"groups": groups, "gathered": groups.where("rows > 1").aggregate(by=["k"], totals="ARRAY_AGG(total)", mean="AVG(mean)")}
+
+
+@hr.pipeline("merging", version="1")
+def merging() -> dict[str, hr.Stream]:
+    """Two topics of different shape; one goes into the union twice; as they come, and in windows longer than a slice."""
+    plant, other = events("plant", 2), hr.stream("other", schema={"at": "BIGINT", "x": "DOUBLE"}, event_time="TO_TIMESTAMP_LTZ(at, 3)")
+    one, two = plant.where("x > 0.2").select("t", "k", "x", "n"), plant.where("n > 2").select("t", "k", "n", x="x * 3").select("t", "k", "x", "n")
+    both = one.union(other.select(t="at", k="'other'", x="x", n="TRY_CAST(x AS BIGINT)"), two)
+    windows = both.window(hr.cumulating(hr.seconds(200), hr.seconds(100)), by=[]).late_to("too-late").aggregate(**STATISTICS)
+    return {"as-it-comes": both, "windows": windows, "plain": other}
+
+
+@hr.pipeline("totals", version="1")
+def totals() -> dict[str, hr.Stream]:
+    """Nothing but sums of many rows: how they are added up shows in their last digits."""
+    return {"totals": events("plant", 2).window(hr.tumbling(hr.minutes(5)), by=["k"]).aggregate(total="SUM(x)", mean="AVG(x)")}
+
+
+PIPELINES = {"fingerprint": fingerprint, "revising": revising, "merging": merging, "totals": totals}
+FILES = {"fingerprint": {"sensor-data": 2}, "revising": {"plant": 3}, "merging": {"plant": 2, "other": 2}, "totals": {"plant": 2}}
+
+
+def write_inputs(folder: Path, name: str, records: int, seed: int) -> dict[str, list[Path]]:
+    """Write the pipeline's input files, of unlike length, disordered and with broken lines; `records` in all, or nearly."""
+    chance, inputs = random.Random(seed), {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for topic, count in FILES[name].items():
+        inputs[topic] = [folder / f"{topic}.{number}.ndjson" for number in range(count)]
+        for number, path in enumerate(inputs[topic]):
+            now, lines = START, []
+            for _ in range(records * (number + 1) * 2 // (count * (count + 1) * len(FILES[name]))):
+                now += chance.choice([0, 1, 40, 900, 900]) if chance.random() < 0.99 else 45_000
+                lines.append(chance.choice(BROKEN) if chance.random() < 0.03 else json.dumps(record(chance, topic, now - chance.choice(LATE))))
+            path.write_text("\n".join(lines) + "\n" * (number + 1))
+    return inputs
+
+
+def record(chance: random.Random, topic: str, time: int) -> dict[str, object]:
+    value = None if chance.random() < 0.05 else chance.random() * 10 ** chance.randint(-3, 3)
+    if topic == "sensor-data":
+        sensors = {name: f"{chance.random():.6f}" for name in "pqr" if chance.random() < 0.8}
+        return {"equip_id": chance.choice("abc"), "timestamp": time, "data": sensors}
+    return {"at": time, "x": value} if topic == "other" else {"k": chance.choice(["a", "b", None]), "t": time, "x": value, "n": chance.randint(0, 3)}
+
+
+def found(folder: Path) -> dict[str, bytes]:
+    """Return the files of an output folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+if __name__ == "__main__":
+    name, inputs, output, chunk, commit_seconds = sys.argv[1:]
+    files = {topic: [Path(inputs) / f"{topic}.{number}.ndjson" for number in range(count)] for topic, count in FILES[name].items()}
+    run_files(PIPELINES[name].plan(), files, Path(output), chunk=int(chunk), commit_seconds=float(commit_seconds))

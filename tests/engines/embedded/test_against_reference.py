@@ -1,0 +1,237 @@
+"""The engine gives what the reference gives, over random pipelines and random input."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from reference import Branch, Outcome, Row, Source, Window, over, run, value_or_null
+
+import headrace as hr
+from headrace.apps.fingerprint import fingerprint
+from headrace.engines.embedded.run import run_files
+from headrace.plan.pipeline import Plan
+
+START = 1_704_067_200_000  # 2024
+YEAR = 365 * 86_400_000
+COLUMNS = {"k": "STRING", "n": "BIGINT", "t": "BIGINT NOT NULL", "x": "DOUBLE", "data": "MAP<STRING, STRING>"}
+BROKEN = [
+    b"{", b"[1]", b"7", b"null", b'{"t": 1}', b'{"k": "a"}', b'{"t": null}', b'{"t": "soon"}', b'{"t": 1704067200}', b'{"t": 4102444800000}',
+    b'{"t": 1704067200000.5}', b'{"t": 1704067200000, "x": "high"}', b'{"t": 1704067200000, "x": NaN}', b'{"t": 1704067200000, "data": []}',
+    b'{"t": 1704067200000}{"t": 1704067200000}', b'{"t": 1704067200000, "k": "\xff"}', b'{"t": 1704067200000, "k": "a\tb"}', b'{"t": 01}',
+]  # fmt: skip
+BLANK = [b"", b"  ", b"\r"]
+
+# The family of pipelines
+
+
+@dataclass(frozen=True)
+class Job:
+    """A pipeline of the family, as headrace has it and as the reference has it.
+
+    Its topics' rows are filtered in one or more ways; the union of what is left goes into the window, and if `raw` also out as it is.
+    """
+
+    window: Window
+    delays: tuple[int, ...] = (0,)
+    unnested: bool = False
+    ways: tuple[str, ...] = ("TRUE",)
+    keys: tuple[str, ...] = ()
+    lateness: int = 0
+    late_to: str | None = None
+    having: str = "TRUE"
+    regroup: tuple[str, ...] | None = None
+    raw: bool = False
+
+    @property
+    def topics(self) -> list[str]:
+        return [f"in-{number}" for number in range(len(self.delays))]
+
+    def plan(self) -> Plan:
+        return hr.pipeline("job", version="1")(self._build).plan()
+
+    def _build(self) -> dict[str, hr.Stream]:
+        first, *others = (
+            hr.stream(topic, schema=COLUMNS, event_time="TO_TIMESTAMP_LTZ(t, 3)", watermark=hr.milliseconds(delay))
+            for topic, delay in zip(self.topics, self.delays, strict=True)
+        )
+        rows = first.union(*others) if others else first
+        if self.unnested:
+            rows = rows.unnest("data", key="s", value="raw").derive(x="TRY_CAST(raw AS DOUBLE)")
+        first_way, *other_ways = (rows.where(way) for way in self.ways)
+        rows = first_way.union(*other_ways) if other_ways else first_way
+        windowed = rows.window(window_of(self.window), by=self.keys, allowed_lateness=hr.milliseconds(self.lateness))
+        result = (windowed.late_to(self.late_to) if self.late_to else windowed).aggregate(**{name: text for name, (text, _) in AGGREGATES.items()})
+        result = result.where(self.having)
+        if self.regroup is not None:
+            result = result.aggregate(by=self.regroup, **{name: text for name, (text, _) in SECOND.items()})
+        return {"out": result, "raw": rows} if self.raw else {"out": result}
+
+    def branches(self) -> list[Branch]:
+        first, second = ({name: call for name, (_, call) in calls.items()} for calls in (AGGREGATES, SECOND))
+        windowed = Branch(
+            "out", self.topics, self._rows, self.window, self.keys, first, self.lateness, self.late_to, PREDICATES[self.having],
+            None if self.regroup is None else (self.regroup, second),
+        )  # fmt: skip
+        return [windowed, Branch("raw", self.topics, self._rows)] if self.raw else [windowed]
+
+    def _rows(self, _: str, record: Row) -> list[Row]:
+        rest = {name: value for name, value in record.items() if name != "data"}
+        entries = [rest | {"s": s, "raw": raw, "x": value_or_null(raw, "DOUBLE")} for s, raw in (record["data"] or {}).items()]
+        return [row for way in self.ways for row in (entries if self.unnested else [record]) if PREDICATES[way](row)]
+
+
+def window_of(window: Window) -> hr.Window:
+    size, step = hr.milliseconds(window.size), hr.milliseconds(window.step)
+    return hr.tumbling(size) if window.kind == "tumbling" else getattr(hr, window.kind)(size, step)
+
+
+AGGREGATES: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "rows": ("COUNT(*)", over("COUNT")), "values": ("COUNT(x)", over("COUNT", "x")), "total": ("SUM(x)", over("SUM", "x")), "sum": ("SUM(n)", over("SUM", "n")),
+    "low": ("MIN(x)", over("MIN", "x")), "high": ("MAX(n)", over("MAX", "n")), "mean": ("AVG(x)", over("AVG", "x")), "mid": ("MEDIAN(x)", over("MEDIAN", "x")),
+    "spread": ("STDDEV_POP(x)", over("STDDEV_POP", "x")), "first": ("FIRST_VALUE(x)", over("FIRST_VALUE", "x")), "all": ("ARRAY_AGG(n)", over("ARRAY_AGG", "n")),
+    "last": ("LAST_VALUE(t)", over("LAST_VALUE", "t")),
+}  # fmt: skip
+SECOND: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "groups": ("COUNT(*)", over("COUNT")), "of": ("SUM(rows)", over("SUM", "rows")), "means": ("ARRAY_AGG(mean)", over("ARRAY_AGG", "mean")),
+    "top": ("MAX(high)", over("MAX", "high")), "lasts": ("LAST_VALUE(last)", over("LAST_VALUE", "last")),
+}  # fmt: skip
+PREDICATES: dict[str, Callable[[Row], bool]] = {
+    "TRUE": lambda _: True,
+    "x > 0": lambda row: row["x"] is not None and row["x"] > 0,
+    "n IS NOT NULL": lambda row: row["n"] is not None,
+    "rows > 1": lambda row: row["rows"] > 1,
+    "x > 1e9": lambda row: row["x"] is not None and row["x"] > 1e9,
+}
+SECOND_MS, MINUTE_MS = 1000, 60_000
+WINDOWS = [
+    Window("tumbling", 10 * SECOND_MS, 10 * SECOND_MS), Window("tumbling", 7, 7), Window("tumbling", 150 * SECOND_MS, 150 * SECOND_MS),
+    Window("sliding", 30 * SECOND_MS, 10 * SECOND_MS), Window("sliding", 4 * MINUTE_MS, 2 * MINUTE_MS), Window("sliding", 5, 5),
+    Window("cumulating", 40 * SECOND_MS, 10 * SECOND_MS), Window("cumulating", 6 * MINUTE_MS, 3 * MINUTE_MS),
+]  # fmt: skip
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> Job:
+    window = draw(st.sampled_from(WINDOWS))
+    spans = st.sampled_from([0, window.step // 2, window.step, 2 * window.step + 1])
+    unnested = draw(st.booleans())
+    keys = draw(st.sampled_from([(), ("k",), ("k", "n"), ("n", "k"), *([("k", "s"), ("s",)] if unnested else [])]))
+    return Job(
+        window,
+        tuple(draw(st.lists(spans, min_size=1, max_size=2))),
+        unnested,
+        tuple(draw(st.lists(st.sampled_from(["TRUE", "x > 0", "x > 1e9", "n IS NOT NULL"]), min_size=1, max_size=2))),
+        keys,
+        draw(st.sampled_from([0, 0, window.step // 2, window.step, 3 * window.step])),
+        draw(st.sampled_from([None, "too-late"])),
+        draw(st.sampled_from(["TRUE", "rows > 1"])),
+        draw(st.none() | st.sampled_from([(), keys[:1], keys[1:]])),
+        draw(st.booleans()),
+    )
+
+
+# The family of inputs
+
+
+def entries(job: Job) -> st.SearchStrategy[bytes]:
+    """Return a strategy for lines: records on and off the edges of windows, broken ones and blank ones."""
+    edges = st.sampled_from([-1, 0, 1, job.window.step // 3, job.lateness - 1, job.lateness, *(delay - 1 for delay in job.delays), *job.delays])
+    steps = st.integers(0, 12) | st.sampled_from([0, YEAR // job.window.step])
+    times = st.builds(lambda steps, edge: START + steps * job.window.step + edge, steps, edges)
+    doubles = st.integers(-400, 400).map(lambda quarters: quarters / 4)
+    texts = st.sampled_from(["1", "-2.5", "3e2", " 4 ", "null", "off", "", "1e999"])
+    records = st.fixed_dictionaries(
+        {"t": times},
+        optional={
+            "k": st.sampled_from(["a", "b", "é", "", None]),
+            "n": st.integers(-3, 3) | st.none() | st.just("5"),
+            "x": doubles | st.none() | texts.filter(lambda text: value_or_null(text, "DOUBLE") is not None),
+            "data": st.none() | st.dictionaries(st.sampled_from(["p", "q", "r"]), texts | st.none() | doubles, max_size=3),
+            "more": st.integers(),
+        },
+    ).map(lambda record: json.dumps(record).encode())
+    return st.one_of(records, records, records, records, st.sampled_from(BROKEN + BLANK))
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[Job, list[Source], int]:
+    job = draw(jobs())
+    files = st.lists(entries(job), max_size=25).map(lambda lines: b"".join(line + b"\n" for line in lines))
+    sources = [
+        Source(topic, COLUMNS, draw(st.lists(files, min_size=1, max_size=3)), delay)
+        for topic, delay in zip(job.topics, job.delays, strict=True)
+    ]  # fmt: skip
+    return job, sources, draw(st.sampled_from([1, 40, 300, 1 << 20]))
+
+
+# The comparison
+
+
+def run_engine(plan: Plan, sources: list[Source], chunk: int | None = None) -> Outcome:
+    """Return what the engine leaves in its output folder."""
+    with TemporaryDirectory() as name:
+        folder, inputs = Path(name), {}
+        for source in sources:
+            inputs[source.topic] = [folder / f"{source.topic}.{number}.ndjson" for number in range(len(source.files))]
+            for path, data in zip(inputs[source.topic], source.files, strict=True):
+                path.write_bytes(data)
+        run_files(plan, inputs, folder / "out", chunk=chunk)
+        found = {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
+    ledger = json.loads(found.pop("ledger.json"))
+    assert ledger["pipeline"] == plan.pipeline
+    rows = {name.removesuffix(".ndjson"): [json.loads(line) for line in data.splitlines()] for name, data in found.items()}
+    dead = {source.topic: rows.pop(f"{source.topic}.dead-letter") for source in sources}
+    return Outcome(rows, dead, ledger["sources"])
+
+
+def assert_same(got: Outcome, expected: Outcome) -> None:
+    assert {topic: counts["received"] for topic, counts in got.ledger.items()} == {
+        topic: sum(counts.values()) - counts["received"] for topic, counts in got.ledger.items()
+    }
+    assert got.ledger == expected.ledger
+    assert {topic: [letter_of(one) for one in letters] for topic, letters in got.dead.items()} == expected.dead
+    assert got.written.keys() == expected.written.keys()
+    for topic, rows in expected.written.items():
+        assert alike(got.written[topic], rows), f"{topic}:\n" + "\n".join(map(str, differing(got.written[topic], rows)))
+
+
+def letter_of(found: Row) -> Row:
+    """Return a dead letter as the reference has it: its text as bytes, and no detail, which it must have."""
+    assert found.pop("detail")
+    raw = found.pop("raw").encode() if "raw" in found else base64.b64decode(found.pop("raw_base64"))
+    return {**found, "raw": raw}
+
+
+def alike(got: Any, expected: Any) -> bool:
+    """Return whether two values are equal in type too, doubles to 9 digits."""
+    if isinstance(got, float) and isinstance(expected, float):
+        return math.isclose(got, expected, rel_tol=1e-9, abs_tol=1e-9)
+    if isinstance(got, dict) and isinstance(expected, dict):
+        return list(got) == list(expected) and all(alike(got[key], expected[key]) for key in got)
+    if isinstance(got, list) and isinstance(expected, list):
+        return len(got) == len(expected) and all(map(alike, got, expected))
+    return type(got) is type(expected) and got == expected
+
+
+def differing(got: list[Row], expected: list[Row]) -> Iterator[tuple[str, Row]]:
+    for place in range(max(len(got), len(expected))):
+        pair = got[place : place + 1], expected[place : place + 1]
+        if not alike(*pair):
+            yield from (("got     ", pair[0]), ("expected", pair[1]))
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(cases())
+def test_a_pipeline_gives_what_the_reference_gives(case: tuple[Job, list[Source], int]) -> None:
+    job, sources, chunk = case
+    assert_same(run_engine(job.plan(), sources, chunk), run(sources, job.branches()))

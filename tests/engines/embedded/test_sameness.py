@@ -1,0 +1,261 @@
+"""The bytes of the output do not depend on batches, threads, restarts, kills or faults."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines.embedded import pipelines
+from engines.embedded.pipelines import PIPELINES, found, write_inputs
+from headrace.engines.embedded.output import Output, encode_rows
+from headrace.engines.embedded.partition import DeadLetter
+from headrace.engines.embedded.run import Progress, Run, run_files
+from headrace.errors import EnvironmentFault
+
+NAMES = list(PIPELINES)
+Inputs = dict[str, list[Path]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], tuple[Inputs, dict[str, bytes]]]:
+    """Input for a pipeline, and what an undisturbed run leaves."""
+    known: dict[tuple[str, int], tuple[Inputs, dict[str, bytes]]] = {}
+
+    def make(name: str, records: int) -> tuple[Inputs, dict[str, bytes]]:
+        if (name, records) not in known:
+            folder = tmp_path_factory.mktemp(name)
+            inputs = write_inputs(folder / "in", name, records, seed=records)
+            run_files(PIPELINES[name].plan(), inputs, folder / "out")
+            known[name, records] = inputs, found(folder / "out")
+        return known[name, records]
+
+    return make
+
+
+class Interrupted(BaseException):
+    """Stands for whatever ends a process there and then."""
+
+
+# Batches
+
+
+@pytest.mark.parametrize("chunk", [1, 700, 5_000])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_output_does_not_depend_on_how_much_is_read_at_once(name: str, chunk: int, made, tmp_path: Path) -> None:
+    inputs, expected = made(name, 300)
+    run_files(PIPELINES[name].plan(), inputs, tmp_path, chunk=chunk)
+    assert found(tmp_path) == expected
+    assert all(expected.values()), "input that leaves a file empty shows nothing"
+
+
+def test_sums_of_thousands_of_rows_do_not_depend_on_how_much_is_read_at_once(made, tmp_path: Path) -> None:
+    inputs, expected = made("totals", 6_000)
+    for chunk in (3_000, 50_000):
+        run_files(PIPELINES["totals"].plan(), inputs, tmp_path, chunk=chunk)
+        assert found(tmp_path) == expected
+
+
+class Kept(Output):
+    """Keeps what is written, as bytes."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.dead: dict[tuple[str, int], list[tuple[int, Any]]] = {}
+
+    def write(self, topic: str, rows: Any) -> None:
+        self.files[topic] = self.files.get(topic, b"") + encode_rows(rows)
+
+    def set_aside(self, letters: list[DeadLetter]) -> None:
+        for letter in letters:
+            self.dead.setdefault((letter.topic, letter.partition), []).append((letter.offset, letter.raw))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_output_does_not_depend_on_which_partition_brings_how_much_when(name: str, made) -> None:
+    inputs, _ = made(name, 300)
+
+    def read(seed: int) -> tuple[dict[str, bytes], Any, Any]:
+        chance, kept = random.Random(seed), Kept()
+        run = Run(PIPELINES[name].plan(), inputs, kept)
+        while not run.finished:
+            for partition in run.partitions:
+                partition.reader._chunk = int(10 ** chance.uniform(1, 5))
+            run.take_turn()
+        run.finish()
+        run.close()
+        return kept.files, kept.dead, run.ledger
+
+    expected = read(0)
+    for seed in range(1, 7):
+        assert read(seed) == expected, f"seed {seed}"
+
+
+# Threads
+
+
+def started(name: str, inputs: Inputs, output: Path, *, chunk: int = 1 << 20, commit_seconds: float = 5, threads: int = 1) -> subprocess.Popen[bytes]:
+    folder = next(iter(inputs.values()))[0].parent
+    command = [sys.executable, str(pipelines.__file__), name, str(folder), str(output), str(chunk), str(commit_seconds)]
+    return subprocess.Popen(command, env={**os.environ, "POLARS_MAX_THREADS": str(threads)})
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_the_output_does_not_depend_on_the_number_of_threads(threads: int, made, tmp_path: Path) -> None:
+    for name, records in (("totals", 6_000), ("merging", 300)):
+        inputs, expected = made(name, records)
+        assert started(name, inputs, tmp_path / name, threads=threads).wait() == 0
+        assert found(tmp_path / name) == expected
+
+
+# Restarts
+
+
+def stop_after(turns: int) -> Callable[[Progress], None]:
+    """Return a callback of progress that ends the run after some turns."""
+    turn = count(1)
+
+    def stop(_: Progress) -> None:
+        if next(turn) == turns:
+            raise Interrupted
+
+    return stop
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_stopped_after_any_turn_goes_on_to_the_same_output(name: str, made, tmp_path: Path) -> None:
+    inputs, expected = made(name, 120)
+    plan = PIPELINES[name].plan()
+    for turns in count(1):
+        folder = tmp_path / str(turns)
+        try:
+            run_files(plan, inputs, folder, chunk=900, commit_seconds=0, progress=stop_after(turns))
+        except Interrupted:
+            assert found(folder) == {}, "nothing is in place before all is"
+        else:
+            break
+        # The next goes some turns further and is stopped with what it did uncommitted, the third goes to the end.
+        with suppress(Interrupted):
+            run_files(plan, inputs, folder, chunk=400, commit_seconds=1_000, progress=stop_after(2))
+        run_files(plan, inputs, folder, chunk=2_000)
+        assert found(folder) == expected, f"stopped after {turns} turns"
+    assert turns > 4
+    assert found(folder) == expected
+
+
+# Faults, at every step of a commit and of putting the output in place
+
+
+OPENINGS = [(os, "open"), (Path, "open"), (Path, "mkdir"), (Path, "write_bytes")]
+STEPS = [(os, "fsync"), (os, "rmdir"), (Path, "replace"), (Path, "unlink")]
+
+
+@contextmanager
+def failing(monkeypatch: pytest.MonkeyPatch, at: int, fault: Callable[[], BaseException], *, after: bool) -> Iterator[Callable[[], int]]:
+    """Have the `at`-th step raise, in place of what it does or when it is done; an opening never when it is done. Yields a count of the steps."""
+    number = 0
+
+    def failing_step(step: Callable[..., Any], *, after: bool) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            nonlocal number
+            number += 1
+            mine = number == at
+            if mine and not after:
+                raise fault()
+            result = step(*args, **kwargs)
+            if mine:
+                raise fault()
+            return result
+
+        return wrapper
+
+    with monkeypatch.context() as patch:
+        for owner, name in OPENINGS + STEPS:
+            patch.setattr(owner, name, failing_step(getattr(owner, name), after=after and (owner, name) in STEPS))
+        yield lambda: number
+
+
+def disk_full() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("fault", [Interrupted, disk_full])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("name", ["merging", "revising"])
+def test_a_fault_at_any_step_leaves_a_run_that_goes_on_to_the_same_output(
+    name: str, after: bool, fault: Callable[[], BaseException], made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, expected = made(name, 60)
+    plan = PIPELINES[name].plan()
+    for at in count(1):
+        folder = tmp_path / str(at)
+        with failing(monkeypatch, at, fault, after=after) as steps:
+            try:
+                run_files(plan, inputs, folder, chunk=2_000, commit_seconds=0)
+            except (Interrupted, EnvironmentFault) as error:
+                assert isinstance(error, Interrupted) or "No space left" in str(error)
+            if steps() < at:
+                break
+        run_files(plan, inputs, folder)
+        assert found(folder) == expected, f"fault at step {at}"
+        assert not (folder / ".run").exists()
+    assert at > 50
+
+
+def test_a_run_interrupted_again_and_again_while_it_puts_its_output_in_place_gets_there(made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, expected = made("merging", 60)
+    plan = PIPELINES["merging"].plan()
+    with pytest.raises(Interrupted), monkeypatch.context() as patch:
+        patch.setattr("headrace.engines.embedded.output.Files.publish", lambda *_: (_ for _ in ()).throw(Interrupted))
+        run_files(plan, inputs, tmp_path)
+    for attempt in count(1):
+        with monkeypatch.context() as patch:
+            steps, replace = count(1), Path.replace
+
+            def once(self: Path, target: Path, steps: Iterator[int] = steps, replace: Callable[..., Path] = replace) -> Path:
+                if next(steps) > 1:
+                    raise Interrupted
+                return replace(self, target)
+
+            patch.setattr(Path, "replace", once)
+            try:
+                run_files(plan, inputs, tmp_path)
+            except Interrupted:
+                continue
+            break
+    assert attempt > 4
+    assert found(tmp_path) == expected
+
+
+# Kills
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_process_killed_at_random_moments_leaves_a_run_that_goes_on_to_the_same_output(seed: int, made, tmp_path: Path) -> None:
+    name = ["revising", "merging", "fingerprint", "totals"][seed]
+    inputs, expected = made(name, 2_000)
+    chance, manifest, kills = random.Random(seed), tmp_path / ".run" / "manifest.json", 0
+    while kills < 6:
+        before = manifest.stat().st_ino if manifest.exists() else 0
+        process = started(name, inputs, tmp_path, chunk=chance.randint(500, 4_000), commit_seconds=chance.choice([0, 0.01, 0.05]))
+        while process.poll() is None and (not manifest.exists() or manifest.stat().st_ino == before):
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == 0:
+            break
+        kills += 1
+    run_files(PIPELINES[name].plan(), inputs, tmp_path)
+    assert found(tmp_path) == expected
+    assert kills >= 3

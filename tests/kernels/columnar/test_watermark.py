@@ -1,0 +1,47 @@
+"""The watermark before each record, and the clock."""
+
+from __future__ import annotations
+
+import polars as pl
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.kernels.columnar.watermark import FOREVER, NEVER, Clock, watermark_before
+
+times = st.lists(st.integers(0, 60), max_size=12)
+
+
+def of(values: list[int]) -> pl.Series:
+    return pl.Series("@time", values, dtype=pl.Int64)
+
+
+@given(times, times, st.integers(0, 30))
+def test_the_watermark_before_a_record_is_the_greatest_time_before_it_less_the_delay(earlier: list[int], batch: list[int], delay: int) -> None:
+    seen, expected = earlier, []
+    for time in batch:
+        expected.append(max(seen) - delay if seen else NEVER)
+        seen = [*seen, time]
+    before, greatest = watermark_before(of(batch), max(earlier, default=NEVER), delay)
+    assert before.to_list() == expected
+    assert greatest == max(seen, default=NEVER)
+
+
+def test_a_partition_that_has_shown_nothing_has_no_watermark_whatever_the_delay() -> None:
+    before, greatest = watermark_before(of([5]), NEVER, 10**12)
+    assert before.to_list() == [NEVER]
+    assert greatest == 5
+
+
+def test_the_clock_is_the_least_watermark_of_the_partitions_that_have_not_ended() -> None:
+    clock = Clock()
+    assert clock.now == NEVER
+    clock.show(0, greatest=100, delay=10)
+    clock.show(1, greatest=80, delay=0)
+    assert clock.now == 80
+    clock.finish(1)
+    assert clock.now == 90
+    clock.show(2, greatest=NEVER, delay=10)
+    assert clock.now == NEVER
+    clock.finish(2)
+    clock.finish(0)
+    assert clock.now == FOREVER
