@@ -1,0 +1,1 @@
+"""Apache Flink: a plan as a Flink SQL script."""

@@ -1,0 +1,342 @@
+"""Plans printed as Flink SQL. What Flink 2.3.0 answered to such scripts is in docs/flink.md; here nothing is run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import headrace as hr
+from headrace.apps.fingerprint import fingerprint
+from headrace.cli import main
+from headrace.engines.flink.expression import Item, sql
+from headrace.engines.flink.places import Files
+from headrace.engines.flink.script import flink_script
+from headrace.engines.flink.words import duration, literal, name, text, type_name
+from headrace.plan.expression import Literal
+from headrace.plan.functions import FUNCTIONS
+from headrace.plan.functions.text import _NAMESPACE
+from headrace.plan.schema import BIGINT, BOOLEAN, DOUBLE, NULL, STRING, TIMESTAMP, Schema, parse_type
+from headrace.plan.sql import parse_expression
+
+SCHEMA = {"id": "STRING NOT NULL", "area": "STRING", "t": "BIGINT", "x": "DOUBLE", "n": "BIGINT", "m": "MAP<STRING, DOUBLE>", "a": "ARRAY<STRING>"}
+ROW = {column: Item(name(column)) for column in (*SCHEMA, "r", "d", "b")}
+
+
+def readings(topic: str = "readings", **more: object) -> hr.Stream:
+    return hr.stream(topic, schema=SCHEMA, event_time="TO_TIMESTAMP_LTZ(t, 3)", watermark=hr.seconds(5), **more)
+
+
+def per_id(stream: hr.Stream, window: hr.Window | None = None) -> hr.Stream:
+    return stream.window(window or hr.tumbling(hr.minutes(1)), by=["id"]).aggregate(mean="AVG(x)", rows="COUNT(*)")
+
+
+def script(*streams: hr.Stream) -> str:
+    """Return the script of a pipeline with the streams as its outputs `out`, `out2`, …."""
+    outputs = {f"out{number or ''}": stream for number, stream in zip([0, *range(2, 9)], streams, strict=False)}
+    return flink_script(hr.pipeline("trial", version="1")(lambda: outputs).plan())
+
+
+def flat(made: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"^--.*\n", "", made, flags=re.MULTILINE)).replace("( ", "(").replace(" )", ")")
+
+
+# the whole
+
+
+def test_the_fingerprint_as_flink_sql() -> None:
+    assert flink_script(fingerprint.plan()) == Path(__file__).with_name("fingerprint.sql").read_text(encoding="utf-8")
+
+
+def test_the_command_line_prints_the_script(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "fingerprint", "--engine", "flink", "--set", "window_size_minutes=5"]) == 0
+    printed = capsys.readouterr().out
+    assert "INTERVAL '5' MINUTE" in printed
+    assert printed.startswith("-- fingerprint, version 1, as Flink SQL\n-- window_size_minutes = 5\n")
+
+
+def test_the_watermark_moves_with_each_record_in_utc() -> None:
+    made = script(per_id(readings()))
+    assert "SET 'pipeline.auto-watermark-interval' = '0 ms';" in made
+    assert "SET 'table.local-time-zone' = 'UTC';" in made
+    assert "WATERMARK FOR `event_time` AS `event_time` - INTERVAL '5' SECOND" in made
+
+
+def test_places_say_where_topics_are() -> None:
+    made = flink_script(fingerprint.plan(), Files("s3://plant/a"))
+    assert "'path' = 's3://plant/a/sensor-data.ndjson'" in made
+    assert "'path' = 's3://plant/a/fingerprint-output'" in made
+    assert "put in your own" not in made
+
+
+def test_the_event_time_takes_a_name_that_is_free() -> None:
+    made = script(per_id(readings().derive(event_time="x", event_time_2="x")))
+    assert "WATERMARK FOR `event_time_3`" in made
+    assert "DESCRIPTOR(`event_time_3`)" in made
+
+
+def test_without_an_event_time_there_is_no_watermark() -> None:
+    made = script(hr.stream("readings", schema=SCHEMA).select("id"))
+    assert "WATERMARK" not in made
+    assert "SELECT `id` FROM `readings` WHERE `id` IS NOT NULL;" in flat(made)
+
+
+def test_one_output_is_an_insert_and_several_are_a_statement_set() -> None:
+    assert "STATEMENT SET" not in script(readings().select("id"))
+    shared = readings()
+    made = script(shared.select("id"), shared.select("x"))
+    assert flat(made).endswith(
+        "EXECUTE STATEMENT SET BEGIN INSERT INTO `out` SELECT `id` FROM `readings` WHERE `id` IS NOT NULL; "
+        "INSERT INTO `out2` SELECT `x` FROM `readings` WHERE `id` IS NOT NULL; END; "
+    )
+
+
+def test_what_several_operators_read_is_made_once() -> None:
+    strong = readings().where("x > 1")
+    made = script(per_id(strong), strong.select("id"))
+    assert made.count("`x` > 1.0E0") == 1
+    assert made.count("FROM `where_2`") == 1
+    assert "TABLE(TUMBLE(TABLE `where_2`, " in made
+
+
+def test_views_have_the_numbers_that_headrace_plan_shows() -> None:
+    made = script(per_id(readings().derive(y="x * 2")).where("rows > 1"))
+    assert "-- #2 derive y\nCREATE TEMPORARY VIEW `derive_2` AS" in made
+    assert "-- #3 window tumbling 0:01:00 by id: mean, rows\nCREATE TEMPORARY VIEW `window_3` AS" in made
+    assert "-- #4 where rows > 1\n-- #5 sink 'out'\nINSERT INTO `out`" in made
+
+
+def test_a_view_takes_no_topics_name() -> None:
+    assert "CREATE TEMPORARY VIEW `derive_2_2` AS" in script(per_id(readings("derive_2").derive(y="x * 2")))
+
+
+def test_a_comment_never_ends_a_statement() -> None:
+    assert not re.search(r"^--.*;$", script(readings().where("area = ';'").select("id").where("id <> 'a;'")), re.MULTILINE)
+
+
+# operators
+
+
+@pytest.mark.parametrize(
+    ("window", "function"),
+    [
+        (hr.tumbling(hr.minutes(1)), "TUMBLE(TABLE `readings`, DESCRIPTOR(`event_time`), INTERVAL '1' MINUTE)"),
+        (hr.tumbling(hr.seconds(90)), "TUMBLE(TABLE `readings`, DESCRIPTOR(`event_time`), INTERVAL '90' SECOND)"),
+        (hr.sliding(hr.hours(1), hr.minutes(5)), "HOP(TABLE `readings`, DESCRIPTOR(`event_time`), INTERVAL '5' MINUTE, INTERVAL '1' HOUR)"),
+        (hr.cumulating(hr.hours(24), hr.hours(1)), "CUMULATE(TABLE `readings`, DESCRIPTOR(`event_time`), INTERVAL '1' HOUR, INTERVAL '1' DAY)"),
+    ],
+    ids=str,
+)
+def test_each_kind_of_window_is_a_table_function(window: hr.Window, function: str) -> None:
+    made = flat(script(per_id(readings(), window)))
+    assert f"FROM TABLE({function}) WHERE `id` IS NOT NULL GROUP BY `id`, `window_start`, `window_end`;" in made
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (readings().select("id", y="x / 2"), "SELECT `id`, `x` / NULLIF(2.0E0, 0) AS `y` FROM `readings` WHERE `id` IS NOT NULL;"),
+        (readings().select("id", "n").derive(n="n + 1"), "SELECT `id`, `n` + 1 AS `n` FROM `readings` WHERE `id` IS NOT NULL;"),
+        (readings().select("x").where("x > 1 OR x < 0"), "SELECT `x` FROM `readings` WHERE `id` IS NOT NULL AND ((`x` > 1.0E0) OR (`x` < 0.0E0));"),
+        (
+            readings().unnest("m", key="sensor", value="v").select("sensor", "v"),
+            "SELECT `sensor`, `v` FROM `readings` CROSS JOIN UNNEST(`m`) AS `entry` (`sensor`, `v`) WHERE `id` IS NOT NULL;",
+        ),
+        (
+            readings().unnest("a", value="a").unnest("m", key="m", value="entry").select("a", "m", "entry"),
+            (
+                "SELECT `a_2` AS `a`, `m_2` AS `m`, `entry_2` AS `entry` FROM `readings` CROSS JOIN UNNEST(`a`) AS `entry` (`a_2`) "
+                "CROSS JOIN UNNEST(`m`) AS `entry_3` (`m_2`, `entry_2`) WHERE `id` IS NOT NULL;"
+            ),
+        ),
+        (
+            readings().select("x").union(readings("more").select("x")),
+            (
+                "FROM (SELECT `x`, `event_time` FROM `readings` WHERE `id` IS NOT NULL UNION ALL "
+                "SELECT `x`, `event_time` FROM `more` WHERE `id` IS NOT NULL) AS `every`;"
+            ),
+        ),
+        (
+            per_id(readings()).aggregate(by=[], top="MAX(mean)", all="SUM(rows)"),
+            (
+                "SELECT MAX(`mean`) AS `top`, SUM(`rows`) AS `all`, CAST(`window_start` AS TIMESTAMP_LTZ(3)) AS `window_start`, "
+                "CAST(`window_end` AS TIMESTAMP_LTZ(3)) AS `window_end`, CAST(0 AS BIGINT) AS `revision` "
+                "FROM `window_2` GROUP BY `window_start`, `window_end`;"
+            ),
+        ),
+        (
+            readings().select(s="STRUCT(x AS `the x`, STRUCT(n) AS inside)").select(y="s.inside.n"),
+            "SELECT `s`.`inside`.`n` AS `y` FROM `select_2`;",
+        ),
+    ],
+    ids=["select", "derive", "where", "unnest a map", "unnest twice", "union", "aggregate again", "struct"],
+)
+def test_each_operator_is_said_in_sql(stream: hr.Stream, expected: str) -> None:
+    made = flat(script(stream))
+    assert expected in made, made
+
+
+def test_windows_keep_their_plain_timestamps_only_while_rows_are_grouped_by_them_again() -> None:
+    once = flat(script(per_id(readings())))
+    twice = flat(script(per_id(readings()).aggregate(by=[], n="COUNT(*)")))
+    assert "CAST(`window_start` AS TIMESTAMP_LTZ(3)) AS `window_start`" in once
+    assert "AS `rows`, `window_start`, `window_end` FROM TABLE(TUMBLE" in twice
+
+
+def test_a_map_that_is_gathered_is_written_as_json() -> None:
+    gathered = per_id(readings()).aggregate(by=[], ids="MAP_AGG(id, STRUCT(mean, rows AS n))", rows="COUNT(*)").select("rows", "ids", at="window_end")
+    made = flat(script(gathered.derive(more="STRUCT(ids, 1 AS one)")))
+    assert "JSON_OBJECTAGG(KEY `id` VALUE JSON_OBJECT(KEY 'mean' VALUE `mean`, KEY 'n' VALUE `rows`)) AS `ids`" in made
+    assert "KEY 'ids' VALUE JSON(`ids`), KEY 'at' VALUE `window_end`" in made
+    assert "KEY 'more' VALUE JSON_OBJECT(KEY 'ids' VALUE JSON(`ids`), KEY 'one' VALUE CAST(1 AS BIGINT))" in made
+    assert "CREATE TEMPORARY TABLE `out` (`json` STRING) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'raw');" in made
+
+
+def test_other_nested_rows_have_types_that_flink_writes() -> None:
+    made = flat(script(readings().select("m", s="STRUCT(id, x)", at="TO_TIMESTAMP_LTZ(t, 3)")))
+    assert "(`m` MAP<STRING, DOUBLE>, `s` ROW<`id` STRING, `x` DOUBLE>, `at` TIMESTAMP_LTZ(3))" in made
+    assert "'format' = 'json', 'json.timestamp-format.standard' = 'ISO-8601');" in made
+
+
+def test_a_uuid_is_cut_from_one_hash() -> None:
+    made = script(readings().select(a="UUID_V5(id, t)", b="UUID_V5(id, t) || 'x'", c="UUID_V5(id)"))
+    space = _NAMESPACE.bytes.decode()
+    assert made.count("SHA1(") == 2
+    assert f"SHA1(CONCAT('{space}', 'pipeline/0', U&'\\001F', `id`, U&'\\001F', CAST(`t` AS STRING))) AS `sha1`" in made
+    assert f"SHA1(CONCAT('{space}', 'pipeline/0', U&'\\001F', `id`)) AS `sha1_2`" in made
+
+
+def test_differences_that_matter_to_the_plan_stand_above_it() -> None:
+    plain = script(hr.stream("readings", schema=SCHEMA).select("id"))
+    assert "believed" not in plain
+    assert "late" not in plain
+    assert "'5e2'" not in plain
+    made = script(per_id(readings().derive(w="TRY_CAST(area AS BIGINT)", s="x + 1")))
+    assert "-- - Event times of 'readings' before 2000-01-01 or from 2100-01-01 on are believed." in made
+    assert "-- - What is late is judged by the watermark of all that a task has read" in made
+    assert "-- - A text such as '5e2' is NULL AS BIGINT." in made
+    assert re.search(r"answered otherwise, as the reference of functions says: .*\+", made)
+
+
+# refusals
+
+
+def gathering(**aggregates: str) -> hr.Stream:
+    return per_id(readings()).aggregate(by=[], **aggregates)
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: readings(rest="extra"), "rest='extra'"),
+        (
+            lambda: readings().window(hr.tumbling(hr.minutes(1)), allowed_lateness=hr.seconds(1)).aggregate(n="COUNT(*)"),
+            "allowed lateness of 1000 ms",
+        ),
+        (lambda: readings().window(hr.tumbling(hr.minutes(1))).late_to("late").aggregate(n="COUNT(*)"), r"late_to\('late'\)"),
+        (lambda: readings().window(hr.tumbling(hr.minutes(1))).aggregate(m="MAP_AGG(id, x)"), "MAP_AGG over rows"),
+        (lambda: readings().window(hr.sliding(hr.minutes(2), hr.minutes(1))).aggregate(a="ARRAY_AGG(x)"), "ARRAY_AGG in sliding windows"),
+        (lambda: readings().window(hr.cumulating(hr.minutes(2), hr.minutes(1))).aggregate(a="LAST_VALUE(x)"), "LAST_VALUE in cumulating windows"),
+        (lambda: per_id(readings().select("id", "x", window_time="x")), "'window_time'"),
+        (lambda: gathering(a="FIRST_VALUE(mean)"), "FIRST_VALUE of the rows of a window"),
+        (lambda: gathering(a="MAP_AGG(UPPER(id), mean)"), "MAP_AGG may meet a key twice"),
+        (lambda: per_id(readings()).derive(id="'all'").aggregate(by=[], a="MAP_AGG(id, mean)"), "MAP_AGG may meet a key twice"),
+        (
+            lambda: readings().window(hr.tumbling(hr.minutes(1)), by=["area"]).aggregate(n="COUNT(*)").aggregate(by=[], a="MAP_AGG(area, n)"),
+            "MAP_AGG may meet a NULL 'area'",
+        ),
+        (lambda: gathering(a="MAP_AGG(id, mean)").derive(n="CARDINALITY(a)"), "column 'a', which MAP_AGG made, is JSON"),
+        (lambda: gathering(a="CARDINALITY(MAP_AGG(id, mean))"), "what MAP_AGG gives is JSON"),
+        (lambda: readings().select(text="TRY_CAST(x AS STRING)"), "cast from DOUBLE to STRING"),
+        (lambda: hr.stream("r", schema={"a": "ARRAY<ROW<x DOUBLE>>"}).unnest("a", value="v"), "UNNEST of an ARRAY of ROWs"),
+        (lambda: readings().select(**{"a\nb": "x"}), r"'a\\nb' cannot be a name"),
+        (lambda: per_id(readings(), hr.tumbling(hr.milliseconds(1_000_000_001))), "1000000001 ms cannot be written"),
+    ],
+)
+def test_what_flink_sql_cannot_do_the_same_is_refused_by_name(make: object, named: str) -> None:
+    with pytest.raises(hr.PlanError, match=named) as refusal:
+        script(make())  # type: ignore[operator]
+    assert re.match(r"Flink SQL of #\d+ ", str(refusal.value))
+    assert refusal.value.fix
+
+
+# words
+
+
+@pytest.mark.parametrize(
+    ("constant", "expected"),
+    [
+        (Literal(1.5, DOUBLE), "1.5E0"),
+        (Literal(-2.0, DOUBLE), "-2.0E0"),
+        (Literal(1e300, DOUBLE), "1E300"),
+        (Literal(5e-324, DOUBLE), "5E-324"),
+        (Literal(7, BIGINT), "CAST(7 AS BIGINT)"),
+        (Literal(True, BOOLEAN), "TRUE"),
+        (Literal("it's", STRING), "'it''s'"),
+        (Literal("a\tb\\", STRING), "U&'a\\0009b\\\\'"),
+        (Literal("é😀", STRING), "'é😀'"),
+        (Literal(None, TIMESTAMP), "CAST(NULL AS TIMESTAMP_LTZ(3))"),
+        (Literal(None, NULL), "CAST(NULL AS STRING)"),
+    ],
+    ids=str,
+)
+def test_constants_have_their_types(constant: Literal, expected: str) -> None:
+    assert literal(constant) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("n > 5", "(`n` > 5)"),
+        ("n + 1 > 5", "((`n` + 1) > 5)"),
+        ("x > 5", "(`x` > 5.0E0)"),
+        ("SUM(IF(x > 1, 1, 0))", "SUM(CASE WHEN (`x` > 1.0E0) THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END)"),
+        ("-(-2.5)", "(- -2.5E0)"),
+        ("ROUND(x, 2)", "ROUND(`x`, 2)"),
+        ("LEFT(area, 3)", "LEFT(`area`, CAST(CAST(3 AS BIGINT) AS INT))"),
+        ("TRY_CAST(n AS STRING)", "CAST(`n` AS STRING)"),
+        ("TRY_CAST(x > 1 AS STRING)", "LOWER(CAST((`x` > 1.0E0) AS STRING))"),
+        ("TRY_CAST(5 AS STRING)", "'5'"),
+        ("STRUCT(x, 'a' AS b).b", "'a'"),
+        ("m['a'] IS NULL", "(`m`['a'] IS NULL)"),
+    ],
+)
+def test_expressions_keep_their_types(written: str, expected: str) -> None:
+    assert sql(parse_expression(written, Schema.parse(SCHEMA), aggregates=True), ROW) == expected
+
+
+def test_a_text_is_a_number_only_as_headrace_has_it() -> None:
+    made = sql(parse_expression("TRY_CAST(area AS DOUBLE)", Schema.parse(SCHEMA)), ROW)
+    pattern = made.split("'")[1]
+    assert [one for one in ("7", " -7.5e3\n", ".5", "7d", "0x1p3", "NaN", "") if re.match(pattern, one)] == ["7", " -7.5e3\n", ".5"]
+    assert "ABS(TRY_CAST(`area` AS DOUBLE)) <= 1.7976931348623157E308" in made
+
+
+@pytest.mark.parametrize("function", sorted(FUNCTIONS))
+def test_every_function_of_the_table_is_said_or_refused(function: str) -> None:
+    for written, _ in FUNCTIONS[function].cases:
+        made = sql(parse_expression(written, Schema(()), {}), {})
+        assert not re.search(r"\{(name|\*|[0-9…]+)\}(?!')", made.replace(r"{1,9}", "")), made
+
+
+@pytest.mark.parametrize(
+    ("ms", "expected"),
+    [
+        (1, "INTERVAL '0.001' SECOND"),
+        (100_000, "INTERVAL '100' SECOND(3)"),
+        (90_500, "INTERVAL '90.500' SECOND"),
+        (120_000, "INTERVAL '2' MINUTE"),
+        (86_400_000 * 400, "INTERVAL '400' DAY(3)"),
+    ],
+)
+def test_a_duration_takes_the_largest_unit_that_divides_it(ms: int, expected: str) -> None:
+    assert duration(ms) == expected
+
+
+def test_names_and_types_are_quoted() -> None:
+    assert name("a`b") == "`a``b`"
+    assert text("a;b") == "'a;b'"
+    assert type_name(parse_type("ROW<`value` DOUBLE, m MAP<STRING, ROW<a ARRAY<BIGINT>>>>")) == (
+        "ROW<`value` DOUBLE, `m` MAP<STRING, ROW<`a` ARRAY<BIGINT>>>>"
+    )
