@@ -27,7 +27,14 @@ def close(out, start: int, groups: dict) -> None:
     for equipment in sorted(groups, key=str):
         data = {sensor: summary(values) for sensor, values in sorted(groups[equipment].items())}
         name = f"fingerprint/1\x1f{equipment}\x1f{start}"
-        print_ = {"uuid": str(uuid.uuid5(NAMESPACE, name)), "equip_id": str(equipment), "type": "kiln", "start_ms": start, "end_ms": start + WINDOW_MS, "data": data}
+        print_ = {
+            "uuid": str(uuid.uuid5(NAMESPACE, name)),
+            "equip_id": str(equipment),
+            "type": "kiln",
+            "start_ms": start,
+            "end_ms": start + WINDOW_MS,
+            "data": data,
+        }
         out.write(orjson.dumps({"fingerprint": print_}) + b"\n")
 
 

@@ -85,7 +85,11 @@ def names_page() -> str:
 
 
 def commands_page() -> str:
-    parts = [NOTICE, "# Commands\n", "Exit status: 0 done, 1 the job failed, 2 wrong use. An error is one line on standard error; `--debug` adds the traceback.\n"]
+    parts = [
+        NOTICE,
+        "# Commands\n",
+        "Exit status: 0 done, 1 the job failed, 2 wrong use. An error is one line on standard error; `--debug` adds the traceback.\n",
+    ]
     for name in ("run", "check", "plan", "ledger", "simulate"):
         command = app[name].default_command
         parts += [f"## `headrace {name}`\n", f"```text\n{inspect.getdoc(command)}\n```\n"]

@@ -45,7 +45,6 @@ def test_a_plan_has_the_settings_given_and_the_defaults_of_the_others() -> None:
 
 
 def test_the_values_of_settings_stand_in_the_expressions() -> None:
-    assert "value=80.0" in repr(hot.plan(limit=80.0)) or any("80.0" in repr(operator) for operator in hot.plan(limit=80.0).operators())
     assert hot.plan(limit=80.0).sinks[0].input.predicate != hot.plan(limit=81.0).sinks[0].input.predicate
 
 

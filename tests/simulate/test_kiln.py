@@ -108,9 +108,7 @@ def test_the_bytes_are_these_on_every_machine() -> None:
         b'{"equip_id":110,"timestamp":1705314601000,"data":{"0001":"null","0002":"11.712","0003":"41.093","0004":"0.660","0005":"29.296"}}'
     ]
     faulty = Kiln(42, disorder_ms=5000, number_share=0.3, bad_share=0.1)
-    assert (
-        hashlib.sha256(b"\n".join(first(10_000, faulty))).hexdigest() == "1cb0dcdf77e58e18d8356582038256a4076432c9f443ffc68c6bf0ca7718b1e3"
-    )
+    assert hashlib.sha256(b"\n".join(first(10_000, faulty))).hexdigest() == "1cb0dcdf77e58e18d8356582038256a4076432c9f443ffc68c6bf0ca7718b1e3"
 
 
 def test_each_equipment_sends_one_message_each_second() -> None:
@@ -206,9 +204,7 @@ def test_bad_lines_are_bad_in_every_way() -> None:
 
     kinds = [kind(line) for line in first(5000, Kiln(5, bad_share=1))]
     shares = {kind: kinds.count(kind) / 5000 for kind in set(kinds)}
-    assert shares == pytest.approx(
-        dict.fromkeys(("truncated", "not an object", "no equipment", "absurd time", "wrong type"), 0.2), abs=0.03
-    )
+    assert shares == pytest.approx(dict.fromkeys(("truncated", "not an object", "no equipment", "absurd time", "wrong type"), 0.2), abs=0.03)
 
 
 @given(seed=seeds)

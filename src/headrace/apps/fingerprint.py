@@ -23,9 +23,7 @@ def fingerprint(window_size_minutes: int = 1, watermark_seconds: int = 10) -> di
         .window(hr.tumbling(hr.minutes(window_size_minutes)), by=["equip_id", "sensor"])
         .aggregate(min="MIN(value)", max="MAX(value)", median="MEDIAN(value)", mean="AVG(value)", std_dev="STDDEV_POP(value)")
     )
-    fingerprints = per_sensor.aggregate(
-        by=["equip_id"], data="MAP_AGG(sensor, STRUCT(min, max, median, mean, std_dev))"
-    ).select(
+    fingerprints = per_sensor.aggregate(by=["equip_id"], data="MAP_AGG(sensor, STRUCT(min, max, median, mean, std_dev))").select(
         fingerprint="""STRUCT(
             UUID_V5(equip_id, EPOCH_MS(window_start)) AS uuid, equip_id, 'kiln' AS type,
             EPOCH_MS(window_start) AS start_ms, EPOCH_MS(window_end) AS end_ms, data)""",

@@ -19,6 +19,7 @@ app = App(
     version=f"headrace {__version__}",
     help_format="plaintext",
     exit_on_error=False,
+    suppress_keyboard_interrupt=False,
     print_error=False,
     result_action="return_value",
 )
@@ -60,9 +61,9 @@ def _run(given: Sequence[str], *, debug: bool) -> int:
         # So rich ends when whoever read its help has left.
         return 0
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno is not None:
             raise
-        return _fail(f"{error.filename}: {error.strerror}", 1, debug=debug)
+        return _fail(f"{error.filename or type(error).__name__}: {error.strerror or error}", 1, debug=debug)
     except Exception as error:  # noqa: BLE001  (the last resort: whatever it is, it is ours)
         return _fail(f"a fault of headrace's own: {type(error).__name__}: {error}; please report it, with what --debug shows", 1, debug=debug)
     return 0

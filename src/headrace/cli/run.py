@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -50,13 +51,19 @@ def run(
         embedded, the only one that runs in this version.
     """
     if engine != "embedded":
-        raise PlanError(f"engine {engine!r} does not run pipelines in this version", where="--engine", fix="leave it out; `headrace plan APP --engine flink` prints the script")
+        raise PlanError(
+            f"engine {engine!r} does not run pipelines in this version",
+            where="--engine",
+            fix="leave it out; `headrace plan APP --engine flink` prints the script",
+        )
     _suit_batches()
     plan = plan_of(app, set or [])
     inputs = _inputs(plan, input or [])
     from headrace.engines.embedded.output import Printed
     from headrace.engines.embedded.run import run_files, run_to
 
+    # Polars, once it is imported, has a read that waits begin again after Ctrl-C.
+    signal.siginterrupt(signal.SIGINT, True)
     with _progress() as progress:
         if output is None:
             accounts = run_to(plan, inputs, Printed(sys.stdout.buffer), progress=progress)
@@ -125,7 +132,12 @@ def _progress() -> Iterator[Callable[..., None] | None]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     bar = Progress(
-        BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[received]:,} records"), TimeRemainingColumn(), console=Console(stderr=True), transient=True
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[received]:,} records"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
     )
     with bar:
         task = bar.add_task("run", total=None, received=0)

@@ -20,7 +20,11 @@ __all__ = [
 TEXTS = map_of(STRING, STRING)
 Named = tuple[tuple[str, Expression], ...]
 
-WINDOW_COLUMNS = (Field("window_start", TIMESTAMP, nullable=False), Field("window_end", TIMESTAMP, nullable=False), Field("revision", BIGINT, nullable=False))
+WINDOW_COLUMNS = (
+    Field("window_start", TIMESTAMP, nullable=False),
+    Field("window_end", TIMESTAMP, nullable=False),
+    Field("revision", BIGINT, nullable=False),
+)
 
 
 def _fields(named: Named) -> tuple[Field, ...]:

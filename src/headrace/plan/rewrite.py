@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from headrace.plan.expression import Call, Cast, Column, Expression, FieldOf, Literal, Struct, rebuild
+from headrace.plan.expression import Call, Cast, Column, Expression, FieldOf, Literal, Struct, columns_of, rebuild
 from headrace.plan.operators import Aggregate, Derive, Operator, Regroup, Select, Sink, Source, Union, Unnest, Where, inputs_of
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import DOUBLE, STRING, map_of
@@ -31,8 +31,9 @@ def _castable(plan: Plan) -> tuple[Source, str] | None:
     """Return a source and its MAP column of texts that every operator unnests and then only casts to DOUBLE."""
     operators = list(plan.operators())
     for source in plan.sources:
+        timed_by = columns_of(source.event_time) if source.event_time else set()
         for column in source.schema.fields:
-            if column.type == _TEXTS and _only_cast(operators, source, column.name):
+            if column.type == _TEXTS and column.name not in timed_by and _only_cast(operators, source, column.name):
                 return source, column.name
     return None
 

@@ -88,9 +88,7 @@ def simulate(
         raise PlanError(f"the first tick would be at {first_ms} ms", where="simulate", fix="give ms since the epoch, 1970 to 2100")
     times = ticks(first_ms, interval)
     end_ms = math.inf if duration_ms is None else live_ms + duration_ms
-    wanted = (
-        _paced(times, past, now - live_ms, clock, sleep, duration_ms) if pace else itertools.takewhile(lambda time: time < end_ms, times)
-    )
+    wanted = _paced(times, past, now - live_ms, clock, sleep, duration_ms) if pace else itertools.takewhile(lambda time: time < end_ms, times)
     sent = 0
     with suppress(BrokenPipeError):
         _put(report, banner(target, servers=servers, topic=topic), "the report", flush=True)

@@ -113,8 +113,16 @@ class TextFile:
 
     def seek(self, position: dict[str, Any]) -> None:
         """Go on at a position that this file gave, in this process or before."""
+        if self._piped and position["byte"] and not self._file.seekable():
+            raise EnvironmentFault(
+                "cannot be read again from where a run stopped",
+                where="standard input",
+                fix="read a file, or remove the .run of the output to start anew",
+            )
         if position["size"] > self.size:
-            raise EnvironmentFault(f"has shrunk from {position['size']} to {self.size} bytes", where=self.name, fix="bring the file back or start anew")
+            raise EnvironmentFault(
+                f"has shrunk from {position['size']} to {self.size} bytes", where=self.name, fix="bring the file back or start anew"
+            )
         self.size, self._at, self._record, self._begun, self._last = position["size"], position["byte"], position["record"], b"", None
         self._file.seek(self._at)
         self.finished = self._at >= self.size
@@ -217,7 +225,11 @@ class ParquetFile:
                 self._batches = self._rows_from(self._at)
             frame = pl.DataFrame(next(self._batches))
         except Exception as error:  # noqa: BLE001  (the decoder raises plain Exceptions)
-            raise EnvironmentFault(f"cannot be read on: {' '.join(str(error).split()) or 'it has fewer rows than it says'}", where=self.name, fix="let its writer finish, then run again") from None
+            raise EnvironmentFault(
+                f"cannot be read on: {' '.join(str(error).split()) or 'it has fewer rows than it says'}",
+                where=self.name,
+                fix="let its writer finish, then run again",
+            ) from None
         self._at += len(frame)
         return Rows(frame)
 

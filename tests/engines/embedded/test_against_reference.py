@@ -8,18 +8,21 @@ import math
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reference import Branch, Outcome, Row, Source, Window, over, run, value_or_null
 
 import headrace as hr
+from engines.embedded.pipelines import write_inputs
 from headrace.apps.fingerprint import fingerprint
 from headrace.engines.embedded.run import run_files
 from headrace.plan.pipeline import Plan
+from reference import Branch, Outcome, Row, Source, Window, over, run, value_or_null
 
 START = 1_704_067_200_000  # 2024
 YEAR = 365 * 86_400_000
@@ -230,8 +233,36 @@ def differing(got: list[Row], expected: list[Row]) -> Iterator[tuple[str, Row]]:
             yield from (("got     ", pair[0]), ("expected", pair[1]))
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(cases())
 def test_a_pipeline_gives_what_the_reference_gives(case: tuple[Job, list[Source], int]) -> None:
     job, sources, chunk = case
     assert_same(run_engine(job.plan(), sources, chunk), run(sources, job.branches()))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_fingerprint_app_gives_what_the_reference_gives(seed: int, tmp_path: Path) -> None:
+    files = write_inputs(tmp_path, "fingerprint", 500, seed)["sensor-data"]
+    columns = {"equip_id": "STRING NOT NULL", "timestamp": "BIGINT", "data": "MAP<STRING, STRING>"}
+    source = Source("sensor-data", columns, [file.read_bytes() for file in files], 10 * SECOND_MS, "timestamp")
+
+    def readings(_: str, record: Row) -> list[Row]:
+        values = {sensor: value_or_null(raw, "DOUBLE") for sensor, raw in (record["data"] or {}).items()}
+        return [{"equip_id": record["equip_id"], "sensor": sensor, "value": value} for sensor, value in values.items() if value is not None]
+
+    statistics = {"min": "MIN", "max": "MAX", "median": "MEDIAN", "mean": "AVG", "std_dev": "STDDEV_POP"}
+    per_sensor = {name: over(function, "value") for name, function in statistics.items()}
+    data = {"data": lambda rows: {row["sensor"]: {name: row[name] for name in statistics} for row in rows}}
+    minute = Window("tumbling", MINUTE_MS, MINUTE_MS)
+    branch = Branch("fingerprint-output", ["sensor-data"], readings, minute, ("equip_id", "sensor"), per_sensor, regroup=(("equip_id",), data))
+    expected = run([source], [branch])
+    assert expected.ledger["sensor-data"]["late"] > 10
+    expected.written["fingerprint-output"] = [{"fingerprint": fingerprint_of(row)} for row in expected.written["fingerprint-output"]]
+    assert_same(run_engine(fingerprint.plan(), [source]), expected)
+
+
+def fingerprint_of(row: Row) -> Row:
+    """Return a row of the reference as the app shapes it; its id is a UUIDv5 of the design's section 7."""
+    start, end = (round(datetime.fromisoformat(row[bound]).timestamp() * 1000) for bound in ("window_start", "window_end"))
+    name = uuid.uuid5(uuid.UUID(bytes=b"headrace.uuid.v5"), f"fingerprint/1\x1f{row['equip_id']}\x1f{start}")
+    return {"uuid": str(name), "equip_id": row["equip_id"], "type": "kiln", "start_ms": start, "end_ms": end, "data": row["data"]}

@@ -55,7 +55,9 @@ def test_nothing_comes_next_while_a_partition_that_goes_on_shows_nothing() -> No
     assert turn(orders, set()) == {0: 2, 1: 0}
 
 
-@given(partitions, st.lists(st.integers(0, 3), min_size=3, max_size=3), st.lists(st.integers(-5, 5), min_size=3, max_size=3), st.sets(st.integers(0, 2)))
+@given(
+    partitions, st.lists(st.integers(0, 3), min_size=3, max_size=3), st.lists(st.integers(-5, 5), min_size=3, max_size=3), st.sets(st.integers(0, 2))
+)
 def test_the_clock_before_a_row_is_what_one_sees_going_row_by_row(
     batches: list[list[list[int]]], delays: list[int], shown: list[int], finished: set[int]
 ) -> None:

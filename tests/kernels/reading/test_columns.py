@@ -437,7 +437,7 @@ def test_a_typed_column_is_each_of_its_values_read_by_the_rule(path: Path, colum
     assert sorted([*rows, *read.malformed]) == list(range(len(values)))
     for place, value in enumerate(expected):
         if value is UNREADABLE:
-            assert read.malformed[place].startswith(f"field 'x' is not a {kind}: ")
+            assert read.malformed[place].startswith(f"field 'x' is not a {kind.kind}: ")
         elif value is not ...:
             assert shown(rows[place]["x"]) == shown(value)
 

@@ -35,7 +35,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock: IO[str] | None = None
+        self._lock: IO[bytes] | None = None
         self._stored: dict[int, str] = {}
         self._frames: dict[int, pl.DataFrame] = {}
         self._next = 0
@@ -50,19 +50,23 @@ class Checkpoint:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / "lock").open("a+")
+            self._lock = (self.folder / "lock").open("ab+", buffering=0)
         except OSError as error:
             raise write_fault(self.folder, error) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.seek(0)
-            owner = self._lock.read().strip()
+            owner = self._lock.read().decode()
             self._lock.close()
-            raise EnvironmentFault(f"is in use by process {owner}", where=str(self.folder.parent), fix="wait for it, or name another --output") from None
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+            raise EnvironmentFault(
+                f"is in use by process {owner}", where=str(self.folder.parent), fix="wait for it, or name another --output"
+            ) from None
+        try:
+            self._lock.truncate(0)
+            self._lock.write(str(os.getpid()).encode())
+        except OSError as error:
+            raise write_fault(self.folder, error) from None
         manifest = self.folder / "manifest.json"
         if not manifest.exists():
             return None

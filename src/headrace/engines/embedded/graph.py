@@ -181,4 +181,3 @@ def _gathered(waiting: dict[int, list[pl.DataFrame]]) -> list[tuple[int, pl.Data
 def _renamed(keys: Mapping[str, str], columns: Named) -> dict[str, str]:
     """Return which of the columns are keys as they were, by their names."""
     return {name: keys[one.name] for name, one in columns if isinstance(one, Column) and one.name in keys}
-

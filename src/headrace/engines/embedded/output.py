@@ -178,5 +178,9 @@ class _blaming:  # noqa: N801
 
 def write_fault(path: Path, error: OSError) -> EnvironmentFault:
     """Return the error to raise when `path` could not be written."""
-    fix = "make room or name another folder, then run again: it goes on from the last commit" if error.errno in _FULL else "let this user write there"
+    fix = "let this user write there"
+    if error.errno in _FULL:
+        fix = "make room or name another folder, then run again: it goes on from the last commit"
+    elif isinstance(error, NotADirectoryError | FileExistsError):
+        fix = "name a folder"
     return EnvironmentFault(f"cannot be written: {error.strerror}", where=str(path), fix=fix)

@@ -166,7 +166,9 @@ def check_inputs(plan: Plan, inputs: Mapping[str, Sequence[Path]]) -> None:
             raise PlanError(f"topic {topic!r} has no file", where="--input", fix=f"add --input {topic}=FILE")
 
 
-def run_to(plan: Plan, inputs: Mapping[str, Sequence[Path]], output: Output, *, progress: Callable[[Progress], None] | None = None) -> dict[str, Account]:
+def run_to(
+    plan: Plan, inputs: Mapping[str, Sequence[Path]], output: Output, *, progress: Callable[[Progress], None] | None = None
+) -> dict[str, Account]:
     """Run the plan over files with no state kept, and return the ledger."""
     check_inputs(plan, inputs)
     run = Run(plan, inputs, output)
@@ -290,11 +292,17 @@ def _identity(plan: Plan, inputs: Mapping[str, Sequence[Path]]) -> dict[str, Any
 
 def _check_same(manifest: Mapping[str, Any], identity: Mapping[str, Any], folder: Path) -> None:
     if manifest.get("format") != STATE_FORMAT:
-        raise EnvironmentFault(f"holds state of format {manifest.get('format')}, not {STATE_FORMAT}", where=str(folder), fix=f"finish it with the headrace that began it, or remove {folder}")
+        raise EnvironmentFault(
+            f"holds state of format {manifest.get('format')}, not {STATE_FORMAT}",
+            where=str(folder),
+            fix=f"finish it with the headrace that began it, or remove {folder}",
+        )
     for name, value in identity.items():
         if manifest[name] != value:
             shown = f"of {name} {manifest[name]!r}" if isinstance(value, str) else f"with other {name}"
-            raise EnvironmentFault(f"holds an unfinished run {shown}", where=str(folder), fix=f"finish that one, remove {folder}, or name another --output")
+            raise EnvironmentFault(
+                f"holds an unfinished run {shown}", where=str(folder), fix=f"finish that one, remove {folder}, or name another --output"
+            )
 
 
 def _publish_ledger(plan: Plan, ledger: Mapping[str, Any], checkpoint: Checkpoint, folder: Path) -> None:
@@ -306,4 +314,3 @@ def _publish_ledger(plan: Plan, ledger: Mapping[str, Any], checkpoint: Checkpoin
         checkpoint.discard()
     except OSError as error:
         raise write_fault(path, error) from None
-

@@ -5,12 +5,13 @@ from __future__ import annotations
 import polars as pl
 
 from headrace.errors import InternalError
+from headrace.kernels.reading.text import polars_type, read_column
 from headrace.plan.expression import Call, Cast, Column, Expression, FieldOf, Literal, Struct
 from headrace.plan.functions import FUNCTIONS
 from headrace.plan.schema import BIGINT, DOUBLE, STRING, TIMESTAMP, Type
-from headrace.kernels.reading.text import polars_type, read_column
 
 __all__ = ["compile_expression"]
+
 
 def compile_expression(expression: Expression) -> pl.Expr:
     """Return the Polars expression that gives what `expression` means."""

@@ -135,7 +135,11 @@ class WindowKernel:
     def _admit_one_by_one(self, state: WindowState, taken: pl.DataFrame) -> list[pl.DataFrame]:
         """Put rows into their place, giving closed windows again for each record that comes to one."""
         revising = pl.col("@from") - 1 <= pl.col(self.clock_column)
-        records = taken.select(revising.alias("revises"), pl.col("@record").rle_id().alias("of")).with_row_index("first").group_by("of", maintain_order=True)
+        records = (
+            taken.select(revising.alias("revises"), pl.col("@record").rle_id().alias("of"))
+            .with_row_index("first")
+            .group_by("of", maintain_order=True)
+        )
         emitted: list[pl.DataFrame] = []
         start = 0
         for first, count in records.agg(pl.first("first"), pl.len(), pl.first("revises")).filter("revises").select("first", "len").iter_rows():
@@ -204,7 +208,9 @@ class WindowKernel:
         return self.folding.merge(states, ["@end", *self.keys])
 
     def _of_group(self, rows: pl.DataFrame, group: pl.DataFrame | None) -> pl.DataFrame:
-        return rows if group is None or not self.revise_by else rows.join(group, on=self.revise_by, how="semi", nulls_equal=True, maintain_order="left")
+        return (
+            rows if group is None or not self.revise_by else rows.join(group, on=self.revise_by, how="semi", nulls_equal=True, maintain_order="left")
+        )
 
     def _spread(self, rows: pl.DataFrame, after: int, upto: int) -> pl.DataFrame:
         """Return each row once for every window that holds its slice and ends in (after, upto], as `@end`."""
@@ -251,7 +257,9 @@ class WindowKernel:
         if state.revisions is None:
             again = again.with_columns(pl.lit(0, pl.Int64).alias("@revision"))
         else:
-            again = again.join(state.revisions, on=key, how="left", nulls_equal=True, maintain_order="left").with_columns((pl.col("@revision") + 1).fill_null(0))
+            again = again.join(state.revisions, on=key, how="left", nulls_equal=True, maintain_order="left").with_columns(
+                (pl.col("@revision") + 1).fill_null(0)
+            )
             state.revisions = state.revisions.join(again, on=key, how="anti", nulls_equal=True, maintain_order="left")
         state.revisions = again if state.revisions is None else pl.concat([state.revisions, again])
         return [self._finish(merged.join(again, on=key, how="left", nulls_equal=True, maintain_order="left"))]

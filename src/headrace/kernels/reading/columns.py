@@ -74,7 +74,7 @@ class ColumnReader:
         bad = read.is_null() & found.is_not_null()
         if bad.any():
             for record, value in zip(records.filter(bad), values_of(found.filter(bad)), strict=True):
-                malformed.setdefault(record, f"field {field.name!r} is not a {field.type}: {shown(value)}")
+                malformed.setdefault(record, f"field {field.name!r} is not a {field.type.kind}: {shown(value)}")
         return read.alias(field.name)
 
     # CSV: a record is a line; a quoted cell holds separators and doubled quotes, but no line end
@@ -131,7 +131,9 @@ def adapt(column: pl.Series, kind: Type) -> pl.Series:
     column = _simplified(column)
     dtype = column.dtype
     if dtype == pl.String:
-        return read_column(column, kind) if kind.kind not in ("MAP", "ARRAY", "ROW") else column.to_frame().clear(len(column)).to_series().cast(target)
+        return (
+            read_column(column, kind) if kind.kind not in ("MAP", "ARRAY", "ROW") else column.to_frame().clear(len(column)).to_series().cast(target)
+        )
     if kind == DOUBLE and dtype.is_numeric():
         read = column.cast(pl.Float64)
         return read if read.is_finite().all() else read.set(~read.is_finite(), None)
@@ -220,5 +222,3 @@ def _gathered(cells: pl.DataFrame, name: str, kind: Type) -> pl.Series:
     entries = pl.concat_list([pl.struct(key=f"key {number}", value=f"value {number}") for number in range(len(names))])
     there = entries.list.filter(pl.element().struct.field("key").is_not_null())
     return keys.hstack(values).select(there.cast(polars_type(kind)).alias(name)).to_series()
-
-

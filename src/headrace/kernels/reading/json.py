@@ -47,9 +47,7 @@ class JsonReader:
     type MAP<STRING, DOUBLE> that is named in `unread` may come as texts still to be read: it is cheaper once unnested.
     """
 
-    def __init__(
-        self, schema: Schema, rest: str | None = None, rest_type: Type = TEXTS, unread: Collection[str] = ()
-    ) -> None:
+    def __init__(self, schema: Schema, rest: str | None = None, rest_type: Type = TEXTS, unread: Collection[str] = ()) -> None:
         self._unread = unread
         self.schema, self.rest, self.rest_type = schema, rest, rest_type
         self._fast = rest is None and all(field.type in KINDS and is_plain_name(field.name) for field in schema.fields)
@@ -69,7 +67,9 @@ class JsonReader:
             return self._read_slowly(batch, range(len(batch)))
         plain = self._plain(batch.text)
         places = plain.arg_true()
-        fast = self._decode(str(batch.text.gather(places).str.join("\n").item()).encode(), len(places)).with_columns(places.alias("@record").cast(pl.UInt32))
+        fast = self._decode(str(batch.text.gather(places).str.join("\n").item()).encode(), len(places)).with_columns(
+            places.alias("@record").cast(pl.UInt32)
+        )
         slow = self._read_slowly(batch, (~plain).arg_true().to_list())
         if slow.frame.is_empty():
             return Read(fast, slow.malformed)
@@ -134,7 +134,9 @@ class JsonReader:
         if len(decoded) != count:
             raise InternalError(f"{count} lines were decoded to {len(decoded)} rows")
         columns = [self._finish(decoded[field.name], field) for field in self.schema.fields]
-        return pl.DataFrame([_last_of_repeated(column) if field.type in _MAPS else column for column, field in zip(columns, self.schema.fields, strict=True)])
+        return pl.DataFrame(
+            [_last_of_repeated(column) if field.type in _MAPS else column for column, field in zip(columns, self.schema.fields, strict=True)]
+        )
 
     def _kind(self, field: Field) -> str:
         return self._shape.kinds[field.name] if self._shape else ""
@@ -214,7 +216,9 @@ def _arrow_type(kind: Type) -> DataType:
     """Return the Arrow type that values of the SQL type `kind` are decoded to."""
     match kind.kind:
         case "MAP":
-            return DataType.map(ArrowField("key", DataType.utf8(), nullable=False), ArrowField("value", _arrow_type(kind.element), nullable=True), False)
+            return DataType.map(
+                ArrowField("key", DataType.utf8(), nullable=False), ArrowField("value", _arrow_type(kind.element), nullable=True), False
+            )
         case "ARRAY":
             return DataType.list(ArrowField("item", _arrow_type(kind.element), nullable=True))
         case "ROW":

@@ -73,7 +73,7 @@ def read_fields(found: dict[str, Any], schema: Schema, rest: str | None, rest_ty
         value = found.get(field.name)
         row[field.name] = read = read_value(value, field.type)
         if read is UNREADABLE:
-            return Malformed(f"field {field.name!r} is not a {field.type}: {shown(value)}")
+            return Malformed(f"field {field.name!r} is not a {field.type.kind}: {shown(value)}")
     if rest is not None:
         others = {name: value for name, value in found.items() if name not in schema and value is not None}
         row[rest] = read_value(others, rest_type)

@@ -32,7 +32,11 @@ def in_calendar(times: pl.Series) -> pl.Series:
     if isinstance(times.dtype, pl.Date):
         return times.to_physical().is_between(-719_162, 2_932_896)
     unit = {"ms": 1, "us": 1_000, "ns": 1_000_000}[times.dtype.time_unit]  # type: ignore[attr-defined]
-    return times.to_physical().is_between(-62_135_596_800_000 * unit, 253_402_300_800_000 * unit, closed="left") if unit <= 1_000 else times.is_not_null()
+    return (
+        times.to_physical().is_between(-62_135_596_800_000 * unit, 253_402_300_800_000 * unit, closed="left")
+        if unit <= 1_000
+        else times.is_not_null()
+    )
 
 
 def read_column(text: pl.Series, kind: Type) -> pl.Series:

@@ -251,13 +251,13 @@ TABLE = (
     ),
     Aggregate(
         "FIRST_VALUE", signatures("T -> T"),
-        "The first value, in the order of arrival.",
+        "The first value: slice after slice, in each the order of arrival.",
         *_same(lambda x: x.first(ignore_nulls=True)),
         cases=(("FIRST_VALUE(x)", (None, 2, 1, None), 2), ("FIRST_VALUE(x)", ("b", "a"), "b"), ("FIRST_VALUE(x)", (None, None), None)),
     ),
     Aggregate(
         "LAST_VALUE", signatures("T -> T"),
-        "The last value, in the order of arrival.",
+        "The last value: slice after slice, in each the order of arrival.",
         *_same(lambda x: x.last(ignore_nulls=True)),
         cases=(("LAST_VALUE(x)", (None, 2, 1, None), 1), ("LAST_VALUE(x)", ("b", "a"), "a"), ("LAST_VALUE(x)", (None, None), None)),
     ),
@@ -275,7 +275,7 @@ TABLE = (
     ),
     Aggregate(
         "ARRAY_AGG", signatures("T -> ARRAY<T>"),
-        "All values, in the order of arrival.",
+        "All values: slice after slice, in each the order of arrival.",
         _fold_values, _merge_values, lambda state: _if_any(state["values"], state["values"]), flink="ARRAY_AGG({0} IGNORE NULLS)",
         cases=(
             ("ARRAY_AGG(x)", (3, None, 1, 3), [3, 1, 3]),

@@ -1,0 +1,63 @@
+"""Folding: each group to the same last digit, whatever else is folded with it."""
+
+from __future__ import annotations
+
+import random
+
+import polars as pl
+import pytest
+
+import headrace as hr
+from headrace.kernels.columnar.aggregate import Folding
+from headrace.plan.operators import Aggregate
+
+ROWS = 4_000
+chance = random.Random(1)
+FRAME = pl.DataFrame(
+    {
+        "slice": [place * 5 // ROWS for place in range(ROWS)],
+        "k": [chance.choice(["a", "b", None]) for _ in range(ROWS)],
+        "x": [None if chance.random() < 0.01 else chance.random() * 10 ** chance.randint(-8, 8) for _ in range(ROWS)],
+    }
+)
+MEANS = {"mean": "AVG(x)"}  # by itself, Polars may take it in parts
+MORE = {"total": "SUM(x)", "spread": "STDDEV_POP(x)", "spread_of": "VAR_SAMP(x)", "mid": "MEDIAN(x)", "squares": "SUM(x * x)", "all": "ARRAY_AGG(x)"}
+
+
+def folding_of(aggregates: dict[str, str]) -> Folding:
+    rows = hr.stream("rows", schema={"t": "BIGINT", "x": "DOUBLE"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+    operator = rows.window(hr.tumbling(hr.seconds(1))).aggregate(**aggregates).operator
+    assert isinstance(operator, Aggregate)
+    return Folding(operator.calls)
+
+
+def in_pieces(frame: pl.DataFrame, size: int) -> pl.DataFrame:
+    return pl.concat([frame[start : start + size] for start in range(0, len(frame), size)], rechunk=False)
+
+
+@pytest.mark.parametrize("aggregates", [MEANS, MORE], ids=["means", "more"])
+@pytest.mark.parametrize("by", [["slice"], ["k"], ["slice", "k"], ["k", "slice"]], ids=" ".join)
+def test_the_last_digits_do_not_depend_on_pieces_nor_on_what_is_known_to_be_sorted(by: list[str], aggregates: dict[str, str]) -> None:
+    folding = folding_of(aggregates)
+    expected = folding.fold(FRAME, by)
+    for frame in (in_pieces(FRAME, 1), in_pieces(FRAME, 1_117), in_pieces(FRAME, 1).rechunk(), FRAME.with_columns(pl.col("slice").set_sorted())):
+        assert folding.fold(frame, by).equals(expected)
+
+
+@pytest.mark.parametrize("aggregates", [MEANS, MORE], ids=["means", "more"])
+@pytest.mark.parametrize("by", [["slice"], ["k"], ["slice", "k"], ["k", "slice"]], ids=" ".join)
+def test_the_last_digits_do_not_depend_on_the_other_groups_folded_at_once(by: list[str], aggregates: dict[str, str]) -> None:
+    folding = folding_of(aggregates)
+    alone = [folding.fold(in_pieces(group, 1), by) for _, group in FRAME.group_by(by, maintain_order=True)]
+    assert pl.concat(alone).equals(folding.fold(FRAME, by))
+
+
+def test_states_merge_to_the_same_last_digits_whatever_is_merged_at_once() -> None:
+    folding = folding_of(MEANS)
+    states = folding.fold(FRAME.with_columns(pl.int_range(pl.len()).alias("part")), ["slice", "part"])
+    alone = [folding.merge(in_pieces(group, 1), ["slice"]) for _, group in states.group_by("slice", maintain_order=True)]
+    assert pl.concat(alone).equals(folding.merge(states, ["slice"]))
+
+
+def test_nothing_folds_to_nothing() -> None:
+    assert folding_of(MEANS).fold(FRAME.clear(), ["slice", "k"]).shape == (0, 4)
