@@ -47,7 +47,7 @@ def value_of(found: Any, kind: str) -> Any:
     if kind.startswith("MAP") or not isinstance(found, str) or not DECIMAL.fullmatch(text := found.strip(" \t\n\r\v\f")):
         raise ValueError(found)
     number = Decimal(text) if kind == "BIGINT" else float(text)
-    if not math.isfinite(number) or (kind == "BIGINT" and (number % 1 or not -(2**63) <= number < 2**63)):
+    if not math.isfinite(number) or (kind == "BIGINT" and (not -(2**63) <= number < 2**63 or number % 1)):
         raise ValueError(found)
     return int(number) if kind == "BIGINT" else number
 

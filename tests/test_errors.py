@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace import errors
@@ -60,6 +60,7 @@ def test_a_hint_names_what_was_probably_meant_or_else_what_there_is(name: str, k
     assert near(name, known) == hint
 
 
+@settings(deadline=None)
 @given(st.text(), st.lists(st.text()))
 def test_a_hint_is_given_for_any_name(name: str, known: list[str]) -> None:
     hint = near(name, known)

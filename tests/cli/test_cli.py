@@ -171,7 +171,8 @@ def test_no_command_imports_what_it_does_not_use(arguments: list[str], used: set
         (["rnu"], 'Unknown command "rnu". Did you mean "run"?'),
         (["run"], "APP requires an argument"),
         (["check"], "FILE requires an argument"),
-        (["check", "two.py", "three.py"], "three.py"),
+        (["check", "two.py", "three.py"], "unexpected argument 'three.py'; see headrace check --help"),
+        (["run", "fingerprint", "readings.ndjson"], "unexpected argument 'readings.ndjson'; see headrace run --help"),
         (["plan", "fingerprint", "--egine", "flink"], "Unknown option: --egine. Did you mean --engine?"),
         (["run", "fingerprint", "--input"], "--input requires an argument"),
         (["run", "fingerprint", "--output-format", "xml"], 'Invalid value "xml" for --output-format. Choose from: "ndjson", "parquet".'),
@@ -326,6 +327,13 @@ def test_plan_shows_the_operators_and_the_settings(run: Callable[..., tuple[int,
     assert (status, err) == (0, "")
     assert out.splitlines()[:3] == ["pipeline fingerprint version 1", "  setting window_size_minutes = 5", "  setting watermark_seconds = 10"]
     assert "window tumbling 0:05:00 by equip_id, sensor: min, max, median, mean, std_dev" in out
+
+
+def test_plan_prints_the_script_that_flink_would_run(run: Callable[..., tuple[int, str, str]]) -> None:
+    status, out, err = run("plan", "fingerprint", "--engine", "flink", "--set", "window_size_minutes=5")
+    assert (status, err) == (0, "")
+    assert out.startswith("-- fingerprint, version 1, as Flink SQL\n-- window_size_minutes = 5\n")
+    assert "INTERVAL '5' MINUTE" in out
 
 
 # settings

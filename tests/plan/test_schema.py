@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import PlanError
@@ -40,6 +40,7 @@ def test_a_type_is_read_whatever_its_case_and_spacing(text: str, kind: Type) -> 
     assert parse_type(text) == kind
 
 
+@settings(deadline=None)
 @given(types)
 def test_a_type_is_read_back_from_its_own_text(kind: Type) -> None:
     assert parse_type(str(kind)) == kind

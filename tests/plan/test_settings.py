@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import PlanError
@@ -100,11 +100,13 @@ def test_a_list_of_any_kind_is_written_with_commas(kind: Any) -> None:
     assert list(map(int, Setting("ids", kind, None).read(" 1, 2 ", "--set"))) == [1, 2]
 
 
+@settings(deadline=None)
 @given(st.integers(-(2**62), 2**62))
 def test_any_whole_number_may_be_given(number: int) -> None:
     assert read("minutes", str(number)) == number
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_any_number_may_be_given(number: float) -> None:
     assert math.isclose(read("ratio", repr(number)), number, rel_tol=0)

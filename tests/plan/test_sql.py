@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import PlanError
@@ -88,6 +88,7 @@ def test_a_column_named_as_a_constant_is_meant_only_where_the_text_has_no_other_
     assert parse_expression(word, schema) == meant[word]
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="`\x00", exclude_categories=("Cs",)), min_size=1).filter(lambda name: not name.startswith("@")))
 def test_a_column_of_any_name_may_stand_in_backticks(name: str) -> None:
     schema = Schema.parse({name: "BIGINT"})
@@ -173,6 +174,7 @@ leaf = st.integers(1, 9).map(str)
 arithmetic = st.recursive(leaf, lambda inner: st.tuples(inner, st.sampled_from("+-*"), inner).map(" ".join) | inner.map("({})".format), max_leaves=8)
 
 
+@settings(deadline=None)
 @given(arithmetic)
 def test_arithmetic_binds_as_in_any_language(text: str) -> None:
     assert value(text) == eval(text)
@@ -452,6 +454,7 @@ words = st.sampled_from([
 ])  # fmt: skip
 
 
+@settings(deadline=None)
 @given(text=st.lists(words, max_size=12).map(" ".join) | st.text(max_size=20), aggregates=st.booleans())
 def test_any_text_is_an_expression_or_a_plan_error(text: str, *, aggregates: bool) -> None:
     with suppress(PlanError):

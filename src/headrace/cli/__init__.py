@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from headrace import __version__
 from headrace.errors import HeadraceError
@@ -53,6 +53,9 @@ def _run(given: Sequence[str], *, debug: bool) -> int:
             sys.stdout.flush()
     except HeadraceError as error:
         return _fail(str(error), error.exit_status, debug=debug)
+    except UnusedCliTokensError as error:
+        command = " ".join(("headrace", *(error.command_chain or ()), "--help"))
+        return _fail(f"unexpected argument {(error.unused_tokens or ['?'])[0]!r}; see {command}", 2, debug=debug)
     except CycloptsError as error:
         return _fail(" ".join(str(error).split()), 2, debug=debug)
     except KeyboardInterrupt:

@@ -41,7 +41,8 @@ BLANK = [b"", b"  ", b"\r"]
 class Job:
     """A pipeline of the family, as headrace has it and as the reference has it.
 
-    Its topics' rows are filtered in one or more ways; the union of what is left goes into the window, and if `raw` also out as it is.
+    Its topics' rows are filtered in one or more ways; the union of what is left goes into the window (of the first topic alone, if it
+    stands `apart`), into the window `beside` it, and if `raw` also out as it is.
     """
 
     window: Window
@@ -54,6 +55,8 @@ class Job:
     having: str = "TRUE"
     regroup: tuple[str, ...] | None = None
     raw: bool = False
+    beside: Window | None = None
+    apart: bool = False
 
     @property
     def topics(self) -> list[str]:
@@ -67,25 +70,38 @@ class Job:
             hr.stream(topic, schema=COLUMNS, event_time="TO_TIMESTAMP_LTZ(t, 3)", watermark=hr.milliseconds(delay))
             for topic, delay in zip(self.topics, self.delays, strict=True)
         )
-        rows = first.union(*others) if others else first
-        if self.unnested:
-            rows = rows.unnest("data", key="s", value="raw").derive(x="TRY_CAST(raw AS DOUBLE)")
-        first_way, *other_ways = (rows.where(way) for way in self.ways)
-        rows = first_way.union(*other_ways) if other_ways else first_way
-        windowed = rows.window(window_of(self.window), by=self.keys, allowed_lateness=hr.milliseconds(self.lateness))
+        rows = self._shaped(first.union(*others) if others else first)
+        windowed = (self._shaped(first) if self.apart else rows).window(
+            window_of(self.window), by=self.keys, allowed_lateness=hr.milliseconds(self.lateness)
+        )
         result = (windowed.late_to(self.late_to) if self.late_to else windowed).aggregate(**{name: text for name, (text, _) in AGGREGATES.items()})
         result = result.where(self.having)
         if self.regroup is not None:
             result = result.aggregate(by=self.regroup, **{name: text for name, (text, _) in SECOND.items()})
-        return {"out": result, "raw": rows} if self.raw else {"out": result}
+        sinks = {"out": result, "raw": rows} if self.raw else {"out": result}
+        if self.beside:
+            sinks["beside"] = rows.window(window_of(self.beside), by=["k"], allowed_lateness=hr.seconds(3)).aggregate(all="ARRAY_AGG(t)")
+        return sinks
+
+    def _shaped(self, stream: hr.Stream) -> hr.Stream:
+        if self.unnested:
+            stream = stream.unnest("data", key="s", value="raw").derive(x="TRY_CAST(raw AS DOUBLE)")
+        first, *others = (stream.where(way) for way in self.ways)
+        return first.union(*others) if others else first
 
     def branches(self) -> list[Branch]:
-        first, second = ({name: call for name, (_, call) in calls.items()} for calls in (AGGREGATES, SECOND))
-        windowed = Branch(
-            "out", self.topics, self._rows, self.window, self.keys, first, self.lateness, self.late_to, PREDICATES[self.having],
-            None if self.regroup is None else (self.regroup, second),
-        )  # fmt: skip
-        return [windowed, Branch("raw", self.topics, self._rows)] if self.raw else [windowed]
+        calls, second = ({name: call for name, (_, call) in calls.items()} for calls in (AGGREGATES, SECOND))
+        branches = [
+            Branch(
+                "out", self.topics[:1] if self.apart else self.topics, self._rows, self.window, self.keys, calls, self.lateness, self.late_to,
+                PREDICATES[self.having], None if self.regroup is None else (self.regroup, second),
+            )
+        ]  # fmt: skip
+        if self.raw:
+            branches.append(Branch("raw", self.topics, self._rows))
+        if self.beside:
+            branches.append(Branch("beside", self.topics, self._rows, self.beside, ("k",), {"all": over("ARRAY_AGG", "t")}, 3 * SECOND_MS))
+        return branches
 
     def _rows(self, _: str, record: Row) -> list[Row]:
         rest = {name: value for name, value in record.items() if name != "data"}
@@ -128,6 +144,7 @@ def jobs(draw: st.DrawFn) -> Job:
     window = draw(st.sampled_from(WINDOWS))
     spans = st.sampled_from([0, window.step // 2, window.step, 2 * window.step + 1])
     unnested = draw(st.booleans())
+    raw, beside = draw(st.booleans()), draw(st.none() | st.sampled_from(WINDOWS[3:]))
     keys = draw(st.sampled_from([(), ("k",), ("k", "n"), ("n", "k"), *([("k", "s"), ("s",)] if unnested else [])]))
     return Job(
         window,
@@ -139,7 +156,9 @@ def jobs(draw: st.DrawFn) -> Job:
         draw(st.sampled_from([None, "too-late"])),
         draw(st.sampled_from(["TRUE", "rows > 1"])),
         draw(st.none() | st.sampled_from([(), keys[:1], keys[1:]])),
-        draw(st.booleans()),
+        raw,
+        beside,
+        apart=(raw or beside is not None) and draw(st.booleans()),
     )
 
 

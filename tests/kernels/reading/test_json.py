@@ -234,7 +234,7 @@ ESCAPED = st.text(st.characters(codec="utf-8"), max_size=6).map(json.dumps) | st
     [r'"\/"', r'"\u0041"', r'"\ud83d\ude00"', r'"\"\\\b\f\n\r\t"', r'"\u0000"']
 )
 ODD_SCALAR = SCALAR | ODD_NUMBER | NUMBER_TEXT.map(quoted) | TIME_TEXT.map(quoted) | ESCAPED
-INNER_KEYS = st.sampled_from(["a", "b", "c", "null", "sensor 1", "é", ""]).map(quoted)
+INNER_KEYS = st.sampled_from(["a", "a", "b", "c", "null", "sensor 1", "é", ""]).map(quoted)
 FLAT = ODD_SCALAR | objects(INNER_KEYS, ODD_SCALAR, 3) | st.lists(ODD_SCALAR, max_size=3).map(", ".join).map("[{}]".format)
 ANYTHING = ODD_SCALAR | FLAT | objects(INNER_KEYS, FLAT, 2) | st.lists(FLAT, max_size=2).map(", ".join).map("[{}]".format)
 NUMBERS_OR_NULL = NUMBER | NUMBER.map(quoted) | st.sampled_from(["null", '"null"'])
@@ -564,6 +564,7 @@ HOSTILE = {
     "a repeated key": ("numbers", b'{"data": {"b": 1, "a": 2, "b": 3}}'),
     "a repeated key whose last is null": ("numbers", b'{"data": {"b": 1, "a": 2, "b": null}}'),
     "a repeated key in a map of texts": ("fingerprint", b'{"data": {"b": "1", "a": "2", "b": "3"}}'),
+    "a repeated key in a map of texts to be read": ("odd names", b'{"null": {"a": "", "a": "", "b": "", "c": " 7 "}}'),
     "a repeated key in a map left unread": ("numbers left unread", b'{"data": {"b": "1", "a": "2", "b": "x"}}'),
     "an integer one too great": ("scalars", b'{"i": 9223372036854775808}'),
     "an integer that is a negative zero": ("scalars", b'{"i": -0, "d": -0, "s": -0}'),

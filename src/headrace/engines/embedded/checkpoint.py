@@ -97,9 +97,9 @@ class Checkpoint:
             _sync_folder(self.folder)
             (self.folder / "manifest.new").replace(self.folder / "manifest.json")
             _sync_folder(self.folder)
+            self._clean(states)
         except OSError as error:
             raise write_fault(self.folder, error) from None
-        self._clean(states)
 
     def _save(self, state: WindowState) -> dict[str, Any]:
         buffer = {str(rank): [self._store(rows) for rows in frames] for rank, frames in state.buffer.items() if frames}

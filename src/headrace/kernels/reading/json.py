@@ -133,10 +133,7 @@ class JsonReader:
             decoded = decoded.with_columns(self._arrow(text, [field for field in self.schema.fields if self._kind(field) == "text"]))
         if len(decoded) != count:
             raise InternalError(f"{count} lines were decoded to {len(decoded)} rows")
-        columns = [self._finish(decoded[field.name], field) for field in self.schema.fields]
-        return pl.DataFrame(
-            [_last_of_repeated(column) if field.type in _MAPS else column for column, field in zip(columns, self.schema.fields, strict=True)]
-        )
+        return pl.DataFrame([self._finish(decoded[field.name], field) for field in self.schema.fields])
 
     def _kind(self, field: Field) -> str:
         return self._shape.kinds[field.name] if self._shape else ""
@@ -161,6 +158,8 @@ class JsonReader:
 
     def _finish(self, column: pl.Series, field: Field) -> pl.Series:
         """Return a decoded column as its own type."""
+        if field.type in _MAPS:
+            column = _last_of_repeated(column)
         if field.type in (STRING, BIGINT):
             return column.cast(self._dtypes[field.name])
         if field.type == TIMESTAMP:
