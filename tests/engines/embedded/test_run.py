@@ -315,6 +315,41 @@ def test_csv_parquet_and_ndjson_files_of_one_topic_are_read_as_one_and_a_stopped
         assert found(tmp_path / "out") == found(tmp_path / "expected")
 
 
+def test_state_of_every_type_goes_through_a_restart_at_every_turn(tmp_path: Path) -> None:
+    schema = {
+        "t": "BIGINT", "b": "BOOLEAN", "s": "STRING", "d": "DOUBLE", "at": "TIMESTAMP_LTZ(3)",
+        "m": "MAP<STRING, DOUBLE>", "l": "ARRAY<BIGINT>", "r": "ROW<q BIGINT, w STRING>",
+    }  # fmt: skip
+    stream = hr.stream("typed", schema=schema, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+    calls = {f"{function}_{name}": f"{function}({name})" for name in "bsdmlr" for function in ("FIRST_VALUE", "LAST_VALUE", "ARRAY_AGG")}
+    calls |= {
+        "latest": "MAX(at)",
+        "different": "COUNT(DISTINCT s)",
+        "all": "BOOL_AND(b)",
+        "third": "PERCENTILE(d, 0.3)",
+        "by_s": "MAP_AGG(s, STRUCT(t, r))",
+    }
+    windowed = stream.window(hr.sliding(hr.seconds(40), hr.seconds(20)), by=["at", "b"], allowed_lateness=hr.seconds(10)).aggregate(**calls)
+    plan = plan_of(out=windowed, again=windowed.aggregate(by=["b"], times="ARRAY_AGG(at)", maps="MAP_AGG(TRY_CAST(at AS STRING), by_s)"))
+    lines = [
+        json.dumps({
+            "t": T + n * 1_500 - n % 7 * 9_000, "b": [True, False, None][n % 3], "s": "xyz"[n % 3], "d": n / 7, "at": f"2024-01-01 00:00:0{n % 2}",
+            "m": [None, {"x": 1.5, "y": None}, {}][n % 3], "l": [None, [], [n]][n % 3], "r": {"q": n, "w": None},
+        })
+        for n in range(60)
+    ]  # fmt: skip
+    inputs = {"typed": [file_of(tmp_path / "a.ndjson", *lines)]}
+    run_files(plan, inputs, tmp_path / "expected")
+    for turns in range(100):
+        try:
+            run_files(plan, inputs, tmp_path / "out", chunk=500, commit_seconds=0, progress=interrupt)
+            break
+        except Interrupted:
+            continue
+    assert 10 < turns < 99
+    assert found(tmp_path / "out") == found(tmp_path / "expected")
+
+
 def settings_plan(size: int = 10, version: str = "1", name: str = "settled", aggregate: str = "COUNT(*)") -> Plan:
     def build(size: int = 10) -> dict[str, hr.Stream]:
         return {"out": events().window(hr.tumbling(hr.seconds(size)), by=["k"]).aggregate(n=aggregate)}

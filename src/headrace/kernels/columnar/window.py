@@ -13,8 +13,8 @@ ends later, or by one within its lateness. They are kept as they are and folded 
 window that closes merges the states of its slices in time order, stragglers behind their slice. So the result is a
 function of the rows alone: not of batches, nor of the interleaving of partitions.
 
-With allowed lateness, a row may come to a window that has closed: the window gives the row's group again, with
-`revision` one higher. Such rows are met one by one, in the order of the input.
+With allowed lateness, a record may come to windows that have closed: each gives the groups of the record's rows again,
+with `revision` one higher. Such records are met one by one, in the order of the input.
 """
 
 from __future__ import annotations
