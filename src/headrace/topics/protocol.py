@@ -46,7 +46,7 @@ class PartitionReader(Protocol):
         """Go on reading at a position."""
 
     def read(self) -> Records:
-        """Return the next records, few when few are there, none only at the end."""
+        """Return the next records, few when few are there; none at the end, or where there were blank lines only."""
 
     def close(self) -> None:
         """Let go of what is open."""
