@@ -101,12 +101,12 @@ def _pipelines(module: ModuleType, place: str) -> dict[str, Pipeline]:
     for one in vars(module).values():
         if isinstance(one, Pipeline) and found.setdefault(one.name, one) is not one:
             raise PlanError(f"defines two pipelines {one.name!r}", where=place, fix="give each a name of its own")
+    if not found:
+        raise PlanError("defines no pipeline", where=place, fix="decorate a function with @hr.pipeline(name, version=…)")
     return found
 
 
 def _one(found: dict[str, Pipeline], name: str, place: str) -> Pipeline:
-    if not found:
-        raise PlanError("defines no pipeline", where=place, fix="decorate a function with @hr.pipeline(name, version=…)")
     if not name and len(found) == 1:
         return next(iter(found.values()))
     if name not in found:

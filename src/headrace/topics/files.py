@@ -24,8 +24,6 @@ __all__ = ["ParquetFile", "TextFile", "open_file"]
 CHUNK_BYTES = 4 << 20
 CHUNK_CELLS = 1 << 20
 _SEPARATORS = ",;\t|"
-
-
 _NOTHING = Lines.of([])
 
 
@@ -40,9 +38,7 @@ def open_file(path: Path, chunk: int | None = None) -> PartitionReader:
         If its name says nothing of its format.
     """
     ending = path.suffix.lower()
-    if str(path) == "-":
-        return TextFile(path, "json", chunk or CHUNK_BYTES)
-    if ending in {".ndjson", ".jsonl", ".json"}:
+    if str(path) == "-" or ending in {".ndjson", ".jsonl", ".json"}:
         return TextFile(path, "json", chunk or CHUNK_BYTES)
     if ending in {".csv", ".tsv"}:
         return TextFile(path, "csv", chunk or CHUNK_BYTES)
@@ -64,7 +60,7 @@ class TextFile:
     """
 
     def __init__(self, path: Path, format: str, chunk: int) -> None:
-        self.path, self.name, self.format, self._chunk = path, str(path), format, chunk
+        self.path, self.name, self._chunk = path, str(path), chunk
         self.columns: list[str] | None = None
         self.separator: str | None = None
         self._piped = str(path) == "-"
@@ -100,7 +96,7 @@ class TextFile:
         repeated = {name for name in self.columns if self.columns.count(name) > 1}
         if repeated or not line.strip():
             what = f"has column {min(repeated)!r} twice" if repeated else "has no header line"
-            raise DataError(f"{what}", where=self.name, fix="give each column a name of its own in the first line")
+            raise DataError(what, where=self.name, fix="give each column a name of its own in the first line")
         self._at = len(raw)
         self.finished = self._at >= self.size
 

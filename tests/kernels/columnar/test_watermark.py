@@ -17,19 +17,20 @@ def of(values: list[int]) -> pl.Series:
 
 @given(times, times, st.integers(0, 30))
 def test_the_watermark_before_a_record_is_the_greatest_time_before_it_less_the_delay(earlier: list[int], batch: list[int], delay: int) -> None:
-    seen, expected = earlier, []
+    seen, expected, shown = earlier, [], []
     for time in batch:
         expected.append(max(seen) - delay if seen else NEVER)
         seen = [*seen, time]
-    before, greatest = watermark_before(of(batch), max(earlier, default=NEVER), delay)
+        shown.append(max(seen))
+    before, so_far = watermark_before(of(batch), max(earlier, default=NEVER), delay)
     assert before.to_list() == expected
-    assert greatest == max(seen, default=NEVER)
+    assert so_far.to_list() == shown
 
 
 def test_a_partition_that_has_shown_nothing_has_no_watermark_whatever_the_delay() -> None:
-    before, greatest = watermark_before(of([5]), NEVER, 10**12)
+    before, so_far = watermark_before(of([5]), NEVER, 10**12)
     assert before.to_list() == [NEVER]
-    assert greatest == 5
+    assert so_far.to_list() == [5]
 
 
 def test_the_clock_is_the_least_watermark_of_the_partitions_that_have_not_ended() -> None:

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from exact import shown
 from headrace.errors import DataError
 from headrace.kernels.reading.batch import Lines, Read, Rows
 from headrace.kernels.reading.columns import ColumnReader
@@ -29,20 +30,6 @@ from headrace.topics.files import open_file
 TEXTS, NUMBERS = map_of(STRING, STRING), map_of(STRING, DOUBLE)
 SCALARS = [STRING, BIGINT, DOUBLE, BOOLEAN, TIMESTAMP]
 LONG = {"equip_id": "STRING NOT NULL", "time": "TIMESTAMP_LTZ(3)", "sensor": "STRING", "value": "DOUBLE"}
-
-
-def shown(value: Any) -> Any:
-    """Return a value in a form that is equal only for equal types, bits and order."""
-    match value:
-        case datetime():
-            return "ms", (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-        case dict():
-            return [(key, shown(inner)) for key, inner in value.items()]
-        case list():
-            return [shown(inner) for inner in value]
-        case float():
-            return repr(value)
-    return type(value).__name__, value
 
 
 def rows_of(read: Read) -> dict[int, dict[str, Any]]:

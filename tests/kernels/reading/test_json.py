@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from exact import shown
 from headrace.kernels.reading.batch import Lines, Read, TextLines
 from headrace.kernels.reading.json import JsonReader
 from headrace.kernels.reading.record import Malformed, read_record
@@ -24,7 +25,6 @@ from headrace.topics.files import TextFile
 
 TEXTS = map_of(STRING, STRING)
 MOST_WHITE = " \t\r\x0b\x0c"
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Case:
@@ -90,23 +90,6 @@ PLAIN = {
     "maps of numbers and of texts": b'{"data": {"a": %d.5, "b": "null"}, "m": {"a": "null", "b": "%05d", "c": null}, "d": %d}',
     "odd names": b'{"a b": "x%d", "\xc3\xa9/\xc3\xbc.*": 1%05d, "#-~&": -%d.5, "null": {"null": 1}}',
 }  # fmt: skip
-
-
-# values in a form in which they can be compared to the last bit
-
-
-def shown(value: Any) -> Any:
-    """Return a value with times as ms since the epoch, maps and rows as lists of entries, and floats as their texts."""
-    match value:
-        case datetime():
-            return "ms", (value - EPOCH) // timedelta(milliseconds=1)
-        case dict():
-            return [(key, shown(inner)) for key, inner in value.items()]
-        case list():
-            return [shown(inner) for inner in value]
-        case float():
-            return repr(value)
-    return type(value).__name__, value
 
 
 def left_unread(text: str | None) -> float | None:

@@ -77,7 +77,7 @@ class Graph:
     """
 
     def __init__(self, plan: Plan, write: Write) -> None:
-        self.plan, self._write = plan, write
+        self._write = write
         self._consumers: dict[int, list[Operator | Sink]] = {}
         self._needed: dict[int, set[str]] = {}
         operators = list(plan.operators())
@@ -91,8 +91,7 @@ class Graph:
         self.windows = [self._window(o, number) for number, o in enumerate(operators) if isinstance(o, Aggregate)]
         self.directs = [_Direct(o) for o in operators if isinstance(o, Sink) and not any(isinstance(u, Aggregate) for u in upstream(o))]
         self._by_operator = {id(w.operator): w for w in self.windows} | {id(d.sink): d for d in self.directs}
-        self.lateness = any(w.operator.lateness_ms for w in self.windows)
-        self.ordered = bool(self.directs) or self.lateness or any(o.late_topic for o in operators if isinstance(o, Aggregate))
+        self.ordered = bool(self.directs) or any(w.operator.lateness_ms or w.operator.late_topic for w in self.windows)
 
     def _window(self, operator: Aggregate, number: int) -> Window:
         feeders = frozenset(one.topic for one in upstream(operator) if isinstance(one, Source))

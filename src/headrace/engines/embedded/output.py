@@ -7,7 +7,8 @@ import errno
 import io
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -162,18 +163,13 @@ class Files:
                     written.replace(target / name)
 
 
-class _blaming:  # noqa: N801
-    """Makes of an OSError an error that names the file and the mend."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise write_fault(self._path, error) from None
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Make of an OSError an error that names the file and the mend."""
+    try:
+        yield
+    except OSError as error:
+        raise write_fault(path, error) from None
 
 
 def write_fault(path: Path, error: OSError) -> EnvironmentFault:

@@ -99,8 +99,8 @@ class Partition:
     def _timed(self, rows: pl.DataFrame) -> pl.DataFrame:
         if self.source.event_time is None:
             return rows.with_columns(pl.lit(NEVER, pl.Int64).alias(name) for name in ("@time", "@watermark", "@order"))
-        before, _ = watermark_before(rows["@time"], self.greatest, self.delay)
-        return rows.with_columns(before, pl.col("@time").cum_max().clip(lower_bound=self.greatest).alias("@order"))
+        before, so_far = watermark_before(rows["@time"], self.greatest, self.delay)
+        return rows.with_columns(before.alias("@watermark"), so_far.alias("@order"))
 
     def take(self, count: int | None = None) -> Turn:
         """Return the next `count` rows of the batch at hand, all by default, with the malformed records among them."""

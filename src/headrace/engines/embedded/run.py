@@ -43,7 +43,7 @@ class Run:
 
     def __init__(self, plan: Plan, inputs: Mapping[str, Sequence[Path]], output: Output, chunk: int | None = None) -> None:
         plan, unread = read_numbers_at_once(plan)
-        self.plan, self._output = plan, output
+        self._output = output
         self.graph = Graph(plan, output.write)
         self.partitions: list[Partition] = []
         with ExitStack() as opened:

@@ -17,16 +17,14 @@ NEVER = -(2**62)
 FOREVER = 2**62
 
 
-def watermark_before(times: pl.Series, greatest: int, delay: int) -> tuple[pl.Series, int]:
-    """Return the partition's watermark before each of its records, and the greatest event time after them.
+def watermark_before(times: pl.Series, greatest: int, delay: int) -> tuple[pl.Series, pl.Series]:
+    """Return the partition's watermark before each of its records, and the greatest event time up to each.
 
     `times` are event times in ms, in the order of the partition; `greatest` is what it had shown before.
     """
-    if times.is_empty():
-        return times.alias("@watermark"), greatest
-    running = times.cum_max().clip(lower_bound=greatest)
-    before = running.shift(1, fill_value=greatest)
-    return (before - delay).clip(lower_bound=NEVER).alias("@watermark"), int(running[-1])
+    so_far = times.cum_max().clip(lower_bound=greatest)
+    before = so_far.shift(1, fill_value=greatest)
+    return (before - delay).clip(lower_bound=NEVER), so_far
 
 
 @dataclass

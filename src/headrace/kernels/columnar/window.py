@@ -96,7 +96,8 @@ class WindowKernel:
     """
 
     def __init__(self, operator: Aggregate, revise_by: Sequence[str] | None = None, clock_column: str = "@clock") -> None:
-        self.operator, self.window, self.lateness = operator, operator.window, operator.lateness_ms
+        self.window, self.lateness = operator.window, operator.lateness_ms
+        self._slice_ms, self._one_slice = self.window.slice_ms, self.window.one_slice
         self.clock_column = clock_column
         self.keys = list(operator.keys)
         self.revise_by = self.keys if revise_by is None else list(revise_by)
@@ -122,12 +123,12 @@ class WindowKernel:
 
     def _admit(self, state: WindowState, partition: int, taken: pl.DataFrame) -> None:
         """Put rows into the buffer or among the stragglers."""
-        slice_ms = self.window.slice_ms
+        slice_ms = self._slice_ms
         rows = taken.select(*self._kept, "@from", "@watermark", (pl.col("@time").floordiv(slice_ms) * slice_ms).alias("@slice"))
         behind = rows["@watermark"] >= rows["@slice"] + (slice_ms - 1)
         if behind.any():
             straggling = rows.filter(behind).select(pl.lit(partition, pl.Int64).alias("@partition"), "@slice", "@from", *self._kept)
-            state.stragglers = straggling if state.stragglers is None else pl.concat([state.stragglers, straggling])
+            state.stragglers = _with(state.stragglers, straggling)
             rows = rows.filter(~behind)
         if len(rows):
             state.buffer.setdefault(partition, []).append(rows.select("@slice", *self._kept))
@@ -173,7 +174,7 @@ class WindowKernel:
 
     def _fold(self, state: WindowState) -> None:
         """Fold the rows of slices that are over, in the order of partition and offset."""
-        over = pl.col("@slice") + (self.window.slice_ms - 1) <= state.clock
+        over = pl.col("@slice") + (self._slice_ms - 1) <= state.clock
         ready: list[pl.DataFrame] = []
         for partition in sorted(state.buffer):
             waiting = []
@@ -187,7 +188,7 @@ class WindowKernel:
             state.buffer[partition] = waiting
         if ready:
             folded = self.folding.fold(pl.concat(ready), ["@slice", *self.keys])
-            state.folded = folded if state.folded is None else pl.concat([state.folded, folded])
+            state.folded = _with(state.folded, folded)
 
     def _merged(self, state: WindowState, after: int, upto: int, group: pl.DataFrame | None = None) -> pl.DataFrame | None:
         """Return one state for each window with an end in (after, upto] and key; of one `group` alone if it is given."""
@@ -201,7 +202,7 @@ class WindowKernel:
         parts = [part for part in parts if len(part)]
         if not parts:
             return None
-        if self.window.one_slice and len(parts) == 1:
+        if self._one_slice and len(parts) == 1:
             return parts[0].drop("@slice")
         columns = parts[0].columns
         states = pl.concat([part.select(columns) for part in parts]).sort("@slice", maintain_order=True)
@@ -217,7 +218,7 @@ class WindowKernel:
         step, start = self.window.step_ms, pl.col("@slice")
         first = pl.max_horizontal(start.floordiv(step) * step + step, pl.lit(after // step * step + step))
         last = pl.min_horizontal(_last_end(self.window, start), pl.lit(upto))
-        if self.window.one_slice:
+        if self._one_slice:
             return rows.with_columns((start + step).alias("@end")).filter((pl.col("@end") > after) & (pl.col("@end") <= upto))
         return rows.with_columns(pl.int_ranges(first, last + 1, step).alias("@end")).explode("@end", empty_as_null=False)
 
@@ -244,7 +245,7 @@ class WindowKernel:
 
     def _remember_given(self, state: WindowState, closed: pl.DataFrame) -> None:
         given = closed.select("@end", *self.revise_by).unique(maintain_order=True).with_columns(pl.lit(0, pl.Int64).alias("@revision"))
-        state.revisions = given if state.revisions is None else pl.concat([state.revisions, given])
+        state.revisions = _with(state.revisions, given)
 
     def _revise(self, state: WindowState, rows: pl.DataFrame) -> list[pl.DataFrame]:
         """Return the groups of a record's rows, which have come to closed windows, as each of them gives it now."""
@@ -261,7 +262,7 @@ class WindowKernel:
                 (pl.col("@revision") + 1).fill_null(0)
             )
             state.revisions = state.revisions.join(again, on=key, how="anti", nulls_equal=True, maintain_order="left")
-        state.revisions = again if state.revisions is None else pl.concat([state.revisions, again])
+        state.revisions = _with(state.revisions, again)
         return [self._finish(merged.join(again, on=key, how="left", nulls_equal=True, maintain_order="left"))]
 
 
@@ -278,6 +279,10 @@ class RegroupKernel:
         result = self.folding.result(self.folding.fold(rows, [*_BOUNDS, *self.keys]))
         bounds = [column for name, column in _WINDOW_COLUMNS.items() if name not in self.keys]
         return result.select(*_BOUNDS, *self.keys, *self._columns, *bounds).sort("@end", *self.keys)
+
+
+def _with(rows: pl.DataFrame | None, more: pl.DataFrame) -> pl.DataFrame:
+    return more if rows is None else pl.concat([rows, more])
 
 
 def _or_none(rows: pl.DataFrame) -> pl.DataFrame | None:
