@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ from headrace.plan.pipeline import Plan
 
 __all__ = ["run"]
 
+_JEMALLOC = "dirty_decay_ms:-1,muzzy_decay_ms:-1,background_thread:false,narenas:1,thp:always"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
@@ -62,6 +64,9 @@ def run(
     from headrace.engines.embedded.output import Printed
     from headrace.engines.embedded.run import run_files, run_to
 
+    # What has been made up to here stays; the collector need not look at it again.
+    gc.freeze()
+    gc.enable()
     # Polars, once it is imported, has a read that waits begin again after Ctrl-C.
     signal.siginterrupt(signal.SIGINT, True)
     with _progress() as progress:
@@ -77,9 +82,12 @@ def run(
 
 def _suit_batches() -> None:
     """Suit the process to work that is done in batches of a few MB, one after the other."""
+    gc.disable()
     # A second thread of Polars costs more than it saves on such. Polars reads this when it is imported.
     os.environ.setdefault("POLARS_MAX_THREADS", "1")
-    # glibc would give each batch's memory back to the system and ask for it again, a tenth of the whole cost.
+    # Both would give each batch's memory back to the system and ask for it again, a tenth of the whole cost: Polars' own
+    # allocator, which reads this when Polars is imported, and glibc.
+    os.environ.setdefault("_RJEM_MALLOC_CONF", _JEMALLOC)
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)

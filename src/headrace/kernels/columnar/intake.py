@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -29,33 +30,39 @@ class Intake:
     def __call__(self, read: Read) -> Read:
         """Return the batch with `@time` (ms since the epoch), and the records found malformed taken out."""
         frame, malformed = read.frame, dict(read.malformed)
-        for column in self.source.declared.fields:
-            if not column.nullable and frame[column.name].null_count():
-                frame = _take_out(frame, frame[column.name].is_null(), f"NULL in NOT NULL column {column.name!r}", malformed)
-        if self._time is None:
-            return Read(frame, malformed)
-        frame = frame.with_columns(self._time)
-        if frame["@time"].null_count():
-            frame = self._take_out_timeless(frame, malformed)
+        bad = [
+            _note(frame, frame[column.name].is_null(), f"NULL in NOT NULL column {column.name!r}", malformed)
+            for column in self.source.declared.fields
+            if not column.nullable and frame[column.name].null_count()
+        ]
+        if self._time is not None:
+            frame = frame.with_columns(self._time)
+            bad += self._badly_timed(frame, malformed)
+        # Once: filtering nested columns is dear.
+        return Read(frame.filter(~pl.any_horizontal(bad)) if bad else frame, malformed)
+
+    def _badly_timed(self, frame: pl.DataFrame, malformed: dict[int, str]) -> Iterator[pl.Series]:
+        times = frame["@time"]
+        if times.null_count():
+            names = sorted(columns_of(self.source.event_time)) if self.source.event_time else []
+            missing = times.is_null()
+            for row in frame.select("@record", *names).filter(missing).iter_rows():
+                detail = "no event time: " + ", ".join(f"{name} is {value!r}" for name, value in zip(names, row[1:], strict=True))
+                malformed.setdefault(row[0], detail)
+            yield missing
         first, last = self.source.range_ms
-        absurd = (frame["@time"] < first) | (frame["@time"] >= last)
+        absurd = (times < first) | (times >= last)
         if absurd.any():
-            for record, time in frame.filter(absurd).select("@record", "@time").iter_rows():
-                malformed[record] = f"event time {_shown(time)} is outside {_shown(first)} to {_shown(last)}"
-            frame = frame.filter(~absurd)
-        return Read(frame, malformed)
-
-    def _take_out_timeless(self, frame: pl.DataFrame, malformed: dict[int, str]) -> pl.DataFrame:
-        names = sorted(columns_of(self.source.event_time)) if self.source.event_time else []
-        missing = frame["@time"].is_null()
-        for row in frame.filter(missing).select("@record", *names).iter_rows():
-            malformed[row[0]] = "no event time: " + ", ".join(f"{name} is {value!r}" for name, value in zip(names, row[1:], strict=True))
-        return frame.filter(~missing)
+            for record, time in frame.select("@record", "@time").filter(absurd).iter_rows():
+                malformed.setdefault(record, f"event time {_shown(time)} is outside {_shown(first)} to {_shown(last)}")
+            yield absurd.fill_null(value=False)
 
 
-def _take_out(frame: pl.DataFrame, bad: pl.Series, detail: str, malformed: dict[int, str]) -> pl.DataFrame:
-    malformed.update(dict.fromkeys(frame["@record"].filter(bad), detail))
-    return frame.filter(~bad)
+def _note(frame: pl.DataFrame, bad: pl.Series, detail: str, malformed: dict[int, str]) -> pl.Series:
+    """Note why the `bad` records are malformed, unless that is known, and return which they are."""
+    for record in frame["@record"].filter(bad):
+        malformed.setdefault(record, detail)
+    return bad
 
 
 def _shown(time: int) -> str:

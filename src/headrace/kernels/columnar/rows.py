@@ -88,10 +88,9 @@ def _unnest(rows: pl.DataFrame, column: str, key: str | None, value: str, kind: 
     if isinstance(rows[column].dtype, pl.Struct):
         return _unnest_wide(rows, column, key, value, kept)
     maps = rows[column].map
-    keys, values = (part.explode(empty_as_null=False, keep_nulls=False) for part in (maps.keys(), maps.values()))
-    owners = pl.select(pl.int_range(len(rows), dtype=pl.UInt32).repeat_by(maps.len().fill_null(0))).to_series().explode(empty_as_null=False)
-    read = values if values.dtype != pl.String else read_column(values, kind)
-    return rows.select(*_hidden(rows), *kept)[owners].with_columns(keys.alias(key), read.alias(value))
+    sides = [maps.keys().alias(key), maps.values().alias(value)]
+    entries = rows.select(*_hidden(rows), *kept, *sides).explode(key, value, empty_as_null=False, keep_nulls=False)
+    return entries if entries[value].dtype != pl.String else entries.with_columns(read_column(entries[value], kind))
 
 
 def _unnest_wide(rows: pl.DataFrame, column: str, key: str, value: str, kept: list[str]) -> pl.DataFrame:

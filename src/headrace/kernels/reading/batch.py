@@ -63,9 +63,9 @@ class TextLines(Lines):
         self.whole = whole
         self._count: int | None = None
 
-    def take_whole(self) -> None:
-        """Note that none of the lines is blank."""
-        self._count = self.whole.count(b"\n") + 1
+    def take_whole(self, count: int) -> None:
+        """Note that there are `count` lines, and none of them is blank."""
+        self._count = count
 
     def __len__(self) -> int:
         return len(self.text) if self._count is None else self._count

@@ -53,6 +53,7 @@ class JsonReader:
         self._fast = rest is None and all(field.type in KINDS and is_plain_name(field.name) for field in schema.fields)
         self._shape: _Shape | None = None
         self._pattern = self._text_pattern = ""
+        self._doubtful = False
         self._types = {field.name: field.type for field in schema.fields}
         if rest is not None:
             self._types[rest] = rest_type
@@ -60,12 +61,13 @@ class JsonReader:
 
     def read(self, batch: Lines) -> Read:
         """Return the rows of the readable records, and why the others are not."""
-        if self._fast and isinstance(batch, TextLines) and self._all_plain(batch.whole):
-            batch.take_whole()
+        if self._fast and isinstance(batch, TextLines) and (count := self._lines_if_plain(batch.whole)):
+            batch.take_whole(count)
             return Read(self._decode(batch.whole, len(batch)).with_row_index("@record"), {})
         if not self._fast or not len(batch):
             return self._read_slowly(batch, range(len(batch)))
         plain = self._plain(batch.text)
+        self._doubtful = not plain.all()
         places = plain.arg_true()
         fast = self._decode(str(batch.text.gather(places).str.join("\n").item()).encode(), len(places)).with_columns(
             places.alias("@record").cast(pl.UInt32)
@@ -113,14 +115,18 @@ class JsonReader:
         columns = {field.name: (field.type, shape.kinds[field.name]) for field in self.schema.fields}
         return line_pattern(columns, sorted(shape.others))
 
-    def _all_plain(self, whole: bytes) -> bool:
-        """Return whether every line may be read fast, without cutting the text into lines."""
-        if self._shape is None:
-            return False
+    def _lines_if_plain(self, whole: bytes) -> int:
+        """Return how many lines there are if every one may be read fast, else 0, without cutting the text into lines.
+
+        Where the last batch had others, it is not tried: they seldom come alone.
+        """
+        if self._shape is None or self._doubtful:
+            return 0
         try:
-            return bool(pl.Series([whole]).cast(pl.String).str.contains(self._text_pattern).item())
+            text = pl.Series([whole]).cast(pl.String)
+            return int(text.str.count_matches("\n").item()) + 1 if text.str.contains(self._text_pattern).item() else 0
         except pl.exceptions.PolarsError:
-            return False
+            return 0
 
     def _decode(self, text: bytes, count: int) -> pl.DataFrame:
         """Return the frame of `count` lines that all match the shape's pattern."""
@@ -199,9 +205,8 @@ def _arrow_schema(types: Mapping[str, Type]) -> ArrowSchema:
 
 def _with_nulls(text: bytes) -> bytes:
     """Return lines that match a pattern with null in place of the value "null"."""
-    if b': "null"' in text:
-        text = text.replace(b': "null"', b": null")
-    return text.replace(b':"null"', b":null")
+    replaced = pl.Series([text]).cast(pl.String).str.replace_all(': ?"null"', ":null")
+    return bytes(replaced.cast(pl.Binary).item())
 
 
 _encoder = msgspec.json.Encoder()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from headrace._lazy import lazy_import
 from headrace.errors import PlanError
-from headrace.plan.functions.base import Aggregate, finite, signatures
+from headrace.plan.functions.base import Aggregate, elementwise, finite, signatures
 
 if TYPE_CHECKING:
     import polars as pl
@@ -103,18 +103,26 @@ def _check_share(share: float) -> None:
         raise PlanError(f"PERCENTILE at {share}", fix="give a number from 0 to 1")
 
 
-def _entries(pairs: pl.Expr) -> pl.Expr:
-    """Return the pairs sorted by key, of each key the last."""
-    latest = pairs.filter(pairs.struct.field("key").is_last_distinct())
-    return latest.sort_by(latest.struct.field("key")).implode()
+def _entries(lists: pl.Series) -> pl.Series:
+    """Return each list of pairs sorted by key, of each key the last, without those of no key."""
+    pairs = lists.explode(empty_as_null=False, keep_nulls=False)
+    keys, lengths = pairs.struct.field("key"), lists.list.len()
+    starts = (lengths.cum_sum() - lengths).filter(lengths > 0)
+    if (keys > keys.shift(1)).scatter(starts, True).all(ignore_nulls=False) and not keys.null_count():
+        return lists
+    owners = pl.select(pl.int_range(len(lists), dtype=pl.UInt32).repeat_by(lengths)).to_series().explode(empty_as_null=False)
+    rows = pl.DataFrame([owners.alias("list"), keys.alias("key"), pairs.alias("pair")]).filter(keys.is_not_null())
+    kept = rows.unique(["list", "key"], keep="last").sort("list", "key").group_by("list", maintain_order=True).agg("pair")
+    places = pl.Series("list", range(len(lists)), dtype=pl.UInt32).to_frame()
+    return places.join(kept, on="list", how="left", maintain_order="left")["pair"].fill_null([])
 
 
 def _fold_map(key: pl.Expr, value: pl.Expr) -> State:
-    return {"entries": _entries(pl.struct(key=key, value=value).filter(key.is_not_null()))}
+    return {"entries": elementwise(pl.struct(key=key, value=value).implode(), _entries)}
 
 
 def _merge_map(state: State) -> State:
-    return {"entries": _entries(state["entries"].list.explode())}
+    return {"entries": elementwise(state["entries"].list.explode().implode(), _entries)}
 
 
 _FOUR = (1000000004.0, 1000000007.0, None, 1000000013.0, 1000000016.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from hashlib import sha1
 from typing import TYPE_CHECKING
 
 from headrace._lazy import lazy_import
@@ -104,7 +105,14 @@ def _split_index(text: pl.Expr, delimiter: pl.Expr, index: pl.Expr) -> pl.Expr:
 
 
 def _uuids(names: pl.Series) -> pl.Series:
-    return pl.Series([None if name is None else str(uuid.uuid5(_NAMESPACE, name)) for name in names], dtype=pl.String)
+    return pl.Series([None if name is None else _uuid5(name) for name in names.to_list()], dtype=pl.String)
+
+
+def _uuid5(name: str) -> str:
+    """Return what `uuid.uuid5` does, in a third of its time."""
+    digits = sha1(_NAMESPACE.bytes + name.encode(), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 
 TABLE = (
