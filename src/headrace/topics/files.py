@@ -21,7 +21,7 @@ from headrace.topics.protocol import PartitionReader
 
 __all__ = ["ParquetFile", "TextFile", "open_file"]
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 6 << 20
 CHUNK_CELLS = 1 << 20
 _SEPARATORS = ",;\t|"
 _NOTHING = Lines.of([])

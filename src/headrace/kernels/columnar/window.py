@@ -174,17 +174,19 @@ class WindowKernel:
 
     def _fold(self, state: WindowState) -> None:
         """Fold the rows of slices that are over, in the order of partition and offset."""
-        over = pl.col("@slice") + (self._slice_ms - 1) <= state.clock
+        behind_last = state.clock + 1 - self._slice_ms
         ready: list[pl.DataFrame] = []
         for partition in sorted(state.buffer):
             waiting = []
             for rows in state.buffer[partition]:
-                done, left = rows.filter(over), rows
-                if len(done):
-                    ready.append(done)
-                    left = rows.filter(~over)
-                if len(left):
-                    waiting.append(left)
+                over = rows["@slice"] <= behind_last
+                if over.all():
+                    ready.append(rows)
+                elif over.any():
+                    ready.append(rows.filter(over))
+                    waiting.append(rows.filter(~over))
+                else:
+                    waiting.append(rows)
             state.buffer[partition] = waiting
         if ready:
             folded = self.folding.fold(pl.concat(ready), ["@slice", *self.keys])

@@ -15,7 +15,26 @@ from headrace.kernels.reading.text import in_calendar
 
 _BLANK = r"^[ \t\r\x0b\x0c]*$"
 
-__all__ = ["Lines", "Read", "Records", "Rows", "TextLines", "values_of"]
+__all__ = ["Lines", "Read", "Records", "Rows", "Stamps", "TextLines", "values_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """What a log says of its records.
+
+    Attributes
+    ----------
+    offsets
+        Their offsets in the partition.
+    arrived_ms
+        When the log took them.
+    order
+        Their place among the records of all partitions that are read together; it never falls within a partition.
+    """
+
+    offsets: pl.Series
+    arrived_ms: pl.Series
+    order: pl.Series
 
 
 class Lines:
@@ -27,7 +46,11 @@ class Lines:
         The records; NULL where one is not UTF-8.
     odd
         The bytes of those that are not UTF-8, by place.
+    stamps
+        What the log that they come from says of each, if it is one.
     """
+
+    stamps: Stamps | None = None
 
     def __init__(self, text: pl.Series, odd: Mapping[int, bytes]) -> None:
         self.text, self.odd = text, odd
@@ -54,14 +77,15 @@ class Lines:
 
 
 class TextLines(Lines):
-    """The lines of one text, cut only when a line is asked for; blank ones are no records.
+    """The lines of one text, cut only when a line is asked for; blank ones are no records, unless `records` says how many there are.
 
     A reader that has found every line of `whole` to be a record says so with `take_whole`, which saves the cutting.
     """
 
-    def __init__(self, whole: bytes) -> None:
+    def __init__(self, whole: bytes, records: int | None = None) -> None:
         self.whole = whole
-        self._count: int | None = None
+        self._count = records
+        self._every = records is not None
 
     def take_whole(self, count: int) -> None:
         """Note that there are `count` lines, and none of them is blank."""
@@ -76,6 +100,8 @@ class TextLines(Lines):
             lines = Lines(pl.Series("line", [self.whole]).cast(pl.String).str.split("\n").explode(), {})
         except pl.exceptions.PolarsError:
             lines = Lines.of(self.whole.split(b"\n"))
+        if self._every:
+            return lines
         if b"\r" in self.whole:
             lines = Lines(lines.text.str.strip_suffix("\r"), {place: line.removesuffix(b"\r") for place, line in lines.odd.items()})
         if lines.text.str.starts_with("{").all():
