@@ -28,7 +28,7 @@ class Account:
     filtered: int = 0
     shed: int = 0
 
-    def settle(self, *, received: int, malformed: int, reached: int, taken: int) -> None:
+    def settle(self, *, received: int, malformed: int, future: int = 0, reached: int, taken: int) -> None:
         """Enter a batch.
 
         Parameters
@@ -37,6 +37,8 @@ class Account:
             Records read.
         malformed
             Those set aside unread.
+        future
+            Those set aside because their event time lies too far ahead.
         reached
             Those of which a row reached a window or a sink.
         taken
@@ -44,7 +46,8 @@ class Account:
         """
         self.received += received
         self.malformed += malformed
-        self.filtered += received - malformed - reached
+        self.future += future
+        self.filtered += received - malformed - future - reached
         self.late += reached - taken
         self.accepted += taken
         self.check()

@@ -101,6 +101,11 @@ class TextFile:
         self.finished = self._at >= self.size
 
     @property
+    def drained(self) -> bool:
+        """Whether all has been read."""
+        return self.finished
+
+    @property
     def position(self) -> dict[str, Any]:
         """The byte and the number of the next record, and the size that is read up to."""
         if self._last is not None:
@@ -200,6 +205,11 @@ class ParquetFile:
     def finished(self) -> bool:
         """Whether all rows have been read."""
         return self._at >= self.size
+
+    @property
+    def drained(self) -> bool:
+        """Whether all rows have been read."""
+        return self.finished
 
     @property
     def position(self) -> dict[str, Any]:

@@ -1,12 +1,14 @@
-"""What an engine asks of a topic's partition, be it a file or a log."""
+"""What engines, bridges and commands ask of topics, be they files, the SQLite log or Kafka."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from headrace.kernels.reading.batch import Records
 
-__all__ = ["PartitionReader"]
+__all__ = ["Claim", "Cursor", "Entry", "Feed", "Log", "Outgoing", "PartitionInfo", "PartitionReader", "TopicInfo"]
 
 
 class PartitionReader(Protocol):
@@ -22,6 +24,8 @@ class PartitionReader(Protocol):
         What stands between the cells of a record, where records are text and have cells.
     finished
         Whether nothing more will come.
+    drained
+        Whether nothing more is there now. What is finished is drained.
     """
 
     name: str
@@ -39,14 +43,203 @@ class PartitionReader(Protocol):
         """See above."""
 
     @property
+    def drained(self) -> bool:
+        """See above."""
+
+    @property
     def position(self) -> dict[str, Any]:
-        """Where the next record stands; `seek` takes it."""
+        """Where the next record stands, its number as `record`; `seek` takes it."""
 
     def seek(self, position: dict[str, Any]) -> None:
         """Go on reading at a position."""
 
     def read(self) -> Records:
         """Return the next records, few when few are there; none at the end, or where there were blank lines only."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record of a log."""
+
+    topic: str
+    partition: int
+    offset: int
+    arrived_ms: int
+    key: bytes | None
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionInfo:
+    """A partition of a log's topic: its number, its first offset, the one behind its last, and its bytes where they are known."""
+
+    number: int
+    first: int
+    end: int
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInfo:
+    """A topic of a log; how long its records are kept, in ms, and up to how many bytes a partition: None is without end."""
+
+    name: str
+    partitions: tuple[PartitionInfo, ...]
+    replication: int
+    retention_ms: int | None
+    retention_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a named reader, a pipeline say, has come in a partition: the offset it will read next."""
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """Records to be written to a topic, as lines of JSON without the last line end; `keys` are their keys, if they have any."""
+
+    topic: str
+    lines: bytes
+    count: int
+    keys: Sequence[str | None] | None = None
+
+
+class Feed(Protocol):
+    """The partitions of some topics of a log, read together.
+
+    Attributes
+    ----------
+    readers
+        A reader of each partition, by topic, in the order of their numbers.
+    """
+
+    readers: Mapping[str, Sequence[PartitionReader]]
+
+    def fetch(self, most: int | None = None) -> bool:
+        """Take in what is there, up to some MB or `most` records, and return whether there was anything.
+
+        Readers give what was fetched. After a fetch that `most` cut short nothing more is fetched.
+        """
+
+    def lag(self) -> Mapping[tuple[str, int], int]:
+        """Return how many records of each partition are still to be fetched."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+class Claim(Protocol):
+    """A pipeline that this process owns, and what it has committed.
+
+    Attributes
+    ----------
+    manifest
+        The last commit's, or None before the first.
+    """
+
+    manifest: bytes | None
+
+    def load(self, name: str) -> bytes:
+        """Return a part of the state that the last commit stored."""
+
+    def commit(
+        self,
+        manifest: bytes,
+        state: Mapping[str, bytes],
+        kept: Collection[str],
+        outgoing: Sequence[Outgoing],
+        cursors: Mapping[tuple[str, int], int],
+    ) -> None:
+        """Make a step of work durable, all of it or nothing.
+
+        Parameters
+        ----------
+        manifest
+            What the pipeline is now.
+        state
+            New parts of its state, by name.
+        kept
+            The names of all parts that it needs from now on.
+        outgoing
+            What it has to say.
+        cursors
+            The next offset to read, by topic and partition.
+
+        Raises
+        ------
+        EnvironmentFault
+            If it cannot be done, or another process has taken the pipeline. What was committed before stands.
+        """
+
+    def forget(self) -> None:
+        """Forget what the pipeline has committed: it starts anew."""
+
+    def release(self) -> None:
+        """Give the pipeline up."""
+
+
+class Log(Protocol):
+    """Topics with partitions and offsets. What `append` and `commit` took is durable when they return."""
+
+    def create(
+        self, topic: str, partitions: int = 1, replication: int = 1, *, retention_ms: int | None = None, retention_bytes: int | None = None
+    ) -> None:
+        """Make a topic.
+
+        Raises
+        ------
+        PlanError
+            If there is one of that name, or a number cannot be.
+        """
+
+    def delete(self, topic: str) -> None:
+        """Remove a topic and all its records."""
+
+    def topics(self) -> list[TopicInfo]:
+        """Return the topics, by name."""
+
+    def topic(self, name: str) -> TopicInfo:
+        """Return one topic.
+
+        Raises
+        ------
+        PlanError
+            If there is none of that name.
+        """
+
+    def append(self, topic: str, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None) -> None:
+        """Append records; those of one key go to one partition, in their order."""
+
+    def entries(self, topic: str, partition: int, offset: int, most: int) -> list[Entry]:
+        """Return up to `most` records of a partition from an offset on, or from the first that is still there."""
+
+    def cursors(self) -> list[Cursor]:
+        """Return how far each named reader has come."""
+
+    def move(self, group: str, cursors: Mapping[tuple[str, int], int]) -> None:
+        """Note how far a named reader has come, by topic and partition."""
+
+    def feed(self, topics: Sequence[str], *, latest: bool = False) -> Feed:
+        """Return a feed of topics from their first records on; with `latest` it ends where the topics end now."""
+
+    def claim(self, pipeline: str) -> Claim:
+        """Make this process the owner of a pipeline.
+
+        Raises
+        ------
+        EnvironmentFault
+            If another process owns it.
+        """
 
     def close(self) -> None:
         """Let go of what is open."""

@@ -22,6 +22,7 @@ from headrace.engines.embedded.output import Output
 from headrace.engines.embedded.run import Progress, Run, run_files, run_to
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.plan.pipeline import Plan
+from headrace.topics.files import open_file
 
 T = 1_704_067_200_000
 ZERO = {"received": 0, "accepted": 0, "malformed": 0, "future": 0, "duplicate": 0, "late": 0, "filtered": 0, "shed": 0}
@@ -232,7 +233,7 @@ class Counted(Output):
 
     rows = 0
 
-    def write(self, topic: str, rows: pl.DataFrame) -> None:  # noqa: ARG002
+    def write(self, topic: str, rows: pl.DataFrame, keys: Any = None) -> None:  # noqa: ARG002
         self.rows += len(rows)
 
     def set_aside(self, letters: Any) -> None:
@@ -246,13 +247,14 @@ def test_what_is_kept_does_not_grow_with_the_length_of_the_input(lateness: int, 
     def most_kept(seconds: int) -> tuple[int, int]:
         file = file_of(tmp_path / "a.ndjson", *(("abc"[second % 3], second - second % 7 * 3, 0) for second in range(seconds)))
         kept, output = 0, Counted()
-        run = Run(plan_of(out=stream), {"events": [file]}, output, chunk=1_000)
+        reader = open_file(file, 1_000)
+        run = Run(plan_of(out=stream), {"events": [reader]}, output)
         while not run.finished:
             run.take_turn()
             state = run.graph.windows[0].state
             frames = [*state.buffer.get(0, []), state.folded, state.stragglers, state.revisions]
             kept = max(kept, sum(len(frame) for frame in frames if frame is not None))
-        run.close()
+        reader.close()
         return kept, output.rows
 
     (kept, rows), (kept_of_more, more_rows) = most_kept(500), most_kept(2_000)
@@ -428,7 +430,7 @@ def test_state_of_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.
     inputs = {"events": [file_of(tmp_path / "a.ndjson", *[("a", n, n) for n in range(60)])]}
     folder = begun(tmp_path / "out", settings_plan(), inputs)
     monkeypatch.setattr("headrace.engines.embedded.run.STATE_FORMAT", 99)
-    with pytest.raises(EnvironmentFault, match="holds state of format 1, not 99; finish it with the headrace that began it, or remove"):
+    with pytest.raises(EnvironmentFault, match="holds state of format 2, not 99; finish it with the headrace that began it, or remove"):
         run_files(settings_plan(), inputs, folder)
 
 

@@ -23,6 +23,7 @@ from headrace.engines.embedded.output import Output, encode_rows
 from headrace.engines.embedded.partition import DeadLetter
 from headrace.engines.embedded.run import Progress, Run, run_files
 from headrace.errors import EnvironmentFault
+from headrace.topics.files import open_file
 
 NAMES = list(PIPELINES)
 Inputs = dict[str, list[Path]]
@@ -78,7 +79,7 @@ class Kept(Output):
         self.files: dict[str, bytes] = {}
         self.dead: dict[tuple[str, int], list[tuple[int, Any]]] = {}
 
-    def write(self, topic: str, rows: Any) -> None:
+    def write(self, topic: str, rows: Any, keys: Any = None) -> None:  # noqa: ARG002
         self.files[topic] = self.files.get(topic, b"") + encode_rows(rows)
 
     def set_aside(self, letters: list[DeadLetter]) -> None:
@@ -92,13 +93,15 @@ def test_the_output_does_not_depend_on_which_partition_brings_how_much_when(name
 
     def read(seed: int) -> tuple[dict[str, bytes], Any, Any]:
         chance, kept = random.Random(seed), Kept()
-        run = Run(PIPELINES[name].plan(), inputs, kept)
+        readers = {topic: [open_file(file) for file in files] for topic, files in inputs.items()}
+        run = Run(PIPELINES[name].plan(), readers, kept)
         while not run.finished:
             for partition in run.partitions:
                 partition.reader._chunk = int(10 ** chance.uniform(1, 5))
             run.take_turn()
         run.finish()
-        run.close()
+        for partition in run.partitions:
+            partition.reader.close()
         return kept.files, kept.dead, run.ledger
 
     expected = read(0)

@@ -9,7 +9,6 @@ in its name.
 from __future__ import annotations
 
 import fcntl
-import io
 import os
 import shutil
 from pathlib import Path
@@ -17,17 +16,13 @@ from typing import IO, Any
 from zlib import crc32
 
 import msgspec
-import polars as pl
 
 from headrace.engines.embedded.graph import Window
 from headrace.engines.embedded.output import write_fault
+from headrace.engines.embedded.state import Parts, is_whole
 from headrace.errors import EnvironmentFault
-from headrace.kernels.columnar.window import WindowState
 
-__all__ = ["STATE_FORMAT", "Checkpoint"]
-
-STATE_FORMAT = 1
-_FRAMES = ("folded", "stragglers", "revisions")
+__all__ = ["Checkpoint"]
 
 
 class Checkpoint:
@@ -36,9 +31,7 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock: IO[bytes] | None = None
-        self._stored: dict[int, str] = {}
-        self._frames: dict[int, pl.DataFrame] = {}
-        self._next = 0
+        self._parts = Parts()
 
     def open(self) -> dict[str, Any] | None:
         """Take the folder, and return the manifest of the run that was begun in it, if there is one.
@@ -91,62 +84,37 @@ class Checkpoint:
             If the disk does not take it. The last commit stands.
         """
         try:
-            states = [self._save(window.state) for window in windows]
-            run = msgspec.json.encode({**manifest, "format": STATE_FORMAT, "windows": states, "next": self._next})
+            saved, new = self._parts.save(windows)
+            for name, data in new.items():
+                _write_durably(self._file(name), data)
+            run = msgspec.json.encode({**manifest, **saved})
             _write_durably(self.folder / "manifest.new", msgspec.json.encode(_Sealed(crc32(run), msgspec.Raw(run))))
             _sync_folder(self.folder)
             (self.folder / "manifest.new").replace(self.folder / "manifest.json")
             _sync_folder(self.folder)
-            self._clean(states)
+            kept = {self._file(name).name for name in self._parts.keep(saved)}
+            for file in self.folder.glob("*.arrow"):
+                if file.name not in kept:
+                    file.unlink()
         except OSError as error:
             raise write_fault(self.folder, error) from None
 
-    def _save(self, state: WindowState) -> dict[str, Any]:
-        buffer = {str(rank): [self._store(rows) for rows in frames] for rank, frames in state.buffer.items() if frames}
-        frames = {name: self._store(frame) for name in _FRAMES if (frame := getattr(state, name)) is not None}
-        return {"clock": state.clock, "buffer": buffer, **frames}
-
-    def _store(self, frame: pl.DataFrame) -> str:
-        """Return the name of the file that holds the frame, written if it is new."""
-        if id(frame) not in self._stored:
-            data = io.BytesIO()
-            frame.write_ipc(data)
-            name = f"{self._next}-{crc32(data.getbuffer()):08x}.arrow"
-            self._next += 1
-            _write_durably(self.folder / name, data.getbuffer())
-            self._stored[id(frame)], self._frames[id(frame)] = name, frame
-        return self._stored[id(frame)]
-
-    def _clean(self, states: list[dict[str, Any]]) -> None:
-        """Remove the files that the manifest does not name, and forget their frames."""
-        named = {name for state in states for names in state["buffer"].values() for name in names}
-        named |= {state[name] for state in states for name in _FRAMES if name in state}
-        for key, name in list(self._stored.items()):
-            if name not in named:
-                del self._stored[key], self._frames[key]
-        for file in self.folder.glob("*.arrow"):
-            if file.name not in named:
-                file.unlink()
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.arrow"
 
     def restore(self, manifest: dict[str, Any], windows: list[Window]) -> None:
         """Give the windows the state that the manifest names."""
-        self._next = manifest["next"]
-        for window, saved in zip(windows, manifest["windows"], strict=True):
-            buffer = {int(rank): [self._load(name) for name in names] for rank, names in saved["buffer"].items()}
-            frames = {name: self._load(saved[name]) for name in _FRAMES if name in saved}
-            window.state = WindowState(clock=saved["clock"], buffer=buffer, **frames)
+        self._parts.restore(manifest, windows, self._load)
 
-    def _load(self, name: str) -> pl.DataFrame:
-        path = self.folder / name
+    def _load(self, name: str) -> bytes:
+        path = self._file(name)
         try:
             data = path.read_bytes()
         except OSError as error:
             raise self._damaged(path, str(error.strerror)) from None
-        if not name.endswith(f"-{crc32(data):08x}.arrow"):
+        if not is_whole(name, data):
             raise self._damaged(path, "its checksum is another")
-        frame = pl.read_ipc(data)
-        self._stored[id(frame)], self._frames[id(frame)] = name, frame
-        return frame
+        return data
 
     def discard(self) -> None:
         """Remove the folder: the run is done. The lock goes last, so that no other process comes in before."""

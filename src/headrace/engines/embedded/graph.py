@@ -20,7 +20,7 @@ from headrace.plan.pipeline import Plan
 
 __all__ = ["Fates", "Graph", "Window"]
 
-Write = Callable[[str, pl.DataFrame], None]
+Write = Callable[[str, pl.DataFrame, "pl.Series | None"], None]
 
 
 @dataclass
@@ -73,11 +73,12 @@ class _Direct:
 class Graph:
     """The operators of a plan, joined.
 
-    `ordered` says whether the order of the input matters to the plan, so that turns must be taken in it.
+    `ordered` says whether the order of the input matters to the plan, so that turns must be taken in it. If `keyed`, what
+    windows give is written with its keys.
     """
 
-    def __init__(self, plan: Plan, write: Write) -> None:
-        self._write = write
+    def __init__(self, plan: Plan, write: Write, *, keyed: bool = False) -> None:
+        self._write, self._keyed = write, keyed
         self._consumers: dict[int, list[Operator | Sink]] = {}
         self._needed: dict[int, set[str]] = {}
         operators = list(plan.operators())
@@ -87,7 +88,7 @@ class Graph:
                 self._consumers.setdefault(id(one), []).insert(0, operator)
                 self._needed.setdefault(id(one), set()).update(needed_of_inputs(operator, needed))
         self._steps = {id(o): row_step(o, sorted(self._needed[id(o)])) for o in operators if not isinstance(o, Aggregate | Regroup | Sink)}
-        self._regroups = {id(o): RegroupKernel(o) for o in operators if isinstance(o, Regroup)}
+        self._regroups = {id(o): RegroupKernel(o, keyed=keyed) for o in operators if isinstance(o, Regroup)}
         self.windows = [self._window(o, number) for number, o in enumerate(operators) if isinstance(o, Aggregate)]
         self.directs = [_Direct(o) for o in operators if isinstance(o, Sink) and not any(isinstance(u, Aggregate) for u in upstream(o))]
         self._by_operator = {id(w.operator): w for w in self.windows} | {id(d.sink): d for d in self.directs}
@@ -95,7 +96,7 @@ class Graph:
 
     def _window(self, operator: Aggregate, number: int) -> Window:
         feeders = frozenset(one.topic for one in upstream(operator) if isinstance(one, Source))
-        return Window(operator, WindowKernel(operator, self._revise_by(operator), f"@clock{number}"), feeders)
+        return Window(operator, WindowKernel(operator, self._revise_by(operator), f"@clock{number}", keyed=self._keyed), feeders)
 
     def _revise_by(self, operator: Aggregate) -> list[str]:
         """Return the keys of the coarsest group that the window's rows are gathered into."""
@@ -137,7 +138,7 @@ class Graph:
             if parts:
                 rows = in_order(parts)
                 fates.note(rows["@record"], rows["@record"])
-                self._write(direct.sink.topic, rows.select(direct.sink.schema.names))
+                self._write(direct.sink.topic, rows.select(direct.sink.schema.names), None)
         for window in self.windows:
             self._settle_window(window, fates)
             now = min((clocks[topic].now for topic in window.feeders), default=NEVER)
@@ -156,12 +157,12 @@ class Graph:
             for emitted in fed.emitted:
                 self._emit(window.operator, emitted)
         if window.operator.late_topic and sum(map(len, late)):
-            self._write(window.operator.late_topic, in_order(late).select(window.operator.input.schema.names))
+            self._write(window.operator.late_topic, in_order(late).select(window.operator.input.schema.names), None)
 
     def _emit(self, operator: Operator, rows: pl.DataFrame) -> None:
         for consumer in self._consumers.get(id(operator), ()):
             if isinstance(consumer, Sink):
-                self._write(consumer.topic, rows.select(consumer.schema.names))
+                self._write(consumer.topic, rows.select(consumer.schema.names), rows["@key"] if self._keyed else None)
             elif isinstance(consumer, Regroup):
                 self._emit(consumer, self._regroups[id(consumer)](rows))
             else:

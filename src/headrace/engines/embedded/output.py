@@ -21,7 +21,7 @@ from headrace.errors import EnvironmentFault
 from headrace.kernels.reading.json import arrow_schema
 from headrace.plan.schema import Schema
 
-__all__ = ["Files", "Output", "Printed", "encode_rows"]
+__all__ = ["Files", "Output", "Printed", "encode_dead_letter", "encode_rows"]
 
 _encoder = msgspec.json.Encoder()
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -37,8 +37,8 @@ def encode_rows(rows: pl.DataFrame) -> bytes:
 def encode_dead_letter(letter: DeadLetter) -> bytes:
     """Return a dead letter as one line of JSON."""
     value = {
-        "topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "reason": "malformed",
-        "detail": letter.detail, "arrived_ms": None,
+        "topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "reason": letter.reason,
+        "detail": letter.detail, "arrived_ms": letter.arrived_ms,
     }  # fmt: skip
     if isinstance(letter.raw, str):
         value["raw"] = letter.raw
@@ -50,8 +50,8 @@ def encode_dead_letter(letter: DeadLetter) -> bytes:
 class Output(Protocol):
     """Where a run's rows and dead letters go."""
 
-    def write(self, topic: str, rows: pl.DataFrame) -> None:
-        """Write rows to a topic."""
+    def write(self, topic: str, rows: pl.DataFrame, keys: pl.Series | None) -> None:
+        """Write rows to a topic, with the keys that a log has for them."""
 
     def set_aside(self, letters: Iterable[DeadLetter]) -> None:
         """Write dead letters."""
@@ -63,7 +63,7 @@ class Printed:
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
 
-    def write(self, topic: str, rows: pl.DataFrame) -> None:  # noqa: ARG002
+    def write(self, topic: str, rows: pl.DataFrame, keys: pl.Series | None = None) -> None:  # noqa: ARG002
         """Write rows, one compact JSON object a line."""
         self._stream.write(encode_rows(rows))
         self._stream.flush()
@@ -103,7 +103,7 @@ class Files:
                 file.truncate(length)
                 file.seek(0, os.SEEK_END)
 
-    def write(self, topic: str, rows: pl.DataFrame) -> None:
+    def write(self, topic: str, rows: pl.DataFrame, keys: pl.Series | None = None) -> None:  # noqa: ARG002
         """Append rows to a topic's file."""
         self._append(self._rows[topic], encode_rows(rows))
 

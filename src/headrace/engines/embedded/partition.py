@@ -10,7 +10,7 @@ import polars as pl
 
 from headrace.kernels.columnar.intake import Intake
 from headrace.kernels.columnar.watermark import NEVER, watermark_before
-from headrace.kernels.reading.batch import Lines, Read, Records
+from headrace.kernels.reading.batch import Lines, Read, Records, Stamps
 from headrace.kernels.reading.columns import ColumnReader
 from headrace.kernels.reading.json import JsonReader
 from headrace.plan.operators import Source
@@ -26,7 +26,9 @@ class DeadLetter:
     topic: str
     partition: int
     offset: int
+    reason: str
     detail: str
+    arrived_ms: int | None
     raw: str | bytes
 
 
@@ -34,8 +36,8 @@ class DeadLetter:
 class Turn:
     """The part of a partition's batch whose turn it is.
 
-    `rows` are its readable records, with `@record`, `@time`, `@watermark` and `@order`; `received` counts all, and `first`
-    is the `@record` of the first of them.
+    `rows` are its readable records, with `@record`, `@time`, `@watermark`, `@shown` (the greatest event time so far) and
+    `@order`; `received` counts all, and `first` is the `@record` of the first of them.
     """
 
     partition: Partition
@@ -58,9 +60,20 @@ class Partition:
         Its number among all partitions of the run: ties between partitions fall in this order.
     unread
         Columns MAP<STRING, DOUBLE> that are only unnested, so that their texts may be read then.
+    max_ahead_ms
+        How far past its arrival a record's event time may lie; one further is set aside as `future`.
     """
 
-    def __init__(self, source: Source, number: int, rank: int, reader: PartitionReader, unread: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        source: Source,
+        number: int,
+        rank: int,
+        reader: PartitionReader,
+        unread: Collection[str] = (),
+        max_ahead_ms: int | None = None,
+    ) -> None:
+        self._max_ahead_ms = max_ahead_ms
         self.source, self.number, self.rank, self.reader = source, number, rank, reader
         self.greatest = NEVER
         self._intake = Intake(source)
@@ -69,6 +82,7 @@ class Partition:
         self._batch: Records = Lines.of([])
         self._rows: pl.DataFrame | None = None
         self._malformed: dict[int, str] = {}
+        self._future: dict[int, str] = {}
         self._used = 0
 
     @property
@@ -83,8 +97,13 @@ class Partition:
 
     @property
     def ends_with_batch(self) -> bool:
-        """Whether the batch at hand is the last."""
-        return self.reader.finished
+        """Whether nothing that is there now comes behind the batch at hand."""
+        return self.reader.drained
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing more is there now, and nothing is at hand."""
+        return self.reader.drained and self._used >= len(self._batch)
 
     def fill(self) -> pl.DataFrame:
         """Return the rows at hand, having read the next batch if there were none left."""
@@ -93,33 +112,74 @@ class Partition:
             self._batch = self.reader.read()
             self._used = 0
             read = self._intake(self._decode(self._batch))
-            self._rows, self._malformed = self._timed(read.frame), read.malformed
+            self._malformed = read.malformed
+            self._rows = self._timed(self._believed(read.frame))
         return self._rows
+
+    @property
+    def _stamps(self) -> Stamps | None:
+        return getattr(self._batch, "stamps", None)
+
+    def _believed(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows whose event time does not lie too far past their arrival."""
+        self._future = {}
+        if self._stamps is None or self._max_ahead_ms is None or self.source.event_time is None:
+            return rows
+        ahead = rows["@time"] - self._stamps.arrived_ms.gather(rows["@record"])
+        future = ahead > self._max_ahead_ms
+        if not future.any():
+            return rows
+        for record, by in zip(rows["@record"].filter(future), ahead.filter(future), strict=True):
+            self._future[record] = f"event time is {by / 1000:.0f} s past its arrival"
+        return rows.filter(~future)
 
     def _timed(self, rows: pl.DataFrame) -> pl.DataFrame:
         if self.source.event_time is None:
-            return rows.with_columns(pl.lit(NEVER, pl.Int64).alias(name) for name in ("@time", "@watermark", "@order"))
-        before, so_far = watermark_before(rows["@time"], self.greatest, self.delay)
-        return rows.with_columns(before.alias("@watermark"), so_far.alias("@order"))
+            rows = rows.with_columns(pl.lit(NEVER, pl.Int64).alias(name) for name in ("@time", "@watermark", "@shown"))
+        else:
+            before, so_far = watermark_before(rows["@time"], self.greatest, self.delay)
+            rows = rows.with_columns(before.alias("@watermark"), so_far.alias("@shown"))
+        order = rows["@shown"] if self._stamps is None else self._stamps.order.gather(rows["@record"])
+        return rows.with_columns(order.alias("@order"))
+
+    def show(self, greatest: int) -> None:
+        """Take it that the partition has shown an event time, as a step of the clock does."""
+        self.greatest = max(self.greatest, greatest)
+        if self._rows is not None and len(self._rows):
+            self._rows = self._timed(self._rows)
 
     def take(self, count: int | None = None) -> Turn:
         """Return the next `count` rows of the batch at hand, all by default, with the malformed records among them."""
         rows = self.fill()
         taken = rows if count is None else rows[:count]
         upto = len(self._batch) if len(taken) == len(rows) else int(rows["@record"][len(taken)])
-        offset = self._start["record"]
-        dead = [
-            DeadLetter(self.source.topic, self.number, offset + place, detail, self._batch.raw(place))
-            for place, detail in sorted(self._malformed.items())
-            if self._used <= place < upto
-        ]
+        dead = self._dead(self._used, upto)
         start, self._used = self._used, upto
         if len(taken):
-            self.greatest = int(taken["@order"][-1])
+            self.greatest = int(taken["@shown"][-1])
         self._rows = rows[len(taken) :]
         return Turn(self, taken, start, upto - start, dead)
 
+    def _dead(self, first: int, behind: int) -> list[DeadLetter]:
+        """Return the records of [first, behind) that were set aside, in their order."""
+        why = {place: ("malformed", detail) for place, detail in self._malformed.items()}
+        why |= {place: ("future", detail) for place, detail in self._future.items()}
+        letters = []
+        for place in sorted(place for place in why if first <= place < behind):
+            stamps = self._stamps
+            offset = self._start["record"] + place if stamps is None else int(stamps.offsets[place])
+            arrived = None if stamps is None else int(stamps.arrived_ms[place])
+            letters.append(DeadLetter(self.source.topic, self.number, offset, *why[place], arrived, self._batch.raw(place)))
+        return letters
+
     # commits
+
+    @property
+    def next_offset(self) -> int:
+        """The offset of the next record to work through."""
+        if self._used >= len(self._batch):
+            return int(self.reader.position["record"])
+        return self._start["record"] + self._used if self._stamps is None else int(self._stamps.offsets[self._used])
 
     def saved(self) -> dict[str, Any]:
         """Return where it is, for a commit."""

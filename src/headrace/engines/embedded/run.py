@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from headrace.engines.embedded.checkpoint import STATE_FORMAT, Checkpoint
+from headrace.engines.embedded.checkpoint import Checkpoint
 from headrace.engines.embedded.graph import Fates, Graph
 from headrace.engines.embedded.output import Files, Output, write_fault
 from headrace.engines.embedded.partition import Partition, Turn
+from headrace.engines.embedded.state import STATE_FORMAT
 from headrace.errors import EnvironmentFault, PlanError, near
 from headrace.kernels.columnar.order import clock_before, in_order, turn
 from headrace.kernels.columnar.watermark import Clock
@@ -23,6 +24,7 @@ from headrace.kernels.ledger import Account
 from headrace.plan.pipeline import Plan
 from headrace.plan.rewrite import read_numbers_at_once
 from headrace.topics.files import open_file
+from headrace.topics.protocol import PartitionReader
 
 __all__ = ["Progress", "Run", "run_files", "run_to"]
 
@@ -39,62 +41,76 @@ class Progress:
 
 
 class Run:
-    """A plan over the partitions of its sources, taken turn by turn."""
+    """A plan over the partitions of its sources, taken turn by turn.
 
-    def __init__(self, plan: Plan, inputs: Mapping[str, Sequence[Path]], output: Output, chunk: int | None = None) -> None:
+    Parameters
+    ----------
+    live
+        Whether the partitions are a log's: then a turn takes what is there of all of them, what windows give is written
+        with its keys, and a partition read to its end rests, since more may come another time.
+    max_ahead_ms
+        How far past its arrival a record's event time may lie.
+    """
+
+    def __init__(
+        self, plan: Plan, readers: Mapping[str, Sequence[PartitionReader]], output: Output, *, live: bool = False, max_ahead_ms: int | None = None
+    ) -> None:
         plan, unread = read_numbers_at_once(plan)
-        self._output = output
-        self.graph = Graph(plan, output.write)
+        self._output, self._live = output, live
+        self.graph = Graph(plan, output.write, keyed=live)
         self.partitions: list[Partition] = []
-        with ExitStack() as opened:
-            for source in plan.sources:
-                for number, path in enumerate(inputs[source.topic]):
-                    reader = open_file(path, chunk)
-                    opened.callback(reader.close)
-                    self.partitions.append(Partition(source, number, len(self.partitions), reader, unread.get(source.topic, ())))
-            self._opened = opened.pop_all()
+        for source in plan.sources:
+            for number, reader in enumerate(readers[source.topic]):
+                self.partitions.append(Partition(source, number, len(self.partitions), reader, unread.get(source.topic, ()), max_ahead_ms))
         self.ledger = {source.topic: Account() for source in plan.sources}
-        self._clocks = {source.topic: Clock() for source in plan.sources}
+        self.clocks = {source.topic: Clock() for source in plan.sources}
         for partition in self.partitions:
             self._show(partition)
 
     def _show(self, partition: Partition) -> None:
-        clock = self._clocks[partition.source.topic]
-        if partition.finished:
+        clock = self.clocks[partition.source.topic]
+        if partition.finished and not self._live:
             clock.finish(partition.rank)
-        else:
-            clock.show(partition.rank, partition.greatest, partition.delay)
+            return
+        clock.show(partition.rank, partition.greatest, partition.delay)
+        if partition.finished:
+            clock.resting.add(partition.rank)
 
     @property
     def finished(self) -> bool:
         """Whether every partition has been read to its end."""
         return all(partition.finished for partition in self.partitions)
 
+    @property
+    def drained(self) -> bool:
+        """Whether nothing more is there to be read now."""
+        return all(partition.drained for partition in self.partitions)
+
     def take_turn(self) -> None:
         """Read what comes next and work it through."""
-        before = {p.rank: self._clocks[p.source.topic].watermarks[p.rank] for p in self.partitions}
+        before = {p.rank: self.clocks[p.source.topic].holding(p.rank) for p in self.partitions}
         turns = self._next_in_order() if self.graph.ordered else self._next()
         fates = Fates()
         rows, first = [], 0
         for one in turns:
             numbered = one.rows.with_columns((pl.col("@record") - one.first + first).alias("@record"))
-            rows.append(numbered if self.graph.ordered else numbered.drop("@order"))
+            rows.append(numbered if self.graph.ordered else numbered.drop("@order", "@shown"))
             first += one.received
         rows = self._with_clocks(turns, rows, before)
         for one, frame in zip(turns, rows, strict=True):
             self.graph.push(one.partition.source, one.partition.rank, frame)
             self._show(one.partition)
-        self.graph.settle(self._clocks, fates)
+        self.graph.settle(self.clocks, fates)
         self._enter(turns, fates)
 
     def _next(self) -> list[Turn]:
-        """Return the next batch of the partition that holds the clock back."""
-        partition = min((p for p in self.partitions if not p.finished), key=lambda p: p.greatest)
-        return [partition.take()]
+        """Return the next batch of the partition that holds the clock back, or of all where they are taken together."""
+        ready = [partition for partition in self.partitions if not partition.drained]
+        return [partition.take() for partition in (ready if self._live else [min(ready, key=lambda p: p.greatest)])]
 
     def _next_in_order(self) -> list[Turn]:
         """Return, of each partition, the rows that come before any row not read yet."""
-        open_ones = [partition for partition in self.partitions if not partition.finished]
+        open_ones = [partition for partition in self.partitions if not partition.drained]
         orders = {partition.rank: partition.fill()["@order"] for partition in open_ones}
         counts = turn(orders, {p.rank for p in open_ones if not p.ends_with_batch})
         return [p.take(counts[p.rank]) for p in open_ones if counts[p.rank] or not len(orders[p.rank])]
@@ -105,13 +121,13 @@ class Run:
         if not windows:
             return rows
         ranked = [frame.with_columns(pl.lit(one.partition.rank, pl.Int64).alias("@partition")) for one, frame in zip(turns, rows, strict=True)]
-        ordered = in_order([frame.select("@partition", "@order") for frame in ranked])
+        ordered = in_order([frame.select("@partition", "@order", "@shown") for frame in ranked])
         delays = {p.rank: p.delay for p in self.partitions}
         finished = {one.partition.rank for one in turns if one.partition.finished}
         for window in windows:
             mine = {p.rank: before[p.rank] for p in self.partitions if p.source.topic in window.feeders}
             ordered = ordered.with_columns(clock_before(ordered, mine, delays, finished).alias(window.kernel.clock_column))
-        clocks = [ordered.filter(pl.col("@partition") == one.partition.rank).drop("@partition", "@order") for one in turns]
+        clocks = [ordered.filter(pl.col("@partition") == one.partition.rank).drop("@partition", "@order", "@shown") for one in turns]
         return [frame.hstack(mine) for frame, mine in zip(ranked, clocks, strict=True)]
 
     def _enter(self, turns: Sequence[Turn], fates: Fates) -> None:
@@ -119,12 +135,21 @@ class Run:
         for one in turns:
             reached, taken = fates.count(first, first + one.received)
             first += one.received
-            self.ledger[one.partition.source.topic].settle(received=one.received, malformed=len(one.dead), reached=reached, taken=taken)
+            future = sum(letter.reason == "future" for letter in one.dead)
+            account = self.ledger[one.partition.source.topic]
+            account.settle(received=one.received, malformed=len(one.dead) - future, future=future, reached=reached, taken=taken)
             self._output.set_aside(one.dead)
+
+    def show(self, shown: Mapping[int, int]) -> None:
+        """Take it that partitions, by rank, have shown these event times, and close what that closes."""
+        for rank, greatest in shown.items():
+            self.partitions[rank].show(greatest)
+            self._show(self.partitions[rank])
+        self.graph.settle(self.clocks, Fates())
 
     def finish(self) -> None:
         """Close what the end of the input closes."""
-        self.graph.settle(self._clocks, Fates())
+        self.graph.settle(self.clocks, Fates())
 
     @property
     def progress(self) -> Progress:
@@ -141,6 +166,7 @@ class Run:
         return {
             "partitions": [partition.saved() for partition in self.partitions],
             "ledger": {topic: account.counts() for topic, account in self.ledger.items()},
+            "clocks": {topic: {"reached": clock.reached, "resting": sorted(clock.resting)} for topic, clock in self.clocks.items()},
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -149,10 +175,21 @@ class Run:
             partition.restore(state)
             self._show(partition)
         self.ledger = {topic: Account(**counts) for topic, counts in saved["ledger"].items()}
+        for topic, clock in saved["clocks"].items():
+            self.clocks[topic].reached, self.clocks[topic].resting = clock["reached"], set(clock["resting"])
 
-    def close(self) -> None:
-        """Close the files that are read."""
-        self._opened.close()
+
+@contextmanager
+def _opened(plan: Plan, inputs: Mapping[str, Sequence[Path]], chunk: int | None = None) -> Iterator[dict[str, list[PartitionReader]]]:
+    """Open the files, and close them in the end."""
+    with ExitStack() as stack:
+        readers: dict[str, list[PartitionReader]] = {}
+        for source in plan.sources:
+            for path in inputs[source.topic]:
+                reader = open_file(path, chunk)
+                stack.callback(reader.close)
+                readers.setdefault(source.topic, []).append(reader)
+        yield readers
 
 
 def check_inputs(plan: Plan, inputs: Mapping[str, Sequence[Path]]) -> None:
@@ -171,11 +208,9 @@ def run_to(
 ) -> dict[str, Account]:
     """Run the plan over files with no state kept, and return the ledger."""
     check_inputs(plan, inputs)
-    run = Run(plan, inputs, output)
-    try:
+    with _opened(plan, inputs) as readers:
+        run = Run(plan, readers, output)
         _work(run, progress, lambda: None)
-    finally:
-        run.close()
     return run.ledger
 
 
@@ -232,8 +267,9 @@ def run_files(
         partitions = [(source.topic, number) for source in plan.sources for number in range(len(inputs[source.topic]))]
         files = Files(checkpoint.folder, plan.topics, partitions)
         if manifest is None or not manifest["done"]:
-            run = Run(plan, inputs, files, chunk)
-            manifest = _Committing(run, checkpoint, files, identity).work(manifest, progress, commit_seconds)
+            with _opened(plan, inputs, chunk) as readers:
+                run = Run(plan, readers, files)
+                manifest = _Committing(run, checkpoint, files, identity).work(manifest, progress, commit_seconds)
         files.publish(folder, {topic: plan.schema_of(topic) for topic in plan.topics}, output_format)
         _publish_ledger(plan, manifest["ledger"], checkpoint, folder)
         return {topic: Account(**counts) for topic, counts in manifest["ledger"].items()}
@@ -271,7 +307,6 @@ class _Committing:
             return self.commit(done=True)
         finally:
             self.files.close()
-            self.run.close()
 
     def commit(self, *, done: bool) -> dict[str, Any]:
         """Make all of it durable together, and return the manifest."""

@@ -1,7 +1,8 @@
 """The order of the input where it matters: unwindowed output, and lateness.
 
-Partitions are merged on the event time of their head records, ties in the order of the partitions, never sorted inside.
-That is the same as sorting, stably, by each partition's greatest event time so far, `@order`.
+Partitions are merged on `@order`, which never falls within one, ties in the order of the partitions. In a log it is the
+place among all records appended. Files are merged on the event time of their head records and never sorted inside, which
+is the same as sorting, stably, by each partition's greatest event time so far.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def clock_before(rows: pl.DataFrame, watermarks: Mapping[int, int], delays: Mapp
     Parameters
     ----------
     rows
-        All well-formed records of a turn in the order of the input, with `@partition` and `@order`.
+        All well-formed records of a turn in the order of the input, with `@partition` and `@shown`, the greatest event time so far.
     watermarks
         Each partition's watermark before the turn.
     delays
@@ -55,7 +56,7 @@ def clock_before(rows: pl.DataFrame, watermarks: Mapping[int, int], delays: Mapp
     for partition, before in watermarks.items():
         watermark = before
         mine = rows["@partition"] == partition
-        after = rows.select(pl.when(mine).then((pl.col("@order") - delays[partition]).clip(lower_bound=NEVER))).to_series()
+        after = rows.select(pl.when(mine).then((pl.col("@shown") - delays[partition]).clip(lower_bound=NEVER))).to_series()
         if partition in finished:
             places = mine.arg_true()
             if len(places):

@@ -29,9 +29,14 @@ def watermark_before(times: pl.Series, greatest: int, delay: int) -> tuple[pl.Se
 
 @dataclass
 class Clock:
-    """The watermarks of the partitions that some rows come from; `now` is the least of them."""
+    """The watermarks of the partitions that some rows come from; `now` is the least of them, and never falls.
+
+    Partitions that `rest` have been quiet for so long that they hold nothing back.
+    """
 
     watermarks: dict[int, int] = field(default_factory=dict)
+    resting: set[int] = field(default_factory=set)
+    reached: int = NEVER
 
     def show(self, partition: int, greatest: int, delay: int) -> None:
         """Note the greatest event time that a partition has shown."""
@@ -41,7 +46,13 @@ class Clock:
         """Note that a partition has been read to its end."""
         self.watermarks[partition] = FOREVER
 
+    def holding(self, partition: int) -> int:
+        """Return up to where a partition lets the clock go."""
+        return FOREVER if partition in self.resting else self.watermarks[partition]
+
     @property
     def now(self) -> int:
-        """The least of the watermarks."""
-        return min(self.watermarks.values(), default=NEVER)
+        """The least of the watermarks, of the partitions that do not rest or else of all."""
+        holding = [mark for partition, mark in self.watermarks.items() if partition not in self.resting] or list(self.watermarks.values())
+        self.reached = max(self.reached, min(holding, default=NEVER))
+        return self.reached

@@ -93,9 +93,11 @@ class WindowKernel:
     """One `Aggregate` of a plan.
 
     `revise_by` are the keys by which a late row's group is given again; `clock_column` is where rows carry the clock.
+    If `keyed`, rows come out with `@key`, their keys as one text.
     """
 
-    def __init__(self, operator: Aggregate, revise_by: Sequence[str] | None = None, clock_column: str = "@clock") -> None:
+    def __init__(self, operator: Aggregate, revise_by: Sequence[str] | None = None, clock_column: str = "@clock", *, keyed: bool = False) -> None:
+        self._keyed = keyed
         self.window, self.lateness = operator.window, operator.lateness_ms
         self._slice_ms, self._one_slice = self.window.slice_ms, self.window.one_slice
         self.clock_column = clock_column
@@ -157,6 +159,13 @@ class WindowKernel:
         if len(rows):
             for (partition,), part in rows.partition_by("@partition", as_dict=True, maintain_order=True).items():
                 self._admit(state, partition, part)
+
+    def last_open_end(self, state: WindowState) -> int | None:
+        """Return the end of the latest window that has rows and has not closed, if there is one."""
+        frames = [*(rows for parts in state.buffer.values() for rows in parts), state.folded, state.stragglers]
+        slices = [int(rows["@slice"].max()) for rows in frames if rows is not None and len(rows)]  # type: ignore[arg-type]
+        end = max((self.window.last_end(one) for one in slices), default=None)
+        return None if end is None or end - 1 <= state.clock else end
 
     def advance(self, state: WindowState, clock: int) -> list[pl.DataFrame]:
         """Move the clock: fold the slices that are over, and return the rows of the windows that close, if any."""
@@ -229,11 +238,11 @@ class WindowKernel:
         gone = state.clock + 1 - self.lateness
         needed = _last_end(self.window, pl.col("@slice")) > gone
         if state.folded is not None:
-            state.folded = _or_none(state.folded.filter(needed))
+            state.folded = _left(state.folded, needed)
         if state.stragglers is not None:
-            state.stragglers = _or_none(state.stragglers.filter(needed))
+            state.stragglers = _left(state.stragglers, needed)
         if state.revisions is not None:
-            state.revisions = _or_none(state.revisions.filter(pl.col("@end") > gone))
+            state.revisions = _left(state.revisions, pl.col("@end") > gone)
 
     def _finish(self, merged: pl.DataFrame) -> pl.DataFrame:
         """Return the operator's rows, by window end, then key."""
@@ -241,7 +250,8 @@ class WindowKernel:
         end = pl.col("@end")
         start = (end - 1).floordiv(self.window.size_ms) * self.window.size_ms if self.window.kind == "cumulating" else end - self.window.size_ms
         rows = rows.with_columns(start.alias("@start"))
-        return rows.select(*_BOUNDS, *self.keys, *self._columns, *_WINDOW_COLUMNS.values()).sort("@end", *self.keys)
+        key = [_key(self.keys)] if self._keyed else []
+        return rows.select(*_BOUNDS, *key, *self.keys, *self._columns, *_WINDOW_COLUMNS.values()).sort("@end", *self.keys)
 
     # revisions
 
@@ -271,7 +281,8 @@ class WindowKernel:
 class RegroupKernel:
     """One `Regroup` of a plan: the rows that windows gave, grouped further within their window."""
 
-    def __init__(self, operator: Regroup) -> None:
+    def __init__(self, operator: Regroup, *, keyed: bool = False) -> None:
+        self._keyed = keyed
         self.keys = list(operator.keys)
         self.folding = Folding(operator.calls)
         self._columns = [compile_expression(expression).alias(name) for name, expression in operator.columns]
@@ -280,12 +291,20 @@ class RegroupKernel:
         """Return one row for each window and key."""
         result = self.folding.result(self.folding.fold(rows, [*_BOUNDS, *self.keys]))
         bounds = [column for name, column in _WINDOW_COLUMNS.items() if name not in self.keys]
-        return result.select(*_BOUNDS, *self.keys, *self._columns, *bounds).sort("@end", *self.keys)
+        key = [_key(self.keys)] if self._keyed else []
+        return result.select(*_BOUNDS, *key, *self.keys, *self._columns, *bounds).sort("@end", *self.keys)
+
+
+def _key(keys: Sequence[str]) -> pl.Expr:
+    """Return the keys as one text, `@key`, by which a log chooses the partition."""
+    return pl.concat_str([pl.col(key).cast(pl.String).fill_null("") for key in keys] or [pl.lit("")], separator="\x1f").alias("@key")
 
 
 def _with(rows: pl.DataFrame | None, more: pl.DataFrame) -> pl.DataFrame:
     return more if rows is None else pl.concat([rows, more])
 
 
-def _or_none(rows: pl.DataFrame) -> pl.DataFrame | None:
-    return rows if len(rows) else None
+def _left(rows: pl.DataFrame, needed: pl.Expr) -> pl.DataFrame | None:
+    """Return the rows that are needed, the very frame if all are, so that it need not be stored again."""
+    kept = rows.filter(needed)
+    return rows if len(kept) == len(rows) else kept if len(kept) else None

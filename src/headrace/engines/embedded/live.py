@@ -1,0 +1,365 @@
+"""A live run: topics of a log in, topics of the same log out, in epochs; each commit makes a step of work durable, whole.
+
+Time of the clock on the wall comes from outside, and decides two things only: when a quiet partition stops holding the
+windows back, and when windows close although nothing comes any more. Each such step is written down, in the topic
+`PIPELINE.clock`, with the offsets at which it was taken, so that a replay takes it there again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from headrace.engines.embedded.output import encode_dead_letter, encode_rows
+from headrace.engines.embedded.partition import DeadLetter
+from headrace.engines.embedded.run import Run
+from headrace.engines.embedded.state import STATE_FORMAT, Parts, is_whole
+from headrace.errors import EnvironmentFault, PlanError
+from headrace.kernels.columnar.watermark import NEVER
+from headrace.kernels.ledger import Account
+from headrace.plan.pipeline import Plan
+from headrace.topics.protocol import Log, Outgoing
+
+__all__ = ["Committed", "Limits", "Live", "Patience", "Step", "now_ms", "run_live"]
+
+_encode = msgspec.json.encode
+
+
+def now_ms() -> int:
+    """Return the time of the clock on the wall, in ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How a live run takes the clock on the wall, in ms; None is never.
+
+    Attributes
+    ----------
+    idle_after
+        A partition quiet for so long stops holding windows back.
+    close_quiet_after
+        When all have been quiet for so long, the watermark follows the clock, up to the end of the latest open window.
+    max_ahead
+        A record whose event time lies further past its arrival is set aside as `future`.
+    """
+
+    idle_after: int | None = 30_000
+    close_quiet_after: int | None = 60_000
+    max_ahead: int | None = 3_600_000
+
+    def __post_init__(self) -> None:
+        """Refuse what is no time to wait."""
+        for name in ("idle_after", "close_quiet_after", "max_ahead"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise PlanError(f"{name} is {value} ms", fix="give 0 or more")
+
+
+NO_CLOCK = Patience(None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of the clock: at these offsets, the partitions, by their ranks, had shown this much and these rested."""
+
+    offsets: tuple[int, ...]
+    shown: tuple[int, ...]
+    resting: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit was: for metrics and whoever looks on."""
+
+    epoch: int
+    seconds: float
+    received: int
+    written: int
+    state_bytes: int
+    ledger: Mapping[str, Mapping[str, int]]
+    watermarks: Mapping[str, int]
+
+
+class Staged:
+    """What a run has to say since the last commit."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[tuple[bytes, int, list[str | None] | None]]] = {}
+
+    def write(self, topic: str, rows: pl.DataFrame, keys: pl.Series | None) -> None:
+        """Stage rows for a topic."""
+        if len(rows):
+            self.say(topic, encode_rows(rows)[:-1], len(rows), None if keys is None else keys.to_list())
+
+    def set_aside(self, letters: Iterable[DeadLetter]) -> None:
+        """Stage dead letters."""
+        for letter in letters:
+            self.say(f"{letter.topic}.dead-letter", encode_dead_letter(letter)[:-1], 1, None)
+
+    def say(self, topic: str, lines: bytes, count: int, keys: list[str | None] | None) -> None:
+        """Stage lines of JSON for a topic."""
+        self._parts.setdefault(topic, []).append((lines, count, keys))
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def take(self) -> list[Outgoing]:
+        """Return what was staged, a piece for each topic, and forget it."""
+        pieces = []
+        for topic, parts in self._parts.items():
+            counts = [count for _, count, _ in parts]
+            keyed = any(keys is not None for *_, keys in parts)
+            keys = [key for _, count, keys in parts for key in (keys or [None] * count)] if keyed else None
+            pieces.append(Outgoing(topic, b"\n".join([lines for lines, *_ in parts]), sum(counts), keys))
+        self._parts.clear()
+        return pieces
+
+
+@dataclass
+class Live:
+    """A pipeline that runs on a log.
+
+    Parameters
+    ----------
+    latest
+        Whether to end where the topics end now, everything closed, as with a file.
+    anew
+        Whether to forget what the pipeline has committed and start from the first records.
+    clock, tick
+        The clock on the wall, ms since the epoch, and one that only goes forward, in seconds.
+    """
+
+    plan: Plan
+    log: Log
+    patience: Patience = field(default_factory=Patience)
+    latest: bool = False
+    anew: bool = False
+    clock: Callable[[], int] = now_ms
+    tick: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        """Take the pipeline, and go on where its last commit left it."""
+        plan = self.plan
+        if self.latest:
+            self.patience = NO_CLOCK
+        self._staged, self._parts = Staged(), Parts()
+        self.epoch = 0
+        self.claim = self.log.claim(plan.pipeline)
+        try:
+            if self.anew:
+                self.claim.forget()
+            self._make_topics()
+            self.feed = self.log.feed([source.topic for source in plan.sources], latest=self.latest)
+            self.run = Run(plan, self.feed.readers, self._staged, live=True, max_ahead_ms=self.patience.max_ahead)
+            if self.claim.manifest is not None:
+                self._restore(msgspec.json.decode(self.claim.manifest))
+        except BaseException:
+            self.claim.release()
+            raise
+        self._heard = dict.fromkeys((partition.rank for partition in self.run.partitions), self.clock())
+        self._committed_at = self.tick()
+        self.changed = self.claim.manifest is None
+
+    def _make_topics(self) -> None:
+        """Make the topics that the pipeline writes; those it reads must be there."""
+        there = {info.name for info in self.log.topics()}
+        for source in self.plan.sources:
+            self.log.topic(source.topic)
+        dead = [f"{source.topic}.dead-letter" for source in self.plan.sources]
+        for topic in (*self.plan.topics, *dead, self._clock_topic):
+            if topic not in there:
+                self.log.create(topic)
+
+    @property
+    def _clock_topic(self) -> str:
+        return f"{self.plan.pipeline}.clock"
+
+    # state
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "pipeline": self.plan.pipeline,
+            "version": self.plan.version,
+            "settings": {name: str(value) for name, value in self.plan.settings.items()},
+            "operators": [str(self.plan), repr([sink.input for sink in self.plan.sinks])],
+            "partitions": [[p.source.topic, p.number] for p in self.run.partitions],
+        }
+
+    def _restore(self, manifest: dict[str, Any]) -> None:
+        where, anew = f"state of pipeline {self.plan.pipeline}", "or start with --anew, which forgets it"
+        if manifest["format"] != STATE_FORMAT:
+            raise EnvironmentFault(
+                f"is of format {manifest['format']}, not {STATE_FORMAT}", where=where, fix=f"use the headrace that wrote it, {anew}"
+            )
+        for name, value in self._identity().items():
+            if manifest[name] != value:
+                shown = f"{name} {manifest[name]!r}, not {value!r}" if name in {"version", "settings", "partitions"} else f"other {name}"
+                raise EnvironmentFault(f"was made with {shown}", where=where, fix=f"run it as it was, {anew}")
+        self._parts.restore(manifest, self.run.graph.windows, self._load)
+        self.run.restore(manifest)
+        self.epoch = manifest["epoch"]
+
+    def _load(self, name: str) -> bytes:
+        data = self.claim.load(name)
+        if not is_whole(name, data):
+            raise EnvironmentFault(
+                f"part {name} is damaged", where=f"state of pipeline {self.plan.pipeline}", fix="start with --anew, which forgets it"
+            )
+        return data
+
+    def commit(self) -> Committed:
+        """Make all work since the last commit durable."""
+        began = self.tick()
+        saved, new = self._parts.save(self.run.graph.windows)
+        kept = self._parts.keep(saved)
+        state = self.run.saved()
+        self.epoch += 1
+        manifest = _encode({**self._identity(), **state, **saved, "epoch": self.epoch})
+        cursors = {(p.source.topic, p.number): p.next_offset for p in self.run.partitions}
+        outgoing = self._staged.take()
+        self.claim.commit(manifest, new, kept, outgoing, cursors)
+        self.changed, self._committed_at = False, self.tick()
+        return Committed(
+            self.epoch,
+            self._committed_at - began,
+            self.received,
+            sum(one.count for one in outgoing),
+            len(manifest) + sum(map(len, new.values())),
+            state["ledger"],
+            {topic: clock.now for topic, clock in self.run.clocks.items()},
+        )
+
+    @property
+    def received(self) -> int:
+        """How many records have been received since the pipeline was begun."""
+        return sum(account.received for account in self.run.ledger.values())
+
+    # work
+
+    def work(self, most: int | None = None) -> bool:
+        """Take in what is there, at most so many records, and work it through; return whether there was anything."""
+        fetched = self.feed.fetch(most)
+        while not self.run.drained:
+            self._wake()
+            self.run.take_turn()
+        if fetched:
+            self.changed = True
+        if self._watch():
+            self.changed = True
+        return fetched
+
+    def _wake(self) -> None:
+        """Have partitions that rested and show something go on from the time of their stream."""
+        now = self.clock()
+        for partition in self.run.partitions:
+            if partition.drained:
+                continue
+            self._heard[partition.rank] = now
+            clock = self.run.clocks[partition.source.topic]
+            if partition.rank in clock.resting:
+                clock.resting.discard(partition.rank)
+                self._take_step({partition.rank: clock.now + partition.delay} if clock.now > NEVER else {})
+
+    def _watch(self) -> bool:
+        """Let quiet partitions rest, and close what has been quiet for long; return whether anything moved."""
+        now, idle, quiet = self.clock(), self.patience.idle_after, self.patience.close_quiet_after
+        silent = {p.rank: now - self._heard[p.rank] for p in self.run.partitions}
+        moved = False
+        for partition in self.run.partitions:
+            resting = self.run.clocks[partition.source.topic].resting
+            if idle is not None and silent[partition.rank] >= idle and partition.rank not in resting:
+                resting.add(partition.rank)
+                moved = True
+        shown: dict[int, int] = {}
+        if quiet is not None and min(silent.values()) >= quiet:
+            end = self._last_open_end()
+            bound = NEVER if end is None else min(now, end - 1)
+            shown = {p.rank: bound + p.delay for p in self.run.partitions if bound + p.delay > p.greatest}
+        if moved or shown:
+            self._take_step(shown)
+        return bool(moved or shown)
+
+    def _take_step(self, shown: Mapping[int, int]) -> None:
+        self.run.show(shown)
+        resting = sorted(rank for clock in self.run.clocks.values() for rank in clock.resting)
+        step = Step(tuple(p.next_offset for p in self.run.partitions), tuple(p.greatest for p in self.run.partitions), tuple(resting))
+        self._staged.say(self._clock_topic, _encode({"at_ms": self.clock(), **asdict(step)}), 1, None)
+
+    def finish(self) -> None:
+        """Close every window that is open. What comes for them afterwards is late."""
+        if (end := self._last_open_end()) is not None:
+            self._take_step({p.rank: end - 1 + p.delay for p in self.run.partitions if end - 1 + p.delay > p.greatest})
+            self.changed = True
+
+    def _last_open_end(self) -> int | None:
+        ends = (window.kernel.last_open_end(window.state) for window in self.run.graph.windows)
+        return max((end for end in ends if end is not None), default=None)
+
+    def due(self, every: float) -> bool:
+        """Return whether to commit now: there is something to say, or the last commit is `every` seconds ago and work was done since."""
+        return self.changed and (bool(self._staged) or self.tick() - self._committed_at >= every)
+
+    def close(self) -> None:
+        """Let the pipeline go. What was not committed will be done again."""
+        self.feed.close()
+        self.claim.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a live run ends by itself: after so many seconds, or so many records; with `drain` it then closes the open windows."""
+
+    duration: float | None = None
+    records: int | None = None
+    drain: bool = False
+
+
+def run_live(
+    live: Live,
+    limits: Limits = Limits(),
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    commit_seconds: float = 1.0,
+    poll_seconds: float = 0.002,
+    sleep: Callable[[float], object] = time.sleep,
+    committed: Callable[[Committed], None] = lambda _: None,
+) -> dict[str, Account]:
+    """Run a pipeline until it is stopped, and return its ledger.
+
+    Parameters
+    ----------
+    stop
+        Asked before each turn; what was done is then committed, windows left open.
+    commit_seconds
+        The longest time between commits while there is work. What has come out is committed at once.
+    poll_seconds
+        How long to wait before looking for new records again.
+    committed
+        Told of every commit.
+    """
+    began, first = live.tick(), live.received
+    try:
+        while not stop() and not live.run.finished:
+            if limits.duration is not None and live.tick() - began >= limits.duration:
+                break
+            left = None if limits.records is None else first + limits.records - live.received
+            if left is not None and left <= 0:
+                break
+            worked = live.work(left)
+            if live.due(commit_seconds):
+                committed(live.commit())
+            if not worked:
+                sleep(poll_seconds)
+        if limits.drain or live.run.finished:
+            live.finish()
+        if live.changed:
+            committed(live.commit())
+        return live.run.ledger
+    finally:
+        live.close()
