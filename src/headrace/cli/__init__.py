@@ -23,11 +23,22 @@ app = App(
     print_error=False,
     result_action="return_value",
 )
-app.command("headrace.cli.run:run", name="run", help="Run a pipeline over files.")
+app.command("headrace.cli.run:run", name="run", help="Run a pipeline over files, or live on topics.")
+app.command("headrace.cli.prove:prove", name="prove", help="Kill a pipeline at random moments, and compare what it leaves with an unbroken run.")
 app.command("headrace.cli.plan:check", name="check", help="Check the pipelines of a file without running them.")
 app.command("headrace.cli.plan:plan", name="plan", help="Show what a pipeline computes, or the script an engine would run.")
 app.command("headrace.cli.ledger:ledger", name="ledger", help="Show what became of every record of a pipeline's last run.")
 app.command("headrace.cli.simulate:simulate", name="simulate", help="Send what a simulated plant would send.")
+
+_jobs = App(name="jobs", help="Runs that go on by themselves, and what became of them.")
+_jobs.command("headrace.cli.jobs:submit", name="submit", help="Start a run as a job of its own, and print its id.")
+_jobs.command("headrace.cli.jobs:list_jobs", name="list", help="Show the jobs and whether they run.")
+_jobs.command("headrace.cli.jobs:status", name="status", help="Show a job: what was submitted, and what became of it.")
+_jobs.command("headrace.cli.jobs:logs", name="logs", help="Show what a job has printed.")
+_jobs.command("headrace.cli.jobs:metrics", name="metrics", help="Print a job's figures as text for Prometheus.")
+_jobs.command("headrace.cli.jobs:cancel", name="cancel", help="End a job, and wait until it has ended.")
+_jobs.command("headrace.cli.jobs:savepoint", name="savepoint", help="Say why the embedded engine needs no savepoints.")
+app.command(_jobs)  # not `jobs`: so the module of its commands is called, once it is imported
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

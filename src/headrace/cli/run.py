@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,13 +17,87 @@ import msgspec
 from cyclopts import Parameter
 
 from headrace.cli.apps import home, plan_of
+from headrace.cli.simulate import duration_ms
 from headrace.errors import PlanError
 from headrace.plan.pipeline import Plan
 
-__all__ = ["run"]
+__all__ = ["LiveOptions", "balance", "run"]
 
 _JEMALLOC = "dirty_decay_ms:-1,muzzy_decay_ms:-1,background_thread:false,narenas:1,thp:always"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class LiveOptions:
+    """The options of runs on topics.
+
+    Parameters
+    ----------
+    kafka_servers
+        HOST:PORT of Kafka, whose topics are then read and written; else those of the SQLite log in HEADRACE_HOME.
+    until
+        latest: end where the topics end now, with all windows closed, as a run over files does.
+    duration
+        Stop after so long, windows left open: 30s, 5m.
+    records
+        Stop after so many records, windows left open.
+    drain
+        Close the open windows before the end.
+    anew
+        Forget what the pipeline has committed, and start from the first records.
+    commit_every
+        The longest time between commits while there is work.
+    batch_records
+        How many records to take in at once, at most.
+    idle_after
+        A partition quiet for so long holds no window open; never: it always does.
+    close_quiet_after
+        When all are quiet for so long, open windows close as the clock passes them; never: they wait.
+    max_ahead
+        A record whose event time is further past its arrival is set aside; never: none is.
+    parallelism
+        For engines with several workers. The embedded engine has one.
+    metrics_port
+        Serve Prometheus metrics on this port of the loopback interface.
+    """
+
+    kafka_servers: str | None = None
+    until: Literal["latest"] | None = None
+    duration: str | None = None
+    records: int | None = None
+    drain: Annotated[bool, Parameter(negative=())] = False
+    anew: Annotated[bool, Parameter(negative=())] = False
+    commit_every: str = "1s"
+    batch_records: int | None = None
+    idle_after: str = "30s"
+    close_quiet_after: str = "60s"
+    max_ahead: str = "1h"
+    parallelism: int | None = None
+    metrics_port: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be, before anything starts."""
+        for name in ("records", "batch_records", "parallelism"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise PlanError(f"is {value}", where=_option(name), fix="give 1 or more")
+        for name in ("duration", "commit_every", "idle_after", "close_quiet_after", "max_ahead"):
+            self.seconds(name)
+
+    def seconds(self, name: str) -> float | None:
+        """Return the duration that an option gives; None is never, or that it is not given."""
+        text = getattr(self, name)
+        return None if text is None or text == "never" else duration_ms(text, _option(name)) / 1000
+
+    def ms(self, name: str) -> int | None:
+        """Return the same in whole ms."""
+        seconds = self.seconds(name)
+        return None if seconds is None else round(seconds * 1000)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def run(
@@ -34,8 +109,9 @@ def run(
     set: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
     output_format: Literal["ndjson", "parquet"] = "ndjson",
     engine: str = "embedded",
+    live: LiveOptions = LiveOptions(),
 ) -> None:
-    """Run a pipeline over files.
+    """Run a pipeline over files, or live on topics where no --input is given.
 
     Parameters
     ----------
@@ -59,8 +135,18 @@ def run(
             fix="leave it out; `headrace plan APP --engine flink` prints the script",
         )
     _suit_batches()
+    if app.partition(":")[::2] == ("fingerprint", "saver"):
+        _save(output, live)
+        return
     plan = plan_of(app, set or [])
-    inputs = _inputs(plan, input or [])
+    if not input:
+        if output is not None:
+            raise PlanError("no input", where="--input", fix="name a file: --input FILE; a live run writes to topics and takes no --output")
+        _run_live(plan, live)
+        return
+    if live != LiveOptions():
+        raise PlanError("options of runs on topics are given", where="--input", fix="leave out --input, or those")
+    inputs = _inputs(plan, input)
     from headrace.engines.embedded.output import Printed
     from headrace.engines.embedded.run import run_files, run_to
 
@@ -78,6 +164,27 @@ def run(
     _remember(plan, sources)
     for topic, counts in sources.items():
         print(f"{topic}: {balance(counts)}", file=sys.stderr)
+
+
+def _run_live(plan: Plan, options: LiveOptions) -> None:
+    from headrace.cli.live import run_on_topics
+
+    gc.freeze()
+    gc.enable()
+    sources = run_on_topics(plan, options)
+    _remember(plan, sources)
+    for topic, counts in sources.items():
+        print(f"{topic}: {balance(counts)}", file=sys.stderr)
+
+
+def _save(output: Path | None, options: LiveOptions) -> None:
+    from headrace.cli.live import asked_to_stop
+    from headrace.cli.logs import open_log
+    from headrace.cli.saver import save
+
+    seconds = options.seconds("duration")
+    latest = options.until == "latest"
+    save(open_log(options.kafka_servers), output or Path("output"), stop=asked_to_stop(), duration=seconds, records=options.records, latest=latest)
 
 
 def _suit_batches() -> None:

@@ -6,20 +6,24 @@ import os
 import re
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from headrace.errors import EnvironmentFault, PlanError, near
 
-__all__ = ["simulate"]
+if TYPE_CHECKING:
+    from headrace.simulate import Kiln
 
-_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "": 1000}
+__all__ = ["duration_ms", "simulate"]
+
+_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "": 1000}
 
 
 def duration_ms(text: str, option: str) -> int:
-    """Return a duration such as `30s`, `5m` or bare seconds, in ms."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text.strip())
+    """Return a duration such as `30s`, `5m`, `7d` or bare seconds, in ms."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", text.strip())
     if not match:
         raise PlanError(f"{text!r} is not a duration", where=option, fix="write 30s, 5m, 2h, or bare seconds")
     return round(float(match[1]) * _UNITS_MS[match[2]])
@@ -29,7 +33,8 @@ def simulate(
     plant: str,
     /,
     *,
-    to: Path | None = None,
+    to: str | None = None,
+    kafka_servers: str | None = None,
     rate: float | None = None,
     seed: int = 0,
     records: int | None = None,
@@ -49,7 +54,10 @@ def simulate(
     plant
         kiln: equipment with sensors, a message each a second.
     to
-        An NDJSON file. Without it, messages go to standard output and the report to standard error.
+        An NDJSON file, topic:NAME of the SQLite log, or kafka:NAME. Without it, messages go to standard output and the report to
+        standard error.
+    kafka_servers
+        HOST:PORT of Kafka, for kafka:NAME; else KAFKA_SERVERS of the environment.
     rate
         Messages a second over the whole plant, instead of one a second for each equipment.
     seed
@@ -85,13 +93,18 @@ def simulate(
         number_share=numbers,
         bad_share=bad,
     )
-    with nullcontext(sys.stdout.buffer) if to is None else _open(to) as sink:
+    kind, colon, topic = (to or "").partition(":")
+    on_topic = bool(colon) and kind in {"topic", "kafka"}
+    servers = (kafka_servers or os.environ.get("KAFKA_SERVERS") or "127.0.0.1:9092") if on_topic and kind == "kafka" else None
+    with _sink(to, topic if on_topic else None, servers, kiln) as sink:
         plants.simulate(
             kiln,
             sink,
             clock=lambda: time.time_ns() // 1_000_000,
             sleep=time.sleep,
-            target="standard output" if to is None else str(to),
+            target=to or "standard output",
+            servers=servers,
+            topic=topic if on_topic else None,
             rate=rate,
             records=records,
             duration_ms=duration_ms(duration, "--duration") if duration else None,
@@ -100,6 +113,24 @@ def simulate(
             pace=to is None or records is None,
             report=sys.stderr if to is None else sys.stdout,
         )
+
+
+@contextmanager
+def _sink(to: str | None, topic: str | None, servers: str | None, kiln: Kiln) -> Iterator[BinaryIO]:
+    """Open what the messages go to."""
+    if to is None:
+        yield sys.stdout.buffer
+    elif topic is None:
+        with _open(Path(to)) as file:
+            yield file
+    else:
+        from headrace.cli.logs import open_log
+        from headrace.simulate.topic import TopicSink
+
+        with closing(open_log(servers)) as log:
+            if topic not in {info.name for info in log.topics()}:
+                log.create(topic)
+            yield TopicSink(log, topic, [str(one).encode() for one in kiln.equipment])  # type: ignore[misc]
 
 
 def _open(path: Path) -> BinaryIO:

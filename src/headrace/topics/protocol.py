@@ -128,7 +128,7 @@ class Feed(Protocol):
     def fetch(self, most: int | None = None) -> bool:
         """Take in what is there, up to some MB or `most` records, and return whether there was anything.
 
-        Readers give what was fetched. After a fetch that `most` cut short nothing more is fetched.
+        Readers give what was fetched.
         """
 
     def lag(self) -> Mapping[tuple[str, int], int]:
@@ -231,6 +231,9 @@ class Log(Protocol):
 
     def feed(self, topics: Sequence[str], *, latest: bool = False) -> Feed:
         """Return a feed of topics from their first records on; with `latest` it ends where the topics end now."""
+
+    def manifest(self, pipeline: str) -> bytes | None:
+        """Return what a pipeline's last commit said of it, whoever owns it; None if there is none."""
 
     def claim(self, pipeline: str) -> Claim:
         """Make this process the owner of a pipeline.

@@ -337,6 +337,12 @@ class SqliteLog:
         """Return a feed of topics from their first records on; with `latest` it ends where the topics end now."""
         return SqliteFeed(self, topics, latest=latest)
 
+    def manifest(self, pipeline: str) -> bytes | None:
+        """Return what a pipeline's last commit said of it, whoever owns it."""
+        with self._blaming():
+            row = self._db.execute("SELECT manifest FROM pipelines WHERE name = ?", (pipeline,)).fetchone()
+        return row[0] if row else None
+
     def claim(self, pipeline: str) -> SqliteClaim:
         """Make this process the owner of a pipeline. Raises EnvironmentFault if another process owns it."""
         return SqliteClaim(self, pipeline)
@@ -365,6 +371,11 @@ class SqliteReader:
     def drained(self) -> bool:
         """Whether all that was fetched has been read."""
         return not self.blocks
+
+    @property
+    def waiting(self) -> int:
+        """How many records were fetched and have not been read."""
+        return sum(block[2] for block in self.blocks)
 
     @property
     def position(self) -> dict[str, Any]:
@@ -451,7 +462,7 @@ class SqliteFeed:
         return int(last)
 
     def fetch(self, most: int | None = None) -> bool:
-        """Take in the next blocks, up to some MB or `most` records, and return whether there were any. After `most` nothing more is read."""
+        """Take in the next blocks, up to some MB or `most` records, and return whether there were any."""
         with self._log._blaming():
             version = self._db.execute("PRAGMA data_version").fetchone()[0] + self._db.total_changes
             if self._seq is not None and version == self._version:
@@ -462,7 +473,7 @@ class SqliteFeed:
                 self._db.execute("SELECT seq, partition, first, count, arrived_ms, packed, body FROM blocks WHERE seq > ? ORDER BY seq", (self._seq,))
             ) as rows:
                 fetched = self._take_in(rows, most)
-            if fetched < FETCH_BYTES:
+            if fetched < FETCH_BYTES and (most is None or sum(reader.waiting for reader in self._by_key.values()) < most):
                 # All is read: there is nothing more until the file changes.
                 self._version = version
             if not fetched:
@@ -480,6 +491,9 @@ class SqliteFeed:
             taken = self._take(reader, seq, first, count, arrived, packed, body, most)
             fetched += (len(body) + 1) * bool(taken)
             most = None if most is None else most - taken
+            if most == 0:
+                # The rest of this block is for the next time.
+                self._seq = seq - 1
             if fetched >= FETCH_BYTES or most == 0:
                 break
         return fetched

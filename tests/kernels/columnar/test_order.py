@@ -63,7 +63,7 @@ def test_the_clock_before_a_row_is_what_one_sees_going_row_by_row(
 ) -> None:
     times = [[time for batch in of for time in batch] for of in batches]
     finished &= set(range(len(times)))
-    rows = in_order([frame(p, 0, of, shown[p]) for p, of in enumerate(times)])
+    rows = in_order([frame(p, 0, of, shown[p]) for p, of in enumerate(times)]).with_columns(pl.col("@order").alias("@shown"))
     watermarks = {p: shown[p] - delays[p] for p in range(len(times))}
     expected, now = [], {p: FOREVER if p in finished and not times[p] else mark for p, mark in watermarks.items()}
     greatest: dict[int, Any] = dict(enumerate(shown))

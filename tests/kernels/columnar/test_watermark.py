@@ -41,8 +41,19 @@ def test_the_clock_is_the_least_watermark_of_the_partitions_that_have_not_ended(
     assert clock.now == 80
     clock.finish(1)
     assert clock.now == 90
-    clock.show(2, greatest=NEVER, delay=10)
-    assert clock.now == NEVER
-    clock.finish(2)
     clock.finish(0)
     assert clock.now == FOREVER
+
+
+def test_a_resting_partition_holds_nothing_back_and_the_clock_never_falls() -> None:
+    clock = Clock()
+    clock.show(0, greatest=100, delay=10)
+    clock.show(1, greatest=80, delay=0)
+    clock.resting.add(1)
+    assert (clock.now, clock.holding(0), clock.holding(1)) == (90, 90, FOREVER)
+    clock.resting.discard(1)
+    assert clock.now == 90
+    clock.resting |= {0, 1}
+    clock.show(0, greatest=200, delay=10)
+    clock.show(1, greatest=150, delay=0)
+    assert clock.now == 150  # all rest: then all count

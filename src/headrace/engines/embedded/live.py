@@ -82,6 +82,7 @@ class Committed:
     received: int
     written: int
     state_bytes: int
+    lag: int
     ledger: Mapping[str, Mapping[str, int]]
     watermarks: Mapping[str, int]
 
@@ -127,6 +128,8 @@ class Live:
 
     Parameters
     ----------
+    batch_records
+        How many records to take in at once, at most; else some MB.
     latest
         Whether to end where the topics end now, everything closed, as with a file.
     anew
@@ -138,6 +141,7 @@ class Live:
     plan: Plan
     log: Log
     patience: Patience = field(default_factory=Patience)
+    batch_records: int | None = None
     latest: bool = False
     anew: bool = False
     clock: Callable[[], int] = now_ms
@@ -188,7 +192,7 @@ class Live:
             "version": self.plan.version,
             "settings": {name: str(value) for name, value in self.plan.settings.items()},
             "operators": [str(self.plan), repr([sink.input for sink in self.plan.sinks])],
-            "partitions": [[p.source.topic, p.number] for p in self.run.partitions],
+            "sources": [f"{p.source.topic}/{p.number}" for p in self.run.partitions],
         }
 
     def _restore(self, manifest: dict[str, Any]) -> None:
@@ -199,7 +203,7 @@ class Live:
             )
         for name, value in self._identity().items():
             if manifest[name] != value:
-                shown = f"{name} {manifest[name]!r}, not {value!r}" if name in {"version", "settings", "partitions"} else f"other {name}"
+                shown = f"{name} {manifest[name]!r}, not {value!r}" if name in {"version", "settings", "sources"} else f"other {name}"
                 raise EnvironmentFault(f"was made with {shown}", where=where, fix=f"run it as it was, {anew}")
         self._parts.restore(manifest, self.run.graph.windows, self._load)
         self.run.restore(manifest)
@@ -231,6 +235,7 @@ class Live:
             self.received,
             sum(one.count for one in outgoing),
             len(manifest) + sum(map(len, new.values())),
+            sum(self.feed.lag().values()),
             state["ledger"],
             {topic: clock.now for topic, clock in self.run.clocks.items()},
         )
@@ -240,11 +245,17 @@ class Live:
         """How many records have been received since the pipeline was begun."""
         return sum(account.received for account in self.run.ledger.values())
 
+    @property
+    def offsets(self) -> dict[str, list[int]]:
+        """The next offset of each partition, by topic."""
+        return {topic: [p.next_offset for p in self.run.partitions if p.source.topic == topic] for topic in self.run.ledger}
+
     # work
 
     def work(self, most: int | None = None) -> bool:
         """Take in what is there, at most so many records, and work it through; return whether there was anything."""
-        fetched = self.feed.fetch(most)
+        limits = [limit for limit in (most, self.batch_records) if limit is not None]
+        fetched = self.feed.fetch(min(limits) if limits else None)
         while not self.run.drained:
             self._wake()
             self.run.take_turn()

@@ -1,0 +1,265 @@
+"""`headrace jobs`: runs that go on by themselves, and what became of them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import msgspec
+from cyclopts import Parameter
+
+from headrace.cli import app as commands
+from headrace.cli.apps import find_pipeline, home, plan_of
+from headrace.cli.simulate import duration_ms
+from headrace.engines.embedded.jobs import Job, State, find, jobs_in
+from headrace.engines.embedded.jobs import submit as start
+from headrace.errors import EnvironmentFault, HeadraceError, PlanError
+
+__all__ = ["cancel", "list_jobs", "logs", "metrics", "savepoint", "status", "submit"]
+
+_COLUMNS = ("id", "name", "app", "state", "started", "ended")
+_BLOCK = 1 << 16
+_FOLLOW_SECONDS = 0.2
+
+
+def submit(
+    app: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *options: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    name: str | None = None,
+) -> None:
+    """Start `headrace run` as a job of its own, and print the job's id.
+
+    Parameters
+    ----------
+    app
+        A shipped pipeline (fingerprint), file.py[:name], or module:name.
+    options
+        Any options of `headrace run`, after APP.
+    name
+        A name to know the job by; else the pipeline's.
+    """
+    arguments = [app, *options]
+    pipeline = _sound(arguments)
+    # -P: a file of the working folder must not get in the way of a module of its name.
+    headrace = [sys.executable, "-P", "-c", "import sys; from headrace.cli import main; sys.exit(main())"]
+    title = " ".join((name or "").split()) or pipeline
+    print(start(_folder(), [*headrace, "run", *arguments], name=title, app=app, arguments=arguments).id)
+
+
+def list_jobs(
+    *,
+    running: Annotated[bool, Parameter(alias="-r", negative=())] = False,
+    all: Annotated[bool, Parameter(name="--all", alias="-a", negative=())] = False,  # noqa: A002
+    json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Show the jobs, the oldest first, and whether they run.
+
+    Parameters
+    ----------
+    running
+        Only those that run.
+    all
+        All, which is the default.
+    json
+        A JSON object a line instead of a table.
+    """
+    rows = [row for job in jobs_in(_folder()) for row in _row(job) if all or not running or row["state"] == State.RUNNING]
+    if json:
+        for row in rows:
+            print(msgspec.json.encode(row).decode())
+        return
+    table = [[column.upper() for column in _COLUMNS], *([row.get(column) or "-" for column in _COLUMNS] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        print("  ".join(map(str.ljust, cells, widths)).rstrip())
+
+
+def status(job: str, /) -> None:
+    """Show a job: what was submitted, and what became of it.
+
+    Parameters
+    ----------
+    job
+        The job's id, or how it begins.
+    """
+    found = find(_folder(), job)
+    row = _described(found)
+    row["arguments"] = " ".join(row["arguments"])
+    row["exit"] = _exit(row)
+    row["log"] = str(found.log)
+    for key in ("id", "name", "app", "state", "exit", "arguments", "engine", "submitted", "started", "ended", "pid", "folder", "version", "log"):
+        if row.get(key) is not None:
+            print(f"{key:<10} {row[key]}")
+
+
+def logs(
+    job: str,
+    /,
+    *,
+    follow: Annotated[bool, Parameter(alias="-f", negative=())] = False,
+    lines: int | None = None,
+) -> None:
+    """Show what a job has printed.
+
+    Parameters
+    ----------
+    job
+        The job's id, or how it begins.
+    follow
+        Go on until the job has ended.
+    lines
+        Only the last so many lines.
+    """
+    if lines is not None and lines < 0:
+        raise PlanError(f"{lines} is no number of lines", where="--lines", fix="give 0 or more")
+    found = find(_folder(), job)
+    try:
+        with found.log.open("rb") as log:
+            if lines is not None:
+                log.seek(_start_of_last(log, lines))
+            for block in _blocks(log, found, follow=follow):
+                sys.stdout.buffer.write(block)
+                sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise EnvironmentFault(f"cannot be read: {error.strerror}", where=str(found.log), fix="let this user read it") from None
+
+
+def metrics(job: str, /) -> None:
+    """Print a job's figures as text for Prometheus.
+
+    Parameters
+    ----------
+    job
+        The job's id, or how it begins.
+    """
+    found = find(_folder(), job)
+    try:
+        text = found.metrics.read_bytes()
+    except FileNotFoundError:
+        raise HeadraceError("no metrics yet", where=f"job {found.id}", fix="a run leaves some now and then while it lasts") from None
+    except OSError as error:
+        raise EnvironmentFault(f"cannot be read: {error.strerror}", where=str(found.metrics), fix="let this user read it") from None
+    sys.stdout.buffer.write(text)
+
+
+def cancel(job: str, /, *, timeout: str = "10s") -> None:
+    """End a job, and wait until it has ended.
+
+    Parameters
+    ----------
+    job
+        The job's id, or how it begins.
+    timeout
+        A job that has not ended so long after SIGTERM is ended by SIGKILL.
+    """
+    seconds = duration_ms(timeout, "--timeout") / 1000
+    found = find(_folder(), job)
+    sent = found.cancel(seconds)
+    print(f"{found.id}: {found.state()}, by {sent.name}")
+
+
+def savepoint(job: str, /) -> None:
+    """Say why the embedded engine needs no savepoints.
+
+    Parameters
+    ----------
+    job
+        The job's id, or how it begins.
+    """
+    found = find(_folder(), job)
+    raise PlanError(
+        "the embedded engine's commits are its savepoints",
+        where=f"job {found.id}",
+        fix="there is nothing to do: cancel it, and submit it again; it goes on from its last commit",
+    )
+
+
+def _folder() -> Path:
+    return home() / "jobs"
+
+
+def _sound(arguments: Sequence[str]) -> str:
+    """Return the name of the pipeline that `headrace run` would run with these arguments, if it would take them."""
+    app, *_ = arguments
+    if app.startswith("-"):
+        raise PlanError(f"APP is {app!r}, which is an option", fix="write APP first, then the options of headrace run")
+    find_pipeline(app)
+    _, given, _ = commands.parse_args(["run", *arguments])
+    engine = given.arguments.get("engine", "embedded")
+    if engine != "embedded":
+        raise PlanError(f"engine {engine!r} does not run jobs in this version", where="--engine", fix="leave it out")
+    if any(one == "-" or one.endswith("=-") for one in given.arguments.get("input") or []):
+        raise PlanError("a job has no standard input", where="--input -", fix="name a file, or run it in the foreground: headrace run")
+    return plan_of(app, given.arguments.get("set") or []).pipeline
+
+
+def _described(job: Job) -> dict[str, Any]:
+    """Return all there is to say of a job."""
+    state = job.state()
+    ended = None if state == State.RUNNING else job.ended()
+    return {
+        **msgspec.to_builtins(job.submitted()),
+        "state": str(state),
+        **(msgspec.to_builtins(ended) if ended else {"status": None, "signal": None, "ended": None}),
+    }
+
+
+def _row(job: Job) -> Iterator[dict[str, Any]]:
+    """Give what the list has of a job. One that is damaged hides no other."""
+    try:
+        yield _described(job)
+    except EnvironmentFault as error:
+        if not job.folder.exists():
+            return  # it was removed just now
+        print(f"headrace: {error}", file=sys.stderr)
+        state = None
+        with suppress(EnvironmentFault):
+            state = str(job.state())
+        yield {"id": job.id, "name": None, "app": None, "state": state, "error": str(error)}
+
+
+def _exit(row: Mapping[str, Any]) -> str | None:
+    if row["ended"] is None:
+        return None
+    status = "status unknown" if row["status"] is None else f"status {row['status']}"
+    return f"{status}, {row['signal']}" if row["signal"] else status
+
+
+def _start_of_last(log: BinaryIO, lines: int) -> int:
+    """Return where the last so many lines of a file begin, read from its end."""
+    end = place = log.seek(0, 2)
+    wanted = lines
+    while place:
+        size = min(_BLOCK, place)
+        place -= size
+        log.seek(place)
+        block = log.read(size)
+        # The end of the last line begins none.
+        at = size - 1 if place + size == end and block.endswith(b"\n") else size
+        if wanted == 0:
+            return end
+        while (at := block.rfind(b"\n", 0, at)) >= 0:
+            wanted -= 1
+            if wanted == 0:
+                return place + at + 1
+    return 0
+
+
+def _blocks(log: BinaryIO, job: Job, *, follow: bool) -> Iterator[bytes]:
+    """Give what a file holds, and if asked, what comes to it while the job runs."""
+    while True:
+        running = follow and job.running  # before what is read: what comes between is read next time
+        while block := log.read(_BLOCK):
+            yield block
+        if not running:
+            return
+        time.sleep(_FOLLOW_SECONDS)

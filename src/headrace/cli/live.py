@@ -1,0 +1,97 @@
+"""`headrace run` on topics: live, or up to their present end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import structlog
+
+from headrace.cli.logs import open_log
+from headrace.cli.run import LiveOptions
+from headrace.engines.embedded.live import Committed, Limits, Live, Patience, run_live
+from headrace.engines.embedded.metrics import Metrics
+from headrace.errors import EnvironmentFault
+from headrace.plan.pipeline import Plan
+
+__all__ = ["asked_to_stop", "run_on_topics", "serve_metrics", "structured"]
+
+_METRICS_SECONDS = 1.0
+
+
+def structured() -> Any:  # noqa: ANN401  (structlog's own type)
+    """Return a logger: lines to read on a terminal, JSON for machines."""
+    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), renderer],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    return structlog.get_logger()
+
+
+def asked_to_stop() -> Callable[[], bool]:
+    """Return a function that tells whether SIGTERM or Ctrl-C has come. A second Ctrl-C ends the process at once."""
+    asked = threading.Event()
+
+    def note(_signal: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, note)
+    return asked.is_set
+
+
+def serve_metrics(metrics: Metrics, port: int) -> None:
+    """Serve the metrics on the loopback interface, from a thread of its own."""
+    from prometheus_client import start_http_server
+
+    try:
+        start_http_server(port, addr="127.0.0.1", registry=metrics.registry)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot be served: {error.strerror}", where=f"metrics on port {port}", fix="name a free --metrics-port") from None
+
+
+def run_on_topics(plan: Plan, options: LiveOptions) -> dict[str, Mapping[str, int]]:
+    """Run a plan on the topics of a log until it is stopped, and return its ledger by topic."""
+    log = open_log(options.kafka_servers)
+    told = structured()
+    metrics = Metrics(plan.pipeline)
+    if options.metrics_port is not None:
+        serve_metrics(metrics, options.metrics_port)
+    file = os.environ.get("HEADRACE_METRICS_FILE")
+    shown = 0.0
+
+    def committed(commit: Committed) -> None:
+        nonlocal shown
+        metrics.note(commit)
+        if file and time.monotonic() - shown >= _METRICS_SECONDS:
+            shown = time.monotonic()
+            _leave(metrics, Path(file))
+
+    stop = asked_to_stop()
+    patience = Patience(options.ms("idle_after"), options.ms("close_quiet_after"), options.ms("max_ahead"))
+    limits = Limits(options.seconds("duration"), options.records, options.drain)
+    live = Live(plan, log, patience, options.batch_records, latest=options.until == "latest", anew=options.anew)
+    told.info("started", pipeline=plan.pipeline, version=plan.version, epoch=live.epoch, offsets=live.offsets)
+    ledger = run_live(live, limits, stop=stop, commit_seconds=options.seconds("commit_every") or 0.0, committed=committed)
+    if file:
+        _leave(metrics, Path(file))
+    counts = {topic: account.counts() for topic, account in ledger.items()}
+    told.info("stopped", pipeline=plan.pipeline, epoch=live.epoch, offsets=live.offsets, ledger=counts)
+    log.close()
+    return counts
+
+
+def _leave(metrics: Metrics, path: Path) -> None:
+    with suppress(OSError):
+        metrics.write(path)

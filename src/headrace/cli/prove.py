@@ -1,0 +1,242 @@
+"""`headrace prove`: the same input run unbroken and killed, again and again, and the outputs compared."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from headrace.cli.apps import home, plan_of
+from headrace.errors import DataError, HeadraceError, PlanError
+from headrace.plan.pipeline import Plan
+from headrace.topics.failpoints import POINTS
+from headrace.topics.sqlite import SqliteLog
+
+__all__ = ["prove"]
+
+_SHIPPED = {"fingerprint": "sensor-data"}
+_LIMIT_SECONDS = 300.0
+_BATCH = 500
+
+
+class Unlike(HeadraceError):
+    """Two runs that ought to be the same are not."""
+
+    exit_status = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run left: the records of each topic it writes, as key and value, and its ledger."""
+
+    topics: dict[str, list[list[tuple[bytes | None, bytes]]]]
+    ledger: dict[str, Any]
+
+
+def prove(
+    app: str,
+    /,
+    *,
+    kills: int = 20,
+    seed: int = 0,
+    input: Annotated[list[str] | None, Parameter(name="--input", negative=())] = None,
+    records: int = 40_000,
+    partitions: int = 2,
+    set: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+) -> None:
+    """Kill a pipeline at random moments, and at every step of its commit, and compare what it leaves with an unbroken run.
+
+    It works on a copy of the input in a temporary home and touches nothing else.
+
+    Parameters
+    ----------
+    app
+        A shipped pipeline (fingerprint), file.py[:name], or module:name.
+    kills
+        How often to kill it at a random moment.
+    seed
+        The same seed kills after the same times.
+    input
+        [TOPIC=]FILE of NDJSON. Without it, what the topics of HEADRACE_HOME hold, or else for a shipped pipeline a simulated plant.
+    records
+        How many records to take at most.
+    partitions
+        How many partitions the copied topics have.
+    set
+        KEY=VALUE for a setting of the pipeline.
+    """
+    plan = plan_of(app, set or [])
+    if kills < 0 or partitions < 1 or records < 1:
+        raise PlanError("a number is too small", where="--kills, --partitions, --records", fix="give 1 or more")
+    with tempfile.TemporaryDirectory(prefix="headrace-prove-") as folder:
+        proof = _Proof(app, plan, Path(folder), set or [], random.Random(seed))  # noqa: S311  (repeatable, not secret)
+        count = proof.prepare(_records_of(app, plan, input or [], records), partitions)
+        print(f"{app}: {count:,} records, run once unbroken", flush=True)
+        proof.run_unbroken()
+        proof.kill_at_steps()
+        proof.kill_at_random(kills)
+    print(
+        f"{app}: proved. {kills} kills at random, {len(POINTS)} at the steps of a commit, {proof.rounds} runs: output, dead letters and ledger are identical."
+    )
+
+
+def _records_of(app: str, plan: Plan, inputs: Sequence[str], most: int) -> dict[str, list[bytes]]:
+    """Return the records to run on, by topic."""
+    topics = [source.topic for source in plan.sources]
+    if inputs:
+        found: dict[str, list[bytes]] = {topic: [] for topic in topics}
+        for one in inputs:
+            topic, equals, file = one.partition("=")
+            topic, file = (topic, file) if equals else (topics[0], one)
+            if topic not in found:
+                raise PlanError(f"pipeline {plan.pipeline} reads no topic {topic!r}", where="--input")
+            with Path(file).open("rb") as lines:
+                found[topic] += [line.rstrip(b"\r\n") for line in islice(lines, most) if line.strip()]
+        return found
+    path = home() / "log.db"
+    if path.is_file():
+        with closing(SqliteLog(path)) as log:
+            there = {info.name: info for info in log.topics()}
+            if all(topic in there for topic in topics) and any(part.end > part.first for topic in topics for part in there[topic].partitions):
+                return {
+                    topic: [e.value for part in there[topic].partitions for e in log.entries(topic, part.number, part.first, most)]
+                    for topic in topics
+                }
+    if app in _SHIPPED:
+        from headrace.simulate import Kiln
+
+        kiln = Kiln(seed=1, equipment=tuple(range(100, 120)), disorder_ms=15_000, number_share=0.2, bad_share=0.01)
+        return {_SHIPPED[app]: list(islice(kiln.lines(1_706_123_400_000), most))}
+    raise PlanError("there is nothing to run it on", where=f"pipeline {plan.pipeline}", fix="name a file: --input FILE")
+
+
+class _Proof:
+    def __init__(self, app: str, plan: Plan, folder: Path, settings: Sequence[str], chance: random.Random) -> None:
+        self._app, self._plan, self._folder, self._chance = app, plan, folder, chance
+        self._settings = [part for one in settings for part in ("--set", one)]
+        self._whole = folder / "whole"
+        self._expected = Outcome({}, {})
+        self._seconds = 0.0
+        self.rounds = 0
+
+    def prepare(self, records: dict[str, list[bytes]], partitions: int) -> int:
+        """Write the input to a log, which every run gets a copy of, and return how many records there are."""
+        with closing(SqliteLog(self._whole / "log.db")) as log:
+            for topic, values in records.items():
+                log.create(topic, partitions)
+                for start in range(0, len(values), _BATCH):
+                    part = values[start : start + _BATCH]
+                    log.append(topic, part, [str((start + place) % 97).encode() for place in range(len(part))])
+        return sum(map(len, records.values()))
+
+    def _fresh(self) -> Path:
+        """Return a new home with the input and nothing else."""
+        self.rounds += 1
+        target = self._folder / f"run-{self.rounds}"
+        shutil.copytree(self._whole, target)
+        return target
+
+    def _start(self, target: Path, kill_at: str = "") -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "headrace", "run", self._app, "--until", "latest"]
+        options = ["--commit-every", "10ms", "--batch-records", str(_BATCH), *self._settings]
+        environment = {**os.environ, "HEADRACE_HOME": str(target), "HEADRACE_KILL_AT": kill_at}
+        return subprocess.Popen(  # noqa: S603  (our own command)
+            [*command, *options], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    def _finish(self, child: subprocess.Popen[bytes]) -> None:
+        try:
+            _, said = child.communicate(timeout=_LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.communicate()
+            raise DataError(
+                f"did not end within {_LIMIT_SECONDS:.0f} s", where=f"pipeline {self._plan.pipeline}", fix="give fewer --records"
+            ) from None
+        if child.returncode:
+            lines = said.decode(errors="replace").strip().splitlines()
+            raise Unlike(f"ended with status {child.returncode}: {lines[-1] if lines else ''}", where=f"pipeline {self._plan.pipeline}")
+
+    def run_unbroken(self) -> None:
+        """Run once without a kill, for what is to be expected and how long it takes."""
+        target = self._fresh()
+        began = time.monotonic()
+        self._finish(self._start(target))
+        self._seconds = time.monotonic() - began
+        self._expected = self._outcome(target)
+
+    def _outcome(self, target: Path) -> Outcome:
+        dead = [f"{source.topic}.dead-letter" for source in self._plan.sources]
+        topics = {}
+        with closing(SqliteLog(target / "log.db")) as log:
+            for name in (*self._plan.topics, *dead):
+                info = log.topic(name)
+                topics[name] = [[(e.key, e.value) for e in log.entries(name, p.number, p.first, p.end - p.first)] for p in info.partitions]
+            manifest = log.manifest(self._plan.pipeline)
+        shutil.rmtree(target)
+        return Outcome(topics, msgspec.json.decode(manifest)["ledger"])
+
+    def kill_at_steps(self) -> None:
+        """Kill a run at each step of a commit, and let it go on."""
+        for point in POINTS:
+            target = self._fresh()
+            child = self._start(target, f"{point}:{self._chance.randrange(1, 6)}")
+            _, said = child.communicate(timeout=_LIMIT_SECONDS)
+            if child.returncode != -signal.SIGKILL:
+                raise Unlike(f"was not killed at {point}: {said.decode(errors='replace')[-300:]}", where=f"pipeline {self._plan.pipeline}")
+            self._finish(self._start(target))
+            self._compare(target, f"after a kill at {point}")
+            print(f"  killed at {point}: the same", flush=True)
+
+    def kill_at_random(self, kills: int) -> None:
+        """Kill runs at random moments until there were so many kills; each run is then finished."""
+        left = kills
+        while left:
+            target, mine = self._fresh(), 0
+            while left:
+                child = self._start(target)
+                if not _outlives(child, self._chance.uniform(0, 1.2 * self._seconds)):
+                    break
+                child.send_signal(signal.SIGKILL)
+                child.communicate()
+                left, mine = left - 1, mine + 1
+            self._finish(self._start(target))
+            self._compare(target, f"after {mine} kills")
+            print(f"  killed {mine} times at random: the same ({kills - left} of {kills})", flush=True)
+
+    def _compare(self, target: Path, when: str) -> None:
+        found = self._outcome(target)
+        if found == self._expected:
+            return
+        for name, expected in self._expected.topics.items():
+            for number, (mine, theirs) in enumerate(zip(found.topics[name], expected, strict=True)):
+                if mine != theirs:
+                    place = next((n for n, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), min(len(mine), len(theirs)))
+                    raise Unlike(
+                        f"differs {when}: {len(mine)} records, not {len(theirs)}; the first other one is at {place}",
+                        where=f"topic {name!r} partition {number}",
+                    )
+        raise Unlike(f"differs {when}: {found.ledger}, not {self._expected.ledger}", where="the ledger")
+
+
+def _outlives(child: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Return whether a process is still there after so long."""
+    try:
+        child.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return True
+    return False

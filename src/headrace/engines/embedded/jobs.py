@@ -1,0 +1,411 @@
+"""Jobs: commands that go on when whoever started them has left, each in a folder of its own. No daemon watches them.
+
+    job.json      what was submitted, and the process it became
+    log           what it prints
+    lock          locked (flock) while a process of the job lives; whether a job runs is asked of nothing else
+    exit.json     how it ended
+    cancel        that it was told to end
+    metrics.prom  its figures, which the command writes where HEADRACE_METRICS_FILE says
+
+`submit` takes the lock and hands it down to the runner, which is this module as a program, and the runner to the command.
+So the lock is held before there is a process, and until the last of the two has gone, however it goes. The runner leads
+a session and a process group of its own, named by its pid. No system gives that number to another process while one of
+the group lives; so as long as the lock is held, the pid in job.json is the job's, and afterwards nobody looks at it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from headrace import __version__
+from headrace.errors import EnvironmentFault, HeadraceError, PlanError, near
+
+__all__ = ["Ended", "Job", "State", "Submitted", "find", "jobs_in", "submit"]
+
+START_SECONDS = 30.0
+KILL_SECONDS = 10.0
+_LOOK_SECONDS = 0.02
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_STARTED = 127  # as shells have it
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class State(StrEnum):
+    """What has become of a job."""
+
+    RUNNING = "RUNNING"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+    LOST = "LOST"
+
+
+class Submitted(msgspec.Struct, kw_only=True):
+    """What was submitted, as job.json has it; `pid` and `started` are the runner's."""
+
+    id: str
+    name: str
+    app: str
+    arguments: list[str]
+    engine: str = "embedded"
+    submitted: str
+    pid: int | None = None
+    started: str | None = None
+    folder: str
+    version: str = __version__
+
+
+class Ended(msgspec.Struct, kw_only=True):
+    """How a job ended, as exit.json has it. The status is None where the runner did not live to see it."""
+
+    status: int | None
+    signal: str | None
+    ended: str
+
+
+class Job:
+    """A job, by its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.id = folder.name
+
+    @property
+    def log(self) -> Path:
+        """What the job prints."""
+        return self.folder / "log"
+
+    @property
+    def metrics(self) -> Path:
+        """The job's figures as text for Prometheus; not there until the run leaves some."""
+        return self.folder / "metrics.prom"
+
+    @property
+    def running(self) -> bool:
+        """Whether a process of the job lives."""
+        with _reading(self.folder / "lock") as path:
+            try:
+                handle = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                return False
+            try:
+                # Shared: two that look at once must not take each other for the job.
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(handle)
+        return False
+
+    def submitted(self) -> Submitted:
+        """Return what was submitted.
+
+        Raises
+        ------
+        EnvironmentFault
+            If job.json cannot be read or is damaged.
+        """
+        return _decoded(self.folder / "job.json", Submitted)
+
+    def ended(self) -> Ended | None:
+        """Return how the job ended, or None if it has not, or nobody saw it."""
+        path = self.folder / "exit.json"
+        return _decoded(path, Ended) if path.exists() else None
+
+    def state(self) -> State:
+        """Return what has become of the job."""
+        # In this order: exit.json is written before the lock is let go.
+        if self.running:
+            return State.RUNNING
+        ended = self.ended()
+        if ended is None:
+            return State.LOST
+        if (self.folder / "cancel").exists():
+            return State.CANCELED
+        return State.FINISHED if ended.status == 0 else State.FAILED
+
+    def cancel(self, timeout: float = 10.0) -> signal.Signals:
+        """End the job: SIGTERM, and SIGKILL if it still runs after `timeout` seconds. Return the one that ended it.
+
+        Raises
+        ------
+        HeadraceError
+            If it has ended already.
+        EnvironmentFault
+            If it may not be signalled, or does not even end by SIGKILL.
+        """
+        if not self.running:
+            raise self._over()
+        pid = self.submitted().pid
+        if pid is None:
+            raise EnvironmentFault("has no process yet", where=f"job {self.id}", fix="cancel it again in a moment")
+        asked = self.folder / "cancel"
+        first = not asked.exists()  # another may cancel it too, and it is canceled if either does
+        with _writing(asked):
+            asked.touch()
+        try:
+            _ask_to_end(pid)
+        except OSError as error:
+            if first:
+                asked.unlink(missing_ok=True)
+            if isinstance(error, ProcessLookupError):
+                raise self._over() from None
+            raise EnvironmentFault(f"may not be signalled: {error.strerror}", where=f"job {self.id}", fix="cancel it as its user") from None
+        sent = signal.SIGTERM
+        if not self._ends_within(timeout):
+            _kill(pid)
+            sent = signal.SIGKILL
+            if not self._ends_within(KILL_SECONDS):
+                raise EnvironmentFault(f"process {pid} lives on after SIGKILL", where=f"job {self.id}", fix="does it wait for a disk that hangs?")
+        self._leave_word(sent)
+        return sent
+
+    def _leave_word(self, sent: signal.Signals) -> None:
+        """Say how the job ended if its runner cannot, killed as it was, now or before."""
+        path = self.folder / "exit.json"
+        with _writing(path), (self.folder / "lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # others may cancel it too
+            if not path.exists():
+                status = 128 + sent if sent == signal.SIGKILL else None
+                _write(path, Ended(status=status, signal=sent.name, ended=_now()))
+
+    def _over(self) -> HeadraceError:
+        state = self.state()
+        return HeadraceError(f"has ended already: {state}", where=f"job {self.id}", fix="there is nothing to cancel")
+
+    def _ends_within(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while self.running:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_LOOK_SECONDS)
+        return True
+
+
+def _ask_to_end(pid: int) -> None:
+    """Send SIGTERM to the runner, which forwards it, or if only the command is left, to that."""
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        os.killpg(pid, signal.SIGTERM)
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # it ended just now
+
+
+def jobs_in(folder: Path) -> list[Job]:
+    """Return the jobs of a folder, the oldest first."""
+    with _reading(folder):
+        try:
+            names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+        except FileNotFoundError:
+            return []
+    return [Job(folder / name) for name in names]
+
+
+def find(folder: Path, name: str) -> Job:
+    """Return the job whose id is `name`, or the only one whose id begins so.
+
+    Raises
+    ------
+    PlanError
+        If there is none, or there are several.
+    """
+    jobs = {job.id: job for job in jobs_in(folder)}
+    if name in jobs:
+        return jobs[name]
+    alike = [one for one in jobs if name and one.startswith(name)]
+    if not alike:
+        raise PlanError(f"no job {name!r}", where=str(folder), fix=near(name, jobs))
+    if len(alike) > 1:
+        raise PlanError(f"{len(alike)} jobs begin with {name!r}", where=str(folder), fix=f"write more of it; {near('', alike)}")
+    return jobs[alike[0]]
+
+
+def submit(folder: Path, command: Sequence[str], *, name: str, app: str, arguments: Sequence[str]) -> Job:
+    """Start a command as a job under `folder`, and return once it has a process of its own.
+
+    Raises
+    ------
+    EnvironmentFault
+        If the job's folder cannot be written, or its process does not come up.
+    """
+    with _writing(folder):
+        folder = folder.absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        lock, job = _made(folder, name=name, app=app, arguments=arguments)
+        try:
+            _start(job, lock, command)
+        finally:
+            os.close(lock)
+    return job
+
+
+def _made(folder: Path, *, name: str, app: str, arguments: Sequence[str]) -> tuple[int, Job]:
+    """Make a job's folder, seen by others only when it is whole and locked. Return the lock and the job."""
+    now, job, aside = _place(folder)
+    lock = -1
+    try:
+        lock = os.open(aside / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        what = Submitted(id=job.id, name=name, app=app, arguments=list(arguments), submitted=_text(now), folder=str(Path.cwd()))
+        _write(aside / "job.json", what)
+        aside.rename(job.folder)
+        _sync(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        if lock >= 0:
+            os.close(lock)
+        raise
+    return lock, job
+
+
+def _place(folder: Path) -> tuple[datetime, Job, Path]:
+    """Return the time, the job that has its id by it, and the folder made for it aside, which keeps the id from others."""
+    while True:
+        now = datetime.now(UTC)
+        job = Job(folder / f"{now:%Y%m%d-%H%M%S}-{now.microsecond * 0x10000 // 1_000_000:04x}")
+        aside = folder / f".{job.id}"
+        try:
+            aside.mkdir()
+        except FileExistsError:
+            continue  # someone submits in the same moment; in the next there is another id
+        if not job.folder.exists():
+            return now, job, aside
+        aside.rmdir()
+
+
+def _start(job: Job, lock: int, command: Sequence[str]) -> None:
+    """Start the runner. What is started here ends once the runner, a child of its, is up: no zombie is left to whoever submits."""
+    # -P: a file of the working folder must not get in the way of a module of its name.
+    runner = [sys.executable, "-P", "-m", __name__, str(job.folder), str(lock), "--", *command]
+    with (
+        job.log.open("ab") as log,
+        subprocess.Popen(  # noqa: S603  (it is what the user asks for)
+            runner, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(lock,), start_new_session=True
+        ) as starter,
+    ):
+        try:
+            up = starter.wait(START_SECONDS) == 0
+        except subprocess.TimeoutExpired:
+            # The runner then finds nobody to tell that it is up, and ends.
+            starter.kill()
+            up = False
+    if not up:
+        raise EnvironmentFault(f"job {job.id} did not start", where=str(job.log), fix="the log may say why")
+
+
+def _run(folder: Path, lock: int, command: Sequence[str]) -> None:
+    """Be the runner: start the command, pass on what it is told, and write down how it ended."""
+    up, told = os.pipe()
+    if os.fork():
+        os.close(told)
+        os._exit(0 if os.read(up, 1) else 1)
+    os.close(up)
+    os.setsid()
+    child: subprocess.Popen[bytes] | None = None
+    pending: list[int] = []
+
+    def forward(number: int | None = None, _frame: object = None) -> None:
+        if number is not None:
+            pending.append(number)
+        while child is not None and pending:
+            child.send_signal(pending.pop(0))
+
+    for one in _FORWARDED:
+        signal.signal(one, forward)
+    what = Job(folder).submitted()
+    what.pid, what.started = os.getpid(), _now()
+    _write(folder / "job.json", what)
+    os.write(told, b"1")
+    os.close(told)
+    environment = os.environ | {"HEADRACE_METRICS_FILE": str(folder / "metrics.prom")}
+    try:
+        child = subprocess.Popen(command, pass_fds=(lock,), env=environment)  # noqa: S603  (it is what the user asks for)
+    except OSError as error:
+        sys.stderr.write(f"headrace: {command[0]}: cannot be started: {error.strerror}\n")
+        status = _NOT_STARTED
+    else:
+        forward()
+        status = child.wait()
+    name = signal.Signals(-status).name if status < 0 else None
+    _write(folder / "exit.json", Ended(status=status if status >= 0 else 128 - status, signal=name, ended=_now()))
+
+
+def _decoded(path: Path, kind: type[T]) -> T:
+    with _reading(path):
+        data = path.read_bytes()
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EnvironmentFault(f"is damaged: {error}", where=str(path), fix=f"remove {path.parent} once the job has ended") from None
+
+
+def _write(path: Path, what: msgspec.Struct) -> None:
+    """Put a file in place, whole and durable."""
+    aside = path.with_suffix(".new")
+    with _writing(path):
+        with aside.open("wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(what)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+        _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Path]:
+    try:
+        yield path
+    except OSError as error:
+        raise EnvironmentFault(f"cannot be read: {error.strerror}", where=str(path), fix="let this user read it") from None
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    try:
+        yield path
+    except OSError as error:
+        fix = "make room" if error.errno in _FULL else "let this user write there"
+        raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(path), fix=fix) from None
+
+
+def _now() -> str:
+    return _text(datetime.now(UTC))
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+if __name__ == "__main__":
+    _run(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[4:])
