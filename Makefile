@@ -7,7 +7,7 @@ RUN = .venv/bin
 .PHONY: help setup demo test check bench docs clean
 
 help:
-	@echo "make demo   a simulated kiln into the fingerprint pipeline, fingerprints printed as they come"
+	@echo "make demo   a simulated kiln, the fingerprint pipeline and its live page on port 8000 (FOR=30s, PORT=8001)"
 	@echo "make test   all tests"
 	@echo "make check  lint, types, import rules, docs"
 	@echo "make docs   the generated reference pages"
@@ -22,9 +22,7 @@ setup: .venv/.ready
 	@touch $@
 
 demo: setup
-	@mkdir -p .headrace
-	@$(RUN)/headrace simulate kiln --history 10m --duration $(or $(FOR),30s) --seed 1 2>.headrace/demo-generator.log \
-	    | $(RUN)/headrace run fingerprint --input -
+	@$(RUN)/headrace demo --port $(or $(PORT),8000) $(if $(FOR),--for $(FOR))
 
 test: setup
 	@$(RUN)/pytest

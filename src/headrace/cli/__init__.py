@@ -23,6 +23,7 @@ app = App(
     print_error=False,
     result_action="return_value",
 )
+app.command("headrace.cli.demo:demo", name="demo", help="Show a simulated kiln, the fingerprint pipeline and a live page, in one process.")
 app.command("headrace.cli.run:run", name="run", help="Run a pipeline over files, or live on topics.")
 app.command("headrace.cli.prove:prove", name="prove", help="Kill a pipeline at random moments, and compare what it leaves with an unbroken run.")
 app.command("headrace.cli.plan:check", name="check", help="Check the pipelines of a file without running them.")
@@ -39,6 +40,16 @@ _jobs.command("headrace.cli.jobs:metrics", name="metrics", help="Print a job's f
 _jobs.command("headrace.cli.jobs:cancel", name="cancel", help="End a job, and wait until it has ended.")
 _jobs.command("headrace.cli.jobs:savepoint", name="savepoint", help="Say why the embedded engine needs no savepoints.")
 app.command(_jobs)  # not `jobs`: so the module of its commands is called, once it is imported
+
+_topics = App(name="topics", help="The topics of the log, or of Kafka.")
+_topics.command("headrace.cli.topics:create", name="create", help="Make a topic.")
+_topics.command("headrace.cli.topics:list_topics", name="list", help="Show the topics, by name.")
+_topics.command("headrace.cli.topics:describe", name="describe", help="Show a topic and its partitions.")
+_topics.command("headrace.cli.topics:tail", name="tail", help="Print the records of a topic as they are, one a line.")
+_topics.command("headrace.cli.topics:groups", name="groups", help="Show how far pipelines and other readers have come.")
+_topics.command("headrace.cli.topics:delete", name="delete", help="Remove a topic and all its records, without asking.")
+app.command(_topics)
+app.command("headrace.cli.doctor:doctor", name="doctor", help="Check what headrace stands on, and say how to mend what is not well.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -188,7 +188,7 @@ class _Proof:
                 topics[name] = [[(e.key, e.value) for e in log.entries(name, p.number, p.first, p.end - p.first)] for p in info.partitions]
             manifest = log.manifest(self._plan.pipeline)
         shutil.rmtree(target)
-        return Outcome(topics, msgspec.json.decode(manifest)["ledger"])
+        return Outcome(topics, msgspec.json.decode(manifest or b"{}").get("ledger", {}))
 
     def kill_at_steps(self) -> None:
         """Kill a run at each step of a commit, and let it go on."""

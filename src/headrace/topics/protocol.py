@@ -123,7 +123,9 @@ class Feed(Protocol):
         A reader of each partition, by topic, in the order of their numbers.
     """
 
-    readers: Mapping[str, Sequence[PartitionReader]]
+    @property
+    def readers(self) -> Mapping[str, Sequence[PartitionReader]]:
+        """See above."""
 
     def fetch(self, most: int | None = None) -> bool:
         """Take in what is there, up to some MB or `most` records, and return whether there was anything.

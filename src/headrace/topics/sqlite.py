@@ -7,7 +7,6 @@ are in the same file, and so one transaction makes a step of its work durable.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import sqlite3
@@ -16,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -25,6 +24,7 @@ import polars as pl
 from headrace.errors import EnvironmentFault, PlanError, near
 from headrace.kernels.reading.batch import Lines, Stamps, TextLines
 from headrace.topics.failpoints import passing
+from headrace.topics.owner import locked
 from headrace.topics.protocol import Cursor, Entry, Outgoing, PartitionInfo, TopicInfo
 
 __all__ = ["SqliteLog", "now_ms"]
@@ -542,7 +542,7 @@ class SqliteClaim:
 
     def __init__(self, log: SqliteLog, pipeline: str) -> None:
         self._log, self._db, self.pipeline = log, log._db, pipeline
-        self._lock = _locked(log.path.parent / "pipelines", pipeline)
+        self._lock = locked(log.path.parent / "pipelines", pipeline)
         try:
             with log._blaming(), log._writing():
                 self._db.execute(
@@ -623,23 +623,3 @@ class SqliteClaim:
     def release(self) -> None:
         """Give the pipeline up."""
         self._lock.close()
-
-
-def _locked(folder: Path, pipeline: str) -> IO[bytes]:
-    """Return the pipeline's lock file, locked for this process."""
-    path = folder / f"{pipeline}.lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = path.open("ab+", buffering=0)
-    except OSError as error:
-        raise EnvironmentFault(f"cannot be made: {error.strerror}", where=str(path), fix="let this user write there, or set HEADRACE_HOME") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.seek(0)
-        owner = lock.read().decode()
-        lock.close()
-        raise EnvironmentFault(f"is run by process {owner} already", where=f"pipeline {pipeline}", fix="end that one first") from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()).encode())
-    return lock
