@@ -179,7 +179,8 @@ class _View:
             end = log.topic("fingerprint-output").partitions[0].end
             if end != self._prints:
                 entries = log.entries("fingerprint-output", 0, max(end - _LATEST, 0), _LATEST)
-                self._latest = [msgspec.json.decode(entry.value)["fingerprint"] for entry in reversed(entries)]
+                prints = [msgspec.json.decode(entry.value)["fingerprint"] for entry in entries]
+                self._latest = sorted(prints, key=lambda one: (-one["start_ms"], one["equip_id"]))
                 self._prints = end
 
     def state(self) -> dict[str, Any]:

@@ -149,7 +149,9 @@ class Claim(Protocol):
         The last commit's, or None before the first.
     """
 
-    manifest: bytes | None
+    @property
+    def manifest(self) -> bytes | None:
+        """See above. Raises EnvironmentFault if it is damaged."""
 
     def load(self, name: str) -> bytes:
         """Return a part of the state that the last commit stored."""

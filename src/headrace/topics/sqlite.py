@@ -554,9 +554,14 @@ class SqliteClaim:
         except BaseException:
             self._lock.close()
             raise
-        self._epoch, self.manifest, checksum = row
-        if self.manifest is not None and crc32(self.manifest) != checksum:
+        self._epoch, self._manifest, self._checksum = row
+
+    @property
+    def manifest(self) -> bytes | None:
+        """The last commit's, or None before the first. Raises EnvironmentFault if it is damaged."""
+        if self._manifest is not None and crc32(self._manifest) != self._checksum:
             raise self._damaged("the last commit")
+        return None if self._manifest is None else bytes(self._manifest)
 
     def _damaged(self, what: str) -> EnvironmentFault:
         return EnvironmentFault(
@@ -618,7 +623,7 @@ class SqliteClaim:
             self._db.execute("UPDATE pipelines SET manifest = NULL, checksum = NULL WHERE name = ?", (self.pipeline,))
             self._db.execute("DELETE FROM state WHERE pipeline = ?", (self.pipeline,))
             self._db.execute("DELETE FROM cursors WHERE reader = ?", (self.pipeline,))
-        self.manifest = None
+        self._manifest = None
 
     def release(self) -> None:
         """Give the pipeline up."""

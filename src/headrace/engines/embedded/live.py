@@ -297,10 +297,18 @@ class Live:
         return bool(moved or shown)
 
     def _take_step(self, shown: Mapping[int, int]) -> None:
+        """Take a step of the clock, and write it down."""
         self.run.show(shown)
-        resting = sorted(rank for clock in self.run.clocks.values() for rank in clock.resting)
-        step = Step(tuple(p.next_offset for p in self.run.partitions), tuple(p.greatest for p in self.run.partitions), tuple(resting))
+        resting = tuple(sorted(rank for clock in self.run.clocks.values() for rank in clock.resting))
+        step = Step(tuple(p.next_offset for p in self.run.partitions), tuple(p.greatest for p in self.run.partitions), resting)
         self._staged.say(self._clock_topic, _encode({"at_ms": self.clock(), **asdict(step)}), 1, None)
+
+    def take(self, step: Step) -> None:
+        """Take a step that was written down, in a replay that has come to its offsets."""
+        for clock in self.run.clocks.values():
+            clock.resting = {p.rank for p in self.run.partitions if p.rank in step.resting and p.rank in clock.watermarks}
+        self.run.show(dict(enumerate(step.shown)))
+        self.changed = True
 
     def finish(self) -> None:
         """Close every window that is open. What comes for them afterwards is late."""
