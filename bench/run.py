@@ -13,6 +13,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,10 @@ class Cost:
     memory: float
 
 
-def cost_of(*command: str | Path) -> Cost:
-    """Run a command to its end, and return its cost."""
+def cost_of(*command: str | Path, home: Path | None = None) -> Cost:
+    """Run a command to its end, in a headrace home, and return its cost."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {} if home is None else {"HEADRACE_HOME": str(home)}
     process = subprocess.Popen([str(one) for one in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
     errors = process.stderr.read().decode() if process.stderr else ""
     _, status, usage = os.wait4(process.pid, 0)
@@ -162,7 +164,87 @@ def bench_start(_count: int, runs: int) -> Iterator[str]:
     yield "start-up (CPU s): " + ", ".join(f"{name} {cost.cpu:.2f}" for name, cost in costs.items())
 
 
-BENCHES = {"fingerprint": bench_fingerprint, "parquet": bench_parquet, "shapes": bench_shapes, "memory": bench_memory, "start": bench_start}
+COMMAND = Path(sys.executable).parent / "headrace"
+
+
+def live_helper(*arguments: str | Path) -> list[str]:
+    return [sys.executable, str(HERE / "live.py"), *map(str, arguments)]
+
+
+def filled_home(name: str, *arguments: str | Path) -> Path:
+    """Return a home whose log holds the input, made once."""
+    home = WORK / name
+    if not (home / "log.db").exists():
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True)
+        subprocess.run(live_helper(arguments[0], home, *arguments[1:]), check=True)
+    return home
+
+
+def copied(home: Path) -> Path:
+    target = WORK / "home"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(home, target)
+    os.sync()
+    return target
+
+
+def on_topics(home: Path, *options: str) -> Cost:
+    return cost_of(COMMAND, "run", "fingerprint", "--until", "latest", *options, home=copied(home))
+
+
+def bench_topics(count: int, runs: int) -> Iterator[str]:
+    source = messages("clean", count)
+    home = filled_home(f"home-{count}", "fill", "sensor-data", source, "1000")
+    costs = interleaved(
+        runs,
+        second=lambda: on_topics(home, "--commit-every", "1s"),
+        seldom=lambda: on_topics(home, "--commit-every", "1h"),
+        plain=lambda: plain(source),
+    )
+    base = costs["plain"].cpu
+    yield f"fingerprint, durable topic to durable topic, exactly once, {count:,} messages (CPU s; MB)"
+    for name, label in {"second": "a commit every second", "seldom": "commits only with output", "plain": "plain, file to file"}.items():
+        yield f"{label:28}{costs[name].cpu:8.2f}{costs[name].cpu / base:8.2f} ÷ plain{costs[name].memory:8.0f} MB"
+
+
+def bench_latency(_count: int, _runs: int) -> Iterator[str]:
+    yield "from appended to result readable, 10,000 messages a second on embedded topics, exactly once (ms)"
+    home = WORK / "home-latency"
+    shutil.rmtree(home, ignore_errors=True)
+    environment = {**os.environ, "HEADRACE_HOME": str(home)}
+    for topic in ("sent", "arrived"):
+        subprocess.run([COMMAND, "topics", "create", topic], check=True, env=environment, stdout=subprocess.DEVNULL)
+    seconds, rate = 20, 10_000
+    run = subprocess.Popen([COMMAND, "run", f"{HERE / 'live.py'}:through", "--duration", "26s"], env=environment, stderr=subprocess.DEVNULL)
+    watch = subprocess.Popen(live_helper("watch", home, str(seconds * rate)), stdout=subprocess.PIPE)
+    time.sleep(3)
+    subprocess.run(live_helper("send", home, str(rate), str(seconds)), check=True)
+    said = watch.communicate(timeout=90)[0].decode().split()
+    run.wait(timeout=60)
+    yield "p50 {}, p90 {}, p99 {}, p99.9 {} of {} messages".format(*said)
+
+
+def bench_restart(_count: int, _runs: int) -> Iterator[str]:
+    home = copied(filled_home("home-texts", "fill_texts", "1000000"))
+    app = f"{HERE / 'live.py'}:wide-open"
+    began = time.monotonic()
+    first = cost_of(COMMAND, "run", app, "--records", "1000000", home=home)
+    middle = time.monotonic()
+    again = cost_of(COMMAND, "run", app, "--duration", "0s", home=home)
+    yield f"restart with 1 GB of open state: {time.monotonic() - middle:.1f} s, {again.cpu:.1f} CPU s, {again.memory:,.0f} MB (made in {middle - began:.1f} s, {first.memory:,.0f} MB)"
+
+
+BENCHES = {
+    "fingerprint": bench_fingerprint,
+    "parquet": bench_parquet,
+    "shapes": bench_shapes,
+    "memory": bench_memory,
+    "start": bench_start,
+    "topics": bench_topics,
+    "latency": bench_latency,
+    "restart": bench_restart,
+}
 
 
 def main() -> None:

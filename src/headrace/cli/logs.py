@@ -6,7 +6,7 @@ import os
 import re
 
 from headrace.cli.apps import home
-from headrace.errors import EnvironmentFault, PlanError
+from headrace.errors import PlanError
 from headrace.topics.protocol import Log
 
 __all__ = ["LOG_FILE", "NoLogYet", "addresses", "asked_servers", "kafka_servers", "open_log"]
@@ -41,10 +41,8 @@ def open_log(servers: str | None = None, *, create: bool = True) -> Log:
     """
     found = kafka_servers(servers)
     if found is not None:
-        try:
-            from headrace.topics.kafka import KafkaLog
-        except ImportError as error:
-            raise EnvironmentFault(f"cannot be used: {error}", where=f"Kafka {found}", fix="install the package confluent-kafka") from None
+        from headrace.topics.kafka import KafkaLog
+
         return KafkaLog(found, folder=home())
     path = home() / LOG_FILE
     if not create and not path.exists():

@@ -1,0 +1,675 @@
+"""`headrace doctor`: what is missing, insecure, or would not work, and the fix."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import ipaddress
+import os
+import platform
+import resource
+import shlex
+import shutil
+import socket
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Annotated, Any, Literal, TypeVar
+from zlib import crc32
+
+import msgspec
+from cyclopts import Parameter
+
+import headrace.apps
+from headrace import __version__
+from headrace.cli.apps import SETTINGS_FILE, find_pipeline, home, pipelines_of_file, plan_of
+from headrace.cli.logs import LOG_FILE, addresses, asked_servers, kafka_servers, open_log
+from headrace.errors import HeadraceError, PlanError, near
+from headrace.plan.pipeline import Pipeline, Plan
+
+__all__ = ["Finding", "doctor"]
+
+_T = TypeVar("_T")
+_PACKAGES = ("polars", "arro3-core", "arro3-io", "sqlglot", "msgspec", "cyclopts", "rich")
+_OLDEST_SQLITE = (3, 35)  # has RETURNING
+_NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "fuse.", "9p", "afs", "ceph", "gluster", "lustre", "gpfs", "beegfs")
+_MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
+_MB, _GB = 10**6, 10**9
+_SLOW_MS = 100
+_LARGE_WAL = 256 * _MB
+_CHECK_SECONDS = 30.0
+_KAFKA_SECONDS = 3.0
+_YEAR_2024_MS = 1_704_067_200_000
+_SLACK_MS = 1000  # what keeping the time by the network may set a clock back by
+_FEW_FILES = 1024
+_AS_IT_WAS = "bring back what it was made with, or start with"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found: whether it is well, where, what, and how to mend it."""
+
+    state: Literal["ok", "warn", "FAIL"]
+    where: str
+    what: str
+    fix: str | None = None
+
+    def __str__(self) -> str:
+        said = f"{self.where}: {self.what}{f'; {self.fix}' if self.fix else ''}"
+        return f"{self.state:<4}  {' '.join(said.split())}"
+
+
+def doctor(
+    app: str | None = None,
+    /,
+    *,
+    kafka_servers: Annotated[str | None, Parameter(name="--kafka-servers")] = None,
+    json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Check what headrace stands on, and say how to mend what is not well.
+
+    Parameters
+    ----------
+    app
+        A pipeline to check as well: a shipped one (fingerprint), file.py[:name], or module:name.
+    kafka_servers
+        HOST:PORT of Kafka, several with commas between; else KAFKA_SERVERS of the environment, else Kafka is not checked.
+    json
+        A JSON object a line.
+    """
+    failed = count = 0
+    for name, finding in _findings(Case(app, kafka_servers)):
+        count += 1
+        failed += finding.state == "FAIL"
+        print(msgspec.json.encode({"check": name, **msgspec.to_builtins(finding)}).decode() if json else finding, flush=True)
+    if failed:
+        raise HeadraceError(f"{failed} of {count} checks failed", where="doctor", fix="mend them from the first on: later ones may follow from it")
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What Kafka says of itself: where its brokers are to be reached, and its topics with the number of their partitions."""
+
+    brokers: tuple[tuple[str, int], ...]
+    topics: Mapping[str, int]
+
+
+@dataclass
+class Case:
+    """What is looked at: the surroundings, and a pipeline and Kafka if they are named."""
+
+    app: str | None
+    servers: str | None
+    home: Path = field(default_factory=home)
+
+    @property
+    def log(self) -> Path:
+        """The SQLite log."""
+        return self.home / LOG_FILE
+
+    @cached_property
+    def topics(self) -> Mapping[str, int] | None:
+        """The topics of the SQLite log or of Kafka with the number of their partitions, None where they cannot be had."""
+        if asked_servers(self.servers) is not None:
+            return None if isinstance(self.cluster, str) else self.cluster.topics
+        if not self.log.exists():
+            return {}
+        with suppress(sqlite3.Error):
+            asked = "SELECT name, COUNT(*) FROM topics JOIN partitions ON topic = topics.id GROUP BY name"
+            return dict(_read(self.log, lambda db: db.execute(asked).fetchall()))
+        return None
+
+    @cached_property
+    def cluster(self) -> Cluster | str:
+        """What Kafka says of itself, or why it says nothing."""
+        servers = kafka_servers(self.servers)
+        try:
+            return _cluster(servers or "")
+        except Exception as error:  # noqa: BLE001  (Kafka's client has errors of its own, and it may not be there)
+            said = error.args[0] if error.args else error
+            return str(said.str()) if hasattr(said, "str") else str(said)
+
+
+def _findings(case: Case) -> Iterator[tuple[str, Finding]]:
+    """Give what each check finds. One that breaks hides no other."""
+    for name, check in _CHECKS.items():
+        try:
+            yield from ((name, finding) for finding in check(case))
+        except HeadraceError as error:
+            yield name, Finding("FAIL", error.where or name, error.what, error.fix)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the other checks are still of use)
+            yield name, Finding("FAIL", name, f"cannot be checked: {type(error).__name__}: {error}", "see that this user may look at it")
+
+
+# Python and packages
+
+
+def _python(_: Case) -> Iterator[Finding]:
+    found = platform.python_version()
+    if sys.version_info < (3, 11):  # noqa: UP036  (one may have started it against the package's word)
+        yield Finding("FAIL", "Python", f"is {found}", "use 3.11 or newer")
+    else:
+        yield Finding("ok", "Python", f"{found}, headrace {__version__}")
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        yield Finding("FAIL", "SQLite", f"is {sqlite3.sqlite_version}", "use a Python that comes with 3.35 or newer")
+    else:
+        yield Finding("ok", "SQLite", sqlite3.sqlite_version)
+
+
+def _packages(case: Case) -> Iterator[Finding]:
+    for name in (*_PACKAGES, *(["confluent-kafka"] if asked_servers(case.servers) else [])):
+        module = name.replace("-", ".") if name.startswith("arro3") else name.replace("-", "_")
+        try:
+            importlib.import_module(module)
+            yield Finding("ok", f"package {name}", importlib.metadata.version(name))
+        except Exception as error:  # noqa: BLE001  (a package may break in any way)
+            wanted = shlex.quote("headrace[kafka]" if name == "confluent-kafka" else name)
+            yield Finding(
+                "FAIL", f"package {name}", f"cannot be imported: {type(error).__name__}: {error}", f"install it again: pip install {wanted}"
+            )
+
+
+# the home and its disk
+
+
+def _home(case: Case) -> Iterator[Finding]:
+    folder = case.home
+    if not folder.exists():
+        yield Finding("ok", str(folder), "is not there yet; what needs it makes it")
+    elif not folder.is_dir():
+        yield Finding("FAIL", str(folder), "is no folder", "remove the file, or set HEADRACE_HOME to a folder")
+        return
+    place = _there(folder)
+    yield _probe(place)
+    yield from _filesystem(place)
+
+
+def _there(path: Path) -> Path:
+    """Return the path, or the last part of it that is there."""
+    return path if path.exists() else next(one for one in path.absolute().parents if one.exists())
+
+
+def _probe(folder: Path) -> Finding:
+    """Write a small file for good, and remove it."""
+    probe = folder / f".headrace-doctor-{os.getpid()}"
+    began = time.perf_counter()
+    try:
+        try:
+            with probe.open("xb") as file:
+                file.write(bytes(4096))
+                file.flush()
+                os.fsync(file.fileno())
+            took = (time.perf_counter() - began) * 1000
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        return Finding("FAIL", str(folder), f"cannot be written: {error.strerror}", "let this user write there, or set HEADRACE_HOME")
+    if took > _SLOW_MS:
+        return Finding(
+            "warn", str(folder), f"a small durable write takes {took:.0f} ms, as long as each commit", "use a faster disk: set HEADRACE_HOME"
+        )
+    return Finding("ok", str(folder), f"a small durable write takes {took:.1f} ms")
+
+
+def _filesystem(folder: Path) -> Iterator[Finding]:
+    kind = _kind_of_filesystem(folder)
+    local = "set HEADRACE_HOME to a folder on a local disk"
+    if kind is not None and kind.startswith(_NETWORK_FILESYSTEMS):
+        yield Finding("warn", str(folder), f"is on {kind}, over which SQLite's locks and WAL may fail", local)
+    elif kind in _MEMORY_FILESYSTEMS:
+        yield Finding("warn", str(folder), f"is on {kind}, in memory: nothing outlasts a restart of the machine", local)
+    elif kind is not None:
+        yield Finding("ok", str(folder), f"is on {kind}")
+
+
+def _kind_of_filesystem(folder: Path) -> str | None:
+    """Return what kind of filesystem a folder is on, where the system tells."""
+    found: tuple[int, str] | None = None
+    try:
+        mounts = Path("/proc/mounts").read_text(errors="surrogateescape")
+    except OSError:
+        return None
+    real = folder.resolve()
+    for line in mounts.splitlines():
+        _, at, kind, *_ = line.split(" ")
+        for code in ("040", "011", "012", "134"):
+            at = at.replace(f"\\{code}", chr(int(code, 8)))
+        # Of two on one folder the later one is seen.
+        if real.is_relative_to(at) and (found is None or len(at) >= found[0]):
+            found = len(at), kind
+    return found[1] if found else None
+
+
+def _disk(case: Case) -> Iterator[Finding]:
+    folder = _there(case.home)
+    free = shutil.disk_usage(folder).free
+    text = f"{free / _MB:,.0f} MB of the disk are free"
+    if free < 100 * _MB:
+        yield Finding("FAIL", str(folder), text, "make room: runs stop when there is none")
+    elif free < _GB:
+        yield Finding("warn", str(folder), text, "make room, or let topics keep less: headrace topics create --retention")
+    else:
+        yield Finding("ok", str(folder), text)
+
+
+# the log
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _read(path: Path, ask: Callable[[sqlite3.Connection], _T]) -> _T:
+    """Return what `ask` reads from a log, without changing or adding a file.
+
+    SQLite makes two files beside a log that nobody has open, even to read it; those of root would be in the way of others.
+    So such a log is opened as one that nobody changes, and if somebody did, it is read once more.
+    """
+    wal = path.with_name(f"{path.name}-wal")
+    alone = not wal.exists()
+    try:
+        return _ask(path, ask, "mode=ro&immutable=1" if alone else "mode=ro")
+    except sqlite3.Error:
+        if not alone or not wal.exists():
+            raise
+        return _ask(path, ask, "mode=ro")
+
+
+def _ask(path: Path, ask: Callable[[sqlite3.Connection], _T], mode: str) -> _T:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=5.0)) as db:
+        return ask(db)
+
+
+def _log(case: Case) -> Iterator[Finding]:
+    path, where = case.log, str(case.log)
+    if not path.exists():
+        yield Finding("ok", where, "is not there yet; headrace topics create makes it")
+        return
+    if not os.access(path, os.W_OK):
+        yield Finding("FAIL", where, "cannot be written by this user", "let this user write it and its folder, or set HEADRACE_HOME")
+    from headrace.topics.sqlite import FORMAT
+
+    try:
+        version, tables = _read(path, _format)
+        if version != FORMAT:
+            if version or tables:
+                what, fix = f"is a log of format {version}, not {FORMAT}", "use the headrace that made it, or name another HEADRACE_HOME"
+                yield Finding("FAIL", where, what if version else "is a database, but no log", fix)
+            else:
+                yield Finding("ok", where, "is empty")
+            return
+        whole = _read(path, _quick_check)
+    except sqlite3.Error as error:
+        yield Finding("FAIL", where, f"is damaged or cannot be read: {error}", "bring back a copy, or name another HEADRACE_HOME")
+        return
+    if not whole:
+        yield Finding(
+            "warn", where, f"is too large to be checked in {_CHECK_SECONDS:.0f} s", "check it yourself: PRAGMA quick_check in the sqlite3 shell"
+        )
+    topics = case.topics if asked_servers(case.servers) is None else None
+    shown = "" if topics is None else f", {_counted(len(topics), 'topic')}"
+    yield Finding("ok", where, f"{'whole, ' if whole else ''}format {version}, {path.stat().st_size / _MB:,.1f} MB{shown}")
+    yield from _wal(path)
+
+
+def _format(db: sqlite3.Connection) -> tuple[int, int]:
+    """Return the log's format, and how many tables it has."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (tables,) = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    return version, tables
+
+
+def _quick_check(db: sqlite3.Connection) -> bool:
+    """Return whether the log was checked in time. Raises sqlite3.DatabaseError if it is damaged."""
+    end = time.monotonic() + _CHECK_SECONDS
+    db.set_progress_handler(lambda: time.monotonic() > end, 100_000)
+    try:
+        (first, *others) = (row[0] for row in db.execute("PRAGMA quick_check(10)"))
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname == "SQLITE_INTERRUPT":
+            return False
+        raise
+    if first != "ok":
+        raise sqlite3.DatabaseError(f"{first}{' and more' if others else ''}")
+    return True
+
+
+def _wal(path: Path) -> Iterator[Finding]:
+    wal = path.with_name(f"{path.name}-wal")
+    size = wal.stat().st_size if wal.exists() else 0
+    if size > _LARGE_WAL:
+        yield Finding("warn", str(wal), f"has grown to {size / _MB:,.0f} MB", "end what has the log open for reading and stands still")
+    elif size:
+        yield Finding("ok", str(wal), f"{size / _MB:,.1f} MB")
+
+
+# the machine
+
+
+def _memory(_: Case) -> Iterator[Finding]:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return
+    text = f"{free / _MB:,.0f} MB are available"
+    if free < 500 * _MB:
+        yield Finding("warn", "memory", text, "end what needs it, or give the machine more")
+    else:
+        yield Finding("ok", "memory", text)
+
+
+def _clock(case: Case) -> Iterator[Finding]:
+    now = time.time_ns() // 1_000_000
+    set_it = "set the clock, and have it kept by the network"
+    if now < _YEAR_2024_MS:
+        yield Finding("FAIL", "clock", f"says {time.strftime('%Y-%m-%d', time.gmtime(now / 1000))}", set_it)
+        return
+    began = time.monotonic()
+    time.sleep(0.01)
+    if time.monotonic() <= began:
+        yield Finding("FAIL", "clock", "the one that only goes forward stands still", "restart the machine")
+    last = _last_arrival(case.log)
+    if last is not None and now < last - _SLACK_MS:
+        yield Finding("warn", "clock", f"is {(last - now) / 1000:,.0f} s behind the last record of the log: it was set back", set_it)
+    else:
+        yield Finding("ok", "clock", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now / 1000)))
+
+
+def _last_arrival(log: Path) -> int | None:
+    with suppress(sqlite3.Error):
+        if log.exists():
+            row = _read(log, lambda db: db.execute("SELECT arrived_ms FROM blocks ORDER BY seq DESC LIMIT 1").fetchone())
+            return row[0] if row else None
+    return None
+
+
+def _open_files(_: Case) -> Iterator[Finding]:
+    limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < _FEW_FILES:
+        yield Finding("warn", "open files", f"a process may have {limit}", "raise it: ulimit -n 4096")
+    else:
+        yield Finding("ok", "open files", f"a process may have {'any number' if limit == resource.RLIM_INFINITY else limit}")
+
+
+# settings and the pipeline
+
+
+def _settings(case: Case) -> Iterator[Finding]:
+    where = str(SETTINGS_FILE)
+    if not SETTINGS_FILE.exists():
+        return
+    try:
+        whole: dict[str, Any] = msgspec.toml.decode(SETTINGS_FILE.read_bytes())
+    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
+        yield Finding("FAIL", where, f"cannot be read: {error}", "mend or remove it")
+        return
+    known = _known_pipelines(case.app)
+    findings = [finding for name, table in whole.items() for finding in _table(name, table, known)]
+    yield from findings or [Finding("ok", where, f"settings of {', '.join(whole) or 'no pipeline'}")]
+
+
+def _known_pipelines(app: str | None) -> dict[str, Pipeline]:
+    """Return the shipped pipelines and those that stand with APP, by name."""
+    known: dict[str, Pipeline] = {}
+    for module in iter_modules(headrace.apps.__path__):
+        found = vars(importlib.import_module(f"headrace.apps.{module.name}")).values()
+        known.update({one.name: one for one in found if isinstance(one, Pipeline)})
+    with suppress(PlanError):  # which the check of APP shows
+        if app is not None:
+            file, _, _ = app.partition(":")
+            found_with = pipelines_of_file(Path(file)).values() if file.endswith(".py") else [find_pipeline(app)]
+            known.update({one.name: one for one in found_with})
+    return known
+
+
+def _table(name: str, table: object, known: Mapping[str, Pipeline]) -> Iterator[Finding]:
+    where = f"{SETTINGS_FILE} [{name}]"
+    if not isinstance(table, dict):
+        yield Finding("warn", f"{SETTINGS_FILE} {name}", "stands in no table and is not read", "write [PIPELINE] above the settings of a pipeline")
+        return
+    if name not in known:
+        yield Finding("warn", where, f"no pipeline {name!r} is known here", f"{near(name, known)}; if it is your own: headrace doctor FILE.py:{name}")
+        return
+    settings = {setting.name.lower(): setting for setting in known[name].settings}
+    for key, value in table.items():
+        if key.lower() not in settings:
+            yield Finding("FAIL", where, f"unknown setting {key!r}", near(key, settings))
+            continue
+        try:
+            settings[key.lower()].read(value, where)
+        except PlanError as error:
+            yield Finding("FAIL", where, error.what, "mend the value, or remove the line")
+
+
+def _app(case: Case) -> Iterator[Finding]:
+    if case.app is None:
+        return
+    plan = plan_of(case.app, [])
+    yield Finding("ok", f"pipeline {plan.pipeline}", f"version {plan.version} is sound")
+    if case.topics is not None:
+        yield from _sources(case, plan, case.topics)
+    if asked_servers(case.servers) is not None:
+        if case.topics is not None:
+            yield from _state_beside_kafka(case, plan)
+    elif case.log.exists():
+        with suppress(sqlite3.Error):  # which the check of the log shows
+            yield from _state(case, plan)
+
+
+def _sources(case: Case, plan: Plan, topics: Mapping[str, int]) -> Iterator[Finding]:
+    kafka = "" if case.servers is None else f" --kafka-servers {case.servers}"
+    for source in plan.sources:
+        where = f"topic {source.topic}"
+        if source.topic in topics:
+            yield Finding("ok", where, f"pipeline {plan.pipeline} reads it")
+        else:
+            hint = near(source.topic, topics)
+            mend = f"{hint} or make it" if hint.startswith("did") else "make it"
+            what = f"is not there; pipeline {plan.pipeline} needs it to run live"
+            yield Finding("warn", where, what, f"{mend}: headrace topics create {source.topic}{kafka}")
+
+
+def _state(case: Case, plan: Plan) -> Iterator[Finding]:
+    """Check what the pipeline's last commit left, as its next run will."""
+    where, anew = f"state of pipeline {plan.pipeline}", f"headrace run {case.app} --anew, which forgets it"
+    row = _read(
+        case.log,
+        lambda db: db.execute("SELECT manifest, checksum FROM pipelines WHERE name = ? AND manifest IS NOT NULL", (plan.pipeline,)).fetchone(),
+    )
+    if row is None:
+        yield Finding("ok", where, "there is none yet")
+        return
+    what = _fault_of_state(case, plan, *row)
+    if what is not None:
+        yield Finding("FAIL", where, what, f"{_AS_IT_WAS} {anew}")
+        return
+    offsets = _read(
+        case.log,
+        lambda db: db.execute(
+            "SELECT name, number, cursors.next, partitions.first, partitions.next FROM cursors JOIN partitions ON partition = partitions.id"
+            " JOIN topics ON topic = topics.id WHERE reader = ? ORDER BY name, number",
+            (plan.pipeline,),
+        ).fetchall(),
+    )
+    lag = 0
+    for topic, number, following, first, end in offsets:
+        lag += end - following
+        if not first <= following <= end:
+            lost = f"is to go on at {following} of {topic} partition {number}, which has {first} to {end}"
+            yield Finding("FAIL", where, lost, f"start with {anew}, and let the topic keep its records longer")
+    yield Finding("ok", where, f"whole, of version {plan.version}; {lag:,} records are to be read")
+
+
+def _state_beside_kafka(case: Case, plan: Plan) -> Iterator[Finding]:
+    where = f"state of pipeline {plan.pipeline}"
+    with closing(open_log(case.servers, create=False)) as log:
+        manifest = log.manifest(plan.pipeline)
+        lag = sum(max(cursor.end - cursor.offset, 0) for cursor in log.cursors() if cursor.group == plan.pipeline)
+    if manifest is None:
+        yield Finding("ok", where, "there is none yet")
+    elif (what := _difference(case, plan, msgspec.json.decode(manifest))) is not None:
+        yield Finding("FAIL", where, what, f"{_AS_IT_WAS} headrace run {case.app} --anew, which forgets it")
+    else:
+        yield Finding("ok", where, f"of version {plan.version}; {lag:,} records are to be read")
+
+
+def _fault_of_state(case: Case, plan: Plan, manifest: bytes, checksum: int) -> str | None:
+    """Return why a run would not go on from a commit, if it would not."""
+    from headrace.engines.embedded.state import Parts
+
+    if crc32(manifest) != checksum:
+        return "its last commit is damaged"
+    said: dict[str, Any] = msgspec.json.decode(manifest)
+    what = _difference(case, plan, said)
+    if what is not None:
+        return what
+    damaged = _read(case.log, lambda db: _damaged_part(db, plan.pipeline, sorted(Parts().keep(said))))
+    return None if damaged is None else f"part {damaged} is damaged"
+
+
+def _difference(case: Case, plan: Plan, said: Mapping[str, Any]) -> str | None:
+    """Return what is now other than when state was made, if anything is."""
+    from headrace.engines.embedded.state import STATE_FORMAT
+
+    if said["format"] != STATE_FORMAT:
+        return f"is of format {said['format']}, not {STATE_FORMAT}"
+    of_now = {
+        "version": plan.version,
+        "settings": {name: str(value) for name, value in plan.settings.items()},
+        "sources": sorted(f"{source.topic}/{number}" for source in plan.sources for number in range((case.topics or {}).get(source.topic, 0))),
+    }
+    for name, value in of_now.items():
+        was = sorted(said[name]) if name == "sources" else said[name]
+        if was != value:
+            return f"was made with {name} {was!r}, not {value!r}"
+    return "was made with other operators" if said["operators"][0] != str(plan) else None
+
+
+def _damaged_part(db: sqlite3.Connection, pipeline: str, names: Iterable[str]) -> str | None:
+    for name in names:
+        row = db.execute("SELECT data, checksum FROM state WHERE pipeline = ? AND name = ?", (pipeline, name)).fetchone()
+        if row is None or crc32(row[0]) != row[1]:
+            return name
+    return None
+
+
+# Kafka
+
+
+def _kafka(case: Case) -> Iterator[Finding]:
+    servers, asked = kafka_servers(case.servers), asked_servers(case.servers)
+    if servers is None or asked is None:
+        return
+    places = addresses(servers, asked[0])
+    faults = {place: _fault_of_connection(*place) for place in places}
+    for (host, port), fault in faults.items():
+        where = f"Kafka {host}:{port}"
+        if fault is None:
+            yield Finding("ok", where, "takes connections")
+        else:
+            fix = f"start it, or mend {asked[0]}"
+            yield Finding("FAIL", where, f"cannot be reached: {fault}", fix)
+    if all(faults.values()):
+        return
+    if isinstance(case.cluster, str):
+        yield Finding(
+            "FAIL", f"Kafka {servers}", f"takes connections, but says nothing of its topics: {case.cluster}", "see that it is Kafka, without TLS"
+        )
+        return
+    yield Finding("ok", f"Kafka {servers}", f"{_counted(len(case.cluster.brokers), 'broker')}, {_counted(len(case.cluster.topics), 'topic')}")
+    yield from _open_brokers(dict.fromkeys([*places, *case.cluster.brokers]))
+
+
+def _fault_of_connection(host: str, port: int) -> str | None:
+    """Return why a server cannot be reached; to look up its name has a limit as well."""
+    fault: list[str | None] = [f"no answer within {_KAFKA_SECONDS:.0f} s"]
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=_KAFKA_SECONDS).close()
+            fault.append(None)
+        except TimeoutError:
+            pass
+        except OSError as error:
+            fault.append(error.strerror or str(error))
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(_KAFKA_SECONDS + 0.5)
+    return fault[-1]
+
+
+def _cluster(servers: str) -> Cluster:
+    from confluent_kafka.admin import AdminClient
+
+    client = AdminClient({"bootstrap.servers": servers, "socket.timeout.ms": int(_KAFKA_SECONDS * 1000), "log_level": 0})
+    said = client.list_topics(timeout=_KAFKA_SECONDS)
+    return Cluster(
+        tuple((str(broker.host), int(broker.port)) for broker in said.brokers.values()),
+        {str(name): len(topic.partitions) for name, topic in said.topics.items() if not str(name).startswith("__")},
+    )
+
+
+def _open_brokers(places: Iterable[tuple[str, int]]) -> Iterator[Finding]:
+    """Warn of brokers that others on the network can reach: headrace talks to them without TLS or a password, and so can they."""
+    for host, port in places:
+        where = f"Kafka {host}:{port}"
+        outside = _listens_outside(port) if _is_loopback(host) else host
+        if outside:
+            yield Finding(
+                "warn",
+                where,
+                f"is open to the network at {outside}: PLAINTEXT, without a password",
+                "bind it to 127.0.0.1, or shut the port to others",
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listens_outside(port: int) -> str | None:
+    """Return where this machine takes connections to a port from others, if it does."""
+    for file, size in (("/proc/net/tcp", 4), ("/proc/net/tcp6", 16)):
+        with suppress(OSError):
+            for line in Path(file).read_text().splitlines()[1:]:
+                _, local, _, state, *_ = line.split()
+                address, _, number = local.partition(":")
+                if state != "0A" or int(number, 16) != port:
+                    continue
+                words = bytes.fromhex(address)
+                # The kernel writes words of four bytes in the machine's order.
+                raw = b"".join(words[at : at + 4][:: -1 if sys.byteorder == "little" else 1] for at in range(0, size, 4))
+                found = ipaddress.ip_address(raw)
+                mapped = getattr(found, "ipv4_mapped", None) or found
+                if not mapped.is_loopback:
+                    return f"{mapped}"
+    return None
+
+
+_CHECKS: Mapping[str, Callable[[Case], Iterator[Finding]]] = {
+    "python": _python,
+    "packages": _packages,
+    "home": _home,
+    "disk": _disk,
+    "log": _log,
+    "memory": _memory,
+    "clock": _clock,
+    "open files": _open_files,
+    "settings": _settings,
+    "kafka": _kafka,
+    "app": _app,
+}
