@@ -12,8 +12,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from cyclopts import App
+
 import headrace
 from headrace.cli import app
+from headrace.cli.run import LiveOptions
 from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function, Signature
 
 ROOT = Path(__file__).parent.parent
@@ -84,15 +87,30 @@ def names_page() -> str:
     return "\n".join(parts)
 
 
+def _parameters(doc: str) -> str:
+    """Return what a docstring says of its parameters."""
+    return "".join(f"{line}\n" for line in doc.partition("----------\n")[2].splitlines())
+
+
+def _command(path: str, app: App) -> list[str]:
+    if app.default_command is not None:
+        options = inspect.getdoc(LiveOptions) if path == "headrace run" else ""
+        return [f"## `{path}`\n", f"```text\n{inspect.getdoc(app.default_command)}\n{_parameters(options)}```\n"]
+    parts = [f"## `{path}`\n", f"{app.help}\n"]
+    for name in app:
+        if not name.startswith("-"):
+            parts += [f"### `{path} {name}`\n", f"```text\n{inspect.getdoc(app[name].default_command)}\n```\n"]
+    return parts
+
+
 def commands_page() -> str:
     parts = [
         NOTICE,
         "# Commands\n",
         "Exit status: 0 done, 1 the job failed, 2 wrong use. An error is one line on standard error; `--debug` adds the traceback.\n",
     ]
-    for name in ("run", "check", "plan", "ledger", "simulate"):
-        command = app[name].default_command
-        parts += [f"## `headrace {name}`\n", f"```text\n{inspect.getdoc(command)}\n```\n"]
+    for name in ("demo", "run", "prove", "check", "plan", "ledger", "simulate", "topics", "jobs", "doctor"):
+        parts += _command(f"headrace {name}", app[name])
     return "\n".join(parts)
 
 

@@ -118,7 +118,7 @@ def wait_for(what: Callable[[], Any], seconds: float = 20) -> Any:
 def test_help_lists_the_commands_and_no_more(run: Callable[..., tuple[int, str, str]]) -> None:
     status, out, err = run("--help")
     listed = [line.split()[1] for line in out.splitlines() if line.startswith("│ ") and line[2] != " "]
-    assert listed == ["check", "ledger", "plan", "run", "simulate", "--help", "--version"]
+    assert listed == ["check", "demo", "doctor", "jobs", "ledger", "plan", "prove", "run", "simulate", "topics", "--help", "--version"]
     assert (status, err) == (0, "")
 
 
@@ -167,7 +167,7 @@ def test_no_command_imports_what_it_does_not_use(arguments: list[str], used: set
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nope"], 'Unknown command "nope". Available commands: run, check, plan, ledger, simulate.'),
+        (["nope"], 'Unknown command "nope". Available commands: demo, run, prove, check'),
         (["rnu"], 'Unknown command "rnu". Did you mean "run"?'),
         (["run"], "APP requires an argument"),
         (["check"], "FILE requires an argument"),
@@ -192,7 +192,14 @@ def test_no_command_imports_what_it_does_not_use(arguments: list[str], used: set
         (["plan", "fingerprint", "--set", "window_size_minutes=two"], "--set: setting window_size_minutes = 'two' is no int"),
         (["plan", "fingerprint", "--set", "window_size_minutes=0"], "the window's size is zero; a window has a length"),
         (["plan", "fingerprint", "--set", "watermark_seconds=-1"], "stream('sensor-data'): the watermark's delay is -1 day, 23:59:59, which is negative"),
-        (["run", "fingerprint"], "--input: no input; name a file: --input FILE, or - for standard input"),
+        (["run", "fingerprint"], ".headrace/log.db: no topic 'sensor-data'; make it: headrace topics create"),
+        (["run", "fingerprint", "--output", "out"], "--input: no input; name a file: --input FILE; a live run writes to topics"),
+        (["run", "fingerprint", "--input", "readings.ndjson", "--until", "latest"], "--input: options of runs on topics are given; leave out"),
+        (["run", "fingerprint", "--records", "0"], "--records: is 0; give 1 or more"),
+        (["run", "fingerprint", "--idle-after", "soon"], "--idle-after: 'soon' is not a duration"),
+        (["demo", "--port", "70000"], "--port: is 70000; give 1 to 65535"),
+        (["demo", "--for", "long"], "--for: 'long' is not a duration"),
+        (["prove", "two.py:big", "--kills", "1"], "pipeline big: there is nothing to run it on; name a file: --input FILE"),
         (["run", "fingerprint", "--input", "x.ndjson", "--engine", "flink"], "--engine: engine 'flink' does not run pipelines in this version"),
         (["run", "fingerprint", "--input", "readings.txt"], "readings.txt: the format of 'readings.txt' is not known; name it .ndjson, .csv or .parquet"),
         (["run", "fingerprint", "--input", "."], "--input .: is a folder; name its files"),

@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
@@ -24,7 +24,9 @@ from headrace.cli.apps import home, plan_of
 from headrace.errors import DataError, HeadraceError, PlanError
 from headrace.plan.pipeline import Plan
 from headrace.topics.failpoints import POINTS
-from headrace.topics.sqlite import SqliteLog
+
+if TYPE_CHECKING:
+    from headrace.topics.sqlite import SqliteLog
 
 __all__ = ["prove"]
 
@@ -109,7 +111,7 @@ def _records_of(app: str, plan: Plan, inputs: Sequence[str], most: int) -> dict[
         return found
     path = home() / "log.db"
     if path.is_file():
-        with closing(SqliteLog(path)) as log:
+        with closing(_log(path)) as log:
             there = {info.name: info for info in log.topics()}
             if all(topic in there for topic in topics) and any(part.end > part.first for topic in topics for part in there[topic].partitions):
                 return {
@@ -124,6 +126,12 @@ def _records_of(app: str, plan: Plan, inputs: Sequence[str], most: int) -> dict[
     raise PlanError("there is nothing to run it on", where=f"pipeline {plan.pipeline}", fix="name a file: --input FILE")
 
 
+def _log(path: Path) -> SqliteLog:
+    from headrace.topics.sqlite import SqliteLog
+
+    return SqliteLog(path)
+
+
 class _Proof:
     def __init__(self, app: str, plan: Plan, folder: Path, settings: Sequence[str], chance: random.Random) -> None:
         self._app, self._plan, self._folder, self._chance = app, plan, folder, chance
@@ -135,7 +143,7 @@ class _Proof:
 
     def prepare(self, records: dict[str, list[bytes]], partitions: int) -> int:
         """Write the input to a log, which every run gets a copy of, and return how many records there are."""
-        with closing(SqliteLog(self._whole / "log.db")) as log:
+        with closing(_log(self._whole / "log.db")) as log:
             for topic, values in records.items():
                 log.create(topic, partitions)
                 for start in range(0, len(values), _BATCH):
@@ -182,7 +190,7 @@ class _Proof:
     def _outcome(self, target: Path) -> Outcome:
         dead = [f"{source.topic}.dead-letter" for source in self._plan.sources]
         topics = {}
-        with closing(SqliteLog(target / "log.db")) as log:
+        with closing(_log(target / "log.db")) as log:
             for name in (*self._plan.topics, *dead):
                 info = log.topic(name)
                 topics[name] = [[(e.key, e.value) for e in log.entries(name, p.number, p.first, p.end - p.first)] for p in info.partitions]

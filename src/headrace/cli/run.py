@@ -1,4 +1,4 @@
-"""`headrace run`: a pipeline over files."""
+"""`headrace run`: a pipeline over files, or on topics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class LiveOptions:
-    """The options of runs on topics.
+    """The options of runs on topics, which are those without --input.
 
     Parameters
     ----------
@@ -120,7 +120,8 @@ def run(
     input
         [TOPIC=]FILE: NDJSON, CSV or Parquet by its ending, - for NDJSON from standard input. Several files of one topic are its partitions.
     output
-        Folder for <topic>.ndjson, <topic>.dead-letter.ndjson and ledger.json. Without it, rows go to standard output.
+        Folder for <topic>.ndjson, <topic>.dead-letter.ndjson and ledger.json. Without it, rows go to standard output. A live run
+        writes to topics instead.
     output_format
         ndjson or parquet.
     set

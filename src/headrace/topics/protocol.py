@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from headrace.kernels.reading.batch import Records
+if TYPE_CHECKING:
+    from headrace.kernels.reading.batch import Records
 
 __all__ = ["Claim", "Cursor", "Entry", "Feed", "Log", "Outgoing", "PartitionInfo", "PartitionReader", "TopicInfo"]
 
@@ -233,8 +234,11 @@ class Log(Protocol):
     def move(self, group: str, cursors: Mapping[tuple[str, int], int]) -> None:
         """Note how far a named reader has come, by topic and partition."""
 
-    def feed(self, topics: Sequence[str], *, latest: bool = False) -> Feed:
-        """Return a feed of topics from their first records on; with `latest` it ends where the topics end now."""
+    def feed(self, topics: Sequence[str], *, latest: bool = False, skip_gone: bool = False) -> Feed:
+        """Return a feed of topics from their first records on; with `latest` it ends where the topics end now.
+
+        What retention takes before it was read is an error, unless `skip_gone`.
+        """
 
     def manifest(self, pipeline: str) -> bytes | None:
         """Return what a pipeline's last commit said of it, whoever owns it; None if there is none."""

@@ -207,6 +207,13 @@ class SqliteLog:
             raise self._unknown(topic)
         return dict(rows)
 
+    def _partition(self, topic: str, number: int) -> int:
+        """Return a partition's id. Raises PlanError if there is none of that number."""
+        ids = self._partitions_of(topic)
+        if number not in ids:
+            raise PlanError(f"no partition {number}", where=f"topic {topic!r}", fix=f"it has {len(ids)}, from 0")
+        return ids[number]
+
     # writing
 
     def append(self, topic: str, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None) -> None:
@@ -295,14 +302,12 @@ class SqliteLog:
     def entries(self, topic: str, partition: int, offset: int, most: int) -> list[Entry]:
         """Return up to `most` records of a partition from an offset on, or from the first that is still there."""
         with self._blaming():
-            ids = self._partitions_of(topic)
-            if partition not in ids:
-                raise PlanError(f"no partition {partition}", where=f"topic {topic!r}", fix=f"it has {len(ids)}, from 0")
+            one = self._partition(topic, partition)
             found: list[Entry] = []
             blocks = self._db.execute(
                 "SELECT first, count, arrived_ms, packed, keys, body FROM blocks WHERE partition = ? AND first >= "
                 "COALESCE((SELECT MAX(first) FROM blocks WHERE partition = ? AND first <= ?), 0) ORDER BY first",
-                (ids[partition], ids[partition], offset),
+                (one, one, offset),
             )
             for first, count, arrived, packed, keys, body in blocks:
                 values = _unpack(body) if packed else body.split(b"\n")
@@ -330,12 +335,14 @@ class SqliteLog:
 
     def _move(self, group: str, cursors: Mapping[tuple[str, int], int]) -> None:
         for (topic, number), offset in cursors.items():
-            partition = self._partitions_of(topic)[number]
-            self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (group, partition, offset))
+            self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (group, self._partition(topic, number), offset))
 
-    def feed(self, topics: Sequence[str], *, latest: bool = False) -> SqliteFeed:
-        """Return a feed of topics from their first records on; with `latest` it ends where the topics end now."""
-        return SqliteFeed(self, topics, latest=latest)
+    def feed(self, topics: Sequence[str], *, latest: bool = False, skip_gone: bool = False) -> SqliteFeed:
+        """Return a feed of topics from their first records on; with `latest` it ends where the topics end now.
+
+        What retention takes before it was read is an error, unless `skip_gone`.
+        """
+        return SqliteFeed(self, topics, latest=latest, skip_gone=skip_gone)
 
     def manifest(self, pipeline: str) -> bytes | None:
         """Return what a pipeline's last commit said of it, whoever owns it."""
@@ -391,17 +398,20 @@ class SqliteReader:
         """Return what was fetched."""
         if not self.blocks:
             return Lines.of([])
-        blocks, first = list(self.blocks), self.next
+        blocks = list(self.blocks)
         self.blocks.clear()
         self.next = blocks[-1][1] + blocks[-1][2]
         lines = _lines(blocks)
         frame = pl.DataFrame(
-            [(seq, arrived, count) for seq, _, count, arrived, _, _ in blocks],
-            schema={"order": pl.Int64, "arrived": pl.Int64, "count": pl.Int64},
+            [(seq, arrived, count, first) for seq, first, count, arrived, _, _ in blocks],
+            schema={"order": pl.Int64, "arrived": pl.Int64, "count": pl.Int64, "first": pl.Int64},
             orient="row",
         )
-        spread = frame.select(pl.col("order", "arrived").repeat_by("count").explode(empty_as_null=False))
-        lines.stamps = Stamps(pl.int_range(first, self.next, eager=True), spread["arrived"], spread["order"])
+        spread = frame.select(
+            pl.col("order", "arrived").repeat_by("count").explode(empty_as_null=False),
+            pl.int_ranges("first", pl.col("first") + pl.col("count")).explode(empty_as_null=False).alias("offset"),
+        )
+        lines.stamps = Stamps(spread["offset"], spread["arrived"], spread["order"])
         return lines
 
     def close(self) -> None:
@@ -417,8 +427,8 @@ def _lines(blocks: Sequence[tuple[Any, ...]]) -> Lines:
 class SqliteFeed:
     """The partitions of some topics, read together along the file."""
 
-    def __init__(self, log: SqliteLog, topics: Sequence[str], *, latest: bool) -> None:
-        self._log = log
+    def __init__(self, log: SqliteLog, topics: Sequence[str], *, latest: bool, skip_gone: bool) -> None:
+        self._log, self._skip_gone = log, skip_gone
         self._db = log._db
         self.readers: dict[str, list[SqliteReader]] = {}
         for topic in topics:
@@ -443,12 +453,8 @@ class SqliteFeed:
                 raise EnvironmentFault(
                     "has been deleted while it was read", where=reader.name, fix="make the topic again and start the pipeline anew"
                 )
-            if reader.next < row[0]:
-                raise EnvironmentFault(
-                    f"has kept no records before {row[0]}; {reader.next} was to be read next",
-                    where=reader.name,
-                    fix="start the pipeline with --anew, and let the topic keep its records longer",
-                )
+            if reader.next < row[0] and not self._skip_gone:
+                raise _gone(reader, row[0], reader.next)
             found = self._db.execute(
                 "SELECT seq FROM blocks WHERE partition = ? AND first >= COALESCE("
                 "(SELECT MAX(first) FROM blocks WHERE partition = ? AND first <= ?), 0) ORDER BY first LIMIT 1",
@@ -500,7 +506,10 @@ class SqliteFeed:
 
     def _take(self, reader: SqliteReader, seq: int, first: int, count: int, arrived: int, packed: int, body: bytes, most: int | None) -> int:
         """Give a reader of a block what it has not read yet and is to read, and return how many records that were."""
-        start = max(reader.blocks[-1][1] + reader.blocks[-1][2] if reader.blocks else reader.next, first)
+        wanted = reader.blocks[-1][1] + reader.blocks[-1][2] if reader.blocks else reader.next
+        if first > wanted and not self._skip_gone:
+            raise _gone(reader, first, wanted)
+        start = max(wanted, first)
         end = min(first + count, first + count if reader.end is None else reader.end, first + count if most is None else start + most)
         if end <= start:
             return 0
@@ -531,6 +540,14 @@ class SqliteFeed:
 
     def close(self) -> None:
         """Do nothing: the log has the file."""
+
+
+def _gone(reader: SqliteReader, first: int, wanted: int) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"has kept no records before {first}; {wanted} was to be read next",
+        where=reader.name,
+        fix="let the topic keep its records longer; a pipeline goes on without them if started with --anew",
+    )
 
 
 class SqliteClaim:

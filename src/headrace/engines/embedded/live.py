@@ -224,7 +224,7 @@ class Live:
         kept = self._parts.keep(saved)
         state = self.run.saved()
         self.epoch += 1
-        manifest = _encode({**self._identity(), **state, **saved, "epoch": self.epoch})
+        manifest = _encode({**self._identity(), **state, **saved, "epoch": self.epoch, "committed_ms": self.clock()})
         cursors = {(p.source.topic, p.number): p.next_offset for p in self.run.partitions}
         outgoing = self._staged.take()
         self.claim.commit(manifest, new, kept, outgoing, cursors)

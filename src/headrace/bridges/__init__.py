@@ -1,0 +1,1 @@
+"""Between topics and what is no topic: files, servers and databases."""

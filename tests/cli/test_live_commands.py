@@ -1,0 +1,226 @@
+"""The commands of live runs: run on topics, demo, prove, ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.cli import main
+from headrace.topics.sqlite import SqliteLog
+
+HEADRACE = str(Path(sys.executable).with_name("headrace"))
+LIMIT = 60.0
+
+SABOTAGE = """
+import headrace as hr
+import headrace.topics.sqlite as sqlite
+
+whole = sqlite.SqliteClaim.commit
+
+def torn(self, manifest, state, kept, outgoing, cursors):
+    with self._log._writing():
+        for one in outgoing:
+            self._put(one)
+    whole(self, manifest, state, kept, [], cursors)
+
+sqlite.SqliteClaim.commit = torn
+
+@hr.pipeline("torn", version="1")
+def torn_apart():
+    events = hr.stream("events", schema={"t": "BIGINT", "v": "DOUBLE"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+    return {"out": events.select("v")}
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("HEADRACE_HOME", "KAFKA_SERVERS", "EQUIPMENT_IDS", "SENSOR_IDS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def log(folder: Path) -> Iterator[SqliteLog]:
+    made = SqliteLog(folder / ".headrace" / "log.db")
+    yield made
+    made.close()
+
+
+def headrace(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([HEADRACE, *arguments], capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def fingerprints(log: SqliteLog) -> list[Any]:
+    return [json.loads(entry.value)["fingerprint"] for entry in log.entries("fingerprint-output", 0, 0, 10**6)]
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    limit = time.monotonic() + LIMIT
+    while time.monotonic() < limit:
+        if found := what():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not come about in time")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def get(port: int, path: str) -> bytes:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        return bytes(answer.read())
+
+
+def test_a_generator_a_live_pipeline_and_its_graceful_end(log: SqliteLog) -> None:
+    sent = headrace("simulate", "kiln", "--to", "topic:sensor-data", "--history", "5m", "--duration", "1s").stdout
+    assert "Topic: sensor-data" in sent
+    assert "Sent 5 messages (equip_ids: 110-114)" in sent
+    child = subprocess.Popen([HEADRACE, "run", "fingerprint"], stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: any(info.name == "fingerprint-output" and info.partitions[0].end for info in log.topics()))
+    child.send_signal(signal.SIGTERM)
+    _, said = child.communicate(timeout=LIMIT)
+    assert child.returncode == 0
+    events = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert [event["event"] for event in events] == ["started", "stopped"]
+    count = sent.count("Sent 5 messages") * 5
+    assert events[1]["offsets"]["sensor-data"][0] == events[1]["ledger"]["sensor-data"]["received"] == count
+    prints = fingerprints(log)
+    assert {one["equip_id"] for one in prints} == {"110", "111", "112", "113", "114"}
+    assert f"{count:,}" in headrace("ledger", "fingerprint").stdout
+    # Drained, the windows that were open close.
+    headrace("run", "fingerprint", "--drain", "--duration", "0s")
+    assert len(fingerprints(log)) > len(prints)
+
+
+def test_a_run_until_the_topics_present_end(log: SqliteLog) -> None:
+    headrace("simulate", "kiln", "--to", "topic:sensor-data", "--records", "1000", "--start", "2024-01-15T10:30:00Z")
+    assert "sensor-data: 1,000 received = 1,000 accepted" in headrace("run", "fingerprint", "--until", "latest").stderr
+    assert len(fingerprints(log)) == 20
+    assert headrace("run", "fingerprint", "--until", "latest").returncode == 0
+    assert len(fingerprints(log)) == 20
+
+
+def test_a_run_of_so_many_records_and_the_next_goes_on(log: SqliteLog) -> None:
+    headrace("simulate", "kiln", "--to", "topic:sensor-data", "--records", "1000", "--start", "2024-01-15T10:30:00Z")
+    assert "sensor-data: 333 received" in headrace("run", "fingerprint", "--records", "333").stderr
+    assert "sensor-data: 1,000 received" in headrace("run", "fingerprint", "--until", "latest").stderr
+    assert len(fingerprints(log)) == 20
+
+
+def test_metrics_are_served_and_left_in_a_file(folder: Path) -> None:
+    port = free_port()
+    headrace("simulate", "kiln", "--to", "topic:sensor-data", "--history", "3m", "--records", "905")
+    environment = {**os.environ, "HEADRACE_METRICS_FILE": str(folder / "metrics.prom")}
+    child = subprocess.Popen([HEADRACE, "run", "fingerprint", "--metrics-port", str(port)], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        text = wait_for(lambda: (folder / "metrics.prom").exists() and get(port, "/metrics").decode())
+    finally:
+        child.terminate()
+        child.wait(timeout=LIMIT)
+    for line in (
+        'headrace_ledger_records{fate="accepted",pipeline="fingerprint",topic="sensor-data"} 905.0',
+        'headrace_lag_records{pipeline="fingerprint"} 0.0',
+        'headrace_commit_seconds_count{pipeline="fingerprint"}',
+        'headrace_watermark_seconds{pipeline="fingerprint",topic="sensor-data"}',
+        'headrace_commit_state_bytes{pipeline="fingerprint"}',
+        'headrace_batch_records_bucket{le="1000.0",pipeline="fingerprint"} 1.0',
+    ):
+        assert line in text
+    assert "headrace_written_records_total" in (folder / "metrics.prom").read_text()
+
+
+def test_a_metrics_port_that_is_in_use() -> None:
+    headrace("topics", "create", "sensor-data")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = headrace("run", "fingerprint", "--metrics-port", str(port), status=1).stderr
+    assert said == f"headrace: metrics on port {port}: cannot be served: Address already in use; name a free --metrics-port\n"
+
+
+def test_the_ledger_of_a_run_that_was_killed(log: SqliteLog) -> None:
+    headrace("simulate", "kiln", "--to", "topic:sensor-data", "--history", "3m", "--records", "900")
+    child = subprocess.Popen([HEADRACE, "run", "fingerprint"], stderr=subprocess.DEVNULL)
+    wait_for(lambda: (manifest := log.manifest("fingerprint")) and json.loads(manifest)["ledger"]["sensor-data"]["received"] == 900)
+    child.kill()
+    child.wait(timeout=LIMIT)
+    assert "900" in headrace("ledger", "fingerprint").stdout
+
+
+# demo
+
+
+def test_the_demo_shows_fingerprints_at_once_and_ends_by_itself() -> None:
+    began = time.monotonic()
+    child = subprocess.Popen([HEADRACE, "demo", "--for", "8s", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    first = child.stdout.readline()
+    assert first.startswith("headrace demo: http://127.0.0.1:")
+    port = int(first.split(":")[3].partition("/")[0])
+    state = wait_for(lambda: (found := json.loads(get(port, "/state")))["latest"] and found["ledger"]["sensor-data"]["received"] >= 3_000 and found)
+    assert json.loads(get(port, "/health")) == {"status": "ok"}
+    assert b"<title>headrace" in get(port, "/")
+    assert b"headrace_ledger_records" in get(port, "/metrics")
+    assert len(state["latest"]) == 10
+    assert state["latest"][0]["data"].keys() == {"0001", "0002", "0003", "0004", "0005"}
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        get(port, "/etc/passwd")
+    second = headrace("demo", "--for", "1s", "--port", "0", status=1).stderr
+    assert "another demo runs there; end it, or set HEADRACE_HOME" in second
+    _, said = child.communicate(timeout=LIMIT)
+    assert child.returncode == 0
+    assert time.monotonic() - began >= 8
+    assert "sensor-data: 3,0" in said
+
+
+def test_the_demo_on_a_port_that_is_in_use() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = headrace("demo", "--for", "1s", "--port", str(port), status=1).stderr
+    assert said.startswith(f"headrace: port {port}: cannot be served: ")
+    assert "--port 8001" in said
+
+
+# prove
+
+
+def test_the_fingerprint_pipeline_is_proved_by_kills(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["prove", "fingerprint", "--kills", "12", "--seed", "3", "--records", "20000"]) == 0
+    out = capfd.readouterr().out
+    assert "(12 of 12)" in out
+    assert "fingerprint: proved. 12 kills at random, 6 at the steps of a commit" in out
+
+
+def test_a_commit_that_is_not_whole_is_found(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder / "torn.py").write_text(SABOTAGE)
+    (folder / "events.ndjson").write_bytes(b"".join(b'{"t":%d,"v":%d}\n' % (1_700_000_000_000 + n, n) for n in range(20_000)))
+    assert main(["prove", "torn.py", "--kills", "3", "--input", "events.ndjson"]) == 1
+    said = capfd.readouterr().err
+    assert "headrace: topic 'out' partition 0: differs after a kill at commit." in said
+
+
+def test_a_pipeline_that_fails_is_not_proved(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder / "bad.py").write_text(SABOTAGE.replace("whole(self, manifest, state, kept, [], cursors)", "raise OSError('no')"))
+    (folder / "events.ndjson").write_bytes(b'{"t":1700000000000,"v":1}\n')
+    assert main(["prove", "bad.py", "--kills", "1", "--input", "events.ndjson"]) == 1
+    assert "pipeline torn: ended with status 1: " in capfd.readouterr().err
