@@ -17,6 +17,7 @@ from zlib import crc32
 
 import msgspec
 
+from headrace._durable import sync, write_durably
 from headrace.engines.embedded.graph import Window
 from headrace.engines.embedded.output import write_fault
 from headrace.engines.embedded.state import Parts, is_whole
@@ -86,12 +87,12 @@ class Checkpoint:
         try:
             saved, new = self._parts.save(windows)
             for name, data in new.items():
-                _write_durably(self._file(name), data)
+                write_durably(self._file(name), data)
             run = msgspec.json.encode({**manifest, **saved})
-            _write_durably(self.folder / "manifest.new", msgspec.json.encode(_Sealed(crc32(run), msgspec.Raw(run))))
-            _sync_folder(self.folder)
+            write_durably(self.folder / "manifest.new", msgspec.json.encode(_Sealed(crc32(run), msgspec.Raw(run))))
+            sync(self.folder)
             (self.folder / "manifest.new").replace(self.folder / "manifest.json")
-            _sync_folder(self.folder)
+            sync(self.folder)
             kept = {self._file(name).name for name in self._parts.keep(saved)}
             for file in self.folder.glob("*.arrow"):
                 if file.name not in kept:
@@ -118,7 +119,7 @@ class Checkpoint:
 
     def discard(self) -> None:
         """Remove the folder: the run is done. The lock goes last, so that no other process comes in before."""
-        _sync_folder(self.folder.parent)
+        sync(self.folder.parent)
         for path in self.folder.iterdir():
             if path.name != "lock":
                 path.unlink()
@@ -137,18 +138,3 @@ class _Sealed(msgspec.Struct):
 
     checksum: int
     run: msgspec.Raw
-
-
-def _write_durably(path: Path, data: bytes | memoryview) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

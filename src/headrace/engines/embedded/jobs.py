@@ -33,6 +33,7 @@ from typing import TypeVar
 import msgspec
 
 from headrace import __version__
+from headrace._durable import sync, write_whole
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError, near
 
 __all__ = ["Ended", "Job", "State", "Submitted", "find", "jobs_in", "submit"]
@@ -272,7 +273,7 @@ def _made(folder: Path, *, name: str, app: str, arguments: Sequence[str]) -> tup
         what = Submitted(id=job.id, name=name, app=app, arguments=list(arguments), submitted=_text(now), folder=str(Path.cwd()))
         _write(aside / "job.json", what)
         aside.rename(job.folder)
-        _sync(folder)
+        sync(folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         if lock >= 0:
@@ -364,22 +365,8 @@ def _decoded(path: Path, kind: type[T]) -> T:
 
 def _write(path: Path, what: msgspec.Struct) -> None:
     """Put a file in place, whole and durable."""
-    aside = path.with_suffix(".new")
     with _writing(path):
-        with aside.open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(what)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-        _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        write_whole(path, msgspec.json.format(msgspec.json.encode(what)) + b"\n")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import msgspec
 import polars as pl
 from arro3.io import read_json, write_ndjson, write_parquet
 
+from headrace._durable import sync
 from headrace.engines.embedded.partition import DeadLetter
 from headrace.errors import EnvironmentFault
 from headrace.kernels.reading.json import arrow_schema
@@ -147,7 +148,9 @@ class Files:
                     for part in parts:
                         with part.open("rb") as letters:
                             shutil.copyfileobj(letters, whole)
+                sync(joined)
                 joined.replace(target / joined.name)
+                sync(target)
                 parts[0].unlink()
         for topic, name in self._rows.items():
             written = self._folder / name
@@ -157,7 +160,9 @@ class Files:
                 if format == "parquet":
                     aside = self._folder / f"{topic}.parquet"
                     write_parquet(read_json(written, arrow_schema(schemas[topic])), aside)
+                    sync(aside)
                     aside.replace(target / aside.name)
+                    sync(target)
                     written.unlink()
                 else:
                     written.replace(target / name)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from headrace._durable import write_durably
 from headrace.engines.embedded.checkpoint import Checkpoint
 from headrace.engines.embedded.graph import Fates, Graph
 from headrace.engines.embedded.output import Files, Output, write_fault
@@ -344,7 +345,7 @@ def _publish_ledger(plan: Plan, ledger: Mapping[str, Any], checkpoint: Checkpoin
     path = folder / "ledger.json"
     try:
         aside = checkpoint.folder / "ledger.json"
-        aside.write_bytes(msgspec.json.format(msgspec.json.encode({"pipeline": plan.pipeline, "sources": ledger})) + b"\n")
+        write_durably(aside, msgspec.json.format(msgspec.json.encode({"pipeline": plan.pipeline, "sources": ledger})) + b"\n")
         aside.replace(path)
         checkpoint.discard()
     except OSError as error:
