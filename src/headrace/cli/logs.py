@@ -9,10 +9,11 @@ from headrace.cli.apps import home
 from headrace.errors import PlanError
 from headrace.topics.protocol import Log
 
-__all__ = ["LOG_FILE", "NoLogYet", "addresses", "asked_servers", "kafka_servers", "open_log"]
+__all__ = ["LOG_FILE", "PREFIX_VARIABLE", "SERVER_VARIABLES", "NoLogYet", "addresses", "asked_servers", "kafka_servers", "open_log"]
 
 LOG_FILE = "log.db"
-_VARIABLES = ("KAFKA_SERVERS", "KAFKA_BOOTSTRAP_SERVERS")
+PREFIX_VARIABLE = "HEADRACE_TOPIC_PREFIX"
+SERVER_VARIABLES = ("KAFKA_SERVERS", "KAFKA_BOOTSTRAP_SERVERS")
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s:/\[\]]+)):(\d{1,5})")
 
 
@@ -43,20 +44,30 @@ def open_log(servers: str | None = None, *, create: bool = True) -> Log:
     if found is not None:
         from headrace.topics.kafka import KafkaLog
 
-        return KafkaLog(found, folder=home())
+        return _named(KafkaLog(found, folder=home()))
     path = home() / LOG_FILE
     if not create and not path.exists():
         raise NoLogYet("no topics yet", where=str(home()), fix="make one: headrace topics create TOPIC")
     from headrace.topics.sqlite import SqliteLog
 
-    return SqliteLog(path)
+    return _named(SqliteLog(path))
+
+
+def _named(log: Log) -> Log:
+    """Return the part of a log that HEADRACE_TOPIC_PREFIX names, if it is set."""
+    prefix = os.environ.get(PREFIX_VARIABLE)
+    if not prefix:
+        return log
+    from headrace.topics.prefixed import PrefixedLog
+
+    return PrefixedLog(log, prefix)
 
 
 def asked_servers(given: str | None) -> tuple[str, str] | None:
     """Return where Kafka was asked for, and what was said there; None where it was not."""
     if given is not None:
         return "--kafka-servers", given
-    return next(((f"environment {name}", os.environ[name]) for name in _VARIABLES if os.environ.get(name)), None)
+    return next(((f"environment {name}", os.environ[name]) for name in SERVER_VARIABLES if os.environ.get(name)), None)
 
 
 def kafka_servers(given: str | None) -> str | None:

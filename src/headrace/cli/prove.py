@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -21,11 +22,14 @@ import msgspec
 from cyclopts import Parameter
 
 from headrace.cli.apps import home, plan_of
+from headrace.cli.logs import LOG_FILE, PREFIX_VARIABLE, SERVER_VARIABLES
+from headrace.cli.logs import kafka_servers as asked_kafka
 from headrace.errors import DataError, HeadraceError, PlanError
 from headrace.plan.pipeline import Plan
 from headrace.topics.failpoints import POINTS
 
 if TYPE_CHECKING:
+    from headrace.topics.protocol import Log
     from headrace.topics.sqlite import SqliteLog
 
 __all__ = ["prove"]
@@ -33,6 +37,9 @@ __all__ = ["prove"]
 _SHIPPED = {"fingerprint": "sensor-data"}
 _LIMIT_SECONDS = 300.0
 _BATCH = 500
+
+
+Record = tuple[bytes | None, bytes]
 
 
 class Unlike(HeadraceError):
@@ -45,7 +52,7 @@ class Unlike(HeadraceError):
 class Outcome:
     """What a run left: the records of each topic it writes, as key and value, and its ledger."""
 
-    topics: dict[str, list[list[tuple[bytes | None, bytes]]]]
+    topics: dict[str, list[list[Record]]]
     ledger: dict[str, Any]
 
 
@@ -58,6 +65,7 @@ def prove(
     input: Annotated[list[str] | None, Parameter(name="--input", negative=())] = None,
     records: int = 40_000,
     partitions: int = 2,
+    kafka_servers: str | None = None,
     set: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
 ) -> None:
     """Kill a pipeline at random moments, and at every step of its commit, and compare what it leaves with an unbroken run.
@@ -78,6 +86,8 @@ def prove(
         How many records to take at most.
     partitions
         How many partitions the copied topics have.
+    kafka_servers
+        HOST:PORT of Kafka, to prove it there, on topics of its own that are removed again; else it is proved on the SQLite log.
     set
         KEY=VALUE for a setting of the pipeline.
     """
@@ -85,9 +95,11 @@ def prove(
     if kills < 0 or partitions < 1 or records < 1:
         raise PlanError("a number is too small", where="--kills, --partitions, --records", fix="give 1 or more")
     with tempfile.TemporaryDirectory(prefix="headrace-prove-") as folder:
-        proof = _Proof(app, plan, Path(folder), set or [], random.Random(seed))  # noqa: S311  (repeatable, not secret)
-        count = proof.prepare(_records_of(app, plan, input or [], records), partitions)
-        print(f"{app}: {count:,} records, run once unbroken", flush=True)
+        found = _records_of(app, plan, input or [], records)
+        servers = None if kafka_servers is None else asked_kafka(kafka_servers)
+        place = _OnSqlite(Path(folder), found, partitions) if servers is None else _OnKafka(Path(folder), found, partitions, servers)
+        proof = _Proof(app, plan, place, set or [], random.Random(seed))  # noqa: S311  (repeatable, not secret)
+        print(f"{app}: {sum(map(len, found.values())):,} records, run once unbroken", flush=True)
         proof.run_unbroken()
         proof.kill_at_steps()
         proof.kill_at_random(kills)
@@ -109,7 +121,7 @@ def _records_of(app: str, plan: Plan, inputs: Sequence[str], most: int) -> dict[
             with Path(file).open("rb") as lines:
                 found[topic] += [line.rstrip(b"\r\n") for line in islice(lines, most) if line.strip()]
         return found
-    path = home() / "log.db"
+    path = home() / LOG_FILE
     if path.is_file():
         with closing(_log(path)) as log:
             there = {info.name: info for info in log.topics()}
@@ -132,36 +144,101 @@ def _log(path: Path) -> SqliteLog:
     return SqliteLog(path)
 
 
+def _fill(log: Log, records: Mapping[str, Sequence[bytes]], partitions: int) -> None:
+    for topic, values in records.items():
+        log.create(topic, partitions)
+        for start in range(0, len(values), _BATCH):
+            part = values[start : start + _BATCH]
+            log.append(topic, part, [str((start + place) % 97).encode() for place in range(len(part))])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one run and its restarts work: a home, and the environment that makes `headrace run` work there."""
+
+    home: Path
+    environment: Mapping[str, str]
+
+
+class _OnSqlite:
+    """Each run has a copy of one log."""
+
+    def __init__(self, folder: Path, records: Mapping[str, Sequence[bytes]], partitions: int) -> None:
+        self._folder, self._whole = folder, folder / "whole"
+        with closing(_log(self._whole / LOG_FILE)) as log:
+            _fill(log, records, partitions)
+
+    def fresh(self, number: int) -> Place:
+        """Return a new place with the input and nothing else."""
+        target = self._folder / f"run-{number}"
+        shutil.copytree(self._whole, target)
+        return Place(target, dict.fromkeys((*SERVER_VARIABLES, PREFIX_VARIABLE), ""))
+
+    def open(self, place: Place) -> Log:
+        """Return the place's log."""
+        return _log(place.home / LOG_FILE)
+
+    def remove(self, place: Place) -> None:
+        """Remove what a run left."""
+        shutil.rmtree(place.home)
+
+    def comparable(self, _topic: str, records: list[Record]) -> list[Record]:
+        """Return what must be the same: all of it, arrival times too, as the log is a copy."""
+        return records
+
+
+class _OnKafka:
+    """Each run has topics of its own, whose names begin with a prefix that nothing else has."""
+
+    def __init__(self, folder: Path, records: Mapping[str, Sequence[bytes]], partitions: int, servers: str) -> None:
+        self._folder, self._records, self._partitions, self._servers = folder, records, partitions, servers
+        self._prefix = f"prove-{secrets.token_hex(4)}"
+
+    def fresh(self, number: int) -> Place:
+        """Return a new place with the input and nothing else."""
+        prefix = f"{self._prefix}-{number}."
+        place = Place(self._folder / f"run-{number}", {"KAFKA_SERVERS": self._servers, PREFIX_VARIABLE: prefix})
+        with closing(self.open(place)) as log:
+            _fill(log, self._records, self._partitions)
+        return place
+
+    def open(self, place: Place) -> Log:
+        """Return the place's part of the log."""
+        from headrace.topics.kafka import KafkaLog
+        from headrace.topics.prefixed import PrefixedLog
+
+        return PrefixedLog(KafkaLog(self._servers, place.home), place.environment[PREFIX_VARIABLE])
+
+    def remove(self, place: Place) -> None:
+        """Remove what a run left."""
+        with closing(self.open(place)) as log:
+            for info in log.topics():
+                log.delete(info.name)
+        shutil.rmtree(place.home, ignore_errors=True)
+
+    def comparable(self, topic: str, records: list[Record]) -> list[Record]:
+        """Return what must be the same: records, but of dead letters not the order and the time of arrival, which differ from run to run."""
+        if not topic.endswith(".dead-letter"):
+            return records
+        return sorted((key, msgspec.json.encode({**msgspec.json.decode(value), "arrived_ms": None})) for key, value in records)
+
+
 class _Proof:
-    def __init__(self, app: str, plan: Plan, folder: Path, settings: Sequence[str], chance: random.Random) -> None:
-        self._app, self._plan, self._folder, self._chance = app, plan, folder, chance
+    def __init__(self, app: str, plan: Plan, place: _OnSqlite | _OnKafka, settings: Sequence[str], chance: random.Random) -> None:
+        self._app, self._plan, self._places, self._chance = app, plan, place, chance
         self._settings = [part for one in settings for part in ("--set", one)]
-        self._whole = folder / "whole"
         self._expected = Outcome({}, {})
         self._seconds = 0.0
         self.rounds = 0
 
-    def prepare(self, records: dict[str, list[bytes]], partitions: int) -> int:
-        """Write the input to a log, which every run gets a copy of, and return how many records there are."""
-        with closing(_log(self._whole / "log.db")) as log:
-            for topic, values in records.items():
-                log.create(topic, partitions)
-                for start in range(0, len(values), _BATCH):
-                    part = values[start : start + _BATCH]
-                    log.append(topic, part, [str((start + place) % 97).encode() for place in range(len(part))])
-        return sum(map(len, records.values()))
-
-    def _fresh(self) -> Path:
-        """Return a new home with the input and nothing else."""
+    def _fresh(self) -> Place:
         self.rounds += 1
-        target = self._folder / f"run-{self.rounds}"
-        shutil.copytree(self._whole, target)
-        return target
+        return self._places.fresh(self.rounds)
 
-    def _start(self, target: Path, kill_at: str = "") -> subprocess.Popen[bytes]:
+    def _start(self, target: Place, kill_at: str = "") -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "headrace", "run", self._app, "--until", "latest"]
         options = ["--commit-every", "10ms", "--batch-records", str(_BATCH), *self._settings]
-        environment = {**os.environ, "HEADRACE_HOME": str(target), "HEADRACE_KILL_AT": kill_at}
+        environment = {**os.environ, **target.environment, "HEADRACE_HOME": str(target.home), "HEADRACE_KILL_AT": kill_at}
         return subprocess.Popen(  # noqa: S603  (our own command)
             [*command, *options], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
@@ -187,15 +264,16 @@ class _Proof:
         self._seconds = time.monotonic() - began
         self._expected = self._outcome(target)
 
-    def _outcome(self, target: Path) -> Outcome:
+    def _outcome(self, target: Place) -> Outcome:
         dead = [f"{source.topic}.dead-letter" for source in self._plan.sources]
         topics = {}
-        with closing(_log(target / "log.db")) as log:
+        with closing(self._places.open(target)) as log:
             for name in (*self._plan.topics, *dead):
                 info = log.topic(name)
-                topics[name] = [[(e.key, e.value) for e in log.entries(name, p.number, p.first, p.end - p.first)] for p in info.partitions]
+                found = [[(e.key, e.value) for e in log.entries(name, p.number, p.first, p.end - p.first)] for p in info.partitions]
+                topics[name] = [self._places.comparable(name, records) for records in found]
             manifest = log.manifest(self._plan.pipeline)
-        shutil.rmtree(target)
+        self._places.remove(target)
         return Outcome(topics, msgspec.json.decode(manifest or b"{}").get("ledger", {}))
 
     def kill_at_steps(self) -> None:
@@ -226,7 +304,7 @@ class _Proof:
             self._compare(target, f"after {mine} kills")
             print(f"  killed {mine} times at random: the same ({kills - left} of {kills})", flush=True)
 
-    def _compare(self, target: Path, when: str) -> None:
+    def _compare(self, target: Place, when: str) -> None:
         found = self._outcome(target)
         if found == self._expected:
             return

@@ -1,0 +1,111 @@
+"""A part of a log, under names of its own: what is tried out there meets nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from headrace.topics.protocol import Claim, Cursor, Entry, Feed, Log, Outgoing, PartitionReader, TopicInfo
+
+__all__ = ["PrefixedLog"]
+
+
+class PrefixedLog:
+    """The topics and pipelines of a log whose names begin with a prefix, named without it."""
+
+    def __init__(self, log: Log, prefix: str) -> None:
+        self._log, self._prefix = log, prefix
+
+    def _mine(self, name: str) -> bool:
+        return name.startswith(self._prefix)
+
+    def _bare(self, info: TopicInfo) -> TopicInfo:
+        return replace(info, name=info.name.removeprefix(self._prefix))
+
+    def create(
+        self, topic: str, partitions: int = 1, replication: int = 1, *, retention_ms: int | None = None, retention_bytes: int | None = None
+    ) -> None:
+        """Make a topic."""
+        self._log.create(self._prefix + topic, partitions, replication, retention_ms=retention_ms, retention_bytes=retention_bytes)
+
+    def delete(self, topic: str) -> None:
+        """Remove a topic."""
+        self._log.delete(self._prefix + topic)
+
+    def topics(self) -> list[TopicInfo]:
+        """Return the topics, by name."""
+        return [self._bare(info) for info in self._log.topics() if self._mine(info.name)]
+
+    def topic(self, name: str) -> TopicInfo:
+        """Return one topic."""
+        return self._bare(self._log.topic(self._prefix + name))
+
+    def append(self, topic: str, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None) -> None:
+        """Append records."""
+        self._log.append(self._prefix + topic, values, keys)
+
+    def entries(self, topic: str, partition: int, offset: int, most: int) -> list[Entry]:
+        """Return records of a partition."""
+        return [replace(entry, topic=topic) for entry in self._log.entries(self._prefix + topic, partition, offset, most)]
+
+    def cursors(self) -> list[Cursor]:
+        """Return how far each named reader has come."""
+        bare = len(self._prefix)
+        return [replace(one, group=one.group[bare:], topic=one.topic[bare:]) for one in self._log.cursors() if self._mine(one.topic)]
+
+    def move(self, group: str, cursors: Mapping[tuple[str, int], int]) -> None:
+        """Note how far a named reader has come."""
+        self._log.move(self._prefix + group, _placed(self._prefix, cursors))
+
+    def feed(self, topics: Sequence[str], *, latest: bool = False, skip_gone: bool = False) -> Feed:
+        """Return a feed of topics."""
+        return _PrefixedFeed(self._log.feed([self._prefix + one for one in topics], latest=latest, skip_gone=skip_gone), self._prefix)
+
+    def manifest(self, pipeline: str) -> bytes | None:
+        """Return what a pipeline's last commit said of it."""
+        return self._log.manifest(self._prefix + pipeline)
+
+    def claim(self, pipeline: str) -> Claim:
+        """Make this process the owner of a pipeline."""
+        return _PrefixedClaim(self._log.claim(self._prefix + pipeline), self._prefix)
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()
+
+
+def _placed(prefix: str, cursors: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
+    return {(prefix + topic, number): offset for (topic, number), offset in cursors.items()}
+
+
+class _PrefixedFeed:
+    def __init__(self, feed: Feed, prefix: str) -> None:
+        self._feed, self.fetch, self.close, self._bare = feed, feed.fetch, feed.close, len(prefix)
+
+    @property
+    def readers(self) -> dict[str, Sequence[PartitionReader]]:
+        return {topic[self._bare :]: readers for topic, readers in self._feed.readers.items()}
+
+    def lag(self) -> dict[tuple[str, int], int]:
+        return {(topic[self._bare :], number): lag for (topic, number), lag in self._feed.lag().items()}
+
+
+class _PrefixedClaim:
+    def __init__(self, claim: Claim, prefix: str) -> None:
+        self._claim, self._prefix = claim, prefix
+        self.load, self.forget, self.release = claim.load, claim.forget, claim.release
+
+    @property
+    def manifest(self) -> bytes | None:
+        return self._claim.manifest
+
+    def commit(
+        self,
+        manifest: bytes,
+        state: Mapping[str, bytes],
+        kept: Collection[str],
+        outgoing: Sequence[Outgoing],
+        cursors: Mapping[tuple[str, int], int],
+    ) -> None:
+        named = [replace(one, topic=self._prefix + one.topic) for one in outgoing]
+        self._claim.commit(manifest, state, kept, named, _placed(self._prefix, cursors))

@@ -1,0 +1,244 @@
+"""A real Kafka broker for tests: one for all workers of a test run, or one of a test's own that it may stop and kill.
+
+`python tests/broker.py --fetch` gets Kafka's jars into build/kafka, with Maven.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+VERSION = "4.3.1"
+FOLDER = Path(__file__).parent.parent / "build" / "kafka"
+JARS = FOLDER / "libs"
+START_SECONDS = 90
+POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+<modelVersion>4.0.0</modelVersion><groupId>headrace</groupId><artifactId>broker</artifactId><version>1</version><packaging>pom</packaging>
+<dependencies>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version></dependency>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>{VERSION}</version></dependency>
+</dependencies></project>
+"""
+PROPERTIES = """process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+controller.listener.names=CONTROLLER
+log.dirs={folder}/data
+auto.create.topics.enable=false
+message.max.bytes=12582912
+replica.fetch.max.bytes=12582912
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+group.initial.rebalance.delay.ms=0
+log.retention.check.interval.ms=500
+log.initial.task.delay.ms=500
+log.segment.delete.delay.ms=100
+num.network.threads=2
+num.io.threads=4
+"""
+
+
+def missing() -> str | None:
+    """Return what there is not that a broker needs, and how to get it."""
+    if not shutil.which("java"):
+        return "no java (17 or newer) to run Kafka with; Debian: apt install openjdk-17-jre-headless"
+    if not (FOLDER / f"{VERSION}.whole").exists():
+        return "Kafka's jars are not in build/kafka; get them: python tests/broker.py --fetch"
+    return None
+
+
+def fetch() -> str | None:
+    """Get the jars unless they are there, and return why they cannot be had."""
+    whole = FOLDER / f"{VERSION}.whole"
+    if whole.exists():
+        return None
+    if not shutil.which("mvn"):
+        return "no mvn to get Kafka's jars with; Debian: apt install maven"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / "pom.xml").write_text(POM)
+    shutil.rmtree(JARS, ignore_errors=True)
+    command = ["mvn", "-q", "-B", "-f", "pom.xml", "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={JARS}"]
+    try:
+        done = subprocess.run(command, check=False, cwd=FOLDER, capture_output=True, text=True, timeout=900)
+    except subprocess.TimeoutExpired:
+        return "Maven did not get Kafka's jars within 15 minutes"
+    if done.returncode:
+        said = [line for line in done.stdout.splitlines() if "ERROR" in line]
+        return f"Maven cannot get Kafka's jars: {said[0] if said else done.stdout[-300:]}"
+    whole.touch()
+    return None
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+class Broker:
+    """A broker with its data in a folder. It can be started again after it was stopped or killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.servers = f"127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        self._properties = folder / "server.properties"
+        self._properties.write_text(PROPERTIES.format(port=self.port, controller=free_port(), folder=folder))
+        done = subprocess.run(
+            [*self._java("-Xmx128m"), "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(self._properties)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    @staticmethod
+    def _java(*options: str) -> list[str]:
+        return ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *options, "-cp", f"{JARS}/*"]
+
+    def start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._java("-Xmx512m"), "kafka.Kafka", str(self._properties)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  (a call of C and nothing else)
+            )
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        admin = AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
+        ready_by = time.monotonic() + START_SECONDS
+        while time.monotonic() < ready_by:
+            assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
+            with suppress(KafkaException):
+                if admin.list_topics(timeout=1).brokers:
+                    return
+        raise AssertionError(f"no broker after {START_SECONDS} s: " + (self.folder / "log").read_text()[-2000:])
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the broker a signal: SIGSTOP has it stand still until SIGCONT."""
+        os.kill(self.pid, number)
+
+    def end(self, *, kill: bool = True) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGCONT)
+        self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+        self._process.wait(60)
+        self._process = None
+
+    def run_tool(self, name: str, *arguments: str) -> str:
+        """Return what one of Kafka's own tools prints."""
+        done = subprocess.run([*self._java("-Xmx128m"), name, *arguments], check=False, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+def _cluster_id() -> str:
+    import base64
+
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+# One broker for all workers: a process keeps it for as long as any of them holds a lock, however they end.
+
+
+def _serve(folder: Path) -> None:
+    with (folder / "users").open("ab") as users:
+        broker = Broker(folder / uuid.uuid4().hex)
+        try:
+            broker.start()
+            (folder / "servers.tmp").write_text(json.dumps({"servers": broker.servers, "pid": broker.pid}))
+            (folder / "servers.tmp").rename(folder / "servers")
+            while True:
+                time.sleep(0.5)
+                with suppress(BlockingIOError):
+                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+        finally:
+            (folder / "servers").unlink(missing_ok=True)
+            broker.end()
+            shutil.rmtree(broker.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The broker of the test run."""
+
+    servers: str
+
+    run_tool = Broker.run_tool
+    _java = staticmethod(Broker._java)
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """Return the broker that all tests share."""
+    if (why := missing()) is not None:
+        pytest.skip(why)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder /= "kafka"
+    folder.mkdir(exist_ok=True)
+    with (folder / "users").open("ab") as users, (folder / "starting").open("ab") as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        fcntl.flock(users, fcntl.LOCK_SH)
+        if not (folder / "servers").exists():
+            with (folder / "keeper.log").open("ab") as log:
+                keeper = subprocess.Popen(
+                    [sys.executable, __file__, "--serve", str(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+            keeper.returncode = 0  # it outlives this process, if another needs it: no one waits for it
+            ready_by = time.monotonic() + START_SECONDS + 10
+            while not (folder / "servers").exists():
+                assert time.monotonic() < ready_by, (folder / "keeper.log").read_text()[-2000:]
+                time.sleep(0.1)
+        fcntl.flock(starting, fcntl.LOCK_UN)
+        yield Shared(json.loads((folder / "servers").read_text())["servers"])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--fetch"]:
+        if (reason := fetch() or missing()) is not None:
+            print(f"tests on Kafka will be skipped: {reason}")
+    elif sys.argv[1:2] == ["--serve"]:
+        _serve(Path(sys.argv[2]))
+    else:
+        sys.exit(__doc__)
