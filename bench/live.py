@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import headrace as hr
+from headrace.topics.protocol import Log
 from headrace.topics.sqlite import SqliteLog
 
 __all__ = ["through", "wide_open"]
@@ -28,9 +29,18 @@ def wide_open() -> dict[str, hr.Stream]:
 
 def fill(home: str, topic: str, source: str, block: str) -> None:
     """Append a file's lines to a topic, in blocks."""
-    log = SqliteLog(Path(home) / "log.db")
+    _fill(SqliteLog(Path(home) / "log.db"), topic, source, int(block))
+
+
+def fill_kafka(servers: str, topic: str, source: str, block: str) -> None:
+    """Append a file's lines to a topic of Kafka."""
+    from headrace.topics.kafka import KafkaLog
+
+    _fill(KafkaLog(servers, Path()), topic, source, int(block))
+
+
+def _fill(log: Log, topic: str, source: str, size: int) -> None:
     log.create(topic)
-    size = int(block)
     with open(source, "rb") as lines:
         batch: list[bytes] = []
         for line in lines:
@@ -84,4 +94,4 @@ def watch(home: str, count: str) -> None:
 
 
 if __name__ == "__main__":
-    {"fill": fill, "fill_texts": fill_texts, "send": send, "watch": watch}[sys.argv[1]](*sys.argv[2:])
+    {"fill": fill, "fill_kafka": fill_kafka, "fill_texts": fill_texts, "send": send, "watch": watch}[sys.argv[1]](*sys.argv[2:])

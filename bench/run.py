@@ -235,6 +235,33 @@ def bench_restart(_count: int, _runs: int) -> Iterator[str]:
     yield f"restart with 1 GB of open state: {time.monotonic() - middle:.1f} s, {again.cpu:.1f} CPU s, {again.memory:,.0f} MB (made in {middle - began:.1f} s, {first.memory:,.0f} MB)"
 
 
+def bench_kafka(count: int, runs: int) -> Iterator[str]:
+    sys.path.insert(0, str(HERE.parent / "tests"))
+    from broker import Broker, fetch, missing
+
+    if (why := fetch() or missing()) is not None:
+        yield f"Kafka: not measured: {why}"
+        return
+    source, folder = messages("clean", count), WORK / "kafka"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    broker = Broker(folder / "broker")
+    broker.start()
+    try:
+        filled = cost_of(*live_helper("fill_kafka", broker.servers, "sensor-data", source, "10000"), home=folder)
+
+        def once() -> Cost:
+            shutil.rmtree(folder / "home", ignore_errors=True)
+            options = ("--until", "latest", "--anew", "--commit-every", "10s", "--kafka-servers", broker.servers)
+            return cost_of(COMMAND, "run", "fingerprint", *options, home=folder / "home")
+
+        cost = interleaved(runs, kafka=once)["kafka"]
+    finally:
+        broker.end()
+    yield f"fingerprint, Kafka to Kafka, exactly once, commits at most 10 s apart: {cost.cpu / count * 1e6:.2f} CPU s per million, {cost.memory:.0f} MB"
+    yield f"(to produce them: {filled.cpu / count * 1e6:.2f}; the broker's own work apart)"
+
+
 BENCHES = {
     "fingerprint": bench_fingerprint,
     "parquet": bench_parquet,
@@ -244,6 +271,7 @@ BENCHES = {
     "topics": bench_topics,
     "latency": bench_latency,
     "restart": bench_restart,
+    "kafka": bench_kafka,
 }
 
 

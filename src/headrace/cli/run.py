@@ -73,7 +73,7 @@ class LiveOptions:
     idle_after: str = "30s"
     close_quiet_after: str = "60s"
     max_ahead: str = "1h"
-    parallelism: int | None = None
+    parallelism: Annotated[int | None, Parameter(alias="-p")] = None
     metrics_port: int | None = None
 
     def __post_init__(self) -> None:

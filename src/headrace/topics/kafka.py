@@ -54,6 +54,7 @@ ANSWER_SECONDS = 10.0
 APPEND_SECONDS = 30.0
 COMMIT_SECONDS = 30.0
 _QUIET_SECONDS = 0.005
+_GROUP_SECONDS = 2.0
 _TOPICS_SECONDS = 2.0
 _MARK = re.compile(r"(\d+);([0-9a-f]{64})")
 
@@ -65,6 +66,8 @@ _SILENT = {
     KafkaError._TIMED_OUT,
     KafkaError._TIMED_OUT_QUEUE,
     KafkaError._MSG_TIMED_OUT,
+    KafkaError._PURGE_QUEUE,
+    KafkaError._PURGE_INFLIGHT,
     KafkaError.REQUEST_TIMED_OUT,
     KafkaError.NETWORK_EXCEPTION,
 }
@@ -377,12 +380,13 @@ class KafkaLog:
             self._deliveries.begin()
             give_up_at = time.monotonic() + APPEND_SECONDS + 5
             self.produce(self._appender, topic, values, keys)
-            while len(self._appender) and self._deliveries.failed is None and time.monotonic() < give_up_at:
+            while len(self._appender) and time.monotonic() < give_up_at:
                 self._appender.flush(0.5)
             if len(self._appender):
                 self._appender.purge()
                 self._appender.flush(1)
         if self._deliveries.failed is not None:
+            self._appender = None
             self._counts.pop(topic, None)
             raise self.undelivered(self._deliveries.failed)
 
@@ -460,13 +464,19 @@ class KafkaLog:
                     if time.monotonic() > give_up_at:
                         raise self.fault(KafkaError(KafkaError._TIMED_OUT), doing)
                     for message in consumer.consume(min(most - len(found), FETCH_RECORDS), 0) or consumer.consume(1, 0.1):
-                        error, at = message.error(), message.offset() or 0
-                        if error is None:
-                            found.append(Entry(topic, partition, at, message.timestamp()[1], message.key(), message.value() or b""))
-                            at += 1
-                        elif error.code() not in {KafkaError._PARTITION_EOF, *_SILENT}:
-                            raise self.fault(error, doing)
+                        error, offset = message.error(), message.offset() or 0
                         give_up_at = time.monotonic() + ANSWER_SECONDS
+                        if error is None:
+                            found.append(Entry(topic, partition, offset, message.timestamp()[1], message.key(), message.value() or b""))
+                            at = offset + 1
+                        elif error.code() == KafkaError._PARTITION_EOF:
+                            at = max(at, offset)
+                        elif error.code() in _NOT_THERE and (first := self._bounds([(topic, partition)])[topic, partition][0]) > at:
+                            # They have been dropped since.
+                            at = first
+                            consumer.assign([TopicPartition(topic, partition, at)])
+                        elif error.code() not in _SILENT:
+                            raise self.fault(error, doing)
             finally:
                 consumer.close()
         return found
@@ -482,23 +492,26 @@ class KafkaLog:
         return [Cursor(*key, offset, ends[key[1:]]) for key, offset in sorted(told.items()) if key[1:] in ends and offset >= 0]
 
     def _ask_committed(self, group: str, *, stable: bool = False) -> Future[Any]:
-        asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], require_stable=stable, request_timeout=ANSWER_SECONDS)
+        asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], require_stable=stable, request_timeout=_GROUP_SECONDS)
         return asked[group]
 
     def committed(self, group: str, patience: float = 1.0) -> list[TopicPartition]:
-        """Return the committed offsets of a group. So many seconds, transactions that are open may come to an end first."""
-        give_up_at = time.monotonic() + patience
+        """Return the committed offsets of a group. So many seconds, transactions that are open may come to an end first.
+
+        The first group that a new broker is asked for has it make its topic of groups, and that question stays unanswered:
+        it is asked again.
+        """
+        began = time.monotonic()
         with self._blaming(f"say what group {group!r} has committed"):
             while True:
+                waited = time.monotonic() - began
                 try:
-                    found = self._await(self._ask_committed(group, stable=True)).topic_partitions
+                    found = self._await(self._ask_committed(group, stable=waited <= patience)).topic_partitions
                     _check_each(found)
                 except KafkaException as error:
-                    if _error(error).code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
+                    code = _error(error).code()
+                    if code != KafkaError.UNSTABLE_OFFSET_COMMIT and (code not in _SILENT or waited > ANSWER_SECONDS):
                         raise
-                    if time.monotonic() > give_up_at:
-                        found = self._await(self._ask_committed(group)).topic_partitions
-                        return [one for one in found if one.offset >= 0]
                     time.sleep(0.005)
                 else:
                     return [one for one in found if one.offset >= 0]
