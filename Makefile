@@ -8,7 +8,7 @@ RUN = .venv/bin
 
 help:
 	@echo "make demo   a simulated kiln, the fingerprint pipeline and its live page on port 8000 (FOR=30s, PORT=8001)"
-	@echo "make test   all tests"
+	@echo "make test   all tests; those on Kafka get a real broker through Maven, if there are Java 17 and Maven"
 	@echo "make check  lint, types, import rules, docs"
 	@echo "make docs   the generated reference pages"
 	@echo "make bench  the figures of docs/performance.md (some minutes)"
@@ -25,6 +25,7 @@ demo: setup
 	@$(RUN)/headrace demo --port $(or $(PORT),8000) $(if $(FOR),--for $(FOR))
 
 test: setup
+	@$(RUN)/python tests/broker.py --fetch
 	@$(RUN)/pytest
 
 check: setup
