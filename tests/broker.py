@@ -27,6 +27,7 @@ VERSION = "4.3.1"
 FOLDER = Path(__file__).parent.parent / "build" / "kafka"
 JARS = FOLDER / "libs"
 START_SECONDS = 90
+CLUSTER = "aGVhZHJhY2UtdGVzdHM5OQ"
 POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 <modelVersion>4.0.0</modelVersion><groupId>headrace</groupId><artifactId>broker</artifactId><version>1</version><packaging>pom</packaging>
 <dependencies>
@@ -55,6 +56,8 @@ group.initial.rebalance.delay.ms=0
 log.retention.check.interval.ms=500
 log.initial.task.delay.ms=500
 log.segment.delete.delay.ms=100
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
 num.network.threads=2
 num.io.threads=4
 """
@@ -112,7 +115,7 @@ class Broker:
         self._properties = folder / "server.properties"
         self._properties.write_text(PROPERTIES.format(port=self.port, controller=free_port(), folder=folder))
         done = subprocess.run(
-            [*self._java("-Xmx128m"), "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(self._properties)],
+            [*self._java("-Xmx128m"), "kafka.tools.StorageTool", "format", f"--cluster-id={CLUSTER}", "-c", str(self._properties)],
             check=False,
             capture_output=True,
             text=True,
@@ -170,12 +173,6 @@ class Broker:
         return done.stdout
 
 
-def _cluster_id() -> str:
-    import base64
-
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-
-
 # One broker for all workers: a process keeps it for as long as any of them holds a lock, however they end.
 
 
@@ -225,11 +222,10 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
                 keeper = subprocess.Popen(
                     [sys.executable, __file__, "--serve", str(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
                 )
-            keeper.returncode = 0  # it outlives this process, if another needs it: no one waits for it
-            ready_by = time.monotonic() + START_SECONDS + 10
             while not (folder / "servers").exists():
-                assert time.monotonic() < ready_by, (folder / "keeper.log").read_text()[-2000:]
+                assert keeper.poll() is None, (folder / "keeper.log").read_text()[-2000:]
                 time.sleep(0.1)
+            keeper.returncode = 0  # it outlives this process if another needs it: no one waits for it
         fcntl.flock(starting, fcntl.LOCK_UN)
         yield Shared(json.loads((folder / "servers").read_text())["servers"])
 

@@ -6,6 +6,7 @@ offsets name the manifest. So what Kafka has committed says which state belongs 
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import re
 import time
@@ -13,10 +14,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import groupby, islice, repeat
 from operator import itemgetter
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 import polars as pl
@@ -95,7 +97,39 @@ _UNDERSCORED = {"log_level", "error_cb", "on_delivery"}
 _SILENCE = logging.getLogger("headrace.kafka")
 _SILENCE.setLevel(logging.CRITICAL + 1)
 
+# What the clients of some servers last complained of: a wait that ends in vain says it.
+_complaints: dict[str, str] = {}
+
 _T = TypeVar("_T")
+
+
+def _settings(servers: str, **more: str | float | Callable[..., object]) -> dict[str, Any]:
+    common: dict[str, Any] = {
+        "bootstrap_servers": servers,
+        "log_level": 0,
+        "logger": _SILENCE,
+        "error_cb": lambda error: _complaints.update({servers: error.str()}),
+        "retry_backoff_ms": 5,
+        "reconnect_backoff_max_ms": 1000,
+    }
+    return {name if name in _UNDERSCORED else name.replace("_", "."): value for name, value in (common | more).items()}
+
+
+@cache
+def _admin_of(servers: str) -> AdminClient:
+    """Return the client for whatever is neither read nor written. There is one, since it is never taken down."""
+    return _lasting(AdminClient(_settings(servers)))
+
+
+def _lasting(client: _T) -> _T:
+    """Return a client that the interpreter does not take down when it ends: with its broker gone, that can wait for ever."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
+    return client
+
+
+def _let_go(client: object) -> None:
+    """Take a lasting client down, aside; who calls must not hold it any longer."""
+    Thread(target=ctypes.pythonapi.Py_DecRef, args=(ctypes.py_object(client),), daemon=True).start()
 
 
 def _error(exception: KafkaException) -> KafkaError:
@@ -133,29 +167,16 @@ class KafkaLog:
 
     def __init__(self, servers: str, folder: Path, clock: Callable[[], int] = now_ms) -> None:
         self.servers, self.folder, self._clock = servers, folder, clock
-        self._complaint = ""
         self._counts: dict[str, int] = {}
         self._appender: Producer | None = None
         self._deliveries = _Deliveries()
         with self._blaming("be reached"):
-            self._admin = AdminClient(self.settings())
+            self._admin = _admin_of(servers)
             self._admin.list_topics(timeout=ANSWER_SECONDS)
 
     def settings(self, **more: str | float | Callable[..., object]) -> dict[str, Any]:
         """Return the settings of a client; a name's `_` stands for a dot."""
-        common: dict[str, Any] = {
-            "bootstrap_servers": self.servers,
-            "log_level": 0,
-            "logger": _SILENCE,
-            "error_cb": self._listen,
-            "retry_backoff_ms": 5,
-            "reconnect_backoff_max_ms": 1000,
-        }
-        return {name if name in _UNDERSCORED else name.replace("_", "."): value for name, value in (common | more).items()}
-
-    def _listen(self, error: KafkaError) -> None:
-        """Keep what a client last complained of: a wait that ends in vain says it."""
-        self._complaint = error.str()
+        return _settings(self.servers, **more)
 
     # errors
 
@@ -178,7 +199,7 @@ class KafkaLog:
         if error.code() in _SILENT:
             with suppress(KafkaException, AttributeError):
                 self._admin.poll(0)
-            said = f": {self._complaint}" if self._complaint else ""
+            said = f": {_complaints[self.servers]}" if self.servers in _complaints else ""
             return EnvironmentFault(f"cannot {doing}: it does not answer{said}", where=self._where, fix="start it, and see `headrace doctor`")
         if error.code() in _REFUSED:
             return EnvironmentFault(f"cannot {doing}: {error.str()}", where=self._where, fix="give this user the right, and see `headrace doctor`")
@@ -650,7 +671,7 @@ class KafkaFeed:
     """The partitions of some topics, read together."""
 
     def __init__(self, log: KafkaLog, topics: Sequence[str], *, latest: bool, skip_gone: bool) -> None:
-        self._log, self._admin, self._skip_gone = log, log._admin, skip_gone
+        self._log, self._skip_gone = log, skip_gone
         described = log._described(list(topics))
         self.readers: dict[str, list[KafkaReader]] = {}
         for topic in topics:
@@ -745,7 +766,7 @@ class KafkaFeed:
         now = time.monotonic()
         if self._asked is None:
             if now >= self._ask_at:
-                self._asked = self._admin.describe_topics(TopicCollection(list(self.readers)), request_timeout=ANSWER_SECONDS)
+                self._asked = self._log._admin.describe_topics(TopicCollection(list(self.readers)), request_timeout=ANSWER_SECONDS)
         elif all(one.done() for one in self._asked.values()):
             asked, self._asked = self._asked, None
             self._ask_at = now + _TOPICS_SECONDS
@@ -838,7 +859,7 @@ class KafkaClaim:
             self._store = Store(log.folder, pipeline)
             limit = int(COMMIT_SECONDS * 1000)
             with log._blaming(f"take pipeline {pipeline}"):
-                self._producer = log.producer(self._deliveries, COMMIT_SECONDS, transactional_id=pipeline, transaction_timeout_ms=limit)
+                self._producer = _lasting(log.producer(self._deliveries, COMMIT_SECONDS, transactional_id=pipeline, transaction_timeout_ms=limit))
                 # Before anything is looked at: it puts an end to what an earlier process has begun, and keeps that one out.
                 _until(time.monotonic() + COMMIT_SECONDS, self._producer.init_transactions)
                 group = Consumer(log.settings(group_id=pipeline, enable_auto_commit=False))
@@ -846,7 +867,7 @@ class KafkaClaim:
                 group.close()
             committed = log.committed(pipeline)
         except BaseException:
-            self._lock.close()
+            self.release()
             raise
         self._cursors = {(one.topic, one.partition): one.offset for one in committed}
         self._epoch = 0
@@ -970,7 +991,9 @@ class KafkaClaim:
 
     def release(self) -> None:
         """Give the pipeline up."""
-        del self._producer
+        if hasattr(self, "_producer"):
+            _let_go(self._producer)
+            del self._producer
         self._lock.close()
 
 

@@ -90,9 +90,7 @@ rows = st.lists(st.tuples(st.integers(0, 90), st.sampled_from("abc"), st.floats(
 
 
 @settings(max_examples=40)
-@given(
-    found=rows, partitions=st.integers(1, 3), stops=st.lists(st.integers(1, 20), max_size=6), chance=st.randoms(use_true_random=False)
-)
+@given(found=rows, partitions=st.integers(1, 3), stops=st.lists(st.integers(1, 20), max_size=6), chance=st.randoms(use_true_random=False))
 @pytest.mark.parametrize("kind", ["windowed", "late kept", "through"])
 def test_a_run_on_topics_gives_what_a_run_on_files_gives_however_often_it_is_broken_off(
     kind: str, found: Any, partitions: int, stops: list[int], chance: random.Random, tmp_path_factory: pytest.TempPathFactory

@@ -358,11 +358,11 @@ def run_live(
     commit_seconds
         The longest time between commits while there is work. What has come out is committed at once.
     poll_seconds
-        How long to wait before looking for new records again.
+        How long to wait before looking for new records again; when nothing comes for long, up to ten times that.
     committed
         Told of every commit.
     """
-    began, first = live.tick(), live.received
+    began, first, wait = live.tick(), live.received, poll_seconds
     try:
         while not stop() and not live.run.finished:
             if limits.duration is not None and live.tick() - began >= limits.duration:
@@ -373,8 +373,9 @@ def run_live(
             worked = live.work(left)
             if live.due(commit_seconds):
                 committed(live.commit())
+            wait = poll_seconds if worked else min(wait * 1.1, 10 * poll_seconds)
             if not worked:
-                sleep(poll_seconds)
+                sleep(wait)
         if limits.drain or live.run.finished:
             live.finish()
         if live.changed:

@@ -1,0 +1,475 @@
+"""What only Kafka has: brokers that go away, offsets with gaps, transactions of unknown outcome, state beside the log."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker import Broker, Shared, free_port, missing
+from headrace.errors import EnvironmentFault, PlanError
+from headrace.topics.protocol import Outgoing
+
+confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
+
+from confluent_kafka import Producer, TopicPartition  # noqa: E402
+from confluent_kafka.admin import NewPartitions, NewTopic  # noqa: E402
+
+from headrace.topics import kafka as module  # noqa: E402
+from headrace.topics.kafka import KafkaLog  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Return a broker that tests may stop and kill."""
+    if (why := missing()) is not None:
+        pytest.skip(why)
+    broker = Broker(tmp_path_factory.mktemp("broker"))
+    broker.start()
+    yield broker
+    broker.end()
+
+
+@pytest.fixture
+def log(kafka: Shared, tmp_path: Path) -> Iterator[KafkaLog]:
+    with closing(KafkaLog(kafka.servers, tmp_path / "home")) as log:
+        yield log
+
+
+@pytest.fixture
+def mine(own: Broker, tmp_path: Path) -> Iterator[KafkaLog]:
+    """Return a log on the broker that the test may stop."""
+    with closing(KafkaLog(own.servers, tmp_path / "home")) as log:
+        yield log
+
+
+def new_topic(log: KafkaLog, partitions: int = 1) -> str:
+    name = f"t-{uuid.uuid4().hex[:12]}"
+    log.create(name, partitions)
+    return name
+
+
+def read(feed: Any, topic: str, count: int, seconds: float = 15) -> list[str]:
+    found: list[str] = []
+    give_up_at = time.monotonic() + seconds
+    while len(found) < count:
+        assert time.monotonic() < give_up_at, found
+        feed.fetch()
+        for reader in feed.readers[topic]:
+            lines = reader.read()
+            found += [str(lines.raw(place)) for place in range(len(lines))]
+    return found
+
+
+def fault_of(feed: Any, seconds: float = 10) -> str:
+    """Return what a feed ends with within some seconds."""
+    give_up_at = time.monotonic() + seconds
+    with pytest.raises(EnvironmentFault) as caught:
+        while time.monotonic() < give_up_at:
+            feed.fetch()
+    return str(caught.value)
+
+
+def soon(true: Callable[[], bool], seconds: float = 10) -> bool:
+    give_up_at = time.monotonic() + seconds
+    while not (now := true()) and time.monotonic() < give_up_at:
+        time.sleep(0.02)
+    return now
+
+
+# Brokers that are not there
+
+
+def test_a_broker_that_is_not_there_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    servers = f"127.0.0.1:{free_port()}"
+    began = time.monotonic()
+    with pytest.raises(EnvironmentFault, match=rf"Kafka at {servers}: cannot be reached: .*refused.*headrace doctor"):
+        KafkaLog(servers, tmp_path)
+    assert time.monotonic() - began < 15
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("servers", ["", "no such host.:1", ",", "host:notaport"])
+def test_servers_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: str) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 1.0)
+    with pytest.raises(EnvironmentFault, match="Kafka at"):
+        KafkaLog(servers, tmp_path)
+
+
+def test_reading_goes_on_when_a_killed_broker_is_back(own: Broker, mine: KafkaLog, capfd: pytest.CaptureFixture[str]) -> None:
+    topic = new_topic(mine)
+    mine.append(topic, [b"1", b"2"])
+    with closing(mine.feed([topic])) as feed:
+        assert read(feed, topic, 2) == ["1", "2"]
+        own.end()
+        gone_until = time.monotonic() + 4
+        while time.monotonic() < gone_until:
+            assert not feed.fetch()
+        own.start()
+        mine.append(topic, [b"3"])
+        assert read(feed, topic, 1, 30) == ["3"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_appending_to_a_broker_that_stands_still_ends(own: Broker, mine: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = new_topic(mine)
+    monkeypatch.setattr(module, "APPEND_SECONDS", 2.0)
+    own.signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        with pytest.raises(EnvironmentFault, match="does not answer"):
+            mine.append(topic, [b"x"])
+        assert time.monotonic() - began < 12
+    finally:
+        own.signal(signal.SIGCONT)
+
+
+ENDS = """
+import os, signal, sys
+from pathlib import Path
+from headrace.topics import kafka
+kafka.COMMIT_SECONDS = kafka.ANSWER_SECONDS = 3.0
+servers, folder, topic, broker = sys.argv[1:]
+log = kafka.KafkaLog(servers, Path(folder))
+feed, claim = log.feed([topic]), log.claim(f"p-{topic}")
+claim.commit(b"m", {}, [], [], {(topic, 0): 0})
+feed.fetch()
+os.kill(int(broker), signal.SIGKILL)
+claim.commit(b"m", {}, [], [], {(topic, 0): 0})
+"""
+
+
+def test_a_process_whose_broker_is_gone_comes_to_its_end(own: Broker, mine: KafkaLog) -> None:
+    topic = new_topic(mine)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", ENDS, own.servers, str(mine.folder), topic, str(own.pid)], check=False, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith("headrace.errors.EnvironmentFault: Kafka at")
+    finally:
+        own.end()
+        own.start()
+
+
+# Topics that change while they are read
+
+
+def test_partitions_added_while_read_end_the_feed(log: KafkaLog) -> None:
+    topic = new_topic(log, 2)
+    log.append(topic, [b"1"])
+    with closing(log.feed([topic])) as feed:
+        assert read(feed, topic, 1) == ["1"]
+        log._admin.create_partitions([NewPartitions(topic, 3)])[topic].result(10)
+        assert f"topic '{topic}': has 3 partitions now, not 2" in fault_of(feed)
+
+
+def test_a_topic_made_anew_while_read_ends_the_feed(log: KafkaLog) -> None:
+    topic = new_topic(log)
+    log.append(topic, [b"1"])
+    with closing(log.feed([topic])) as feed:
+        assert read(feed, topic, 1) == ["1"]
+        log.delete(topic)
+        log.create(topic)
+        log.append(topic, [b"other", b"other"])
+        assert "made anew" in fault_of(feed)
+
+
+@pytest.mark.parametrize(("at", "said"), [(1, "has kept no records before 3; 1 was to be read next"), (99, "ends at 5; 99 was to be read next")])
+def test_an_offset_that_is_not_there_is_never_passed_over(log: KafkaLog, at: int, said: str) -> None:
+    topic = new_topic(log)
+    log.append(topic, [b"%d" % number for number in range(5)])
+    log._admin.delete_records([TopicPartition(topic, 0, 3)])[TopicPartition(topic, 0, 3)].result(10)
+    with closing(log.feed([topic])) as feed:
+        assert feed.readers[topic][0].position["record"] == 3
+        feed.readers[topic][0].seek({"record": at, "size": None})
+        told = fault_of(feed)
+        assert said in told
+        assert "--anew" in told
+
+
+def test_what_is_gone_is_passed_over_where_that_is_wanted(log: KafkaLog) -> None:
+    topic = new_topic(log)
+    log.append(topic, [b"%d" % number for number in range(5)])
+    log._admin.delete_records([TopicPartition(topic, 0, 3)])[TopicPartition(topic, 0, 3)].result(10)
+    with closing(log.feed([topic], skip_gone=True)) as feed:
+        feed.readers[topic][0].seek({"record": 1, "size": None})
+        assert read(feed, topic, 2) == ["3", "4"]
+        assert feed.readers[topic][0].position["record"] == 5
+
+
+# Records
+
+
+def test_offsets_have_gaps_and_the_end_is_reached_through_them(log: KafkaLog) -> None:
+    source, topic = new_topic(log), new_topic(log)
+    claim = log.claim(f"p-{topic}")
+    for number in range(3):
+        claim.commit(b"m", {}, [], [Outgoing(topic, b"%d" % number, 1)], {(source, 0): 0})
+    claim.release()
+    assert soon(lambda: log.topic(topic).partitions[0].end == 6)
+    assert [entry.offset for entry in log.entries(topic, 0, 0, 10)] == [0, 2, 4]
+    assert log.entries(topic, 0, 5, 10) == []
+    with closing(log.feed([topic], latest=True)) as feed:
+        reader = feed.readers[topic][0]
+        offsets: list[int] = []
+        while not reader.finished:
+            if feed.fetch():
+                offsets += reader.read().stamps.offsets.to_list()
+        assert offsets == [0, 2, 4]
+        assert reader.position == {"record": 6, "size": 6}
+        assert feed.lag() == {(topic, 0): 0}
+    with closing(log.feed([topic], latest=True)) as feed:
+        feed.readers[topic][0].seek({"record": 5, "size": None})
+        assert soon(lambda: not feed.fetch() and feed.readers[topic][0].finished)
+    with closing(log.feed([topic], latest=True)) as feed:
+        feed.readers[topic][0].seek({"record": 6, "size": None})
+        assert feed.readers[topic][0].finished
+
+
+def test_a_tombstone_is_an_empty_record(log: KafkaLog) -> None:
+    topic = new_topic(log)
+    producer = Producer({"bootstrap.servers": log.servers})
+    for value in (b"1", None, b"2"):
+        producer.produce(topic, value, b"key")
+    assert producer.flush(10) == 0
+    assert [entry.value for entry in log.entries(topic, 0, 0, 9)] == [b"1", b"", b"2"]
+    with closing(log.feed([topic])) as feed:
+        assert read(feed, topic, 3) == ["1", "", "2"]
+
+
+def test_times_of_producers_are_taken_where_a_topic_keeps_them(kafka: Shared, log: KafkaLog, tmp_path: Path) -> None:
+    topic = f"t-{uuid.uuid4().hex}"
+    log._admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(10)
+    now = int(time.time() * 1000)
+    said = [now + 5_000, now + 3_000, now + 9_000]
+    times = iter(said)
+    with closing(KafkaLog(kafka.servers, tmp_path, clock=lambda: next(times))) as slow:
+        for _ in range(3):
+            slow.append(topic, [b"x"])
+    assert [entry.arrived_ms for entry in log.entries(topic, 0, 0, 9)] == said
+    with closing(log.feed([topic])) as feed:
+        assert soon(feed.fetch)
+        stamps = feed.readers[topic][0].read().stamps
+        assert stamps is not None
+        assert stamps.arrived_ms.to_list() == said
+        assert stamps.order.to_list() == [now + 5_000, now + 5_000, now + 9_000]
+
+
+def test_a_record_that_is_too_large_is_refused_with_its_size(log: KafkaLog) -> None:
+    topic = new_topic(log)
+    for size in (20_000_000, 70_000_000):
+        with pytest.raises(EnvironmentFault, match=rf"topic '{topic}': a record of {size:,} bytes.*message\.max\.bytes"):
+            log.append(topic, [b"x" * size])
+    log.append(topic, [b"x" * 10_000_000])
+    assert len(log.entries(topic, 0, 0, 1)[0].value) == 10_000_000
+    claim = log.claim(f"p-{topic}")
+    with pytest.raises(EnvironmentFault, match=r"a record of 20,000,000 bytes"):
+        claim.commit(b"m", {}, [], [Outgoing(topic, b"x" * 20_000_000, 1)], {(topic, 0): 0})
+    claim.release()
+    claim = log.claim(f"p-{topic}")
+    claim.commit(b"m", {}, [], [Outgoing(topic, b"small", 1)], {(topic, 0): 1})
+    claim.release()
+    assert soon(lambda: log.entries(topic, 0, 1, 9)[-1:] != [] and log.entries(topic, 0, 1, 9)[-1].value == b"small")
+
+
+def test_a_name_that_only_kafka_refuses(log: KafkaLog) -> None:
+    for name in ("ä", "a b", "..", "x" * 250):
+        with pytest.raises(PlanError, match="cannot be used"):
+            log.create(name)
+
+
+# Transactions
+
+
+def test_kafkas_own_consumer_sees_what_is_committed_and_nothing_else(kafka: Shared, log: KafkaLog) -> None:
+    topic = new_topic(log)
+    claim = log.claim(f"p-{topic}")
+    claim.commit(b"1", {}, [], [Outgoing(topic, b"one\ntwo", 2)], {(topic, 0): 0})
+    with pytest.raises(EnvironmentFault):
+        claim.commit(b"2", {}, [], [Outgoing(topic, b"never\n" + b"x" * 20_000_000, 2)], {(topic, 0): 1})
+    claim.release()
+    claim = log.claim(f"p-{topic}")
+    assert claim.manifest == b"1"
+    claim.commit(b"3", {}, [], [Outgoing(topic, b"three", 1)], {(topic, 0): 2})
+    claim.release()
+    told = kafka.run_tool(
+        "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", kafka.servers, "--topic", topic, "--from-beginning",
+        "--isolation-level", "read_committed", "--timeout-ms", "4000",
+    )  # fmt: skip
+    assert told.split() == ["one", "two", "three"]
+
+
+def test_every_offset_names_its_manifest(log: KafkaLog) -> None:
+    topic = new_topic(log, 2)
+    pipeline = f"p-{topic}"
+    claim = log.claim(pipeline)
+    claim.commit(b"one", {}, [], [], {(topic, 0): 0, (topic, 1): 0})
+    claim.commit(b"two", {}, [], [], {(topic, 0): 7})
+    claim.release()
+    found = log.committed(pipeline)
+    assert sorted((one.partition, one.offset) for one in found) == [(0, 7), (1, 0)]
+    (mark,) = {one.metadata for one in found}
+    assert mark is not None
+    assert mark.startswith("2;")
+
+
+class Stopper:
+    """Has the broker stand still at a point of a commit."""
+
+    def __init__(self, broker: Broker, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "passing", lambda at: broker.signal(signal.SIGSTOP) if at == point else None)
+
+
+def test_after_a_commit_of_unknown_outcome_nothing_more_is_done(own: Broker, mine: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic, out = new_topic(mine), new_topic(mine)
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 4.0)
+    claim = mine.claim(f"p-{topic}")
+    claim.commit(b"1", {"a": b"A"}, ["a"], [Outgoing(out, b"one", 1)], {(topic, 0): 1})
+    with monkeypatch.context() as patch:
+        Stopper(own, "commit.cursors", patch)
+        try:
+            with pytest.raises(EnvironmentFault, match=r"does not say whether the last commit .* stands.*start the pipeline again"):
+                claim.commit(b"2", {"b": b"B"}, ["a", "b"], [Outgoing(out, b"two", 1)], {(topic, 0): 2})
+            with pytest.raises(EnvironmentFault, match="does not say"):
+                claim.commit(b"3", {}, ["a"], [Outgoing(out, b"never", 1)], {(topic, 0): 3})
+            claim.release()
+        finally:
+            own.signal(signal.SIGCONT)
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 30.0)
+    with closing(KafkaLog(own.servers, mine.folder)) as again:
+        claim = again.claim(f"p-{topic}")
+        stands = claim.manifest == b"2"
+        assert claim.manifest in {b"1", b"2"}
+        assert claim.load("a") == b"A"
+        assert soon(lambda: [one.value for one in again.entries(out, 0, 0, 9)] == [b"one", b"two"][: 1 + stands])
+        claim.commit(b"4", {}, ["a"], [Outgoing(out, b"four", 1)], {(topic, 0): 4})
+        assert soon(lambda: [one.value for one in again.entries(out, 0, 0, 9)] == [*[b"one", b"two"][: 1 + stands], b"four"])
+        claim.release()
+
+
+def test_a_commit_that_did_not_get_to_its_end_leaves_what_was(own: Broker, mine: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic, out = new_topic(mine), new_topic(mine)
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 3.0)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 2.0)
+    claim = mine.claim(f"p-{topic}")
+    claim.commit(b"1", {"a": b"A"}, ["a"], [Outgoing(out, b"one", 1)], {(topic, 0): 1})
+    with monkeypatch.context() as patch:
+        Stopper(own, "commit.output", patch)
+        try:
+            with pytest.raises(EnvironmentFault, match="it does not answer"):
+                claim.commit(b"2", {"b": b"B"}, ["a", "b"], [Outgoing(out, b"two", 1)], {(topic, 0): 2})
+            claim.release()
+        finally:
+            own.signal(signal.SIGCONT)
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 30.0)
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 10.0)
+    with closing(KafkaLog(own.servers, mine.folder)) as again:
+        claim = again.claim(f"p-{topic}")
+        assert (claim.manifest, claim.load("a")) == (b"1", b"A")
+        assert soon(lambda: [one.value for one in again.entries(out, 0, 0, 9)] == [b"one"])
+        claim.release()
+
+
+def test_who_takes_the_pipeline_in_another_home_keeps_the_first_out(kafka: Shared, log: KafkaLog, tmp_path: Path) -> None:
+    topic = new_topic(log)
+    first = log.claim(f"p-{topic}")
+    with closing(KafkaLog(kafka.servers, tmp_path / "other")) as elsewhere:
+        second = elsewhere.claim(f"p-{topic}")
+        with pytest.raises(EnvironmentFault, match=f"pipeline p-{topic}: belongs to another process now"):
+            first.commit(b"1", {}, [], [], {(topic, 0): 1})
+        first.release()
+        second.commit(b"2", {}, [], [], {(topic, 0): 1})
+        second.release()
+    claim = log.claim(f"p-{topic}")
+    with pytest.raises(EnvironmentFault, match=r"1\.manifest: is not the state that .* name.*--anew"):
+        _ = claim.manifest
+    claim.release()
+
+
+# State beside the log
+
+
+def committed(log: KafkaLog, pipeline: str, topic: str, times: int) -> Path:
+    claim = log.claim(pipeline)
+    for number in range(1, times + 1):
+        claim.commit(b"m%d" % number, {f"p{number}": b"data %d" % number}, [f"p{number}"], [], {(topic, 0): number})
+    claim.release()
+    return log.folder / "state" / pipeline
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_two_generations_of_state_are_kept(log: KafkaLog) -> None:
+    topic = new_topic(log)
+    folder = committed(log, f"p-{topic}", topic, 5)
+    assert names(folder) == {"begun", "4.manifest", "5.manifest", "p4.part", "p5.part"}
+    (folder / "9.manifest").write_bytes(b"of a commit that did not come to be")
+    claim = log.claim(f"p-{topic}")
+    assert claim.manifest == b"m5"
+    assert names(folder) == {"begun", "5.manifest", "p5.part"}
+    claim.release()
+
+
+@pytest.mark.parametrize("name", ["2.manifest", "p2.part"])
+def test_state_that_is_missing_is_named_and_can_be_forgotten(log: KafkaLog, name: str) -> None:
+    topic = new_topic(log)
+    folder = committed(log, f"p-{topic}", topic, 2)
+    (folder / name).unlink()
+    claim = log.claim(f"p-{topic}")
+    with pytest.raises(EnvironmentFault, match=rf"{name}: .*--anew"):
+        assert claim.manifest
+        claim.load("p2")
+    claim.forget()
+    assert claim.manifest is None
+    claim.commit(b"anew", {}, [], [], {(topic, 0): 1})
+    claim.release()
+
+
+def test_offsets_that_kafka_has_lost_do_not_start_a_pipeline_over(log: KafkaLog) -> None:
+    topic = new_topic(log)
+    committed(log, f"p-{topic}", topic, 1)
+    log._admin.delete_consumer_groups([f"p-{topic}"])[f"p-{topic}"].result(10)
+    claim = log.claim(f"p-{topic}")
+    with pytest.raises(EnvironmentFault, match=r"no longer has the offsets.*offsets\.retention\.minutes.*--anew"):
+        _ = claim.manifest
+    claim.release()
+
+
+def test_offsets_moved_by_hand_do_not_start_a_pipeline_elsewhere(log: KafkaLog) -> None:
+    topic = new_topic(log)
+    committed(log, f"p-{topic}", topic, 1)
+    log.move(f"p-{topic}", {(topic, 0): 0})
+    claim = log.claim(f"p-{topic}")
+    with pytest.raises(EnvironmentFault, match="--anew"):
+        _ = claim.manifest
+    with pytest.raises(EnvironmentFault):
+        claim.commit(b"x", {}, [], [], {(topic, 0): 1})
+    claim.release()
+
+
+def test_state_that_cannot_be_written_leaves_what_was(log: KafkaLog) -> None:
+    topic = new_topic(log)
+    folder = committed(log, f"p-{topic}", topic, 1)
+    claim = log.claim(f"p-{topic}")
+    folder.rename(folder.with_name("aside"))
+    folder.write_text("in the way")
+    with pytest.raises(EnvironmentFault, match=r"cannot be written.*make room"):
+        claim.commit(b"m2", {"p2": b"2"}, ["p2"], [Outgoing(topic, b"never", 1)], {(topic, 0): 2})
+    claim.release()
+    folder.unlink()
+    folder.with_name("aside").rename(folder)
+    claim = log.claim(f"p-{topic}")
+    assert (claim.manifest, claim.load("p1")) == (b"m1", b"data 1")
+    assert log.entries(topic, 0, 0, 9) == []
+    claim.release()
