@@ -297,8 +297,9 @@ class _Proof:
                 began = time.monotonic()
                 child = self._start(target)
                 if not _outlives(child, self._chance.uniform(0, self._seconds)):
-                    # It was faster than the run before: moments are drawn from its time from now on.
-                    self._seconds = min(self._seconds, time.monotonic() - began)
+                    # A whole run that was faster than the first: moments are drawn from its time from now on.
+                    if not mine:
+                        self._seconds = min(self._seconds, time.monotonic() - began)
                     break
                 child.send_signal(signal.SIGKILL)
                 child.communicate()
