@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -54,7 +53,9 @@ def wait_for(what: Callable[[], Any]) -> Any:
     raise AssertionError("it did not come about in time")
 
 
-def test_the_seeds_walk_through(broker: Broker, headrace: Callable[..., str], tmp_path: Path) -> None:
+def test_the_seeds_walk_through(  # noqa: PLR0915  (it is a walk)
+    broker: Broker, headrace: Callable[..., str], tmp_path: Path
+) -> None:
     def consumed(topic: str, most: int) -> list[Any]:
         where = ["--bootstrap-server", broker.servers, "--topic", topic, "--from-beginning", "--max-messages", str(most)]
         said = broker.run_tool(CONSUMER, *where, "--timeout-ms", "20000", "--isolation-level", "read_committed")

@@ -91,7 +91,7 @@ def test_a_file_is_the_fingerprint_and_the_readings_of_its_equipment_and_window(
             "window": {"start_ms": T0, "end_ms": T0 + MINUTE, "start_time": "2024-01-24T19:10:00Z", "end_time": "2024-01-24T19:11:00Z"},
             "readings": [json.loads(one) for one in inside],
             "reading_count": 2,
-        }
+        },
     }
     assert list(only(found)) == ["fingerprint", "sensor_data"]
 
@@ -334,7 +334,9 @@ def test_an_unbroken_run_has_for_each_fingerprint_what_came_before_its_last_revi
             found = found["fingerprint"]
             mine = [one for one in came if str(one["equip_id"]) == found["equip_id"] and found["start_ms"] <= one["timestamp"] < found["end_ms"]]
             should_be[found["equip_id"], found["start_ms"]] = mine
-    are = {(one["fingerprint"]["equip_id"], one["fingerprint"]["start_ms"]): one["sensor_data"]["readings"] for one in map(json.loads, expected.values())}
+    are = {
+        (one["fingerprint"]["equip_id"], one["fingerprint"]["start_ms"]): one["sensor_data"]["readings"] for one in map(json.loads, expected.values())
+    }
     assert len(are) == 36
     assert are == should_be
     assert T0 + 2 in [one["timestamp"] for one in are["110", T0]], "the last revision has the late reading"

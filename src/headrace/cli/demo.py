@@ -18,6 +18,7 @@ from cyclopts import Parameter
 
 from headrace.cli.apps import home, plan_of
 from headrace.cli.simulate import duration_ms
+from headrace.cli.stopping import asked_to_stop
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
 
 __all__ = ["demo"]
@@ -44,7 +45,7 @@ def demo(*, for_: Annotated[str | None, Parameter(name="--for")] = None, port: i
     seconds = duration_ms(for_, "--for") / 1000 if for_ else None
     if not 0 <= port < 65_536:
         raise PlanError(f"is {port}", where="--port", fix="give 1 to 65535, or 0 for any that is free")
-    from headrace.cli.live import asked_to_stop
+    stop = asked_to_stop()
     from headrace.console.live import LivePage
     from headrace.engines.embedded.live import Limits, Live, Patience, run_live
     from headrace.engines.embedded.metrics import Metrics
@@ -54,7 +55,6 @@ def demo(*, for_: Annotated[str | None, Parameter(name="--for")] = None, port: i
         folder = Path(lock.name).parent
         plan = plan_of("fingerprint", [])
         metrics = Metrics(plan.pipeline)
-        stop = asked_to_stop()
         plant = _Plant(folder / "log.db", seed)
         with closing(SqliteLog(folder / "log.db")) as log:
             log.create("sensor-data")

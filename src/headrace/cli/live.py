@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from math import inf
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import structlog
@@ -22,7 +20,7 @@ from headrace.engines.embedded.metrics import Metrics
 from headrace.errors import EnvironmentFault
 from headrace.plan.pipeline import Plan
 
-__all__ = ["asked_to_stop", "run_on_topics", "serve_metrics", "structured"]
+__all__ = ["run_on_topics", "serve_metrics", "structured"]
 
 _METRICS_SECONDS = 1.0
 
@@ -37,20 +35,6 @@ def structured() -> Any:  # noqa: ANN401  (structlog's own type)
     return structlog.get_logger()
 
 
-def asked_to_stop() -> Callable[[], bool]:
-    """Return a function that tells whether SIGTERM or Ctrl-C has come. A second Ctrl-C ends the process at once."""
-    asked = threading.Event()
-
-    def note(_signal: int, _frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, note)
-    return asked.is_set
-
-
 def serve_metrics(metrics: Metrics, port: int) -> None:
     """Serve the metrics on the loopback interface, from a thread of its own."""
     from prometheus_client import start_http_server
@@ -61,8 +45,8 @@ def serve_metrics(metrics: Metrics, port: int) -> None:
         raise EnvironmentFault(f"cannot be served: {error.strerror}", where=f"metrics on port {port}", fix="name a free --metrics-port") from None
 
 
-def run_on_topics(plan: Plan, options: LiveOptions) -> dict[str, Mapping[str, int]]:
-    """Run a plan on the topics of a log until it is stopped, and return its ledger by topic."""
+def run_on_topics(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) -> dict[str, Mapping[str, int]]:
+    """Run a plan on the topics of a log until `stop` says so, and return its ledger by topic."""
     log = open_log(options.kafka_servers)
     told = structured()
     metrics = Metrics(plan.pipeline)
@@ -78,12 +62,13 @@ def run_on_topics(plan: Plan, options: LiveOptions) -> dict[str, Mapping[str, in
             shown = time.monotonic()
             _leave(metrics, Path(file))
 
-    stop = asked_to_stop()
     patience = Patience(options.ms("idle_after"), options.ms("close_quiet_after"), options.ms("max_ahead"))
     limits = Limits(options.seconds("duration"), options.records, options.drain)
     live = Live(plan, log, patience, options.batch_records, latest=options.until == "latest", anew=options.anew)
     told.info("started", pipeline=plan.pipeline, version=plan.version, epoch=live.epoch, offsets=live.offsets)
-    ledger = run_live(live, limits, stop=stop, commit_seconds=options.seconds("commit_every") or 0.0, committed=committed)
+    ledger = run_live(
+        live, limits, stop=stop, commit_seconds=inf if (every := options.seconds("commit_every")) is None else every, committed=committed
+    )
     if file:
         _leave(metrics, Path(file))
     counts = {topic: account.counts() for topic, account in ledger.items()}

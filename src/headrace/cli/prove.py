@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,6 +54,7 @@ class Outcome:
 
     topics: dict[str, list[list[Record]]]
     ledger: dict[str, Any]
+    commits: int = field(default=0, compare=False)
 
 
 def prove(
@@ -274,13 +275,14 @@ class _Proof:
                 topics[name] = [self._places.comparable(name, records) for records in found]
             manifest = log.manifest(self._plan.pipeline)
         self._places.remove(target)
-        return Outcome(topics, msgspec.json.decode(manifest or b"{}").get("ledger", {}))
+        run = msgspec.json.decode(manifest or b"{}")
+        return Outcome(topics, run.get("ledger", {}), run.get("epoch", 0))
 
     def kill_at_steps(self) -> None:
         """Kill a run at each step of a commit, and let it go on."""
         for point in POINTS:
             target = self._fresh()
-            child = self._start(target, f"{point}:{self._chance.randrange(1, 6)}")
+            child = self._start(target, f"{point}:{self._chance.randint(1, max(min(5, self._expected.commits), 1))}")
             _, said = child.communicate(timeout=_LIMIT_SECONDS)
             if child.returncode != -signal.SIGKILL:
                 raise Unlike(f"was not killed at {point}: {said.decode(errors='replace')[-300:]}", where=f"pipeline {self._plan.pipeline}")

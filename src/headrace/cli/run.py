@@ -18,6 +18,7 @@ from cyclopts import Parameter
 
 from headrace.cli.apps import home, plan_of
 from headrace.cli.simulate import duration_ms
+from headrace.cli.stopping import asked_to_stop
 from headrace.errors import PlanError
 from headrace.plan.pipeline import Plan
 
@@ -137,14 +138,15 @@ def run(
         )
     _suit_batches()
     if app.partition(":")[::2] == ("fingerprint", "saver"):
-        _save(output, live)
+        _save(output, live, asked_to_stop())
         return
-    plan = plan_of(app, set or [])
     if not input:
         if output is not None:
             raise PlanError("no input", where="--input", fix="name a file: --input FILE; a live run writes to topics and takes no --output")
-        _run_live(plan, live)
+        stop = asked_to_stop()
+        _run_live(plan_of(app, set or []), live, stop)
         return
+    plan = plan_of(app, set or [])
     if live != LiveOptions():
         raise PlanError("options of runs on topics are given", where="--input", fix="leave out --input, or those")
     inputs = _inputs(plan, input)
@@ -167,25 +169,24 @@ def run(
         print(f"{topic}: {balance(counts)}", file=sys.stderr)
 
 
-def _run_live(plan: Plan, options: LiveOptions) -> None:
+def _run_live(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) -> None:
     from headrace.cli.live import run_on_topics
 
     gc.freeze()
     gc.enable()
-    sources = run_on_topics(plan, options)
+    sources = run_on_topics(plan, options, stop)
     _remember(plan, sources)
     for topic, counts in sources.items():
         print(f"{topic}: {balance(counts)}", file=sys.stderr)
 
 
-def _save(output: Path | None, options: LiveOptions) -> None:
-    from headrace.cli.live import asked_to_stop
+def _save(output: Path | None, options: LiveOptions, stop: Callable[[], bool]) -> None:
     from headrace.cli.logs import open_log
     from headrace.cli.saver import save
 
     seconds = options.seconds("duration")
     latest = options.until == "latest"
-    save(open_log(options.kafka_servers), output or Path("output"), stop=asked_to_stop(), duration=seconds, records=options.records, latest=latest)
+    save(open_log(options.kafka_servers), output or Path("output"), stop=stop, duration=seconds, records=options.records, latest=latest)
 
 
 def _suit_batches() -> None:

@@ -110,6 +110,9 @@ def _check_topics(plan: Plan) -> None:
         _check_name(topic, place, "topic")
         if used.count(topic) > 1:
             raise PlanError(f"topic {topic!r} is used twice", where=place, fix="share the stream of a source; give each output a topic")
+    for topic in used:
+        if topic == f"{plan.pipeline}.clock":
+            raise PlanError(f"topic {topic!r} is where live runs note their clock's steps", where=place, fix="give it another name")
     for topic in plan.topics:
         if topic.startswith(tuple(f"{one}." for one in dead)):
             raise PlanError(f"topic {topic!r} stands among the dead letters", where=place, fix="give it another name")

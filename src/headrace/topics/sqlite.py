@@ -37,7 +37,7 @@ _EXPIRE_MS = 10_000
 _SCHEMA = """
 CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, retention_ms INTEGER, retention_bytes INTEGER);
 CREATE TABLE partitions (
-    id INTEGER PRIMARY KEY, topic INTEGER NOT NULL REFERENCES topics, number INTEGER NOT NULL,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, topic INTEGER NOT NULL REFERENCES topics, number INTEGER NOT NULL,
     first INTEGER NOT NULL DEFAULT 0, next INTEGER NOT NULL DEFAULT 0, UNIQUE (topic, number));
 CREATE TABLE blocks (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, partition INTEGER NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
@@ -141,6 +141,15 @@ class SqliteLog:
             with suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             raise
+
+    @contextmanager
+    def _viewing(self) -> Iterator[None]:
+        """See the file as it is at one moment."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
 
     # topics
 
@@ -386,11 +395,13 @@ class SqliteReader:
 
     @property
     def position(self) -> dict[str, Any]:
-        """The offset of the next record, and where reading ends, if it does."""
-        return {"record": self.next, "size": self.end}
+        """The offset of the next record, where reading ends, if it does, and which partition of the file it is."""
+        return {"record": self.next, "size": self.end, "partition": self.key}
 
     def seek(self, position: dict[str, Any]) -> None:
         """Go on reading at a position, before anything has been fetched."""
+        if position.get("partition", self.key) != self.key:
+            raise EnvironmentFault("has been made anew since it was read", where=self.name, fix="start the pipeline with --anew")
         self.next = position["record"]
         self.blocks.clear()
 
@@ -431,13 +442,15 @@ class SqliteFeed:
         self._log, self._skip_gone = log, skip_gone
         self._db = log._db
         self.readers: dict[str, list[SqliteReader]] = {}
-        for topic in topics:
-            ids = log._partitions_of(topic)
-            infos = log.topic(topic).partitions
-            self.readers[topic] = [
-                SqliteReader(f"{topic} partition {info.number}", ids[info.number], info.first, info.end if latest else None) for info in infos
-            ]
+        with log._blaming(), log._viewing():
+            for topic in topics:
+                ids = log._partitions_of(topic)
+                infos = log.topic(topic).partitions
+                self.readers[topic] = [
+                    SqliteReader(f"{topic} partition {info.number}", ids[info.number], info.first, info.end if latest else None) for info in infos
+                ]
         self._by_key = {reader.key: reader for readers in self.readers.values() for reader in readers}
+        self._mine = ", ".join(map(str, self._by_key))
         self._seq: int | None = None
         self._version: int | None = None
 
@@ -474,7 +487,9 @@ class SqliteFeed:
             if self._seq is not None and version == self._version:
                 return False
             if self._seq is None:
-                self._seq = self._rewind()
+                # One view of the file for all questions.
+                with self._log._viewing():
+                    self._seq = self._rewind()
             with closing(
                 self._db.execute("SELECT seq, partition, first, count, arrived_ms, packed, body FROM blocks WHERE seq > ? ORDER BY seq", (self._seq,))
             ) as rows:
@@ -482,8 +497,7 @@ class SqliteFeed:
             if fetched < FETCH_BYTES and (most is None or sum(reader.waiting for reader in self._by_key.values()) < most):
                 # All is read: there is nothing more until the file changes.
                 self._version = version
-            if not fetched:
-                self._check_there()
+            self._check_there()
             return fetched > 0
 
     def _take_in(self, rows: Iterable[tuple[Any, ...]], most: int | None) -> int:
@@ -520,18 +534,18 @@ class SqliteFeed:
         return end - start
 
     def _check_there(self) -> None:
-        for topic in self.readers:
-            there = len(self._log._partitions_of(topic)) if self._db.execute("SELECT 1 FROM topics WHERE name = ?", (topic,)).fetchone() else 0
-            if there != len(self.readers[topic]):
+        """Raise EnvironmentFault if a topic is no longer the one that was there."""
+        for topic, readers in self.readers.items():
+            there = self._db.execute("SELECT partitions.id FROM partitions JOIN topics ON topic = topics.id WHERE name = ?", (topic,))
+            if {row[0] for row in there} != {reader.key for reader in readers}:
                 raise EnvironmentFault(
-                    f"has been deleted or has {there} partitions now, not {len(self.readers[topic])}",
-                    where=f"topic {topic!r}",
-                    fix="start the pipeline again; if the topic was made anew, with a new version",
+                    "has been deleted, or made anew, while it was read", where=f"topic {topic!r}", fix="start the pipeline with --anew"
                 )
 
     def lag(self) -> dict[tuple[str, int], int]:
         """Return how many records of each partition are still to be read."""
         with self._log._blaming():
+            self._check_there()
             return {
                 (topic, number): max(self._db.execute("SELECT next FROM partitions WHERE id = ?", (reader.key,)).fetchone()[0] - reader.next, 0)
                 for topic, readers in self.readers.items()

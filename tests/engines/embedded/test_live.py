@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import headrace as hr
 from headrace.engines.embedded.live import Committed, Limits, Live, Patience, Step, run_live
 from headrace.engines.embedded.run import run_files
-from headrace.errors import EnvironmentFault, PlanError
+from headrace.errors import EnvironmentFault, InternalError, PlanError
 from headrace.plan.pipeline import Plan
 from headrace.topics.sqlite import SqliteLog
 
@@ -260,6 +260,101 @@ def test_arrival_never_falls_when_the_clock_is_set_back(log: SqliteLog, wall: Wa
     live.commit()
     assert live.received == 2
     live.close()
+
+
+def test_a_topic_made_anew_is_not_taken_for_the_one_that_was_read(log: SqliteLog, wall: Wall) -> None:
+    log.create("events")
+    log.append("events", [event(second) for second in range(5)])
+    run_for(live_on(log, wall), wall, 1)
+    log.delete("events")
+    log.create("events")
+    log.append("events", [event(second) for second in range(8)])
+    with pytest.raises(EnvironmentFault, match=r"events partition 0: has been made anew since it was read; start the pipeline with --anew"):
+        live_on(log, wall)
+    live = live_on(log, wall, anew=True)
+    live.work()
+    assert live.received == 8
+    log.delete("events")
+    log.create("events")
+    with pytest.raises(EnvironmentFault, match=r"topic 'events': has been deleted, or made anew, while it was read"):
+        live.work()
+    live.close()
+
+
+def test_a_run_that_lags_behind_takes_no_partition_for_quiet(log: SqliteLog, wall: Wall) -> None:
+    log.create("events", 2)
+    ids = log._partitions_of("events")
+    with log._writing():
+        for second in range(0, 60, 2):
+            log._append_to(ids[0], [event(second)], None, wall())
+        for second in range(0, 60, 2):
+            log._append_to(ids[1], [event(second)], None, wall())
+    live = live_on(log, wall, batch_records=5)
+    while live.work():
+        wall.now += 40_000  # each turn takes longer than the patience
+    live.finish()
+    assert live.run.ledger["events"].late == 0
+    live.close()
+
+
+def test_a_quiet_step_is_taken_when_it_closes_a_window_and_not_before(log: SqliteLog, wall: Wall) -> None:
+    log.create("events")
+    log.append("events", [event(1)])
+    plan = plan_of(lambda e: e.window(hr.tumbling(hr.minutes(60)), by=["k"]).aggregate(n="COUNT(*)"))
+    live = live_on(log, wall, plan, Patience(idle_after=1_000, close_quiet_after=1_000))
+    for _ in range(500):
+        live.work()
+        wall.now += 1_000
+    live.commit()
+    assert len(written(log, "counting.clock")) == 1
+    wall.now += 3_600_000
+    live.work()
+    live.commit()
+    assert [row["n"] for row in written(log)] == [1]
+    assert len(written(log, "counting.clock")) == 2
+    live.close()
+
+
+def test_a_silent_source_of_a_union_holds_nothing_back_for_ever(log: SqliteLog, wall: Wall) -> None:
+    @hr.pipeline("both", version="1")
+    def both() -> dict[str, hr.Stream]:
+        sources = [
+            hr.stream(topic, schema={"k": "STRING", "t": "BIGINT"}, event_time="TO_TIMESTAMP_LTZ(t, 3)", watermark=hr.seconds(5))
+            for topic in ("left", "right")
+        ]
+        return {"counts": sources[0].union(sources[1]).window(hr.tumbling(hr.seconds(10)), by=["k"]).aggregate(n="COUNT(*)")}
+
+    log.create("left")
+    log.create("right")
+    live = live_on(log, wall, both.plan())
+    for second in range(0, 100, 5):
+        log.append("left", [event(second)])
+        live.work()
+        wall.now += 5_000
+    log.append("right", [event(3), event(96)])
+    live.work()
+    live.finish()
+    live.commit()
+    assert sum(row["n"] for row in written(log)) == 21
+    assert len({(row["k"], row["window_start"]) for row in written(log)}) == len(written(log)) == 10
+    assert live.run.ledger["right"].late == 1
+    live.close()
+
+
+def test_after_a_failed_commit_nothing_more_is_committed(log: SqliteLog, wall: Wall, monkeypatch: pytest.MonkeyPatch) -> None:
+    log.create("events")
+    log.append("events", [event(1), event(30)])
+    live = live_on(log, wall)
+    live.work()
+    with monkeypatch.context() as broken:
+        broken.setattr(log, "_expire", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            live.commit()
+    with pytest.raises(InternalError, match="a commit has failed"):
+        live.commit()
+    live.close()
+    run_for(live_on(log, wall), wall, 1)
+    assert [row["n"] for row in written(log)] == [1]
 
 
 # Commits

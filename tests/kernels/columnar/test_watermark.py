@@ -56,4 +56,5 @@ def test_a_resting_partition_holds_nothing_back_and_the_clock_never_falls() -> N
     clock.resting |= {0, 1}
     clock.show(0, greatest=200, delay=10)
     clock.show(1, greatest=150, delay=0)
-    assert clock.now == 150  # all rest: then all count
+    assert clock.now == 190  # all rest: nobody holds anything back
+    assert clock.asleep

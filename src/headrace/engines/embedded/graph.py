@@ -141,8 +141,7 @@ class Graph:
                 self._write(direct.sink.topic, rows.select(direct.sink.schema.names), None)
         for window in self.windows:
             self._settle_window(window, fates)
-            now = min((clocks[topic].now for topic in window.feeders), default=NEVER)
-            for rows in window.kernel.advance(window.state, now):
+            for rows in window.kernel.advance(window.state, _now([clocks[topic] for topic in window.feeders])):
                 self._emit(window.operator, rows)
 
     def _settle_window(self, window: Window, fates: Fates) -> None:
@@ -167,6 +166,13 @@ class Graph:
                 self._emit(consumer, self._regroups[id(consumer)](rows))
             else:
                 self._emit(consumer, self._steps[id(consumer)](rows))
+
+
+def _now(clocks: Sequence[Clock]) -> int:
+    """Return the least of the clocks; those of sources of which nothing has been heard for long count only if there are no others."""
+    times = [(clock.asleep, clock.now) for clock in clocks]
+    awake = [now for asleep, now in times if not asleep]
+    return min(awake) if awake else max((now for _, now in times), default=NEVER)
 
 
 def _gathered(waiting: dict[int, list[pl.DataFrame]]) -> list[tuple[int, pl.DataFrame]]:

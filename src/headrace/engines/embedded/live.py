@@ -16,10 +16,10 @@ import msgspec
 import polars as pl
 
 from headrace.engines.embedded.output import encode_dead_letter, encode_rows
-from headrace.engines.embedded.partition import DeadLetter
+from headrace.engines.embedded.partition import DeadLetter, Partition
 from headrace.engines.embedded.run import Run
 from headrace.engines.embedded.state import STATE_FORMAT, Parts, is_whole
-from headrace.errors import EnvironmentFault, PlanError
+from headrace.errors import EnvironmentFault, InternalError, PlanError
 from headrace.kernels.columnar.watermark import NEVER
 from headrace.kernels.ledger import Account
 from headrace.plan.pipeline import Plan
@@ -75,11 +75,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What a commit was: for metrics and whoever looks on."""
+    """What a commit was: for metrics and whoever looks on. `received` counts from the pipeline's beginning, `first` up to this run's."""
 
     epoch: int
     seconds: float
     received: int
+    first: int
     written: int
     state_bytes: int
     lag: int
@@ -166,8 +167,10 @@ class Live:
         except BaseException:
             self.claim.release()
             raise
-        self._heard = dict.fromkeys((partition.rank for partition in self.run.partitions), self.clock())
         self._committed_at = self.tick()
+        self._heard = dict.fromkeys((partition.rank for partition in self.run.partitions), self._committed_at)
+        self._failed = False
+        self._first = self.received
         self.changed = self.claim.manifest is None
 
     def _make_topics(self) -> None:
@@ -178,7 +181,12 @@ class Live:
         dead = [f"{source.topic}.dead-letter" for source in self.plan.sources]
         for topic in (*self.plan.topics, *dead, self._clock_topic):
             if topic not in there:
-                self.log.create(topic)
+                try:
+                    self.log.create(topic)
+                except PlanError:
+                    # Another pipeline that reads the same topic may just have made the one for its dead letters.
+                    if topic not in {info.name for info in self.log.topics()}:
+                        raise
 
     @property
     def _clock_topic(self) -> str:
@@ -219,6 +227,8 @@ class Live:
 
     def commit(self) -> Committed:
         """Make all work since the last commit durable."""
+        if self._failed:
+            raise InternalError("a commit has failed, and what it was to make durable is gone: start the pipeline again")
         began = self.tick()
         saved, new = self._parts.save(self.run.graph.windows)
         kept = self._parts.keep(saved)
@@ -227,12 +237,15 @@ class Live:
         manifest = _encode({**self._identity(), **state, **saved, "epoch": self.epoch, "committed_ms": self.clock()})
         cursors = {(p.source.topic, p.number): p.next_offset for p in self.run.partitions}
         outgoing = self._staged.take()
+        self._failed = True
         self.claim.commit(manifest, new, kept, outgoing, cursors)
+        self._failed = False
         self.changed, self._committed_at = False, self.tick()
         return Committed(
             self.epoch,
             self._committed_at - began,
             self.received,
+            self._first,
             sum(one.count for one in outgoing),
             len(manifest) + sum(map(len, new.values())),
             sum(self.feed.lag().values()),
@@ -267,34 +280,47 @@ class Live:
 
     def _wake(self) -> None:
         """Have partitions that rested and show something go on from the time of their stream."""
-        now = self.clock()
+        now = self.tick()
         for partition in self.run.partitions:
             if partition.drained:
                 continue
             self._heard[partition.rank] = now
-            clock = self.run.clocks[partition.source.topic]
-            if partition.rank in clock.resting:
-                clock.resting.discard(partition.rank)
-                self._take_step({partition.rank: clock.now + partition.delay} if clock.now > NEVER else {})
+            topic = partition.source.topic
+            if partition.rank in self.run.clocks[topic].resting:
+                reached = max([self.run.clocks[topic].now, *(w.state.clock for w in self.run.graph.windows if topic in w.feeders)])
+                self.run.clocks[topic].resting.discard(partition.rank)
+                self._take_step({partition.rank: reached + partition.delay} if reached > NEVER else {})
 
     def _watch(self) -> bool:
         """Let quiet partitions rest, and close what has been quiet for long; return whether anything moved."""
-        now, idle, quiet = self.clock(), self.patience.idle_after, self.patience.close_quiet_after
-        silent = {p.rank: now - self._heard[p.rank] for p in self.run.partitions}
-        moved = False
-        for partition in self.run.partitions:
-            resting = self.run.clocks[partition.source.topic].resting
-            if idle is not None and silent[partition.rank] >= idle and partition.rank not in resting:
-                resting.add(partition.rank)
-                moved = True
-        shown: dict[int, int] = {}
-        if quiet is not None and min(silent.values()) >= quiet:
-            end = self._last_open_end()
-            bound = NEVER if end is None else min(now, end - 1)
-            shown = {p.rank: bound + p.delay for p in self.run.partitions if bound + p.delay > p.greatest}
-        if moved or shown:
+        silent = {p.rank: round((self.tick() - self._heard[p.rank]) * 1000) for p in self.run.partitions}
+        idle, quiet = self.patience.idle_after, self.patience.close_quiet_after
+        tired = [] if idle is None else [p for p in self.run.partitions if silent[p.rank] >= idle and not self._rests(p)]
+        bound = self._closable() if quiet is not None and min(silent.values()) >= quiet else NEVER
+        shown = {p.rank: bound + p.delay for p in self.run.partitions if bound > NEVER and bound + p.delay > p.greatest}
+        if not tired and not shown:
+            return False
+        # Who has not been heard of because this run lags behind is not quiet.
+        lag = self.feed.lag()
+        tired = [p for p in tired if not lag[p.source.topic, p.number]]
+        shown = {} if any(lag.values()) else shown
+        for partition in tired:
+            self.run.clocks[partition.source.topic].resting.add(partition.rank)
+        if tired or shown:
             self._take_step(shown)
-        return bool(moved or shown)
+        return bool(tired or shown)
+
+    def _rests(self, partition: Partition) -> bool:
+        return partition.rank in self.run.clocks[partition.source.topic].resting
+
+    def _closable(self) -> int:
+        """Return the watermark that closes the windows whose end the clock on the wall has passed, and no others."""
+        marks = [NEVER]
+        for window in self.run.graph.windows:
+            if (end := window.kernel.last_open_end(window.state)) is not None:
+                step = window.kernel.window.step_ms
+                marks.append(min(self.clock() + 1, end) // step * step - 1)
+        return max(marks)
 
     def _take_step(self, shown: Mapping[int, int]) -> None:
         """Take a step of the clock, and write it down."""

@@ -19,7 +19,8 @@ class Metrics:
     """The metrics of one pipeline's run, brought up to date with each commit."""
 
     def __init__(self, pipeline: str) -> None:
-        self._pipeline, self._received = pipeline, 0
+        self._pipeline: str = pipeline
+        self._received: int | None = None
         self.registry = registry = CollectorRegistry()
         names = ["pipeline"]
         self._records = Gauge("headrace_ledger_records", "Records of a source by what became of them.", [*names, "topic", "fate"], registry=registry)
@@ -45,7 +46,7 @@ class Metrics:
         self._state.labels(name).set(commit.state_bytes)
         self._written.labels(name).inc(commit.written)
         self._commits.labels(name).observe(commit.seconds)
-        self._batches.labels(name).observe(commit.received - self._received)
+        self._batches.labels(name).observe(commit.received - (commit.first if self._received is None else self._received))
         self._received = commit.received
 
     def text(self) -> bytes:

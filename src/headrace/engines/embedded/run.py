@@ -178,6 +178,8 @@ class Run:
         self.ledger = {topic: Account(**counts) for topic, counts in saved["ledger"].items()}
         for topic, clock in saved["clocks"].items():
             self.clocks[topic].reached, self.clocks[topic].resting = clock["reached"], set(clock["resting"])
+        for partition in self.partitions:
+            self._show(partition)
 
 
 @contextmanager

@@ -52,7 +52,13 @@ class Clock:
 
     @property
     def now(self) -> int:
-        """The least of the watermarks, of the partitions that do not rest or else of all."""
-        holding = [mark for partition, mark in self.watermarks.items() if partition not in self.resting] or list(self.watermarks.values())
-        self.reached = max(self.reached, min(holding, default=NEVER))
+        """The least of the watermarks of the partitions that do not rest; the greatest of all, if all do."""
+        holding = [mark for partition, mark in self.watermarks.items() if partition not in self.resting]
+        least = min(holding) if holding else max(self.watermarks.values(), default=NEVER)
+        self.reached = max(self.reached, least)
         return self.reached
+
+    @property
+    def asleep(self) -> bool:
+        """Whether all partitions rest."""
+        return self.watermarks.keys() <= self.resting

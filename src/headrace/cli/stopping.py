@@ -1,0 +1,24 @@
+"""How a command that goes on learns that it is to stop. It imports next to nothing, so that it can be told while others are still imported."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+__all__ = ["asked_to_stop"]
+
+
+def asked_to_stop() -> Callable[[], bool]:
+    """Return a function that tells whether SIGTERM or Ctrl-C has come. A second Ctrl-C ends the process at once."""
+    asked = threading.Event()
+
+    def note(_signal: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, note)
+    return asked.is_set
