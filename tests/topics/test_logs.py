@@ -241,7 +241,7 @@ def test_a_feed_begins_at_the_first_record_and_waits_for_more(log: Log, topic: s
     with closing(log.feed([topic])) as feed:
         reader = feed.readers[topic][0]
         assert reader.columns is reader.separator is None
-        assert reader.position == {"record": 0, "size": None}
+        assert (reader.position["record"], reader.position["size"]) == (0, None)
         assert fetched(feed, 2) == {(topic, 0): [(0, "1"), (1, "2")]}
         assert not feed.fetch()
         assert reader.drained
