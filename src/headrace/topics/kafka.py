@@ -89,6 +89,7 @@ _UNKNOWN_TOPIC = {
     KafkaError._UNKNOWN_PARTITION,
 }
 _MOVING = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH}
+_SETTLING = {KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR}
 _TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
 _NOT_THERE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 
@@ -531,7 +532,7 @@ class KafkaLog:
                     _check_each(found)
                 except KafkaException as error:
                     code = _error(error).code()
-                    if code != KafkaError.UNSTABLE_OFFSET_COMMIT and (code not in _SILENT or waited > ANSWER_SECONDS):
+                    if code != KafkaError.UNSTABLE_OFFSET_COMMIT and (code not in _SILENT | _SETTLING or waited > ANSWER_SECONDS):
                         raise
                     time.sleep(0.005)
                 else:
