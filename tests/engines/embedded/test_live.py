@@ -372,6 +372,10 @@ def test_output_is_committed_at_once_and_quiet_work_within_the_interval(log: Sql
     log.append("events", [event(30)])
     live.work()
     assert live.due(60.0)
+    live.commit()
+    assert not live.due(60.0)
+    wall.now += 86_400_000
+    assert live.due(60.0)
     live.close()
 
 

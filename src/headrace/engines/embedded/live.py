@@ -27,6 +27,8 @@ from headrace.topics.protocol import Log, Outgoing
 
 __all__ = ["Committed", "Limits", "Live", "Patience", "Step", "now_ms", "run_live"]
 
+_DAY_SECONDS = 86_400.0
+
 _encode = msgspec.json.encode
 
 
@@ -347,8 +349,13 @@ class Live:
         return max((end for end in ends if end is not None), default=None)
 
     def due(self, every: float) -> bool:
-        """Return whether to commit now: there is something to say, or the last commit is `every` seconds ago and work was done since."""
-        return self.changed and (bool(self._staged) or self.tick() - self._committed_at >= every)
+        """Return whether to commit now.
+
+        So it is if there is something to say, or work was done and the last commit is `every` seconds ago; and once a day in
+        any case, since Kafka forgets the offsets of those who say nothing for a week.
+        """
+        since = self.tick() - self._committed_at
+        return (self.changed and (bool(self._staged) or since >= every)) or since >= _DAY_SECONDS
 
     def close(self) -> None:
         """Let the pipeline go. What was not committed will be done again."""
