@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["sync", "write_durably", "write_whole"]
+__all__ = ["put", "sync", "write_durably", "write_whole"]
 
 
 def sync(path: Path) -> None:
@@ -25,9 +25,14 @@ def write_durably(path: Path, data: bytes | memoryview) -> None:
         os.fsync(file.fileno())
 
 
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that at any moment it is there as it was or as it is to be."""
+def put(path: Path, data: bytes | memoryview) -> None:
+    """Put a file in place, whole: at any moment it is there as it was or as it is to be. Its name becomes durable with its folder."""
     aside = path.with_name(f".{path.name}.new")
     write_durably(aside, data)
     aside.replace(path)
+
+
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Put a file in place, whole and durable."""
+    put(path, data)
     sync(path.parent)

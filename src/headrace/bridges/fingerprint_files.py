@@ -25,6 +25,7 @@ from typing import IO
 import msgspec
 import polars as pl
 
+from headrace._durable import sync
 from headrace.engines.embedded.output import write_fault
 from headrace.errors import EnvironmentFault
 from headrace.kernels.columnar.intake import Intake
@@ -616,10 +617,6 @@ def _locked(folder: Path) -> IO[bytes]:
 def _sync(folder: Path) -> None:
     """Make a folder's names durable."""
     try:
-        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+        sync(folder)
     except OSError as error:
         raise write_fault(folder, error) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from zlib import crc32
 
 import msgspec
 
+from headrace._durable import put, sync
 from headrace.errors import EnvironmentFault
 from headrace.topics.failpoints import passing
 
@@ -72,12 +72,12 @@ class Store:
             if not self.folder.exists():
                 self.folder.mkdir(parents=True)
                 for folder in (self.folder.parent, self.home):
-                    _sync(folder)
+                    sync(folder)
             for name, data in state.items():
-                _write(self._part(name), data)
+                put(self._part(name), data)
             passing("commit.state")
-            _write(self._manifest(epoch), encoded)
-            _sync(self.folder)
+            put(self._manifest(epoch), encoded)
+            sync(self.folder)
         passing("commit.manifest")
         return hashlib.sha256(encoded).hexdigest()
 
@@ -86,8 +86,8 @@ class Store:
         self._kept = {number: kept for number, kept in self._kept.items() if number in {epoch - 1, epoch}}
         with self._blaming():
             if not self.begun:
-                _write(self.folder / "begun", b"")
-                _sync(self.folder)
+                put(self.folder / "begun", b"")
+                sync(self.folder)
             self._clear()
 
     def _clear(self) -> None:
@@ -153,21 +153,3 @@ class Store:
         with self._blaming():
             self._clear()
             (self.folder / "begun").unlink(missing_ok=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file so that it is whole or not there, and on the disk."""
-    aside = path.with_name(path.name + ".tmp")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
