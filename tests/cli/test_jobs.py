@@ -15,13 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headrace import __version__
-from headrace.cli import main
 from headrace.engines.embedded import jobs as mechanics
 from headrace.engines.embedded.jobs import Ended, Job, State, find, jobs_in, submit
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
@@ -115,29 +115,9 @@ def begun(begin: Callable[..., Job]) -> Callable[[str], tuple[Job, int, int]]:
 
 
 @pytest.fixture
-def run(capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., tuple[int, str, str]]:
+def run(run: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
     """Call `headrace jobs` in this process; give its exit status, what it printed, and what it said of errors."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        status = main(["jobs", *arguments])
-        out, err = capfdbinary.readouterr()
-        return status, out.decode(), err.decode()
-
-    return call
-
-
-@pytest.fixture
-def refused(run: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
-    """Call `headrace jobs` with what it refuses; give the one line that it says."""
-
-    def call(*arguments: str, status: int = 2) -> str:
-        ended, out, err = run(*arguments)
-        assert (ended, out) == (status, ""), err
-        assert err.startswith("headrace: ")
-        assert err.find("\n") == len(err) - 1, "an error is one line"
-        return err.removeprefix("headrace: ").rstrip("\n")
-
-    return call
+    return partial(run, "jobs")
 
 
 # the mechanics: a job's life
