@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import headrace as hr
+from headrace._clock import now_ms
 from headrace.engines.embedded.live import Live, run_live
 from headrace.engines.embedded.run import run_files
 from headrace.errors import EnvironmentFault, PlanError
@@ -26,7 +27,7 @@ from headrace.kernels.reading.batch import Lines
 from headrace.plan.pipeline import Plan
 from headrace.topics.failpoints import POINTS
 from headrace.topics.protocol import Cursor, Feed, Log, Outgoing
-from headrace.topics.sqlite import SqliteLog, now_ms
+from headrace.topics.sqlite import SqliteLog
 
 SECOND, MINUTE = 1000, 60_000
 START = 1_705_314_600_000

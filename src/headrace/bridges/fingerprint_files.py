@@ -9,7 +9,6 @@ topic again when a fingerprint asks for it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import sys
@@ -26,6 +25,7 @@ import msgspec
 import polars as pl
 
 from headrace._durable import sync
+from headrace._lock import TakenError, take
 from headrace.engines.embedded.output import write_fault
 from headrace.errors import EnvironmentFault
 from headrace.kernels.columnar.intake import Intake
@@ -592,22 +592,16 @@ def _locked(folder: Path) -> IO[bytes]:
         folder.mkdir(parents=True, exist_ok=True)
         for one in missing:
             _sync(one.parent)
-        lock = path.open("ab+", buffering=0)
+        lock = take(path)
+    except TakenError as error:
+        raise EnvironmentFault(
+            f"process {error.owner} saves fingerprints there already", where=str(folder), fix="end that one first, or name another folder"
+        ) from None
     except OSError as error:
         raise write_fault(folder, error) from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        lock.truncate(0)
-        lock.write(str(os.getpid()).encode())
         for left in folder.glob(".*.json.part"):
             left.unlink()
-    except BlockingIOError:
-        lock.seek(0)
-        owner = lock.read().decode()
-        lock.close()
-        raise EnvironmentFault(
-            f"process {owner} saves fingerprints there already", where=str(folder), fix="end that one first, or name another folder"
-        ) from None
     except OSError as error:
         lock.close()
         raise write_fault(folder, error) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import sys
 import threading
@@ -11,15 +10,20 @@ from collections import deque
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
 
+from headrace._clock import now_ms
+from headrace._lock import TakenError, take
 from headrace.cli.apps import home, plan_of
 from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import asked_to_stop
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
+
+if TYPE_CHECKING:
+    from headrace.engines.embedded.live import Committed
 
 __all__ = ["demo"]
 
@@ -63,7 +67,7 @@ def demo(*, for_: Annotated[str | None, Parameter(name="--for")] = None, port: i
                 print(f"headrace demo: http://127.0.0.1:{page.port}/   {'Ctrl-C ends it' if seconds is None else f'for {seconds:.0f} s'}", flush=True)
                 plant.start()
 
-                def committed(commit: Any) -> None:  # noqa: ANN401  (a Committed)
+                def committed(commit: Committed) -> None:
                     metrics.note(commit)
                     view.note(commit)
 
@@ -82,9 +86,8 @@ def _emptied(folder: Path) -> IO[bytes]:
     """Return the lock of a folder that has been emptied for this process."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("ab")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock = take(folder / "lock")
+    except TakenError:
         raise EnvironmentFault("another demo runs there", where=str(folder), fix="end it, or set HEADRACE_HOME to another folder") from None
     except OSError as error:
         raise EnvironmentFault(
@@ -125,8 +128,8 @@ class _Plant:
                 sink = TopicSink(log, "sensor-data", [str(one).encode() for one in kiln.equipment])
                 simulate(
                     kiln,
-                    sink,  # type: ignore[arg-type]
-                    clock=lambda: time.time_ns() // 1_000_000,
+                    sink,
+                    clock=now_ms,
                     sleep=self._sleep,
                     target="sensor-data",
                     history_ms=600_000,
@@ -153,13 +156,14 @@ class _View:
     pipeline: str
     version: str
     plant: _Plant
-    _last: Any = None
+    _last: Committed | None = None
+    _shown: int = 0
     _counts: deque[tuple[float, int]] = field(default_factory=deque)
     _latest: list[Any] = field(default_factory=list)
     _prints: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def note(self, commit: Any) -> None:  # noqa: ANN401  (a Committed)
+    def note(self, commit: Committed) -> None:
         """Take in a commit."""
         now = time.monotonic()
         with self._lock:
@@ -186,8 +190,10 @@ class _View:
     def state(self) -> dict[str, Any]:
         """Return what the page shows."""
         with self._lock:
-            self._read_latest()
             last = self._last
+            if last is not None and last.epoch != self._shown:
+                self._read_latest()
+                self._shown = last.epoch
             (first_at, first), (at, received) = (self._counts[0], self._counts[-1]) if self._counts else ((0.0, 0), (0.0, 0))
             marks = [] if last is None else [mark for mark in last.watermarks.values() if abs(mark) < 2**61]
             return {

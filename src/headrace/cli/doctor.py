@@ -29,6 +29,7 @@ from cyclopts import Parameter
 
 import headrace.apps
 from headrace import __version__
+from headrace._clock import now_ms
 from headrace.cli.apps import SETTINGS_FILE, find_pipeline, home, pipelines_of_file, plan_of
 from headrace.cli.logs import LOG_FILE, addresses, asked_servers, kafka_servers, open_log
 from headrace.errors import HeadraceError, PlanError, near
@@ -367,7 +368,7 @@ def _memory(_: Case) -> Iterator[Finding]:
 
 
 def _clock(case: Case) -> Iterator[Finding]:
-    now = time.time_ns() // 1_000_000
+    now = now_ms()
     set_it = "set the clock, and have it kept by the network"
     if now < _YEAR_2024_MS:
         yield Finding("FAIL", "clock", f"says {time.strftime('%Y-%m-%d', time.gmtime(now / 1000))}", set_it)
@@ -541,16 +542,17 @@ def _difference(case: Case, plan: Plan, said: Mapping[str, Any]) -> str | None:
 
     if said["format"] != STATE_FORMAT:
         return f"is of format {said['format']}, not {STATE_FORMAT}"
+    identity = plan.identity
     of_now = {
-        "version": plan.version,
-        "settings": {name: str(value) for name, value in plan.settings.items()},
+        "version": identity["version"],
+        "settings": identity["settings"],
         "sources": sorted(f"{source.topic}/{number}" for source in plan.sources for number in range((case.topics or {}).get(source.topic, 0))),
     }
     for name, value in of_now.items():
         was = sorted(said[name]) if name == "sources" else said[name]
         if was != value:
             return f"was made with {name} {was!r}, not {value!r}"
-    return "was made with other operators" if said["operators"][0] != str(plan) else None
+    return "was made with other operators" if said["operators"] != identity["operators"] else None
 
 
 def _damaged_part(db: sqlite3.Connection, pipeline: str, names: Iterable[str]) -> str | None:

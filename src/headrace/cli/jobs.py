@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from headrace.cli import app as commands
 from headrace.cli.apps import find_pipeline, home, plan_of
 from headrace.cli.simulate import duration_ms
+from headrace.cli.tables import print_json, print_table
 from headrace.engines.embedded.jobs import Job, State, find, jobs_in
 from headrace.engines.embedded.jobs import submit as start
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
@@ -46,7 +47,7 @@ def submit(
     arguments = [app, *options]
     pipeline = _sound(arguments)
     # -P: a file of the working folder must not get in the way of a module of its name.
-    headrace = [sys.executable, "-P", "-c", "import sys; from headrace.cli import main; sys.exit(main())"]
+    headrace = [sys.executable, "-P", "-m", "headrace"]
     title = " ".join((name or "").split()) or pipeline
     print(start(_folder(), [*headrace, "run", *arguments], name=title, app=app, arguments=arguments).id)
 
@@ -70,13 +71,9 @@ def list_jobs(
     """
     rows = [row for job in jobs_in(_folder()) for row in _row(job) if all or not running or row["state"] == State.RUNNING]
     if json:
-        for row in rows:
-            print(msgspec.json.encode(row).decode())
-        return
-    table = [[column.upper() for column in _COLUMNS], *([row.get(column) or "-" for column in _COLUMNS] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells in table:
-        print("  ".join(map(str.ljust, cells, widths)).rstrip())
+        print_json(rows)
+    else:
+        print_table([column.upper() for column in _COLUMNS], [[row.get(column) or "-" for column in _COLUMNS] for row in rows])
 
 
 def status(job: str, /) -> None:

@@ -244,18 +244,22 @@ class _Proof:
             [*command, *options], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
 
-    def _finish(self, child: subprocess.Popen[bytes]) -> None:
+    def _end(self, child: subprocess.Popen[bytes]) -> str:
+        """Wait for a run to end, and return what it said."""
         try:
-            _, said = child.communicate(timeout=_LIMIT_SECONDS)
+            return child.communicate(timeout=_LIMIT_SECONDS)[1].decode(errors="replace").strip()
         except subprocess.TimeoutExpired:
             child.kill()
             child.communicate()
             raise DataError(
                 f"did not end within {_LIMIT_SECONDS:.0f} s", where=f"pipeline {self._plan.pipeline}", fix="give fewer --records"
             ) from None
+
+    def _finish(self, child: subprocess.Popen[bytes]) -> None:
+        said = self._end(child)
         if child.returncode:
-            lines = said.decode(errors="replace").strip().splitlines()
-            raise Unlike(f"ended with status {child.returncode}: {lines[-1] if lines else ''}", where=f"pipeline {self._plan.pipeline}")
+            last = said.rpartition("\n")[2]
+            raise Unlike(f"ended with status {child.returncode}: {last}", where=f"pipeline {self._plan.pipeline}")
 
     def run_unbroken(self) -> None:
         """Run once without a kill, for what is to be expected and how long it takes."""
@@ -283,9 +287,9 @@ class _Proof:
         for point in POINTS:
             target = self._fresh()
             child = self._start(target, f"{point}:{self._chance.randint(1, max(min(5, self._expected.commits), 1))}")
-            _, said = child.communicate(timeout=_LIMIT_SECONDS)
+            said = self._end(child)
             if child.returncode != -signal.SIGKILL:
-                raise Unlike(f"was not killed at {point}: {said.decode(errors='replace')[-300:]}", where=f"pipeline {self._plan.pipeline}")
+                raise Unlike(f"was not killed at {point}: {said[-300:]}", where=f"pipeline {self._plan.pipeline}")
             self._finish(self._start(target))
             self._compare(target, f"after a kill at {point}")
             print(f"  killed at {point}: the same", flush=True)

@@ -153,9 +153,7 @@ def run(
     from headrace.engines.embedded.output import Printed
     from headrace.engines.embedded.run import run_files, run_to
 
-    # What has been made up to here stays; the collector need not look at it again.
-    gc.freeze()
-    gc.enable()
+    _collect_from_here()
     # Polars, once it is imported, has a read that waits begin again after Ctrl-C.
     signal.siginterrupt(signal.SIGINT, True)
     with _progress() as progress:
@@ -163,7 +161,11 @@ def run(
             accounts = run_to(plan, inputs, Printed(sys.stdout.buffer), progress=progress)
         else:
             accounts = run_files(plan, inputs, output, progress=progress, output_format=output_format)
-    sources = {topic: account.counts() for topic, account in accounts.items()}
+    _report(plan, {topic: account.counts() for topic, account in accounts.items()})
+
+
+def _report(plan: Plan, sources: Mapping[str, Mapping[str, int]]) -> None:
+    """Keep the ledger of a run that has ended, and print it."""
     _remember(plan, sources)
     for topic, counts in sources.items():
         print(f"{topic}: {balance(counts)}", file=sys.stderr)
@@ -172,18 +174,15 @@ def run(
 def _run_live(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) -> None:
     from headrace.cli.live import run_on_topics
 
-    gc.freeze()
-    gc.enable()
-    sources = run_on_topics(plan, options, stop)
-    _remember(plan, sources)
-    for topic, counts in sources.items():
-        print(f"{topic}: {balance(counts)}", file=sys.stderr)
+    _collect_from_here()
+    _report(plan, run_on_topics(plan, options, stop))
 
 
 def _save(output: Path | None, options: LiveOptions, stop: Callable[[], bool]) -> None:
     from headrace.cli.logs import open_log
     from headrace.cli.saver import save
 
+    _collect_from_here()
     seconds = options.seconds("duration")
     latest = options.until == "latest"
     save(open_log(options.kafka_servers), output or Path("output"), stop=stop, duration=seconds, records=options.records, latest=latest)
@@ -203,10 +202,14 @@ def _suit_batches() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
 
 
+def _collect_from_here() -> None:
+    """Have garbage collected again. What has been made up to here stays; the collector need not look at it."""
+    gc.freeze()
+    gc.enable()
+
+
 def _inputs(plan: Plan, given: Sequence[str]) -> dict[str, list[Path]]:
     """Return the files by topic, in the order they were given."""
-    if not given:
-        raise PlanError("no input", where="--input", fix="name a file: --input FILE, or - for standard input")
     topics = [source.topic for source in plan.sources]
     inputs: dict[str, list[Path]] = {}
     for one in given:

@@ -11,10 +11,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from headrace._clock import now_ms
 from headrace.errors import EnvironmentFault, PlanError, near
 
 if TYPE_CHECKING:
     from headrace.simulate import Kiln
+    from headrace.simulate.writing import Writable
 
 __all__ = ["duration_ms", "simulate"]
 
@@ -100,7 +102,7 @@ def simulate(
         plants.simulate(
             kiln,
             sink,
-            clock=lambda: time.time_ns() // 1_000_000,
+            clock=now_ms,
             sleep=time.sleep,
             target=to or "standard output",
             servers=servers,
@@ -116,7 +118,7 @@ def simulate(
 
 
 @contextmanager
-def _sink(to: str | None, topic: str | None, servers: str | None, kiln: Kiln) -> Iterator[BinaryIO]:
+def _sink(to: str | None, topic: str | None, servers: str | None, kiln: Kiln) -> Iterator[Writable]:
     """Open what the messages go to."""
     if to is None:
         yield sys.stdout.buffer
@@ -130,7 +132,7 @@ def _sink(to: str | None, topic: str | None, servers: str | None, kiln: Kiln) ->
         with closing(open_log(servers)) as log:
             if topic not in {info.name for info in log.topics()}:
                 log.create(topic)
-            yield TopicSink(log, topic, [str(one).encode() for one in kiln.equipment])  # type: ignore[misc]
+            yield TopicSink(log, topic, [str(one).encode() for one in kiln.equipment])
 
 
 def _open(path: Path) -> BinaryIO:

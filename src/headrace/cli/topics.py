@@ -13,11 +13,11 @@ from contextlib import closing, contextmanager, nullcontext
 from itertools import chain, islice, takewhile
 from typing import Annotated, Any
 
-import msgspec
 from cyclopts import Parameter
 
 from headrace.cli.logs import NoLogYet, open_log
 from headrace.cli.simulate import duration_ms
+from headrace.cli.tables import print_json, print_table
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.protocol import Cursor, Entry, Log, PartitionInfo, TopicInfo
 
@@ -87,10 +87,10 @@ def list_topics(*, json: _Json = False, kafka_servers: _Servers = None) -> None:
     with _noting_that_there_is_none(), _opened(kafka_servers) as log:
         infos = log.topics()
     if json:
-        _print_json(_whole(info) for info in infos)
+        print_json(_whole(info) for info in infos)
         return
     rows = [(info.name, len(info.partitions), _records(info), _bytes(info), info.replication, _retention(info)) for info in infos]
-    _print_table(("TOPIC", "PARTITIONS", "RECORDS", "BYTES", "REPLICATION", "RETENTION"), rows)
+    print_table(("TOPIC", "PARTITIONS", "RECORDS", "BYTES", "REPLICATION", "RETENTION"), rows)
 
 
 def describe(topic: str, /, *, json: _Json = False, kafka_servers: _Servers = None) -> None:
@@ -108,10 +108,10 @@ def describe(topic: str, /, *, json: _Json = False, kafka_servers: _Servers = No
             {"partition": part.number, "first": part.first, "end": part.end, "records": part.end - part.first, "bytes": part.size}
             for part in info.partitions
         ]
-        _print_json([{**_whole(info), "partitions": parts}])
+        print_json([{**_whole(info), "partitions": parts}])
         return
     print(f"topic        {info.name}\nrecords      {_records(info):,}\nreplication  {info.replication}\nretention    {_retention(info)}\n")
-    _print_table(
+    print_table(
         ("PARTITION", "FIRST", "END", "RECORDS", "BYTES"),
         [(part.number, part.first, part.end, part.end - part.first, part.size) for part in info.partitions],
     )
@@ -125,9 +125,9 @@ def groups(*, json: _Json = False, kafka_servers: _Servers = None) -> None:
     columns = ("group", "topic", "partition", "offset", "end", "lag")
     rows = [(one.group, one.topic, one.partition, one.offset, one.end, max(one.end - one.offset, 0)) for one in cursors]
     if json:
-        _print_json(dict(zip(columns, row, strict=True)) for row in rows)
+        print_json(dict(zip(columns, row, strict=True)) for row in rows)
     else:
-        _print_table([column.upper() for column in columns], rows)
+        print_table([column.upper() for column in columns], rows)
 
 
 def delete(topic: str, /, *, kafka_servers: _Servers = None) -> None:
@@ -341,17 +341,3 @@ def _duration(ms: int) -> str:
 
 def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _print_json(rows: Iterable[dict[str, Any]]) -> None:
-    for row in rows:
-        print(msgspec.json.encode(row).decode())
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str | int | None]]) -> None:
-    """Print columns, numbers to the right."""
-    cells = [["-" if cell is None else f"{cell:,}" if isinstance(cell, int) else cell for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    right = [not any(isinstance(cell, str) for cell in column) for column in zip(*rows, strict=True)] or [False] * len(header)
-    for row in (header, *cells):
-        print("  ".join(cell.rjust(width) if end else cell.ljust(width) for cell, width, end in zip(row, widths, right, strict=True)).rstrip())

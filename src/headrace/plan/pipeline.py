@@ -44,6 +44,16 @@ class Plan:
         late = [o.late_topic for o in self.operators() if isinstance(o, Aggregate) and o.late_topic]
         return (*(sink.topic for sink in self.sinks), *late)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What saved state must have been made with to be this plan's: pipeline, version, settings and operators."""
+        return {
+            "pipeline": self.pipeline,
+            "version": self.version,
+            "settings": {name: str(value) for name, value in self.settings.items()},
+            "operators": [str(self), repr([sink.input for sink in self.sinks])],
+        }
+
     def schema_of(self, topic: str) -> Schema:
         """Return the columns of the rows written to a topic."""
         for operator in self.operators():

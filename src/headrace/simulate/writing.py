@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import IO, Any, BinaryIO, Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.simulate.kiln import format_ids, ticks
 
-__all__ = ["Plant", "banner", "batch_line", "simulate"]
+__all__ = ["Plant", "Writable", "banner", "batch_line", "simulate"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST_MS = 4_102_444_800_000  # the year 2100
@@ -34,6 +34,19 @@ class Plant(Protocol):
         """Yield the lines of each tick."""
 
 
+class Writable(Protocol):
+    """What lines can be written to: a buffered file, or a topic."""
+
+    def write(self, data: Any, /) -> object:  # noqa: ANN401  (bytes, or text in a report)
+        """Take lines."""
+
+    def flush(self) -> object:
+        """Make what was taken readable."""
+
+    def close(self) -> object:
+        """Take no more."""
+
+
 def banner(target: str, *, servers: str | None = None, topic: str | None = None) -> str:
     """Return the lines that say where the data goes: the servers and the topic where there are such, else the target."""
     where = [f"Bootstrap servers: {servers}"] * bool(servers) + [f"Topic: {topic}" if topic else f"Target: {target}"]
@@ -48,7 +61,7 @@ def batch_line(number: int, time_ms: int, equipment: Sequence[int | str]) -> str
 
 def simulate(
     plant: Plant,
-    sink: BinaryIO,
+    sink: Writable,
     *,
     clock: Callable[[], int],
     sleep: Callable[[float], object],
@@ -138,7 +151,7 @@ def _paced(
         yield time
 
 
-def _put(stream: IO[Any] | None, data: bytes | str, name: str, *, flush: bool) -> None:
+def _put(stream: Writable | None, data: bytes | str, name: str, *, flush: bool) -> None:
     """Write to a stream, if there is one; one that fails is closed, so that nobody stumbles over its buffer again."""
     if stream is None:
         return

@@ -23,12 +23,12 @@ from typing import Any, TypeVar
 
 import polars as pl
 
+from headrace._clock import now_ms
 from headrace.errors import EnvironmentFault, PlanError, near
 from headrace.kernels.reading.batch import Lines, Stamps, TextLines
 from headrace.topics.failpoints import passing
 from headrace.topics.owner import locked
 from headrace.topics.protocol import Cursor, Entry, Outgoing, PartitionInfo, TopicInfo
-from headrace.topics.sqlite import now_ms
 from headrace.topics.store import Store
 
 try:
@@ -923,8 +923,7 @@ class KafkaClaim:
         try:
             self._producer.begin_transaction()
             for one in outgoing:
-                keys = None if one.keys is None else [None if key is None else key.encode() for key in one.keys]
-                self._log.produce(self._producer, one.topic, one.lines.split(b"\n"), keys)
+                self._log.produce(self._producer, one.topic, one.lines.split(b"\n"), one.key_bytes)
             passing("commit.output")
             _until(give_up_at, partial(self._producer.send_offsets_to_transaction, offsets, self._group))
             passing("commit.cursors")

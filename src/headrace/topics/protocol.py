@@ -114,6 +114,11 @@ class Outgoing:
     count: int
     keys: Sequence[str | None] | None = None
 
+    @property
+    def key_bytes(self) -> list[bytes | None] | None:
+        """The keys as a log keeps them."""
+        return None if self.keys is None else [None if key is None else key.encode() for key in self.keys]
+
 
 class Feed(Protocol):
     """The partitions of some topics of a log, read together.

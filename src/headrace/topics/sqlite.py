@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -21,13 +20,14 @@ from zlib import crc32
 import msgspec
 import polars as pl
 
+from headrace._clock import now_ms
 from headrace.errors import EnvironmentFault, PlanError, near
 from headrace.kernels.reading.batch import Lines, Stamps, TextLines
 from headrace.topics.failpoints import passing
 from headrace.topics.owner import locked
 from headrace.topics.protocol import Cursor, Entry, Outgoing, PartitionInfo, TopicInfo
 
-__all__ = ["SqliteLog", "now_ms"]
+__all__ = ["SqliteLog"]
 
 FORMAT = 1
 FETCH_BYTES = 6 << 20
@@ -48,14 +48,11 @@ CREATE TABLE pipelines (name TEXT PRIMARY KEY, epoch INTEGER NOT NULL, owner TEX
 CREATE TABLE state (pipeline TEXT NOT NULL, name TEXT NOT NULL, checksum INTEGER NOT NULL, data BLOB NOT NULL, UNIQUE (pipeline, name));
 """
 
+_TOPIC_COLUMNS = "id, name, retention_ms, retention_bytes"
+
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[bytes]).decode
 _unpack_keys = msgspec.msgpack.Decoder(list[bytes | None]).decode
-
-
-def now_ms() -> int:
-    """Return the time of the clock on the wall, in ms since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 class SqliteLog:
@@ -184,15 +181,18 @@ class SqliteLog:
     def topics(self) -> list[TopicInfo]:
         """Return the topics, by name."""
         with self._blaming():
-            found = self._db.execute("SELECT id, name, retention_ms, retention_bytes FROM topics ORDER BY name").fetchall()
-            return [TopicInfo(name, self._infos(key), 1, kept_ms, kept_bytes) for key, name, kept_ms, kept_bytes in found]
+            return [self._info(*row) for row in self._db.execute(f"SELECT {_TOPIC_COLUMNS} FROM topics ORDER BY name").fetchall()]  # noqa: S608
 
     def topic(self, name: str) -> TopicInfo:
         """Return one topic. Raises PlanError if there is none of that name."""
-        found = {info.name: info for info in self.topics()}
-        if name not in found:
-            raise self._unknown(name)
-        return found[name]
+        with self._blaming():
+            row = self._db.execute(f"SELECT {_TOPIC_COLUMNS} FROM topics WHERE name = ?", (name,)).fetchone()  # noqa: S608
+            if row is None:
+                raise self._unknown(name)
+            return self._info(*row)
+
+    def _info(self, key: int, name: str, kept_ms: int | None, kept_bytes: int | None) -> TopicInfo:
+        return TopicInfo(name, self._infos(key), 1, kept_ms, kept_bytes)
 
     def _unknown(self, name: str) -> PlanError:
         names = [row[0] for row in self._db.execute("SELECT name FROM topics")]
@@ -642,11 +642,10 @@ class SqliteClaim:
 
     def _put(self, one: Outgoing) -> None:
         ids = self._log._partitions_of(one.topic)
-        keys = None if one.keys is None else [None if key is None else key.encode() for key in one.keys]
         if len(ids) > 1 or len(one.lines) >= BLOCK_BYTES:
-            self._log._append(one.topic, one.lines.split(b"\n"), keys)
+            self._log._append(one.topic, one.lines.split(b"\n"), one.key_bytes)
         else:
-            self._log._insert(ids[0], one.count, one.lines, keys, self._log._arrival())
+            self._log._insert(ids[0], one.count, one.lines, one.key_bytes, self._log._arrival())
 
     def forget(self) -> None:
         """Forget what the pipeline has committed: it starts anew."""

@@ -8,8 +8,6 @@ in its name.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +16,7 @@ from zlib import crc32
 import msgspec
 
 from headrace._durable import sync, write_durably
+from headrace._lock import TakenError, take
 from headrace.engines.embedded.graph import Window
 from headrace.engines.embedded.output import write_fault
 from headrace.engines.embedded.state import Parts, is_whole
@@ -44,21 +43,11 @@ class Checkpoint:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / "lock").open("ab+", buffering=0)
-        except OSError as error:
-            raise write_fault(self.folder, error) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.seek(0)
-            owner = self._lock.read().decode()
-            self._lock.close()
+            self._lock = take(self.folder / "lock")
+        except TakenError as error:
             raise EnvironmentFault(
-                f"is in use by process {owner}", where=str(self.folder.parent), fix="wait for it, or name another --output"
+                f"is in use by process {error.owner}", where=str(self.folder.parent), fix="wait for it, or name another --output"
             ) from None
-        try:
-            self._lock.truncate(0)
-            self._lock.write(str(os.getpid()).encode())
         except OSError as error:
             raise write_fault(self.folder, error) from None
         manifest = self.folder / "manifest.json"

@@ -10,31 +10,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import Any
 
 import msgspec
 import polars as pl
 
+from headrace._clock import now_ms
 from headrace.engines.embedded.output import encode_dead_letter, encode_rows
 from headrace.engines.embedded.partition import DeadLetter, Partition
 from headrace.engines.embedded.run import Run
-from headrace.engines.embedded.state import STATE_FORMAT, Parts, is_whole
+from headrace.engines.embedded.state import STATE_FORMAT, Parts
 from headrace.errors import EnvironmentFault, InternalError, PlanError
 from headrace.kernels.columnar.watermark import NEVER
 from headrace.kernels.ledger import Account
 from headrace.plan.pipeline import Plan
 from headrace.topics.protocol import Log, Outgoing
 
-__all__ = ["Committed", "Limits", "Live", "Patience", "Step", "now_ms", "run_live"]
+__all__ = ["Committed", "Limits", "Live", "Patience", "Step", "run_live"]
 
 _DAY_SECONDS = 86_400.0
 
 _encode = msgspec.json.encode
-
-
-def now_ms() -> int:
-    """Return the time of the clock on the wall, in ms since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +194,7 @@ class Live:
     # state
 
     def _identity(self) -> dict[str, Any]:
-        return {
-            "pipeline": self.plan.pipeline,
-            "version": self.plan.version,
-            "settings": {name: str(value) for name, value in self.plan.settings.items()},
-            "operators": [str(self.plan), repr([sink.input for sink in self.plan.sinks])],
-            "sources": [f"{p.source.topic}/{p.number}" for p in self.run.partitions],
-        }
+        return {**self.plan.identity, "sources": [f"{p.source.topic}/{p.number}" for p in self.run.partitions]}
 
     def _restore(self, manifest: dict[str, Any]) -> None:
         where, anew = f"state of pipeline {self.plan.pipeline}", "or start with --anew, which forgets it"
@@ -215,17 +206,9 @@ class Live:
             if manifest[name] != value:
                 shown = f"{name} {manifest[name]!r}, not {value!r}" if name in {"version", "settings", "sources"} else f"other {name}"
                 raise EnvironmentFault(f"was made with {shown}", where=where, fix=f"run it as it was, {anew}")
-        self._parts.restore(manifest, self.run.graph.windows, self._load)
+        self._parts.restore(manifest, self.run.graph.windows, self.claim.load)
         self.run.restore(manifest)
         self.epoch = manifest["epoch"]
-
-    def _load(self, name: str) -> bytes:
-        data = self.claim.load(name)
-        if not is_whole(name, data):
-            raise EnvironmentFault(
-                f"part {name} is damaged", where=f"state of pipeline {self.plan.pipeline}", fix="start with --anew, which forgets it"
-            )
-        return data
 
     def commit(self) -> Committed:
         """Make all work since the last commit durable."""
@@ -274,10 +257,7 @@ class Live:
         while not self.run.drained:
             self._wake()
             self.run.take_turn()
-        if fetched:
-            self.changed = True
-        if self._watch():
-            self.changed = True
+        self.changed |= fetched | self._watch()
         return fetched
 
     def _wake(self) -> None:
@@ -298,8 +278,7 @@ class Live:
         silent = {p.rank: round((self.tick() - self._heard[p.rank]) * 1000) for p in self.run.partitions}
         idle, quiet = self.patience.idle_after, self.patience.close_quiet_after
         tired = [] if idle is None else [p for p in self.run.partitions if silent[p.rank] >= idle and not self._rests(p)]
-        bound = self._closable() if quiet is not None and min(silent.values()) >= quiet else NEVER
-        shown = {p.rank: bound + p.delay for p in self.run.partitions if bound > NEVER and bound + p.delay > p.greatest}
+        shown = self._reaching(self._last_end(self.clock() + 1)) if quiet is not None and min(silent.values()) >= quiet else {}
         if not tired and not shown:
             return False
         # Who has not been heard of because this run lags behind is not quiet.
@@ -315,14 +294,15 @@ class Live:
     def _rests(self, partition: Partition) -> bool:
         return partition.rank in self.run.clocks[partition.source.topic].resting
 
-    def _closable(self) -> int:
-        """Return the watermark that closes the windows whose end the clock on the wall has passed, and no others."""
-        marks = [NEVER]
-        for window in self.run.graph.windows:
-            if (end := window.kernel.last_open_end(window.state)) is not None:
-                step = window.kernel.window.step_ms
-                marks.append(min(self.clock() + 1, end) // step * step - 1)
-        return max(marks)
+    def _last_end(self, upto: float = inf) -> int | None:
+        """Return the end, at most `upto`, up to which windows with rows are open."""
+        kernels = [(window.kernel.window.step_ms, window.kernel.last_open_end(window.state)) for window in self.run.graph.windows]
+        ends = [int(min(upto, end)) // step * step for step, end in kernels if end is not None]
+        return max(ends, default=None)
+
+    def _reaching(self, end: int | None) -> dict[int, int]:
+        """Return what the partitions must show for windows to close up to an end; nothing of those that have."""
+        return {} if end is None else {p.rank: end - 1 + p.delay for p in self.run.partitions if end - 1 + p.delay > p.greatest}
 
     def _take_step(self, shown: Mapping[int, int]) -> None:
         """Take a step of the clock, and write it down."""
@@ -340,13 +320,9 @@ class Live:
 
     def finish(self) -> None:
         """Close every window that is open. What comes for them afterwards is late."""
-        if (end := self._last_open_end()) is not None:
-            self._take_step({p.rank: end - 1 + p.delay for p in self.run.partitions if end - 1 + p.delay > p.greatest})
+        if (end := self._last_end()) is not None:
+            self._take_step(self._reaching(end))
             self.changed = True
-
-    def _last_open_end(self) -> int | None:
-        ends = (window.kernel.last_open_end(window.state) for window in self.run.graph.windows)
-        return max((end for end in ends if end is not None), default=None)
 
     def due(self, every: float) -> bool:
         """Return whether to commit now.

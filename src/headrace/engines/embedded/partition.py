@@ -81,8 +81,7 @@ class Partition:
         self._start = reader.position
         self._batch: Records = Lines.of([])
         self._rows: pl.DataFrame | None = None
-        self._malformed: dict[int, str] = {}
-        self._future: dict[int, str] = {}
+        self._set_aside: dict[int, tuple[str, str]] = {}
         self._used = 0
 
     @property
@@ -112,7 +111,7 @@ class Partition:
             self._batch = self.reader.read()
             self._used = 0
             read = self._intake(self._decode(self._batch))
-            self._malformed = read.malformed
+            self._set_aside = {place: ("malformed", detail) for place, detail in read.malformed.items()}
             self._rows = self._timed(self._believed(read.frame))
         return self._rows
 
@@ -121,8 +120,7 @@ class Partition:
         return getattr(self._batch, "stamps", None)
 
     def _believed(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows whose event time does not lie too far past their arrival."""
-        self._future = {}
+        """Return the rows whose event time does not lie too far past their arrival; the others are set aside."""
         if self._stamps is None or self._max_ahead_ms is None or self.source.event_time is None:
             return rows
         ahead = rows["@time"] - self._stamps.arrived_ms.gather(rows["@record"])
@@ -130,7 +128,7 @@ class Partition:
         if not future.any():
             return rows
         for record, by in zip(rows["@record"].filter(future), ahead.filter(future), strict=True):
-            self._future[record] = f"event time is {by / 1000:.0f} s past its arrival"
+            self._set_aside[record] = "future", f"event time is {by / 1000:.0f} s past its arrival"
         return rows.filter(~future)
 
     def _timed(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -162,14 +160,11 @@ class Partition:
 
     def _dead(self, first: int, behind: int) -> list[DeadLetter]:
         """Return the records of [first, behind) that were set aside, in their order."""
-        why = {place: ("malformed", detail) for place, detail in self._malformed.items()}
-        why |= {place: ("future", detail) for place, detail in self._future.items()}
-        letters = []
-        for place in sorted(place for place in why if first <= place < behind):
-            stamps = self._stamps
+        letters, stamps = [], self._stamps
+        for place in sorted(place for place in self._set_aside if first <= place < behind):
             offset = self._start["record"] + place if stamps is None else int(stamps.offsets[place])
             arrived = None if stamps is None else int(stamps.arrived_ms[place])
-            letters.append(DeadLetter(self.source.topic, self.number, offset, *why[place], arrived, self._batch.raw(place)))
+            letters.append(DeadLetter(self.source.topic, self.number, offset, *self._set_aside[place], arrived, self._batch.raw(place)))
         return letters
 
     # commits

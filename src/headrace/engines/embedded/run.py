@@ -319,13 +319,7 @@ class _Committing:
 
 
 def _identity(plan: Plan, inputs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
-    return {
-        "pipeline": plan.pipeline,
-        "version": plan.version,
-        "settings": {name: str(value) for name, value in plan.settings.items()},
-        "operators": [str(plan), repr([sink.input for sink in plan.sinks])],
-        "inputs": {topic: [str(path.absolute()) for path in paths] for topic, paths in inputs.items()},
-    }
+    return {**plan.identity, "inputs": {topic: [str(path.absolute()) for path in paths] for topic, paths in inputs.items()}}
 
 
 def _check_same(manifest: Mapping[str, Any], identity: Mapping[str, Any], folder: Path) -> None:
