@@ -155,8 +155,18 @@ class Broker:
         return self._process.pid
 
     def signal(self, number: signal.Signals) -> None:
-        """Send the broker a signal: SIGSTOP has it stand still until SIGCONT."""
+        """Send the broker a signal: SIGSTOP has it stand still until SIGCONT, all its threads, when this returns."""
         os.kill(self.pid, number)
+        give_up_at = time.monotonic() + 10
+        while number == signal.SIGSTOP and not self._stands():
+            assert time.monotonic() < give_up_at, "the broker does not stand still"
+            time.sleep(0.001)
+
+    def _stands(self) -> bool:
+        with suppress(FileNotFoundError):  # a thread has just ended
+            states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{self.pid}/task").iterdir()]
+            return all(state == "T" for state in states)
+        return False
 
     def end(self, *, kill: bool = True) -> None:
         if self._process is None:
