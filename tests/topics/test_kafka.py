@@ -323,10 +323,15 @@ def test_every_offset_names_its_manifest(log: KafkaLog) -> None:
 
 
 class Stopper:
-    """Has the broker stand still at a point of a commit."""
+    """Has the broker stand still at a point of a commit, when it has taken all that was produced up to there if it is to be `delivered`."""
 
-    def __init__(self, broker: Broker, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "passing", lambda at: broker.signal(signal.SIGSTOP) if at == point else None)
+    def __init__(self, broker: Broker, point: str, monkeypatch: pytest.MonkeyPatch, delivered: Producer | None = None) -> None:
+        def stop(at: str) -> None:
+            if at == point:
+                assert delivered is None or delivered.flush(10) == 0
+                broker.signal(signal.SIGSTOP)
+
+        monkeypatch.setattr(module, "passing", stop)
 
 
 def test_after_a_commit_of_unknown_outcome_nothing_more_is_done(own: Broker, mine: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +340,7 @@ def test_after_a_commit_of_unknown_outcome_nothing_more_is_done(own: Broker, min
     claim = mine.claim(f"p-{topic}")
     claim.commit(b"1", {"a": b"A"}, ["a"], [Outgoing(out, b"one", 1)], {(topic, 0): 1})
     with monkeypatch.context() as patch:
-        Stopper(own, "commit.cursors", patch)
+        Stopper(own, "commit.cursors", patch, delivered=claim._producer)
         try:
             with pytest.raises(EnvironmentFault, match=r"does not say whether the last commit .* stands.*start the pipeline again"):
                 claim.commit(b"2", {"b": b"B"}, ["a", "b"], [Outgoing(out, b"two", 1)], {(topic, 0): 2})
