@@ -3,12 +3,14 @@
 SHELL := bash
 PYTHON ?= python3
 RUN = .venv/bin
+JAR = src/headrace/engines/jar/headrace-engines.jar
 
-.PHONY: help setup demo test check bench docs clean
+.PHONY: help setup demo java test check bench docs clean
 
 help:
 	@echo "make demo   a simulated kiln, the fingerprint pipeline and its live page on port 8000 (FOR=30s, PORT=8001)"
 	@echo "make test   all tests; those on Kafka get a real broker through Maven, if there are Java 17 and Maven"
+	@echo "make java   the jar for Flink and Spark, with Maven; make test builds it too"
 	@echo "make check  lint, types, import rules, docs"
 	@echo "make docs   the generated reference pages"
 	@echo "make bench  the figures of docs/performance.md (some minutes)"
@@ -24,8 +26,16 @@ setup: .venv/.ready
 demo: setup
 	@$(RUN)/headrace demo --port $(or $(PORT),8000) $(if $(FOR),--for $(FOR))
 
+java: $(JAR)
+
+$(JAR): java/pom.xml $(shell find java/src -name '*.java')
+	@{ command -v javac && command -v mvn; } >/dev/null || { echo "make: a JDK (11 or newer) and Maven are needed (Debian: apt install openjdk-17-jdk-headless maven)" >&2; exit 1; }
+	@mvn -q -B -f java/pom.xml package
+	@touch $@
+
 test: setup
 	@$(RUN)/python tests/broker.py --fetch
+	@if { command -v javac && command -v mvn; } >/dev/null; then $(MAKE) --no-print-directory java; else echo "tests on Flink and Spark will be skipped: no JDK or no mvn to build their jar with; Debian: apt install openjdk-17-jdk-headless maven"; fi
 	@$(RUN)/pytest
 
 check: setup

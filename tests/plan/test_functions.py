@@ -19,7 +19,7 @@ from headrace.kernels.columnar.compile import compile_expression
 from headrace.kernels.reading.rules import read_text
 from headrace.kernels.reading.text import polars_type, read_column
 from headrace.plan.expression import Call, Column, Expression, Literal, rebuild
-from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function, Signature, flink_call
+from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function, Signature, sql_call
 from headrace.plan.schema import BIGINT, BOOLEAN, DOUBLE, NULL, STRING, TIMESTAMP, Field, Schema, Type, array_of, map_of
 from headrace.plan.sql import parse_expression
 
@@ -217,8 +217,9 @@ def test_a_function_says_what_it_is_in_one_sentence_and_shows_it(function: Funct
     assert not function.nulls.endswith(".")
     assert len(function.cases) >= 3
     assert any("NULL" in str(case[0]) or None in case[1] or "NULL" in str(case[1]) for case in map(tuplified, function.cases))
-    assert set(function.flink_gaps) <= {case[0] for case in function.cases}
-    assert not isinstance(function.flink, tuple) or len(function.flink) == len(function.signatures)
+    for template, gaps in ((function.flink, function.flink_gaps), (function.spark, function.spark_gaps)):
+        assert set(gaps) <= {case[0] for case in function.cases}
+        assert not isinstance(template, tuple) or len(template) == len(function.signatures)
 
 
 def tuplified(case: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
@@ -345,12 +346,12 @@ def test_a_uuid_carries_the_name_and_version_of_the_pipeline() -> None:
     ],
 )
 def test_flink_is_told_a_call_in_its_own_words(name: str, arguments: list[str], types: list[Type], expected: str) -> None:
-    assert flink_call((FUNCTIONS | AGGREGATES)[name], arguments, types) == expected
+    assert sql_call((FUNCTIONS | AGGREGATES)[name], "flink", arguments, types) == expected
 
 
 def test_what_flink_sql_lacks_is_refused() -> None:
     with pytest.raises(PlanError, match="Flink SQL has no MAP_AGG"):
-        flink_call(AGGREGATES["MAP_AGG"], ["`k`", "`v`"], [STRING, BIGINT])
+        sql_call(AGGREGATES["MAP_AGG"], "flink", ["`k`", "`v`"], [STRING, BIGINT])
 
 
 # Reading columns of text

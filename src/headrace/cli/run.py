@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -109,7 +110,8 @@ def run(
     output: Annotated[Path | None, Parameter(name="--output")] = None,
     set: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
     output_format: Literal["ndjson", "parquet"] = "ndjson",
-    engine: str = "embedded",
+    engine: Literal["embedded", "flink", "spark"] = "embedded",
+    cluster: str | None = None,
     live: LiveOptions = LiveOptions(),
 ) -> None:
     """Run a pipeline over files, or live on topics where no --input is given.
@@ -128,14 +130,16 @@ def run(
     set
         KEY=VALUE for a setting of the pipeline.
     engine
-        embedded, the only one that runs in this version.
+        embedded; or flink or spark, on a cluster.
+    cluster
+        The cluster's REST address (http://HOST:8081) for Flink, else FLINK_REST_URL; its master for Spark, else SPARK_MASTER. Where
+        none is named, one is started on this machine, and ends with the run.
     """
     if engine != "embedded":
-        raise PlanError(
-            f"engine {engine!r} does not run pipelines in this version",
-            where="--engine",
-            fix="leave it out; `headrace plan APP --engine flink` prints the script",
-        )
+        _run_on_cluster(engine, plan_of(app, set or []), input, output, cluster, live, output_format)
+        return
+    if cluster is not None:
+        raise PlanError("the embedded engine has no cluster", where="--cluster", fix="add --engine flink")
     _suit_batches()
     if app.partition(":")[::2] == ("fingerprint", "saver"):
         _save(output, live, asked_to_stop())
@@ -147,8 +151,7 @@ def run(
         _run_live(plan_of(app, set or []), live, stop)
         return
     plan = plan_of(app, set or [])
-    if live != LiveOptions():
-        raise PlanError("options of runs on topics are given", where="--input", fix="leave out --input, or those")
+    _check_bounded(live)
     inputs = _inputs(plan, input)
     from headrace.engines.embedded.output import Printed
     from headrace.engines.embedded.run import run_files, run_to
@@ -164,7 +167,30 @@ def run(
     _report(plan, {topic: account.counts() for topic, account in accounts.items()})
 
 
-def _report(plan: Plan, sources: Mapping[str, Mapping[str, int]]) -> None:
+def _check_bounded(live: LiveOptions) -> None:
+    if replace(live, parallelism=None) != LiveOptions():
+        raise PlanError("options of runs on topics are given", where="--input", fix="leave out --input, or those")
+
+
+def _run_on_cluster(
+    engine: str, plan: Plan, given: Sequence[str] | None, output: Path | None, cluster: str | None, live: LiveOptions, output_format: str
+) -> None:
+    """Run a pipeline on an engine that is not ours, over files if any are given, else on Kafka's topics."""
+    if output_format != "ndjson":
+        raise PlanError(f"{engine} writes NDJSON only", where="--output-format", fix="leave it out, or run on the embedded engine")
+    if not given and output is not None:
+        raise PlanError("no input", where="--input", fix="name a file: --input FILE; a live run writes to topics and takes no --output")
+    module = importlib.import_module(f"headrace.cli.{engine}")
+    stop = asked_to_stop()
+    if given:
+        _check_bounded(live)
+        inputs = _inputs(plan, given)
+        _report(plan, module.on_files(plan, inputs, output, cluster=cluster, parallelism=live.parallelism or 1, stop=stop))
+    else:
+        _report(plan, module.on_topics(plan, live, cluster=cluster, stop=stop))
+
+
+def _report(plan: Plan, sources: Mapping[str, Mapping[str, int | None]]) -> None:
     """Keep the ledger of a run that has ended, and print it."""
     _remember(plan, sources)
     for topic, counts in sources.items():
@@ -226,13 +252,14 @@ def _inputs(plan: Plan, given: Sequence[str]) -> dict[str, list[Path]]:
     return inputs
 
 
-def balance(counts: Mapping[str, int]) -> str:
-    """Return a ledger in one line: what was received, and what of it became what."""
-    fates = " + ".join(f"{count:,} {name}" for name, count in counts.items() if name != "received" and (count or name == "accepted"))
-    return f"{counts['received']:,} received = {fates}"
+def balance(counts: Mapping[str, int | None]) -> str:
+    """Return a ledger in one line: what was received, and what of it became what; `?` what was not counted."""
+    shown = {name: "?" if count is None else f"{count:,}" for name, count in counts.items()}
+    fates = " + ".join(f"{shown[name]} {name}" for name, count in counts.items() if name != "received" and (count != 0 or name == "accepted"))
+    return f"{shown['received']} received = {fates}"
 
 
-def _remember(plan: Plan, sources: Mapping[str, Mapping[str, int]]) -> None:
+def _remember(plan: Plan, sources: Mapping[str, Mapping[str, int | None]]) -> None:
     """Keep the ledger of the pipeline's last run for `headrace ledger`."""
     folder = home() / "ledgers"
     try:

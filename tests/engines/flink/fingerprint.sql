@@ -4,32 +4,38 @@
 -- A path without a folder is that of the folder in which Flink runs: put in your own.
 --
 -- Otherwise than on headrace's own engine:
--- - Flink's JSON format reads the records: 7.9 AS BIGINT is 7, 2.50 AS STRING is 2.50, what stands behind an object is passed over.
--- - A record that it cannot read stops the job. There are no dead letters, and no ledger.
--- - Event times of 'sensor-data' before 2000-01-01 or from 2100-01-01 on are believed.
--- - What is late is judged by the watermark of all that a task has read: of one partition the same, of several not.
+-- - Columns that are NULL, numbers and times may be written otherwise: 1.0E7 for 10000000.0, 10:31:57.92Z for 10:31:57.920Z.
 -- - Overflow and some odd texts are answered otherwise, as the reference of functions says: TO_TIMESTAMP_LTZ, AVG, STDDEV_POP.
 
 SET 'pipeline.name' = 'fingerprint 1';
 SET 'execution.runtime-mode' = 'streaming';
 SET 'table.local-time-zone' = 'UTC';
-SET 'table.dml-sync' = 'true';
+SET 'table.dml-sync' = 'false';
 SET 'parallelism.default' = '1';
 SET 'pipeline.auto-watermark-interval' = '0 ms';
-SET 'execution.checkpointing.interval' = '10 s';
+SET 'execution.checkpointing.interval' = '2 s';
 SET 'restart-strategy.type' = 'none';
+
+CREATE TEMPORARY FUNCTION HR_READ AS 'headrace.flink.HrRead';
+CREATE TEMPORARY FUNCTION HR_TIME AS 'headrace.flink.HrTime';
+CREATE TEMPORARY FUNCTION HR_FIRST AS 'headrace.flink.HrFirst';
+CREATE TEMPORARY FUNCTION HR_DEAD_LETTER AS 'headrace.flink.HrDeadLetter';
 
 -- #1 stream 'sensor-data' (equip_id STRING NOT NULL, timestamp BIGINT, data MAP<STRING, STRING>)
 CREATE TEMPORARY TABLE `sensor-data` (
-  `equip_id` STRING,
-  `timestamp` BIGINT,
-  `data` MAP<STRING, STRING>,
-  `event_time` AS TO_TIMESTAMP_LTZ(`timestamp`, 3),
-  WATERMARK FOR `event_time` AS `event_time` - INTERVAL '10' SECOND
+  `record` BYTES,
+  `read` AS HR_READ(`record`, '`equip_id` STRING NOT NULL, `timestamp` BIGINT, `data` MAP<STRING, STRING>'),
+  `event_time` AS HR_TIME(
+  TO_TIMESTAMP_LTZ(HR_READ(`record`, '`equip_id` STRING NOT NULL, `timestamp` BIGINT, `data` MAP<STRING, STRING>').`row`.`timestamp`, 3),
+  '2000-01-01',
+  '2100-01-01'
+),
+  WATERMARK FOR `event_time` AS `event_time` - INTERVAL '10' SECOND,
+  `now` AS PROCTIME()
 ) WITH (
   'connector' = 'filesystem',
   'path' = 'sensor-data.ndjson',
-  'format' = 'json'
+  'format' = 'raw'
 );
 
 CREATE TEMPORARY TABLE `fingerprint-output` (
@@ -39,6 +45,61 @@ CREATE TEMPORARY TABLE `fingerprint-output` (
   'path' = 'fingerprint-output',
   'format' = 'raw'
 );
+
+CREATE TEMPORARY TABLE `sensor-data.dead-letter` (
+  `json` STRING
+) WITH (
+  'connector' = 'filesystem',
+  'path' = 'sensor-data.dead-letter',
+  'format' = 'raw'
+);
+
+CREATE TEMPORARY TABLE `ledger` (
+  `topic` STRING,
+  `received` BIGINT,
+  `malformed` BIGINT,
+  `future` BIGINT,
+  `reached` BIGINT,
+  `accepted` BIGINT
+) WITH (
+  'connector' = 'filesystem',
+  'path' = 'ledger',
+  'format' = 'json'
+);
+
+CREATE TEMPORARY VIEW `sensor-data read` AS
+SELECT
+  `read`.`row`.`equip_id` AS `equip_id`,
+  `read`.`row`.`timestamp` AS `timestamp`,
+  `read`.`row`.`data` AS `data`,
+  CASE
+      WHEN `read`.`malformed` IS NOT NULL THEN `read`.`malformed`
+      WHEN TO_TIMESTAMP_LTZ(`read`.`row`.`timestamp`, 3) IS NULL THEN 'no event time: timestamp cannot be read as one'
+      WHEN TO_TIMESTAMP_LTZ(`read`.`row`.`timestamp`, 3) < TO_TIMESTAMP_LTZ(946684800000, 3) OR TO_TIMESTAMP_LTZ(`read`.`row`.`timestamp`, 3) >= TO_TIMESTAMP_LTZ(4102444800000, 3) THEN 'event time is outside 2000-01-01 to 2100-01-01'
+    END AS `fault`,
+  `record`,
+  CAST(0 AS INT) AS `partition`,
+  `event_time`,
+  `now`
+FROM `sensor-data`
+WHERE `read` IS NOT NULL;
+
+-- the watermark that a record's own partition had before it: what it had passed is late
+CREATE TEMPORARY VIEW `sensor-data judged` AS
+SELECT
+  `equip_id`,
+  `timestamp`,
+  `data`,
+  `fault`,
+  CASE WHEN `fault` IS NOT NULL THEN `record` END AS `record`,
+  'sensor-data' AS `topic`,
+  `partition`,
+  COUNT(*) OVER `so_far` - 1 AS `offset`,
+  CASE WHEN `event_time` < MAX(`event_time`) OVER `so_far` THEN MAX(`event_time`) OVER `so_far` - INTERVAL '10' SECOND ELSE TO_TIMESTAMP_LTZ(0, 3) END AS `watermark`,
+  `event_time`,
+  `now`
+FROM `sensor-data read`
+WINDOW `so_far` AS (PARTITION BY `partition` ORDER BY `now` ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW);
 
 -- #2 unnest data as sensor, raw
 -- #3 derive value
@@ -51,10 +112,13 @@ SELECT
   CASE WHEN REGEXP(`raw`, '^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$')
     AND ABS(TRY_CAST(`raw` AS DOUBLE)) <= 1.7976931348623157E308
     THEN TRY_CAST(`raw` AS DOUBLE) END AS `value`,
-  `event_time`
-FROM `sensor-data`
+  `event_time`,
+  `watermark`,
+  `partition`,
+  `offset`
+FROM `sensor-data judged`
 CROSS JOIN UNNEST(`data`) AS `entry` (`sensor`, `raw`)
-WHERE `equip_id` IS NOT NULL;
+WHERE `fault` IS NULL;
 
 -- #4 where value IS NOT NULL
 -- #5 window tumbling 0:01:00 by equip_id, sensor: min, max, median, mean, std_dev
@@ -71,6 +135,7 @@ SELECT
   `window_end`
 FROM TABLE(TUMBLE(TABLE `derive_3`, DESCRIPTOR(`event_time`), INTERVAL '1' MINUTE))
 WHERE `value` IS NOT NULL
+  AND `window_time` > `watermark`
 GROUP BY `equip_id`, `sensor`, `window_start`, `window_end`;
 
 -- #6 aggregate by equip_id: data
@@ -88,6 +153,19 @@ SELECT
   CAST(`window_end` AS TIMESTAMP_LTZ(3)) AS `window_end`
 FROM `window_5`
 GROUP BY `equip_id`, `window_start`, `window_end`;
+
+CREATE TEMPORARY VIEW `sensor-data reached` AS
+SELECT
+  `partition`,
+  `offset`,
+  HR_FIRST(`partition`, `offset`) AS `first`,
+  (EXTRACT(EPOCH FROM `event_time`) * 1000 + EXTRACT(MILLISECOND FROM `event_time`)) / 60000 * 60000 + 59999 > (EXTRACT(EPOCH FROM `watermark`) * 1000 + EXTRACT(MILLISECOND FROM `watermark`)) AS `taken`,
+  `event_time`
+FROM `derive_3`
+WHERE `value` IS NOT NULL;
+
+EXECUTE STATEMENT SET
+BEGIN
 
 -- #7 select fingerprint
 -- #8 sink 'fingerprint-output'
@@ -113,3 +191,32 @@ FROM (
     SHA1(CONCAT('headrace.uuid.v5', 'fingerprint/1', U&'\001F', `equip_id`, U&'\001F', CAST((EXTRACT(EPOCH FROM `window_start`) * 1000 + EXTRACT(MILLISECOND FROM `window_start`)) AS STRING))) AS `sha1`
   FROM `aggregate_6`
 ) AS `hashed`;
+
+INSERT INTO `sensor-data.dead-letter`
+SELECT HR_DEAD_LETTER('sensor-data', `partition`, `offset`, 'malformed', `fault`, CAST(NULL AS BIGINT), `record`) AS `json`
+FROM `sensor-data judged`
+WHERE `fault` IS NOT NULL;
+
+INSERT INTO `ledger`
+SELECT
+  'sensor-data',
+  COUNT(*),
+  COUNT(*) FILTER (WHERE `fault` IS NOT NULL),
+  CAST(0 AS BIGINT),
+  CAST(0 AS BIGINT),
+  CAST(0 AS BIGINT)
+FROM TABLE(TUMBLE(TABLE `sensor-data judged`, DESCRIPTOR(`event_time`), INTERVAL '73000' DAY(5)))
+GROUP BY `window_start`, `window_end`;
+
+INSERT INTO `ledger`
+SELECT
+  'sensor-data',
+  CAST(NULL AS BIGINT),
+  CAST(NULL AS BIGINT),
+  CAST(NULL AS BIGINT),
+  COUNT(*) FILTER (WHERE `first`),
+  COUNT(*) FILTER (WHERE `first` AND `taken`)
+FROM TABLE(TUMBLE(TABLE `sensor-data reached`, DESCRIPTOR(`event_time`), INTERVAL '73000' DAY(5)))
+GROUP BY `window_start`, `window_end`;
+
+END;

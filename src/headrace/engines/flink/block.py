@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from headrace.engines.flink.expression import Item
 from headrace.engines.flink.words import listed, name
 
-__all__ = ["Block"]
+__all__ = ["Block", "named"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Block:
         What stands behind FROM.
     items
         The columns, by the names that the plan gives them.
-    time
-        The column of the event time, as long as Flink keeps it as such; it is selected along.
+    hidden
+        Columns that are not the plan's, such as the event time; they are selected along.
     table
         The table or view that `relation` is, if it is no more than that.
     known
@@ -37,7 +37,7 @@ class Block:
 
     relation: str
     items: Mapping[str, Item]
-    time: str | None = None
+    hidden: Mapping[str, str] = field(default_factory=dict)
     table: str | None = None
     known: frozenset[str] = frozenset()
     constants: Mapping[str, Item] | None = None
@@ -62,18 +62,16 @@ class Block:
         """Return this with one more operator in its comment."""
         return replace(self, said=(*self.said, operator))
 
-    def view(self, named: str) -> Block:
+    def view(self, called: str) -> Block:
         """Return the SELECT of a view that this was made."""
-        kept = {**self.items} if self.time is None else {**self.items, self.time: Item(name(self.time))}
         columns = {column: item.column(column) for column, item in self.items.items()}
-        return Block(name(named), columns, self.time, named, frozenset(kept), self.constants)
+        hidden = {column: name(column) for column in self.hidden}
+        return Block(name(called), columns, hidden, called, frozenset([*columns, *hidden]), self.constants)
 
     def select(self, *extra: str) -> str:
         """Return the text of this SELECT, `extra` columns at its end."""
-        parts = [_named(item.sql, column) for column, item in self.items.items()]
-        if self.time:
-            parts.append(name(self.time))
-        return self.selecting([*parts, *extra])
+        parts = {column: item.sql for column, item in self.items.items()} | dict(self.hidden)
+        return self.selecting([*(named(made, column) for column, made in parts.items()), *extra])
 
     def selecting(self, parts: Collection[str]) -> str:
         """Return the text of a SELECT of these columns instead."""
@@ -85,5 +83,6 @@ class Block:
         return "\n".join(lines)
 
 
-def _named(sql: str, column: str) -> str:
+def named(sql: str, column: str) -> str:
+    """Return an expression with the name of a column, unless it is that."""
     return sql if sql == name(column) else f"{sql} AS {name(column)}"

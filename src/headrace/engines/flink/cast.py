@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.errors import PlanError
-from headrace.plan.functions import FUNCTIONS, flink_call
+from headrace.plan.functions import FUNCTIONS, sql_call
 from headrace.plan.schema import STRING, TIMESTAMP, Type
 
 __all__ = ["cast"]
@@ -34,7 +34,7 @@ _CASTS = {
 def cast(argument: str, source: Type, target: Type) -> str:
     """Return `argument`, which is SQL, as a `target`; NULL where it cannot be read as one."""
     if (source, target) == (STRING, TIMESTAMP):
-        return flink_call(FUNCTIONS["TO_TIMESTAMP_LTZ"], [argument], [STRING])
+        return sql_call(FUNCTIONS["TO_TIMESTAMP_LTZ"], "flink", [argument], [STRING])
     template = _CASTS.get((source.kind, target.kind))
     if template is None:
         raise PlanError(f"a cast from {source} to {target} is not the same in Flink SQL", fix="write the number itself to the topic, not its text")

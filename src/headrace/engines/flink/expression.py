@@ -15,7 +15,7 @@ from headrace.engines.flink.cast import cast
 from headrace.engines.flink.words import bare, listed, literal, name, text, type_name
 from headrace.errors import PlanError
 from headrace.plan.expression import Call, Cast, Column, Expression, FieldOf, Literal, Struct
-from headrace.plan.functions import AGGREGATES, FUNCTIONS, Function, flink_call
+from headrace.plan.functions import AGGREGATES, FUNCTIONS, Function, sql_call
 from headrace.plan.schema import BIGINT, DOUBLE, STRING
 
 __all__ = ["Item", "Row", "item", "json_value", "loose", "sha1_of", "sql", "uuid_of"]
@@ -159,7 +159,7 @@ def _call(call: Call, row: Row) -> str:
     for position, argument in enumerate(call.arguments):
         plain = isinstance(argument, Literal) and (position in function.literal or (widened and argument.type == BIGINT))
         arguments.append(bare(argument) if isinstance(argument, Literal) and plain else sql(argument, row))
-    return flink_call(function, arguments, [argument.type for argument in call.arguments])
+    return sql_call(function, "flink", arguments, [argument.type for argument in call.arguments])
 
 
 def sha1_of(arguments: Sequence[Expression], row: Row) -> str:

@@ -1,16 +1,44 @@
-"""Where topics are: the connector that reads or writes each."""
+"""Where topics are: the connector that reads or writes each, and what a record's place is called there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["Files", "Places"]
+__all__ = ["Files", "Given", "Kafka", "Places", "Staged"]
+
+_RECORD = "`record` BYTES"
+_NEVER = "36500 d"  # an interval that no watermark crosses before the end of the input
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a connector gives of a source.
+
+    Attributes
+    ----------
+    options
+        What stands behind WITH.
+    columns
+        The columns of its table, as they are declared: `record` and what else it tells.
+    partition
+        The number of a record's partition, in SQL.
+    offset
+        That of the record in it; None where the connector does not tell, and records are counted.
+    arrived
+        When the record was appended; None where that is not known.
+    """
+
+    options: Mapping[str, str]
+    columns: tuple[str, ...]
+    partition: str
+    offset: str | None = None
+    arrived: str | None = None
 
 
 class Places(Protocol):
-    """Says of each topic what stands behind WITH, and what must be SET for it."""
+    """Says of each topic where it is, and what must be SET for it."""
 
     @property
     def hint(self) -> str:
@@ -20,8 +48,20 @@ class Places(Protocol):
     def settings(self) -> Mapping[str, str]:
         """What must be SET, among it whatever makes the watermark move with each record."""
 
-    def source(self, topic: str) -> Mapping[str, str]:
-        """Return the connector's options for a topic that is read."""
+    @property
+    def bounded(self) -> bool:
+        """Whether the input has an end."""
+
+    @property
+    def max_ahead_ms(self) -> int | None:
+        """How far past its arrival a record's event time may lie; None where arrival is not known."""
+
+    @property
+    def keyed(self) -> bool:
+        """Whether records are written with the keys of their windows."""
+
+    def source(self, topic: str) -> Given:
+        """Return what there is of a topic that is read."""
 
     def sink(self, topic: str) -> Mapping[str, str]:
         """Return the connector's options for a topic that is written."""
@@ -35,6 +75,10 @@ class Files:
     """
 
     folder: str = ""
+    parallelism: int = 1
+    bounded: bool = field(default=True, init=False)
+    max_ahead_ms: int | None = field(default=None, init=False)
+    keyed: bool = field(default=False, init=False)
 
     @property
     def hint(self) -> str:
@@ -43,21 +87,142 @@ class Files:
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """One task reads a file from first to last, a watermark behind each record. Parts appear with checkpoints, with which Flink would restart for ever."""
+        """A watermark stands behind each record. Parts appear with checkpoints, with which Flink would restart for ever."""
         return {
-            "parallelism.default": "1",
+            "parallelism.default": str(self.parallelism),
             "pipeline.auto-watermark-interval": "0 ms",
-            "execution.checkpointing.interval": "10 s",
+            "execution.checkpointing.interval": "2 s",
             "restart-strategy.type": "none",
         }
 
-    def source(self, topic: str) -> Mapping[str, str]:
-        """Return the options of a file."""
-        return {"connector": "filesystem", "path": self._path(f"{topic}.ndjson")}
+    def source(self, topic: str) -> Given:
+        """Return what there is of a file."""
+        return Given({"connector": "filesystem", "path": self.path(f"{topic}.ndjson"), "format": "raw"}, (_RECORD,), "CAST(0 AS INT)")
 
     def sink(self, topic: str) -> Mapping[str, str]:
         """Return the options of a folder of part files."""
-        return {"connector": "filesystem", "path": self._path(topic)}
+        return {"connector": "filesystem", "path": self.path(topic)}
 
-    def _path(self, file: str) -> str:
+    def path(self, file: str) -> str:
+        """Return where a file of the folder is."""
         return f"{self.folder}/{file}" if self.folder else file
+
+
+@dataclass(frozen=True)
+class Staged(Files):
+    """The same with the partitions of a topic as files `<topic>/0`, `<topic>/1`, … of the folder `in`, and parts written to `out`.
+
+    Flink reads such files in no certain order, one behind the other. So of several no watermark comes before the end, and
+    whether a record is late is judged by that of its own partition alone.
+    """
+
+    partitions: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """Of several files none is ahead of the others."""
+        alone = sum(self.partitions.values()) == 1
+        return {**super().settings, "pipeline.auto-watermark-interval": "0 ms" if alone else _NEVER}
+
+    def source(self, topic: str) -> Given:
+        """Return what there is of a topic's files."""
+        options = {"connector": "filesystem", "path": self.path(f"in/{topic}"), "format": "raw"}
+        return Given(options, (_RECORD, "`file` STRING NOT NULL METADATA FROM 'file.name' VIRTUAL"), "CAST(`file` AS INT)")
+
+    def sink(self, topic: str) -> Mapping[str, str]:
+        """Return the options of a folder of part files."""
+        return {"connector": "filesystem", "path": self.path(f"out/{topic}")}
+
+
+@dataclass(frozen=True)
+class Kafka:
+    """Topics of Kafka, read committed and written exactly once.
+
+    Parameters
+    ----------
+    servers
+        HOST:PORT of the brokers.
+    pipeline
+        Names the consumer group, and the transactions.
+    partitions
+        How many partitions the topics that are read have: more tasks would read nothing and hold windows open.
+    bounded
+        End where the topics end now.
+    idle_after_ms
+        A partition quiet for so long holds no window open.
+    prefix
+        What stands before the names that topics have on Kafka.
+    kept
+        The folder for checkpoints, that they outlive the job; else the cluster's own.
+    """
+
+    servers: str
+    pipeline: str
+    partitions: Mapping[str, int] = field(default_factory=dict)
+    parallelism: int = 1
+    bounded: bool = False
+    max_ahead_ms: int | None = 3_600_000
+    idle_after_ms: int | None = 30_000
+    checkpoint_seconds: float = 10
+    prefix: str = ""
+    kept: str | None = None
+    rocksdb: bool = True
+    keyed: bool = field(default=True, init=False)
+    hint: str = field(default="", init=False)
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """Checkpoints end transactions; a failed job starts again from the last of them."""
+        state = {"state.backend.type": "rocksdb", "execution.checkpointing.incremental": "true"} if self.rocksdb else {}
+        kept = {
+            "execution.checkpointing.dir": f"file://{self.kept}/checkpoints",
+            "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
+        }
+        return {
+            "parallelism.default": str(self.parallelism),
+            "execution.checkpointing.interval": f"{round(self.checkpoint_seconds * 1000)} ms",
+            "execution.checkpointing.timeout": "10 min",
+            "restart-strategy.type": "fixed-delay",
+            "restart-strategy.fixed-delay.attempts": "10",
+            "restart-strategy.fixed-delay.delay": "3 s",
+            "pipeline.object-reuse": "true",
+            **state,
+            **(kept if self.kept else {}),
+        }
+
+    def source(self, topic: str) -> Given:
+        """Return what there is of a topic."""
+        tasks = min(self.parallelism, self.partitions.get(topic, self.parallelism))
+        options = {
+            "connector": "kafka",
+            "topic": self.prefix + topic,
+            "properties.bootstrap.servers": self.servers,
+            "properties.group.id": f"{self.prefix}{self.pipeline}.flink",
+            "properties.isolation.level": "read_committed",
+            "scan.startup.mode": "earliest-offset",
+            "scan.watermark.emit.strategy": "on-event",
+            "scan.parallelism": str(tasks),
+            "format": "raw",
+        }
+        if self.bounded:
+            options["scan.bounded.mode"] = "latest-offset"
+        elif self.idle_after_ms is not None:
+            options["scan.watermark.idle-timeout"] = f"{self.idle_after_ms} ms"
+        told = (
+            _RECORD,
+            "`part` INT METADATA FROM 'partition' VIRTUAL",
+            "`position` BIGINT METADATA FROM 'offset' VIRTUAL",
+            "`arrived` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL",
+        )
+        return Given(options, told, "`part`", "`position`", "`arrived`")
+
+    def sink(self, topic: str) -> Mapping[str, str]:
+        """Return the options of a topic that is written in transactions."""
+        return {
+            "connector": "kafka",
+            "topic": self.prefix + topic,
+            "properties.bootstrap.servers": self.servers,
+            "properties.transaction.timeout.ms": "600000",
+            "sink.delivery-guarantee": "exactly-once",
+            "sink.transactional-id-prefix": f"{self.prefix}{self.pipeline}.flink.{topic}",
+        }

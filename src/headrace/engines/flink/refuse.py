@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from headrace.errors import PlanError
 from headrace.plan.expression import Call, Column, Expression
-from headrace.plan.operators import Aggregate, Derive, Operator, Regroup, Select, Source, Where
+from headrace.plan.operators import Aggregate, Derive, Operator, Regroup, Select, Where
 
-__all__ = ["blaming", "check_regroup", "check_source", "check_window"]
+__all__ = ["blaming", "check_regroup", "check_window"]
 
 _ORDERED = frozenset(["FIRST_VALUE", "LAST_VALUE", "ARRAY_AGG"])
 _OWN = ("window_start", "window_end", "window_time")
@@ -24,20 +24,12 @@ def blaming(operator: str) -> Iterator[None]:
         raise PlanError(error.what, where=error.where or f"Flink SQL of {operator}", fix=error.fix) from None
 
 
-def check_source(source: Source) -> None:
-    """Raise PlanError if Flink's JSON format cannot read the source."""
-    if source.rest:
-        raise PlanError(f"rest={source.rest!r}: Flink's JSON format keeps no undeclared fields", fix="declare the fields")
-
-
 def check_window(aggregate: Aggregate) -> None:
     """Raise PlanError if Flink's window functions cannot aggregate so."""
     if aggregate.lateness_ms:
         raise PlanError(
             f"allowed lateness of {aggregate.lateness_ms} ms: Flink's window functions have none", fix="leave allowed_lateness out on Flink"
         )
-    if aggregate.late_topic:
-        raise PlanError(f"late_to({aggregate.late_topic!r}): Flink SQL gives late rows to nobody", fix="leave late_to out on Flink")
     for column in _OWN:
         if column in aggregate.input.schema:
             raise PlanError(f"column {column!r} has the name of one that Flink's window functions add", fix="rename it with select()")

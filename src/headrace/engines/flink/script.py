@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from headrace.engines.flink.expression import Item, json_value, sql
+from headrace.engines.flink.block import Block, named
+from headrace.engines.flink.expression import json_value
+from headrace.engines.flink.ledger import Ledger
 from headrace.engines.flink.places import Files, Places
-from headrace.engines.flink.refuse import blaming, check_source
-from headrace.engines.flink.views import Views, fresh
-from headrace.engines.flink.words import comment, duration, listed, name, text, type_name
+from headrace.engines.flink.refuse import blaming
+from headrace.engines.flink.views import Views
+from headrace.engines.flink.words import comment, listed, name, text, type_name
 from headrace.plan.expression import Call, Cast, Expression, walk
 from headrace.plan.functions import AGGREGATES, FUNCTIONS
 from headrace.plan.operators import Aggregate, Derive, Regroup, Select, Sink, Source, Where
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import BIGINT, STRING, Schema
 
-__all__ = ["flink_script"]
+__all__ = ["LEDGER", "flink_script", "flink_script_of_many"]
 
-_SETTINGS = {"execution.runtime-mode": "streaming", "table.local-time-zone": "UTC", "table.dml-sync": "true"}
+LEDGER = "ledger"
+_SETTINGS = {"execution.runtime-mode": "streaming", "table.local-time-zone": "UTC", "table.dml-sync": "false"}
 _ISO = {"json.timestamp-format.standard": "ISO-8601"}
+_FUNCTIONS = {"HR_READ": "HrRead", "HR_TIME": "HrTime", "HR_FIRST": "HrFirst", "HR_DEAD_LETTER": "HrDeadLetter"}
 
 
 def flink_script(plan: Plan, places: Places | None = None) -> str:
@@ -35,32 +39,65 @@ def flink_script(plan: Plan, places: Places | None = None) -> str:
     Raises
     ------
     PlanError
-        If plain Flink SQL cannot say what the plan means. It names what, and where.
+        If Flink SQL cannot say what the plan means. It names what, and where.
     """
     places = places or Files()
-    time = fresh("event_time", {field for operator in plan.operators() for field in operator.schema.names})
-    views = Views(plan, time)
-    settings = {"pipeline.name": f"{plan.pipeline} {plan.version}", **_SETTINGS, **places.settings}
-    sources = [_source(source, places.source(source.topic), time, views.said(source)) for source in plan.sources]
-    sinks = [_sink(sink, places.sink(sink.topic), views) for sink in plan.sinks]
+    return _script([_Statements.of(plan, places)], f"{plan.pipeline} {plan.version}", places, _header(plan, places))
+
+
+def flink_script_of_many(jobs: Sequence[tuple[Plan, Places]], called: str) -> str:
+    """Return several plans as one script and one job; the names of each one's tables begin with its number. All are of places of one kind."""
+    made = [_Statements.of(plan, places, f"{number}/") for number, (plan, places) in enumerate(jobs)]
+    return _script(made, called, jobs[0][1], comment(called).rstrip())
+
+
+def _script(made: Sequence[_Statements], called: str, places: Places, header: str) -> str:
+    settings = {"pipeline.name": called, **_SETTINGS, **places.settings}
     parts = [
-        _header(plan, places),
+        header,
         "\n".join(f"SET {text(key)} = {text(value)};" for key, value in settings.items()),
-        *sources,
-        *(table for table, _ in sinks),
-        *views.statements,
-        _together([insert for _, insert in sinks]),
+        "\n".join(f"CREATE TEMPORARY FUNCTION {function} AS 'headrace.flink.{held}';" for function, held in _FUNCTIONS.items()),
+        *(table for one in made for table in (*one.tables, *one.views)),
+        "\n\n".join(["EXECUTE STATEMENT SET\nBEGIN", *(insert for one in made for insert in one.inserts), "END;"]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+@dataclass(frozen=True)
+class _Statements:
+    """What a plan comes to: its tables, the views between them, and what is inserted."""
+
+    tables: tuple[str, ...]
+    views: tuple[str, ...]
+    inserts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, plan: Plan, places: Places, prefix: str = "") -> _Statements:
+        views = Views(plan, places, prefix)
+        written = [_sink(sink, places, views) for sink in plan.sinks]
+        written += [_late(aggregate, places, views) for aggregate in _windows(plan) if aggregate.late_topic]
+        written += [_dead(source, places, views) for source in plan.sources]
+        ledger = Ledger(plan, views, bounded=places.bounded)
+        tables = [*(intake.table for intake in views.intakes.values()), *(table for table, _ in written)]
+        tables.append(
+            _table(prefix + LEDGER, ledger.columns, {**places.sink(f"{plan.pipeline}.{LEDGER}" if places.keyed else LEDGER), "format": "json"})
+        )
+        inserts = [*(insert for _, insert in written), *(f"INSERT INTO {name(prefix + LEDGER)}\n{one};" for one in ledger.entries())]
+        judging = [view for intake in views.intakes.values() for view in intake.views]
+        return cls(tuple(tables), (*judging, *views.statements), tuple(inserts))
+
+
+def _windows(plan: Plan) -> list[Aggregate]:
+    return [operator for operator in plan.operators() if isinstance(operator, Aggregate)]
 
 
 # tables
 
 
-def _table(topic: str, columns: Iterable[str], options: Mapping[str, str]) -> str:
+def _table(called: str, columns: Iterable[str], options: Mapping[str, str]) -> str:
     given = ",\n".join(f"  {text(key)} = {text(value)}" for key, value in options.items())
     inner = ",\n".join(f"  {column}" for column in columns)
-    return f"CREATE TEMPORARY TABLE {name(topic)} (\n{inner}\n) WITH (\n{given}\n);"
+    return f"CREATE TEMPORARY TABLE {name(called)} (\n{inner}\n) WITH (\n{given}\n);"
 
 
 def _columns(schema: Schema) -> list[str]:
@@ -71,40 +108,41 @@ def _json(schema: Schema) -> dict[str, str]:
     return {"format": "json", **(_ISO if "TIMESTAMP" in str(schema) else {})}
 
 
-def _source(source: Source, options: Mapping[str, str], time: str, said: str) -> str:
-    with blaming(said):
-        check_source(source)
-        columns = _columns(source.schema)
-        if source.event_time is not None:
-            row = {column: Item(name(column)) for column in source.schema.names}
-            delay = f" - {duration(source.delay_ms)}" if source.delay_ms else ""
-            columns += [f"{name(time)} AS {sql(source.event_time, row)}", f"WATERMARK FOR {name(time)} AS {name(time)}{delay}"]
-    return f"{comment(said)}{_table(source.topic, columns, {**options, **_json(source.schema)})}"
-
-
-def _sink(sink: Sink, options: Mapping[str, str], views: Views) -> tuple[str, str]:
+def _sink(sink: Sink, places: Places, views: Views) -> tuple[str, str]:
     """Return the table of a sink and what is inserted into it: columns, or JSON text where Flink has no type for one."""
     with blaming(views.said(sink)):
         block = views.block(sink.input)
-        row = {field: block.row[field] for field in sink.schema.names}
-        insert = f"{comment(*block.said, views.said(sink))}INSERT INTO {name(sink.topic)}\n"
-        if any(held.held in ("json", "object") for held in row.values()):
-            pairs = [f"KEY {text(field)} VALUE {json_value(held)}" for field, held in row.items()]
-            columns, form, values = ["`json` STRING"], {"format": "raw"}, [listed(pairs, "JSON_OBJECT({})")]
-        else:
-            columns, form, values = _columns(sink.schema), _json(sink.schema), [_value(field, held) for field, held in row.items()]
-        return _table(sink.topic, columns, {**options, **form}), f"{insert}{block.selecting(values)};"
+        return _written(sink.topic, sink.schema, block, places, views, comment(*block.said, views.said(sink)))
 
 
-def _value(field: str, held: Item) -> str:
-    value = json_value(held)
-    return value if value == name(field) else f"{value} AS {name(field)}"
+def _late(aggregate: Aggregate, places: Places, views: Views) -> tuple[str, str]:
+    with blaming(views.said(aggregate)):
+        block = views.block(aggregate.input)
+        late = replace(block, where=(*block.where, f"NOT ({views.is_taken(aggregate)})"))
+        assert aggregate.late_topic is not None
+        said = comment(f"what no window of {views.said(aggregate)} takes")
+        return _written(aggregate.late_topic, aggregate.input.schema, late, places, views, said)
 
 
-def _together(inserts: list[str]) -> str:
-    if len(inserts) == 1:
-        return inserts[0]
-    return "\n".join(["EXECUTE STATEMENT SET\nBEGIN", *inserts, "END;"])
+def _written(topic: str, schema: Schema, block: Block, places: Places, views: Views, said: str) -> tuple[str, str]:
+    row = {field: block.row[field] for field in schema.names}
+    insert = f"{said}INSERT INTO {name(views.prefix + topic)}\n"
+    if any(held.held in ("json", "object") for held in row.values()):
+        pairs = [f"KEY {text(field)} VALUE {json_value(held)}" for field, held in row.items()]
+        columns, form, values = ["`json` STRING"], {"format": "raw"}, [listed(pairs, "JSON_OBJECT({})")]
+    else:
+        columns, form, values = _columns(schema), _json(schema), [named(json_value(held), field) for field, held in row.items()]
+    if places.keyed and views.key in block.hidden:
+        columns, values = [f"{name(views.key)} STRING", *columns], [named(block.hidden[views.key], views.key), *values]
+        form = {f"value.{option}": value for option, value in form.items()}
+        form |= {"key.format": "raw", "key.fields": views.key, "value.fields-include": "EXCEPT_KEY"}
+    return _table(views.prefix + topic, columns, {**places.sink(topic), **form}), f"{insert}{block.selecting(values)};"
+
+
+def _dead(source: Source, places: Places, views: Views) -> tuple[str, str]:
+    topic = f"{source.topic}.dead-letter"
+    table = _table(views.prefix + topic, ["`json` STRING"], {**places.sink(topic), "format": "raw"})
+    return table, f"INSERT INTO {name(views.prefix + topic)}\n{views.intakes[id(source)].dead};"
 
 
 # what the script does otherwise than headrace's own engine
@@ -118,15 +156,8 @@ def _header(plan: Plan, places: Places) -> str:
 
 
 def _differences(plan: Plan) -> Iterator[str]:
-    yield "- Flink's JSON format reads the records: 7.9 AS BIGINT is 7, 2.50 AS STRING is 2.50, what stands behind an object is passed over."
-    yield "- A record that it cannot read stops the job. There are no dead letters, and no ledger."
+    yield "- Columns that are NULL, numbers and times may be written otherwise: 1.0E7 for 10000000.0, 10:31:57.92Z for 10:31:57.920Z."
     nodes = [node for expression in _expressions(plan) for node in walk(expression)]
-    for source in plan.sources:
-        if source.event_time is not None:
-            first, last = (datetime.fromtimestamp(ms / 1000, UTC).date() for ms in source.range_ms)
-            yield f"- Event times of {source.topic!r} before {first} or from {last} on are believed."
-    if any(isinstance(operator, Aggregate) for operator in plan.operators()):
-        yield "- What is late is judged by the watermark of all that a task has read: of one partition the same, of several not."
     if any(isinstance(node, Cast) and (node.argument.type, node.type) == (STRING, BIGINT) for node in nodes):
         yield "- A text such as '5e2' is NULL AS BIGINT."
     table = FUNCTIONS | AGGREGATES

@@ -9,8 +9,10 @@ from functools import singledispatchmethod
 
 from headrace.engines.flink.block import Block
 from headrace.engines.flink.expression import Item, Row, item, loose, sha1_of, sql, uuid_of
+from headrace.engines.flink.intake import Intake, Marks, epoch_ms, fresh
+from headrace.engines.flink.places import Places
 from headrace.engines.flink.refuse import blaming, check_regroup, check_window
-from headrace.engines.flink.words import comment, duration, listed, name
+from headrace.engines.flink.words import comment, duration, listed, name, text
 from headrace.errors import PlanError
 from headrace.plan.expression import Call, Column, Expression, columns_of, rebuild, walk
 from headrace.plan.operators import Aggregate, Derive, Named, Operator, Regroup, Select, Sink, Source, Union, Unnest, Where, inputs_of, upstream
@@ -18,17 +20,11 @@ from headrace.plan.pipeline import Plan
 from headrace.plan.schema import STRING
 from headrace.plan.window import Window
 
-__all__ = ["Views", "fresh"]
+__all__ = ["Views"]
 
 _BOUNDS = ("window_start", "window_end")
 _KINDS = {"aggregate": "window", "regroup": "aggregate"}
 _REVISION = {"revision": Item("CAST(0 AS BIGINT)", computed=True)}
-
-
-def fresh(wanted: str, taken: Iterable[str]) -> str:
-    """Return the name wanted, or that with a number, which is none of those taken."""
-    taken = set(taken)
-    return next(one for number in range(1, len(taken) + 2) if (one := wanted if number == 1 else f"{wanted}_{number}") not in taken)
 
 
 def window_function(window: Window, table: str, time: str) -> str:
@@ -46,16 +42,24 @@ def window_function(window: Window, table: str, time: str) -> str:
 
 
 class Views:
-    """The views of a plan, made as they are found to be needed."""
+    """The views of a plan, made as they are found to be needed; `prefix` stands before the name of each."""
 
-    def __init__(self, plan: Plan, time: str) -> None:
+    def __init__(self, plan: Plan, places: Places, prefix: str = "") -> None:
         self.statements: list[str] = []
-        self._time = time
+        self.prefix = prefix
+        taken = {field for operator in plan.operators() for field in operator.schema.names}
+        self.marks = Marks.beside(taken, sources=len(plan.sources), bounded=places.bounded)
+        self.key = fresh("key", taken)
+        self.intakes: dict[int, Intake] = {}
+        self._places = places
         operators = list(plan.operators())
         self._numbers = {id(operator): number for number, operator in enumerate(operators, 1)}
         self._consumers = Counter(id(one) for operator in operators for one in inputs_of(operator))
         self._regrouped = {id(one) for operator in operators if isinstance(operator, Regroup) for one in upstream(operator.input)}
         self._taken = {operator.topic for operator in operators if isinstance(operator, Source | Sink)}
+        for source in plan.sources:
+            with blaming(self.said(source)):
+                self.intakes[id(source)] = Intake.of(source, places, self.marks, prefix, self.said(source))
         self._blocks: dict[int, Block] = {}
 
     def block(self, operator: Operator) -> Block:
@@ -80,10 +84,15 @@ class Views:
 
     def _view(self, operator: Operator, block: Block) -> Block:
         kind = type(operator).__name__.lower()
-        named = fresh(f"{_KINDS.get(kind, kind)}_{self._numbers[id(operator)]}", self._taken)
-        self._taken.add(named)
+        named = self.new(f"{_KINDS.get(kind, kind)}_{self._numbers[id(operator)]}")
         self.statements.append(f"{comment(*block.said)}CREATE TEMPORARY VIEW {name(named)} AS\n{block.select()};")
         return block.view(named)
+
+    def new(self, wanted: str) -> str:
+        """Return a name for a view."""
+        named = self.prefix + fresh(wanted, self._taken)
+        self._taken.add(named.removeprefix(self.prefix))
+        return named
 
     def _over(self, operator: Operator, columns: Iterable[str]) -> Block:
         """Return the SELECT that an operator reading `columns` of `operator` can be added to."""
@@ -103,10 +112,7 @@ class Views:
 
     @_make.register
     def _(self, source: Source) -> Block:
-        columns = {column: Item(name(column)) for column in source.schema.names}
-        time = self._time if source.event_time else None
-        sound = tuple(f"{name(field.name)} IS NOT NULL" for field in source.schema.fields if not field.nullable)
-        return Block(name(source.topic), columns, time, source.topic, frozenset([*columns, self._time]), where=sound)
+        return self.intakes[id(source)].block
 
     @_make.register
     def _(self, derive: Derive) -> Block:
@@ -142,24 +148,26 @@ class Views:
     @_make.register
     def _(self, union: Union) -> Block:
         blocks = [self.block(one) for one in union.inputs]
-        timed = all(block.time for block in blocks)
-        texts = [(block if timed else replace(block, time=None)).select() for block in blocks]
-        named = fresh("every", self._taken)
+        shared = {mark for mark in blocks[0].hidden if all(mark in block.hidden for block in blocks)}
+        texts = [replace(block, hidden={mark: made for mark, made in block.hidden.items() if mark in shared}).select() for block in blocks]
+        called = self.new("every")
         columns = {column: Item(name(column)) for column in union.schema.names}
         body = "\nUNION ALL\n".join(texts)
         said = tuple(one for block in blocks for one in block.said)
-        return Block(_nested(body, named), columns, self._time if timed else None, known=frozenset([*columns, self._time]), said=said)
+        hidden = {mark: name(mark) for mark in blocks[0].hidden if mark in shared}
+        return Block(_nested(body, called), columns, hidden, known=frozenset([*columns, *hidden]), said=said)
 
     @_make.register
     def _(self, aggregate: Aggregate) -> Block:
         check_window(aggregate)
         block = self._table(aggregate.input)
         assert block.table is not None
-        if block.time is None:
+        if self.marks.time not in block.hidden:
             raise PlanError("the rows have lost their event time")
         bounds = {one: Item(name(one), "window") for one in _BOUNDS}
-        relation = window_function(aggregate.window, block.table, block.time)
-        return self._grouped(aggregate, replace(block, relation=relation, items={**block.items, **bounds}))
+        relation = window_function(aggregate.window, block.table, self.marks.time)
+        taken = f"`window_time` > {name(self.marks.watermark)}"
+        return self._grouped(aggregate, replace(block, relation=relation, items={**block.items, **bounds}, where=(*block.where, taken)))
 
     @_make.register
     def _(self, regroup: Regroup) -> Block:
@@ -176,7 +184,20 @@ class Views:
         bounds = {one: block.items[one] for one in _BOUNDS}
         closing = bounds if id(operator) in self._regrouped else {one: _zoned(held) for one, held in bounds.items()}
         group = tuple(dict.fromkeys(held.sql for held in (*keys.values(), *bounds.values())))
-        return replace(block, items={**keys, **made, **closing}, time=None, table=None, constants=_REVISION, group=group)
+        keyed = self._places.keyed and id(operator) not in self._regrouped
+        hidden = {self.key: _key_text(row[key].sql for key in operator.keys)} if keyed else {}
+        return replace(block, items={**keys, **made, **closing}, hidden=hidden, table=None, constants=_REVISION, group=group)
+
+    def last_end(self, aggregate: Aggregate) -> str:
+        """Return the last millisecond of the last window that holds a row, in ms since the epoch."""
+        time, window = epoch_ms(name(self.marks.time)), aggregate.window
+        if window.kind == "sliding":
+            return f"({time} + {window.size_ms}) / {window.step_ms} * {window.step_ms} - 1"
+        return f"{time} / {window.size_ms} * {window.size_ms} + {window.size_ms - 1}"
+
+    def is_taken(self, aggregate: Aggregate) -> str:
+        """Return whether any window of an aggregate takes a row."""
+        return f"{self.last_end(aggregate)} > {epoch_ms(name(self.marks.watermark))}"
 
     def _computing(self, operator: Operator, columns: Named) -> tuple[Block, Row, Named]:
         """Return the SELECT that columns can be added to, and the columns, each hash that a UUID is cut from made once below."""
@@ -194,6 +215,12 @@ class Views:
         inner = replace(inner, relation=_nested(nested, inner.table or ""), table=None, known=inner.known | set(hashes), said=block.said)
         swapped = tuple((column, _swap(expression, replacing)) for column, expression in columns)
         return inner, {**inner.row, **hidden}, swapped
+
+
+def _key_text(keys: Iterable[str]) -> str:
+    """Return the keys as one text, by which a log chooses the partition."""
+    given = ", ".join(f"COALESCE(CAST({key} AS STRING), '')" for key in keys)
+    return f"CONCAT_WS({text(chr(0x1F))}, {given})" if given else "''"
 
 
 def _with(block: Block, items: dict[str, Item]) -> Block:

@@ -6,9 +6,9 @@ A value of type DOUBLE is always finite. A function that would give NaN or infin
 from __future__ import annotations
 
 from headrace.plan.functions import aggregate, logic, math, nested, text, time
-from headrace.plan.functions.base import Aggregate, Function, Signature, flink_call
+from headrace.plan.functions.base import Aggregate, Function, Signature, sql_call
 
-__all__ = ["AGGREGATES", "FUNCTIONS", "Aggregate", "Function", "Signature", "flink_call"]
+__all__ = ["AGGREGATES", "FUNCTIONS", "Aggregate", "Function", "Signature", "sql_call"]
 
 FUNCTIONS: dict[str, Function] = {
     function.name: function

@@ -19,6 +19,14 @@ __all__ = ["TABLE"]
 State = Mapping[str, "pl.Expr"]
 Parts = tuple[Callable[..., State], Callable[[State], State], Callable[[State], "pl.Expr"]]
 
+_ENTRIES = (
+    "CASE WHEN COUNT({0}) > 0 THEN MAP_FROM_ENTRIES(TRANSFORM("
+    "SORT_ARRAY(COLLECT_LIST(STRUCT({0} AS k, {order} AS o, {1} AS v)) FILTER (WHERE {0} IS NOT NULL)), e -> STRUCT(e.k, e.v))) END"
+)
+_VALUES = (
+    "CASE WHEN COUNT({0}) > 0 THEN TRANSFORM("
+    "SORT_ARRAY(COLLECT_LIST(STRUCT({order} AS o, {0} AS v)) FILTER (WHERE {0} IS NOT NULL)), e -> e.v) END"
+)
 _ORDERED = "BIGINT -> BIGINT; DOUBLE -> DOUBLE; STRING -> STRING; TIMESTAMP_LTZ(3) -> TIMESTAMP_LTZ(3)"
 _SPREAD = "NULL arguments are passed over; NULL if none is left or the result is beyond DOUBLE"
 _SAMPLE = "NULL arguments are passed over; NULL if fewer than two are left or the result is beyond DOUBLE"
@@ -133,6 +141,7 @@ TABLE = (
         "The number of rows, or of those where the argument is not NULL.",
         lambda *x: {"count": _size(x[0]) if x else pl.len().cast(pl.Int64)}, _merge_count, lambda state: state["count"],
         flink=("COUNT(*)", "COUNT({0})"), nulls="NULL is not counted; never NULL",
+        spark=("COUNT(*)", "COUNT({0})"),
         cases=(
             ("COUNT(*)", (1, None, 3), 3),
             ("COUNT(x)", (1, None, 3), 2),
@@ -146,6 +155,7 @@ TABLE = (
         "The number of different values, written `COUNT(DISTINCT x)`.",
         lambda x: {"values": _distinct(x)}, lambda state: {"values": _distinct(state["values"].list.explode())},
         lambda state: state["values"].list.len().cast(pl.Int64), flink="COUNT(DISTINCT {0})", nulls="NULL is not counted; never NULL",
+        spark="COUNT(DISTINCT {0})",
         cases=(
             ("COUNT(DISTINCT x)", (1, 2, 1, None, 2), 2),
             ("COUNT(DISTINCT x)", ("a", "A", "é", "é"), 3),
@@ -157,6 +167,7 @@ TABLE = (
         "The sum; a BIGINT wraps around at 64 bits.",
         lambda x: {"value": _total(x)}, lambda state: {"value": _total(state["value"])}, lambda state: finite(state["value"]),
         nulls=_SPREAD, flink_gaps=("SUM(x * 1e154)",),
+        spark=("SUM({0})", "hr_finite(SUM({0}))"),
         cases=(
             ("SUM(x)", (1, None, 2), 3),
             ("SUM(x)", (0.5, 0.25), 0.75),
@@ -192,6 +203,7 @@ TABLE = (
         "The mean, a DOUBLE also of BIGINTs.",
         _fold_mean, _merge_mean, lambda state: finite(state["sum"] / state["count"]), nulls=_SPREAD,
         flink_gaps=("AVG(x * 1e154)",),
+        spark="hr_finite(AVG({0}))",
         cases=(
             ("AVG(x)", (1, None, 2), 1.5),
             ("AVG(x)", (0.1, 0.2, 0.6), 0.3),
@@ -203,18 +215,21 @@ TABLE = (
         "VAR_POP", signatures("DOUBLE -> DOUBLE"),
         "The variance of the values.",
         *_spread(lambda m2, count: m2 / count), nulls=_SPREAD,
+        spark="hr_finite(VAR_POP({0}))",
         cases=(("VAR_POP(x)", _FOUR, 22.5), ("VAR_POP(x)", (7, None), 0.0), ("VAR_POP(x)", (None, None), None)),
     ),
     Aggregate(
         "VAR_SAMP", signatures("DOUBLE -> DOUBLE"),
         "The variance of what the values are a sample of.",
         *_spread(lambda m2, count: m2 / (count - 1)), nulls=_SAMPLE,
+        spark="hr_finite(VAR_SAMP({0}))",
         cases=(("VAR_SAMP(x)", _FOUR, 30.0), ("VAR_SAMP(x)", (7, None), None), ("VAR_SAMP(x)", (None, None), None)),
     ),
     Aggregate(
         "STDDEV_POP", signatures("DOUBLE -> DOUBLE"),
         "The standard deviation of the values.",
         *_spread(lambda m2, count: (m2 / count).sqrt()), nulls=_SPREAD, flink_gaps=("STDDEV_POP(x * 1e200)",),
+        spark="hr_finite(STDDEV_POP({0}))",
         cases=(
             ("STDDEV_POP(x)", _FOUR, 4.743416490252569),
             ("STDDEV_POP(x)", (2, 4, 4, 4, 5, 5, 7, 9), 2.0),
@@ -227,6 +242,7 @@ TABLE = (
         "STDDEV_SAMP", signatures("DOUBLE -> DOUBLE"),
         "The standard deviation of what the values are a sample of.",
         *_spread(lambda m2, count: (m2 / (count - 1)).sqrt()), nulls=_SAMPLE,
+        spark="hr_finite(STDDEV_SAMP({0}))",
         cases=(
             ("STDDEV_SAMP(x)", _FOUR, 5.477225575051661),
             ("STDDEV_SAMP(x)", (1, 2, None, 3), 1.0),
@@ -237,7 +253,7 @@ TABLE = (
     Aggregate(
         "MEDIAN", signatures("DOUBLE -> DOUBLE"),
         "The middle value, or the mean of the two in the middle.",
-        _fold_values, _merge_values, lambda state: state["values"].list.median(), flink="PERCENTILE({0}, 0.5)",
+        _fold_values, _merge_values, lambda state: state["values"].list.median(), flink="PERCENTILE({0}, 0.5)", spark="MEDIAN({0})",
         cases=(
             ("MEDIAN(x)", (3, 1, None, 2), 2.0),
             ("MEDIAN(x)", (4.0, 1.0, 2.0, 9.0), 3.0),
@@ -261,12 +277,14 @@ TABLE = (
         "FIRST_VALUE", signatures("T -> T"),
         "The first value: slice after slice, in each the order of arrival.",
         *_same(lambda x: x.first(ignore_nulls=True)),
+        spark="MIN_BY({0}, {order}) FILTER (WHERE {0} IS NOT NULL)",
         cases=(("FIRST_VALUE(x)", (None, 2, 1, None), 2), ("FIRST_VALUE(x)", ("b", "a"), "b"), ("FIRST_VALUE(x)", (None, None), None)),
     ),
     Aggregate(
         "LAST_VALUE", signatures("T -> T"),
         "The last value: slice after slice, in each the order of arrival.",
         *_same(lambda x: x.last(ignore_nulls=True)),
+        spark="MAX_BY({0}, {order}) FILTER (WHERE {0} IS NOT NULL)",
         cases=(("LAST_VALUE(x)", (None, 2, 1, None), 1), ("LAST_VALUE(x)", ("b", "a"), "a"), ("LAST_VALUE(x)", (None, None), None)),
     ),
     Aggregate(
@@ -285,6 +303,7 @@ TABLE = (
         "ARRAY_AGG", signatures("T -> ARRAY<T>"),
         "All values: slice after slice, in each the order of arrival.",
         _fold_values, _merge_values, lambda state: _if_any(state["values"], state["values"]), flink="ARRAY_AGG({0} IGNORE NULLS)",
+        spark=_VALUES,
         cases=(
             ("ARRAY_AGG(x)", (3, None, 1, 3), [3, 1, 3]),
             ("ARRAY_AGG(x)", ("é", ""), ["é", ""]),
@@ -297,6 +316,7 @@ TABLE = (
         "The map of the first argument to the second, keys sorted, the last value of a key.",
         _fold_map, _merge_map, lambda state: _if_any(state["entries"], state["entries"].list.to_map()), flink=None,
         nulls="rows with a NULL key are passed over, a NULL value is kept; NULL if no row is left",
+        spark=_ENTRIES,
         cases=(
             ("MAP_AGG(x, y)", (("b", 1), ("a", 2), ("é", 3), ("Z", 4)), {"Z": 4, "a": 2, "b": 1, "é": 3}),
             ("MAP_AGG(x, y)", (("a", 1), ("b", 2), ("a", 3)), {"a": 3, "b": 2}),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
     pl = lazy_import("polars")
 
-__all__ = ["Aggregate", "Function", "Signature", "constant", "elementwise", "finite", "flink_call", "signatures"]
+__all__ = ["Aggregate", "Function", "Signature", "constant", "elementwise", "finite", "signatures", "sql_call"]
 
 ANY, SCALAR, TEXT = Type("T"), Type("S"), Type("TEXT")
 _VARIABLES = {"T": ANY, "S": SCALAR, "TEXT": TEXT}
@@ -108,9 +108,11 @@ class Function:
     cases
         SQL texts with what they give: nulls, errors, overflow and text among them.
     flink
-        How Flink SQL says it: a template for `flink_call`, or one for each signature. None where plain Flink SQL cannot.
+        How Flink SQL says it: a template for `sql_call`, or one for each signature. None where plain Flink SQL cannot.
     flink_gaps
         The cases that Flink SQL, said so, answers otherwise: it lets a DOUBLE overflow, counts UTF-16 units, or is lenient.
+    spark, spark_gaps
+        The same of Spark SQL, which is not to be in ANSI mode. Names that begin with `hr_` are SQL functions that a script defines first.
     nulls
         What NULL arguments give.
     literal
@@ -126,6 +128,8 @@ class Function:
     cases: tuple[tuple[str, Any], ...]
     flink: str | tuple[str | None, ...] | None = "{name}({*})"
     flink_gaps: tuple[str, ...] = ()
+    spark: str | tuple[str | None, ...] | None = "{name}({*})"
+    spark_gaps: tuple[str, ...] = ()
     nulls: str = "NULL if any argument is NULL"
     literal: tuple[int, ...] = ()
     check: Callable[..., None] | None = None
@@ -156,38 +160,45 @@ class Aggregate:
     cases: tuple[tuple[str, Sequence[Any], Any], ...]
     flink: str | tuple[str | None, ...] | None = "{name}({*})"
     flink_gaps: tuple[str, ...] = ()
+    spark: str | tuple[str | None, ...] | None = "{name}({*})"
+    spark_gaps: tuple[str, ...] = ()
     nulls: str = "NULL arguments are passed over; NULL if none is left"
     literal: tuple[int, ...] = ()
     check: Callable[..., None] | None = None
 
 
-def flink_call(function: Function | Aggregate, arguments: Sequence[str], types: Sequence[Type]) -> str:
-    """Return the Flink SQL of a call with `arguments` already in SQL, of the `types` that the function takes; constants it asks for are bare (`3`).
+_DIALECTS = {"flink": "Flink SQL", "spark": "Spark SQL"}
 
-    In a template `{0}` is the first argument, `{1…}` the second and all after it, `{*}` all of them and `{name}` the function's name.
+
+def sql_call(function: Function | Aggregate, dialect: str, arguments: Sequence[str], types: Sequence[Type], order: str = "") -> str:
+    """Return a call in the SQL of `dialect`, flink or spark.
+
+    `arguments` are in SQL already, of the `types` that the function takes; constants it asks for are bare (`3`). `order` is what the rows
+    that an aggregate takes come in the order of. In a template `{0}` is the first argument, `{1…}` the second and all after it, `{*}` all
+    of them, `{name}` the function's name and `{order}` the order.
 
     Raises
     ------
     PlanError
-        If plain Flink SQL has no such function.
+        If the plain SQL of that dialect has no such function.
     """
-    template = function.flink
+    template = getattr(function, dialect)
     if isinstance(template, tuple):
         fitting = (m is not None and m[0] == tuple(types) for m in (s.match(types) for s in function.signatures))
         template = template[list(fitting).index(True)]
     if template is None:
-        raise PlanError(f"Flink SQL has no {function.name}")
+        raise PlanError(f"{_DIALECTS[dialect]} has no {function.name}")
 
     def fill(placeholder: re.Match[str]) -> str:
         which = placeholder[1]
-        if which == "name":
-            return function.name
+        if which in ("name", "order"):
+            return function.name if which == "name" else order
         if which == "*":
             return ", ".join(arguments)
         first = int(which.rstrip("…"))
         return ", ".join(arguments[first:]) if which.endswith("…") else arguments[first]
 
-    return re.sub(r"\{(\d+…?|\*|name)\}", fill, template)
+    return re.sub(r"\{(\d+…?|\*|name|order)\}", fill, template)
 
 
 def constant(argument: pl.Expr) -> Any:  # noqa: ANN401

@@ -38,6 +38,7 @@ TABLE = (
         "=", signatures(_COMPARABLE),
         "Whether both are equal.",
         eq, flink="({0} = {1})",
+        spark="({0} = {1})",
         cases=(
             ("1 = 1", True),
             ("1 = 1.0", True),
@@ -55,12 +56,14 @@ TABLE = (
         "<>", signatures(_COMPARABLE),
         "Whether the two differ.",
         ne, flink="({0} <> {1})",
+        spark="({0} <> {1})",
         cases=(("1 <> 2", True), ("'a' <> 'a'", False), ("1 <> 1.5", True), ("TRUE <> FALSE", True), ("1 <> NULL", None)),
     ),
     Function(
         "<", signatures(_COMPARABLE),
         "Whether the first is less; text compares by code point, FALSE is less than TRUE.",
         lt, flink="({0} < {1})",
+        spark="({0} < {1})",
         cases=(
             ("1 < 2", True),
             ("2 < 1.5", False),
@@ -74,18 +77,21 @@ TABLE = (
         "<=", signatures(_COMPARABLE),
         "Whether the first is less or equal.",
         le, flink="({0} <= {1})",
+        spark="({0} <= {1})",
         cases=(("1 <= 1", True), ("'b' <= 'a'", False), ("'' <= 'a'", True), ("1 <= NULL", None)),
     ),
     Function(
         ">", signatures(_COMPARABLE),
         "Whether the first is greater.",
         gt, flink="({0} > {1})",
+        spark="({0} > {1})",
         cases=(("2 > 1", True), ("1 > 1", False), ("'ab' > 'a'", True), ("NULL > NULL", None)),
     ),
     Function(
         ">=", signatures(_COMPARABLE),
         "Whether the first is greater or equal.",
         ge, flink="({0} >= {1})",
+        spark="({0} >= {1})",
         cases=(
             ("1 >= 1", True),
             ("-1 >= 1", False),
@@ -99,6 +105,7 @@ TABLE = (
         "AND", signatures("BOOLEAN, BOOLEAN -> BOOLEAN"),
         "Whether both are true.",
         and_, flink="({0} AND {1})", nulls="FALSE if either is FALSE, else NULL if either is NULL",
+        spark="({0} AND {1})",
         cases=(
             ("TRUE AND TRUE", True),
             ("TRUE AND FALSE", False),
@@ -111,30 +118,35 @@ TABLE = (
         "OR", signatures("BOOLEAN, BOOLEAN -> BOOLEAN"),
         "Whether at least one is true.",
         or_, flink="({0} OR {1})", nulls="TRUE if either is TRUE, else NULL if either is NULL",
+        spark="({0} OR {1})",
         cases=(("FALSE OR TRUE", True), ("FALSE OR FALSE", False), ("NULL OR TRUE", True), ("NULL OR FALSE", None), ("NULL OR NULL", None)),
     ),
     Function(
         "NOT", signatures("BOOLEAN -> BOOLEAN"),
         "The opposite.",
         lambda a: ~a, flink="(NOT {0})",
+        spark="(NOT {0})",
         cases=(("NOT TRUE", False), ("NOT FALSE", True), ("NOT NULL", None), ("NOT 1 = 2", True)),
     ),
     Function(
         "IS NULL", signatures("T -> BOOLEAN"),
         "Whether there is no value.",
         lambda a: a.is_null(), flink="({0} IS NULL)", nulls=_NEVER_NULL,
+        spark="({0} IS NULL)",
         cases=(("NULL IS NULL", True), ("1 IS NULL", False), ("'' IS NULL", False), ("1 / 0 IS NULL", True)),
     ),
     Function(
         "IS NOT NULL", signatures("T -> BOOLEAN"),
         "Whether there is a value.",
         lambda a: a.is_not_null(), flink="({0} IS NOT NULL)", nulls=_NEVER_NULL,
+        spark="({0} IS NOT NULL)",
         cases=(("NULL IS NOT NULL", False), ("0 IS NOT NULL", True), ("'' IS NOT NULL", True)),
     ),
     Function(
         "IS DISTINCT FROM", signatures(_COMPARABLE),
         "Whether the two differ, NULL being like any other value.",
         lambda a, b: a.ne_missing(b), flink="({0} IS DISTINCT FROM {1})", nulls=_NEVER_NULL,
+        spark="({0} IS DISTINCT FROM {1})",
         cases=(
             ("1 IS DISTINCT FROM 2", True),
             ("1 IS DISTINCT FROM 1.0", False),
@@ -146,6 +158,7 @@ TABLE = (
         "IS NOT DISTINCT FROM", signatures(_COMPARABLE),
         "Whether both are equal, NULL being like any other value.",
         lambda a, b: a.eq_missing(b), flink="({0} IS NOT DISTINCT FROM {1})", nulls=_NEVER_NULL,
+        spark="({0} IS NOT DISTINCT FROM {1})",
         cases=(
             ("1 IS NOT DISTINCT FROM 1", True),
             ("'a' IS NOT DISTINCT FROM 'b'", False),
@@ -159,6 +172,7 @@ TABLE = (
         "IN", signatures("S, S… -> BOOLEAN"),
         "Whether the first is equal to one of the others.",
         _in, flink="({0} IN ({1…}))", nulls="TRUE if one is equal, else NULL if any argument is NULL",
+        spark="({0} IN ({1…}))",
         cases=(
             ("1 IN (2, 1)", True),
             ("'a' IN ('A')", False),
@@ -175,6 +189,7 @@ TABLE = (
         "The second argument where the first is true, else the third; CASE is made of it.",
         lambda condition, yes, no: pl.when(condition).then(yes).otherwise(no), flink="CASE WHEN {0} THEN {1} ELSE {2} END",
         nulls="a NULL condition counts as false",
+        spark="CASE WHEN {0} THEN {1} ELSE {2} END",
         cases=(
             ("IF(TRUE, 1, 2)", 1),
             ("IF(NULL, 'yes', 'no')", "no"),
@@ -219,6 +234,7 @@ TABLE = (
         "GREATEST", signatures(_ORDERED),
         "The greatest of the arguments.",
         lambda *values: _all_known(values, pl.max_horizontal(*values)),
+        spark="CASE WHEN FORALL(ARRAY({*}), v -> v IS NOT NULL) THEN GREATEST({*}) END",
         cases=(
             ("GREATEST(1, 3, 2)", 3),
             ("GREATEST(1, 2.5)", 2.5),
@@ -231,6 +247,7 @@ TABLE = (
         "LEAST", signatures(_ORDERED),
         "The least of the arguments.",
         lambda *values: _all_known(values, pl.min_horizontal(*values)),
+        spark="CASE WHEN FORALL(ARRAY({*}), v -> v IS NOT NULL) THEN LEAST({*}) END",
         cases=(("LEAST(3, 1, 2)", 1), ("LEAST(-0.5, 1)", -0.5), ("LEAST('a', 'B')", "B"), ("LEAST(NULL, 1)", None)),
     ),
 )  # fmt: skip

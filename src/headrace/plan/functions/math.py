@@ -99,6 +99,7 @@ TABLE = (
         "+", signatures(_EITHER),
         "The sum.",
         lambda a, b: finite(a + b), flink="({0} + {1})", nulls=_OVERFLOW, flink_gaps=("1e308 + 1e308",),
+        spark=("({0} + {1})", "hr_finite({0} + {1})"),
         cases=(
             ("1 + 2", 3),
             ("1 + 0.5", 1.5),
@@ -111,6 +112,7 @@ TABLE = (
         "-", signatures(_EITHER),
         "The difference.",
         lambda a, b: finite(a - b), flink="({0} - {1})", nulls=_OVERFLOW, flink_gaps=("-1e308 - 1e308",),
+        spark=("({0} - {1})", "hr_finite({0} - {1})"),
         cases=(
             ("1 - 2", -1),
             ("2.5 - 1", 1.5),
@@ -123,6 +125,7 @@ TABLE = (
         "*", signatures(_EITHER),
         "The product.",
         lambda a, b: finite(a * b), flink="({0} * {1})", nulls=_OVERFLOW, flink_gaps=("1e308 * 10",),
+        spark=("({0} * {1})", "hr_finite({0} * {1})"),
         cases=(
             ("3 * 4", 12),
             ("0.5 * 4", 2.0),
@@ -136,6 +139,7 @@ TABLE = (
         "The quotient, of two BIGINTs cut off towards zero.",
         _quotient, flink="({0} / NULLIF({1}, 0))",
         nulls="NULL if any argument is NULL, the divisor is zero, or the result is beyond DOUBLE", flink_gaps=("1e308 / 0.1",),
+        spark=("({0} DIV {1})", "hr_finite({0} / {1})"),
         cases=(
             ("5 / 2", 2),
             ("-5 / 2", -2),
@@ -153,6 +157,7 @@ TABLE = (
         "%", signatures("BIGINT, BIGINT -> BIGINT"),
         "The remainder, with the sign of the first argument.",
         _remainder, flink="({0} % NULLIF({1}, 0))", nulls="NULL if any argument is NULL or the second is zero",
+        spark="({0} % {1})",
         cases=(
             ("5 % 3", 2),
             ("-5 % 3", -2),
@@ -172,6 +177,7 @@ TABLE = (
         "NEGATE", signatures(_ONE),
         "The number with its sign changed, written as a minus before it.",
         lambda a: -a, flink="(- {0})",
+        spark="(- {0})",
         cases=(("-(5)", -5), ("-(-2.5)", 2.5), ("-(-9223372036854775808)", -9223372036854775808), ("-(NULL + 1)", None)),
     ),
     Function(
@@ -184,18 +190,21 @@ TABLE = (
         "SIGN", signatures(_ONE),
         "Minus one, zero or one, as the number is negative, zero or positive.",
         lambda a: a.sign(),
+        spark=("CAST(SIGN({0}) AS BIGINT)", "SIGN({0})"),
         cases=(("SIGN(-3)", -1), ("SIGN(0)", 0), ("SIGN(2.5)", 1.0), ("SIGN(NULL)", None)),
     ),
     Function(
         "CEIL", signatures(_ONE),
         "The least whole number that is not less.",
         lambda a: a.ceil(),
+        spark=("{0}", "hr_ceil({0})"),
         cases=(("CEIL(1.2)", 2.0), ("CEIL(-1.2)", -1.0), ("CEIL(3)", 3), ("CEIL(1e300)", 1e300), ("CEIL(NULL)", None)),
     ),
     Function(
         "FLOOR", signatures(_ONE),
         "The greatest whole number that is not greater.",
         lambda a: a.floor(),
+        spark=("{0}", "hr_floor({0})"),
         cases=(("FLOOR(1.8)", 1.0), ("FLOOR(-1.2)", -2.0), ("FLOOR(3)", 3), ("FLOOR(NULL)", None)),
     ),
     Function(
@@ -223,6 +232,7 @@ TABLE = (
         "The number cut off after so many decimals; less than none counts from the point leftwards.",
         lambda a, decimals=None: _cut(a, decimals, 1.0), literal=(1,), check=_check_decimals,
         flink=("TRUNCATE({0})", "TRUNCATE({0})", "TRUNCATE({0}, {1})", "TRUNCATE({0}, {1})"),
+        spark=("{0}", "hr_truncate({0}, 0)", "hr_truncate_whole({0}, {1})", "hr_truncate({0}, {1})"),
         cases=(
             ("TRUNCATE(-2.9)", -2.0),
             ("TRUNCATE(1.15, 2)", 1.15),
@@ -236,6 +246,7 @@ TABLE = (
         "SQRT", signatures("DOUBLE -> DOUBLE"),
         "The square root.",
         lambda a: finite(a.sqrt()), flink="CASE WHEN {0} >= 0 THEN SQRT({0}) END", nulls="NULL of NULL and of a negative number",
+        spark="CASE WHEN {0} >= 0 THEN SQRT({0}) END",
         cases=(("SQRT(9)", 3.0), ("SQRT(0.0)", 0.0), ("SQRT(-1)", None), ("SQRT(NULL)", None)),
     ),
     Function(
@@ -243,6 +254,7 @@ TABLE = (
         "The first argument raised to the power of the second.",
         lambda a, b: finite(a.pow(b)), nulls="NULL if any argument is NULL or the result is no finite number",
         flink_gaps=("POWER(10, 400)", "POWER(-8, 0.5)", "POWER(0, -1)"),
+        spark="hr_finite(POWER({*}))",
         cases=(
             ("POWER(2, 10)", 1024.0),
             ("POWER(2, -1)", 0.5),
@@ -258,6 +270,7 @@ TABLE = (
         "Euler's number raised to the power of the argument.",
         lambda a: finite(a.exp()), flink="CASE WHEN {0} < 709.782712893384E0 THEN EXP({0}) END",
         nulls="NULL of NULL and where the result is beyond DOUBLE",
+        spark="hr_finite(EXP({0}))",
         cases=(("EXP(0)", 1.0), ("EXP(1)", 2.718281828459045), ("EXP(-1000)", 0.0), ("EXP(1000)", None), ("EXP(NULL)", None)),
     ),
     Function(

@@ -48,6 +48,7 @@ TABLE = (
         "The value of a map's key, or the element of an array at a position from 1, written `m['key']` and `a[1]`.",
         _element, flink=("{0}[{1}]", "{0}[CASE WHEN {1} >= 1 THEN CAST({1} AS INT) END]"),
         nulls="NULL if any argument is NULL or there is no such element",
+        spark=("{0}[{1}]", "GET({0}, CASE WHEN {1} BETWEEN 1 AND 2147483647 THEN CAST({1} AS INT) - 1 END)"),
         cases=(
             ("STR_TO_MAP('a=1,b=2')['b']", "2"),
             ("STR_TO_MAP('é=😀')['é']", "😀"),
@@ -65,6 +66,7 @@ TABLE = (
         "CARDINALITY", signatures("MAP<STRING, T> -> BIGINT; ARRAY<T> -> BIGINT"),
         "The number of entries of a map or elements of an array.",
         _cardinality, flink="CAST(CARDINALITY({0}) AS BIGINT)",
+        spark=("CAST(ARRAY_SIZE(MAP_KEYS({0})) AS BIGINT)", "CAST(ARRAY_SIZE({0}) AS BIGINT)"),
         cases=(
             ("CARDINALITY(SPLIT('a,b,c', ','))", 3),
             ("CARDINALITY(SPLIT('', ','))", 0),
@@ -77,6 +79,7 @@ TABLE = (
         "MAP_KEYS", signatures("MAP<STRING, T> -> ARRAY<STRING>"),
         "The keys of a map, sorted.",
         lambda pairs: pairs.map.keys().list.sort(), flink="ARRAY_SORT(MAP_KEYS({0}))",
+        spark="SORT_ARRAY(MAP_KEYS({0}))",
         cases=(
             ("MAP_KEYS(STR_TO_MAP('b=1,a=2,é=3,Z=4'))", ["Z", "a", "b", "é"]),
             ("MAP_KEYS(STR_TO_MAP(''))", []),
@@ -87,6 +90,7 @@ TABLE = (
         "SPLIT", signatures("STRING, STRING -> ARRAY<STRING>"),
         "The parts of the first text between occurrences of the second; none of an empty text.",
         _split,
+        spark="hr_split({0}, {1})",
         cases=(
             ("SPLIT('a,b,,d', ',')", ["a", "b", "", "d"]),
             ("SPLIT('é::😀', '::')", ["é", "😀"]),
@@ -100,6 +104,7 @@ TABLE = (
         "STR_TO_MAP", signatures("STRING -> MAP<STRING, STRING>"),
         "The map that a text such as `a=1,b=2` says; of a repeated key the last counts.",
         _pairs, nulls="NULL of NULL; the value of a key without `=` is NULL", flink_gaps=("STR_TO_MAP('a=1,,b=2')",),
+        spark="MAP_FILTER(STR_TO_MAP({0}, ',', '='), (k, v) -> k <> '' OR v IS NOT NULL)",
         cases=(
             ("STR_TO_MAP('a=1,b=2')", {"a": "1", "b": "2"}),
             ("STR_TO_MAP('a=1,a=2')", {"a": "2"}),

@@ -168,6 +168,7 @@ TABLE = (
         "CHAR_LENGTH", signatures("STRING -> BIGINT"),
         "The number of characters.",
         lambda text: text.str.len_chars().cast(pl.Int64), flink="CAST(CHAR_LENGTH({0}) AS BIGINT)",
+        spark="CAST(CHAR_LENGTH({0}) AS BIGINT)",
         cases=(("CHAR_LENGTH('turbine')", 7), ("CHAR_LENGTH('😀é')", 2), ("CHAR_LENGTH('')", 0), ("CHAR_LENGTH(NULL)", None)),
     ),
     Function(
@@ -175,6 +176,7 @@ TABLE = (
         "The part from a position, at most so long; 0 is as 1, a negative one counts from the end, and before the start there is nothing.",
         _substring, flink=("SUBSTRING({0}, CAST({1} AS INT))", "SUBSTRING({0}, CAST({1} AS INT), CAST({2} AS INT))"),
         nulls="NULL if any argument is NULL or the length is negative",
+        spark=("hr_substring({0}, {1})", "hr_substring_of({0}, {1}, {2})"),
         cases=(
             ("SUBSTRING('turbine', 4)", "bine"),
             ("SUBSTRING('turbine', 4, 2)", "bi"),
@@ -195,6 +197,7 @@ TABLE = (
         "LEFT", signatures("STRING, BIGINT -> STRING"),
         "The first so many characters.",
         lambda text, length: pl.when(length.is_not_null()).then(text.str.head(length.clip(0))), flink="LEFT({0}, CAST({1} AS INT))",
+        spark="LEFT({0}, CAST({1} AS INT))",
         cases=(
             ("LEFT('turbine', 3)", "tur"),
             ("LEFT('é', 9)", "é"),
@@ -207,6 +210,7 @@ TABLE = (
         "RIGHT", signatures("STRING, BIGINT -> STRING"),
         "The last so many characters.",
         lambda text, length: pl.when(length.is_not_null()).then(text.str.tail(length.clip(0))), flink="RIGHT({0}, CAST({1} AS INT))",
+        spark="RIGHT({0}, CAST({1} AS INT))",
         cases=(
             ("RIGHT('turbine', 3)", "ine"),
             ("RIGHT('a😀', 1)", "😀"),
@@ -260,6 +264,7 @@ TABLE = (
         "LOCATE", signatures("STRING, STRING -> BIGINT"),
         "The position of the first text in the second, 0 if it is not there.",
         _locate, flink="CAST(LOCATE({0}, {1}) AS BIGINT)",
+        spark="CAST(LOCATE({0}, {1}) AS BIGINT)",
         cases=(
             ("LOCATE('b', 'turbine')", 4),
             ("LOCATE('b', '😀b')", 2),
@@ -303,6 +308,7 @@ TABLE = (
         "The part of the text, split at the second, that has the number given, from 0.",
         _split_index, flink="SPLIT_INDEX({0}, {1}, CAST({2} AS INT))",
         nulls="NULL if any argument is NULL or empty, or there is no such part",
+        spark="hr_split_index({0}, {1}, {2})",
         cases=(
             ("SPLIT_INDEX('plant/line/pump', '/', 1)", "line"),
             ("SPLIT_INDEX('a,,b', ',', 1)", ""),
@@ -318,6 +324,7 @@ TABLE = (
         "LIKE", signatures("STRING, STRING -> BOOLEAN"),
         "Whether the whole text is as the pattern: `%` is any characters, `_` any one.",
         _like, flink="({0} LIKE {1})", literal=(1,),
+        spark="({0} LIKE {1})",
         cases=(
             ("'turbine' LIKE 'tur%'", True),
             ("'turbine' LIKE 'tur'", False),
@@ -335,6 +342,7 @@ TABLE = (
         "REGEXP", signatures("STRING, STRING -> BOOLEAN"),
         "Whether the regular expression, a constant, is found in the text.",
         lambda text, pattern: text.str.contains(_regex(constant(pattern))), literal=(1,), check=_check_regex,
+        spark="({0} RLIKE {1})",
         cases=(
             ("REGEXP('pump-17', '[0-9]+')", True),
             ("REGEXP('pump-17', '^[0-9]+$')", False),
@@ -363,6 +371,7 @@ TABLE = (
         lambda text, pattern, group=None: text.str.extract(_regex(constant(pattern)), 0 if group is None else constant(group)),
         flink=("REGEXP_EXTRACT({0}, {1})", "REGEXP_EXTRACT({0}, {1}, {2})"), literal=(1, 2), check=_check_group,
         nulls="NULL of NULL and where the group matches nothing",
+        spark=("CASE WHEN {0} RLIKE {1} THEN REGEXP_EXTRACT({0}, {1}, 0) END", "NULLIF(REGEXP_EXTRACT({0}, {1}, {2}), '')"),
         cases=(
             ("REGEXP_EXTRACT('pump-17', '([a-z]+)-([0-9]+)', 2)", "17"),
             ("REGEXP_EXTRACT('pump-17', '[0-9]+')", "17"),
@@ -376,7 +385,7 @@ TABLE = (
     Function(
         "UUID_V5", signatures("STRING, TEXT… -> STRING"),
         "A UUID made of the pipeline's name and version, which are put before the arguments, and the arguments.",
-        lambda *parts: elementwise(pl.concat_str(parts, separator="\x1f"), _uuids, pl.String()), flink=None,
+        lambda *parts: elementwise(pl.concat_str(parts, separator="\x1f"), _uuids, pl.String()), flink=None, spark=None,
         cases=(
             ("UUID_V5('EQ001', 1706123400000)", str(uuid.uuid5(_NAMESPACE, "pipeline/0\x1fEQ001\x1f1706123400000"))),
             ("UUID_V5('é')", str(uuid.uuid5(_NAMESPACE, "pipeline/0\x1fé"))),

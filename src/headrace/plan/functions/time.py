@@ -120,6 +120,7 @@ TABLE = (
             "TO_TIMESTAMP_LTZ('2024-01-24 23:59:60', 'yyyy-MM-dd HH:mm:ss')",
         ),
         nulls="NULL of NULL, of text that cannot be read so, and beyond the years 1 to 9999",
+        spark=("hr_timestamp_{1}({0})", "hr_timestamp({0})", "hr_timestamp_as({0}, {1})"),
         cases=(
             ("TO_TIMESTAMP_LTZ(1706123401567, 3)", _MOMENT),
             ("TO_TIMESTAMP_LTZ(1706123401, 0)", _MOMENT.replace(microsecond=0)),
@@ -165,6 +166,7 @@ TABLE = (
         "EPOCH_MS", signatures(_PART),
         "The milliseconds since the epoch.",
         lambda time: time.dt.epoch("ms"), flink=_EPOCH_MS,
+        spark="UNIX_MILLIS({0})",
         cases=(
             ("EPOCH_MS(TO_TIMESTAMP_LTZ(1706123401567, 3))", 1706123401567),
             ("EPOCH_MS(TO_TIMESTAMP_LTZ(-1500, 3))", -1500),
@@ -177,6 +179,7 @@ TABLE = (
         "The time so many milliseconds later.",
         lambda time, ms: _from_ms(time.dt.epoch("ms") + ms), flink=f"TO_TIMESTAMP_LTZ({_EPOCH_MS} + {{1}}, 3)",
         nulls="NULL if any argument is NULL, and beyond the years 1 to 9999",
+        spark="hr_timestamp_3(UNIX_MILLIS({0}) + {1})",
         cases=(
             ("ADD_MS(TO_TIMESTAMP_LTZ(1706123401, 0), 567)", _MOMENT),
             ("ADD_MS(TO_TIMESTAMP_LTZ(1708715401, 0), -2592000000)", _MOMENT.replace(microsecond=0)),
@@ -189,6 +192,7 @@ TABLE = (
         "YEAR", signatures(_PART),
         "The year.",
         lambda time: time.dt.year().cast(pl.Int64), flink_gaps=("YEAR(TO_TIMESTAMP_LTZ(-1, 3))",),
+        spark="CAST(YEAR({0}) AS BIGINT)",
         cases=(
             ("YEAR(TO_TIMESTAMP_LTZ(1706123401, 0))", 2024),
             ("YEAR(TO_TIMESTAMP_LTZ(-1, 3))", 1969),
@@ -200,18 +204,21 @@ TABLE = (
         "MONTH", signatures(_PART),
         "The month, from 1.",
         lambda time: time.dt.month().cast(pl.Int64),
+        spark="CAST(MONTH({0}) AS BIGINT)",
         cases=(("MONTH(TO_TIMESTAMP_LTZ(1706123401, 0))", 1), ("MONTH(TO_TIMESTAMP_LTZ(253402300799, 0))", 12), ("MONTH(NULL)", None)),
     ),
     Function(
         "DAYOFMONTH", signatures(_PART),
         "The day of the month, from 1.",
         lambda time: time.dt.day().cast(pl.Int64),
+        spark="CAST(DAYOFMONTH({0}) AS BIGINT)",
         cases=(("DAYOFMONTH(TO_TIMESTAMP_LTZ(1706123401, 0))", 24), ("DAYOFMONTH(TO_TIMESTAMP_LTZ(0, 0))", 1), ("DAYOFMONTH(NULL)", None)),
     ),
     Function(
         "DAYOFWEEK", signatures(_PART),
         "The day of the week, 1 being Sunday.",
         lambda time: (time.dt.weekday() % 7 + 1).cast(pl.Int64),
+        spark="CAST(DAYOFWEEK({0}) AS BIGINT)",
         cases=(
             ("DAYOFWEEK(TO_TIMESTAMP_LTZ('2024-01-24 00:00:00'))", 4),
             ("DAYOFWEEK(TO_TIMESTAMP_LTZ('2024-01-27 23:59:59'))", 7),
@@ -223,18 +230,21 @@ TABLE = (
         "HOUR", signatures(_PART),
         "The hour, from 0 to 23.",
         lambda time: time.dt.hour().cast(pl.Int64),
+        spark="CAST(HOUR({0}) AS BIGINT)",
         cases=(("HOUR(TO_TIMESTAMP_LTZ(1706123401, 0))", 19), ("HOUR(TO_TIMESTAMP_LTZ(0, 0))", 0), ("HOUR(NULL)", None)),
     ),
     Function(
         "MINUTE", signatures(_PART),
         "The minute, from 0 to 59.",
         lambda time: time.dt.minute().cast(pl.Int64),
+        spark="CAST(MINUTE({0}) AS BIGINT)",
         cases=(("MINUTE(TO_TIMESTAMP_LTZ(1706123401, 0))", 10), ("MINUTE(TO_TIMESTAMP_LTZ(3599, 0))", 59), ("MINUTE(NULL)", None)),
     ),
     Function(
         "SECOND", signatures(_PART),
         "The second, from 0 to 59, without its fraction.",
         lambda time: time.dt.second().cast(pl.Int64),
+        spark="CAST(SECOND({0}) AS BIGINT)",
         cases=(("SECOND(TO_TIMESTAMP_LTZ(1706123401, 0))", 1), ("SECOND(TO_TIMESTAMP_LTZ(59999, 3))", 59), ("SECOND(NULL)", None)),
     ),
 )  # fmt: skip

@@ -1,0 +1,152 @@
+"""`headrace run --engine flink`: over files or on Kafka's topics, on a cluster that is named or one that is started for the run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from headrace.cli.apps import home
+from headrace.cli.logs import PREFIX_VARIABLE, kafka_servers, open_log
+from headrace.cli.run import LiveOptions
+from headrace.engines.flink.cluster import Cluster, Sizes, fetched
+from headrace.engines.flink.places import Kafka
+from headrace.engines.flink.rest import Rest
+from headrace.engines.flink.run import FileJob, Ledger, added_up, check_inputs, run_files, run_topics
+from headrace.errors import EnvironmentFault, PlanError
+from headrace.plan.operators import Aggregate
+from headrace.plan.pipeline import Plan
+from headrace.topics.protocol import Log
+
+__all__ = ["CLUSTER_VARIABLE", "kafka_places", "on_files", "on_topics"]
+
+CLUSTER_VARIABLE = "FLINK_REST_URL"
+_ENTRIES = 1000
+
+
+@contextmanager
+def _cluster(named: str | None, slots: int, *, kafka: bool = False) -> Iterator[Rest]:
+    """Give the cluster that is named, or one of this machine that ends with the run; what a failed one has logged stays."""
+    url = named or os.environ.get(CLUSTER_VARIABLE)
+    if url:
+        yield Rest(url)
+        return
+    jars = fetched(home(), kafka=kafka)
+    try:
+        (home() / "flink").mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="run-", dir=home() / "flink")).absolute()
+    except OSError as error:
+        raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(home()), fix="name another HEADRACE_HOME") from None
+    print(f"headrace: starting Flink on this machine, with {slots} slot{'s' if slots > 1 else ''}", file=sys.stderr)
+    with Cluster(folder, jars, Sizes(slots=slots)) as cluster:
+        yield cluster.rest
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def on_files(
+    plan: Plan, inputs: Mapping[str, Sequence[Path]], output: Path | None, *, cluster: str | None, parallelism: int, stop: Callable[[], bool]
+) -> Ledger:
+    """Run a plan over files, and return the ledger. Without an output folder the rows go to standard output."""
+    check_inputs(plan, inputs)
+    with _folder(output) as folder, _cluster(cluster, parallelism) as rest:
+        ledger = run_files(FileJob(plan, inputs, folder), rest, parallelism=parallelism, stop=stop)
+        if output is None:
+            for topic in plan.topics:
+                sys.stdout.buffer.write((folder / f"{topic}.ndjson").read_bytes())
+        return ledger
+
+
+@contextmanager
+def _folder(output: Path | None) -> Iterator[Path]:
+    if output is None:
+        with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
+            yield Path(folder)
+        return
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(output), fix="name another --output") from None
+    yield output
+
+
+def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Callable[[], bool]) -> Ledger:
+    """Run a plan on Kafka's topics until `stop` says so, or up to their present end, and return what its ledger's topic has come to."""
+    _check(options)
+    places = kafka_places(plan, options)
+    kept = (home() / "flink" / plan.pipeline).absolute()
+    if options.anew:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(kept)
+    with _cluster(cluster, places.parallelism, kafka=True) as rest:
+        run_topics(plan, places, rest, kept, seconds=options.seconds("duration"), drain=options.drain, stop=stop)
+    return ledger_on_topic(plan, options.kafka_servers)
+
+
+def ledger_on_topic(plan: Plan, servers: str | None) -> Ledger:
+    """Return the ledger that the entries on its topic come to."""
+    log = open_log(servers)
+    try:
+        topic = f"{plan.pipeline}.ledger"
+        entries = []
+        for number, partition in enumerate(log.topic(topic).partitions):
+            at = partition.first
+            while at < partition.end:
+                found = log.entries(topic, number, at, _ENTRIES)
+                if not found:
+                    break
+                entries += [msgspec.json.decode(entry.value) for entry in found]
+                at = found[-1].offset + 1
+        return added_up(plan, entries)
+    finally:
+        log.close()
+
+
+def _check(options: LiveOptions) -> None:
+    for name, value in (("records", options.records), ("batch_records", options.batch_records), ("metrics_port", options.metrics_port)):
+        if value is not None:
+            raise PlanError("is not for Flink", where=f"--{name.replace('_', '-')}", fix="leave it out, or run on the embedded engine")
+
+
+def kafka_places(plan: Plan, options: LiveOptions) -> Kafka:
+    """Return where the plan's topics are on Kafka; those that it writes are made if they are not there.
+
+    Raises
+    ------
+    PlanError
+        If no Kafka is named: Flink cannot read the embedded log.
+    """
+    servers = kafka_servers(options.kafka_servers)
+    if servers is None:
+        raise PlanError("Flink reads topics of Kafka, and none is named", where="--kafka-servers", fix="name it, or give files with --input")
+    log = open_log(options.kafka_servers)
+    try:
+        partitions = {source.topic: len(log.topic(source.topic).partitions) for source in plan.sources}
+        _make_topics(plan, log)
+    finally:
+        log.close()
+    return Kafka(
+        servers,
+        plan.pipeline,
+        partitions,
+        parallelism=options.parallelism or 1,
+        bounded=options.until == "latest",
+        max_ahead_ms=options.ms("max_ahead"),
+        idle_after_ms=options.ms("idle_after"),
+        prefix=os.environ.get(PREFIX_VARIABLE, ""),
+        checkpoint_seconds=max(options.seconds("commit_every") or 10.0, 1.0),
+    )
+
+
+def _make_topics(plan: Plan, log: Log) -> None:
+    late = [one.late_topic for one in plan.operators() if isinstance(one, Aggregate) and one.late_topic]
+    dead = [f"{source.topic}.dead-letter" for source in plan.sources]
+    known = {topic.name for topic in log.topics()}
+    for topic in [*plan.topics, *late, *dead, f"{plan.pipeline}.ledger"]:
+        if topic not in known:
+            log.create(topic)

@@ -1,0 +1,182 @@
+"""A Flink cluster's REST interface, as far as jobs need it."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+from headrace.errors import EnvironmentFault, HeadraceError
+
+__all__ = ["VERSION", "JobFailed", "Rest"]
+
+VERSION = "2.3"
+_SECONDS = 60.0
+_SUBMIT_SECONDS = 300.0  # the plan is made within the request
+_ENDED = frozenset(["FINISHED", "FAILED", "CANCELED"])
+
+
+class JobFailed(HeadraceError):
+    """A job failed on the cluster."""
+
+
+class Rest:
+    """A cluster, by the address of its REST interface (http://HOST:8081).
+
+    Raises
+    ------
+    EnvironmentFault
+        From every method, if the cluster does not answer as one does.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
+
+    def ask(self, path: str, method: str = "GET", body: Any = None, *, seconds: float = _SECONDS) -> Any:  # noqa: ANN401  (JSON)
+        """Return the JSON that the cluster answers."""
+        data = None if body is None else json.dumps(body).encode()
+        return self._send(Request(self.url + path, data, {"Content-Type": "application/json"}, method=method), seconds)  # noqa: S310
+
+    def _send(self, request: Request, seconds: float) -> Any:  # noqa: ANN401
+        try:
+            with urlopen(request, timeout=seconds) as answer:  # noqa: S310
+                return json.loads(answer.read() or b"{}")
+        except HTTPError as error:
+            with error:
+                raise _refusal(self.url, error.code, error.read()) from None
+        except (URLError, OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise EnvironmentFault(
+                f"no Flink cluster answers there: {reason}", where=self.url, fix="start it, or name another with --cluster or FLINK_REST_URL"
+            ) from None
+
+    def check_version(self) -> None:
+        """Raise EnvironmentFault unless the cluster is of a version that headrace knows."""
+        found = str(self.ask("/config").get("flink-version", "?"))
+        if not found.startswith(f"{VERSION}."):
+            raise EnvironmentFault(f"is Flink {found}", where=self.url, fix=f"name a cluster of Flink {VERSION}")
+
+    # jobs
+
+    def submit(self, jar: Path, main: str, arguments: Sequence[str], *, savepoint: str | None = None) -> str:
+        """Run a main class of the jar on the cluster, and return the id of the job that it starts.
+
+        Raises
+        ------
+        JobFailed
+            If the cluster refuses it, with the cause in one line.
+        """
+        held = self._upload(jar)
+        try:
+            given: dict[str, Any] = {"entryClass": main, "programArgsList": list(arguments)}
+            if savepoint:
+                given["savepointPath"] = savepoint
+            return str(self.ask(f"/jars/{quote(held)}/run", "POST", given, seconds=_SUBMIT_SECONDS)["jobid"])
+        finally:
+            self.ask(f"/jars/{quote(held)}", "DELETE")
+
+    def _upload(self, jar: Path) -> str:
+        edge = uuid.uuid4().hex
+        head = (
+            f'--{edge}\r\nContent-Disposition: form-data; name="jarfile"; filename="{jar.name}"\r\nContent-Type: application/x-java-archive\r\n\r\n'
+        )
+        body = b"".join([head.encode(), jar.read_bytes(), f"\r\n--{edge}--\r\n".encode()])
+        headers = {"Content-Type": f"multipart/form-data; boundary={edge}"}
+        stored = self._send(Request(f"{self.url}/jars/upload", body, headers, method="POST"), _SECONDS)  # noqa: S310
+        return str(stored["filename"]).rpartition("/")[2]
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return the cluster's jobs: `jid`, `name`, `state`, `start-time` and `end-time` in ms."""
+        return list(self.ask("/jobs/overview")["jobs"])
+
+    def job(self, job: str) -> dict[str, Any]:
+        """Return what the cluster says of a job."""
+        return dict(self.ask(f"/jobs/{job}"))
+
+    def state(self, job: str) -> str:
+        """Return a job's state: INITIALIZING, CREATED, RUNNING, FAILING, FAILED, RESTARTING, CANCELED, FINISHED."""
+        return str(self.ask(f"/jobs/{job}/status")["status"])
+
+    def ended(self, job: str) -> bool:
+        """Return whether a job has finished or was cancelled.
+
+        Raises
+        ------
+        JobFailed
+            If it failed, with the cause in one line.
+        """
+        state = self.state(job)
+        if state == "FAILED":
+            raise JobFailed(self.cause(job) or "no cause is told", where=f"Flink job {job}", fix=f"its log is that of {self.url}")
+        return state in _ENDED
+
+    def cause(self, job: str) -> str | None:
+        """Return why a job failed, in one line, if it did."""
+        entries = self.ask(f"/jobs/{job}/exceptions?maxExceptions=1").get("exceptionHistory", {}).get("entries", [])
+        return root_cause(entries[0]["stacktrace"]) if entries else None
+
+    def cancel(self, job: str) -> None:
+        """Have a job end where it is."""
+        self.ask(f"/jobs/{job}", "PATCH")
+
+    def savepoint(self, job: str, folder: str | None, *, stop: bool = False, drain: bool = False) -> str:
+        """Ask for a savepoint, and return the number to ask its state with; `stop` ends the job with it, `drain` closes its windows before."""
+        path = "stop" if stop else "savepoints"
+        given: dict[str, Any] = {"drain": drain} if stop else {"cancel-job": False}
+        if folder:
+            given["targetDirectory" if stop else "target-directory"] = folder
+        return str(self.ask(f"/jobs/{job}/{path}", "POST", given)["request-id"])
+
+    def savepoint_at(self, job: str, request: str) -> str | None:
+        """Return where a savepoint is, None while it is being made.
+
+        Raises
+        ------
+        JobFailed
+            If it could not be made.
+        """
+        told = self.ask(f"/jobs/{job}/savepoints/{request}")
+        if told["status"]["id"] != "COMPLETED":
+            return None
+        operation = told["operation"]
+        if "location" in operation:
+            return str(operation["location"])
+        cause = root_cause(operation.get("failure-cause", {}).get("stack-trace", ""))
+        raise JobFailed(f"no savepoint: {cause}", where=f"Flink job {job}", fix="name a folder that the cluster can write")
+
+    def metrics(self, job: str) -> Mapping[str, float]:
+        """Return a job's own numbers, such as `numRestarts`, and what its sources read and its sinks wrote."""
+        known = [one["id"] for one in self.ask(f"/jobs/{job}/metrics")]
+        told = self.ask(f"/jobs/{job}/metrics?get={quote(','.join(known))}") if known else []
+        return {one["id"]: float(one["value"]) for one in told if _NUMBER.fullmatch(one["value"])}
+
+
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(E-?\d+)?")
+_CAUSE = re.compile(r"^(?:Caused by: )?([\w.$]+(?:Exception|Error|Throwable|Fault))(?::\s*(.*))?$", re.MULTILINE)
+_CONNECTOR = re.compile(r"Could not find any factory for identifier '(\w+)' that implements '[\w.]*DynamicTableFactory'")
+
+
+def root_cause(trace: str) -> str:
+    """Return the innermost cause that a Java trace names, in one line; what says more stands for what says nothing."""
+    if missing := _CONNECTOR.search(trace):
+        named = {"kafka": "flink-sql-connector-kafka-5.0.0-2.2.jar"}.get(missing[1], f"the jar of connector {missing[1]!r}")
+        return f"the cluster lacks a connector: put {named} into the lib folder of Flink, on every machine, and start it again"
+    causes = [(kind.rpartition(".")[2], " ".join((text or "").split())) for kind, text in _CAUSE.findall(trace)]
+    telling = [f"{kind}: {text}" for kind, text in causes if text] or [kind for kind, _ in causes]
+    return telling[-1] if telling else " ".join(trace.split())[:300]
+
+
+def _refusal(url: str, code: int, body: bytes) -> HeadraceError:
+    try:
+        errors = "\n".join(json.loads(body).get("errors", []))
+    except ValueError:
+        errors = body.decode(errors="replace")
+    if code == 404 and "job" in errors.lower():
+        return EnvironmentFault("has no such job", where=url, fix="`headrace jobs list --cluster URL` shows those it has")
+    return JobFailed(root_cause(errors) or f"answers {code}", where=f"Flink at {url}")

@@ -1,0 +1,277 @@
+"""Pipelines run on Flink: over files, or on Kafka's topics."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace._durable import write_durably, write_whole
+from headrace.engines import jar
+from headrace.engines.flink.places import Kafka, Places, Staged
+from headrace.engines.flink.rest import Rest
+from headrace.engines.flink.script import LEDGER, flink_script, flink_script_of_many
+from headrace.errors import EnvironmentFault, PlanError, near
+from headrace.kernels.ledger import Account
+from headrace.plan.operators import Aggregate, upstream
+from headrace.plan.pipeline import Plan
+
+__all__ = ["FileJob", "Ledger", "added_up", "check_inputs", "run_files", "run_many", "run_topics", "submit", "wait"]
+
+Ledger = Mapping[str, Mapping[str, int | None]]
+_COUNTS = ("received", "malformed", "future", "reached", "accepted")
+_ENDINGS = frozenset([".ndjson", ".jsonl", ".json"])
+_POLL_SECONDS = 0.2
+_STOP_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class FileJob:
+    """A plan over files by topic, several files being partitions, and the folder for what it gives."""
+
+    plan: Plan
+    inputs: Mapping[str, Sequence[Path]]
+    folder: Path
+
+
+def submit(rest: Rest, script: str, *, savepoint: str | None = None) -> str:
+    """Run a script on a cluster, and return its job's id.
+
+    Raises
+    ------
+    JobFailed
+        If the cluster refuses it; it says why in one line.
+    """
+    rest.check_version()
+    return rest.submit(jar.path(), "headrace.flink.RunScript", ["--script-base64", base64.b64encode(script.encode()).decode()], savepoint=savepoint)
+
+
+def wait(rest: Rest, job: str, *, stop: Callable[[], bool] = lambda: False) -> bool:
+    """Wait until a job has ended, or `stop` says so; return whether it has.
+
+    Raises
+    ------
+    JobFailed
+        If the job failed; it says why in one line.
+    """
+    while not rest.ended(job):
+        if stop():
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def run_files(job: FileJob, rest: Rest, *, parallelism: int = 1, stop: Callable[[], bool] = lambda: False) -> Ledger:
+    """Run a plan over files that the cluster can read too, leave outputs, dead letters and ledger in its folder, and return the ledger.
+
+    Raises
+    ------
+    PlanError
+        If Flink cannot do as the plan says, or the inputs are not NDJSON files.
+    JobFailed
+        If the job failed on the cluster.
+    """
+    places = _stage(job, parallelism)
+    identifier = submit(rest, flink_script(job.plan, places))
+    _wait_or_cancel(rest, identifier, stop)
+    return _collect(job)
+
+
+def run_many(jobs: Sequence[FileJob], rest: Rest, called: str = "headrace", *, parallelism: int = 1) -> list[Ledger]:
+    """Run many plans as one job of the cluster; as `run_files` in all else."""
+    places = [_stage(job, parallelism, alone=False) for job in jobs]
+    identifier = submit(rest, flink_script_of_many([(job.plan, place) for job, place in zip(jobs, places, strict=True)], called))
+    _wait_or_cancel(rest, identifier, lambda: False)
+    return [_collect(job) for job in jobs]
+
+
+def _wait_or_cancel(rest: Rest, job: str, stop: Callable[[], bool]) -> None:
+    ended = False
+    try:
+        ended = wait(rest, job, stop=stop)
+    finally:
+        if not ended:
+            rest.cancel(job)
+    if rest.state(job) != "FINISHED":
+        raise EnvironmentFault("was cancelled", where=f"Flink job {job}", fix="run it again")
+
+
+# topics
+
+
+def run_topics(
+    plan: Plan,
+    places: Kafka,
+    rest: Rest,
+    kept: Path,
+    *,
+    seconds: float | None = None,
+    drain: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Run a plan on Kafka's topics until `stop` says so or `seconds` have passed; bounded ones to their end.
+
+    The state of a job that was stopped is kept in the folder `kept`, and the next run of the same script goes on from there;
+    that of one which was killed, from its last checkpoint.
+
+    Raises
+    ------
+    JobFailed
+        If the job failed on the cluster.
+    EnvironmentFault
+        If what is kept belongs to another script.
+    """
+    script = flink_script(plan, replace(places, kept=str(kept)))
+    _check_kept(kept, script)
+    job = submit(rest, script, savepoint=_last_state(kept))
+    ends_at = None if seconds is None else time.monotonic() + seconds
+    if not wait(rest, job, stop=lambda: stop() or (ends_at is not None and time.monotonic() >= ends_at)):
+        _stop(rest, job, f"file://{kept}/savepoints", drain=drain)
+    elif places.bounded:
+        shutil.rmtree(kept, ignore_errors=True)
+
+
+def _stop(rest: Rest, job: str, folder: str | None, *, drain: bool) -> str:
+    """End a job with a savepoint, and return where that is."""
+    request = rest.savepoint(job, folder, stop=True, drain=drain)
+    give_up_at = time.monotonic() + _STOP_SECONDS
+    while (made := rest.savepoint_at(job, request)) is None:
+        if time.monotonic() > give_up_at:
+            raise EnvironmentFault(f"no savepoint within {_STOP_SECONDS:.0f} s", where=f"Flink job {job}", fix=f"look at it at {rest.url}")
+        time.sleep(_POLL_SECONDS)
+    return made
+
+
+def _last_state(kept: Path) -> str | None:
+    """Return the latest whole savepoint or checkpoint."""
+    found = [*kept.glob("savepoints/savepoint-*/_metadata"), *kept.glob("checkpoints/*/chk-*/_metadata")]
+    return f"file://{max(found, key=lambda path: path.stat().st_mtime_ns).parent}" if found else None
+
+
+def _check_kept(kept: Path, script: str) -> None:
+    """Note whose state is kept, or see that it is this script's."""
+    path = kept / "script.sql"
+    body = "\n".join(line for line in script.splitlines() if not line.startswith("SET "))
+    try:
+        if path.exists() and path.read_text() != body:
+            fix = "--anew forgets it and starts from the first records"
+            raise EnvironmentFault("holds the state of another version of the pipeline, or of other settings", where=str(kept), fix=fix)
+        kept.mkdir(parents=True, exist_ok=True)
+        write_whole(path, body.encode())
+    except OSError as error:
+        raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(kept), fix="name another HEADRACE_HOME") from None
+
+
+# files
+
+
+def _work(job: FileJob) -> Path:
+    return job.folder.absolute() / ".flink"
+
+
+def check_inputs(plan: Plan, inputs: Mapping[str, Sequence[Path]]) -> None:
+    """Raise unless there is an NDJSON file for each source, and for nothing else.
+
+    Raises
+    ------
+    PlanError
+        If the files are not those of the plan, or of another format.
+    EnvironmentFault
+        If one is not there.
+    """
+    topics = [source.topic for source in plan.sources]
+    for topic, paths in inputs.items():
+        if topic not in topics:
+            raise PlanError(f"pipeline {plan.pipeline} reads no topic {topic!r}", where="--input", fix=near(topic, topics))
+        for path in paths:
+            if path.suffix.lower() not in _ENDINGS:
+                raise PlanError(f"Flink reads NDJSON files, not {path.name!r}", where=f"--input {path}", fix="run it on the embedded engine")
+            if not path.is_file():
+                raise EnvironmentFault("cannot be read: No such file or directory", where=str(path), fix="name a file that exists")
+    for topic in topics:
+        if not inputs.get(topic):
+            raise PlanError(f"topic {topic!r} has no file", where="--input", fix=f"add --input {topic}=FILE")
+
+
+def _stage(job: FileJob, parallelism: int, *, alone: bool = True) -> Places:
+    """Lay the inputs out as partitions of topics, and return where everything is."""
+    work = _work(job)
+    try:
+        shutil.rmtree(work, ignore_errors=True)
+        for source in job.plan.sources:
+            folder = work / "in" / source.topic
+            folder.mkdir(parents=True)
+            for number, path in enumerate(job.inputs.get(source.topic, ())):
+                (folder / str(number)).symlink_to(path.absolute())
+        (work / "out").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(job.folder), fix="name another --output") from None
+    counts = {source.topic: len(job.inputs.get(source.topic, ())) for source in job.plan.sources}
+    return Staged(str(work), parallelism, counts if alone else {**counts, "@others": 1})
+
+
+def _collect(job: FileJob) -> Ledger:
+    """Put the parts together where the embedded engine would have put them, and return the ledger."""
+    out = _work(job) / "out"
+    late = [operator.late_topic for operator in job.plan.operators() if isinstance(operator, Aggregate) and operator.late_topic]
+    try:
+        for sink in job.plan.sinks:
+            windowed = any(isinstance(operator, Aggregate) for operator in upstream(sink.input))
+            lines = _lines(out / sink.topic)
+            _leave(job.folder / f"{sink.topic}.ndjson", sorted(lines) if windowed else lines)
+        for topic in late:
+            _leave(job.folder / f"{topic}.ndjson", _lines(out / topic))
+        for source in job.plan.sources:
+            topic = f"{source.topic}.dead-letter"
+            _leave(job.folder / f"{topic}.ndjson", sorted(_lines(out / topic), key=_place))
+        ledger = added_up(job.plan, map(msgspec.json.decode, _lines(out / LEDGER)))
+        text = msgspec.json.format(msgspec.json.encode({"pipeline": job.plan.pipeline, "sources": ledger})) + b"\n"
+        write_durably(job.folder / "ledger.json", text)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(job.folder), fix="make room or name another --output") from None
+    shutil.rmtree(_work(job), ignore_errors=True)
+    return ledger
+
+
+def _lines(folder: Path) -> list[bytes]:
+    parts = sorted(path for path in folder.glob("part-*") if path.is_file()) if folder.is_dir() else []
+    return [line for part in parts for line in part.read_bytes().splitlines(keepends=True)]
+
+
+def _leave(path: Path, lines: Iterable[bytes]) -> None:
+    aside = path.with_name(f".{path.name}.new")
+    write_durably(aside, b"".join(lines))
+    aside.replace(path)
+
+
+def _place(letter: bytes) -> tuple[int, int]:
+    found = msgspec.json.decode(letter)
+    return found["partition"], found["offset"]
+
+
+def added_up(plan: Plan, entries: Iterable[Mapping[str, Any]]) -> Ledger:
+    """Return the ledger that entries come to: what could not be counted is None."""
+    sums: dict[str, dict[str, int | None]] = {source.topic: dict.fromkeys(_COUNTS) for source in plan.sources}
+    for entry in entries:
+        counts = sums[entry["topic"]]
+        for count in _COUNTS:
+            if entry.get(count) is not None:
+                counts[count] = (counts[count] or 0) + entry[count]
+    return {topic: _fates(counts) for topic, counts in sums.items()}
+
+
+def _fates(counts: Mapping[str, int | None]) -> dict[str, int | None]:
+    if counts["received"] is None:  # nothing came, and nothing was counted
+        return dict(Account().counts())
+    received, malformed, future = (counts[one] or 0 for one in ("received", "malformed", "future"))
+    reached, accepted = counts["reached"], counts["accepted"]
+    late = None if reached is None or accepted is None else reached - accepted
+    filtered = None if reached is None else received - malformed - future - reached
+    known = {"received": received, "accepted": accepted, "malformed": malformed, "future": future, "late": late, "filtered": filtered}
+    return {**Account().counts(), **known}
