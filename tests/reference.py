@@ -12,7 +12,7 @@ import statistics
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 from typing import Any
@@ -20,11 +20,13 @@ from typing import Any
 Row = dict[str, Any]
 
 NEVER, FOREVER = -math.inf, math.inf
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FATES = ("accepted", "malformed", "future", "duplicate", "late", "filtered", "shed")
 
 # Reading (section 4)
 
 DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 EVENT_TIMES = range(946_684_800_000, 4_102_444_800_000)  # 2000 to 2100
 
 
@@ -34,22 +36,43 @@ class Number(str):
     __slots__ = ()
 
 
+class Instant(int):
+    """A time, in ms since the epoch."""
+
+    __slots__ = ()
+
+
 def value_of(found: Any, kind: str) -> Any:
-    """Return a JSON value read as STRING, BIGINT, DOUBLE or MAP<STRING, STRING>. Raises ValueError if it cannot be."""
+    """Return a JSON value read as a type that is no ROW. Raises ValueError if it cannot be."""
     if found is None:
         return None
     if kind == "STRING":
         if isinstance(found, Number):
             return str(int(found)) if re.fullmatch(r"-?\d+", found) else repr(value_of(found, "DOUBLE"))
         return found if isinstance(found, str) else json.dumps(found, separators=(",", ":"), ensure_ascii=False)
-    if kind == "MAP<STRING, STRING>" and isinstance(found, dict):
-        return {key: value_or_null(inner, "STRING") for key, inner in found.items()}
-    if kind.startswith("MAP") or not isinstance(found, str) or not DECIMAL.fullmatch(text := found.strip(" \t\n\r\v\f")):
-        raise ValueError(found)
-    number = Decimal(text) if kind == "BIGINT" else float(text)
-    if not math.isfinite(number) or (kind == "BIGINT" and (not -(2**63) <= number < 2**63 or number % 1)):
-        raise ValueError(found)
-    return int(number) if kind == "BIGINT" else number
+    if kind.startswith("MAP<STRING, ") and isinstance(found, dict):
+        return {key: value_or_null(inner, kind[len("MAP<STRING, ") : -1]) for key, inner in found.items()}
+    if kind.startswith("ARRAY<") and isinstance(found, list):
+        return [value_of(inner, kind[len("ARRAY<") : -1]) for inner in found]
+    if kind == "BOOLEAN" and isinstance(found, bool):
+        return found
+    if isinstance(found, str):
+        return value_of_text(found.strip(" \t\n\r\v\f"), kind, number=isinstance(found, Number))
+    raise ValueError(found)
+
+
+def value_of_text(text: str, kind: str, *, number: bool) -> Any:
+    if kind == "BOOLEAN" and text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    if kind == "TIMESTAMP_LTZ(3)" and ISO.fullmatch(text) and not number:
+        time = datetime.fromisoformat(text)
+        return Instant(((time if time.tzinfo else time.replace(tzinfo=UTC)) - EPOCH) // timedelta(milliseconds=1))
+    if kind not in {"DOUBLE", "BIGINT"} or not DECIMAL.fullmatch(text):
+        raise ValueError(text)
+    value = Decimal(text) if kind == "BIGINT" else float(text)
+    if not math.isfinite(value) or (kind == "BIGINT" and (not -(2**63) <= value < 2**63 or value % 1)):
+        raise ValueError(text)
+    return int(value) if kind == "BIGINT" else value
 
 
 def value_or_null(found: Any, kind: str) -> Any:

@@ -84,7 +84,8 @@ def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Ca
         with suppress(FileNotFoundError):
             shutil.rmtree(kept)
     with _cluster(cluster, places.parallelism, kafka=True) as rest:
-        run_topics(plan, places, rest, kept, seconds=options.seconds("duration"), drain=options.drain, stop=stop)
+        seconds = options.seconds("duration")
+        run_topics(plan, places, rest, kept, begin_at=options.from_savepoint, seconds=seconds, drain=options.drain, stop=stop)
     return ledger_on_topic(plan, options.kafka_servers)
 
 

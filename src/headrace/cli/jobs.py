@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import msgspec
 from cyclopts import Parameter
 
 from headrace.cli import app as commands
 from headrace.cli.apps import find_pipeline, home, plan_of
+from headrace.cli.run import LiveOptions
 from headrace.cli.simulate import duration_ms
 from headrace.cli.tables import print_json, print_table
 from headrace.engines.embedded.jobs import Job, State, find, jobs_in
 from headrace.engines.embedded.jobs import submit as start
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
+
+if TYPE_CHECKING:
+    from headrace.cli.cluster_jobs import ClusterJob, ClusterJobs
 
 __all__ = ["cancel", "list_jobs", "logs", "metrics", "savepoint", "status", "submit"]
 
@@ -40,12 +46,15 @@ def submit(
     app
         A shipped pipeline (fingerprint), file.py[:name], or module:name.
     options
-        Any options of `headrace run`, after APP.
+        Any options of `headrace run`, after APP. With --engine flink and a cluster named, the job is the cluster's.
     name
         A name to know the job by; else the pipeline's.
     """
     arguments = [app, *options]
-    pipeline = _sound(arguments)
+    pipeline, on_cluster = _sound(arguments)
+    if on_cluster:
+        print(on_cluster())
+        return
     # -P: a file of the working folder must not get in the way of a module of its name.
     headrace = [sys.executable, "-P", "-m", "headrace"]
     title = " ".join((name or "").split()) or pipeline
@@ -57,6 +66,7 @@ def list_jobs(
     running: Annotated[bool, Parameter(alias="-r", negative=())] = False,
     all: Annotated[bool, Parameter(name="--all", alias="-a", negative=())] = False,  # noqa: A002
     json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    cluster: str | None = None,
 ) -> None:
     """Show the jobs, the oldest first, and whether they run.
 
@@ -68,22 +78,33 @@ def list_jobs(
         All, which is the default.
     json
         A JSON object a line instead of a table.
+    cluster
+        The REST address of a Flink cluster, whose jobs are shown too; else FLINK_REST_URL.
     """
-    rows = [row for job in jobs_in(_folder()) for row in _row(job) if all or not running or row["state"] == State.RUNNING]
+    theirs = _cluster(cluster)
+    ours = (row for job in jobs_in(_folder()) for row in _row(job))
+    rows = [row for row in chain(theirs.rows() if theirs else (), ours) if all or not running or row["state"] == State.RUNNING]
     if json:
         print_json(rows)
     else:
         print_table([column.upper() for column in _COLUMNS], [[row.get(column) or "-" for column in _COLUMNS] for row in rows])
 
 
-def status(job: str, /) -> None:
+def status(job: str, /, *, cluster: str | None = None) -> None:
     """Show a job: what was submitted, and what became of it.
 
     Parameters
     ----------
     job
         The job's id, or how it begins.
+    cluster
+        The REST address of a Flink cluster, if the job is one of its; else FLINK_REST_URL.
     """
+    if (theirs := _on_cluster(cluster, job)) is not None:
+        for key, value in theirs.status().items():
+            if value is not None:
+                print(f"{key:<10} {value}")
+        return
     found = find(_folder(), job)
     row = _described(found)
     row["arguments"] = " ".join(row["arguments"])
@@ -100,8 +121,9 @@ def logs(
     *,
     follow: Annotated[bool, Parameter(alias="-f", negative=())] = False,
     lines: int | None = None,
+    cluster: str | None = None,
 ) -> None:
-    """Show what a job has printed.
+    """Show what a job has printed; of a cluster's, why it failed each time it has.
 
     Parameters
     ----------
@@ -111,9 +133,14 @@ def logs(
         Go on until the job has ended.
     lines
         Only the last so many lines.
+    cluster
+        The REST address of a Flink cluster, if the job is one of its; else FLINK_REST_URL.
     """
     if lines is not None and lines < 0:
         raise PlanError(f"{lines} is no number of lines", where="--lines", fix="give 0 or more")
+    if (theirs := _on_cluster(cluster, job)) is not None:
+        print("\n".join(theirs.logs()))
+        return
     found = find(_folder(), job)
     try:
         with found.log.open("rb") as log:
@@ -130,14 +157,19 @@ def logs(
         raise EnvironmentFault(f"cannot be read: {error.strerror}", where=str(found.log), fix="let this user read it") from None
 
 
-def metrics(job: str, /) -> None:
+def metrics(job: str, /, *, cluster: str | None = None) -> None:
     """Print a job's figures as text for Prometheus.
 
     Parameters
     ----------
     job
         The job's id, or how it begins.
+    cluster
+        The REST address of a Flink cluster, if the job is one of its; else FLINK_REST_URL.
     """
+    if (theirs := _on_cluster(cluster, job)) is not None:
+        print("\n".join(theirs.metrics()))
+        return
     found = find(_folder(), job)
     try:
         text = found.metrics.read_bytes()
@@ -148,7 +180,7 @@ def metrics(job: str, /) -> None:
     sys.stdout.buffer.write(text)
 
 
-def cancel(job: str, /, *, timeout: str = "10s") -> None:
+def cancel(job: str, /, *, timeout: str = "10s", cluster: str | None = None) -> None:
     """End a job, and wait until it has ended.
 
     Parameters
@@ -157,21 +189,35 @@ def cancel(job: str, /, *, timeout: str = "10s") -> None:
         The job's id, or how it begins.
     timeout
         A job that has not ended so long after SIGTERM is ended by SIGKILL.
+    cluster
+        The REST address of a Flink cluster, if the job is one of its; else FLINK_REST_URL.
     """
     seconds = duration_ms(timeout, "--timeout") / 1000
+    if (theirs := _on_cluster(cluster, job)) is not None:
+        print(f"{theirs.id}: {theirs.cancel(seconds)}")
+        return
     found = find(_folder(), job)
     sent = found.cancel(seconds)
     print(f"{found.id}: {found.state()}, by {sent.name}")
 
 
-def savepoint(job: str, /) -> None:
-    """Say why the embedded engine needs no savepoints.
+def savepoint(job: str, /, *, to: str | None = None, stop: Annotated[bool, Parameter(negative=())] = False, cluster: str | None = None) -> None:
+    """Have a Flink cluster write down what a job is doing, and print where. The embedded engine's commits are its savepoints.
 
     Parameters
     ----------
     job
         The job's id, or how it begins.
+    to
+        A folder that the cluster can write, as its file systems have it; else its own.
+    stop
+        End the job with it. `headrace jobs submit … --from-savepoint PATH` goes on from there.
+    cluster
+        The REST address of the cluster; else FLINK_REST_URL.
     """
+    if (theirs := _on_cluster(cluster, job)) is not None:
+        print(theirs.savepoint(to, stop=stop))
+        return
     found = find(_folder(), job)
     raise PlanError(
         "the embedded engine's commits are its savepoints",
@@ -184,19 +230,44 @@ def _folder() -> Path:
     return home() / "jobs"
 
 
-def _sound(arguments: Sequence[str]) -> str:
-    """Return the name of the pipeline that `headrace run` would run with these arguments, if it would take them."""
+def _cluster(named: str | None) -> ClusterJobs | None:
+    """Return the jobs of the cluster that is named, here or in the environment."""
+    url = named or os.environ.get("FLINK_REST_URL")
+    if url is None:
+        return None
+    from headrace.cli.cluster_jobs import ClusterJobs
+
+    return ClusterJobs(url)
+
+
+def _on_cluster(named: str | None, job: str) -> ClusterJob | None:
+    """Return the job that is meant, if it is a cluster's."""
+    jobs = _cluster(named)
+    found = jobs.find(job) if jobs else None
+    if found is None and named:
+        raise PlanError(f"no job begins with {job!r}", where=named, fix=f"headrace jobs list --cluster {named} shows them")
+    return found
+
+
+def _sound(arguments: Sequence[str]) -> tuple[str, Callable[[], str] | None]:
+    """Return the name of the pipeline that `headrace run` would run with these arguments, if it would take them; and how a cluster is given it, if it is."""
     app, *_ = arguments
     if app.startswith("-"):
         raise PlanError(f"APP is {app!r}, which is an option", fix="write APP first, then the options of headrace run")
-    find_pipeline(app)
+    saver = app == "fingerprint:saver"
+    if not saver:
+        find_pipeline(app)
     _, given, _ = commands.parse_args(["run", *arguments])
-    engine = given.arguments.get("engine", "embedded")
-    if engine != "embedded":
-        raise PlanError(f"engine {engine!r} does not run jobs in this version", where="--engine", fix="leave it out")
     if any(one == "-" or one.endswith("=-") for one in given.arguments.get("input") or []):
         raise PlanError("a job has no standard input", where="--input -", fix="name a file, or run it in the foreground: headrace run")
-    return plan_of(app, given.arguments.get("set") or []).pipeline
+    if saver:
+        return app, None
+    plan = plan_of(app, given.arguments.get("set") or [])
+    jobs = _cluster(given.arguments.get("cluster")) if given.arguments.get("engine") == "flink" else None
+    if jobs is None or given.arguments.get("input"):
+        return plan.pipeline, None
+    options = given.arguments.get("live") or LiveOptions()
+    return plan.pipeline, lambda: jobs.submit(plan, options)
 
 
 def _described(job: Job) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def plan(
     app
         A shipped pipeline (fingerprint), file.py[:name], or module:name.
     engine
-        embedded shows the operators, flink prints Flink SQL.
+        embedded shows the operators, flink prints Flink SQL, spark prints a Python file for spark-submit.
     set
         KEY=VALUE for a setting of the pipeline.
     """
@@ -52,5 +52,9 @@ def plan(
         from headrace.engines.flink.script import flink_script
 
         print(flink_script(found))
+    elif engine == "spark":
+        from headrace.engines.spark.script import spark_script
+
+        print(spark_script(found), end="")
     else:
-        raise PlanError(f"unknown engine {engine!r}", where="--engine", fix="there is: embedded, flink")
+        raise PlanError(f"unknown engine {engine!r}", where="--engine", fix="there is: embedded, flink, spark")

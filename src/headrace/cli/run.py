@@ -62,6 +62,8 @@ class LiveOptions:
         For engines with several workers. The embedded engine has one.
     metrics_port
         Serve Prometheus metrics on this port of the loopback interface.
+    from_savepoint
+        On Flink, start with the state that a savepoint holds.
     """
 
     kafka_servers: str | None = None
@@ -77,6 +79,7 @@ class LiveOptions:
     max_ahead: str = "1h"
     parallelism: Annotated[int | None, Parameter(alias="-p")] = None
     metrics_port: int | None = None
+    from_savepoint: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be, before anything starts."""

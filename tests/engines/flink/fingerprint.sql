@@ -20,16 +20,17 @@ CREATE TEMPORARY FUNCTION HR_READ AS 'headrace.flink.HrRead';
 CREATE TEMPORARY FUNCTION HR_TIME AS 'headrace.flink.HrTime';
 CREATE TEMPORARY FUNCTION HR_FIRST AS 'headrace.flink.HrFirst';
 CREATE TEMPORARY FUNCTION HR_DEAD_LETTER AS 'headrace.flink.HrDeadLetter';
+CREATE TEMPORARY FUNCTION HR_DOUBLE AS 'headrace.flink.HrDouble';
 
 -- #1 stream 'sensor-data' (equip_id STRING NOT NULL, timestamp BIGINT, data MAP<STRING, STRING>)
 CREATE TEMPORARY TABLE `sensor-data` (
   `record` BYTES,
   `read` AS HR_READ(`record`, '`equip_id` STRING NOT NULL, `timestamp` BIGINT, `data` MAP<STRING, STRING>'),
   `event_time` AS HR_TIME(
-  TO_TIMESTAMP_LTZ(HR_READ(`record`, '`equip_id` STRING NOT NULL, `timestamp` BIGINT, `data` MAP<STRING, STRING>').`row`.`timestamp`, 3),
-  '2000-01-01',
-  '2100-01-01'
-),
+    TO_TIMESTAMP_LTZ(HR_READ(`record`, '`equip_id` STRING NOT NULL, `timestamp` BIGINT, `data` MAP<STRING, STRING>').`row`.`timestamp`, 3),
+    '2000-01-01',
+    '2100-01-01'
+  ),
   WATERMARK FOR `event_time` AS `event_time` - INTERVAL '10' SECOND,
   `now` AS PROCTIME()
 ) WITH (
@@ -109,9 +110,7 @@ SELECT
   `timestamp`,
   `sensor`,
   `raw`,
-  CASE WHEN REGEXP(`raw`, '^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$')
-    AND ABS(TRY_CAST(`raw` AS DOUBLE)) <= 1.7976931348623157E308
-    THEN TRY_CAST(`raw` AS DOUBLE) END AS `value`,
+  HR_DOUBLE(`raw`) AS `value`,
   `event_time`,
   `watermark`,
   `partition`,

@@ -177,7 +177,7 @@ def test_each_kind_of_window_is_a_table_function(window: hr.Window, function: st
 @pytest.mark.parametrize(
     ("stream", "expected"),
     [
-        (readings().select("id", y="x / 2"), "SELECT `id`, `x` / NULLIF(2.0E0, 0) AS `y` FROM `readings judged` WHERE `fault` IS NULL;"),
+        (readings().select("id", y="x / 2"), "SELECT `id`, `x` / 2.0E0 AS `y` FROM `readings judged` WHERE `fault` IS NULL;"),
         (readings().select("id", "n").derive(n="n + 1"), "SELECT `id`, `n` + 1 AS `n` FROM `readings judged` WHERE `fault` IS NULL;"),
         (
             readings().select("x").where("x > 1 OR x < 0"),
@@ -252,10 +252,8 @@ def test_a_uuid_is_cut_from_one_hash() -> None:
 
 
 def test_differences_that_matter_to_the_plan_stand_above_it() -> None:
-    plain = script(hr.stream("readings", schema=SCHEMA).select("id"))
-    assert "'5e2'" not in plain
-    made = script(per_id(readings().derive(w="TRY_CAST(area AS BIGINT)", s="x + 1")))
-    assert "-- - A text such as '5e2' is NULL AS BIGINT." in made
+    assert "answered otherwise" not in script(hr.stream("readings", schema=SCHEMA).select("id"))
+    made = script(per_id(readings().derive(s="x + 1")))
     assert re.search(r"answered otherwise, as the reference of functions says: .*\+", made)
 
 
@@ -344,11 +342,10 @@ def test_expressions_keep_their_types(written: str, expected: str) -> None:
     assert sql(parse_expression(written, Schema.parse(SCHEMA), aggregates=True), ROW) == expected
 
 
-def test_a_text_is_a_number_only_as_headrace_has_it() -> None:
-    made = sql(parse_expression("TRY_CAST(area AS DOUBLE)", Schema.parse(SCHEMA)), ROW)
-    pattern = made.split("'")[1]
-    assert [one for one in ("7", " -7.5e3\n", ".5", "7d", "0x1p3", "NaN", "") if re.match(pattern, one)] == ["7", " -7.5e3\n", ".5"]
-    assert "ABS(TRY_CAST(`area` AS DOUBLE)) <= 1.7976931348623157E308" in made
+@pytest.mark.parametrize("kind", ["DOUBLE", "BIGINT", "TIMESTAMP_LTZ(3)"])
+def test_a_text_is_read_as_headrace_reads_it(kind: str) -> None:
+    made = sql(parse_expression(f"TRY_CAST(area AS {kind})", Schema.parse(SCHEMA)), ROW)
+    assert made == f"HR_{kind.partition('_')[0]}(`area`)"
 
 
 @pytest.mark.parametrize("function", sorted(FUNCTIONS))

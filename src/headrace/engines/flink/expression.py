@@ -21,6 +21,7 @@ from headrace.plan.schema import BIGINT, DOUBLE, STRING
 __all__ = ["Item", "Row", "item", "json_value", "loose", "sha1_of", "sql", "uuid_of"]
 
 _NAMESPACE = "headrace.uuid.v5"
+_DIVISIONS = frozenset(["/", "%"])
 _UUID = (
     "CONCAT(SUBSTRING({0}, 1, 8), '-', SUBSTRING({0}, 9, 4), '-5', SUBSTRING({0}, 14, 3), '-',\n"
     "  TRANSLATE(SUBSTRING({0}, 17, 1), '0123456789abcdef', '89ab89ab89ab89ab'), SUBSTRING({0}, 18, 3), '-', SUBSTRING({0}, 21, 12))"
@@ -121,7 +122,8 @@ def sql(expression: Expression, row: Row) -> str:
 def loose(expression: Expression, row: Row) -> str:
     """Return the Flink SQL of an expression that stands by itself, without parentheses around all of it; those of OR stay."""
     made = sql(expression, row)
-    return made[1:-1] if isinstance(expression, Call) and expression.function != "OR" and _wrapped(FUNCTIONS.get(expression.function)) else made
+    wrapped = isinstance(expression, Call) and expression.function != "OR" and _wrapped(FUNCTIONS.get(expression.function))
+    return made[1:-1] if wrapped and made.startswith("(") else made
 
 
 def _wrapped(function: Function | None) -> bool:
@@ -153,6 +155,9 @@ def _cast(made: Cast, row: Row) -> str:
 
 
 def _call(call: Call, row: Row) -> str:
+    if call.function in _DIVISIONS and isinstance(divisor := call.arguments[1], Literal):
+        # Flink's planner fails over NULLIF(0, 0), and what is not 0 needs no guard.
+        return f"({sql(call.arguments[0], row)} {call.function} {sql(divisor, row)})" if divisor.value else literal(Literal(None, call.type))
     function = (AGGREGATES if call.aggregate else FUNCTIONS)[call.function]
     widened = any(argument.type == BIGINT and not isinstance(argument, Literal) for argument in call.arguments)
     arguments = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from textwrap import indent
 
 from headrace.engines.flink.block import Block, named
 from headrace.engines.flink.expression import Item, sql
@@ -19,6 +20,7 @@ __all__ = ["Intake", "Marks", "epoch_ms", "fresh"]
 
 _WATERMARK = "the watermark that a record's own partition had before it: what it had passed is late"
 _EPOCH = "TO_TIMESTAMP_LTZ(0, 3)"
+_EMPTY = "not JSON: it is blank"
 _FUTURE = "event time is too far past its arrival"
 
 
@@ -150,7 +152,7 @@ def _table(source: Source, given: Given, marks: Marks, own: _Names, prefix: str,
     delay = f" - {duration(source.delay_ms)}" if source.delay_ms else ""
     columns += [f"{name(marks.time)} AS {time}", f"WATERMARK FOR {name(marks.time)} AS {name(marks.time)}{delay}", f"{name(marks.now)} AS PROCTIME()"]
     options = ",\n".join(f"  {text(key)} = {text(value)}" for key, value in given.options.items())
-    inner = ",\n".join(f"  {column}" for column in columns)
+    inner = indent(",\n".join(columns), "  ")
     return f"CREATE TEMPORARY TABLE {name(prefix + source.topic)} (\n{inner}\n) WITH (\n{options}\n);"
 
 
@@ -167,13 +169,14 @@ def _reading(source: Source, given: Given, marks: Marks, own: _Names, prefix: st
     columns += [named(given.offset, marks.offset)] if given.offset else []
     columns += [named(given.arrived, own.arrived)] if given.arrived else []
     columns += [name(marks.time), name(marks.now)]
-    return f"{listed(columns, 'SELECT {}')}\nFROM {name(prefix + source.topic)}\nWHERE {read} IS NOT NULL"
+    records = f"\nWHERE {read} IS NOT NULL" if given.lines else ""
+    return f"{listed(columns, 'SELECT {}')}\nFROM {name(prefix + source.topic)}{records}"
 
 
 def _fault(source: Source, given: Given, marks: Marks, own: _Names, ahead: int | None) -> str:
     """Return what is wrong with a record, NULL if nothing is."""
     read = name(own.read)
-    malformed = f"{read}.`malformed`"
+    malformed = f"{read}.`malformed`" if given.lines else f"COALESCE({read}.`malformed`, CASE WHEN {read} IS NULL THEN {text(_EMPTY)} END)"
     if source.event_time is None:
         return malformed
     time = _time(source, read)

@@ -98,7 +98,8 @@ class Ledger:
         """Return the SELECT that tells of each row of `source` whether it is its record's first, and whether an end takes it."""
         marks = self._views.marks
         block = self._views.block(ends[0].rows)
-        first = f"HR_FIRST({name(marks.partition)}, {name(marks.offset)}) AS `first`"
+        place = [marks.partition, marks.offset, *([marks.topic] if marks.topic in marks.carried else [])]
+        first = f"HR_FIRST({', '.join(map(name, place))}) AS `first`"
         taken = "TRUE" if any(end.window is None for end in ends) else " OR ".join(self._views.is_taken(end.window) for end in ends if end.window)
         block = replace(block, where=(*block.where, *self._only(source)))
         return block.selecting([name(marks.partition), name(marks.offset), first, f"{taken} AS `taken`", name(self._time)])

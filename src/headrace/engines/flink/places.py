@@ -28,6 +28,8 @@ class Given:
         That of the record in it; None where the connector does not tell, and records are counted.
     arrived
         When the record was appended; None where that is not known.
+    lines
+        Whether records are lines of a text, of which blank ones are none.
     """
 
     options: Mapping[str, str]
@@ -35,6 +37,7 @@ class Given:
     partition: str
     offset: str | None = None
     arrived: str | None = None
+    lines: bool = True
 
 
 class Places(Protocol):
@@ -214,7 +217,7 @@ class Kafka:
             "`position` BIGINT METADATA FROM 'offset' VIRTUAL",
             "`arrived` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL",
         )
-        return Given(options, told, "`part`", "`position`", "`arrived`")
+        return Given(options, told, "`part`", "`position`", "`arrived`", lines=False)
 
     def sink(self, topic: str) -> Mapping[str, str]:
         """Return the options of a topic that is written in transactions."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import shutil
 import time
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,14 @@ import msgspec
 from headrace._durable import write_durably, write_whole
 from headrace.engines import jar
 from headrace.engines.flink.places import Kafka, Places, Staged
-from headrace.engines.flink.rest import Rest
+from headrace.engines.flink.rest import JobFailed, Rest
 from headrace.engines.flink.script import LEDGER, flink_script, flink_script_of_many
-from headrace.errors import EnvironmentFault, PlanError, near
+from headrace.errors import EnvironmentFault, HeadraceError, PlanError, near
 from headrace.kernels.ledger import Account
 from headrace.plan.operators import Aggregate, upstream
 from headrace.plan.pipeline import Plan
 
-__all__ = ["FileJob", "Ledger", "added_up", "check_inputs", "run_files", "run_many", "run_topics", "submit", "wait"]
+__all__ = ["FileJob", "Ledger", "added_up", "check_inputs", "run_files", "run_many", "run_topics", "savepoint", "submit", "wait"]
 
 Ledger = Mapping[str, Mapping[str, int | None]]
 _COUNTS = ("received", "malformed", "future", "reached", "accepted")
@@ -92,14 +94,19 @@ def run_many(jobs: Sequence[FileJob], rest: Rest, called: str = "headrace", *, p
 
 
 def _wait_or_cancel(rest: Rest, job: str, stop: Callable[[], bool]) -> None:
-    ended = False
+    """Wait until a job has done its work; end it if this process is to end before."""
     try:
-        ended = wait(rest, job, stop=stop)
-    finally:
-        if not ended:
+        if wait(rest, job, stop=stop) and rest.state(job) == "FINISHED":
+            return
+    except JobFailed:
+        raise
+    except BaseException:
+        with suppress(HeadraceError):
             rest.cancel(job)
-    if rest.state(job) != "FINISHED":
-        raise EnvironmentFault("was cancelled", where=f"Flink job {job}", fix="run it again")
+        raise
+    if rest.state(job) != "CANCELED":
+        rest.cancel(job)
+    raise EnvironmentFault("was stopped before its end", where=f"Flink job {job}", fix="run it again")
 
 
 # topics
@@ -111,6 +118,7 @@ def run_topics(
     rest: Rest,
     kept: Path,
     *,
+    begin_at: str | None = None,
     seconds: float | None = None,
     drain: bool = False,
     stop: Callable[[], bool] = lambda: False,
@@ -118,7 +126,7 @@ def run_topics(
     """Run a plan on Kafka's topics until `stop` says so or `seconds` have passed; bounded ones to their end.
 
     The state of a job that was stopped is kept in the folder `kept`, and the next run of the same script goes on from there;
-    that of one which was killed, from its last checkpoint.
+    that of one which was killed, from its last checkpoint. `begin_at` names a savepoint to go on from instead.
 
     Raises
     ------
@@ -129,21 +137,21 @@ def run_topics(
     """
     script = flink_script(plan, replace(places, kept=str(kept)))
     _check_kept(kept, script)
-    job = submit(rest, script, savepoint=_last_state(kept))
+    job = submit(rest, script, savepoint=begin_at or _last_state(kept))
     ends_at = None if seconds is None else time.monotonic() + seconds
     if not wait(rest, job, stop=lambda: stop() or (ends_at is not None and time.monotonic() >= ends_at)):
-        _stop(rest, job, f"file://{kept}/savepoints", drain=drain)
+        savepoint(rest, job, f"file://{kept}/savepoints", stop=True, drain=drain)
     elif places.bounded:
         shutil.rmtree(kept, ignore_errors=True)
 
 
-def _stop(rest: Rest, job: str, folder: str | None, *, drain: bool) -> str:
-    """End a job with a savepoint, and return where that is."""
-    request = rest.savepoint(job, folder, stop=True, drain=drain)
-    give_up_at = time.monotonic() + _STOP_SECONDS
+def savepoint(rest: Rest, job: str, folder: str | None, *, stop: bool = False, drain: bool = False, seconds: float = _STOP_SECONDS) -> str:
+    """Have a savepoint made, and return where it is; `stop` ends the job with it, `drain` closes its windows before."""
+    request = rest.savepoint(job, folder, stop=stop, drain=drain)
+    give_up_at = time.monotonic() + seconds
     while (made := rest.savepoint_at(job, request)) is None:
         if time.monotonic() > give_up_at:
-            raise EnvironmentFault(f"no savepoint within {_STOP_SECONDS:.0f} s", where=f"Flink job {job}", fix=f"look at it at {rest.url}")
+            raise EnvironmentFault(f"no savepoint within {seconds:.0f} s", where=f"Flink job {job}", fix=f"look at it at {rest.url}")
         time.sleep(_POLL_SECONDS)
     return made
 
@@ -208,12 +216,22 @@ def _stage(job: FileJob, parallelism: int, *, alone: bool = True) -> Places:
             folder = work / "in" / source.topic
             folder.mkdir(parents=True)
             for number, path in enumerate(job.inputs.get(source.topic, ())):
-                (folder / str(number)).symlink_to(path.absolute())
+                _lay(path, folder / str(number))
         (work / "out").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(job.folder), fix="name another --output") from None
     counts = {source.topic: len(job.inputs.get(source.topic, ())) for source in job.plan.sources}
     return Staged(str(work), parallelism, counts if alone else {**counts, "@others": 1})
+
+
+def _lay(path: Path, at: Path) -> None:
+    """Put a file where Flink reads it: the file itself, or its copy without the byte order mark that it begins with."""
+    with path.open("rb") as file:
+        if file.read(len(BOM_UTF8)) != BOM_UTF8:
+            at.symlink_to(path.absolute())
+            return
+        with at.open("wb") as copy:
+            shutil.copyfileobj(file, copy)
 
 
 def _collect(job: FileJob) -> Ledger:

@@ -12,18 +12,18 @@ from headrace.engines.flink.places import Files, Places
 from headrace.engines.flink.refuse import blaming
 from headrace.engines.flink.views import Views
 from headrace.engines.flink.words import comment, listed, name, text, type_name
-from headrace.plan.expression import Call, Cast, Expression, walk
+from headrace.plan.expression import Call, Expression, walk
 from headrace.plan.functions import AGGREGATES, FUNCTIONS
 from headrace.plan.operators import Aggregate, Derive, Regroup, Select, Sink, Source, Where
 from headrace.plan.pipeline import Plan
-from headrace.plan.schema import BIGINT, STRING, Schema
+from headrace.plan.schema import Schema
 
 __all__ = ["LEDGER", "flink_script", "flink_script_of_many"]
 
 LEDGER = "ledger"
 _SETTINGS = {"execution.runtime-mode": "streaming", "table.local-time-zone": "UTC", "table.dml-sync": "false"}
 _ISO = {"json.timestamp-format.standard": "ISO-8601"}
-_FUNCTIONS = {"HR_READ": "HrRead", "HR_TIME": "HrTime", "HR_FIRST": "HrFirst", "HR_DEAD_LETTER": "HrDeadLetter"}
+_FUNCTIONS = ("HR_READ", "HR_TIME", "HR_FIRST", "HR_DEAD_LETTER", "HR_DOUBLE", "HR_BIGINT", "HR_TIMESTAMP")
 
 
 def flink_script(plan: Plan, places: Places | None = None) -> str:
@@ -53,12 +53,16 @@ def flink_script_of_many(jobs: Sequence[tuple[Plan, Places]], called: str) -> st
 
 def _script(made: Sequence[_Statements], called: str, places: Places, header: str) -> str:
     settings = {"pipeline.name": called, **_SETTINGS, **places.settings}
+    statements = [
+        *(table for one in made for table in (*one.tables, *one.views)),
+        "\n\n".join(["EXECUTE STATEMENT SET\nBEGIN", *(insert for one in made for insert in one.inserts), "END;"]),
+    ]
+    called_for = [function for function in _FUNCTIONS if any(f"{function}(" in one for one in statements)]
     parts = [
         header,
         "\n".join(f"SET {text(key)} = {text(value)};" for key, value in settings.items()),
-        "\n".join(f"CREATE TEMPORARY FUNCTION {function} AS 'headrace.flink.{held}';" for function, held in _FUNCTIONS.items()),
-        *(table for one in made for table in (*one.tables, *one.views)),
-        "\n\n".join(["EXECUTE STATEMENT SET\nBEGIN", *(insert for one in made for insert in one.inserts), "END;"]),
+        "\n".join(f"CREATE TEMPORARY FUNCTION {one} AS 'headrace.flink.{one.title().replace('_', '')}';" for one in called_for),
+        *statements,
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -158,8 +162,6 @@ def _header(plan: Plan, places: Places) -> str:
 def _differences(plan: Plan) -> Iterator[str]:
     yield "- Columns that are NULL, numbers and times may be written otherwise: 1.0E7 for 10000000.0, 10:31:57.92Z for 10:31:57.920Z."
     nodes = [node for expression in _expressions(plan) for node in walk(expression)]
-    if any(isinstance(node, Cast) and (node.argument.type, node.type) == (STRING, BIGINT) for node in nodes):
-        yield "- A text such as '5e2' is NULL AS BIGINT."
     table = FUNCTIONS | AGGREGATES
     gaps = dict.fromkeys(node.function for node in nodes if isinstance(node, Call) and table[node.function].flink_gaps)
     if gaps:

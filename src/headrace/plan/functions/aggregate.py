@@ -24,8 +24,7 @@ _ENTRIES = (
     "SORT_ARRAY(COLLECT_LIST(STRUCT({0} AS k, {order} AS o, {1} AS v)) FILTER (WHERE {0} IS NOT NULL)), e -> STRUCT(e.k, e.v))) END"
 )
 _VALUES = (
-    "CASE WHEN COUNT({0}) > 0 THEN TRANSFORM("
-    "SORT_ARRAY(COLLECT_LIST(STRUCT({order} AS o, {0} AS v)) FILTER (WHERE {0} IS NOT NULL)), e -> e.v) END"
+    "CASE WHEN COUNT({0}) > 0 THEN TRANSFORM(SORT_ARRAY(COLLECT_LIST(STRUCT({order} AS o, {0} AS v)) FILTER (WHERE {0} IS NOT NULL)), e -> e.v) END"
 )
 _ORDERED = "BIGINT -> BIGINT; DOUBLE -> DOUBLE; STRING -> STRING; TIMESTAMP_LTZ(3) -> TIMESTAMP_LTZ(3)"
 _SPREAD = "NULL arguments are passed over; NULL if none is left or the result is beyond DOUBLE"

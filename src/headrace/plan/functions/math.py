@@ -21,6 +21,7 @@ _ONE = "BIGINT -> BIGINT; DOUBLE -> DOUBLE"
 _DECIMALS = "BIGINT -> BIGINT; DOUBLE -> DOUBLE; BIGINT, BIGINT -> BIGINT; DOUBLE, BIGINT -> DOUBLE"
 _OVERFLOW = "NULL if any argument is NULL or the result is beyond DOUBLE"
 _EXACT = 2.0**52
+_CUT = "CASE WHEN ABS(ROUND({0}, {1})) <= ABS({0}) THEN ROUND({0}, {1}) ELSE ROUND(ROUND({0}, {1}) - SIGN({0}) * POWER(10, -({1})), {1}) END"
 
 
 def _quotient(dividend: pl.Expr, divisor: pl.Expr) -> pl.Expr:
@@ -232,7 +233,7 @@ TABLE = (
         "The number cut off after so many decimals; less than none counts from the point leftwards.",
         lambda a, decimals=None: _cut(a, decimals, 1.0), literal=(1,), check=_check_decimals,
         flink=("TRUNCATE({0})", "TRUNCATE({0})", "TRUNCATE({0}, {1})", "TRUNCATE({0}, {1})"),
-        spark=("{0}", "hr_truncate({0}, 0)", "hr_truncate_whole({0}, {1})", "hr_truncate({0}, {1})"),
+        spark=("{0}", _CUT.replace("{1}", "0"), "({0} - {0} % CAST(POWER(10, GREATEST(-({1}), 0)) AS BIGINT))", _CUT),
         cases=(
             ("TRUNCATE(-2.9)", -2.0),
             ("TRUNCATE(1.15, 2)", 1.15),

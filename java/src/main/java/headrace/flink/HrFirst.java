@@ -1,29 +1,36 @@
 package headrace.flink;
 
-import java.util.Objects;
+import java.util.HashMap;
+import java.util.Map;
 import org.apache.flink.table.functions.ScalarFunction;
 
 /**
- * {@code HR_FIRST(partition INT, number BIGINT) -> BOOLEAN}: whether this row is the first of its record, when a record became several.
+ * {@code HR_FIRST(partition INT, number BIGINT [, topic STRING]) -> BOOLEAN}: whether this row is the first of its record, when a record became several.
  *
- * <p>It is where the pair differs from that of the call before. The rows that an operator makes of one record follow each
+ * <p>It is where the number differs from the last one of that partition. The rows that an operator makes of one record follow each
  * other, and no checkpoint barrier falls between them, so that there is nothing to keep in state. Not deterministic: Flink must
  * neither call it less often than there are rows, nor elsewhere than where it stands.
  */
 public class HrFirst extends ScalarFunction {
     private static final long serialVersionUID = 1;
 
-    private transient boolean called;
-    private transient Integer partition;
-    private transient Long number;
+    private transient Map<Object, Long> last;
 
-    /** Returns whether the pair is another than before. */
+    /** Returns whether the number is another than before in the partition. */
     public Boolean eval(Integer partition, Long number) {
-        boolean first = !called || !Objects.equals(partition, this.partition) || !Objects.equals(number, this.number);
-        called = true;
-        this.partition = partition;
-        this.number = number;
-        return first;
+        return isFirst(partition, number);
+    }
+
+    /** Returns whether the number is another than before in the partition of the topic. */
+    public Boolean eval(Integer partition, Long number, String topic) {
+        return isFirst(topic + "/" + partition, number);
+    }
+
+    private Boolean isFirst(Object partition, Long number) {
+        if (last == null) {
+            last = new HashMap<>();
+        }
+        return !number.equals(last.put(partition, number));
     }
 
     @Override

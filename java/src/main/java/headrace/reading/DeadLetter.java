@@ -23,7 +23,7 @@ public final class DeadLetter {
         if (raw == null) {
             return out.append(",\"raw\":null}").toString();
         }
-        int from = Utf8.start(raw);
+        int from = 0;
         int to = raw.length > from && raw[raw.length - 1] == '\r' ? raw.length - 1 : raw.length;
         if (Utf8.firstBad(raw, from, to) < 0) {
             text(new String(raw, from, to - from, StandardCharsets.UTF_8), out.append(",\"raw\":"));

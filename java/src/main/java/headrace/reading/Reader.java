@@ -40,19 +40,18 @@ public final class Reader {
     /** Returns the values of a record's columns, or null if it is blank, and so no record, or {@link #malformed}. */
     public Object[] read(byte[] raw) {
         malformed = null;
-        int start = Utf8.start(raw);
-        if (blank(raw, start)) {
+        if (blank(raw)) {
             return null;
         }
-        scanner.over(raw, start, raw.length);
+        scanner.over(raw, 0, raw.length);
         try {
             Object[] row = record();
-            int bad = scanner.beyondAscii ? Utf8.firstBad(raw, start, raw.length) : -1;
-            malformed = bad >= 0 ? notUtf8(raw, start, bad) : row == null ? malformed : flaw(row);
+            int bad = scanner.beyondAscii ? Utf8.firstBad(raw, 0, raw.length) : -1;
+            malformed = bad >= 0 ? notUtf8(raw, bad) : row == null ? malformed : flaw(row);
             return malformed == null ? row : null;
         } catch (Malformed error) {
-            int bad = Utf8.firstBad(raw, start, raw.length);
-            malformed = bad >= 0 ? notUtf8(raw, start, bad) : error.getMessage();
+            int bad = Utf8.firstBad(raw, 0, raw.length);
+            malformed = bad >= 0 ? notUtf8(raw, bad) : error.getMessage();
             return null;
         }
     }
@@ -62,16 +61,16 @@ public final class Reader {
         return malformed;
     }
 
-    private static boolean blank(byte[] raw, int start) {
-        int at = start;
+    private static boolean blank(byte[] raw) {
+        int at = 0;
         while (at < raw.length && Utf8.white(raw[at])) {
             at++;
         }
         return at == raw.length;
     }
 
-    private static String notUtf8(byte[] raw, int start, int bad) {
-        return String.format("not UTF-8: byte 0x%02x at %d", raw[bad], bad - start);
+    private static String notUtf8(byte[] raw, int bad) {
+        return String.format("not UTF-8: byte 0x%02x at %d", raw[bad], bad);
     }
 
     private Object[] record() {

@@ -38,11 +38,6 @@ final class Utf8 {
         return (one & 0xc0) == 0x80;
     }
 
-    /** Returns where a record starts, behind a byte order mark. */
-    static int start(byte[] raw) {
-        return raw.length >= 3 && raw[0] == (byte) 0xef && raw[1] == (byte) 0xbb && raw[2] == (byte) 0xbf ? 3 : 0;
-    }
-
     /** Whether a byte is ASCII white space. */
     static boolean white(int one) {
         return one == ' ' || one >= '\t' && one <= '\r';

@@ -1,0 +1,104 @@
+"""`headrace jobs` of a Flink cluster, by its REST interface."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from headrace.cli.flink import kafka_places
+from headrace.cli.run import LiveOptions
+from headrace.engines.flink.rest import Rest
+from headrace.engines.flink.run import savepoint, submit
+from headrace.engines.flink.script import flink_script
+from headrace.errors import EnvironmentFault, PlanError
+from headrace.plan.pipeline import Plan
+
+__all__ = ["ClusterJobs"]
+
+_POLL_SECONDS = 0.2
+_SAVEPOINT_SECONDS = 600.0
+_RUNNING = frozenset(["INITIALIZING", "CREATED", "RUNNING", "FAILING", "CANCELLING", "RESTARTING", "SUSPENDED", "RECONCILING"])
+
+
+class ClusterJobs:
+    """The jobs of a cluster."""
+
+    def __init__(self, url: str) -> None:
+        self._rest = Rest(url)
+
+    def submit(self, plan: Plan, options: LiveOptions) -> str:
+        """Start a plan on Kafka's topics, and return the job's id."""
+        return submit(self._rest, flink_script(plan, kafka_places(plan, options)), savepoint=options.from_savepoint)
+
+    def find(self, prefix: str) -> ClusterJob | None:
+        """Return the one job whose id begins so, None if there is none.
+
+        Raises
+        ------
+        PlanError
+            If there are several.
+        """
+        found = [job["jid"] for job in self._rest.jobs() if job["jid"].startswith(prefix)]
+        if len(found) > 1:
+            raise PlanError(f"{prefix!r} is how {len(found)} jobs begin", where=self._rest.url, fix="write more of the id")
+        return ClusterJob(self._rest, found[0]) if found else None
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Give what the list has of each job."""
+        for job in sorted(self._rest.jobs(), key=lambda one: one["start-time"]):
+            yield {"id": job["jid"], "name": job["name"], "app": "flink", "state": job["state"], **_times(job)}
+
+
+@dataclass(frozen=True)
+class ClusterJob:
+    """A job of a cluster."""
+
+    rest: Rest
+    id: str
+
+    def status(self) -> dict[str, Any]:
+        """Return what there is to say of it."""
+        told = self.rest.job(self.id)
+        row = {"id": self.id, "name": told["name"], "state": told["state"], "engine": "flink", **_times(told), "cluster": self.rest.url}
+        tasks = [f"{vertex['name'][:60]}: {vertex['status']}" for vertex in told["vertices"] if vertex["status"] != told["state"]]
+        return {**row, "cause": self.rest.cause(self.id), "tasks": ", ".join(tasks) or None}
+
+    def logs(self) -> Iterator[str]:
+        """Give why it has failed, each time it has, the latest first."""
+        for entry in self.rest.ask(f"/jobs/{self.id}/exceptions").get("exceptionHistory", {}).get("entries", []):
+            yield f"{_time(entry['timestamp'])} {entry.get('taskName') or 'job'}\n{entry['stacktrace']}"
+
+    def metrics(self) -> Iterator[str]:
+        """Give its figures as lines for Prometheus."""
+        for name, value in sorted(self.rest.metrics(self.id).items()):
+            yield f"flink_job_{name} {value:g}"
+        for vertex in self.rest.job(self.id)["vertices"]:
+            for name in ("read-records", "write-records", "read-bytes", "write-bytes"):
+                label = vertex["name"].replace("\\", "\\\\").replace('"', '\\"')[:80]
+                yield f'flink_task_{name.replace("-", "_")}{{task="{label}"}} {vertex["metrics"][name]}'
+
+    def cancel(self, seconds: float) -> str:
+        """End it where it is, and return its state then."""
+        if self.rest.state(self.id) in _RUNNING:
+            self.rest.cancel(self.id)
+        give_up_at = time.monotonic() + seconds
+        while (state := self.rest.state(self.id)) in _RUNNING:
+            if time.monotonic() > give_up_at:
+                raise EnvironmentFault(f"is still {state} after {seconds:.0f} s", where=f"Flink job {self.id}", fix=f"look at it at {self.rest.url}")
+            time.sleep(_POLL_SECONDS)
+        return state
+
+    def savepoint(self, folder: str | None, *, stop: bool) -> str:
+        """Make a savepoint, and return where it is; `stop` ends the job with it."""
+        return savepoint(self.rest, self.id, folder, stop=stop, seconds=_SAVEPOINT_SECONDS)
+
+
+def _times(job: Mapping[str, Any]) -> dict[str, str | None]:
+    return {"started": _time(job["start-time"]), "ended": _time(job["end-time"])}
+
+
+def _time(ms: int) -> str | None:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if ms > 0 else None

@@ -1,0 +1,1 @@
+"""Apache Spark: a plan as a Spark SQL job, and its runs."""

@@ -1,0 +1,84 @@
+"""What a live script does with its plan: Structured Streaming from Kafka to Kafka. It stands in every such script and needs no headrace."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as f
+
+# plan: what stands between these two lines is of one plan.
+PIPELINE = ""
+SOURCES: dict[str, int] = {}
+READERS: dict[str, tuple[str, str]] = {}
+WATERMARKS: dict[str, str] = {}
+FUNCTIONS: list[str] = []
+VIEWS: dict[str, str] = {}
+QUERIES: dict[str, tuple[str, dict[str, str], dict[str, tuple[str, str]]]] = {}
+# end of plan
+
+SETTINGS = {
+    "spark.sql.ansi.enabled": "false",  # a BIGINT wraps around, what cannot be read is NULL
+    "spark.sql.caseSensitive": "true",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.mapKeyDedupPolicy": "LAST_WIN",
+}
+
+
+def records_of_topic(spark: SparkSession, servers: str, topic: str) -> DataFrame:
+    """Return the stream of a topic's records, from its beginning at the first start."""
+    options = {"kafka.bootstrap.servers": servers, "subscribe": topic, "startingOffsets": "earliest", "kafka.isolation.level": "read_committed"}
+    records = spark.readStream.format("kafka").options(**options).load()
+    return records.selectExpr("partition", "offset", "UNIX_MILLIS(timestamp) AS arrived_ms", "COALESCE(value, CAST('' AS BINARY)) AS value")
+
+
+def start(spark: SparkSession, name: str, servers: str, checkpoint: str, trigger: str) -> None:
+    """Start a query: each micro-batch of its rows goes through the views behind it to the topics."""
+    query, behind, outputs = QUERIES[name]
+
+    def write(rows: DataFrame, _number: int) -> None:
+        session = rows.sparkSession
+        rows.persist().createOrReplaceTempView(name)
+        for view, made in behind.items():
+            session.sql(made).createOrReplaceTempView(view)
+        for topic, (lines, order) in outputs.items():
+            ordered = session.sql(lines).repartition(1).sortWithinPartitions(*map(f.expr, order.split(" | ")))
+            values = ordered.select(f.col("json").alias("value"))
+            values.write.format("kafka").option("kafka.bootstrap.servers", servers).option("topic", topic).save()
+        rows.unpersist()
+
+    stream = spark.sql(query).writeStream.queryName(name).outputMode("append").option("checkpointLocation", f"{checkpoint}/{name}")
+    timed = stream.trigger(availableNow=True) if trigger == "available-now" else stream.trigger(processingTime=trigger)
+    timed.foreachBatch(write).start()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the plan as the command line says, until a query fails or this process ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kafka-servers", required=True, metavar="HOST:PORT")
+    parser.add_argument("--checkpoint", required=True, metavar="FOLDER", help="where the queries keep how far they are and their open windows")
+    parser.add_argument("--trigger", default="10 seconds", help="how often there is a micro-batch; available-now works off what is there and ends")
+    options = parser.parse_args(arguments)
+    spark = SparkSession.builder.appName(PIPELINE).getOrCreate()
+    for key, value in SETTINGS.items():
+        spark.conf.set(key, value)
+    for topic, number in SOURCES.items():
+        function, gives = READERS[topic]
+        spark.udf.registerJavaFunction(f"hr_read_{number}", function, gives)
+        records_of_topic(spark, options.kafka_servers, topic).createOrReplaceTempView(f"records_{number}")
+    for statement in FUNCTIONS:
+        spark.sql(statement)
+    for name, query in VIEWS.items():
+        view = spark.sql(query)
+        (view.withWatermark("_time", WATERMARKS[name]) if name in WATERMARKS else view).createOrReplaceTempView(name)
+    for name in QUERIES:
+        start(spark, name, options.kafka_servers, options.checkpoint, options.trigger)
+    while spark.streams.active:
+        spark.streams.awaitAnyTermination()
+        spark.streams.resetTerminated()
+
+
+if __name__ == "__main__":
+    main()
+    SparkSession.builder.getOrCreate().stop()

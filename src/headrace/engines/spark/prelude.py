@@ -1,0 +1,118 @@
+"""SQL functions that a script defines first: what Spark SQL has not, or has otherwise than headrace means it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+__all__ = ["FUNCTIONS", "definitions"]
+
+_GREATEST = "1.7976931348623157E308D"
+_NUMBER = r"'^\\s*[+-]?(\\d+\\.?\\d*|\\.\\d+)([eE][+-]?\\d+)?\\s*$'"
+_CLOCK = r"([01]\\d|2[0-3]):[0-5]\\d"
+_ISO = rf"'^\\s*(?!0000)\\d{{4}}-\\d\\d-\\d\\d[T ]{_CLOCK}:[0-5]\\d(\\.\\d{{1,9}})?(Z|[+-]{_CLOCK})?\\s*$'"
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
+_FROM_MS = f"TIMESTAMP_MILLIS(CASE WHEN {{0}} BETWEEN {_FIRST_MS} AND {_LAST_MS} THEN {{0}} END)"
+_WHOLE = "CASE WHEN ABS(x) < 4503599627370496D THEN CAST({}(x) AS DOUBLE) ELSE x END"
+_UUID = (
+    "TRANSFORM(ARRAY(SHA1(CONCAT('headrace.uuid.v5', name))), h -> CONCAT(\n"
+    "    SUBSTRING(h, 1, 8), '-', SUBSTRING(h, 9, 4), '-5', SUBSTRING(h, 14, 3), '-',\n"
+    "    TRANSLATE(SUBSTRING(h, 17, 1), '0123456789abcdef', '89ab89ab89ab89ab'), SUBSTRING(h, 18, 3), '-', SUBSTRING(h, 21, 12)))[0]"
+)
+
+# By name: arguments, type and value; behind it what it is for.
+FUNCTIONS: dict[str, tuple[str, str, str, str]] = {
+    "hr_finite": (
+        "x DOUBLE", "DOUBLE", f"CASE WHEN ABS(x) <= {_GREATEST} THEN x END",
+        "NULL for NaN and infinity",
+    ),
+    "hr_double": (
+        "value STRING", "DOUBLE", f"CASE WHEN value RLIKE {_NUMBER} AND ABS(CAST(value AS DOUBLE)) <= {_GREATEST} THEN CAST(value AS DOUBLE) END",
+        "the text of a number, and no other: Spark reads 7 from '7d'",
+    ),
+    "hr_bigint": (
+        "value STRING", "BIGINT",
+        f"CASE WHEN value RLIKE {_NUMBER} AND CAST(value AS DECIMAL(38, 18)) % 1 = 0 THEN TRY_CAST(CAST(value AS DECIMAL(38, 18)) AS BIGINT) END",
+        "the text of a whole number: 5, 5.0, 5e2",
+    ),
+    "hr_boolean": (
+        "value STRING", "BOOLEAN",
+        r"CASE WHEN value RLIKE '^(?i)\\s*true\\s*$' THEN TRUE WHEN value RLIKE '^(?i)\\s*false\\s*$' THEN FALSE END",
+        "true or false",
+    ),
+    "hr_whole": (
+        "x DOUBLE", "BIGINT", "CASE WHEN x >= -9223372036854775808D AND x < 9223372036854775808D THEN CAST(x AS BIGINT) END",
+        "cut off towards zero; NULL beyond 64 bits",
+    ),
+    "hr_timestamp": (
+        "value STRING", "TIMESTAMP", f"CASE WHEN value RLIKE {_ISO} THEN DATE_TRUNC('MILLISECOND', CAST(value AS TIMESTAMP)) END",
+        "ISO 8601, UTC unless it says otherwise",
+    ),
+    "hr_timestamp_as": (
+        "value STRING, pattern STRING", "TIMESTAMP",
+        (
+            "CASE WHEN TRY_TO_TIMESTAMP(value, pattern) >= TIMESTAMP'0001-01-01 00:00:00Z'\n"
+            "    THEN DATE_TRUNC('MILLISECOND', TRY_TO_TIMESTAMP(value, pattern)) END"
+        ),
+        "text read by a pattern, from the year 1 on",
+    ),
+    "hr_timestamp_3": (
+        "ms BIGINT", "TIMESTAMP", _FROM_MS.format("ms"),
+        "milliseconds since the epoch; NULL beyond the years 1 to 9999",
+    ),
+    "hr_timestamp_0": (
+        "s BIGINT", "TIMESTAMP", _FROM_MS.format("TRY_MULTIPLY(s, 1000L)"),
+        "seconds since the epoch; NULL beyond the years 1 to 9999",
+    ),
+    "hr_time_text": (
+        "t TIMESTAMP", "STRING", r"REGEXP_REPLACE(DATE_FORMAT(t, 'yyyy-MM-dd\'T\'HH:mm:ss.SSS\'Z\''), '\\.000Z$', 'Z')",
+        "a time as JSON has it",
+    ),
+    "hr_shown": (
+        "value STRING", "STRING",
+        r"""CASE WHEN value IS NULL THEN 'None' WHEN CONTAINS(value, '\'') AND NOT CONTAINS(value, '"')
+    THEN CONCAT('"', REPLACE(value, '\\', '\\\\'), '"') ELSE CONCAT('\'', REPLACE(REPLACE(value, '\\', '\\\\'), '\'', '\\\''), '\'') END""",
+        "a text as a dead letter shows it",
+    ),
+    "hr_substring": (
+        "value STRING, start BIGINT", "STRING",
+        "IF(start < -CHAR_LENGTH(value), '', SUBSTRING(value, CAST(start AS INT)))",
+        "nothing stands before the start",
+    ),
+    "hr_substring_of": (
+        "value STRING, start BIGINT, length BIGINT", "STRING",
+        "CASE WHEN length >= 0 THEN IF(start < -CHAR_LENGTH(value), '', SUBSTRING(value, CAST(start AS INT), CAST(length AS INT))) END",
+        "nothing stands before the start; NULL for a negative length",
+    ),
+    "hr_split": (
+        "value STRING, delimiter STRING", "ARRAY<STRING>",
+        (
+            r"CASE WHEN value = '' AND delimiter IS NOT NULL THEN CAST(ARRAY() AS ARRAY<STRING>) WHEN delimiter = '' THEN SPLIT(value, '')"
+            "\n    " r"ELSE SPLIT(value, CONCAT('\\Q', delimiter, '\\E')) END"
+        ),
+        "a delimiter is no regular expression; an empty text has no parts",
+    ),
+    "hr_split_index": (
+        "value STRING, delimiter STRING, place BIGINT", "STRING",
+        (
+            r"CASE WHEN value <> '' AND delimiter <> '' AND place BETWEEN 0 AND 2147483647"
+            "\n    " r"THEN GET(SPLIT(value, CONCAT('\\Q', delimiter, '\\E')), CAST(place AS INT)) END"
+        ),
+        "the part at a place, from 0",
+    ),
+    "hr_ceil": ("x DOUBLE", "DOUBLE", _WHOLE.format("CEIL"), "a DOUBLE of any size"),
+    "hr_floor": ("x DOUBLE", "DOUBLE", _WHOLE.format("FLOOR"), "a DOUBLE of any size"),
+    "hr_uuid_v5": ("name STRING", "STRING", _UUID, "a UUID made of a name"),
+}  # fmt: skip
+
+_NAMED = re.compile(r"\bhr_[a-z0-9_]+(?=\()")
+
+
+def definitions(texts: Iterable[str]) -> list[str]:
+    """Return the statements that define the functions named in SQL texts."""
+    used = {found for text in texts for found in _NAMED.findall(text)}
+    statements = []
+    for function, (arguments, gives, value, why) in FUNCTIONS.items():
+        if function in used:
+            statements.append(f"-- {why}\nCREATE OR REPLACE TEMPORARY FUNCTION {function}({arguments}) RETURNS {gives}\n  RETURN {value}")
+    return statements

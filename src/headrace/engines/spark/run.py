@@ -1,0 +1,215 @@
+"""Plans run by Spark: bounded, on files or on what Kafka topics hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.engines import jar
+from headrace.engines.environment import end_with_parent
+from headrace.engines.spark.environment import kafka_jars, python_of, spark_home
+from headrace.engines.spark.script import live_script, spark_script
+from headrace.errors import EnvironmentFault, HeadraceError, InternalError, PlanError, near
+from headrace.plan.pipeline import Plan
+
+__all__ = ["Job", "Ledger", "SparkError", "run_files", "run_latest", "run_live", "run_many"]
+
+Ledger = Mapping[str, Mapping[str, int | None]]
+_NDJSON = {".ndjson", ".jsonl", ".json"}
+
+
+class SparkError(HeadraceError):
+    """A job failed in Spark."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A plan over files: several of one topic are its partitions; outputs, dead letters and ledger go to `folder`."""
+
+    plan: Plan
+    inputs: Mapping[str, Sequence[Path]]
+    folder: Path
+
+
+def run_files(plan: Plan, inputs: Mapping[str, Sequence[Path]], folder: Path, *, master: str | None = None, home: Path) -> Ledger:
+    """Run the plan over files, and leave its outputs, dead letters and ledger in `folder`.
+
+    Parameters
+    ----------
+    inputs
+        Files by topic; several files of one topic are its partitions.
+    master
+        Spark's master; else SPARK_MASTER of the environment, else this machine with all its cores.
+    home
+        Where Spark is kept, having been got on first use.
+
+    Raises
+    ------
+    PlanError
+        If Spark cannot run the plan as it is meant, or the inputs are not those of the plan.
+    EnvironmentFault
+        If there is no Java, or Spark cannot be had, or the folder not be written.
+    SparkError
+        If the job fails.
+    """
+    (told,) = run_many([Job(plan, inputs, folder)], master=master, home=home)
+    if isinstance(told, HeadraceError):
+        raise told
+    return told
+
+
+def run_many(jobs: Sequence[Job], *, master: str | None = None, home: Path) -> list[Ledger | HeadraceError]:
+    """Run plans over files, one after the other in one session, and return for each its ledger or why there is none."""
+    told: list[Ledger | HeadraceError | None] = [None] * len(jobs)
+    scripts: dict[int, tuple[str, list[str]]] = {}
+    for place, job in enumerate(jobs):
+        try:
+            _check_inputs(job)
+            aside = _aside(job.folder)
+            given = [f"--input={topic}={path.absolute()}" for topic, paths in job.inputs.items() for path in paths]
+            scripts[place] = (spark_script(job.plan), [*given, f"--output={aside.absolute()}"])
+        except HeadraceError as error:
+            told[place] = error
+    for place, result in zip(scripts, _submit(list(scripts.values()), master, home, []) if scripts else [], strict=True):
+        told[place] = result if isinstance(result, HeadraceError) else _published(jobs[place], result)
+    return [one if one is not None else InternalError("a job was not run") for one in told]
+
+
+def run_latest(plan: Plan, servers: str, *, output: Path | None = None, master: str | None = None, home: Path) -> Ledger:
+    """Run the plan over what Kafka's topics hold now, to Kafka's topics or to files of a folder, and return the ledger.
+
+    What is written to Kafka is written at least once: a task that Spark tries again writes its records again.
+    """
+    arguments = [f"--kafka-servers={servers}"]
+    if output is not None:
+        arguments.append(f"--output={_aside(output).absolute()}")
+    (told,) = _submit([(spark_script(plan), arguments)], master, home, kafka_jars(home))
+    if isinstance(told, HeadraceError):
+        raise told
+    return _published(Job(plan, {}, output), told) if output is not None else told
+
+
+def run_live(plan: Plan, servers: str, *, checkpoint: Path, trigger: str = "10 seconds", master: str | None = None, home: Path) -> None:
+    """Run the plan live on Kafka's topics with Structured Streaming, until it fails or this process ends.
+
+    Parameters
+    ----------
+    checkpoint
+        Where the queries keep how far they are and their open windows: started again with it, they go on from there.
+    trigger
+        How often there is a micro-batch; `available-now` works off what is there and ends, with the last windows left open.
+    """
+    (told,) = _submit(
+        [(live_script(plan), [f"--kafka-servers={servers}", f"--checkpoint={checkpoint.absolute()}", f"--trigger={trigger}"])],
+        master,
+        home,
+        kafka_jars(home),
+    )
+    if isinstance(told, HeadraceError):
+        raise told
+
+
+def _check_inputs(job: Job) -> None:
+    topics = [source.topic for source in job.plan.sources]
+    for topic, paths in job.inputs.items():
+        if topic not in topics:
+            raise PlanError(f"pipeline {job.plan.pipeline} reads no topic {topic!r}", where="--input", fix=near(topic, topics))
+        for path in paths:
+            if not path.is_file():
+                raise EnvironmentFault("cannot be read: no such file", where=str(path), fix="name a file that exists")
+            if path.suffix.lower() not in _NDJSON or path.name.startswith(("_", ".")):
+                raise PlanError(
+                    f"Spark does not read {path.name!r}", where=str(path), fix="name it .ndjson, or run it embedded; no name begins with _ or ."
+                )
+    for topic in topics:
+        if not job.inputs.get(topic):
+            raise PlanError(f"topic {topic!r} has no file", where="--input", fix=f"add --input {topic}=FILE")
+
+
+def _aside(folder: Path) -> Path:
+    """Return an empty folder in which outputs are made before they are put in place."""
+    aside = folder / ".spark"
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(folder), fix="let this user write there") from None
+    return aside
+
+
+def _published(job: Job, ledger: Ledger) -> Ledger:
+    aside = job.folder / ".spark"
+    for made in sorted(aside.iterdir(), key=lambda path: path.name == "ledger.json"):
+        if not made.name.startswith("."):
+            made.replace(job.folder / made.name)
+    shutil.rmtree(aside)
+    return ledger
+
+
+def _submit(scripts: Sequence[tuple[str, list[str]]], master: str | None, home: Path, jars: Sequence[Path]) -> list[Ledger | HeadraceError]:
+    """Run scripts in one session."""
+    spark = spark_home(home)
+    master = master or os.environ.get("SPARK_MASTER") or "local[*]"
+    with tempfile.TemporaryDirectory(prefix="headrace-spark-") as named:
+        folder = Path(named)
+        jobs = []
+        for number, (script, arguments) in enumerate(scripts):
+            path = folder / f"job{number}.py"
+            path.write_text(script, encoding="utf-8")
+            jobs.append({"script": str(path), "arguments": arguments})
+        (folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
+        results, log = folder / "results", folder / "log"
+        settings = {"spark.ui.enabled": "false", "spark.sql.warehouse.dir": str(folder / "warehouse"), "spark.log.level": "ERROR"}
+        if master.startswith("local"):
+            cores = os.cpu_count() or 1
+            settings |= {
+                "spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.local.dir": str(folder / "local"),
+                "spark.sql.shuffle.partitions": str(cores),
+            }  # fmt: skip
+        command = [
+            str(spark / "bin" / "spark-submit"), "--master", master, "--jars", ",".join(map(str, [jar.path(), *jars])),
+            *(part for key, value in settings.items() for part in ("--conf", f"{key}={value}")),
+            str(Path(__file__).with_name("driver.py")), str(folder / "jobs.json"), str(results),
+        ]  # fmt: skip
+        python = str(python_of(spark))
+        environment = {**os.environ, "SPARK_HOME": str(spark), "PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python}
+        _run(command, environment, log)
+        told = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
+        if len(told) < len(scripts):
+            told += [{"error": _last_word(log)}] * (len(scripts) - len(told))
+    return [SparkError(one["error"], where="Spark") if "error" in one else one["ledger"] for one in told]
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    """Run a command, which ends with this process however that ends."""
+    with log.open("wb") as said:
+        process = subprocess.Popen(  # noqa: S603  (Spark, and files made here)
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=end_with_parent,  # noqa: PLW1509  (a call of C and nothing else)
+        )
+        try:
+            process.wait()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _last_word(log: Path) -> str:
+    """Return what Spark said last of what went wrong."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    telling = [line for line in lines if "Exception" in line or "ERROR" in line or "Error" in line]
+    return (telling or lines or ["it said nothing"])[-1].strip().removeprefix('Exception in thread "main" ')[:500]

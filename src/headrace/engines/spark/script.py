@@ -1,0 +1,247 @@
+"""A plan as one Python file for `spark-submit`, which needs no headrace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from headrace.engines.spark.block import Block
+from headrace.engines.spark.expression import Row
+from headrace.engines.spark.prelude import definitions
+from headrace.engines.spark.source import Source as Reading
+from headrace.engines.spark.views import RECORD, Views, blaming, rows_of
+from headrace.engines.spark.words import listed, name, text
+from headrace.plan.operators import Aggregate, Sink, upstream
+from headrace.plan.pipeline import Plan
+from headrace.plan.rewrite import read_numbers_at_once
+from headrace.plan.schema import TIMESTAMP, Schema, Type
+
+__all__ = ["KAFKA", "SPARK", "live_script", "spark_script"]
+
+SPARK = "4.0.0"
+KAFKA = f"org.apache.spark:spark-sql-kafka-0-10_2.13:{SPARK}"
+_JOB, _LIVE_JOB = (Path(__file__).with_name(name) for name in ("job.py", "live_job.py"))
+_INPUT_ORDER = "_shown_ms | _source | _partition | _offset | _entry"
+_WINDOW_ORDER = "_end_ms | _key"
+_LIVE_ORDER = "_source | _partition | _offset | _entry"
+_LETTER_ORDER = "_partition | _offset"
+
+
+def spark_script(plan: Plan) -> str:
+    """Return the plan as a batch job: files or what Kafka topics hold in, files or Kafka topics out.
+
+    Raises
+    ------
+    PlanError
+        If Spark SQL cannot say what the plan means. It names what, and where.
+    """
+    plan, _ = read_numbers_at_once(plan)
+    views = Views(plan)
+    readings = {source.topic: Reading(source, views.numbers[id(source)]) for source in plan.sources}
+    outputs = {sink.topic: _sink(sink, views) for sink in plan.sinks}
+    outputs |= {o.late_topic: _late(o, views) for o in plan.operators() if isinstance(o, Aggregate) and o.late_topic}
+    outputs |= {f"{topic}.dead-letter": (reading.dead_letters, _LETTER_ORDER) for topic, reading in readings.items()}
+    ledger = _ledger(plan, views)
+    queries = [*views.statements.values(), *(query for query, _ in outputs.values())]
+    numbers = {source.topic: views.numbers[id(source)] for source in plan.sources}
+    constants = [
+        f"PIPELINE = {plan.pipeline!r}",
+        f"SOURCES = {numbers!r}",
+        _table("READERS", {topic: f"({reading.function[0]!r}, {_quoted(reading.function[1])})" for topic, reading in readings.items()}),
+        "FUNCTIONS = [\n" + "".join(f"    {_quoted(one)},\n" for one in definitions(queries)) + "]",
+        _table("VIEWS", {view: _quoted(query) for view, query in views.statements.items()}),
+        f"KEPT = {(*(reading.view for reading in readings.values()),)!r}",
+        _table("OUTPUTS", {topic: f"({_quoted(query)}, {order!r})" for topic, (query, order) in outputs.items()}),
+        f"LEDGER = {_quoted(ledger)}",
+    ]
+    return _script(_JOB, _header(plan), constants)
+
+
+def live_script(plan: Plan) -> str:
+    """Return the plan as a job of Structured Streaming, from Kafka's topics to Kafka's topics.
+
+    Raises
+    ------
+    PlanError
+        If Spark's streams cannot do what the plan means. It names what, and where.
+    """
+    plan, _ = read_numbers_at_once(plan)
+    views = Views(plan, live=True)
+    readings = [(source, Reading(source, views.numbers[id(source)])) for source in plan.sources]
+    queries: dict[str, tuple[str, dict[str, str], dict[str, tuple[str, str]]]] = {}
+    for sink in plan.sinks:
+        windows = [one for one in upstream(sink) if isinstance(one, Aggregate)]
+        if not windows:
+            query, _ = _sink(sink, views, _LIVE_ORDER)
+            queries[f"sink_{views.numbers[id(sink)]}"] = query, {}, {sink.topic: (f"SELECT * FROM sink_{views.numbers[id(sink)]}", _LIVE_ORDER)}
+            continue
+        views.block(windows[0])
+        window = f"window_{views.numbers[id(windows[0])]}"
+        before = list(views.statements)
+        output = _sink(sink, views)
+        query, behind, outputs = queries.setdefault(window, (views.statements.pop(window, ""), {}, {}))
+        behind.update((view, views.statements.pop(view)) for view in list(views.statements) if view not in before)
+        outputs[sink.topic] = output
+    for source, reading in readings:
+        letters = f"dead_letters_{views.numbers[id(source)]}"
+        queries[letters] = reading.dead_letters, {}, {f"{source.topic}.dead-letter": (f"SELECT * FROM {letters}", _LETTER_ORDER)}
+    written = [*views.statements.values()]
+    written += [one for query, behind, outputs in queries.values() for one in (query, *behind.values(), *(made for made, _ in outputs.values()))]
+    numbers = {source.topic: views.numbers[id(source)] for source in plan.sources}
+    constants = [
+        f"PIPELINE = {plan.pipeline!r}",
+        f"SOURCES = {numbers!r}",
+        _table("READERS", {source.topic: f"({reading.function[0]!r}, {_quoted(reading.function[1])})" for source, reading in readings}),
+        f"WATERMARKS = { {reading.view: f'{source.delay_ms} milliseconds' for source, reading in readings if source.event_time}!r}",
+        "FUNCTIONS = [\n" + "".join(f"    {_quoted(one)},\n" for one in definitions(written)) + "]",
+        _table("VIEWS", {view: _quoted(query) for view, query in views.statements.items()}),
+        _table("QUERIES", {named: _query(*one) for named, one in queries.items()}),
+    ]
+    return _script(_LIVE_JOB, _live_header(plan), constants)
+
+
+def _query(query: str, behind: Mapping[str, str], outputs: Mapping[str, tuple[str, str]]) -> str:
+    views = "{" + ", ".join(f"{view!r}: {_quoted(one)}" for view, one in behind.items()) + "}"
+    made = "{" + ", ".join(f"{topic!r}: ({_quoted(one)}, {order!r})" for topic, (one, order) in outputs.items()) + "}"
+    return f"({_quoted(query)}, {views}, {made})"
+
+
+def _script(job: Path, header: str, constants: list[str]) -> str:
+    head, _, rest = job.read_text(encoding="utf-8").partition("# plan:")
+    _, _, body = rest.partition("# end of plan\n")
+    imports = head.partition("from __future__")[2]
+    return f"{header}\n\nfrom __future__{imports}{chr(10).join(constants)}\n{body}"
+
+
+def _quoted(query: str) -> str:
+    """Return a SQL text as a Python literal: as it stands, if that can be."""
+    if '"""' in query or query.endswith(('"', "\\")):
+        return repr(query)
+    return f'r"""{query}"""'
+
+
+def _table(named: str, entries: Mapping[str, str]) -> str:
+    return f"{named} = {{\n" + "".join(f"    {key!r}: {value},\n" for key, value in entries.items()) + "}"
+
+
+def _header(plan: Plan) -> str:
+    inputs = " ".join(f"--input {source.topic}={source.topic}.ndjson" for source in plan.sources)
+    return _doc(
+        plan,
+        f"as a Spark {SPARK} batch job",
+        "On files, and on what Kafka topics hold:",
+        f"    spark-submit --jars headrace-engines.jar {plan.pipeline}.py {inputs} --output out",
+        f"    spark-submit --packages {KAFKA} --jars headrace-engines.jar {plan.pipeline}.py --kafka-servers HOST:PORT",
+    )
+
+
+def _live_header(plan: Plan) -> str:
+    command = f"spark-submit --packages {KAFKA} --jars headrace-engines.jar {plan.pipeline}.py --kafka-servers HOST:PORT --checkpoint FOLDER"
+    return _doc(
+        plan,
+        f"live on Spark {SPARK}",
+        "Structured Streaming from Kafka's topics to Kafka's topics:",
+        f"    {command}",
+        "",
+        "Otherwise than on headrace's own engine: the watermark moves with each micro-batch and is one for all partitions, a window closes 1 ms later,",
+        "late rows are dropped uncounted, and after a failure the records of a micro-batch may be written twice, with the same content.",
+    )
+
+
+def _doc(plan: Plan, how: str, lead: str, *lines: str) -> str:
+    text = "\n".join(
+        [f"{plan.pipeline}, version {plan.version}, {how}.", "", lead, "", *lines, ""]
+        + ["headrace-engines.jar reads the records by headrace's rule; it comes with headrace. The plan:", ""]
+        + [f"    {line}" for line in str(plan).splitlines()]
+    )
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"') if "\\" in text or '"""' in text else text
+    return f'"""{escaped}\n"""'
+
+
+# outputs
+
+
+def _json(block_row: Row, schema: Schema) -> str:
+    pairs = [f"{text(field.name)}, {_plain(block_row[field.name], field.type)}" for field in schema.fields]
+    return f"TO_JSON({listed(pairs, 'NAMED_STRUCT({})')}, MAP('ignoreNullFields', 'false')) AS json"
+
+
+def _timed(kind: Type) -> bool:
+    return kind == TIMESTAMP or any(map(_timed, kind.arguments))
+
+
+def _plain(value: str, kind: Type, depth: int = 0) -> str:
+    """Return a value as JSON can hold it: a time is its text."""
+    if not _timed(kind):
+        return value
+    inner = f"v{depth}"
+    match kind.kind:
+        case "ROW":
+            pairs = (f"{text(field)}, {_plain(f'{value}.{name(field)}', one, depth)}" for field, one in kind.fields())
+            return f"CASE WHEN {value} IS NOT NULL THEN NAMED_STRUCT({', '.join(pairs)}) END"
+        case "ARRAY":
+            return f"TRANSFORM({value}, {inner} -> {_plain(inner, kind.element, depth + 1)})"
+        case "MAP":
+            return f"TRANSFORM_VALUES({value}, (k{depth}, {inner}) -> {_plain(inner, kind.element, depth + 1)})"
+    return _TIME.format(value) if depth else f"hr_time_text({value})"
+
+
+_TIME = r"REGEXP_REPLACE(DATE_FORMAT({}, 'yyyy-MM-dd\'T\'HH:mm:ss.SSS\'Z\''), '\\.000Z$', 'Z')"
+
+
+def _output(block: Block, schema: Schema, order: str, said: str) -> tuple[str, str]:
+    wanted = order.split(" | ")
+    hidden = [held if held == name(column) else f"{held} AS {name(column)}" for column, held in block.hidden.items() if column in wanted]
+    return f"-- {said}\n{block.selecting([*hidden, _json(block.items, schema)])}", order
+
+
+def _sink(sink: Sink, views: Views, unwindowed: str = _INPUT_ORDER) -> tuple[str, str]:
+    with blaming(views.said(sink)):
+        block = views.block(sink.input)
+        windowed = any(isinstance(one, Aggregate) for one in upstream(sink))
+        said = "\n-- ".join(" ".join(one.split()) for one in (*block.said, views.said(sink)))
+        return _output(block, sink.schema, _WINDOW_ORDER if windowed else unwindowed, said)
+
+
+def _late(aggregate: Aggregate, views: Views) -> tuple[str, str]:
+    rows = Block(
+        rows_of(views.numbers[id(aggregate)]),
+        {column: name(column) for column in aggregate.input.schema.names},
+        {column: name(column) for column in _INPUT_ORDER.split(" | ")},
+        where=("NOT `_taken`",),
+    )
+    return _output(rows, aggregate.input.schema, _INPUT_ORDER, f"what no window of #{views.numbers[id(aggregate)]} takes")
+
+
+# the ledger
+
+
+def _ledger(plan: Plan, views: Views) -> str:
+    """Return what became of the records of each source: what reached a window or an output, and what was taken there."""
+    record = ", ".join(map(name, RECORD))
+    reached = []
+    for operator in plan.operators():
+        if isinstance(operator, Aggregate):
+            views.block(operator)
+            reached.append(f"SELECT {record}, `_taken` FROM {rows_of(views.numbers[id(operator)])}")
+        elif isinstance(operator, Sink) and not any(isinstance(one, Aggregate) for one in upstream(operator)):
+            block = views.block(operator.input)
+            columns = [held if held == name(one) else f"{held} AS {name(one)}" for one, held in block.hidden.items() if one in RECORD]
+            reached.append(block.selecting([*columns, "TRUE AS `_taken`"]))
+    received = "\n  UNION ALL ".join(
+        f"SELECT {number} AS source, COUNT(*) AS received, COUNT(malformed) AS malformed, COUNT(future) AS future FROM source_{number}"
+        for number in (views.numbers[id(source)] for source in plan.sources)
+    )
+    every = "\n  UNION ALL\n".join(reached)
+    return f"""WITH reached AS (
+{every}
+), fates AS (
+  SELECT {record}, BOOL_OR(`_taken`) AS taken FROM reached GROUP BY {record}
+), counted AS (
+  SELECT `_source` AS source, COUNT(*) AS reached, COUNT_IF(taken) AS taken FROM fates GROUP BY `_source`
+), received AS (
+  {received}
+)
+SELECT source, received, COALESCE(taken, 0L) AS accepted, malformed, future, COALESCE(reached - taken, 0L) AS late,
+  received - malformed - future - COALESCE(reached, 0L) AS filtered
+FROM received LEFT JOIN counted USING (source)"""

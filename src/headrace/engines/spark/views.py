@@ -1,0 +1,269 @@
+"""From operators to SELECTs and the views between them.
+
+Hidden columns go along with every row. Before a window they say of which record it comes: `_source`, `_partition` and
+`_offset`; when that was: `_time_ms`, and the watermark of its partition before it, `_watermark_ms`; `_shown_ms` is the
+greatest event time up to it, and `_entry` which of the record's rows it is. Behind a window they are its bounds in ms,
+`_start_ms` and `_end_ms`, and the keys, `_key`, by which rows are put in order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import singledispatchmethod
+
+from headrace.engines.spark.block import Block
+from headrace.engines.spark.expression import loose, sql
+from headrace.engines.spark.source import Source as Reading
+from headrace.engines.spark.words import name, text
+from headrace.errors import PlanError
+from headrace.plan.expression import Call, Column, Expression, columns_of
+from headrace.plan.operators import Aggregate, Derive, Named, Operator, Regroup, Select, Sink, Source, Union, Unnest, Where, inputs_of, upstream
+from headrace.plan.pipeline import Plan
+from headrace.plan.window import Window
+
+__all__ = ["RECORD", "Views", "blaming", "rows_of"]
+
+RECORD = ("_source", "_partition", "_offset")
+_TIME = ("_time_ms", "_watermark_ms", "_shown_ms", "_entry")
+_WINDOW = ("_start_ms", "_end_ms", "_key")
+_HIDDEN = frozenset([*RECORD, *_TIME, *_WINDOW, "_time", "_taken", "_ends", "_at"])
+_KINDS = {"aggregate": "window", "regroup": "aggregate"}
+_BOUNDS = {"window_start": "TIMESTAMP_MILLIS(`_start_ms`)", "window_end": "TIMESTAMP_MILLIS(`_end_ms`)", "revision": "0L"}
+_INPUT_ORDER = "STRUCT({}`_source`, `_partition`, `_offset`, `_entry`)"
+
+
+@contextmanager
+def blaming(operator: str) -> Iterator[None]:
+    """Make a PlanError name the operator that it is about."""
+    try:
+        yield
+    except PlanError as error:
+        raise PlanError(error.what, where=error.where or f"Spark SQL of {operator}", fix=error.fix) from None
+
+
+def rows_of(number: int) -> str:
+    """Return the name of the view of the rows that reached a window, whether it took them or not."""
+    return f"rows_{number}"
+
+
+class Views:
+    """The views of a plan, made as they are found to be needed: by name, what each is. If `live`, Spark's own windows close them."""
+
+    def __init__(self, plan: Plan, *, live: bool = False) -> None:
+        self.statements: dict[str, str] = {}
+        self._live = live
+        operators = list(plan.operators())
+        self.numbers = {id(operator): number for number, operator in enumerate(operators, 1)}
+        self._consumers = Counter(id(one) for operator in operators for one in inputs_of(operator))
+        self._blocks: dict[int, Block] = {}
+        for operator in operators:
+            for column in operator.schema.names:
+                if column in _HIDDEN:
+                    raise PlanError(f"column {column!r} has the name of one that a Spark script adds", fix="give it another name")
+
+    def block(self, operator: Operator) -> Block:
+        """Return the SELECT of an operator's rows; what several operators read is a view.
+
+        Raises
+        ------
+        PlanError
+            If Spark SQL cannot say it. It names the operator.
+        """
+        if id(operator) not in self._blocks:
+            with blaming(self.said(operator)):
+                made = self._make(operator).saying(self.said(operator))
+            self._blocks[id(operator)] = self._view(operator, made) if self._consumers[id(operator)] > 1 else made
+        return self._blocks[id(operator)]
+
+    def said(self, operator: Operator | Sink) -> str:
+        """Return the operator with its number, as `headrace plan` shows it."""
+        return f"#{self.numbers[id(operator)]} {operator}"
+
+    def _view(self, operator: Operator, block: Block) -> Block:
+        kind = type(operator).__name__.lower()
+        return self._put(f"{_KINDS.get(kind, kind)}_{self.numbers[id(operator)]}", block, block.select())
+
+    def _put(self, named: str, block: Block, query: str) -> Block:
+        """Make a view of `query`, and return the SELECT over it with the columns of `block`."""
+        comment = "".join(f"-- {' '.join(line.split())}\n" for line in block.said)
+        named = f"{named}_columns" if named in self.statements else named
+        self.statements[named] = f"{comment}{query}"
+        return block.view(named)
+
+    def _over(self, operator: Operator, columns: Iterable[str]) -> Block:
+        """Return the SELECT that an operator reading `columns` of `operator` can be added to."""
+        block = self.block(operator)
+        return block if block.takes(list(columns)) else self._view(operator, block)
+
+    # the operators
+
+    @singledispatchmethod
+    def _make(self, operator: Operator) -> Block:
+        raise PlanError(f"{type(operator).__name__} is not written in Spark SQL yet")
+
+    @_make.register
+    def _(self, source: Source) -> Block:
+        number = self.numbers[id(source)]
+        reading = Reading(source, number)
+        self.statements[reading.view] = f"-- {self.said(source)}\n{reading.live_query if self._live else reading.query}"
+        time = ("_time_ms", "_time") if self._live else _TIME[:3]
+        hidden = {"_source": str(number), **{column: name(column) for column in (*RECORD[1:], *time)}, "_entry": "CAST(ARRAY() AS ARRAY<INT>)"}
+        items = {column: f"row.{name(column)}" for column in source.schema.names}
+        return Block(reading.view, items, hidden, where=("malformed IS NULL AND future IS NULL",))
+
+    @_make.register
+    def _(self, derive: Derive) -> Block:
+        block = self._over(derive.input, {one for _, expression in derive.columns for one in columns_of(expression)})
+        return _with(block, {**block.items, **_made(derive.columns, block)}, derive.columns)
+
+    @_make.register
+    def _(self, select: Select) -> Block:
+        block = self._over(select.input, {one for _, expression in select.columns for one in columns_of(expression)})
+        return _with(block, _made(select.columns, block), select.columns)
+
+    @_make.register
+    def _(self, where: Where) -> Block:
+        block = self._over(where.input, columns_of(where.predicate))
+        return replace(block, where=(*block.where, loose(where.predicate, block.items)))
+
+    @_make.register
+    def _(self, unnest: Unnest) -> Block:
+        block = self._over(unnest.input, [unnest.column])
+        names = ", ".join(name(one) for one in ("_at", unnest.key, unnest.value) if one)
+        kept = {column: held for column, held in block.items.items() if column != unnest.column}
+        left = replace(block, items=kept, computed=block.computed - {unnest.column})
+        exploded = f"POSEXPLODE({block.items[unnest.column]}) AS ({names})"
+        over = self._put(f"unnest_{self.numbers[id(unnest)]}", left.saying(self.said(unnest)), left.select(exploded))
+        made = {one: name(one) for one in (unnest.key, unnest.value) if one}
+        return replace(over, items={**over.items, **made}, hidden={**over.hidden, "_entry": "ARRAY_APPEND(`_entry`, `_at`)"})
+
+    @_make.register
+    def _(self, union: Union) -> Block:
+        blocks = [self.block(one) for one in union.inputs]
+        # Of one record, rows that have gone a longer way come first.
+        ways = sorted(range(len(blocks)), key=lambda way: (any(union.inputs[way] in upstream(one) for one in _without(union.inputs, way)), way))
+        texts = []
+        for place, way in enumerate(ways):
+            block = blocks[way]
+            turned = replace(block, hidden={**block.hidden, "_entry": f"ARRAY_PREPEND({block.hidden['_entry']}, {place})"})
+            columns = replace(turned, items={column: turned.items[column] for column in union.schema.names})
+            texts.append(columns.select())
+        said = tuple(dict.fromkeys(one for block in blocks for one in block.said))
+        return self._put(f"union_{self.numbers[id(union)]}", replace(blocks[0], said=said).saying(self.said(union)), "\nUNION ALL\n".join(texts))
+
+    @_make.register
+    def _(self, aggregate: Aggregate) -> Block:
+        if aggregate.lateness_ms:
+            raise PlanError(
+                f"allowed lateness of {aggregate.lateness_ms} ms: Spark gives a window once, when it is over",
+                fix="leave allowed_lateness out on Spark, or run it embedded",
+            )
+        number, window = self.numbers[id(aggregate)], aggregate.window
+        if self._live:
+            return self._live_window(aggregate)
+        block = self._table(aggregate.input)
+        taken, ends = _taken(window)
+        rows = self._put(rows_of(number), block.saying(f"#{number} the rows that reach the window"), block.select(ends, taken))
+        if window.kind == "tumbling":
+            relation, end = rows.relation, "`_ends`"
+        else:
+            relation, end = f"(SELECT *, EXPLODE(`_ends`) AS `_end_ms` FROM {rows.relation}) AS every", "`_end_ms`"
+        start = f"{end} - 1 - PMOD({end} - 1, {window.size_ms})" if window.kind == "cumulating" else f"{end} - {window.size_ms}"
+        order = _INPUT_ORDER.format("" if window.one_slice else _slices(window))
+        over = replace(rows, relation=relation, where=("`_taken`",), said=())
+        return self._grouped(aggregate, over, {"_start_ms": start, "_end_ms": end}, [end], order)
+
+    def _live_window(self, aggregate: Aggregate) -> Block:
+        window = aggregate.window
+        if window.kind == "cumulating":
+            raise PlanError("Spark's streams have no cumulating windows", fix="run it as a batch, or take sliding windows")
+        if aggregate.late_topic:
+            raise PlanError(
+                f"late_to({aggregate.late_topic!r}): Spark's streams drop late rows unseen", fix="run it as a batch, or leave late_to out"
+            )
+        if any(isinstance(call, Call) and call.function == "COUNT DISTINCT" for _, call in aggregate.calls):
+            raise PlanError("COUNT(DISTINCT …): Spark's streams cannot count so", fix="run it as a batch")
+        block = self._table(aggregate.input)
+        block = self._view(aggregate.input, block) if block.said else block
+        lengths = dict.fromkeys((window.size_ms, window.step_ms))
+        span = f"WINDOW(`_time`, {', '.join(text(f'{length} milliseconds') for length in lengths)})"
+        bounds = {"_start_ms": f"UNIX_MILLIS({span}.start)", "_end_ms": f"UNIX_MILLIS({span}.end)"}
+        start = f"`_time_ms` - PMOD(`_time_ms`, {window.slice_ms})"
+        order = _INPUT_ORDER.format("" if window.one_slice else f"{start} AS slice, ")
+        return self._grouped(aggregate, block, bounds, [span], order)
+
+    @_make.register
+    def _(self, regroup: Regroup) -> Block:
+        block = self._over(regroup.input, {*regroup.keys, *(one for _, call in regroup.calls for one in columns_of(call))})
+        bounds = {one: block.hidden[one] for one in _WINDOW[:2]}
+        return self._grouped(regroup, block, bounds, list(bounds.values()), block.hidden["_key"])
+
+    def _table(self, operator: Operator) -> Block:
+        block = self.block(operator)
+        return block if not block.computed else self._view(operator, block)
+
+    def _grouped(self, operator: Aggregate | Regroup, block: Block, bounds: dict[str, str], group: list[str], order: str) -> Block:
+        """Return the SELECT over a view of the groups, in which each call is a column."""
+        named = {hidden: _own_name(hidden, operator.columns) for hidden, _ in operator.calls}
+        keys = {key: block.items[key] for key in operator.keys if key not in _BOUNDS}
+        calls = [f"{sql(call, block.items, order)} AS {name(named[hidden])}" for hidden, call in operator.calls]
+        columns = [f"{held} AS {name(key)}" if held != name(key) else held for key, held in keys.items()]
+        edges = [f"{held} AS {name(edge)}" if held != name(edge) else held for edge, held in bounds.items()]
+        query = f"{block.selecting([*edges, *columns, *calls])}\nGROUP BY {', '.join(dict.fromkeys([*group, *keys.values()]))}"
+        kind = "window" if isinstance(operator, Aggregate) else "aggregate"
+        groups = self._put(f"{kind}_{self.numbers[id(operator)]}", block.saying(self.said(operator)), query)
+        row = {**_BOUNDS, **{key: name(key) for key in keys}, **{hidden: name(one) for hidden, one in named.items()}}
+        items = {key: row[key] for key in operator.keys}
+        items.update({column: loose(expression, row) for column, expression in operator.columns})
+        items.update({column: held for column, held in _BOUNDS.items() if column not in items})
+        key = f"STRUCT({', '.join(row[one] for one in operator.keys)})" if operator.keys else "0"
+        computed = frozenset(column for column, held in items.items() if held != name(column))
+        return Block(groups.relation, items, {"_start_ms": "`_start_ms`", "_end_ms": "`_end_ms`", "_key": key}, computed)
+
+
+def _own_name(hidden: str, columns: Named) -> str:
+    """Return the name of the column that is nothing but the call, else one of its own."""
+    return next((column for column, expression in columns if expression == Column(hidden, expression.type)), f"_{hidden.removeprefix('@')}")
+
+
+def _made(columns: Named, block: Block) -> dict[str, str]:
+    return {column: loose(expression, block.items) for column, expression in columns}
+
+
+def _with(block: Block, items: dict[str, str], columns: Named) -> Block:
+    made = {column for column, expression in columns if not _passed(expression, block)}
+    computed = frozenset(made | (block.computed & set(items)) - {column for column, _ in columns})
+    return replace(block, items=items, computed=computed)
+
+
+def _passed(expression: Expression, block: Block) -> bool:
+    """Return whether the column is one of the relation's, handed on."""
+    return isinstance(expression, Column) and expression.name not in block.computed
+
+
+def _without(inputs: tuple[Operator, ...], place: int) -> list[Operator]:
+    return [one for number, one in enumerate(inputs) if number != place]
+
+
+def _taken(window: Window) -> tuple[str, str]:
+    """Return whether a window takes a row, and the end of the windows that do."""
+    step, size = window.step_ms, window.size_ms
+    holds = f"`_time_ms` - PMOD(`_time_ms`, {step}) + {step}"
+    if window.kind == "tumbling":
+        return f"`_watermark_ms` < {holds} - 1 AS `_taken`", f"{holds} AS `_ends`"
+    first = f"GREATEST({holds}, `_watermark_ms` + 1 - PMOD(`_watermark_ms` + 1, {step}) + {step})"
+    if window.kind == "cumulating":
+        last = f"`_time_ms` - PMOD(`_time_ms`, {size}) + {size}"
+    else:
+        last = f"`_time_ms` + {size} - PMOD(`_time_ms` + {size}, {step})"
+    return f"{first} <= {last} AS `_taken`", f"CASE WHEN {first} <= {last} THEN SEQUENCE({first}, {last}, {step}) END AS `_ends`"
+
+
+def _slices(window: Window) -> str:
+    """Return by what rows are ordered before the input's order: slice by slice, and those that came after their slice was over behind it."""
+    length = window.slice_ms
+    start = f"`_time_ms` - PMOD(`_time_ms`, {length})"
+    return f"{start} AS slice, `_watermark_ms` >= {start} + {length - 1} AS behind, "

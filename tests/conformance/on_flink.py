@@ -1,0 +1,76 @@
+"""Flink under test: all jobs as one job of a cluster that is started for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from conformance.engine import Job, Outcome
+from flink import BUILD, JAVA, missing
+from headrace.engines.flink.cluster import Cluster, Sizes, fetched
+from headrace.engines.flink.places import Staged
+from headrace.engines.flink.rest import JobFailed
+from headrace.engines.flink.run import FileJob, run_many
+from headrace.engines.flink.script import flink_script
+from headrace.errors import PlanError
+
+TOGETHER = 100
+
+
+class Flink:
+    """A cluster of one task manager. A job is a statement set of many plans."""
+
+    name, restarts = "flink", False
+
+    def missing(self) -> str | None:
+        return missing()
+
+    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+        outcomes: list[Outcome | None] = [None] * len(jobs)
+        sound: list[int] = []
+        for number, job in enumerate(jobs):
+            try:
+                flink_script(job.plan, Staged("/nowhere"))
+                sound.append(number)
+            except PlanError as error:
+                outcomes[number] = Outcome({}, {}, {}, error)
+        with TemporaryDirectory(ignore_cleanup_errors=True) as name, Cluster(Path(name) / "cluster", fetched(BUILD), SIZES, JAVA) as cluster:
+            for first in range(0, len(sound), TOGETHER):
+                part = sound[first : first + TOGETHER]
+                for number, outcome in zip(part, _run([_staged(jobs[one], Path(name) / str(one)) for one in part], cluster), strict=True):
+                    outcomes[number] = outcome
+        assert all(outcomes)
+        return [one for one in outcomes if one]
+
+
+def _run(jobs: list[FileJob], cluster: Cluster) -> list[Outcome]:
+    """Return what the jobs give as one. If Flink will not have them, those are sought of which it will not, and the others run."""
+    try:
+        run_many(jobs, cluster.rest)
+    except JobFailed as error:
+        if len(jobs) == 1:
+            return [Outcome({}, {}, {}, PlanError(f"failed: {error}"))]
+        half = len(jobs) // 2
+        return [*_run(jobs[:half], cluster), *_run(jobs[half:], cluster)]
+    return [_outcome(job) for job in jobs]
+
+
+SIZES = Sizes(planning=1536, heap=1536, managed=4096, network=512)
+
+
+def _staged(job: Job, folder: Path) -> FileJob:
+    (folder / "in").mkdir(parents=True)
+    inputs = {}
+    for topic, partitions in job.inputs.items():
+        inputs[topic] = [folder / "in" / f"{topic}.{number}.ndjson" for number in range(len(partitions))]
+        for path, records in zip(inputs[topic], partitions, strict=True):
+            path.write_bytes(b"".join(record + b"\n" for record in records))
+    return FileJob(job.plan, inputs, folder)
+
+
+def _outcome(job: FileJob) -> Outcome:
+    rows = {path.name.removesuffix(".ndjson"): [json.loads(line) for line in path.read_bytes().splitlines()] for path in job.folder.glob("*.ndjson")}
+    dead = {topic: rows.pop(f"{topic}.dead-letter") for topic in job.inputs}
+    return Outcome(rows, dead, json.loads((job.folder / "ledger.json").read_bytes())["sources"])

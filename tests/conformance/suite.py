@@ -1,0 +1,81 @@
+"""All that is asked of an engine, by name: the jobs of the cases, of the function table and of the rules of reading."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import traceback
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from conformance import form, functions, reading
+from conformance.engine import Engine, Job, Outcome, differences
+from headrace.errors import PlanError
+
+Outcomes = Mapping[str, Outcome]
+
+
+@cache
+def cases() -> dict[str, form.Case]:
+    """Return the cases by name."""
+    return form.load()
+
+
+@cache
+def jobs() -> dict[str, Job]:
+    """Return all jobs by name."""
+    return {
+        **{name: case.job() for name, case in cases().items()},
+        **{name: job for name, (job, _) in reading.asked().items()},
+        **functions.jobs(),
+    }
+
+
+def judged(case: form.Case, job: Job, engine: str, got: Outcome) -> list[str]:
+    """Return what is wrong with the outcome of a case, and with its marks: one that is no longer true is wrong too."""
+    if (why := case.unsupported.get(engine)) is not None:
+        if got.refused is None:
+            return [f"{engine} no longer refuses it: take the mark `unsupported` out of the case"]
+        return [] if re.search(why, str(got.refused)) else [f"refused otherwise: {got.refused}"]
+    found = differences(got, case.outcome(job))
+    if engine in case.differs:
+        return [] if found and got.refused is None else [*found, f"{engine} no longer gives otherwise: take the mark `differs` out of the case"]
+    return found
+
+
+def outcomes(engine: Engine, folder: Path) -> Outcomes:
+    """Return the outcomes of all jobs by name, from one run of the engine that all processes with this folder share."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / f"{engine.name}.json"
+    with (folder / f"{engine.name}.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            kept.write_text(json.dumps(_run(engine)))
+    found = json.loads(kept.read_text())
+    if "failed" in found:
+        raise AssertionError(f"{engine.name} failed as a whole:\n{found['failed']}")
+    return {name: _outcome(one) for name, one in found.items()}
+
+
+def _run(engine: Engine) -> dict[str, Any]:
+    try:
+        found = engine.run(list(jobs().values()))
+        return {name: _kept(outcome) for name, outcome in zip(jobs(), found, strict=True)}
+    except Exception:  # noqa: BLE001  (whatever it is, it is told to each test, and not tried again)
+        return {"failed": traceback.format_exc()}
+
+
+def _kept(outcome: Outcome) -> dict[str, Any]:
+    refused = outcome.refused and [outcome.refused.what, outcome.refused.where, outcome.refused.fix]
+    return {"written": outcome.written, "dead": outcome.dead, "ledger": outcome.ledger, "refused": refused}
+
+
+def _outcome(kept: dict[str, Any]) -> Outcome:
+    refused = None
+    if kept["refused"]:
+        what, where, fix = kept["refused"]
+        refused = PlanError(what, where=where, fix=fix)
+    return Outcome(kept["written"], kept["dead"], kept["ledger"], refused)

@@ -1,0 +1,44 @@
+"""The page of what engines support says what they did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from conformance import suite, support
+from conformance.engine import Engine
+
+HINT = "run python tests/conformance/support.py"
+
+
+def test_the_recorded_results_are_those_of_now(engine: Engine, outcomes: suite.Outcomes) -> None:
+    path = support.RESULTS / f"{engine.name}.json"
+    assert path.exists(), HINT
+    assert path.read_text() == support.text(support.results(engine, outcomes)), HINT
+
+
+def test_the_page_says_what_is_recorded() -> None:
+    assert support.PAGE.read_text() == support.page(support.recorded()), HINT
+
+
+@pytest.mark.parametrize("feature", support.FEATURES)
+def test_each_feature_has_cases(feature: str) -> None:
+    assert len(support._with(feature)) >= 3
+
+
+def test_a_gap_shows_on_the_page() -> None:
+    (embedded,) = (one for one in support.recorded() if one["engine"] == "embedded")
+    late = support._with("late rows kept, `late_to`")
+    gaps: dict[str, Any] = {
+        "engine": "other", "restarts": False, "otherwise": {f"case {name}": "refused: late_to" for name in late},
+        "functions_otherwise": {"MAP_AGG": ["there is none"], "%": ["5 % 3"]}, "ledger_nulls": {"late": 3},
+    }  # fmt: skip
+    page = support.page([embedded, embedded | gaps])
+    rows = {line.split(" | ")[0].lstrip("| ").rsplit(" (", 1)[0]: line for line in page.splitlines() if line.startswith("| ")}
+    assert rows["late rows kept, `late_to`"].endswith("| yes | no |")
+    assert rows["restarts between records"].endswith("| yes | not asked |")
+    assert rows["the ledger"].endswith("| yes | all but late |")
+    assert rows["aggregate functions"].endswith(f"| {len(support.AGGREGATES) - 1} of {len(support.AGGREGATES)} |")
+    assert f"- refused: late_to ({', '.join(late[:5])} and {len(late) - 5} more)" in page
+    assert "- `MAP_AGG`: there is none" in page

@@ -1,0 +1,277 @@
+"""Pipelines on a real Flink give what the embedded engine gives: from files and from Kafka, stopped, killed and started again."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker import Shared
+from conformance.engine import Outcome, differences
+from flink import BUILD, JAVA, missing
+from headrace.apps.fingerprint import fingerprint
+from headrace.cli import main
+from headrace.engines.embedded.run import run_files as run_embedded
+from headrace.engines.flink.cluster import Cluster, Sizes, fetched
+from headrace.engines.flink.places import Kafka
+from headrace.engines.flink.rest import JobFailed, Rest, root_cause
+from headrace.engines.flink.run import FileJob, added_up, run_files, run_topics, submit, wait
+from headrace.engines.flink.script import flink_script
+from headrace.errors import EnvironmentFault
+from headrace.simulate.kiln import Kiln
+
+confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
+
+from headrace.topics.kafka import KafkaLog  # noqa: E402
+
+START = 1_706_123_400_000
+PLAN = fingerprint.plan()
+LIMIT = 180.0
+
+
+def lines(seed: int, count: int) -> list[bytes]:
+    """Return messages that are late, spoilt, or have numbers among their texts."""
+    return list(islice(Kiln(seed=seed, disorder_ms=20_000, bad_share=0.02, number_share=0.3).lines(START), count))
+
+
+def outcome(folder: Path) -> Outcome:
+    rows = {path.name.removesuffix(".ndjson"): [json.loads(line) for line in path.read_bytes().splitlines()] for path in folder.glob("*.ndjson")}
+    dead = {"sensor-data": rows.pop("sensor-data.dead-letter")}
+    return Outcome(rows, dead, json.loads((folder / "ledger.json").read_bytes())["sources"])
+
+
+def files(folder: Path, partitions: Sequence[Sequence[bytes]]) -> dict[str, list[Path]]:
+    folder.mkdir(parents=True)
+    paths = [folder / f"{number}.ndjson" for number in range(len(partitions))]
+    for path, records in zip(paths, partitions, strict=True):
+        path.write_bytes(b"".join(record + b"\n" for record in records))
+    return {"sensor-data": paths}
+
+
+def same(got: Outcome, expected: Outcome) -> None:
+    found = differences(got, expected)
+    assert not found, "\n".join(found[:5])
+
+
+@pytest.mark.parametrize(("partitions", "parallelism"), [(1, 1), (1, 2), (3, 1), (3, 2), (3, 4)])
+def test_files_give_what_the_embedded_engine_gives(flink: Rest, tmp_path: Path, partitions: int, parallelism: int) -> None:
+    inputs = files(tmp_path / "in", [lines(seed, 1500) for seed in range(partitions)])
+    run_embedded(PLAN, inputs, tmp_path / "expected")
+    (tmp_path / "out").mkdir()
+    run_files(FileJob(PLAN, inputs, tmp_path / "out"), flink, parallelism=parallelism)
+    same(outcome(tmp_path / "out"), expected := outcome(tmp_path / "expected"))
+    assert expected.ledger["sensor-data"]["late"]
+    assert expected.ledger["sensor-data"]["malformed"]
+    assert not (tmp_path / "out" / ".flink").exists()
+
+
+# Kafka
+
+
+class Topics:
+    """The pipeline's topics on a broker, under a prefix of their own."""
+
+    def __init__(self, servers: str, folder: Path, partitions: int) -> None:
+        self.prefix = f"t{uuid.uuid4().hex[:8]}."
+        self.servers, self.partitions = servers, partitions
+        self.log = KafkaLog(servers, folder)
+        self.log.create(f"{self.prefix}sensor-data", partitions=partitions)
+        for topic in ("fingerprint-output", "sensor-data.dead-letter", "fingerprint.ledger"):
+            self.log.create(f"{self.prefix}{topic}", partitions=2 if topic == "fingerprint-output" else 1)
+
+    def send(self, records: Sequence[bytes]) -> None:
+        self.log.append(f"{self.prefix}sensor-data", records, [f"{number % 7}".encode() for number in range(len(records))])
+
+    def values(self, topic: str, partition: int) -> list[bytes]:
+        info = self.log.topic(self.prefix + topic).partitions[partition]
+        found: list[bytes] = []
+        at = info.first
+        while entries := self.log.entries(self.prefix + topic, partition, at, 1000):
+            found += [entry.value for entry in entries]
+            at = entries[-1].offset + 1
+        return found
+
+    def rows(self, topic: str) -> list[Any]:
+        count = len(self.log.topic(self.prefix + topic).partitions)
+        return [json.loads(value) for partition in range(count) for value in self.values(topic, partition)]
+
+    def outcome(self) -> Outcome:
+        dead = {"sensor-data": [{**letter, "arrived_ms": None} for letter in self.rows("sensor-data.dead-letter")]}
+        return Outcome({"fingerprint-output": self.rows("fingerprint-output")}, dead, dict(added_up(PLAN, self.rows("fingerprint.ledger"))))
+
+    def expected(self, folder: Path) -> Outcome:
+        """Return what the embedded engine makes of the same partitions."""
+        run_embedded(PLAN, files(folder / "in", [self.values("sensor-data", number) for number in range(self.partitions)]), folder / "expected")
+        return outcome(folder / "expected")
+
+    def places(self, **more: Any) -> Kafka:
+        counts = {"sensor-data": self.partitions}
+        given: Mapping[str, Any] = {"max_ahead_ms": None, "prefix": self.prefix, "checkpoint_seconds": 1, **more}
+        return Kafka(self.servers, "fingerprint", counts, **given)
+
+
+@pytest.fixture
+def topics(kafka: Shared, tmp_path: Path) -> Iterator[Topics]:
+    made = Topics(kafka.servers, tmp_path / "home", 3)
+    with closing(made.log):
+        yield made
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    limit = time.monotonic() + LIMIT
+    while time.monotonic() < limit:
+        if found := what():
+            return found
+        time.sleep(0.3)
+    raise AssertionError("it did not come about in time")
+
+
+def test_topics_up_to_their_end_give_what_the_embedded_engine_gives(flink: Rest, topics: Topics, tmp_path: Path) -> None:
+    topics.send(lines(1, 3000))
+    run_topics(PLAN, topics.places(bounded=True, parallelism=2), flink, tmp_path / "kept")
+    same(topics.outcome(), topics.expected(tmp_path))
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_live_run_that_is_stopped_goes_on_where_it_was(flink: Rest, topics: Topics, tmp_path: Path) -> None:
+    records = lines(2, 3000)
+    for part in (records[:1000], records[1000:2000], records[2000:]):
+        topics.send(part)
+        seen = len(topics.rows("fingerprint-output"))
+        run_topics(PLAN, topics.places(), flink, tmp_path / "kept", stop=lambda seen=seen: len(topics.rows("fingerprint-output")) > seen)
+    topics.send([])
+    run_topics(PLAN, topics.places(), flink, tmp_path / "kept", drain=True, seconds=5)
+    got, expected = topics.outcome(), topics.expected(tmp_path)
+    same(Outcome(got.written, got.dead, {}), Outcome(expected.written, expected.dead, {}))
+
+
+def test_what_is_kept_of_other_settings_is_not_taken(flink: Rest, topics: Topics, tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "script.sql").write_text("another")
+    with pytest.raises(EnvironmentFault, match=r"another version of the pipeline.*--anew"):
+        run_topics(PLAN, topics.places(), flink, tmp_path / "kept")
+
+
+def test_jobs_of_the_cluster_from_the_command_line(
+    flink: Rest, topics: Topics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HEADRACE_TOPIC_PREFIX", topics.prefix)
+    monkeypatch.setenv("FLINK_REST_URL", flink.url)
+
+    def run(*arguments: str) -> str:
+        assert main(["jobs", *arguments]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out.strip()
+
+    topics.send(lines(3, 1500))
+    job = run("submit", "fingerprint", "--engine", "flink", "--kafka-servers", topics.servers, "--max-ahead", "never", "--commit-every", "1s")
+    wait_for(lambda: topics.rows("fingerprint-output"))
+    assert job in run("list")
+    assert "RUNNING" in run("status", job[:12])
+    assert "flink_task_write_records" in run("metrics", job)
+    assert run("logs", job) == ""
+    where = run("savepoint", job, "--stop")
+    assert where.startswith("file:")
+    wait_for(lambda: flink.state(job) == "FINISHED")
+    again = run(
+        "submit", "fingerprint", "--engine", "flink", "--kafka-servers", topics.servers, "--max-ahead", "never", "--from-savepoint", where
+    )  # fmt: skip
+    wait_for(lambda: flink.state(again) == "RUNNING")
+    assert run("cancel", again, "--timeout", "60s") == f"{again}: CANCELED"
+    uuids = [row["fingerprint"]["uuid"] for row in topics.rows("fingerprint-output")]
+    assert len(uuids) == len(set(uuids))
+
+
+def test_a_task_manager_killed_under_load_loses_and_repeats_nothing(topics: Topics, tmp_path: Path) -> None:
+    if (why := missing()) is not None:
+        pytest.skip(why)
+    records = lines(4, 6000)
+    with Cluster(tmp_path / "cluster", fetched(BUILD, kafka=True), Sizes(managed=256, heap=512), JAVA) as cluster:
+        job = submit(cluster.rest, flink_script(PLAN, topics.places(kept=str(tmp_path / "kept"))))
+        for number, place in enumerate(range(0, len(records), 1000)):
+            topics.send(records[place : place + 1000])
+            time.sleep(1)
+            if number in (1, 3):
+                cluster.kill_manager()
+                cluster.start_manager()
+                wait_for(lambda: cluster.rest.state(job) == "RUNNING")
+        expected = topics.expected(tmp_path)
+        wait_for(lambda: len(topics.rows("sensor-data.dead-letter")) >= len(expected.dead["sensor-data"]))
+        request = cluster.rest.savepoint(job, f"file://{tmp_path}/savepoints", stop=True, drain=True)
+        wait_for(lambda: cluster.rest.savepoint_at(job, request))
+        assert cluster.rest.metrics is not None
+        wait(cluster.rest, job)
+    got = topics.outcome()
+    same(Outcome(got.written, got.dead, {}), Outcome(expected.written, expected.dead, {}))
+
+
+# what can be wrong
+
+
+def test_a_cluster_without_the_connector_is_told_which_jar_it_lacks(tmp_path: Path) -> None:
+    if (why := missing()) is not None:
+        pytest.skip(why)
+    with Cluster(tmp_path / "cluster", fetched(BUILD), Sizes(heap=256), JAVA) as cluster:
+        with pytest.raises(JobFailed, match=r"lacks a connector: put flink-sql-connector-kafka-5.0.0-2.2.jar into the lib folder"):
+            submit(cluster.rest, flink_script(PLAN, Kafka("127.0.0.1:9", "fingerprint")))
+        pids = list(cluster.pids.values())
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_job_that_fails_says_why_in_one_line(flink: Rest) -> None:
+    script = flink_script(PLAN, Kafka("127.0.0.1:9", "fingerprint", {"sensor-data": 1}, bounded=True))
+    script = script.replace("fixed-delay.attempts' = '10'", "fixed-delay.attempts' = '0'").replace("'60000'", "'2000'")
+    script = script.replace("'properties.group.id'", "'properties.default.api.timeout.ms' = '2000',\n  'properties.group.id'")
+    with pytest.raises(JobFailed, match=r"Flink job \w+: .*Exception: ") as failure:
+        wait(flink, submit(flink, script))
+    assert "\n" not in str(failure.value)
+    assert len(str(failure.value)) < 400
+
+
+class _Old(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"flink-version": "1.20.1"}')
+
+    def log_message(self, *_: object) -> None:
+        """Be silent."""
+
+
+def test_a_cluster_of_another_version_is_refused() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Old) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(EnvironmentFault, match=r"is Flink 1.20.1; name a cluster of Flink 2.3"):
+            Rest(f"127.0.0.1:{server.server_port}").check_version()
+        server.shutdown()
+
+
+def test_where_no_cluster_is_it_says_so() -> None:
+    with pytest.raises(EnvironmentFault, match=r"http://127.0.0.1:9: no Flink cluster answers there: .*FLINK_REST_URL"):
+        Rest("127.0.0.1:9").jobs()
+
+
+@pytest.mark.parametrize(
+    ("trace", "cause"),
+    [
+        ("a.b.CException: outer\n\tat x\nCaused by: d.EException: inner words\n\tat y", "EException: inner words"),
+        ("a.b.CException: outer\nCaused by: java.lang.NullPointerException\n\tat y", "CException: outer"),
+        ("Caused by: java.lang.NullPointerException\n\tat y", "NullPointerException"),
+        ("no trace at all", "no trace at all"),
+        (
+            "Caused by: x.ValidationException: Could not find any factory for identifier 'jdbc' that implements 'a.b.DynamicTableFactory' in",
+            "the cluster lacks a connector: put the jar of connector 'jdbc' into the lib folder of Flink, on every machine, and start it again",
+        ),
+    ],
+)
+def test_the_innermost_cause_that_says_something_is_told(trace: str, cause: str) -> None:
+    assert root_cause(trace) == cause
