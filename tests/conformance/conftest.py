@@ -9,8 +9,9 @@ import pytest
 from conformance import suite
 from conformance.engine import Embedded, Engine
 from conformance.on_flink import Flink
+from conformance.on_spark import Spark
 
-ENGINES: list[Engine] = [Embedded(), Flink()]
+ENGINES: list[Engine] = [Embedded(), Flink(), Spark()]
 
 
 @pytest.fixture(scope="session", params=ENGINES, ids=lambda engine: engine.name)

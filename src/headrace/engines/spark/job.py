@@ -42,9 +42,12 @@ def records_of_files(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
         lines = spark.read.option("lineSep", "\n").text("".join(f"\\{c}" if c in "*?[]{}\\" else c for c in path))
         if lines.rdd.getNumPartitions() > 1:
             raise ValueError(f"{path} is more than one file, or is read in parts: its records cannot be numbered")
-        whole = f.expr(r"IF(ENDSWITH(value, '\r'), SUBSTRING(CAST(value AS BINARY), 1, OCTET_LENGTH(value) - 1), CAST(value AS BINARY)) AS value")
+        placed = lines.select(f.monotonically_increasing_id().alias("line"), f.expr("CAST(value AS BINARY) AS value"))
+        marked = "line = 0 AND SUBSTRING(value, 1, 3) = X'EFBBBF'"  # the byte order mark of a file
+        bare = placed.select(f.expr(f"IF({marked}, SUBSTRING(value, 4), value) AS value"))
+        whole = f.expr("IF(SUBSTRING(value, -1) = X'0D', SUBSTRING(value, 1, OCTET_LENGTH(value) - 1), value) AS value")
         numbered = f.expr(f"CAST({partition} AS INT) AS partition"), f.monotonically_increasing_id().alias("offset")
-        kept = lines.where(f"NOT value RLIKE {BLANK}").select(whole)
+        kept = bare.where(f"NOT CAST(value AS STRING) RLIKE {BLANK}").select(whole)
         files.append(kept.select(*numbered, f.expr("CAST(NULL AS BIGINT) AS arrived_ms"), "value"))
     every = files[0]
     for one in files[1:]:
