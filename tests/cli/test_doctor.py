@@ -24,6 +24,7 @@ from headrace.cli import main
 from headrace.cli.apps import plan_of
 from headrace.cli.doctor import Case, Cluster, Finding
 from headrace.engines.embedded.live import Live, run_live
+from headrace.topics.look import Look
 from headrace.topics.sqlite import SqliteLog
 
 LOG = Path(".headrace/log.db")
@@ -138,11 +139,11 @@ def test_a_log_that_somebody_opens_meanwhile_is_read_once_more(log: SqliteLog) -
             raise sqlite3.DatabaseError("torn")
         return 5
 
-    assert module._read(LOG, ask) == 5
+    assert Look(LOG).read(ask) == 5
     with pytest.raises(sqlite3.DatabaseError, match="torn"):
         asked.clear()
         LOG.with_name("log.db-wal").unlink()
-        module._read(LOG, lambda _: exec("import sqlite3; raise sqlite3.DatabaseError('torn')"))
+        Look(LOG).read(lambda _: exec("import sqlite3; raise sqlite3.DatabaseError('torn')"))
 
 
 def test_a_pipeline_and_what_it_committed_are_whole(found: Found, committed: SqliteLog) -> None:

@@ -23,16 +23,18 @@ HEADRACE = str(Path(sys.executable).with_name("headrace"))
 LIMIT = 60.0
 
 SABOTAGE = """
+from dataclasses import replace
+
 import headrace as hr
 import headrace.topics.sqlite as sqlite
 
 whole = sqlite.SqliteClaim.commit
 
-def torn(self, manifest, state, kept, outgoing, cursors):
+def torn(self, commit):
     with self._log._writing():
-        for one in outgoing:
+        for one in commit.outgoing:
             self._put(one)
-    whole(self, manifest, state, kept, [], cursors)
+    whole(self, replace(commit, outgoing=[]))
 
 sqlite.SqliteClaim.commit = torn
 
@@ -165,6 +167,27 @@ def test_the_ledger_of_a_run_that_was_killed(log: SqliteLog) -> None:
     assert "900" in headrace("ledger", "fingerprint").stdout
 
 
+@pytest.mark.parametrize("options", [[], ["--records", "100000000"]], ids=["paced", "at full speed"])
+def test_sigterm_ends_a_simulation_between_two_batches(folder: Path, options: list[str]) -> None:
+    child = subprocess.Popen([HEADRACE, "simulate", "kiln", "--to", "out.ndjson", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: (folder / "out.ndjson").exists() and (folder / "out.ndjson").stat().st_size)
+    child.send_signal(signal.SIGTERM)
+    _, said = child.communicate(timeout=LIMIT)
+    assert (child.returncode, said) == (0, b"")
+    lines = (folder / "out.ndjson").read_bytes().splitlines(keepends=True)
+    assert len(lines) % 5 == 0
+    assert all(line.endswith(b"}\n") for line in lines)
+
+
+def test_sigterm_ends_a_simulation_of_a_topic_whose_messages_are_all_there(log: SqliteLog) -> None:
+    child = subprocess.Popen([HEADRACE, "simulate", "kiln", "--to", "topic:sent", "--history", "1m"], stdout=subprocess.PIPE, text=True)
+    wait_for(lambda: any(info.name == "sent" and info.partitions[0].end for info in log.topics()))
+    child.send_signal(signal.SIGTERM)
+    said, _ = child.communicate(timeout=LIMIT)
+    assert child.returncode == 0
+    assert log.topic("sent").partitions[0].end == 5 * said.count("Sent 5 messages")
+
+
 # demo
 
 
@@ -228,7 +251,7 @@ def test_a_commit_that_is_not_whole_is_found(folder: Path, capfd: pytest.Capture
 
 @pytest.mark.usefixtures("mended")
 def test_a_pipeline_that_fails_is_not_proved(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (folder / "bad.py").write_text(SABOTAGE.replace("whole(self, manifest, state, kept, [], cursors)", "raise OSError('no')"))
+    (folder / "bad.py").write_text(SABOTAGE.replace("whole(self, replace(commit, outgoing=[]))", "raise OSError('no')"))
     (folder / "events.ndjson").write_bytes(b'{"t":1700000000000,"v":1}\n')
     assert main(["prove", "bad.py", "--kills", "1", "--input", "events.ndjson"]) == 1
     assert "pipeline torn: ended with status 1: " in capfd.readouterr().err

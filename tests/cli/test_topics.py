@@ -84,6 +84,14 @@ def keyed(partition: int) -> bytes:
 # create, list, describe, delete
 
 
+def test_a_topic_may_be_made_if_it_is_missing(topics: Callable[..., bytes], refused: Callable[..., str]) -> None:
+    assert topics("create", "one", "--partitions", "2", "--if-missing") == b"Created topic one.\n"
+    assert topics("create", "one", "--if-missing") == b"There is a topic one already.\n"
+    assert json.loads(topics("list", "--json"))["partitions"] == 2
+    assert "already" in refused("create", "one")
+    assert "cannot be used" in refused("create", "a/b", "--if-missing")
+
+
 def test_a_topic_is_made_listed_described_and_deleted(topics: Callable[..., bytes]) -> None:
     said = topics("create", "sensor-data", "--partitions", "2", "--retention", "7d", "--retention-bytes", "5000000")
     assert said == b"Created topic sensor-data.\n"

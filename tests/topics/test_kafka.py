@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,16 +19,21 @@ from typing import Any
 import pytest
 
 from broker import Broker, Shared, free_port, missing
+from headrace.engines.embedded import live as engine
+from headrace.engines.embedded.live import Live, run_live
 from headrace.errors import EnvironmentFault, PlanError
-from headrace.topics.protocol import Outgoing
+from headrace.topics import store
+from headrace.topics.protocol import Away, Commit, Outgoing
+from topics.test_logs import from_files, left, plan, readings, without_arrival
 
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
 
 from confluent_kafka import Producer, TopicPartition  # noqa: E402
 from confluent_kafka.admin import NewPartitions, NewTopic  # noqa: E402
 
-from headrace.topics import kafka as module  # noqa: E402
-from headrace.topics.kafka import KafkaLog  # noqa: E402
+from headrace.topics.kafka import KafkaLog, client  # noqa: E402
+from headrace.topics.kafka import claim as claims  # noqa: E402
+from headrace.topics.kafka import log as logs  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +108,7 @@ def test_a_broker_that_is_not_there_is_named(tmp_path: Path, capfd: pytest.Captu
 
 @pytest.mark.parametrize("servers", ["", "no such host.:1", ",", "host:notaport"])
 def test_servers_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: str) -> None:
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 1.0)
     with pytest.raises(EnvironmentFault, match="Kafka at"):
         KafkaLog(servers, tmp_path)
 
@@ -121,7 +130,7 @@ def test_reading_goes_on_when_a_killed_broker_is_back(own: Broker, mine: KafkaLo
 
 def test_appending_to_a_broker_that_stands_still_ends(own: Broker, mine: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
     topic = new_topic(mine)
-    monkeypatch.setattr(module, "APPEND_SECONDS", 2.0)
+    monkeypatch.setattr(logs, "APPEND_SECONDS", 2.0)
     own.signal(signal.SIGSTOP)
     try:
         began = time.monotonic()
@@ -135,15 +144,16 @@ def test_appending_to_a_broker_that_stands_still_ends(own: Broker, mine: KafkaLo
 ENDS = """
 import os, signal, sys
 from pathlib import Path
-from headrace.topics import kafka
-kafka.COMMIT_SECONDS = kafka.ANSWER_SECONDS = 3.0
+from headrace.topics.kafka import KafkaLog, claim as claims, client
+from headrace.topics.protocol import Commit
+claims.COMMIT_SECONDS = client.ANSWER_SECONDS = 3.0
 servers, folder, topic, broker = sys.argv[1:]
-log = kafka.KafkaLog(servers, Path(folder))
+log = KafkaLog(servers, Path(folder))
 feed, claim = log.feed([topic]), log.claim(f"p-{topic}")
-claim.commit(b"m", {}, [], [], {(topic, 0): 0})
+claim.commit(Commit(b"m", {}, [], [], {(topic, 0): 0}))
 feed.fetch()
 os.kill(int(broker), signal.SIGKILL)
-claim.commit(b"m", {}, [], [], {(topic, 0): 0})
+claim.commit(Commit(b"m", {}, [], [], {(topic, 0): 0}))
 """
 
 
@@ -154,7 +164,7 @@ def test_a_process_whose_broker_is_gone_comes_to_its_end(own: Broker, mine: Kafk
             [sys.executable, "-c", ENDS, own.servers, str(mine.folder), topic, str(own.pid)], check=False, capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 1
-        assert done.stderr.splitlines()[-1].startswith("headrace.errors.EnvironmentFault: Kafka at")
+        assert done.stderr.splitlines()[-1].startswith("headrace.topics.protocol.Away: Kafka at")
     finally:
         own.end()
         own.start()
@@ -213,7 +223,7 @@ def test_offsets_have_gaps_and_the_end_is_reached_through_them(log: KafkaLog) ->
     source, topic = new_topic(log), new_topic(log)
     claim = log.claim(f"p-{topic}")
     for number in range(3):
-        claim.commit(b"m", {}, [], [Outgoing(topic, b"%d" % number, 1)], {(source, 0): 0})
+        claim.commit(Commit(b"m", {}, [], [Outgoing(topic, b"%d" % number, 1)], {(source, 0): 0}))
     claim.release()
     assert soon(lambda: log.topic(topic).partitions[0].end == 6)
     assert [entry.offset for entry in log.entries(topic, 0, 0, 10)] == [0, 2, 4]
@@ -273,10 +283,10 @@ def test_a_record_that_is_too_large_is_refused_with_its_size(log: KafkaLog) -> N
     assert len(log.entries(topic, 0, 0, 1)[0].value) == 10_000_000
     claim = log.claim(f"p-{topic}")
     with pytest.raises(EnvironmentFault, match=r"a record of 20,000,000 bytes"):
-        claim.commit(b"m", {}, [], [Outgoing(topic, b"x" * 20_000_000, 1)], {(topic, 0): 0})
+        claim.commit(Commit(b"m", {}, [], [Outgoing(topic, b"x" * 20_000_000, 1)], {(topic, 0): 0}))
     claim.release()
     claim = log.claim(f"p-{topic}")
-    claim.commit(b"m", {}, [], [Outgoing(topic, b"small", 1)], {(topic, 0): 1})
+    claim.commit(Commit(b"m", {}, [], [Outgoing(topic, b"small", 1)], {(topic, 0): 1}))
     claim.release()
     assert soon(lambda: log.entries(topic, 0, 1, 9)[-1:] != [] and log.entries(topic, 0, 1, 9)[-1].value == b"small")
 
@@ -293,13 +303,13 @@ def test_a_name_that_only_kafka_refuses(log: KafkaLog) -> None:
 def test_kafkas_own_consumer_sees_what_is_committed_and_nothing_else(kafka: Shared, log: KafkaLog) -> None:
     topic = new_topic(log)
     claim = log.claim(f"p-{topic}")
-    claim.commit(b"1", {}, [], [Outgoing(topic, b"one\ntwo", 2)], {(topic, 0): 0})
+    claim.commit(Commit(b"1", {}, [], [Outgoing(topic, b"one\ntwo", 2)], {(topic, 0): 0}))
     with pytest.raises(EnvironmentFault):
-        claim.commit(b"2", {}, [], [Outgoing(topic, b"never\n" + b"x" * 20_000_000, 2)], {(topic, 0): 1})
+        claim.commit(Commit(b"2", {}, [], [Outgoing(topic, b"never\n" + b"x" * 20_000_000, 2)], {(topic, 0): 1}))
     claim.release()
     claim = log.claim(f"p-{topic}")
     assert claim.manifest == b"1"
-    claim.commit(b"3", {}, [], [Outgoing(topic, b"three", 1)], {(topic, 0): 2})
+    claim.commit(Commit(b"3", {}, [], [Outgoing(topic, b"three", 1)], {(topic, 0): 2}))
     claim.release()
     told = kafka.run_tool(
         "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", kafka.servers, "--topic", topic, "--from-beginning",
@@ -312,8 +322,8 @@ def test_every_offset_names_its_manifest(log: KafkaLog) -> None:
     topic = new_topic(log, 2)
     pipeline = f"p-{topic}"
     claim = log.claim(pipeline)
-    claim.commit(b"one", {}, [], [], {(topic, 0): 0, (topic, 1): 0})
-    claim.commit(b"two", {}, [], [], {(topic, 0): 7})
+    claim.commit(Commit(b"one", {}, [], [], {(topic, 0): 0, (topic, 1): 0}))
+    claim.commit(Commit(b"two", {}, [], [], {(topic, 0): 7}))
     claim.release()
     found = log.committed(pipeline)
     assert sorted((one.partition, one.offset) for one in found) == [(0, 7), (1, 0)]
@@ -331,57 +341,253 @@ class Stopper:
                 assert delivered is None or delivered.flush(10) == 0
                 broker.signal(signal.SIGSTOP)
 
-        monkeypatch.setattr(module, "passing", stop)
+        monkeypatch.setattr(claims, "passing", stop)
 
 
 def test_after_a_commit_of_unknown_outcome_nothing_more_is_done(own: Broker, mine: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
     topic, out = new_topic(mine), new_topic(mine)
-    monkeypatch.setattr(module, "COMMIT_SECONDS", 4.0)
+    monkeypatch.setattr(claims, "COMMIT_SECONDS", 4.0)
     claim = mine.claim(f"p-{topic}")
-    claim.commit(b"1", {"a": b"A"}, ["a"], [Outgoing(out, b"one", 1)], {(topic, 0): 1})
+    claim.commit(Commit(b"1", {"a": b"A"}, ["a"], [Outgoing(out, b"one", 1)], {(topic, 0): 1}))
     with monkeypatch.context() as patch:
         Stopper(own, "commit.cursors", patch, delivered=claim._producer)
         try:
             with pytest.raises(EnvironmentFault, match=r"does not say whether the last commit .* stands.*start the pipeline again"):
-                claim.commit(b"2", {"b": b"B"}, ["a", "b"], [Outgoing(out, b"two", 1)], {(topic, 0): 2})
+                claim.commit(Commit(b"2", {"b": b"B"}, ["a", "b"], [Outgoing(out, b"two", 1)], {(topic, 0): 2}))
             with pytest.raises(EnvironmentFault, match="does not say"):
-                claim.commit(b"3", {}, ["a"], [Outgoing(out, b"never", 1)], {(topic, 0): 3})
+                claim.commit(Commit(b"3", {}, ["a"], [Outgoing(out, b"never", 1)], {(topic, 0): 3}))
             claim.release()
         finally:
             own.signal(signal.SIGCONT)
-    monkeypatch.setattr(module, "COMMIT_SECONDS", 30.0)
+    monkeypatch.setattr(claims, "COMMIT_SECONDS", 30.0)
     with closing(KafkaLog(own.servers, mine.folder)) as again:
         claim = again.claim(f"p-{topic}")
         stands = claim.manifest == b"2"
         assert claim.manifest in {b"1", b"2"}
         assert claim.load("a") == b"A"
         assert soon(lambda: [one.value for one in again.entries(out, 0, 0, 9)] == [b"one", b"two"][: 1 + stands])
-        claim.commit(b"4", {}, ["a"], [Outgoing(out, b"four", 1)], {(topic, 0): 4})
+        claim.commit(Commit(b"4", {}, ["a"], [Outgoing(out, b"four", 1)], {(topic, 0): 4}))
         assert soon(lambda: [one.value for one in again.entries(out, 0, 0, 9)] == [*[b"one", b"two"][: 1 + stands], b"four"])
         claim.release()
 
 
 def test_a_commit_that_did_not_get_to_its_end_leaves_what_was(own: Broker, mine: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
     topic, out = new_topic(mine), new_topic(mine)
-    monkeypatch.setattr(module, "COMMIT_SECONDS", 3.0)
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(claims, "COMMIT_SECONDS", 3.0)
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 2.0)
     claim = mine.claim(f"p-{topic}")
-    claim.commit(b"1", {"a": b"A"}, ["a"], [Outgoing(out, b"one", 1)], {(topic, 0): 1})
+    claim.commit(Commit(b"1", {"a": b"A"}, ["a"], [Outgoing(out, b"one", 1)], {(topic, 0): 1}))
     with monkeypatch.context() as patch:
         Stopper(own, "commit.output", patch)
         try:
             with pytest.raises(EnvironmentFault, match="it does not answer"):
-                claim.commit(b"2", {"b": b"B"}, ["a", "b"], [Outgoing(out, b"two", 1)], {(topic, 0): 2})
+                claim.commit(Commit(b"2", {"b": b"B"}, ["a", "b"], [Outgoing(out, b"two", 1)], {(topic, 0): 2}))
             claim.release()
         finally:
             own.signal(signal.SIGCONT)
-    monkeypatch.setattr(module, "COMMIT_SECONDS", 30.0)
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 10.0)
+    monkeypatch.setattr(claims, "COMMIT_SECONDS", 30.0)
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 10.0)
     with closing(KafkaLog(own.servers, mine.folder)) as again:
         claim = again.claim(f"p-{topic}")
         assert (claim.manifest, claim.load("a")) == (b"1", b"A")
         assert soon(lambda: [one.value for one in again.entries(out, 0, 0, 9)] == [b"one"])
         claim.release()
+
+
+class Killer:
+    """Kills the broker at points of commits, each once, and has it back some time later."""
+
+    def __init__(self, broker: Broker, points: dict[int, str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._broker, self._points, self.kills = broker, points, 0
+        self._commits = 0
+        self._wanted = threading.Semaphore(0)
+        # The broker ends with the thread that has started it.
+        self._thread = threading.Thread(target=self._restart, daemon=True)
+        self._thread.start()
+        for module in (claims, store):
+            monkeypatch.setattr(module, "passing", self._pass)
+
+    def _pass(self, point: str) -> None:
+        self._commits += point == "commit.begun"
+        if self._points.get(self._commits) == point:
+            del self._points[self._commits]
+            self.kills += 1
+            self._broker.end()
+            self._wanted.release()
+
+    def _restart(self) -> None:
+        while True:
+            self._wanted.acquire()
+            time.sleep(0.5)
+            self._broker.start()
+
+
+def test_a_live_run_goes_on_by_itself_when_a_broker_that_was_killed_in_commits_is_back(
+    own: Broker, mine: KafkaLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark, records = uuid.uuid4().hex[:12], [record for record in readings(3_000, 5) if record]
+    mine.create(f"in-{mark}")
+    mine.append(f"in-{mark}", records)
+    expected, counts = from_files(tmp_path / "files", mark, records)
+    # A broker needs longer to be back than a commit waits: the outcome of those that it dies in at their end is unknown.
+    monkeypatch.setattr(claims, "COMMIT_SECONDS", 4.0)
+    faults: list[str] = []
+    # Not at commit.done: a lone broker that dies there may call the transaction ended without having ended it in all partitions.
+    killer = Killer(own, {2: "commit.begun", 5: "commit.output", 8: "commit.cursors", 11: "commit.output", 14: "commit.cursors"}, monkeypatch)
+    try:
+        live = Live(plan(mark), mine, latest=True, batch_records=100)
+        ledger = run_live(live, commit_seconds=0, away=lambda fault: faults.append(str(fault)))
+        assert ledger[f"in-{mark}"].counts() == counts
+        assert soon(lambda: left(mine, mark)["out"] == expected["out"])
+        assert without_arrival(left(mine, mark)["dead"]) == without_arrival(expected["dead"])
+        assert killer.kills == 5
+        assert sum(fault == "None" for fault in faults) >= 4
+        assert any("does not say whether the last commit" in fault for fault in faults)
+    finally:
+        own.end()
+        own.start()
+
+
+def test_a_live_run_on_a_broker_that_hangs_again_and_again_gives_the_same(
+    own: Broker, mine: KafkaLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark, records = uuid.uuid4().hex[:12], [record for record in readings(2_000, 6) if record]
+    mine.create(f"in-{mark}")
+    mine.append(f"in-{mark}", records)
+    expected, counts = from_files(tmp_path / "files", mark, records)
+    points, passed = ["commit.begun", "commit.output", "commit.cursors"], 0
+    timers: list[threading.Timer] = []
+
+    def hang(point: str) -> None:
+        nonlocal passed
+        passed += point == "commit.begun"
+        if passed % 3 == 1 and point == points[passed // 3 % 3]:
+            own.signal(signal.SIGSTOP)
+            timers.append(threading.Timer(1.5, own.signal, [signal.SIGCONT]))
+            timers[-1].start()
+
+    monkeypatch.setattr(claims, "passing", hang)
+    try:
+        ledger = run_live(Live(plan(mark), mine, latest=True, batch_records=200), commit_seconds=0)
+    finally:
+        for timer in timers:
+            timer.join(10)
+        own.signal(signal.SIGCONT)
+    assert len(timers) >= 3
+    assert ledger[f"in-{mark}"].counts() == counts
+    assert soon(lambda: left(mine, mark)["out"] == expected["out"])
+
+
+def test_a_live_run_goes_on_by_itself_when_a_broker_whose_disk_was_full_has_room_again(
+    own: Broker, mine: KafkaLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark, records = uuid.uuid4().hex[:12], [record for record in readings(2_000, 7) if record]
+    mine.create(f"in-{mark}")
+    mine.append(f"in-{mark}", records)
+    expected, counts = from_files(tmp_path / "files", mark, records)
+    monkeypatch.setattr(claims, "COMMIT_SECONDS", 5.0)
+    passed, faults = 0, 0
+
+    def fill(point: str) -> None:
+        nonlocal passed
+        passed += point == "commit.begun"
+        if passed == 4 and point == "commit.begun":
+            # No file of the broker's may grow any more: to it that is a disk without room, and it ends.
+            resource.prlimit(own.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+
+    def make_room(fault: Away | None) -> None:
+        nonlocal faults
+        faults += fault is not None
+        if faults == 1 and fault is not None:
+            own.end()
+            own.start()
+
+    monkeypatch.setattr(claims, "passing", fill)
+    try:
+        ledger = run_live(Live(plan(mark), mine, latest=True, batch_records=200), commit_seconds=0, away=make_room)
+    finally:
+        if not faults:
+            own.end()
+            own.start()
+    assert faults
+    assert ledger[f"in-{mark}"].counts() == counts
+    assert soon(lambda: left(mine, mark)["out"] == expected["out"])
+
+
+def test_a_broker_that_stays_away_ends_a_live_run_in_the_end(own: Broker, mine: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = uuid.uuid4().hex[:12]
+    mine.create(f"in-{mark}")
+    mine.append(f"in-{mark}", readings(200))
+    for module, name, seconds in ((claims, "COMMIT_SECONDS", 2.0), (client, "ANSWER_SECONDS", 1.0), (engine, "AWAY_SECONDS", 4.0)):
+        monkeypatch.setattr(module, name, seconds)
+    faults: list[Away | None] = []
+    live = Live(plan(mark), mine)
+    own.signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        with pytest.raises(Away, match="does not answer"):
+            run_live(live, commit_seconds=0, away=faults.append)
+        assert 4 < time.monotonic() - began < 25
+        assert faults
+    finally:
+        own.signal(signal.SIGCONT)
+
+
+def test_a_run_that_lost_its_pipeline_to_another_home_does_not_take_it_back(kafka: Shared, log: KafkaLog, tmp_path: Path) -> None:
+    mark = uuid.uuid4().hex[:12]
+    log.create(f"in-{mark}")
+    log.append(f"in-{mark}", readings(200))
+    live = Live(plan(mark), log)
+    with closing(KafkaLog(kafka.servers, tmp_path / "other")) as elsewhere:
+        other = elsewhere.claim(f"kiln-{mark}")
+        with pytest.raises(EnvironmentFault, match="belongs to another process now") as caught:
+            run_live(live, commit_seconds=0)
+        assert not isinstance(caught.value, Away)
+        other.commit(Commit(b"2", {}, [], [], {(f"in-{mark}", 0): 1}))
+        other.release()
+
+
+@pytest.mark.parametrize("when", ["idle", "committing", "reopening"])
+def test_sigterm_ends_a_run_whose_broker_is_away_within_seconds(own: Broker, mine: KafkaLog, tmp_path: Path, when: str) -> None:
+    topic = f"in-{uuid.uuid4().hex[:12]}"
+    mine.create(topic)
+    (tmp_path / "app.py").write_text(THROUGH.format(topic=topic))
+    command = [sys.executable, "-m", "headrace", "run", "app.py", "--kafka-servers", own.servers, "--idle-after", "2s"]
+    child = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "HEADRACE_HOME": "home"}, stderr=subprocess.PIPE, text=True)
+    try:
+        assert child.stderr is not None
+        assert '"started"' in child.stderr.readline()
+        mine.append(topic, [b'{"t":1700000000000}'] * 50)
+        assert soon(lambda: len(mine.entries(f"out-{topic}", 0, 0, 99)) == 50)
+        own.signal(signal.SIGSTOP)
+        if when != "idle":
+            time.sleep(4)  # the partition rests by now, and this step is being committed
+        if when == "reopening":
+            own.end()
+            assert '"away"' in child.stderr.readline()
+        child.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        _, said = child.communicate(timeout=30)
+        assert time.monotonic() - began < 7, said
+        assert child.returncode == (when != "idle"), said
+        if when != "idle":
+            assert "headrace: Kafka at" in said
+    finally:
+        child.kill()
+        child.wait(10)
+        if when == "reopening":
+            own.start()
+        own.signal(signal.SIGCONT)
+
+
+THROUGH = """
+import headrace as hr
+
+@hr.pipeline("through-{topic}", version="1")
+def through():
+    events = hr.stream("{topic}", schema={{"t": "BIGINT"}}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+    return {{"out-{topic}": events.select("t")}}
+"""
 
 
 def test_who_takes_the_pipeline_in_another_home_keeps_the_first_out(kafka: Shared, log: KafkaLog, tmp_path: Path) -> None:
@@ -390,9 +596,9 @@ def test_who_takes_the_pipeline_in_another_home_keeps_the_first_out(kafka: Share
     with closing(KafkaLog(kafka.servers, tmp_path / "other")) as elsewhere:
         second = elsewhere.claim(f"p-{topic}")
         with pytest.raises(EnvironmentFault, match=f"pipeline p-{topic}: belongs to another process now"):
-            first.commit(b"1", {}, [], [], {(topic, 0): 1})
+            first.commit(Commit(b"1", {}, [], [], {(topic, 0): 1}))
         first.release()
-        second.commit(b"2", {}, [], [], {(topic, 0): 1})
+        second.commit(Commit(b"2", {}, [], [], {(topic, 0): 1}))
         second.release()
     claim = log.claim(f"p-{topic}")
     with pytest.raises(EnvironmentFault, match=r"1\.manifest: is not the state that .* name.*--anew"):
@@ -406,7 +612,7 @@ def test_who_takes_the_pipeline_in_another_home_keeps_the_first_out(kafka: Share
 def committed(log: KafkaLog, pipeline: str, topic: str, times: int) -> Path:
     claim = log.claim(pipeline)
     for number in range(1, times + 1):
-        claim.commit(b"m%d" % number, {f"p{number}": b"data %d" % number}, [f"p{number}"], [], {(topic, 0): number})
+        claim.commit(Commit(b"m%d" % number, {f"p{number}": b"data %d" % number}, [f"p{number}"], [], {(topic, 0): number}))
     claim.release()
     return log.folder / "state" / pipeline
 
@@ -437,7 +643,7 @@ def test_state_that_is_missing_is_named_and_can_be_forgotten(log: KafkaLog, name
         claim.load("p2")
     claim.forget()
     assert claim.manifest is None
-    claim.commit(b"anew", {}, [], [], {(topic, 0): 1})
+    claim.commit(Commit(b"anew", {}, [], [], {(topic, 0): 1}))
     claim.release()
 
 
@@ -459,7 +665,7 @@ def test_offsets_moved_by_hand_do_not_start_a_pipeline_elsewhere(log: KafkaLog) 
     with pytest.raises(EnvironmentFault, match="--anew"):
         _ = claim.manifest
     with pytest.raises(EnvironmentFault):
-        claim.commit(b"x", {}, [], [], {(topic, 0): 1})
+        claim.commit(Commit(b"x", {}, [], [], {(topic, 0): 1}))
     claim.release()
 
 
@@ -470,7 +676,7 @@ def test_state_that_cannot_be_written_leaves_what_was(log: KafkaLog) -> None:
     folder.rename(folder.with_name("aside"))
     folder.write_text("in the way")
     with pytest.raises(EnvironmentFault, match=r"cannot be written.*make room"):
-        claim.commit(b"m2", {"p2": b"2"}, ["p2"], [Outgoing(topic, b"never", 1)], {(topic, 0): 2})
+        claim.commit(Commit(b"m2", {"p2": b"2"}, ["p2"], [Outgoing(topic, b"never", 1)], {(topic, 0): 2}))
     claim.release()
     folder.unlink()
     folder.with_name("aside").rename(folder)
@@ -478,3 +684,30 @@ def test_state_that_cannot_be_written_leaves_what_was(log: KafkaLog) -> None:
     assert (claim.manifest, claim.load("p1")) == (b"m1", b"data 1")
     assert log.entries(topic, 0, 0, 9) == []
     claim.release()
+
+
+@pytest.mark.parametrize("full_at", range(8))
+def test_a_disk_that_is_full_at_any_write_of_a_commit_leaves_the_last_one(
+    log: KafkaLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at: int
+) -> None:
+    mark, records = uuid.uuid4().hex[:12], [record for record in readings(1_000, 8) if record]
+    log.create(f"in-{mark}")
+    log.append(f"in-{mark}", records)
+    expected, counts = from_files(tmp_path / "files", mark, records)
+    writes, put = 0, store.put
+
+    def put_or_not(path: Path, data: bytes) -> None:
+        nonlocal writes
+        writes += 1
+        if writes == full_at + 1:
+            path.write_bytes(data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        put(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "put", put_or_not)
+        with pytest.raises(EnvironmentFault, match=r"cannot be written: No space left on device; make room"):
+            run_live(Live(plan(mark), log, latest=True, batch_records=200), commit_seconds=0)
+    ledger = run_live(Live(plan(mark), log, latest=True, batch_records=200), commit_seconds=0)
+    assert ledger[f"in-{mark}"].counts() == counts
+    assert soon(lambda: left(log, mark)["out"] == expected["out"])

@@ -26,7 +26,7 @@ from headrace.errors import EnvironmentFault, PlanError
 from headrace.kernels.reading.batch import Lines
 from headrace.plan.pipeline import Plan
 from headrace.topics.failpoints import POINTS
-from headrace.topics.protocol import Cursor, Feed, Log, Outgoing
+from headrace.topics.protocol import Commit, Cursor, Feed, Log, Outgoing
 from headrace.topics.sqlite import SqliteLog
 
 SECOND, MINUTE = 1000, 60_000
@@ -394,16 +394,16 @@ def test_a_second_owner_is_refused_and_told_of_the_first(place: Place, log: Log,
 
 def test_who_has_lost_the_pipeline_cannot_commit(place: Place, log: Log, pipeline: str, topic: str, out: str) -> None:
     first = log.claim(pipeline)
-    first.commit(b"m1", {"a": b"A"}, ["a"], [Outgoing(out, b"1", 1)], {(topic, 0): 1})
+    first.commit(Commit(b"m1", {"a": b"A"}, ["a"], [Outgoing(out, b"1", 1)], {(topic, 0): 1}))
     (place.folder / "pipelines" / f"{pipeline}.lock").unlink()
     with closing(place.open()) as another:
         second = another.claim(pipeline)
         with pytest.raises(EnvironmentFault, match=r"belongs to .* now"):
-            first.commit(b"m2", {}, ["a"], [Outgoing(out, b"lost", 1)], {(topic, 0): 2})
+            first.commit(Commit(b"m2", {}, ["a"], [Outgoing(out, b"lost", 1)], {(topic, 0): 2}))
         assert second.manifest == b"m1"
-        second.commit(b"m3", {}, ["a"], [Outgoing(out, b"2", 1)], {(topic, 0): 3})
+        second.commit(Commit(b"m3", {}, ["a"], [Outgoing(out, b"2", 1)], {(topic, 0): 3}))
         with pytest.raises(EnvironmentFault, match=r"belongs to .* now"):
-            first.commit(b"m4", {}, ["a"], [Outgoing(out, b"lost", 1)], {(topic, 0): 4})
+            first.commit(Commit(b"m4", {}, ["a"], [Outgoing(out, b"lost", 1)], {(topic, 0): 4}))
         assert comes(lambda: values(another, out), [b"1", b"2"])
         second.release()
         first.release()
@@ -417,12 +417,14 @@ def test_a_commit_shows_all_at_once(place: Place, log: Log, pipeline: str, topic
     log.append(topic, [b"x", b"y"])
     claim = log.claim(pipeline)
     assert claim.manifest is log.manifest(pipeline) is None
-    claim.commit(b"one", {"a": b"A", "b": b"\x00" * 100_000}, ["a", "b"], [Outgoing(out, b"1\n2", 2), Outgoing(topic, b"z", 1)], {(topic, 0): 1})
+    claim.commit(
+        Commit(b"one", {"a": b"A", "b": b"\x00" * 100_000}, ["a", "b"], [Outgoing(out, b"1\n2", 2), Outgoing(topic, b"z", 1)], {(topic, 0): 1})
+    )
     assert comes(lambda: values(log, out), [b"1", b"2"])
     assert comes(lambda: values(log, topic), [b"x", b"y", b"z"])
     assert comes(lambda: [one.offset for one in log.cursors() if one.group == pipeline], [1])
     assert log.manifest(pipeline) == b"one"
-    claim.commit(b"two", {"c": b""}, ["a", "c"], [], {(topic, 0): 3})
+    claim.commit(Commit(b"two", {"c": b""}, ["a", "c"], [], {(topic, 0): 3}))
     assert log.manifest(pipeline) == b"two"
     claim.release()
     with closing(place.open()) as again:
@@ -439,7 +441,7 @@ def test_output_has_its_keys(place: Place, log: Log, pipeline: str, topic: str) 
     log.create(out, 3)
     claim = log.claim(pipeline)
     keys = [f"k{number % 7}" if number % 8 else None for number in range(56)]
-    claim.commit(b"m", {}, [], [Outgoing(out, b"\n".join(b"%d" % number for number in range(56)), 56, keys)], {(topic, 0): 0})
+    claim.commit(Commit(b"m", {}, [], [Outgoing(out, b"\n".join(b"%d" % number for number in range(56)), 56, keys)], {(topic, 0): 0}))
     claim.release()
     assert soon(lambda: sum(len(values(log, out, number)) for number in range(3)) == 56)
     found = {int(one.value): (one.key, number) for number in range(3) for one in log.entries(out, number, 0, 100)}
@@ -452,11 +454,11 @@ def test_output_has_its_keys(place: Place, log: Log, pipeline: str, topic: str) 
 
 def test_a_commit_that_fails_leaves_nothing(place: Place, log: Log, pipeline: str, topic: str, out: str) -> None:
     claim = log.claim(pipeline)
-    claim.commit(b"one", {"a": b"A"}, ["a"], [Outgoing(out, b"1", 1)], {(topic, 0): 1})
+    claim.commit(Commit(b"one", {"a": b"A"}, ["a"], [Outgoing(out, b"1", 1)], {(topic, 0): 1}))
     with pytest.raises((PlanError, EnvironmentFault)):
-        claim.commit(b"two", {"b": b"B"}, ["b"], [Outgoing(out, b"2", 1), Outgoing(place.name("none"), b"2", 1)], {(topic, 0): 2})
+        claim.commit(Commit(b"two", {"b": b"B"}, ["b"], [Outgoing(out, b"2", 1), Outgoing(place.name("none"), b"2", 1)], {(topic, 0): 2}))
     assert comes(lambda: values(log, out), [b"1"])
-    claim.commit(b"three", {"c": b"C"}, ["a", "c"], [Outgoing(out, b"3", 1)], {(topic, 0): 3})
+    claim.commit(Commit(b"three", {"c": b"C"}, ["a", "c"], [Outgoing(out, b"3", 1)], {(topic, 0): 3}))
     claim.release()
     claim = log.claim(pipeline)
     assert claim.manifest == b"three"
@@ -468,14 +470,14 @@ def test_a_commit_that_fails_leaves_nothing(place: Place, log: Log, pipeline: st
 def test_what_is_forgotten_is_gone(log: Log, pipeline: str, topic: str, out: str) -> None:
     claim = log.claim(pipeline)
     claim.forget()
-    claim.commit(b"one", {"a": b"A"}, ["a"], [Outgoing(out, b"1", 1)], {(topic, 0): 1})
+    claim.commit(Commit(b"one", {"a": b"A"}, ["a"], [Outgoing(out, b"1", 1)], {(topic, 0): 1}))
     claim.release()
     claim = log.claim(pipeline)
     claim.forget()
     assert claim.manifest is None
     assert log.manifest(pipeline) is None
     assert comes(lambda: [one for one in log.cursors() if one.group == pipeline], [])
-    claim.commit(b"anew", {"a": b"B"}, ["a"], [], {(topic, 0): 0})
+    claim.commit(Commit(b"anew", {"a": b"B"}, ["a"], [], {(topic, 0): 0}))
     claim.release()
     claim = log.claim(pipeline)
     assert (claim.manifest, claim.load("a")) == (b"anew", b"B")
@@ -499,7 +501,7 @@ def test_damaged_state_is_refused_by_name(place: Place, pipeline: str, what: str
         log.create(topic)
         claim = log.claim(pipeline)
         for _ in range(2):
-            claim.commit(b"the manifest of it", {"a": b"the state of it"}, ["a"], [], {(topic, 0): 1})
+            claim.commit(Commit(b"the manifest of it", {"a": b"the state of it"}, ["a"], [], {(topic, 0): 1}))
         claim.release()
     damage(place, f"the {what} of it".encode())
     with closing(place.open()) as log:
@@ -509,7 +511,7 @@ def test_damaged_state_is_refused_by_name(place: Place, pipeline: str, what: str
             claim.load("a")
         claim.forget()
         assert claim.manifest is None
-        claim.commit(b"new", {"a": b"n"}, ["a"], [], {(topic, 0): 1})
+        claim.commit(Commit(b"new", {"a": b"n"}, ["a"], [], {(topic, 0): 1}))
         claim.release()
         claim = log.claim(pipeline)
         assert (claim.manifest, claim.load("a")) == (b"new", b"n")
@@ -713,6 +715,22 @@ def test_records_are_dropped_by_size(tmp_path: Path) -> None:
         clock.now += 20 * SECOND
         log.append("t", [b"last"])
         assert values(log, "t")[-1] == b"last"
+
+
+def test_a_reader_that_never_reads_holds_up_neither_writers_nor_the_room(tmp_path: Path) -> None:
+    with sqlite(tmp_path, {"retention_bytes": 100_000}) as (log, clock):
+        log.move("asleep", {("t", 0): 0})
+        with closing(log.feed(["t"])) as feed:
+            for _ in range(1_000):
+                log.append("t", [b"x" * 5_000])
+                clock.now += 20 * SECOND
+            size = log.topic("t").partitions[0].size
+            assert size is not None
+            assert size < 120_000
+            assert (tmp_path / "log.db").stat().st_size + (tmp_path / "log.db-wal").stat().st_size < 20_000_000
+            assert log.cursors() == [Cursor("asleep", "t", 0, 0, 1_000)]
+            with pytest.raises(EnvironmentFault, match=r"has kept no records before \d+; 0 was to be read next"):
+                feed.fetch()
 
 
 def test_a_clock_set_back_does_not_turn_arrivals_around(tmp_path: Path) -> None:

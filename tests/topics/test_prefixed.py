@@ -9,7 +9,7 @@ import pytest
 
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.prefixed import PrefixedLog
-from headrace.topics.protocol import Outgoing
+from headrace.topics.protocol import Commit, Outgoing
 from headrace.topics.sqlite import SqliteLog
 
 
@@ -37,7 +37,7 @@ def test_a_part_of_a_log_is_a_log_and_meets_nothing_else(tmp_path: Path) -> None
 
         claim = part.claim("pipe")
         assert claim.manifest is None
-        claim.commit(b"{}", {"p": b"state"}, ["p"], [Outgoing("out", b'{"n":1}', 1)], {("events", 0): 1})
+        claim.commit(Commit(b"{}", {"p": b"state"}, ["p"], [Outgoing("out", b'{"n":1}', 1)], {("events", 0): 1}))
         assert claim.load("p") == b"state"
         with pytest.raises(EnvironmentFault, match="is run by process"):
             part.claim("pipe")

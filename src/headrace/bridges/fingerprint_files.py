@@ -37,7 +37,7 @@ from headrace.kernels.reading.rules import JsonNumber, read_value
 from headrace.plan.operators import Source
 from headrace.plan.schema import BIGINT, STRING
 from headrace.plan.stream import stream
-from headrace.topics.protocol import Log, PartitionReader
+from headrace.topics.protocol import Commit, Log, PartitionReader
 
 __all__ = ["SAVER", "Fingerprint", "FingerprintSaver", "fingerprint_of"]
 
@@ -458,7 +458,7 @@ class FingerprintSaver:
         if cursors == self._committed:
             return
         rows = [[topic, number, offset] for (topic, number), offset in cursors.items()]
-        self._claim.commit(msgspec.json.encode({"floor_ms": self._buffer.floor_ms, "cursors": rows}), {}, (), (), cursors)
+        self._claim.commit(Commit(msgspec.json.encode({"floor_ms": self._buffer.floor_ms, "cursors": rows}), {}, (), (), cursors))
         self._committed = cursors
 
     def _report_faults(self) -> None:

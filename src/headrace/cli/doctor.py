@@ -21,8 +21,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Annotated, Any, Literal, TypeVar
-from zlib import crc32
+from typing import Annotated, Any, Literal
 
 import msgspec
 from cyclopts import Parameter
@@ -34,10 +33,10 @@ from headrace.cli.apps import SETTINGS_FILE, find_pipeline, home, pipelines_of_f
 from headrace.cli.logs import LOG_FILE, addresses, asked_servers, kafka_servers, open_log
 from headrace.errors import HeadraceError, PlanError, near
 from headrace.plan.pipeline import Pipeline, Plan
+from headrace.topics.look import Look
 
 __all__ = ["Finding", "doctor"]
 
-_T = TypeVar("_T")
 _PACKAGES = ("polars", "arro3-core", "arro3-io", "sqlglot", "msgspec", "cyclopts", "rich")
 _OLDEST_SQLITE = (3, 35)  # has RETURNING
 _NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "fuse.", "9p", "afs", "ceph", "gluster", "lustre", "gpfs", "beegfs")
@@ -123,8 +122,7 @@ class Case:
         if not self.log.exists():
             return {}
         with suppress(sqlite3.Error):
-            asked = "SELECT name, COUNT(*) FROM topics JOIN partitions ON topic = topics.id GROUP BY name"
-            return dict(_read(self.log, lambda db: db.execute(asked).fetchall()))
+            return Look(self.log).topics()
         return None
 
     @cached_property
@@ -267,27 +265,6 @@ def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def _read(path: Path, ask: Callable[[sqlite3.Connection], _T]) -> _T:
-    """Return what `ask` reads from a log, without changing or adding a file.
-
-    SQLite makes two files beside a log that nobody has open, even to read it; those of root would be in the way of others.
-    So such a log is opened as one that nobody changes, and if somebody did, it is read once more.
-    """
-    wal = path.with_name(f"{path.name}-wal")
-    alone = not wal.exists()
-    try:
-        return _ask(path, ask, "mode=ro&immutable=1" if alone else "mode=ro")
-    except sqlite3.Error:
-        if not alone or not wal.exists():
-            raise
-        return _ask(path, ask, "mode=ro")
-
-
-def _ask(path: Path, ask: Callable[[sqlite3.Connection], _T], mode: str) -> _T:
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=5.0)) as db:
-        return ask(db)
-
-
 def _log(case: Case) -> Iterator[Finding]:
     path, where = case.log, str(case.log)
     if not path.exists():
@@ -298,7 +275,7 @@ def _log(case: Case) -> Iterator[Finding]:
     from headrace.topics.sqlite import FORMAT
 
     try:
-        version, tables = _read(path, _format)
+        version, tables = Look(path).format()
         if version != FORMAT:
             if version or tables:
                 what, fix = f"is a log of format {version}, not {FORMAT}", "use the headrace that made it, or name another HEADRACE_HOME"
@@ -306,7 +283,7 @@ def _log(case: Case) -> Iterator[Finding]:
             else:
                 yield Finding("ok", where, "is empty")
             return
-        whole = _read(path, _quick_check)
+        whole = Look(path).check(_CHECK_SECONDS)
     except sqlite3.Error as error:
         yield Finding("FAIL", where, f"is damaged or cannot be read: {error}", "bring back a copy, or name another HEADRACE_HOME")
         return
@@ -318,28 +295,6 @@ def _log(case: Case) -> Iterator[Finding]:
     shown = "" if topics is None else f", {_counted(len(topics), 'topic')}"
     yield Finding("ok", where, f"{'whole, ' if whole else ''}format {version}, {path.stat().st_size / _MB:,.1f} MB{shown}")
     yield from _wal(path)
-
-
-def _format(db: sqlite3.Connection) -> tuple[int, int]:
-    """Return the log's format, and how many tables it has."""
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    (tables,) = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    return version, tables
-
-
-def _quick_check(db: sqlite3.Connection) -> bool:
-    """Return whether the log was checked in time. Raises sqlite3.DatabaseError if it is damaged."""
-    end = time.monotonic() + _CHECK_SECONDS
-    db.set_progress_handler(lambda: time.monotonic() > end, 100_000)
-    try:
-        (first, *others) = (row[0] for row in db.execute("PRAGMA quick_check(10)"))
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorname == "SQLITE_INTERRUPT":
-            return False
-        raise
-    if first != "ok":
-        raise sqlite3.DatabaseError(f"{first}{' and more' if others else ''}")
-    return True
 
 
 def _wal(path: Path) -> Iterator[Finding]:
@@ -387,8 +342,7 @@ def _clock(case: Case) -> Iterator[Finding]:
 def _last_arrival(log: Path) -> int | None:
     with suppress(sqlite3.Error):
         if log.exists():
-            row = _read(log, lambda db: db.execute("SELECT arrived_ms FROM blocks ORDER BY seq DESC LIMIT 1").fetchone())
-            return row[0] if row else None
+            return Look(log).last_arrival()
     return None
 
 
@@ -481,27 +435,16 @@ def _sources(case: Case, plan: Plan, topics: Mapping[str, int]) -> Iterator[Find
 def _state(case: Case, plan: Plan) -> Iterator[Finding]:
     """Check what the pipeline's last commit left, as its next run will."""
     where, anew = f"state of pipeline {plan.pipeline}", f"headrace run {case.app} --anew, which forgets it"
-    row = _read(
-        case.log,
-        lambda db: db.execute("SELECT manifest, checksum FROM pipelines WHERE name = ? AND manifest IS NOT NULL", (plan.pipeline,)).fetchone(),
-    )
-    if row is None:
+    found = Look(case.log).manifest(plan.pipeline)
+    if found is None:
         yield Finding("ok", where, "there is none yet")
         return
-    what = _fault_of_state(case, plan, *row)
+    what = _fault_of_state(case, plan, found[0], whole=found[1])
     if what is not None:
         yield Finding("FAIL", where, what, f"{_AS_IT_WAS} {anew}")
         return
-    offsets = _read(
-        case.log,
-        lambda db: db.execute(
-            "SELECT name, number, cursors.next, partitions.first, partitions.next FROM cursors JOIN partitions ON partition = partitions.id"
-            " JOIN topics ON topic = topics.id WHERE reader = ? ORDER BY name, number",
-            (plan.pipeline,),
-        ).fetchall(),
-    )
     lag = 0
-    for topic, number, following, first, end in offsets:
+    for topic, number, following, first, end in Look(case.log).places(plan.pipeline):
         lag += end - following
         if not first <= following <= end:
             lost = f"is to go on at {following} of {topic} partition {number}, which has {first} to {end}"
@@ -522,17 +465,17 @@ def _state_beside_kafka(case: Case, plan: Plan) -> Iterator[Finding]:
         yield Finding("ok", where, f"of version {plan.version}; {lag:,} records are to be read")
 
 
-def _fault_of_state(case: Case, plan: Plan, manifest: bytes, checksum: int) -> str | None:
+def _fault_of_state(case: Case, plan: Plan, manifest: bytes, *, whole: bool) -> str | None:
     """Return why a run would not go on from a commit, if it would not."""
     from headrace.engines.embedded.state import Parts
 
-    if crc32(manifest) != checksum:
+    if not whole:
         return "its last commit is damaged"
     said: dict[str, Any] = msgspec.json.decode(manifest)
     what = _difference(case, plan, said)
     if what is not None:
         return what
-    damaged = _read(case.log, lambda db: _damaged_part(db, plan.pipeline, sorted(Parts().keep(said))))
+    damaged = Look(case.log).damaged_part(plan.pipeline, sorted(Parts().keep(said)))
     return None if damaged is None else f"part {damaged} is damaged"
 
 
@@ -553,14 +496,6 @@ def _difference(case: Case, plan: Plan, said: Mapping[str, Any]) -> str | None:
         if was != value:
             return f"was made with {name} {was!r}, not {value!r}"
     return "was made with other operators" if said["operators"] != identity["operators"] else None
-
-
-def _damaged_part(db: sqlite3.Connection, pipeline: str, names: Iterable[str]) -> str | None:
-    for name in names:
-        row = db.execute("SELECT data, checksum FROM state WHERE pipeline = ? AND name = ?", (pipeline, name)).fetchone()
-        if row is None or crc32(row[0]) != row[1]:
-            return name
-    return None
 
 
 # Kafka

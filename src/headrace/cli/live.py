@@ -19,6 +19,7 @@ from headrace.engines.embedded.live import Committed, Limits, Live, Patience, ru
 from headrace.engines.embedded.metrics import Metrics
 from headrace.errors import EnvironmentFault
 from headrace.plan.pipeline import Plan
+from headrace.topics.protocol import Away
 
 __all__ = ["run_on_topics", "serve_metrics", "structured"]
 
@@ -62,13 +63,18 @@ def run_on_topics(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) ->
             shown = time.monotonic()
             _leave(metrics, Path(file))
 
+    def away(fault: Away | None) -> None:
+        if fault is None:
+            told.info("reopened", pipeline=plan.pipeline, epoch=live.epoch, offsets=live.offsets)
+        else:
+            told.warning("away", pipeline=plan.pipeline, epoch=live.epoch, error=str(fault))
+
     patience = Patience(options.ms("idle_after"), options.ms("close_quiet_after"), options.ms("max_ahead"))
     limits = Limits(options.seconds("duration"), options.records, options.drain)
     live = Live(plan, log, patience, options.batch_records, latest=options.until == "latest", anew=options.anew)
     told.info("started", pipeline=plan.pipeline, version=plan.version, epoch=live.epoch, offsets=live.offsets)
-    ledger = run_live(
-        live, limits, stop=stop, commit_seconds=inf if (every := options.seconds("commit_every")) is None else every, committed=committed
-    )
+    every = options.seconds("commit_every")
+    ledger = run_live(live, limits, stop=stop, commit_seconds=inf if every is None else every, committed=committed, away=away)
     if file:
         _leave(metrics, Path(file))
     counts = {topic: account.counts() for topic, account in ledger.items()}

@@ -44,6 +44,7 @@ def create(
     replication: int = 1,
     retention: str | None = None,
     retention_bytes: int | None = None,
+    if_missing: Annotated[bool, Parameter(negative=())] = False,
     kafka_servers: _Servers = None,
 ) -> None:
     """Make a topic.
@@ -60,6 +61,8 @@ def create(
         How long its records are kept: 30s, 12h, 7d; for ever without it.
     retention_bytes
         How many bytes of each partition are kept.
+    if_missing
+        Leave one of that name as it is, which then is no error.
     """
     if partitions > _MOST_PARTITIONS:
         raise PlanError(f"{partitions:,} partitions are too many", where="--partitions", fix=f"give at most {_MOST_PARTITIONS:,}")
@@ -67,8 +70,14 @@ def create(
         raise PlanError(f"{retention_bytes} is too large", where="--retention-bytes", fix="leave it out to keep all")
     kept_ms = None if retention is None else _retention_ms(retention)
     with closing(open_log(kafka_servers)) as log:
-        log.create(topic, partitions, replication, retention_ms=kept_ms, retention_bytes=retention_bytes)
-    print(f"Created topic {topic}.")
+        try:
+            log.create(topic, partitions, replication, retention_ms=kept_ms, retention_bytes=retention_bytes)
+        except PlanError:
+            if not if_missing or topic not in {info.name for info in log.topics()}:
+                raise
+            print(f"There is a topic {topic} already.")
+        else:
+            print(f"Created topic {topic}.")
 
 
 def _retention_ms(text: str) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from headrace.topics.protocol import Claim, Cursor, Entry, Feed, Log, Outgoing, PartitionReader, TopicInfo
+from headrace.topics.protocol import Claim, Commit, Cursor, Entry, Feed, Log, PartitionReader, TopicInfo
 
 __all__ = ["PrefixedLog"]
 
@@ -69,6 +69,10 @@ class PrefixedLog:
         """Make this process the owner of a pipeline."""
         return _PrefixedClaim(self._log.claim(self._prefix + pipeline), self._prefix)
 
+    def heed(self, stop: Callable[[], bool]) -> None:
+        """Have waits end once `stop` says so."""
+        self._log.heed(stop)
+
     def close(self) -> None:
         """Close the log."""
         self._log.close()
@@ -99,13 +103,6 @@ class _PrefixedClaim:
     def manifest(self) -> bytes | None:
         return self._claim.manifest
 
-    def commit(
-        self,
-        manifest: bytes,
-        state: Mapping[str, bytes],
-        kept: Collection[str],
-        outgoing: Sequence[Outgoing],
-        cursors: Mapping[tuple[str, int], int],
-    ) -> None:
-        named = [replace(one, topic=self._prefix + one.topic) for one in outgoing]
-        self._claim.commit(manifest, state, kept, named, _placed(self._prefix, cursors))
+    def commit(self, commit: Commit) -> None:
+        named = [replace(one, topic=self._prefix + one.topic) for one in commit.outgoing]
+        self._claim.commit(replace(commit, outgoing=named, cursors=_placed(self._prefix, commit.cursors)))

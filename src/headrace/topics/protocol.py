@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from headrace.errors import EnvironmentFault
 
 if TYPE_CHECKING:
     from headrace.kernels.reading.batch import Records
 
-__all__ = ["Claim", "Cursor", "Entry", "Feed", "Log", "Outgoing", "PartitionInfo", "PartitionReader", "TopicInfo"]
+__all__ = ["Away", "Claim", "Commit", "Cursor", "Entry", "Feed", "Log", "Outgoing", "PartitionInfo", "PartitionReader", "TopicInfo"]
+
+
+class Away(EnvironmentFault):
+    """A log does not answer, or does not say whether a commit stands. Who opens anew once it answers goes on from what it has."""
 
 
 class PartitionReader(Protocol):
@@ -120,6 +126,31 @@ class Outgoing:
         return None if self.keys is None else [None if key is None else key.encode() for key in self.keys]
 
 
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A step of work that is to be made durable, all of it or nothing.
+
+    Attributes
+    ----------
+    manifest
+        What the pipeline is now.
+    state
+        New parts of its state, by name.
+    kept
+        The names of all parts that it needs from now on.
+    outgoing
+        What it has to say.
+    cursors
+        The next offset to read, by topic and partition.
+    """
+
+    manifest: bytes
+    state: Mapping[str, bytes]
+    kept: Collection[str]
+    outgoing: Sequence[Outgoing]
+    cursors: Mapping[tuple[str, int], int]
+
+
 class Feed(Protocol):
     """The partitions of some topics of a log, read together.
 
@@ -162,31 +193,13 @@ class Claim(Protocol):
     def load(self, name: str) -> bytes:
         """Return a part of the state that the last commit stored."""
 
-    def commit(
-        self,
-        manifest: bytes,
-        state: Mapping[str, bytes],
-        kept: Collection[str],
-        outgoing: Sequence[Outgoing],
-        cursors: Mapping[tuple[str, int], int],
-    ) -> None:
+    def commit(self, commit: Commit) -> None:
         """Make a step of work durable, all of it or nothing.
-
-        Parameters
-        ----------
-        manifest
-            What the pipeline is now.
-        state
-            New parts of its state, by name.
-        kept
-            The names of all parts that it needs from now on.
-        outgoing
-            What it has to say.
-        cursors
-            The next offset to read, by topic and partition.
 
         Raises
         ------
+        Away
+            If the log does not answer: whether the commit stands may not be known, and this claim makes no other.
         EnvironmentFault
             If it cannot be done, or another process has taken the pipeline. What was committed before stands.
         """
@@ -256,6 +269,9 @@ class Log(Protocol):
         EnvironmentFault
             If another process owns it.
         """
+
+    def heed(self, stop: Callable[[], bool]) -> None:
+        """Have whatever waits for a server end within seconds, in vain, once `stop` says so."""
 
     def close(self) -> None:
         """Let go of what is open."""

@@ -11,7 +11,7 @@ import os
 import socket
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from headrace.errors import EnvironmentFault, PlanError, near
 from headrace.kernels.reading.batch import Lines, Stamps, TextLines
 from headrace.topics.failpoints import passing
 from headrace.topics.owner import locked
-from headrace.topics.protocol import Cursor, Entry, Outgoing, PartitionInfo, TopicInfo
+from headrace.topics.protocol import Commit, Cursor, Entry, Outgoing, PartitionInfo, TopicInfo
 
 __all__ = ["SqliteLog"]
 
@@ -363,6 +363,9 @@ class SqliteLog:
         """Make this process the owner of a pipeline. Raises EnvironmentFault if another process owns it."""
         return SqliteClaim(self, pipeline)
 
+    def heed(self, stop: Callable[[], bool]) -> None:
+        """Do nothing: there is no server to wait for."""
+
     def close(self) -> None:
         """Close the file."""
         self._db.close()
@@ -609,14 +612,7 @@ class SqliteClaim:
             raise self._damaged(f"part {name} of the state")
         return bytes(row[0])
 
-    def commit(
-        self,
-        manifest: bytes,
-        state: Mapping[str, bytes],
-        kept: Collection[str],
-        outgoing: Sequence[Outgoing],
-        cursors: Mapping[tuple[str, int], int],
-    ) -> None:
+    def commit(self, commit: Commit) -> None:
         """Make a step of work durable in one transaction."""
         with self._log._blaming(), self._log._writing():
             owner = self._db.execute("SELECT epoch, owner FROM pipelines WHERE name = ?", (self.pipeline,)).fetchone()
@@ -624,18 +620,22 @@ class SqliteClaim:
                 who = owner[1] if owner else "nobody"
                 raise EnvironmentFault(f"belongs to {who} now", where=f"pipeline {self.pipeline}", fix="let that one run, or end it first")
             passing("commit.begun")
-            self._db.execute("UPDATE pipelines SET manifest = ?, checksum = ? WHERE name = ?", (manifest, crc32(manifest), self.pipeline))
+            self._db.execute(
+                "UPDATE pipelines SET manifest = ?, checksum = ? WHERE name = ?", (commit.manifest, crc32(commit.manifest), self.pipeline)
+            )
             passing("commit.manifest")
             known = {row[0] for row in self._db.execute("SELECT name FROM state WHERE pipeline = ?", (self.pipeline,))}
-            self._db.executemany("DELETE FROM state WHERE pipeline = ? AND name = ?", [(self.pipeline, name) for name in known - set(kept)])
             self._db.executemany(
-                "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)", [(self.pipeline, name, crc32(data), data) for name, data in state.items()]
+                "DELETE FROM state WHERE pipeline = ? AND name = ?", [(self.pipeline, name) for name in known.difference(commit.kept)]
+            )
+            self._db.executemany(
+                "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)", [(self.pipeline, name, crc32(data), data) for name, data in commit.state.items()]
             )
             passing("commit.state")
-            for one in outgoing:
+            for one in commit.outgoing:
                 self._put(one)
             passing("commit.output")
-            self._log._move(self.pipeline, cursors)
+            self._log._move(self.pipeline, commit.cursors)
             self._log._expire()
             passing("commit.cursors")
         passing("commit.done")

@@ -18,6 +18,7 @@ from headrace.engines.embedded.live import Committed, Limits, Live, Patience, St
 from headrace.engines.embedded.run import run_files
 from headrace.errors import EnvironmentFault, InternalError, PlanError
 from headrace.plan.pipeline import Plan
+from headrace.topics.protocol import Commit
 from headrace.topics.sqlite import SqliteLog
 
 START = 1_700_000_040_000  # a whole minute
@@ -486,7 +487,7 @@ def test_state_of_another_format(log: SqliteLog, wall: Wall) -> None:
     run_for(live_on(log, wall), wall, 1)
     manifest = msgspec.json.decode(log.manifest("counting")) | {"format": 99}
     claim = log.claim("counting")
-    claim.commit(msgspec.json.encode(manifest), {}, [], [], {})
+    claim.commit(Commit(msgspec.json.encode(manifest), {}, [], [], {}))
     claim.release()
     with pytest.raises(EnvironmentFault, match="is of format 99, not"):
         live_on(log, wall)

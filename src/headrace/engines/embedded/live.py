@@ -25,10 +25,12 @@ from headrace.errors import EnvironmentFault, InternalError, PlanError
 from headrace.kernels.columnar.watermark import NEVER
 from headrace.kernels.ledger import Account
 from headrace.plan.pipeline import Plan
-from headrace.topics.protocol import Log, Outgoing
+from headrace.topics.protocol import Away, Commit, Log, Outgoing
 
 __all__ = ["Committed", "Limits", "Live", "Patience", "Step", "run_live"]
 
+AWAY_SECONDS = 60.0
+_PAUSE_SECONDS = 0.5
 _DAY_SECONDS = 86_400.0
 
 _encode = msgspec.json.encode
@@ -149,14 +151,18 @@ class Live:
 
     def __post_init__(self) -> None:
         """Take the pipeline, and go on where its last commit left it."""
-        plan = self.plan
         if self.latest:
             self.patience = NO_CLOCK
+        self._open(anew=self.anew)
+        self._first = self.received
+
+    def _open(self, *, anew: bool) -> None:
+        plan = self.plan
         self._staged, self._parts = Staged(), Parts()
         self.epoch = 0
         self.claim = self.log.claim(plan.pipeline)
         try:
-            if self.anew:
+            if anew:
                 self.claim.forget()
             self._make_topics()
             self.feed = self.log.feed([source.topic for source in plan.sources], latest=self.latest)
@@ -169,8 +175,12 @@ class Live:
         self._committed_at = self.tick()
         self._heard = dict.fromkeys((partition.rank for partition in self.run.partitions), self._committed_at)
         self._failed = False
-        self._first = self.received
         self.changed = self.claim.manifest is None
+
+    def reopen(self) -> None:
+        """Let the pipeline go and take it again, as a new process would: what was not committed is forgotten, and done again."""
+        self.close()
+        self._open(anew=False)
 
     def _make_topics(self) -> None:
         """Make the topics that the pipeline writes; those it reads must be there."""
@@ -182,10 +192,12 @@ class Live:
             if topic not in there:
                 try:
                     self.log.create(topic)
-                except PlanError:
+                except PlanError as refused:
                     # Another pipeline that reads the same topic may just have made the one for its dead letters.
-                    if topic not in {info.name for info in self.log.topics()}:
-                        raise
+                    try:
+                        self.log.topic(topic)
+                    except PlanError:
+                        raise refused from None
 
     @property
     def _clock_topic(self) -> str:
@@ -223,7 +235,7 @@ class Live:
         cursors = {(p.source.topic, p.number): p.next_offset for p in self.run.partitions}
         outgoing = self._staged.take()
         self._failed = True
-        self.claim.commit(manifest, new, kept, outgoing, cursors)
+        self.claim.commit(Commit(manifest, new, kept, outgoing, cursors))
         self._failed = False
         self.changed, self._committed_at = False, self.tick()
         return Committed(
@@ -357,8 +369,12 @@ def run_live(
     poll_seconds: float = 0.002,
     sleep: Callable[[float], object] = time.sleep,
     committed: Callable[[Committed], None] = lambda _: None,
+    away: Callable[[Away | None], None] = lambda _: None,
 ) -> dict[str, Account]:
     """Run a pipeline until it is stopped, and return its ledger.
+
+    A log that does not answer is waited for: the pipeline is opened again, as by a new process, until a commit stands or
+    `AWAY_SECONDS` have passed since the first fault.
 
     Parameters
     ----------
@@ -370,25 +386,73 @@ def run_live(
         How long to wait before looking for new records again; when nothing comes for long, up to ten times that.
     committed
         Told of every commit.
+    away
+        Told of every fault of a log that is waited for; of None when the pipeline is open again.
     """
-    began, first, wait = live.tick(), live.received, poll_seconds
+    work = _Work(live, limits, stop, commit_seconds, poll_seconds, sleep, committed)
+    live.log.heed(stop)
     try:
-        while not stop() and not live.run.finished:
-            if limits.duration is not None and live.tick() - began >= limits.duration:
+        while True:
+            try:
+                if work.away_since is not None:
+                    live.reopen()
+                    away(None)
+                work.go_on()
+            except Away as fault:
+                if work.is_hopeless():
+                    raise
+                away(fault)
+                sleep(_PAUSE_SECONDS)
+            else:
+                return live.run.ledger
+    finally:
+        live.close()
+        live.log.heed(lambda: False)
+
+
+@dataclass
+class _Work:
+    """A live run between its start and its end."""
+
+    live: Live
+    limits: Limits
+    stop: Callable[[], bool]
+    commit_seconds: float
+    poll_seconds: float
+    sleep: Callable[[float], object]
+    committed: Callable[[Committed], None]
+    away_since: float | None = None
+
+    def __post_init__(self) -> None:
+        """Note where it begins."""
+        self._began, self._first = self.live.tick(), self.live.received
+
+    def go_on(self) -> None:
+        """Work until the end, and commit."""
+        live, wait = self.live, self.poll_seconds
+        while not self.stop() and not live.run.finished:
+            if self.limits.duration is not None and live.tick() - self._began >= self.limits.duration:
                 break
-            left = None if limits.records is None else first + limits.records - live.received
+            left = None if self.limits.records is None else self._first + self.limits.records - live.received
             if left is not None and left <= 0:
                 break
             worked = live.work(left)
-            if live.due(commit_seconds):
-                committed(live.commit())
-            wait = poll_seconds if worked else min(wait * 1.1, 10 * poll_seconds)
+            if live.due(self.commit_seconds):
+                self._commit()
+            wait = self.poll_seconds if worked else min(wait * 1.1, 10 * self.poll_seconds)
             if not worked:
-                sleep(wait)
-        if limits.drain or live.run.finished:
+                self.sleep(wait)
+        if self.limits.drain or live.run.finished:
             live.finish()
         if live.changed:
-            committed(live.commit())
-        return live.run.ledger
-    finally:
-        live.close()
+            self._commit()
+
+    def _commit(self) -> None:
+        self.committed(self.live.commit())
+        self.away_since = None
+
+    def is_hopeless(self) -> bool:
+        """Return whether a log that does not answer is to be waited for no longer."""
+        now = self.live.tick()
+        self.away_since = now if self.away_since is None else self.away_since
+        return self.stop() or now - self.away_since >= AWAY_SECONDS

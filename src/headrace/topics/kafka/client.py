@@ -1,0 +1,176 @@
+"""What all that speaks with Kafka has of its clients: how they are set up, what their errors mean, and how long an answer may take."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from threading import Thread
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+__all__ = [
+    "ANSWER_SECONDS",
+    "FENCED",
+    "FETCH_RECORDS",
+    "MOVING",
+    "NOT_THERE",
+    "REFUSED",
+    "SETTLING",
+    "SILENT",
+    "TOO_LARGE",
+    "UNKNOWN_TOPIC",
+    "UNWELL",
+    "Deliveries",
+    "Failed",
+    "admin_of",
+    "check_each",
+    "complaints",
+    "error_of",
+    "lasting",
+    "let_go",
+    "renew_admin",
+    "settings_of",
+]
+
+FETCH_RECORDS = 50_000
+ANSWER_SECONDS = 10.0
+
+FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
+SILENT = {
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError._TIMED_OUT_QUEUE,
+    KafkaError._MSG_TIMED_OUT,
+    KafkaError._PURGE_QUEUE,
+    KafkaError._PURGE_INFLIGHT,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NETWORK_EXCEPTION,
+}
+REFUSED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError._AUTHENTICATION,
+}
+UNKNOWN_TOPIC = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_TOPIC_ID,
+    KafkaError.INCONSISTENT_TOPIC_ID,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+}
+MOVING = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH}
+SETTLING = {KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR}
+# What a broker says that was away or is not well: who begins anew may fare better.
+UNWELL = {
+    *MOVING,
+    *SETTLING,
+    KafkaError._FATAL,
+    KafkaError._STATE,
+    KafkaError._INCONSISTENT,
+    KafkaError._GAPLESS_GUARANTEE,
+    KafkaError.CONCURRENT_TRANSACTIONS,
+    KafkaError.INVALID_PRODUCER_ID_MAPPING,
+    KafkaError.INVALID_TXN_STATE,
+    KafkaError.KAFKA_STORAGE_ERROR,
+    KafkaError.NOT_ENOUGH_REPLICAS,
+    KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+    KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    KafkaError.UNKNOWN,
+    KafkaError.UNKNOWN_PRODUCER_ID,
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
+}
+TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
+NOT_THERE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
+
+_UNDERSCORED = {"log_level", "error_cb", "on_delivery"}
+# What Kafka's library has to say comes back as errors: on a user's terminal stands one line, and it is ours.
+_SILENCE = logging.getLogger("headrace.kafka")
+_SILENCE.setLevel(logging.CRITICAL + 1)
+
+# What the clients of some servers last complained of: a wait that ends in vain says it.
+complaints: dict[str, str] = {}
+_admins: dict[str, AdminClient] = {}
+
+_T = TypeVar("_T")
+
+
+def settings_of(servers: str, **more: str | float | Callable[..., object]) -> dict[str, Any]:
+    """Return the settings of a client; a name's `_` stands for a dot."""
+    common: dict[str, Any] = {
+        "bootstrap_servers": servers,
+        "log_level": 0,
+        "logger": _SILENCE,
+        "error_cb": lambda error: complaints.update({servers: error.str()}),
+        "retry_backoff_ms": 5,
+        "reconnect_backoff_max_ms": 1000,
+    }
+    return {name if name in _UNDERSCORED else name.replace("_", "."): value for name, value in (common | more).items()}
+
+
+def admin_of(servers: str) -> AdminClient:
+    """Return the client for whatever is neither read nor written. It is never taken down."""
+    if servers not in _admins:
+        _admins[servers] = lasting(AdminClient(settings_of(servers)))
+    return _admins[servers]
+
+
+def renew_admin(servers: str) -> None:
+    """Have another client from now on: one that knew where groups were kept before a broker went away fails an assertion of its own."""
+    _admins.pop(servers, None)
+
+
+def lasting(client: _T) -> _T:
+    """Return a client that the interpreter does not take down when it ends: with its broker gone, that can wait for ever."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
+    return client
+
+
+def let_go(client: object) -> None:
+    """Take a lasting client down, aside; who calls must not hold it any longer."""
+    Thread(target=ctypes.pythonapi.Py_DecRef, args=(ctypes.py_object(client),), daemon=True).start()
+
+
+def error_of(exception: KafkaException) -> KafkaError:
+    """Return what an exception of Kafka's is about."""
+    error = exception.args[0]
+    return error if isinstance(error, KafkaError) else KafkaError(KafkaError._FAIL, str(exception))
+
+
+def check_each(partitions: Iterable[TopicPartition]) -> None:
+    """Raise the first error of some partitions."""
+    for one in partitions:
+        if one.error is not None:
+            raise KafkaException(one.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A record that was not delivered."""
+
+    error: KafkaError
+    topic: str
+    size: int
+
+
+class Deliveries:
+    """Keeps the first failure of a producer's deliveries; it is told of no others."""
+
+    failed: Failed | None = None
+
+    def begin(self) -> None:
+        """Forget what failed before."""
+        self.failed = None
+
+    def hear(self, error: KafkaError | None, message: Message) -> None:
+        """Take note of a delivery."""
+        if error is not None and self.failed is None:
+            self.failed = Failed(error, message.topic() or "", len(message.value() or b""))
