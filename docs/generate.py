@@ -17,10 +17,12 @@ from cyclopts import App
 import headrace
 from headrace.cli import app
 from headrace.cli.run import LiveOptions
+from headrace.cli.simulate import GeneratorOptions, KilnOptions
 from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function, Signature
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
+OPTIONS = {"headrace run": (LiveOptions,), "headrace simulate": (KilnOptions, GeneratorOptions)}
 NOTICE = "<!-- made by docs/generate.py; edit the code instead -->\n"
 
 
@@ -47,6 +49,8 @@ def entry(one: Function | Aggregate) -> Iterator[str]:
         yield "Plain Flink SQL has no such function.\n"
     elif one.flink_gaps:
         yield "Plain Flink SQL answers otherwise for " + ", ".join(f"`{gap}`" for gap in one.flink_gaps) + ".\n"
+    if one.spark_gaps:
+        yield "Spark answers otherwise for " + ", ".join(f"`{gap}`" for gap in one.spark_gaps) + ".\n"
 
 
 def escape(text: str) -> str:
@@ -94,8 +98,8 @@ def _parameters(doc: str) -> str:
 
 def _command(path: str, app: App) -> list[str]:
     if app.default_command is not None:
-        options = inspect.getdoc(LiveOptions) if path == "headrace run" else ""
-        return [f"## `{path}`\n", f"```text\n{inspect.getdoc(app.default_command)}\n{_parameters(options)}```\n"]
+        options = "".join(_parameters(inspect.getdoc(one)) for one in OPTIONS.get(path, ()))
+        return [f"## `{path}`\n", f"```text\n{inspect.getdoc(app.default_command)}\n{options}```\n"]
     parts = [f"## `{path}`\n", f"{app.help}\n"]
     for name in app:
         if not name.startswith("-"):
@@ -109,7 +113,7 @@ def commands_page() -> str:
         "# Commands\n",
         "Exit status: 0 done, 1 the job failed, 2 wrong use. An error is one line on standard error; `--debug` adds the traceback.\n",
     ]
-    for name in ("demo", "run", "prove", "check", "plan", "ledger", "simulate", "topics", "jobs", "doctor"):
+    for name in ("demo", "run", "prove", "check", "plan", "ledger", "simulate", "serve", "bridge", "topics", "jobs", "doctor"):
         parts += _command(f"headrace {name}", app[name])
     return "\n".join(parts)
 

@@ -90,7 +90,22 @@ def wait_for(what: Callable[[], Any], seconds: float = 20) -> Any:
 def test_help_lists_the_commands_and_no_more(run: Callable[..., tuple[int, str, str]]) -> None:
     status, out, err = run("--help")
     listed = [line.split()[1] for line in out.splitlines() if line.startswith("│ ") and line[2] != " "]
-    assert listed == ["check", "demo", "doctor", "jobs", "ledger", "plan", "prove", "run", "simulate", "topics", "--help", "--version"]
+    assert listed == [
+        "bridge",
+        "check",
+        "demo",
+        "doctor",
+        "jobs",
+        "ledger",
+        "plan",
+        "prove",
+        "run",
+        "serve",
+        "simulate",
+        "topics",
+        "--help",
+        "--version",
+    ]
     assert (status, err) == (0, "")
 
 
@@ -102,7 +117,7 @@ def test_the_version_is_the_packages(run: Callable[..., tuple[int, str, str]]) -
     assert run("--version") == (0, f"headrace {__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["check", "ledger", "plan", "run", "simulate"])
+@pytest.mark.parametrize("command", ["bridge", "check", "ledger", "plan", "run", "serve", "simulate"])
 def test_each_command_explains_its_parameters(run: Callable[..., tuple[int, str, str]], command: str) -> None:
     status, out, err = run(command, "--help")
     assert (status, err) == (0, "")
@@ -121,6 +136,8 @@ HEAVY = ("polars.dataframe", "pyarrow", "arro3.core", "arro3.io", "sqlglot", "ri
         (["run", "nonsense"], set()),
         (["ledger", "fingerprint"], set()),
         (["simulate", "kiln", "--records", "1", "--start", "2024-01-15T10:30:00Z"], set()),
+        (["simulate", "generators", "--records", "1", "--start", "2024-01-15T10:30:00Z"], set()),
+        (["serve", "nonsense"], set()),
         (["check", "two.py"], {"sqlglot"}),
         (["plan", "fingerprint"], {"sqlglot"}),
         (["run", "fingerprint", "--input", "nowhere=x"], {"sqlglot", "polars.dataframe", "arro3.core", "arro3.io"}),
@@ -150,14 +167,14 @@ def test_no_command_imports_what_it_does_not_use(arguments: list[str], used: set
         (["run", "fingerprint", "--output-format", "xml"], 'Invalid value "xml" for --output-format. Choose from: "ndjson", "parquet".'),
         (["simulate", "kiln", "--records", "few"], '"few"'),
         (["run", "fingerprnt"], "no app 'fingerprnt'; did you mean 'fingerprint'?; or name a file.py[:name] or module:name"),
-        (["run", ":x"], "no app ':x'; there is: fingerprint; or name a file.py[:name] or module:name"),
+        (["run", ":x"], "no app ':x'; there is: fingerprint, generators; or name a file.py[:name] or module:name"),
         (["plan", "fingerprint:fingerprnt"], "fingerprint: defines no pipeline 'fingerprnt'; did you mean 'fingerprint'?"),
         (["plan", "nowhere.py"], "nowhere.py: there is no such file; name a Python file that defines a pipeline"),
         (["plan", "two.py"], "two.py: defines several pipelines; add :name, one of big, both"),
         (["plan", "two.py:bigg"], "two.py: defines no pipeline 'bigg'; did you mean 'big'?"),
         (["plan", "nosuch.module:big"], "module 'nosuch.module': no module 'nosuch'; is its folder on PYTHONPATH?"),
         (["plan", "json:big"], "json: defines no pipeline; decorate a function with @hr.pipeline(name, version=…)"),
-        (["plan", "fingerprint", "--engine", "spark"], "--engine: unknown engine 'spark'; there is: embedded, flink"),
+        (["plan", "fingerprint", "--engine", "sprak"], "--engine: unknown engine 'sprak'; there is: embedded, flink, spark"),
         (["plan", "fingerprint", "--set", "minutes"], "--set: 'minutes' is not KEY=VALUE"),
         (["plan", "fingerprint", "--set", "=5"], "--set: '=5' is not KEY=VALUE"),
         (["plan", "fingerprint", "--set", "window_size_minuts=5"], "--set: unknown setting 'window_size_minuts'; did you mean 'window_size_minutes'?"),
@@ -175,6 +192,8 @@ def test_no_command_imports_what_it_does_not_use(arguments: list[str], used: set
         (["run", "fingerprint", "--input", "x.ndjson", "--engine", "beam"], 'Invalid value "beam" for --engine. Choose from: "embedded", "flink", "spark".'),
         (["run", "fingerprint", "--input", "x.ndjson", "--cluster", "http://c"], "--cluster: the embedded engine has no cluster; add --engine flink"),
         (["run", "fingerprint", "--input", "x.csv", "--engine", "flink"], "--input x.csv: Flink reads NDJSON files, not 'x.csv'"),
+        (["run", "fingerprint", "--from-savepoint", "s"], "--from-savepoint: the embedded engine's commits are its savepoints"),
+        (["run", "fingerprint", "--engine", "spark"], "--kafka-servers: Spark reads topics of Kafka, and none is named"),
         (["run", "fingerprint", "--engine", "flink"], "--kafka-servers: Flink reads topics of Kafka, and none is named"),
         (["run", "fingerprint", "--input", "readings.txt"], "readings.txt: the format of 'readings.txt' is not known; name it .ndjson, .csv or .parquet"),
         (["run", "fingerprint", "--input", "."], "--input .: is a folder; name its files"),
@@ -184,6 +203,9 @@ def test_no_command_imports_what_it_does_not_use(arguments: list[str], used: set
         (["run", "two.py:both", "--input", "left=readings.ndjson"], "--input: topic 'right' has no file; add --input right=FILE"),
         (["ledger", "fingerprint"], ".headrace: pipeline 'fingerprint' has not been run here; run it first: headrace run fingerprint --input FILE"),
         (["simulate", "kilm"], "unknown plant 'kilm'; did you mean 'kiln'?"),
+        (["simulate", "kiln", "--units"], "simulate kiln: options of generators are given; leave them out"),
+        (["simulate", "generators", "--bad", "0.1"], "simulate generators: options of kiln are given; leave them out"),
+        (["simulate", "generators", "--power", "high"], "--power: 'high' is no range; write 80-120, two decimals at most"),
         (["simulate", "kiln", "--duration", "soon"], "--duration: 'soon' is not a duration; write 30s, 5m, 2h, or bare seconds"),
         (["simulate", "kiln", "--duration=-5s"], "--duration: '-5s' is not a duration"),
         (["simulate", "kiln", "--history", "10 years"], "--history: '10 years' is not a duration"),
@@ -202,13 +224,13 @@ def test_debug_adds_the_traceback_before_the_line(run: Callable[..., tuple[int, 
     status, _, err = run("--debug", "run", "nope")
     assert status == 2
     assert err.startswith("Traceback (most recent call last):")
-    assert err.splitlines()[-1] == "headrace: no app 'nope'; there is: fingerprint; or name a file.py[:name] or module:name"
+    assert err.splitlines()[-1] == "headrace: no app 'nope'; there is: fingerprint, generators; or name a file.py[:name] or module:name"
 
 
 def test_the_installed_command_ends_with_the_same_status_and_line() -> None:
     done = subprocess.run([HEADRACE, "run", "nope"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "headrace: no app 'nope'; there is: fingerprint; or name a file.py[:name] or module:name\n"
+    assert done.stderr == "headrace: no app 'nope'; there is: fingerprint, generators; or name a file.py[:name] or module:name\n"
 
 
 # APP: a shipped name, a file, a module

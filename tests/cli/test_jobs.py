@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from headrace import __version__
 from headrace.engines.embedded import jobs as mechanics
 from headrace.engines.embedded.jobs import Ended, Job, State, find, jobs_in, submit
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
+from headrace.topics.sqlite import SqliteLog
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 NOBODY = 65_534
@@ -499,6 +500,17 @@ def test_a_run_is_submitted_and_does_what_run_does(run: Callable[..., tuple[int,
     }  # fmt: skip
 
 
+def test_the_saver_is_submitted_as_a_pipeline_is(run: Callable[..., tuple[int, str, str]]) -> None:
+    with closing(SqliteLog(Path(".headrace/log.db"))) as log:
+        for topic in ("sensor-data", "fingerprint-output"):
+            log.create(topic)
+    status, out, err = run("submit", "fingerprint:saver", "--until", "latest", "--output", "saved")
+    assert (status, err) == (0, "")
+    job = find(JOBS, out.strip())
+    assert state(job) == State.FINISHED, job.log.read_text()
+    assert (job.submitted().name, job.submitted().arguments[0]) == ("fingerprint:saver", "fingerprint:saver")
+
+
 def test_rows_without_an_output_are_in_the_log_and_an_error_is_too(run: Callable[..., tuple[int, str, str]]) -> None:
     job = submitted(run, "two.py", "--input", "readings.ndjson")
     assert state(job) == State.FINISHED
@@ -547,7 +559,7 @@ def test_submit_returns_at_once_and_lets_go_of_its_pipes() -> None:
         (["submit", "two.py", "--input", "x", "--set", "limt=1"], "--set: unknown setting 'limt'; did you mean 'limit'?"),
         (["submit", "two.py", "--input", "-"], "--input -: a job has no standard input; name a file"),
         (["submit", "two.py", "--input", "readings=-"], "--input -: a job has no standard input; name a file"),
-        (["submit", "two.py", "--input", "x", "--engine", "flink"], "--engine: engine 'flink' does not run jobs in this version; leave it out"),
+        (["submit", "fingerprint", "--engine", "beam"], "Invalid value \"beam\" for --engine"),
         (["status", "nope"], ".headrace/jobs: no job 'nope'; there is none"),
         (["logs", "nope"], ".headrace/jobs: no job 'nope'; there is none"),
         (["metrics", "nope"], ".headrace/jobs: no job 'nope'; there is none"),

@@ -30,6 +30,8 @@ app.command("headrace.cli.plan:check", name="check", help="Check the pipelines o
 app.command("headrace.cli.plan:plan", name="plan", help="Show what a pipeline computes, or the script an engine would run.")
 app.command("headrace.cli.ledger:ledger", name="ledger", help="Show what became of every record of a pipeline's last run.")
 app.command("headrace.cli.simulate:simulate", name="simulate", help="Send what a simulated plant would send.")
+app.command("headrace.cli.serve:serve", name="serve", help="Serve one service alone.")
+app.command("headrace.cli.bridge:bridge", name="bridge", help="Bring what comes from the outside into a topic.")
 
 _jobs = App(name="jobs", help="Runs that go on by themselves, and what became of them.")
 _jobs.command("headrace.cli.jobs:submit", name="submit", help="Start a run as a job of its own, and print its id.")

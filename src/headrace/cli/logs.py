@@ -9,7 +9,7 @@ from headrace.cli.apps import home
 from headrace.errors import PlanError
 from headrace.topics.protocol import Log
 
-__all__ = ["LOG_FILE", "PREFIX_VARIABLE", "SERVER_VARIABLES", "NoLogYet", "addresses", "asked_servers", "kafka_servers", "open_log"]
+__all__ = ["LOG_FILE", "PREFIX_VARIABLE", "SERVER_VARIABLES", "NoLogYet", "addresses", "asked_servers", "asked_topic", "kafka_servers", "open_log"]
 
 LOG_FILE = "log.db"
 PREFIX_VARIABLE = "HEADRACE_TOPIC_PREFIX"
@@ -61,6 +61,14 @@ def _named(log: Log) -> Log:
     from headrace.topics.prefixed import PrefixedLog
 
     return PrefixedLog(log, prefix)
+
+
+def asked_topic(to: str, servers: str | None) -> tuple[str, str | None] | None:
+    """Return the topic that `topic:NAME` or `kafka:NAME` stands for, and its Kafka servers; None if it is neither."""
+    kind, colon, topic = to.partition(":")
+    if not colon or kind not in {"topic", "kafka"}:
+        return None
+    return topic, (servers or os.environ.get("KAFKA_SERVERS") or "127.0.0.1:9092") if kind == "kafka" else None
 
 
 def asked_servers(given: str | None) -> tuple[str, str] | None:

@@ -51,7 +51,7 @@ def plan(
     elif engine == "flink":
         from headrace.engines.flink.script import flink_script
 
-        print(flink_script(found))
+        print(flink_script(found), end="")
     elif engine == "spark":
         from headrace.engines.spark.script import spark_script
 

@@ -150,6 +150,8 @@ def run(
     if not input:
         if output is not None:
             raise PlanError("no input", where="--input", fix="name a file: --input FILE; a live run writes to topics and takes no --output")
+        if live.from_savepoint is not None:
+            raise PlanError("the embedded engine's commits are its savepoints", where="--from-savepoint", fix="leave it out: it goes on by itself")
         stop = asked_to_stop()
         _run_live(plan_of(app, set or []), live, stop)
         return

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+from cyclopts import Parameter
 
 from headrace._clock import now_ms
+from headrace.cli.logs import asked_topic
 from headrace.errors import EnvironmentFault, PlanError, near
 
 if TYPE_CHECKING:
-    from headrace.simulate import Kiln
-    from headrace.simulate.writing import Writable
+    from headrace.simulate.writing import Plant, Writable
 
-__all__ = ["duration_ms", "simulate"]
+__all__ = ["GeneratorOptions", "KilnOptions", "duration_ms", "simulate"]
 
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "": 1000}
 
@@ -29,6 +34,81 @@ def duration_ms(text: str, option: str) -> int:
     if not match:
         raise PlanError(f"{text!r} is not a duration", where=option, fix="write 30s, 5m, 2h, or bare seconds")
     return round(float(match[1]) * _UNITS_MS[match[2]])
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class KilnOptions:
+    """What a kiln can be like.
+
+    Parameters
+    ----------
+    disorder
+        kiln: messages come up to so much late.
+    bad
+        kiln: the share of messages that are spoilt.
+    numbers
+        kiln: the share of values sent as numbers instead of text.
+    equipment_ids
+        kiln: 110-114,120; else EQUIPMENT_IDS of the environment, else 110-114.
+    sensor_ids
+        kiln: 0001-0005; else SENSOR_IDS of the environment, else 0001-0005.
+    """
+
+    disorder: str = "0s"
+    bad: float = 0.0
+    numbers: float = 0.0
+    equipment_ids: str | None = None
+    sensor_ids: str | None = None
+
+    def plant(self, seed: int) -> Plant:
+        """Return the kiln."""
+        from headrace.simulate import Kiln, parse_ids
+
+        return Kiln(
+            seed=seed,
+            equipment=parse_ids(self.equipment_ids or os.environ.get("EQUIPMENT_IDS") or "110-114"),
+            sensors=tuple(map(str, parse_ids(self.sensor_ids or os.environ.get("SENSOR_IDS") or "0001-0005"))),
+            disorder_ms=duration_ms(self.disorder, "--disorder"),
+            number_share=self.numbers,
+            bad_share=self.bad,
+        )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class GeneratorOptions:
+    """What generators can be like.
+
+    Parameters
+    ----------
+    generators
+        generators: how many there are.
+    fault_probability
+        generators: how many readings have a fault besides those that come by themselves.
+    power
+        generators: the range of their power, MW.
+    fuel
+        generators: the range of their fuel, %.
+    voltage
+        generators: the range of their voltage, V.
+    units
+        generators: numbers as text with their units.
+    """
+
+    generators: int = 10
+    fault_probability: float = 0.0
+    power: str = "80-120"
+    fuel: str = "0-100"
+    voltage: str = "220-240"
+    units: Annotated[bool, Parameter(negative=())] = False
+
+    def plant(self, seed: int) -> Plant:
+        """Return the generators."""
+        from headrace.simulate import Generators, parse_span
+
+        spans = {name: parse_span(getattr(self, name), f"--{name}") for name in ("power", "fuel", "voltage")}
+        return Generators(seed, self.generators, self.fault_probability, units=self.units, **spans)
 
 
 def simulate(
@@ -43,18 +123,15 @@ def simulate(
     duration: str | None = None,
     history: str = "0s",
     start: str | None = None,
-    disorder: str = "0s",
-    bad: float = 0.0,
-    numbers: float = 0.0,
-    equipment_ids: str | None = None,
-    sensor_ids: str | None = None,
+    kiln: KilnOptions = KilnOptions(),
+    generators: GeneratorOptions = GeneratorOptions(),
 ) -> None:
     """Send what a simulated plant would send.
 
     Parameters
     ----------
     plant
-        kiln: equipment with sensors, a message each a second.
+        kiln: equipment with sensors; generators: of electric power. Each sends a message a second.
     to
         An NDJSON file, topic:NAME of the SQLite log, or kafka:NAME. Without it, messages go to standard output and the report to
         standard error.
@@ -72,53 +149,41 @@ def simulate(
         So much of the past is sent at once first: 10m.
     start
         The time of the first message, ISO 8601, instead of now.
-    disorder
-        Messages come up to so much late.
-    bad
-        The share of messages that are spoilt.
-    numbers
-        The share of values sent as numbers instead of text.
-    equipment_ids
-        110-114,120; else EQUIPMENT_IDS of the environment, else 110-114.
-    sensor_ids
-        0001-0005; else SENSOR_IDS of the environment, else 0001-0005.
     """
-    if plant != "kiln":
-        raise PlanError(f"unknown plant {plant!r}", fix=near(plant, ["kiln"]))
+    options: dict[str, KilnOptions | GeneratorOptions] = {"kiln": kiln, "generators": generators}
+    if plant not in options:
+        raise PlanError(f"unknown plant {plant!r}", fix=near(plant, options))
+    for name, others in options.items():
+        if name != plant and others != type(others)():
+            raise PlanError(
+                f"options of {name} are given", where=f"simulate {plant}", fix="leave them out; headrace simulate --help says whose they are"
+            )
     from headrace import simulate as plants
+    from headrace.simulate.writing import time_ms
 
-    kiln = plants.Kiln(
-        seed=seed,
-        equipment=plants.parse_ids(equipment_ids or os.environ.get("EQUIPMENT_IDS") or "110-114"),
-        sensors=tuple(map(str, plants.parse_ids(sensor_ids or os.environ.get("SENSOR_IDS") or "0001-0005"))),
-        disorder_ms=duration_ms(disorder, "--disorder"),
-        number_share=numbers,
-        bad_share=bad,
-    )
-    kind, colon, topic = (to or "").partition(":")
-    on_topic = bool(colon) and kind in {"topic", "kafka"}
-    servers = (kafka_servers or os.environ.get("KAFKA_SERVERS") or "127.0.0.1:9092") if on_topic and kind == "kafka" else None
-    with _sink(to, topic if on_topic else None, servers, kiln) as sink:
+    made = options[plant].plant(seed)
+    topic, servers = asked_topic(to or "", kafka_servers) or (None, None)
+    with _sink(to, topic, servers, made) as sink, _ended_by_sigterm(sink) as gentle:
         plants.simulate(
-            kiln,
-            sink,
+            made,
+            gentle,
             clock=now_ms,
-            sleep=time.sleep,
+            sleep=gentle.sleep,
             target=to or "standard output",
             servers=servers,
-            topic=topic if on_topic else None,
+            topic=topic,
             rate=rate,
             records=records,
             duration_ms=duration_ms(duration, "--duration") if duration else None,
             history_ms=duration_ms(history, "--history"),
-            start_ms=_start_ms(start),
+            start_ms=time_ms(start, "--start") if start else None,
             pace=to is None or records is None,
             report=sys.stderr if to is None else sys.stdout,
         )
 
 
 @contextmanager
-def _sink(to: str | None, topic: str | None, servers: str | None, kiln: Kiln) -> Iterator[Writable]:
+def _sink(to: str | None, topic: str | None, servers: str | None, plant: Plant) -> Iterator[Writable]:
     """Open what the messages go to."""
     if to is None:
         yield sys.stdout.buffer
@@ -132,7 +197,55 @@ def _sink(to: str | None, topic: str | None, servers: str | None, kiln: Kiln) ->
         with closing(open_log(servers)) as log:
             if topic not in {info.name for info in log.topics()}:
                 log.create(topic)
-            yield TopicSink(log, topic, [str(one).encode() for one in kiln.equipment])
+            yield TopicSink(log, topic, [str(one).encode() for one in plant.equipment])
+
+
+class _Asked(BaseException):
+    """SIGTERM has come."""
+
+
+class _Gentle:
+    """What the messages go to, until SIGTERM comes: that ends the run before the next batch, or in a sleep."""
+
+    def __init__(self, sink: Writable) -> None:
+        self._sink, self._asked, self._asleep = sink, False, False
+        self.flush, self.close = sink.flush, sink.close
+
+    def ask(self, _signal: int, _frame: FrameType | None) -> None:
+        """Note that SIGTERM has come."""
+        self._asked = True
+        if self._asleep:
+            raise _Asked
+
+    def write(self, data: bytes) -> object:
+        """Write a batch."""
+        if self._asked:
+            raise _Asked
+        return self._sink.write(data)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for the next batch."""
+        self._asleep = True
+        try:
+            if self._asked:
+                raise _Asked
+            time.sleep(seconds)
+        finally:
+            self._asleep = False
+
+
+@contextmanager
+def _ended_by_sigterm(sink: Writable) -> Iterator[_Gentle]:
+    """Let SIGTERM end a run between two batches, which is no error; what was written before has been sent then."""
+    gentle = _Gentle(sink)
+    before = signal.signal(signal.SIGTERM, gentle.ask)
+    try:
+        yield gentle
+    except _Asked:
+        with suppress(BrokenPipeError):
+            sink.flush()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _open(path: Path) -> BinaryIO:
@@ -141,15 +254,3 @@ def _open(path: Path) -> BinaryIO:
         return path.open("wb")
     except OSError as error:
         raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(path), fix="name a file that this user may write") from None
-
-
-def _start_ms(text: str | None) -> int | None:
-    if text is None:
-        return None
-    from headrace.kernels.reading.rules import read_text
-    from headrace.plan.schema import TIMESTAMP
-
-    time_of = read_text(text, TIMESTAMP)
-    if time_of is None:
-        raise PlanError(f"{text!r} is not a time", where="--start", fix="write 2024-01-15T10:30:00Z")
-    return int(time_of.timestamp() * 1000)

@@ -5,7 +5,8 @@ A plant is sans-IO and knows no clock; `simulate` paces one and writes it out, w
 
 from __future__ import annotations
 
+from headrace.simulate.generators import Generators, parse_span
 from headrace.simulate.kiln import Kiln, format_ids, parse_ids
 from headrace.simulate.writing import Plant, simulate
 
-__all__ = ["Kiln", "Plant", "format_ids", "parse_ids", "simulate"]
+__all__ = ["Generators", "Kiln", "Plant", "format_ids", "parse_ids", "parse_span", "simulate"]

@@ -14,9 +14,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TextIO
 
 from headrace.errors import EnvironmentFault, PlanError
+from headrace.kernels.reading.rules import read_text
+from headrace.plan.schema import TIMESTAMP
 from headrace.simulate.kiln import format_ids, ticks
 
-__all__ = ["Plant", "Writable", "banner", "batch_line", "simulate"]
+__all__ = ["Plant", "Writable", "banner", "batch_line", "simulate", "time_ms"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST_MS = 4_102_444_800_000  # the year 2100
@@ -45,6 +47,14 @@ class Writable(Protocol):
 
     def close(self) -> object:
         """Take no more."""
+
+
+def time_ms(text: str, where: str) -> int:
+    """Return a time such as 2024-01-15T10:30:00Z in ms since the epoch. Raises PlanError if it is none."""
+    time_of = read_text(text, TIMESTAMP)
+    if time_of is None:
+        raise PlanError(f"{text!r} is not a time", where=where, fix="write 2024-01-15T10:30:00Z")
+    return int(time_of.timestamp() * 1000)
 
 
 def banner(target: str, *, servers: str | None = None, topic: str | None = None) -> str:

@@ -1,0 +1,1 @@
+"""What headrace serves over HTTP."""
