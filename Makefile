@@ -5,7 +5,7 @@ PYTHON ?= python3
 RUN = .venv/bin
 JAR = src/headrace/engines/jar/headrace-engines.jar
 
-.PHONY: help setup demo java test check bench docs clean
+.PHONY: help setup demo java test check bench bench-engines docs clean
 
 help:
 	@echo "make demo   a simulated kiln, the fingerprint pipeline and its live page on port 8000 (FOR=30s, PORT=8001)"
@@ -13,7 +13,7 @@ help:
 	@echo "make java   the jar for Flink and Spark, with Maven; make test builds it too"
 	@echo "make check  lint, types, import rules, docs"
 	@echo "make docs   the generated reference pages"
-	@echo "make bench  the figures of docs/performance.md (some minutes)"
+	@echo "make bench  the figures of docs/performance.md (some minutes); make bench-engines those beside Flink and Spark (an hour)"
 
 setup: .venv/.ready
 
@@ -52,6 +52,12 @@ docs: setup
 
 bench: setup
 	@$(RUN)/python bench/run.py
+
+bench-engines: setup java
+	@$(RUN)/python tests/broker.py --fetch
+	@$(RUN)/python tests/flink.py --fetch
+	@$(RUN)/python tests/spark.py --fetch
+	@$(RUN)/python bench/engines.py
 
 clean:
 	rm -rf .venv .headrace .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

@@ -6,50 +6,17 @@ import json
 import math
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from headrace.engines import jar
-from headrace.engines.spark.environment import kafka_jars, python_of, spark_home
+from headrace.engines.spark.environment import kafka_jars, spark_home
 from headrace.engines.spark.script import SPARK
 from headrace.errors import EnvironmentFault
 
 FOLDER = Path(os.environ.get("HEADRACE_ENGINES") or Path(__file__).parent.parent / "build" / "engines")
 HOME = FOLDER.parent
-SECONDS = 600
-SESSION = """
-import json, sys
-from pyspark.sql import SparkSession
-asked = json.load(open(sys.argv[1]))
-session = SparkSession.builder.master("local[2]")
-for key, value in asked["settings"].items():
-    session = session.config(key, value)
-spark = session.getOrCreate()
-for statement in asked["statements"]:
-    spark.sql(statement)
-for name, (schema, rows) in asked["tables"].items():
-    spark.createDataFrame([tuple(row) for row in rows], schema).createOrReplaceTempView(name)
-
-def answers(columns, relation):
-    try:
-        return spark.sql(f"SELECT {', '.join(f'{column} AS c{n}' for n, column in enumerate(columns))} {relation}").collect()[0].asDict(True).values()
-    except Exception as error:
-        if len(columns) == 1:
-            return [{"error": str(error).splitlines()[0]}]
-        half = len(columns) // 2
-        return [*answers(columns[:half], relation), *answers(columns[half:], relation)]
-
-told = [list(answers(columns, relation)) for columns, relation in asked["queries"]]
-json.dump(told, open(sys.argv[2], "w"))
-spark.stop()
-"""
-SETTINGS = {
-    "spark.ui.enabled": "false", "spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.sql.shuffle.partitions": "1",
-    "spark.log.level": "OFF", "spark.sql.ansi.enabled": "false", "spark.sql.caseSensitive": "true", "spark.sql.session.timeZone": "UTC",
-    "spark.sql.mapKeyDedupPolicy": "LAST_WIN",
-}  # fmt: skip
 
 
 def missing() -> str | None:
@@ -63,20 +30,6 @@ def missing() -> str | None:
     except EnvironmentFault as fault:
         return str(fault)
     return None
-
-
-def ask(
-    folder: Path, queries: list[tuple[list[str], str]], statements: list[str], tables: dict[str, tuple[str, list[list[Any]]]] | None = None
-) -> list[list[Any]]:
-    """Return what Spark answers to columns over relations, all in one session."""
-    asked = {"settings": SETTINGS, "statements": statements, "tables": tables or {}, "queries": queries}
-    (folder / "asked.json").write_text(json.dumps(asked))
-    (folder / "session.py").write_text(SESSION)
-    command = [str(python_of(spark_home(HOME))), str(folder / "session.py"), str(folder / "asked.json"), str(folder / "told.json")]
-    done = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == 0, done.stderr[-2000:]
-    told: list[list[Any]] = json.loads((folder / "told.json").read_text())
-    return told
 
 
 def same(got: Any, expected: Any) -> bool:

@@ -20,14 +20,13 @@ CREATE TEMPORARY FUNCTION HR_READ AS 'headrace.flink.HrRead';
 CREATE TEMPORARY FUNCTION HR_TIME AS 'headrace.flink.HrTime';
 CREATE TEMPORARY FUNCTION HR_FIRST AS 'headrace.flink.HrFirst';
 CREATE TEMPORARY FUNCTION HR_DEAD_LETTER AS 'headrace.flink.HrDeadLetter';
-CREATE TEMPORARY FUNCTION HR_DOUBLE AS 'headrace.flink.HrDouble';
 
--- #1 stream 'sensor-data' (equip_id STRING NOT NULL, timestamp BIGINT, data MAP<STRING, STRING>)
+-- #1 stream 'sensor-data' (equip_id STRING NOT NULL, timestamp BIGINT, data MAP<STRING, DOUBLE>)
 CREATE TEMPORARY TABLE `sensor-data` (
   `record` BYTES,
-  `read` AS HR_READ(`record`, '`equip_id` STRING NOT NULL, `timestamp` BIGINT, `data` MAP<STRING, STRING>'),
+  `read` AS HR_READ(`record`, '`equip_id` STRING NOT NULL, `timestamp` BIGINT, `data` MAP<STRING, DOUBLE>'),
   `event_time` AS HR_TIME(
-    TO_TIMESTAMP_LTZ(HR_READ(`record`, '`equip_id` STRING NOT NULL, `timestamp` BIGINT, `data` MAP<STRING, STRING>').`row`.`timestamp`, 3),
+    TO_TIMESTAMP_LTZ(HR_READ(`record`, '`equip_id` STRING NOT NULL, `timestamp` BIGINT, `data` MAP<STRING, DOUBLE>').`row`.`timestamp`, 3),
     '2000-01-01',
     '2100-01-01'
   ),
@@ -104,22 +103,23 @@ WINDOW `so_far` AS (PARTITION BY `partition` ORDER BY `now` ROWS BETWEEN UNBOUND
 
 -- #2 unnest data as sensor, raw
 -- #3 derive value
-CREATE TEMPORARY VIEW `derive_3` AS
+-- #4 where value IS NOT NULL
+CREATE TEMPORARY VIEW `where_4` AS
 SELECT
   `equip_id`,
   `timestamp`,
   `sensor`,
   `raw`,
-  HR_DOUBLE(`raw`) AS `value`,
+  `raw` AS `value`,
   `event_time`,
   `watermark`,
   `partition`,
   `offset`
 FROM `sensor-data judged`
 CROSS JOIN UNNEST(`data`) AS `entry` (`sensor`, `raw`)
-WHERE `fault` IS NULL;
+WHERE `fault` IS NULL
+  AND `raw` IS NOT NULL;
 
--- #4 where value IS NOT NULL
 -- #5 window tumbling 0:01:00 by equip_id, sensor: min, max, median, mean, std_dev
 CREATE TEMPORARY VIEW `window_5` AS
 SELECT
@@ -132,9 +132,8 @@ SELECT
   STDDEV_POP(`value`) AS `std_dev`,
   `window_start`,
   `window_end`
-FROM TABLE(TUMBLE(TABLE `derive_3`, DESCRIPTOR(`event_time`), INTERVAL '1' MINUTE))
-WHERE `value` IS NOT NULL
-  AND `window_time` > `watermark`
+FROM TABLE(TUMBLE(TABLE `where_4`, DESCRIPTOR(`event_time`), INTERVAL '1' MINUTE))
+WHERE `window_time` > `watermark`
 GROUP BY `equip_id`, `sensor`, `window_start`, `window_end`;
 
 -- #6 aggregate by equip_id: data
@@ -160,8 +159,10 @@ SELECT
   HR_FIRST(`partition`, `offset`) AS `first`,
   (EXTRACT(EPOCH FROM `event_time`) * 1000 + EXTRACT(MILLISECOND FROM `event_time`)) / 60000 * 60000 + 59999 > (EXTRACT(EPOCH FROM `watermark`) * 1000 + EXTRACT(MILLISECOND FROM `watermark`)) AS `taken`,
   `event_time`
-FROM `derive_3`
-WHERE `value` IS NOT NULL;
+FROM `sensor-data judged`
+CROSS JOIN UNNEST(`data`) AS `entry` (`sensor`, `raw`)
+WHERE `fault` IS NULL
+  AND `raw` IS NOT NULL;
 
 EXECUTE STATEMENT SET
 BEGIN

@@ -116,7 +116,7 @@ def test_of_many_plans_in_one_script_each_has_tables_of_its_own() -> None:
     assert made.count("STATEMENT SET") == 1
     tables = re.findall(r"CREATE TEMPORARY (?:TABLE|VIEW) `([^`]+)`", made)
     assert len(tables) == len(set(tables)) == 2 * len(re.findall("CREATE TEMPORARY (?:TABLE|VIEW)", flink_script(plan)))
-    assert "TABLE(TUMBLE(TABLE `1/derive_3`" in made
+    assert "TABLE(TUMBLE(TABLE `1/where_4`" in made
 
 
 def test_topics_of_kafka_are_read_and_written_in_transactions() -> None:

@@ -13,7 +13,7 @@ from headrace.apps.fingerprint import fingerprint
 from headrace.cli import main
 from headrace.engines.spark.expression import sql
 from headrace.engines.spark.prelude import FUNCTIONS as SQL_FUNCTIONS
-from headrace.engines.spark.prelude import definitions
+from headrace.engines.spark.prelude import JAVA, definitions
 from headrace.engines.spark.script import live_script, spark_script
 from headrace.engines.spark.words import literal, name, text, type_name
 from headrace.errors import PlanError
@@ -104,14 +104,16 @@ def test_operators_share_a_select_until_something_computed_is_read() -> None:
 
 
 def test_only_functions_that_are_used_are_defined() -> None:
-    assert not any("hr_double" in one for one in constants(script(per_id(readings())))["FUNCTIONS"])
-    assert any("hr_double" in one for one in constants(script(readings().select(y="TRY_CAST(id AS DOUBLE)")))["FUNCTIONS"])
+    plain, cast = (constants(script(one)) for one in (per_id(readings()), readings().select(x="TRY_CAST(id AS DOUBLE)", y="TRY_CAST(id AS BOOLEAN)")))
+    assert not any("hr_boolean" in one for one in plain["FUNCTIONS"])
+    assert any("hr_boolean" in one for one in cast["FUNCTIONS"])
+    assert (plain["JAVA_FUNCTIONS"], list(cast["JAVA_FUNCTIONS"])) == ({}, ["hr_double"])
 
 
 def test_every_function_that_the_table_names_is_defined() -> None:
     templates = [one for f in (*FUNCTIONS.values(), *AGGREGATES.values()) for one in (f.spark if isinstance(f.spark, tuple) else (f.spark,)) if one]
     named = {found for one in templates for found in re.findall(r"hr_\w+", one)} - {"hr_timestamp_"}
-    assert named <= set(SQL_FUNCTIONS)
+    assert named <= {*SQL_FUNCTIONS, *JAVA}
     assert len(definitions([f"{one}(x)" for one in SQL_FUNCTIONS])) == len(SQL_FUNCTIONS)
 
 

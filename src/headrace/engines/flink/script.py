@@ -14,8 +14,9 @@ from headrace.engines.flink.views import Views
 from headrace.engines.flink.words import comment, listed, name, text, type_name
 from headrace.plan.expression import Call, Expression, walk
 from headrace.plan.functions import AGGREGATES, FUNCTIONS
-from headrace.plan.operators import Aggregate, Derive, Regroup, Select, Sink, Source, Where
+from headrace.plan.operators import TEXTS, Aggregate, Derive, Regroup, Select, Sink, Source, Where
 from headrace.plan.pipeline import Plan
+from headrace.plan.rewrite import read_numbers_at_once
 from headrace.plan.schema import Schema
 
 __all__ = ["LEDGER", "flink_script", "flink_script_of_many"]
@@ -77,6 +78,9 @@ class _Statements:
 
     @classmethod
     def of(cls, plan: Plan, places: Places, prefix: str = "") -> _Statements:
+        rewritten, _ = read_numbers_at_once(plan)
+        # HR_READ keeps undeclared fields as texts.
+        plan = rewritten if all(source.rest_type == TEXTS for source in rewritten.sources) else plan
         views = Views(plan, places, prefix)
         written = [_sink(sink, places, views) for sink in plan.sinks]
         written += [_late(aggregate, places, views) for aggregate in _windows(plan) if aggregate.late_topic]

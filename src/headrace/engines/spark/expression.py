@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from headrace.engines.spark.words import bare, literal, name, text
@@ -97,6 +98,8 @@ def _cast(made: Cast, row: Row, order: str) -> str:
 
 
 def _call(call: Call, row: Row, order: str) -> str:
+    if _group_is_lacking(call):
+        return literal(Literal(None, call.type))
     function = (AGGREGATES if call.aggregate else FUNCTIONS)[call.function]
     arguments = []
     for position, argument in enumerate(call.arguments):
@@ -108,3 +111,16 @@ def _call(call: Call, row: Row, order: str) -> str:
     if call.aggregate and call.function in ("MAP_AGG", "ARRAY_AGG") and "MAP<" in str(call.arguments[-1].type):
         raise PlanError(f"{call.function} of what holds a MAP: Spark cannot sort it", fix="gather what is in the MAP instead")
     return sql_call(function, "spark", arguments, [argument.type for argument in call.arguments], order)
+
+
+def _group_is_lacking(call: Call) -> bool:
+    """Return whether a call asks for a group that its pattern has not, at which Spark fails."""
+    if call.function != "REGEXP_EXTRACT" or len(call.arguments) < 3:
+        return False
+    pattern, group = call.arguments[1:]
+    if not isinstance(pattern, Literal) or not isinstance(group, Literal) or not isinstance(group.value, int):
+        return False
+    try:
+        return group.value > re.compile(str(pattern.value)).groups
+    except re.error:  # not one of Python's
+        return False

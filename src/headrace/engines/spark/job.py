@@ -16,6 +16,7 @@ from pyspark.sql import functions as f
 PIPELINE = ""
 SOURCES: dict[str, int] = {}
 READERS: dict[str, tuple[str, str]] = {}
+JAVA_FUNCTIONS: dict[str, tuple[str, str]] = {}
 FUNCTIONS: list[str] = []
 VIEWS: dict[str, str] = {}
 KEPT: tuple[str, ...] = ()
@@ -97,6 +98,8 @@ def register(spark: SparkSession, inputs: dict[str, list[str]], servers: str | N
         spark.udf.registerJavaFunction(f"hr_read_{number}", function, gives)
         records = records_of_files(spark, inputs[topic]) if servers is None else records_of_topic(spark, servers, topic)
         records.createOrReplaceTempView(f"records_{number}")
+    for called, (function, gives) in JAVA_FUNCTIONS.items():
+        spark.udf.registerJavaFunction(called, function, gives)
 
 
 def run(spark: SparkSession, inputs: dict[str, list[str]], output: str | None, servers: str | None) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ PIPELINE = ""
 SOURCES: dict[str, int] = {}
 READERS: dict[str, tuple[str, str]] = {}
 WATERMARKS: dict[str, str] = {}
+JAVA_FUNCTIONS: dict[str, tuple[str, str]] = {}
 FUNCTIONS: list[str] = []
 VIEWS: dict[str, str] = {}
 QUERIES: dict[str, tuple[str, dict[str, str], dict[str, tuple[str, str]]]] = {}
@@ -67,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         function, gives = READERS[topic]
         spark.udf.registerJavaFunction(f"hr_read_{number}", function, gives)
         records_of_topic(spark, options.kafka_servers, topic).createOrReplaceTempView(f"records_{number}")
+    for called, (function, gives) in JAVA_FUNCTIONS.items():
+        spark.udf.registerJavaFunction(called, function, gives)
     for statement in FUNCTIONS:
         spark.sql(statement)
     for name, query in VIEWS.items():

@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["FUNCTIONS", "definitions"]
+__all__ = ["FUNCTIONS", "JAVA", "definitions", "java_functions"]
 
 _GREATEST = "1.7976931348623157E308D"
-_NUMBER = r"'^\\s*[+-]?(\\d+\\.?\\d*|\\.\\d+)([eE][+-]?\\d+)?\\s*$'"
-_CLOCK = r"([01]\\d|2[0-3]):[0-5]\\d"
-_ISO = rf"'^\\s*(?!0000)\\d{{4}}-\\d\\d-\\d\\d[T ]{_CLOCK}:[0-5]\\d(\\.\\d{{1,9}})?(Z|[+-]{_CLOCK})?\\s*$'"
 _FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 _FROM_MS = f"TIMESTAMP_MILLIS(CASE WHEN {{0}} BETWEEN {_FIRST_MS} AND {_LAST_MS} THEN {{0}} END)"
 _WHOLE = "CASE WHEN ABS(x) < 4503599627370496D THEN CAST({}(x) AS DOUBLE) ELSE x END"
@@ -26,15 +23,6 @@ FUNCTIONS: dict[str, tuple[str, str, str, str]] = {
         "x DOUBLE", "DOUBLE", f"CASE WHEN ABS(x) <= {_GREATEST} THEN x END",
         "NULL for NaN and infinity",
     ),
-    "hr_double": (
-        "value STRING", "DOUBLE", f"CASE WHEN value RLIKE {_NUMBER} AND ABS(CAST(value AS DOUBLE)) <= {_GREATEST} THEN CAST(value AS DOUBLE) END",
-        "the text of a number, and no other: Spark reads 7 from '7d'",
-    ),
-    "hr_bigint": (
-        "value STRING", "BIGINT",
-        f"CASE WHEN value RLIKE {_NUMBER} AND CAST(value AS DECIMAL(38, 18)) % 1 = 0 THEN TRY_CAST(CAST(value AS DECIMAL(38, 18)) AS BIGINT) END",
-        "the text of a whole number: 5, 5.0, 5e2",
-    ),
     "hr_boolean": (
         "value STRING", "BOOLEAN",
         r"CASE WHEN value RLIKE '^(?i)\\s*true\\s*$' THEN TRUE WHEN value RLIKE '^(?i)\\s*false\\s*$' THEN FALSE END",
@@ -43,10 +31,6 @@ FUNCTIONS: dict[str, tuple[str, str, str, str]] = {
     "hr_whole": (
         "x DOUBLE", "BIGINT", "CASE WHEN x >= -9223372036854775808D AND x < 9223372036854775808D THEN CAST(x AS BIGINT) END",
         "cut off towards zero; NULL beyond 64 bits",
-    ),
-    "hr_timestamp": (
-        "value STRING", "TIMESTAMP", f"CASE WHEN value RLIKE {_ISO} THEN DATE_TRUNC('MILLISECOND', CAST(value AS TIMESTAMP)) END",
-        "ISO 8601, UTC unless it says otherwise",
     ),
     "hr_timestamp_as": (
         "value STRING, pattern STRING", "TIMESTAMP",
@@ -105,14 +89,31 @@ FUNCTIONS: dict[str, tuple[str, str, str, str]] = {
     "hr_uuid_v5": ("name STRING", "STRING", _UUID, "a UUID made of a name"),
 }  # fmt: skip
 
+# Those of the jar, which read texts by headrace's rule: class and type.
+JAVA: dict[str, tuple[str, str]] = {
+    "hr_double": ("headrace.spark.HrDouble", "DOUBLE"),
+    "hr_bigint": ("headrace.spark.HrBigint", "BIGINT"),
+    "hr_timestamp": ("headrace.spark.HrTimestamp", "TIMESTAMP"),
+}
+
 _NAMED = re.compile(r"\bhr_[a-z0-9_]+(?=\()")
 
 
 def definitions(texts: Iterable[str]) -> list[str]:
     """Return the statements that define the functions named in SQL texts."""
-    used = {found for text in texts for found in _NAMED.findall(text)}
+    used = _used(texts)
     statements = []
     for function, (arguments, gives, value, why) in FUNCTIONS.items():
         if function in used:
             statements.append(f"-- {why}\nCREATE OR REPLACE TEMPORARY FUNCTION {function}({arguments}) RETURNS {gives}\n  RETURN {value}")
     return statements
+
+
+def java_functions(texts: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return those of the jar that are named in SQL texts."""
+    used = _used(texts)
+    return {function: made for function, made in JAVA.items() if function in used}
+
+
+def _used(texts: Iterable[str]) -> set[str]:
+    return {found for text in texts for found in _NAMED.findall(text)}

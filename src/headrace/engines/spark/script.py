@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headrace.engines.spark.block import Block
 from headrace.engines.spark.expression import Row
-from headrace.engines.spark.prelude import definitions
+from headrace.engines.spark.prelude import definitions, java_functions
 from headrace.engines.spark.source import Source as Reading
 from headrace.engines.spark.views import RECORD, Views, blaming, rows_of
 from headrace.engines.spark.words import listed, name, text
@@ -48,6 +48,7 @@ def spark_script(plan: Plan) -> str:
         f"PIPELINE = {plan.pipeline!r}",
         f"SOURCES = {numbers!r}",
         _table("READERS", {topic: f"({reading.function[0]!r}, {_quoted(reading.function[1])})" for topic, reading in readings.items()}),
+        f"JAVA_FUNCTIONS = {java_functions(queries)!r}",
         "FUNCTIONS = [\n" + "".join(f"    {_quoted(one)},\n" for one in definitions(queries)) + "]",
         _table("VIEWS", {view: _quoted(query) for view, query in views.statements.items()}),
         f"KEPT = {(*(reading.view for reading in readings.values()),)!r}",
@@ -93,6 +94,7 @@ def live_script(plan: Plan) -> str:
         f"SOURCES = {numbers!r}",
         _table("READERS", {source.topic: f"({reading.function[0]!r}, {_quoted(reading.function[1])})" for source, reading in readings}),
         f"WATERMARKS = { {reading.view: f'{source.delay_ms} milliseconds' for source, reading in readings if source.event_time}!r}",
+        f"JAVA_FUNCTIONS = {java_functions(written)!r}",
         "FUNCTIONS = [\n" + "".join(f"    {_quoted(one)},\n" for one in definitions(written)) + "]",
         _table("VIEWS", {view: _quoted(query) for view, query in views.statements.items()}),
         _table("QUERIES", {named: _query(*one) for named, one in queries.items()}),

@@ -373,7 +373,6 @@ TABLE = (
         flink=("REGEXP_EXTRACT({0}, {1})", "REGEXP_EXTRACT({0}, {1}, {2})"), literal=(1, 2), check=_check_group,
         nulls="NULL of NULL and where the group matches nothing",
         spark=("CASE WHEN {0} RLIKE {1} THEN REGEXP_EXTRACT({0}, {1}, 0) END", "NULLIF(REGEXP_EXTRACT({0}, {1}, {2}), '')"),
-        spark_gaps=("REGEXP_EXTRACT('pump', 'pump', 3)",),
         cases=(
             ("REGEXP_EXTRACT('pump-17', '([a-z]+)-([0-9]+)', 2)", "17"),
             ("REGEXP_EXTRACT('pump-17', '[0-9]+')", "17"),
