@@ -12,7 +12,7 @@ from headrace.plan.schema import BIGINT, NULL, Type
 __all__ = ["bare", "comment", "duration", "listed", "literal", "name", "text", "type_name"]
 
 _UNITS = (("DAY", 86_400_000), ("HOUR", 3_600_000), ("MINUTE", 60_000), ("SECOND", 1000))
-_DIGITS = 6
+_MOST = 100_000  # Flink counts no more of a unit
 _WIDTH = 110
 
 
@@ -72,13 +72,17 @@ def type_name(kind: Type) -> str:
 
 
 def duration(ms: int) -> str:
-    """Return an INTERVAL in the largest unit that divides it."""
-    unit, length = next(((unit, length) for unit, length in _UNITS if ms % length == 0), _UNITS[-1])
-    count = f"{ms // length}" if ms % length == 0 else f"{ms // 1000}.{ms % 1000:03d}"
-    digits = len(count.partition(".")[0])
-    if digits > _DIGITS:
-        raise PlanError(f"a duration of {ms} ms cannot be written in Flink SQL", fix="take a duration of whole seconds, minutes, hours or days")
-    return f"INTERVAL '{count}' {unit}{f'({digits})' if digits > 2 else ''}"
+    """Return an INTERVAL in the largest unit that divides it, or else in all of them."""
+    for unit, length in _UNITS:
+        count = ms // length
+        if ms % length == 0 and count < _MOST:
+            return f"INTERVAL '{count}' {unit}{f'({len(str(count))})' if count > 99 else ''}"
+    days, rest = divmod(ms, 86_400_000)
+    if days >= _MOST:
+        raise PlanError(f"a duration of {ms} ms cannot be written in Flink SQL", fix=f"take one of less than {_MOST} days")
+    (hours, rest), digits = divmod(rest, 3_600_000), max(len(str(days)), 2)
+    clock = f"{hours:02d}:{rest // 60_000:02d}:{rest % 60_000 // 1000:02d}.{rest % 1000:03d}"
+    return f"INTERVAL '{days} {clock}' DAY{f'({digits})' if digits > 2 else ''} TO SECOND(3)"
 
 
 def listed(parts: Iterable[str], around: str = "{}") -> str:
