@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import islice
 from pathlib import Path
@@ -214,7 +217,50 @@ def test_a_task_manager_killed_under_load_loses_and_repeats_nothing(topics: Topi
     same(Outcome(got.written, got.dead, {}), Outcome(expected.written, expected.dead, {}))
 
 
+def _javas(folder: Path) -> list[int]:
+    """Return the processes of a cluster whose files are below a folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(folder).encode() in (entry / "cmdline").read_bytes() and b"org.apache.flink" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+def test_a_cluster_ends_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    if (why := missing()) is not None:
+        pytest.skip(why)
+    inputs = files(tmp_path / "in", [lines(5, 100)])
+    command = [
+        Path(sys.executable).with_name("headrace"),
+        "run",
+        "fingerprint",
+        "--engine",
+        "flink",
+        "--input",
+        inputs["sensor-data"][0],
+        "--output",
+        tmp_path / "o",
+    ]
+    environment = os.environ | {"HEADRACE_HOME": str(tmp_path / "home"), "HEADRACE_ENGINES": str(BUILD / "engines")}
+    environment.pop("FLINK_REST_URL", None)
+    process = subprocess.Popen([str(one) for one in command], env=environment, stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(_javas(tmp_path)) == 2)
+    process.kill()
+    process.wait(30)
+    wait_for(lambda: not _javas(tmp_path))
+
+
 # what can be wrong
+
+
+def test_a_topic_that_is_not_there_is_told_before_anything_starts(
+    kafka: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HEADRACE_TOPIC_PREFIX", f"none{uuid.uuid4().hex[:8]}.")
+    assert main(["run", "fingerprint", "--engine", "flink", "--kafka-servers", kafka.servers]) == 2
+    assert "sensor-data" in capsys.readouterr().err
 
 
 def test_a_cluster_without_the_connector_is_told_which_jar_it_lacks(tmp_path: Path) -> None:
