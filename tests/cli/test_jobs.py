@@ -559,7 +559,7 @@ def test_submit_returns_at_once_and_lets_go_of_its_pipes() -> None:
         (["submit", "two.py", "--input", "x", "--set", "limt=1"], "--set: unknown setting 'limt'; did you mean 'limit'?"),
         (["submit", "two.py", "--input", "-"], "--input -: a job has no standard input; name a file"),
         (["submit", "two.py", "--input", "readings=-"], "--input -: a job has no standard input; name a file"),
-        (["submit", "fingerprint", "--engine", "beam"], "Invalid value \"beam\" for --engine"),
+        (["submit", "fingerprint", "--engine", "beam"], 'Invalid value "beam" for --engine'),
         (["status", "nope"], ".headrace/jobs: no job 'nope'; there is none"),
         (["logs", "nope"], ".headrace/jobs: no job 'nope'; there is none"),
         (["metrics", "nope"], ".headrace/jobs: no job 'nope'; there is none"),
