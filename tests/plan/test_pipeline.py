@@ -155,6 +155,12 @@ def test_a_topic_is_used_once(function: Callable[[], Any], topic: str) -> None:
     assert str(caught.value) == f"pipeline p: topic {topic!r} is used twice; share the stream of a source; give each output a topic"
 
 
+@pytest.mark.parametrize(("topic", "what"), [("p.clock", "live runs note their clock's steps"), ("p.ledger", "a cluster writes the ledger")])
+def test_an_output_cannot_take_a_topic_of_the_pipelines_own(topic: str, what: str) -> None:
+    with pytest.raises(PlanError, match=f"topic '{topic}' is where {what}; give it another name"):
+        plan(lambda: {topic: source()})
+
+
 def test_an_output_cannot_stand_among_the_dead_letters_of_a_source() -> None:
     with pytest.raises(PlanError, match=r"topic 'readings.dead-letter.0' stands among the dead letters"):
         plan(lambda: {"readings.dead-letter.0": source()})

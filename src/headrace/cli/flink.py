@@ -16,6 +16,7 @@ from headrace.cli.apps import home
 from headrace.cli.logs import PREFIX_VARIABLE, kafka_servers, open_log
 from headrace.cli.run import LiveOptions
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
+from headrace.engines.flink.ledger import ledger_topic
 from headrace.engines.flink.places import Kafka
 from headrace.engines.flink.rest import Rest
 from headrace.engines.flink.run import FileJob, Ledger, added_up, check_inputs, run_files, run_topics
@@ -83,20 +84,30 @@ def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Ca
     if options.anew:
         with suppress(FileNotFoundError):
             shutil.rmtree(kept)
+    # From the first records on, the ledger is that of this run; else that of all runs which went on from one another.
+    before = _ledger_ends(plan, options.kafka_servers) if options.anew or places.bounded else {}
     with _cluster(cluster, places.parallelism, kafka=True) as rest:
         seconds = options.seconds("duration")
         run_topics(plan, places, rest, kept, begin_at=options.from_savepoint, seconds=seconds, drain=options.drain, stop=stop)
-    return ledger_on_topic(plan, options.kafka_servers)
+    return _ledger_on_topic(plan, options.kafka_servers, before)
 
 
-def ledger_on_topic(plan: Plan, servers: str | None) -> Ledger:
-    """Return the ledger that the entries on its topic come to."""
+def _ledger_ends(plan: Plan, servers: str | None) -> dict[int, int]:
     log = open_log(servers)
     try:
-        topic = f"{plan.pipeline}.ledger"
+        return {partition.number: partition.end for partition in log.topic(ledger_topic(plan)).partitions}
+    finally:
+        log.close()
+
+
+def _ledger_on_topic(plan: Plan, servers: str | None, before: Mapping[int, int]) -> Ledger:
+    """Return the ledger that the entries on its topic come to, less those that were there before."""
+    log = open_log(servers)
+    try:
+        topic = ledger_topic(plan)
         entries = []
         for number, partition in enumerate(log.topic(topic).partitions):
-            at = partition.first
+            at = before.get(number, partition.first)
             while at < partition.end:
                 found = log.entries(topic, number, at, _ENTRIES)
                 if not found:
@@ -148,6 +159,6 @@ def _make_topics(plan: Plan, log: Log) -> None:
     late = [one.late_topic for one in plan.operators() if isinstance(one, Aggregate) and one.late_topic]
     dead = [f"{source.topic}.dead-letter" for source in plan.sources]
     known = {topic.name for topic in log.topics()}
-    for topic in [*plan.topics, *late, *dead, f"{plan.pipeline}.ledger"]:
+    for topic in [*plan.topics, *late, *dead, ledger_topic(plan)]:
         if topic not in known:
             log.create(topic)

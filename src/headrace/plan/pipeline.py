@@ -112,6 +112,9 @@ class Pipeline:
         return plan
 
 
+_OWN = {"clock": "live runs note their clock's steps", "ledger": "a cluster writes the ledger"}
+
+
 def _check_topics(plan: Plan) -> None:
     place, sources = f"pipeline {plan.pipeline}", [source.topic for source in plan.sources]
     dead = [f"{topic}.dead-letter" for topic in sources]
@@ -121,8 +124,9 @@ def _check_topics(plan: Plan) -> None:
         if used.count(topic) > 1:
             raise PlanError(f"topic {topic!r} is used twice", where=place, fix="share the stream of a source; give each output a topic")
     for topic in used:
-        if topic == f"{plan.pipeline}.clock":
-            raise PlanError(f"topic {topic!r} is where live runs note their clock's steps", where=place, fix="give it another name")
+        for own, what in _OWN.items():
+            if topic == f"{plan.pipeline}.{own}":
+                raise PlanError(f"topic {topic!r} is where {what}", where=place, fix="give it another name")
     for topic in plan.topics:
         if topic.startswith(tuple(f"{one}." for one in dead)):
             raise PlanError(f"topic {topic!r} stands among the dead letters", where=place, fix="give it another name")

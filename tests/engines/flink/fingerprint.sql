@@ -54,7 +54,7 @@ CREATE TEMPORARY TABLE `sensor-data.dead-letter` (
   'format' = 'raw'
 );
 
-CREATE TEMPORARY TABLE `ledger` (
+CREATE TEMPORARY TABLE `fingerprint.ledger` (
   `topic` STRING,
   `received` BIGINT,
   `malformed` BIGINT,
@@ -63,7 +63,7 @@ CREATE TEMPORARY TABLE `ledger` (
   `accepted` BIGINT
 ) WITH (
   'connector' = 'filesystem',
-  'path' = 'ledger',
+  'path' = 'fingerprint.ledger',
   'format' = 'json'
 );
 
@@ -197,7 +197,7 @@ SELECT HR_DEAD_LETTER('sensor-data', `partition`, `offset`, 'malformed', `fault`
 FROM `sensor-data judged`
 WHERE `fault` IS NOT NULL;
 
-INSERT INTO `ledger`
+INSERT INTO `fingerprint.ledger`
 SELECT
   'sensor-data',
   COUNT(*),
@@ -208,7 +208,7 @@ SELECT
 FROM TABLE(TUMBLE(TABLE `sensor-data judged`, DESCRIPTOR(`event_time`), INTERVAL '73000' DAY(5)))
 GROUP BY `window_start`, `window_end`;
 
-INSERT INTO `ledger`
+INSERT INTO `fingerprint.ledger`
 SELECT
   'sensor-data',
   CAST(NULL AS BIGINT),

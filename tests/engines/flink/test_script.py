@@ -90,7 +90,7 @@ def test_all_that_is_written_is_one_statement_set() -> None:
         ("`out`", "`id`"),
         ("`out2`", "`x`"),
         ("`readings.dead-letter`", "HR_DEAD_LETTER('readings',"),
-        *[("`ledger`", "'readings',")] * 2,
+        *[("`trial.ledger`", "'readings',")] * 2,
     ]
     assert made.endswith("END; ")
 

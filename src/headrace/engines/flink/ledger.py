@@ -14,11 +14,16 @@ from headrace.engines.flink.words import listed, name, text
 from headrace.plan.operators import Aggregate, Derive, Operator, Select, Sink, Source, inputs_of
 from headrace.plan.pipeline import Plan
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "ledger_topic"]
 
 _EVER = "INTERVAL '73000' DAY(5)"
 _LIVE = "INTERVAL '10' SECOND"
 _UNKNOWN = "CAST(NULL AS BIGINT)"
+
+
+def ledger_topic(plan: Plan) -> str:
+    """Return the topic of a plan's ledger."""
+    return f"{plan.pipeline}.ledger"
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Ledger:
 
     def __init__(self, plan: Plan, views: Views, *, bounded: bool) -> None:
         self._plan, self._views, self._bounded = plan, views, bounded
+        self.topic = ledger_topic(plan)
         marks = views.marks
         self._time = marks.time if bounded else marks.now
 

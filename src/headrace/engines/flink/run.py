@@ -16,9 +16,10 @@ import msgspec
 
 from headrace._durable import write_durably, write_whole
 from headrace.engines import jar
+from headrace.engines.flink.ledger import ledger_topic
 from headrace.engines.flink.places import Kafka, Places, Staged
 from headrace.engines.flink.rest import JobFailed, Rest
-from headrace.engines.flink.script import LEDGER, flink_script, flink_script_of_many
+from headrace.engines.flink.script import flink_script, flink_script_of_many
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError, near
 from headrace.kernels.ledger import Account
 from headrace.plan.operators import Aggregate, upstream
@@ -248,7 +249,7 @@ def _collect(job: FileJob) -> Ledger:
         for source in job.plan.sources:
             topic = f"{source.topic}.dead-letter"
             _leave(job.folder / f"{topic}.ndjson", sorted(_lines(out / topic), key=_place))
-        ledger = added_up(job.plan, map(msgspec.json.decode, _lines(out / LEDGER)))
+        ledger = added_up(job.plan, map(msgspec.json.decode, _lines(out / ledger_topic(job.plan))))
         text = msgspec.json.format(msgspec.json.encode({"pipeline": job.plan.pipeline, "sources": ledger})) + b"\n"
         write_durably(job.folder / "ledger.json", text)
     except OSError as error:

@@ -19,9 +19,8 @@ from headrace.plan.pipeline import Plan
 from headrace.plan.rewrite import read_numbers_at_once
 from headrace.plan.schema import Schema
 
-__all__ = ["LEDGER", "flink_script", "flink_script_of_many"]
+__all__ = ["flink_script", "flink_script_of_many"]
 
-LEDGER = "ledger"
 _SETTINGS = {"execution.runtime-mode": "streaming", "table.local-time-zone": "UTC", "table.dml-sync": "false"}
 _ISO = {"json.timestamp-format.standard": "ISO-8601"}
 _FUNCTIONS = ("HR_READ", "HR_TIME", "HR_FIRST", "HR_DEAD_LETTER", "HR_DOUBLE", "HR_BIGINT", "HR_TIMESTAMP")
@@ -87,10 +86,8 @@ class _Statements:
         written += [_dead(source, places, views) for source in plan.sources]
         ledger = Ledger(plan, views, bounded=places.bounded)
         tables = [*(intake.table for intake in views.intakes.values()), *(table for table, _ in written)]
-        tables.append(
-            _table(prefix + LEDGER, ledger.columns, {**places.sink(f"{plan.pipeline}.{LEDGER}" if places.keyed else LEDGER), "format": "json"})
-        )
-        inserts = [*(insert for _, insert in written), *(f"INSERT INTO {name(prefix + LEDGER)}\n{one};" for one in ledger.entries())]
+        tables.append(_table(prefix + ledger.topic, ledger.columns, {**places.sink(ledger.topic), "format": "json"}))
+        inserts = [*(insert for _, insert in written), *(f"INSERT INTO {name(prefix + ledger.topic)}\n{one};" for one in ledger.entries())]
         judging = [view for intake in views.intakes.values() for view in intake.views]
         return cls(tuple(tables), (*judging, *views.statements), tuple(inserts))
 
