@@ -9,7 +9,6 @@ SET 'execution.checkpointing.incremental' = 'true';
 SET 'pipeline.object-reuse' = 'true';
 
 CREATE TEMPORARY FUNCTION HR_READ AS 'headrace.flink.HrRead';
-CREATE TEMPORARY FUNCTION HR_DOUBLE AS 'headrace.flink.HrDouble';
 CREATE TEMPORARY FUNCTION HR_DEAD_LETTER AS 'headrace.flink.HrDeadLetter';
 
 CREATE TEMPORARY TABLE sensor_data (
@@ -17,8 +16,8 @@ CREATE TEMPORARY TABLE sensor_data (
   part INT METADATA FROM 'partition' VIRTUAL,
   pos BIGINT METADATA FROM 'offset' VIRTUAL,
   arrived TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
-  r AS HR_READ(record, 'equip_id STRING NOT NULL, `timestamp` BIGINT, `data` MAP<STRING, STRING>'),
-  t AS COALESCE(TO_TIMESTAMP_LTZ(HR_READ(record, 'equip_id STRING NOT NULL, `timestamp` BIGINT, `data` MAP<STRING, STRING>').`row`.`timestamp`, 3), TO_TIMESTAMP_LTZ(0, 3)),
+  r AS HR_READ(record, 'equip_id STRING NOT NULL, `timestamp` BIGINT, `data` MAP<STRING, DOUBLE>'),
+  t AS COALESCE(TO_TIMESTAMP_LTZ(HR_READ(record, 'equip_id STRING NOT NULL, `timestamp` BIGINT, `data` MAP<STRING, DOUBLE>').`row`.`timestamp`, 3), TO_TIMESTAMP_LTZ(0, 3)),
   p AS PROCTIME(),
   WATERMARK FOR t AS t - INTERVAL '10' SECOND
 ) WITH (
@@ -46,8 +45,8 @@ SELECT r.`row`.equip_id AS equip_id, r.`row`.`data` AS `data`, r.malformed AS fa
 FROM sensor_data;
 
 CREATE TEMPORARY VIEW numbers AS
-SELECT equip_id, sensor, HR_DOUBLE(raw) AS v, t, tmax
-FROM received CROSS JOIN UNNEST(`data`) AS e (sensor, raw)
+SELECT equip_id, sensor, v, t, tmax
+FROM received CROSS JOIN UNNEST(`data`) AS e (sensor, v)
 WHERE fault IS NULL;
 
 CREATE TEMPORARY VIEW per_sensor AS

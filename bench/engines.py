@@ -1,4 +1,4 @@
-"""One job on four engines: fingerprint, Kafka to Kafka, exactly once, commits 10 s apart. `make bench-engines`.
+"""One job on three engines: fingerprint, Kafka to Kafka, exactly once, commits 10 s apart. `make bench-engines`.
 
 CPU seconds are those of all processes of an engine, from its start to its end, the broker apart; memory is the most that they held together.
 `cold` is a whole run, `warm` what a further million costs: the difference of two runs of different length.
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 
+from headrace.topics.kafka import KafkaLog
 from run import HERE, WORK, live_helper, messages
 
 sys.path.insert(0, str(HERE.parent / "tests"))
@@ -81,7 +82,7 @@ def cost_of(command: list[str | Path], environment: dict[str, str]) -> Cost:
     return Cost(usage.ru_utime + usage.ru_stime, peak[0], time.monotonic() - began)
 
 
-def jobs(servers: str, parallelism: int, datastream: Path | None) -> dict[str, Callable[[], Cost]]:
+def jobs(servers: str, parallelism: int) -> dict[str, Callable[[], Cost]]:
     """Return how each engine is run."""
     home = WORK / "engines-home"
     environment = {"HEADRACE_HOME": str(home), "HEADRACE_ENGINES": str(ENGINES), "KAFKA_SERVERS": servers}
@@ -94,16 +95,12 @@ def jobs(servers: str, parallelism: int, datastream: Path | None) -> dict[str, C
 
         return once
 
-    found = {
+    return {
         "embedded": headrace(),
         "Flink SQL, through headrace": headrace("--engine", "flink", "-p", str(parallelism)),
         "Flink SQL, by hand": lambda: cost_of([sys.executable, HERE / "by_hand.py", servers, str(parallelism)], environment),
         "Spark, through headrace": headrace("--engine", "spark"),
     }
-    if datastream is not None:
-        jars = ":".join(map(str, (ENGINES / "flink-kafka-5.0.0-2.2").glob("flink-sql-connector-kafka*.jar")))
-        found["PyFlink DataStream"] = lambda: cost_of([datastream, HERE / "datastream.py", servers, jars, str(parallelism)], {})
-    return found
 
 
 def main() -> None:
@@ -113,8 +110,6 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--partitions", type=int, default=2)
     parser.add_argument("--only", help="engines whose names begin so, parted by commas")
-    parser.add_argument("--datastream", type=Path, help="a Python with apache-flink 2.3.0, for the DataStream job")
-    parser.add_argument("--datastream-messages", type=int, default=100_000, help="it is too slow for more")
     given = parser.parse_args()
     from broker import Broker, fetch, missing
 
@@ -122,19 +117,17 @@ def main() -> None:
         sys.exit(why)
     print(f"{'engine':32}{'messages':>10}{'CPU s':>9}{'per M':>9}{'wall s':>8}{'MB':>7}", flush=True)
     medians: dict[tuple[str, int], Cost] = {}
-    for count in [*map(int, given.messages.split(",")), given.datastream_messages] if given.datastream else map(int, given.messages.split(",")):
+    for count in map(int, given.messages.split(",")):
         folder = WORK / "engines"
         shutil.rmtree(folder, ignore_errors=True)
         broker = Broker(folder / "broker")
         broker.start()
         try:
             _fill(broker.servers, count, given.partitions)
-            all_jobs = jobs(broker.servers, given.partitions, given.datastream)
-            small = count == given.datastream_messages
             wanted = {
                 name: job
-                for name, job in all_jobs.items()
-                if (not given.only or name.startswith(tuple(given.only.split(",")))) and ((name == "PyFlink DataStream") == small)
+                for name, job in jobs(broker.servers, given.partitions).items()
+                if not given.only or name.startswith(tuple(given.only.split(",")))
             }
             costs: dict[str, list[Cost]] = {name: [] for name in wanted}
             for _ in range(given.runs):
@@ -159,19 +152,11 @@ def _warm(medians: dict[tuple[str, int], Cost]) -> None:
 
 
 def _fill(servers: str, count: int, partitions: int) -> None:
-    subprocess.run(
-        [str(COMMAND), "topics", "create", "sensor-data", "--partitions", str(partitions), "--kafka-servers", servers],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    subprocess.run(
-        [str(COMMAND), "topics", "create", "fingerprint-output", "--partitions", "1", "--kafka-servers", servers],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    subprocess.run(
-        [str(one) for one in live_helper("fill_kafka", servers, "sensor-data", messages("bad", count, bad_share=0.004), "10000")], check=True
-    )
+    source = messages("bad", count, bad_share=0.004)
+    subprocess.run(live_helper("fill_kafka", servers, "sensor-data", source, "10000", str(partitions)), check=True)
+    log = KafkaLog(servers, WORK)
+    log.create("fingerprint-output")
+    log.close()
 
 
 if __name__ == "__main__":

@@ -32,15 +32,15 @@ def fill(home: str, topic: str, source: str, block: str) -> None:
     _fill(SqliteLog(Path(home) / "log.db"), topic, source, int(block))
 
 
-def fill_kafka(servers: str, topic: str, source: str, block: str) -> None:
+def fill_kafka(servers: str, topic: str, source: str, block: str, partitions: str = "1") -> None:
     """Append a file's lines to a topic of Kafka."""
     from headrace.topics.kafka import KafkaLog
 
-    _fill(KafkaLog(servers, Path()), topic, source, int(block))
+    _fill(KafkaLog(servers, Path()), topic, source, int(block), int(partitions))
 
 
-def _fill(log: Log, topic: str, source: str, size: int) -> None:
-    log.create(topic)
+def _fill(log: Log, topic: str, source: str, size: int, partitions: int = 1) -> None:
+    log.create(topic, partitions=partitions)
     with open(source, "rb") as lines:
         batch: list[bytes] = []
         for line in lines:
