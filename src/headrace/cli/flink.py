@@ -7,34 +7,32 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
 from headrace.cli.apps import home
 from headrace.cli.logs import PREFIX_VARIABLE, kafka_servers, open_log
-from headrace.cli.run import LiveOptions
+from headrace.cli.run import LiveOptions, flink_url
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.ledger import ledger_topic
 from headrace.engines.flink.places import Kafka
 from headrace.engines.flink.rest import Rest
 from headrace.engines.flink.run import FileJob, Ledger, added_up, check_inputs, run_files, run_topics
 from headrace.errors import EnvironmentFault, PlanError
-from headrace.plan.operators import Aggregate
 from headrace.plan.pipeline import Plan
-from headrace.topics.protocol import Log
+from headrace.topics.making import make_topics
 
-__all__ = ["CLUSTER_VARIABLE", "kafka_places", "on_files", "on_topics"]
+__all__ = ["kafka_places", "on_files", "on_topics"]
 
-CLUSTER_VARIABLE = "FLINK_REST_URL"
 _ENTRIES = 1000
 
 
 @contextmanager
 def _cluster(named: str | None, slots: int, *, kafka: bool = False) -> Iterator[Rest]:
     """Give the cluster that is named, or one of this machine that ends with the run; what a failed one has logged stays."""
-    url = named or os.environ.get(CLUSTER_VARIABLE)
+    url = flink_url(named)
     if url:
         yield Rest(url)
         return
@@ -51,34 +49,21 @@ def _cluster(named: str | None, slots: int, *, kafka: bool = False) -> Iterator[
 
 
 def on_files(
-    plan: Plan, inputs: Mapping[str, Sequence[Path]], output: Path | None, *, cluster: str | None, parallelism: int, stop: Callable[[], bool]
+    plan: Plan, inputs: Mapping[str, Sequence[Path]], folder: Path, *, cluster: str | None, parallelism: int, stop: Callable[[], bool]
 ) -> Ledger:
-    """Run a plan over files, and return the ledger. Without an output folder the rows go to standard output."""
+    """Run a plan over files, leave what it gives in a folder, and return the ledger."""
     check_inputs(plan, inputs)
-    with _folder(output) as folder, _cluster(cluster, parallelism) as rest:
-        ledger = run_files(FileJob(plan, inputs, folder), rest, parallelism=parallelism, stop=stop)
-        if output is None:
-            for topic in plan.topics:
-                sys.stdout.buffer.write((folder / f"{topic}.ndjson").read_bytes())
-        return ledger
-
-
-@contextmanager
-def _folder(output: Path | None) -> Iterator[Path]:
-    if output is None:
-        with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
-            yield Path(folder)
-        return
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(output), fix="name another --output") from None
-    yield output
+        raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(folder), fix="name another --output") from None
+    with _cluster(cluster, parallelism) as rest:
+        return run_files(FileJob(plan, inputs, folder), rest, parallelism=parallelism, stop=stop)
 
 
 def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Callable[[], bool]) -> Ledger:
     """Run a plan on Kafka's topics until `stop` says so, or up to their present end, and return what its ledger's topic has come to."""
-    _check(options)
+    options.refuse("Flink", "records", "batch_records", "metrics_port")
     places = kafka_places(plan, options)
     kept = (home() / "flink" / plan.pipeline).absolute()
     if options.anew:
@@ -93,36 +78,21 @@ def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Ca
 
 
 def _ledger_ends(plan: Plan, servers: str | None) -> dict[int, int]:
-    log = open_log(servers)
-    try:
+    with closing(open_log(servers)) as log:
         return {partition.number: partition.end for partition in log.topic(ledger_topic(plan)).partitions}
-    finally:
-        log.close()
 
 
 def _ledger_on_topic(plan: Plan, servers: str | None, before: Mapping[int, int]) -> Ledger:
     """Return the ledger that the entries on its topic come to, less those that were there before."""
-    log = open_log(servers)
-    try:
-        topic = ledger_topic(plan)
-        entries = []
-        for number, partition in enumerate(log.topic(topic).partitions):
-            at = before.get(number, partition.first)
-            while at < partition.end:
-                found = log.entries(topic, number, at, _ENTRIES)
-                if not found:
-                    break
+    topic = ledger_topic(plan)
+    entries = []
+    with closing(open_log(servers)) as log:
+        for partition in log.topic(topic).partitions:
+            at = before.get(partition.number, partition.first)
+            while at < partition.end and (found := log.entries(topic, partition.number, at, _ENTRIES)):
                 entries += [msgspec.json.decode(entry.value) for entry in found]
                 at = found[-1].offset + 1
-        return added_up(plan, entries)
-    finally:
-        log.close()
-
-
-def _check(options: LiveOptions) -> None:
-    for name, value in (("records", options.records), ("batch_records", options.batch_records), ("metrics_port", options.metrics_port)):
-        if value is not None:
-            raise PlanError("is not for Flink", where=f"--{name.replace('_', '-')}", fix="leave it out, or run on the embedded engine")
+    return added_up(plan, entries)
 
 
 def kafka_places(plan: Plan, options: LiveOptions) -> Kafka:
@@ -136,12 +106,9 @@ def kafka_places(plan: Plan, options: LiveOptions) -> Kafka:
     servers = kafka_servers(options.kafka_servers)
     if servers is None:
         raise PlanError("Flink reads topics of Kafka, and none is named", where="--kafka-servers", fix="name it, or give files with --input")
-    log = open_log(options.kafka_servers)
-    try:
+    with closing(open_log(options.kafka_servers)) as log:
         partitions = {source.topic: len(log.topic(source.topic).partitions) for source in plan.sources}
-        _make_topics(plan, log)
-    finally:
-        log.close()
+        make_topics(log, plan, ledger_topic(plan))
     return Kafka(
         servers,
         plan.pipeline,
@@ -153,12 +120,3 @@ def kafka_places(plan: Plan, options: LiveOptions) -> Kafka:
         prefix=os.environ.get(PREFIX_VARIABLE, ""),
         checkpoint_seconds=max(options.seconds("commit_every") or 10.0, 1.0),
     )
-
-
-def _make_topics(plan: Plan, log: Log) -> None:
-    late = [one.late_topic for one in plan.operators() if isinstance(one, Aggregate) and one.late_topic]
-    dead = [f"{source.topic}.dead-letter" for source in plan.sources]
-    known = {topic.name for topic in log.topics()}
-    for topic in [*plan.topics, *late, *dead, ledger_topic(plan)]:
-        if topic not in known:
-            log.create(topic)

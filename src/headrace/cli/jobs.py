@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from cyclopts import Parameter
 
 from headrace.cli import app as commands
 from headrace.cli.apps import find_pipeline, home, plan_of
-from headrace.cli.run import LiveOptions
+from headrace.cli.run import LiveOptions, flink_url
 from headrace.cli.simulate import duration_ms
 from headrace.cli.tables import print_json, print_table
 from headrace.engines.embedded.jobs import Job, State, find, jobs_in
@@ -232,7 +231,7 @@ def _folder() -> Path:
 
 def _cluster(named: str | None) -> ClusterJobs | None:
     """Return the jobs of the cluster that is named, here or in the environment."""
-    url = named or os.environ.get("FLINK_REST_URL")
+    url = flink_url(named)
     if url is None:
         return None
     from headrace.cli.cluster_jobs import ClusterJobs

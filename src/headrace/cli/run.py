@@ -9,9 +9,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import msgspec
@@ -23,7 +24,7 @@ from headrace.cli.stopping import asked_to_stop
 from headrace.errors import PlanError
 from headrace.plan.pipeline import Plan
 
-__all__ = ["LiveOptions", "balance", "run"]
+__all__ = ["LiveOptions", "balance", "flink_url", "run"]
 
 _JEMALLOC = "dirty_decay_ms:-1,muzzy_decay_ms:-1,background_thread:false,narenas:1,thp:always"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
@@ -90,6 +91,12 @@ class LiveOptions:
         for name in ("duration", "commit_every", "idle_after", "close_quiet_after", "max_ahead"):
             self.seconds(name)
 
+    def refuse(self, engine: str, *names: str) -> None:
+        """Raise PlanError if one of these is given: the engine has no such thing."""
+        for name in names:
+            if getattr(self, name):
+                raise PlanError(f"is not for {engine}", where=_option(name), fix="leave it out, or run on the embedded engine")
+
     def seconds(self, name: str) -> float | None:
         """Return the duration that an option gives; None is never, or that it is not given."""
         text = getattr(self, name)
@@ -99,6 +106,11 @@ class LiveOptions:
         """Return the same in whole ms."""
         seconds = self.seconds(name)
         return None if seconds is None else round(seconds * 1000)
+
+
+def flink_url(named: str | None) -> str | None:
+    """Return the address of the Flink cluster that is named, here or in the environment."""
+    return named or os.environ.get("FLINK_REST_URL")
 
 
 def _option(name: str) -> str:
@@ -187,12 +199,18 @@ def _run_on_cluster(
         raise PlanError("no input", where="--input", fix="name a file: --input FILE; a live run writes to topics and takes no --output")
     module = importlib.import_module(f"headrace.cli.{engine}")
     stop = asked_to_stop()
-    if given:
-        _check_bounded(live)
-        inputs = _inputs(plan, given)
-        _report(plan, module.on_files(plan, inputs, output, cluster=cluster, parallelism=live.parallelism or 1, stop=stop))
-    else:
+    if not given:
         _report(plan, module.on_topics(plan, live, cluster=cluster, stop=stop))
+        return
+    _check_bounded(live)
+    inputs = _inputs(plan, given)
+    with nullcontext(output) if output is not None else TemporaryDirectory(prefix="headrace-") as named:
+        folder = Path(named)
+        ledger = module.on_files(plan, inputs, folder, cluster=cluster, parallelism=live.parallelism or 1, stop=stop)
+        if output is None:
+            for topic in plan.topics:
+                sys.stdout.buffer.write((folder / f"{topic}.ndjson").read_bytes())
+    _report(plan, ledger)
 
 
 def _report(plan: Plan, sources: Mapping[str, Mapping[str, int | None]]) -> None:

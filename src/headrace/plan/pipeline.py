@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,16 @@ class Plan:
             "settings": {name: str(value) for name, value in self.settings.items()},
             "operators": [str(self), repr([sink.input for sink in self.sinks])],
         }
+
+    def check_inputs(self, inputs: Mapping[str, Sized]) -> None:
+        """Raise PlanError unless there is a file for each source, and for nothing else; `inputs` are files by topic."""
+        topics = [source.topic for source in self.sources]
+        for topic in inputs:
+            if topic not in topics:
+                raise PlanError(f"pipeline {self.pipeline} reads no topic {topic!r}", where="--input", fix=near(topic, topics))
+        for topic in topics:
+            if not inputs.get(topic):
+                raise PlanError(f"topic {topic!r} has no file", where="--input", fix=f"add --input {topic}=FILE")
 
     def schema_of(self, topic: str) -> Schema:
         """Return the columns of the rows written to a topic."""

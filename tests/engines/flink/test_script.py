@@ -112,7 +112,7 @@ def test_what_no_window_takes_is_written_where_the_plan_says() -> None:
 
 def test_of_many_plans_in_one_script_each_has_tables_of_its_own() -> None:
     plan = fingerprint.plan()
-    made = flink_script_of_many([(plan, Staged("/a", partitions={"sensor-data": 1})), (plan, Staged("/b"))], "two")
+    made = flink_script_of_many([(plan, Staged("/a")), (plan, Staged("/b"))], "two")
     assert made.count("STATEMENT SET") == 1
     tables = re.findall(r"CREATE TEMPORARY (?:TABLE|VIEW) `([^`]+)`", made)
     assert len(tables) == len(set(tables)) == 2 * len(re.findall("CREATE TEMPORARY (?:TABLE|VIEW)", flink_script(plan)))

@@ -25,6 +25,7 @@ from headrace.errors import EnvironmentFault, InternalError, PlanError
 from headrace.kernels.columnar.watermark import NEVER
 from headrace.kernels.ledger import Account
 from headrace.plan.pipeline import Plan
+from headrace.topics.making import make_topics
 from headrace.topics.protocol import Away, Commit, Log, Outgoing
 
 __all__ = ["Committed", "Limits", "Live", "Patience", "Step", "run_live"]
@@ -164,7 +165,7 @@ class Live:
         try:
             if anew:
                 self.claim.forget()
-            self._make_topics()
+            make_topics(self.log, self.plan, self._clock_topic)
             self.feed = self.log.feed([source.topic for source in plan.sources], latest=self.latest)
             self.run = Run(plan, self.feed.readers, self._staged, live=True, max_ahead_ms=self.patience.max_ahead)
             if self.claim.manifest is not None:
@@ -181,23 +182,6 @@ class Live:
         """Let the pipeline go and take it again, as a new process would: what was not committed is forgotten, and done again."""
         self.close()
         self._open(anew=False)
-
-    def _make_topics(self) -> None:
-        """Make the topics that the pipeline writes; those it reads must be there."""
-        there = {info.name for info in self.log.topics()}
-        for source in self.plan.sources:
-            self.log.topic(source.topic)
-        dead = [f"{source.topic}.dead-letter" for source in self.plan.sources]
-        for topic in (*self.plan.topics, *dead, self._clock_topic):
-            if topic not in there:
-                try:
-                    self.log.create(topic)
-                except PlanError as refused:
-                    # Another pipeline that reads the same topic may just have made the one for its dead letters.
-                    try:
-                        self.log.topic(topic)
-                    except PlanError:
-                        raise refused from None
 
     @property
     def _clock_topic(self) -> str:

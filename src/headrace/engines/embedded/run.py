@@ -18,7 +18,7 @@ from headrace.engines.embedded.graph import Fates, Graph
 from headrace.engines.embedded.output import Files, Output, write_fault
 from headrace.engines.embedded.partition import Partition, Turn
 from headrace.engines.embedded.state import STATE_FORMAT
-from headrace.errors import EnvironmentFault, PlanError, near
+from headrace.errors import EnvironmentFault
 from headrace.kernels.columnar.order import clock_before, in_order, turn
 from headrace.kernels.columnar.watermark import Clock
 from headrace.kernels.ledger import Account
@@ -195,22 +195,11 @@ def _opened(plan: Plan, inputs: Mapping[str, Sequence[Path]], chunk: int | None 
         yield readers
 
 
-def check_inputs(plan: Plan, inputs: Mapping[str, Sequence[Path]]) -> None:
-    """Raise PlanError unless there is a file for each source, and for nothing else."""
-    topics = [source.topic for source in plan.sources]
-    for topic in inputs:
-        if topic not in topics:
-            raise PlanError(f"pipeline {plan.pipeline} reads no topic {topic!r}", where="--input", fix=near(topic, topics))
-    for topic in topics:
-        if not inputs.get(topic):
-            raise PlanError(f"topic {topic!r} has no file", where="--input", fix=f"add --input {topic}=FILE")
-
-
 def run_to(
     plan: Plan, inputs: Mapping[str, Sequence[Path]], output: Output, *, progress: Callable[[Progress], None] | None = None
 ) -> dict[str, Account]:
     """Run the plan over files with no state kept, and return the ledger."""
-    check_inputs(plan, inputs)
+    plan.check_inputs(inputs)
     with _opened(plan, inputs) as readers:
         run = Run(plan, readers, output)
         _work(run, progress, lambda: None)
@@ -260,7 +249,7 @@ def run_files(
     EnvironmentFault
         If a file or folder cannot be read or written, is in use, or holds the state of another run.
     """
-    check_inputs(plan, inputs)
+    plan.check_inputs(inputs)
     checkpoint = Checkpoint(folder / ".run")
     try:
         manifest = checkpoint.open()

@@ -119,13 +119,12 @@ class Staged(Files):
     whether a record is late is judged by that of its own partition alone.
     """
 
-    partitions: Mapping[str, int] = field(default_factory=dict)
+    single: bool = False
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """Of several files none is ahead of the others."""
-        alone = sum(self.partitions.values()) == 1
-        return {**super().settings, "pipeline.auto-watermark-interval": "0 ms" if alone else _NEVER}
+        """Of several files none is ahead of the others; of a single one a watermark stands behind each record."""
+        return {**super().settings, "pipeline.auto-watermark-interval": "0 ms" if self.single else _NEVER}
 
     def source(self, topic: str) -> Given:
         """Return what there is of a topic's files."""

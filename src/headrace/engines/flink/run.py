@@ -14,13 +14,13 @@ from typing import Any
 
 import msgspec
 
-from headrace._durable import write_durably, write_whole
+from headrace._durable import put, write_whole
 from headrace.engines import jar
 from headrace.engines.flink.ledger import ledger_topic
 from headrace.engines.flink.places import Kafka, Places, Staged
 from headrace.engines.flink.rest import JobFailed, Rest
 from headrace.engines.flink.script import flink_script, flink_script_of_many
-from headrace.errors import EnvironmentFault, HeadraceError, PlanError, near
+from headrace.errors import EnvironmentFault, HeadraceError, PlanError
 from headrace.kernels.ledger import Account
 from headrace.plan.operators import Aggregate, upstream
 from headrace.plan.pipeline import Plan
@@ -194,18 +194,12 @@ def check_inputs(plan: Plan, inputs: Mapping[str, Sequence[Path]]) -> None:
     EnvironmentFault
         If one is not there.
     """
-    topics = [source.topic for source in plan.sources]
-    for topic, paths in inputs.items():
-        if topic not in topics:
-            raise PlanError(f"pipeline {plan.pipeline} reads no topic {topic!r}", where="--input", fix=near(topic, topics))
-        for path in paths:
-            if path.suffix.lower() not in _ENDINGS:
-                raise PlanError(f"Flink reads NDJSON files, not {path.name!r}", where=f"--input {path}", fix="run it on the embedded engine")
-            if not path.is_file():
-                raise EnvironmentFault("cannot be read: No such file or directory", where=str(path), fix="name a file that exists")
-    for topic in topics:
-        if not inputs.get(topic):
-            raise PlanError(f"topic {topic!r} has no file", where="--input", fix=f"add --input {topic}=FILE")
+    plan.check_inputs(inputs)
+    for path in (path for paths in inputs.values() for path in paths):
+        if path.suffix.lower() not in _ENDINGS:
+            raise PlanError(f"Flink reads NDJSON files, not {path.name!r}", where=f"--input {path}", fix="run it on the embedded engine")
+        if not path.is_file():
+            raise EnvironmentFault("cannot be read: No such file or directory", where=str(path), fix="name a file that exists")
 
 
 def _stage(job: FileJob, parallelism: int, *, alone: bool = True) -> Places:
@@ -221,8 +215,8 @@ def _stage(job: FileJob, parallelism: int, *, alone: bool = True) -> Places:
         (work / "out").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(job.folder), fix="name another --output") from None
-    counts = {source.topic: len(job.inputs.get(source.topic, ())) for source in job.plan.sources}
-    return Staged(str(work), parallelism, counts if alone else {**counts, "@others": 1})
+    files = sum(map(len, job.inputs.values()))
+    return Staged(str(work), parallelism, single=alone and files == 1)
 
 
 def _lay(path: Path, at: Path) -> None:
@@ -238,20 +232,18 @@ def _lay(path: Path, at: Path) -> None:
 def _collect(job: FileJob) -> Ledger:
     """Put the parts together where the embedded engine would have put them, and return the ledger."""
     out = _work(job) / "out"
-    late = [operator.late_topic for operator in job.plan.operators() if isinstance(operator, Aggregate) and operator.late_topic]
     try:
-        for sink in job.plan.sinks:
-            windowed = any(isinstance(operator, Aggregate) for operator in upstream(sink.input))
-            lines = _lines(out / sink.topic)
-            _leave(job.folder / f"{sink.topic}.ndjson", sorted(lines) if windowed else lines)
-        for topic in late:
-            _leave(job.folder / f"{topic}.ndjson", _lines(out / topic))
+        windowed = {sink.topic for sink in job.plan.sinks if any(isinstance(operator, Aggregate) for operator in upstream(sink.input))}
+        for topic in job.plan.topics:
+            lines = _lines(out / topic)
+            put(job.folder / f"{topic}.ndjson", b"".join(sorted(lines) if topic in windowed else lines))
         for source in job.plan.sources:
             topic = f"{source.topic}.dead-letter"
-            _leave(job.folder / f"{topic}.ndjson", sorted(_lines(out / topic), key=_place))
+            letters = sorted(_lines(out / topic), key=_place)
+            put(job.folder / f"{topic}.ndjson", b"".join(letters))
         ledger = added_up(job.plan, map(msgspec.json.decode, _lines(out / ledger_topic(job.plan))))
         text = msgspec.json.format(msgspec.json.encode({"pipeline": job.plan.pipeline, "sources": ledger})) + b"\n"
-        write_durably(job.folder / "ledger.json", text)
+        put(job.folder / "ledger.json", text)
     except OSError as error:
         raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(job.folder), fix="make room or name another --output") from None
     shutil.rmtree(_work(job), ignore_errors=True)
@@ -261,12 +253,6 @@ def _collect(job: FileJob) -> Ledger:
 def _lines(folder: Path) -> list[bytes]:
     parts = sorted(path for path in folder.glob("part-*") if path.is_file()) if folder.is_dir() else []
     return [line for part in parts for line in part.read_bytes().splitlines(keepends=True)]
-
-
-def _leave(path: Path, lines: Iterable[bytes]) -> None:
-    aside = path.with_name(f".{path.name}.new")
-    write_durably(aside, b"".join(lines))
-    aside.replace(path)
 
 
 def _place(letter: bytes) -> tuple[int, int]:

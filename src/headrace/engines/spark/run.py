@@ -17,7 +17,7 @@ from headrace.engines import jar
 from headrace.engines.environment import end_with_parent
 from headrace.engines.spark.environment import kafka_jars, python_of, spark_home
 from headrace.engines.spark.script import live_script, spark_script
-from headrace.errors import EnvironmentFault, HeadraceError, InternalError, PlanError, near
+from headrace.errors import EnvironmentFault, HeadraceError, InternalError, PlanError
 from headrace.plan.pipeline import Plan
 
 __all__ = ["Job", "Ledger", "SparkError", "run_files", "run_latest", "run_live", "run_many"]
@@ -118,20 +118,14 @@ def run_live(plan: Plan, servers: str, *, checkpoint: Path, trigger: str = "10 s
 
 
 def _check_inputs(job: Job) -> None:
-    topics = [source.topic for source in job.plan.sources]
-    for topic, paths in job.inputs.items():
-        if topic not in topics:
-            raise PlanError(f"pipeline {job.plan.pipeline} reads no topic {topic!r}", where="--input", fix=near(topic, topics))
-        for path in paths:
-            if not path.is_file():
-                raise EnvironmentFault("cannot be read: no such file", where=str(path), fix="name a file that exists")
-            if path.suffix.lower() not in _NDJSON or path.name.startswith(("_", ".")):
-                raise PlanError(
-                    f"Spark does not read {path.name!r}", where=str(path), fix="name it .ndjson, or run it embedded; no name begins with _ or ."
-                )
-    for topic in topics:
-        if not job.inputs.get(topic):
-            raise PlanError(f"topic {topic!r} has no file", where="--input", fix=f"add --input {topic}=FILE")
+    job.plan.check_inputs(job.inputs)
+    for path in (path for paths in job.inputs.values() for path in paths):
+        if not path.is_file():
+            raise EnvironmentFault("cannot be read: no such file", where=str(path), fix="name a file that exists")
+        if path.suffix.lower() not in _NDJSON or path.name.startswith(("_", ".")):
+            raise PlanError(
+                f"Spark does not read {path.name!r}", where=str(path), fix="name it .ndjson, or run it embedded; no name begins with _ or ."
+            )
 
 
 def _aside(folder: Path) -> Path:

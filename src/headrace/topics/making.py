@@ -1,0 +1,33 @@
+"""The topics of a plan on a log."""
+
+from __future__ import annotations
+
+from headrace.errors import PlanError
+from headrace.plan.pipeline import Plan
+from headrace.topics.protocol import Log
+
+__all__ = ["make_topics"]
+
+
+def make_topics(log: Log, plan: Plan, *own: str) -> None:
+    """Make the topics that a plan writes and `own` besides, if they are not there; those it reads must be.
+
+    Raises
+    ------
+    PlanError
+        If one that it reads is not there, or one cannot be made.
+    """
+    there = {info.name for info in log.topics()}
+    for source in plan.sources:
+        log.topic(source.topic)
+    dead = [f"{source.topic}.dead-letter" for source in plan.sources]
+    for topic in (*plan.topics, *dead, *own):
+        if topic not in there:
+            try:
+                log.create(topic)
+            except PlanError as refused:
+                # Another pipeline that reads the same topic may just have made the one for its dead letters.
+                try:
+                    log.topic(topic)
+                except PlanError:
+                    raise refused from None
