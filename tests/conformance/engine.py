@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,6 +59,24 @@ class Engine(Protocol):
         """Run many jobs at once: a cluster starts one job for all of them. What it cannot do is an outcome too, `refused`."""
 
 
+def laid(job: Job, folder: Path) -> dict[str, list[Path]]:
+    """Write a job's input as files of a folder, and return them by topic."""
+    folder.mkdir(parents=True, exist_ok=True)
+    inputs = {}
+    for topic, partitions in job.inputs.items():
+        inputs[topic] = [folder / f"{topic}.{number}.ndjson" for number in range(len(partitions))]
+        for path, records in zip(inputs[topic], partitions, strict=True):
+            path.write_bytes(b"".join(record + b"\n" for record in records))
+    return inputs
+
+
+def left(folder: Path, sources: Iterable[str]) -> Outcome:
+    """Return what a run over files left in a folder."""
+    rows = {path.name.removesuffix(".ndjson"): [json.loads(line) for line in path.read_bytes().splitlines()] for path in folder.glob("*.ndjson")}
+    dead = {topic: rows.pop(f"{topic}.dead-letter") for topic in sources}
+    return Outcome(rows, dead, json.loads((folder / "ledger.json").read_bytes())["sources"])
+
+
 # The embedded engine
 
 
@@ -79,22 +97,15 @@ class Embedded:
 
     def _run(self, job: Job) -> Outcome:
         with TemporaryDirectory() as name:
-            folder, inputs = Path(name), {}
-            for topic, partitions in job.inputs.items():
-                inputs[topic] = [folder / f"{topic}.{number}.ndjson" for number in range(len(partitions))]
-                for path, records in zip(inputs[topic], partitions, strict=True):
-                    path.write_bytes(b"".join(record + b"\n" for record in records))
+            folder = Path(name)
+            inputs = laid(job, folder)
             try:
                 for place in filter(None, job.restarts):  # before the first record there is nothing to go on from
                     self._run_until(job.plan, inputs, folder / "out", place)
                 run_files(job.plan, inputs, folder / "out")
             except PlanError as error:
                 return Outcome({}, {}, {}, error)
-            found = {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
-        ledger = json.loads(found.pop("ledger.json"))["sources"]
-        rows = {name.removesuffix(".ndjson"): [json.loads(line) for line in data.splitlines()] for name, data in found.items()}
-        dead = {topic: rows.pop(f"{topic}.dead-letter") for topic in job.inputs}
-        return Outcome(rows, dead, ledger)
+            return left(folder / "out", job.inputs)
 
     def _run_until(self, plan: Plan, inputs: Mapping[str, Sequence[Path]], folder: Path, place: int) -> None:
         def end(progress: Progress) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from conformance.engine import Job, Outcome
+from conformance.engine import Job, Outcome, laid, left
 from flink import BUILD, JAVA, missing
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.places import Staged
@@ -54,23 +53,11 @@ def _run(jobs: list[FileJob], cluster: Cluster) -> list[Outcome]:
             return [Outcome({}, {}, {}, PlanError(f"failed: {error}"))]
         half = len(jobs) // 2
         return [*_run(jobs[:half], cluster), *_run(jobs[half:], cluster)]
-    return [_outcome(job) for job in jobs]
+    return [left(job.folder, job.inputs) for job in jobs]
 
 
 SIZES = Sizes(planning=1536, heap=1536, managed=4096, network=512)
 
 
 def _staged(job: Job, folder: Path) -> FileJob:
-    (folder / "in").mkdir(parents=True)
-    inputs = {}
-    for topic, partitions in job.inputs.items():
-        inputs[topic] = [folder / "in" / f"{topic}.{number}.ndjson" for number in range(len(partitions))]
-        for path, records in zip(inputs[topic], partitions, strict=True):
-            path.write_bytes(b"".join(record + b"\n" for record in records))
-    return FileJob(job.plan, inputs, folder)
-
-
-def _outcome(job: FileJob) -> Outcome:
-    rows = {path.name.removesuffix(".ndjson"): [json.loads(line) for line in path.read_bytes().splitlines()] for path in job.folder.glob("*.ndjson")}
-    dead = {topic: rows.pop(f"{topic}.dead-letter") for topic in job.inputs}
-    return Outcome(rows, dead, json.loads((job.folder / "ledger.json").read_bytes())["sources"])
+    return FileJob(job.plan, laid(job, folder / "in"), folder)
