@@ -168,7 +168,11 @@ def resident(server: Server) -> int:
 
 
 def sockets(server: Server) -> int:
-    return sum("socket:" in str(one.readlink()) for one in Path(f"/proc/{server.pid}/fd").iterdir())
+    found = 0
+    for one in Path(f"/proc/{server.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since it was listed
+            found += one.readlink().name.startswith("socket:")
+    return found
 
 
 def cpu(server: Server) -> float:
