@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError
+from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError
 from headrace.plan.pipeline import Pipeline, Plan, pipeline
-from headrace.plan.stream import Stream, WindowedStream, stream
+from headrace.plan.process import List, Map, Value
+from headrace.plan.stream import ProcessedStream, Stream, WindowedStream, stream
 from headrace.plan.window import Window, cumulating, sliding, tumbling
 
 __all__ = [
@@ -17,10 +18,15 @@ __all__ = [
     "EnvironmentFault",
     "HeadraceError",
     "InternalError",
+    "List",
+    "Map",
     "Pipeline",
     "Plan",
     "PlanError",
+    "ProcessError",
+    "ProcessedStream",
     "Stream",
+    "Value",
     "Window",
     "WindowedStream",
     "cumulating",

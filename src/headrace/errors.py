@@ -2,6 +2,7 @@
 
     HeadraceError
     ├── PlanError          the author's: a pipeline, an expression, a setting, a command line
+    │   └── ProcessError   the author's too: a process that raised while it ran, or broke its own declaration
     ├── DataError          the data's: an input that cannot be read as what it claims to be
     ├── EnvironmentFault   the surroundings': a disk, a folder, a file, a server
     └── InternalError      ours
@@ -14,7 +15,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["DataError", "EnvironmentFault", "HeadraceError", "InternalError", "PlanError", "near"]
+__all__ = ["DataError", "EnvironmentFault", "HeadraceError", "InternalError", "PlanError", "ProcessError", "near"]
 
 
 class HeadraceError(Exception):
@@ -39,6 +40,12 @@ class PlanError(HeadraceError):
     """The pipeline, an expression in it, a setting or the command line is wrong."""
 
     exit_status = 2
+
+
+class ProcessError(PlanError):
+    """A process raised while it ran, took too long, or gave or kept what it had not declared."""
+
+    exit_status = 1
 
 
 class DataError(HeadraceError):

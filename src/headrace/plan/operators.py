@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from headrace.plan.expression import Expression
+from headrace.plan.process import Declaration
 from headrace.plan.schema import BIGINT, STRING, TIMESTAMP, Field, Schema, Type, map_of
 from headrace.plan.window import Window
 
 __all__ = [
-    "WINDOW_COLUMNS", "Aggregate", "Derive", "Operator", "Regroup", "Select", "Sink", "Source", "Union", "Unnest", "Where",
+    "WINDOW_COLUMNS", "Aggregate", "Derive", "Operator", "Process", "Regroup", "Select", "Side", "Sink", "Source", "Union", "Unnest", "Where",
     "inputs_of", "upstream",
 ]  # fmt: skip
 
@@ -189,6 +190,56 @@ class Regroup:
 
 
 @dataclass(frozen=True)
+class Process:
+    """An author's process over the records of each key.
+
+    `code` is the author's object. `arrival` says that records come in the order of the input, not in that of event time;
+    `failed_topic` is where those go at which the process raises, None if it then stops.
+    """
+
+    input: Operator
+    code: object = field(repr=False, compare=False)
+    name: str
+    declared: Declaration
+    keys: tuple[str, ...]
+    arrival: bool = False
+    broadcast: Operator | None = None
+    failed_topic: str | None = None
+    limit_ms: int = field(default=10_000, repr=False)
+
+    @property
+    def schema(self) -> Schema:
+        """The keys, then the columns of the main output."""
+        return self.output("")
+
+    def output(self, name: str) -> Schema:
+        """Return the columns of an output: the keys, then its own."""
+        return Schema((*(self.input.schema[key] for key in self.keys), *self.declared.outputs[name].fields))
+
+    def __str__(self) -> str:
+        order = ", in order of arrival" if self.arrival else ""
+        broadcast = ", with a broadcast" if self.broadcast is not None else ""
+        failed = f", failures to {self.failed_topic!r}" if self.failed_topic else ""
+        return f"process {self.name} by {', '.join(self.keys)}{order}{broadcast}{failed}"
+
+
+@dataclass(frozen=True)
+class Side:
+    """The rows of a process's side output."""
+
+    input: Process
+    name: str
+
+    @property
+    def schema(self) -> Schema:
+        """The keys, then the columns of the output."""
+        return self.input.output(self.name)
+
+    def __str__(self) -> str:
+        return f"side output {self.name!r} of {self.input.name}"
+
+
+@dataclass(frozen=True)
 class Sink:
     """A topic that rows are written to, one JSON object each."""
 
@@ -204,7 +255,7 @@ class Sink:
         return f"sink {self.topic!r}"
 
 
-Operator = Source | Derive | Select | Where | Unnest | Union | Aggregate | Regroup
+Operator = Source | Derive | Select | Where | Unnest | Union | Aggregate | Regroup | Process | Side
 
 
 def inputs_of(operator: Operator | Sink) -> tuple[Operator, ...]:
@@ -214,6 +265,8 @@ def inputs_of(operator: Operator | Sink) -> tuple[Operator, ...]:
             return ()
         case Union(inputs=inputs):
             return inputs
+        case Process(input=given, broadcast=broadcast) if broadcast is not None:
+            return given, broadcast
         case _:
             return (operator.input,)
 

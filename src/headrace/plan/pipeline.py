@@ -7,12 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.errors import PlanError, near
-from headrace.plan.operators import Aggregate, Operator, Sink, Source, upstream
+from headrace.plan.operators import Aggregate, Operator, Process, Sink, Source, inputs_of, upstream
 from headrace.plan.schema import Schema
 from headrace.plan.settings import Setting, settings_of, using
 from headrace.plan.stream import Stream
 
-__all__ = ["Pipeline", "Plan", "pipeline"]
+__all__ = ["FAILED", "Pipeline", "Plan", "pipeline"]
+
+# A record at which a process raised, in the form of a dead letter, with the key and what was kept for it.
+FAILED = Schema.parse(
+    {
+        **{"topic": "STRING", "partition": "BIGINT", "offset": "BIGINT", "reason": "STRING", "detail": "STRING"},
+        **{"arrived_ms": "BIGINT", "raw": "STRING", "process": "STRING", "key": "STRING", "state": "STRING"},
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,10 @@ class Plan:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The topics written: the sinks', then those of late rows."""
+        """The topics written: the sinks', then those of late rows and of processes' failures."""
         late = [o.late_topic for o in self.operators() if isinstance(o, Aggregate) and o.late_topic]
-        return (*(sink.topic for sink in self.sinks), *late)
+        failed = [o.failed_topic for o in self.operators() if isinstance(o, Process) and o.failed_topic]
+        return (*(sink.topic for sink in self.sinks), *late, *failed)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -71,6 +80,8 @@ class Plan:
                 return operator.schema
             if isinstance(operator, Aggregate) and operator.late_topic == topic:
                 return operator.input.schema
+            if isinstance(operator, Process) and operator.failed_topic == topic:
+                return FAILED
         raise PlanError(f"no topic {topic!r} is written", where=f"pipeline {self.pipeline}", fix=near(topic, self.topics))
 
     def __str__(self) -> str:
@@ -80,7 +91,7 @@ class Plan:
         for number, operator in enumerate(self.operators(), 1):
             numbers[id(operator)] = number
             inputs = ", ".join(
-                f"#{numbers[id(one)]}" for one in (operator.inputs if hasattr(operator, "inputs") else [getattr(operator, "input", None)]) if one
+                f"#{numbers[id(one)]}" for one in inputs_of(operator)
             )
             lines.append(f"  #{number} {operator}{f'  ← {inputs}' if inputs else ''}")
         return "\n".join(lines)

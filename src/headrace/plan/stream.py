@@ -16,14 +16,17 @@ from headrace.plan.operators import (
     Derive,
     Named,
     Operator,
+    Process,
     Regroup,
     Select,
+    Side,
     Source,
     Union,
     Unnest,
     Where,
     upstream,
 )
+from headrace.plan.process import declaration_of, spoken_name
 from headrace.plan.schema import BIGINT, BOOLEAN, NULL, TIMESTAMP, Schema, Type, check_name
 from headrace.plan.settings import current_settings
 from headrace.plan.window import Window, milliseconds
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 else:
     sql = lazy_import("headrace.plan.sql")
 
-__all__ = ["Stream", "WindowedStream", "stream"]
+__all__ = ["ProcessedStream", "Stream", "WindowedStream", "stream"]
 
 _BELIEVED = ("2000-01-01", "2100-01-01")
 
@@ -189,12 +192,82 @@ class Stream:
         if not isinstance(window, Window):
             raise PlanError(f"{window!r} is not a window", where=f"{self._path}.window", fix="write hr.tumbling(hr.minutes(1))")
         keys = _keys(by, self, "window")
-        for source in (node for node in upstream(self.operator) if isinstance(node, Source)):
-            if source.event_time is None:
-                raise PlanError(f"stream {source.topic!r} has no event time", where=f"{self._path}.window", fix="give it event_time=")
+        self._timed("window")
+        for process in (node for node in upstream(self.operator) if isinstance(node, Process) and node.arrival):
+            fix = f"let {process.name} take its records in the order of event time"
+            raise PlanError(f"the rows of {process.name} come in no order of time", where=f"{self._path}.window", fix=fix)
         if any(isinstance(node, Aggregate) for node in upstream(self.operator)):
             raise PlanError("these are rows of windows already", where=f"{self._path}.window", fix="group them further with aggregate(by=…)")
         return WindowedStream(self, window, keys, milliseconds(allowed_lateness, "allowed_lateness", f"{self._path}.window"))
+
+    def _timed(self, step: str) -> None:
+        """Raise PlanError unless the rows have an event time."""
+        for source in (node for node in upstream(self.operator) if isinstance(node, Source)):
+            if source.event_time is None:
+                raise PlanError(f"stream {source.topic!r} has no event time", where=f"{self._path}.{step}", fix="give it event_time=")
+
+    def process(
+        self,
+        code: object,
+        *,
+        by: Sequence[str],
+        order: str = "event_time",
+        broadcast: Stream | None = None,
+        failed_to: str | None = None,
+        name: str | None = None,
+        limit: timedelta = timedelta(seconds=10),
+    ) -> ProcessedStream:
+        """Return what an author's process gives for the records of each key.
+
+        Parameters
+        ----------
+        code
+            The process: an object with `output`, `on_record` and what else it needs (`headrace.plan.process`).
+        by
+            The columns that a key is made of.
+        order
+            `event_time`: records wait until the watermark passes them and come in the order of their times, and those
+            older than their partition's watermark are late. `arrival`: they come at once, in the order of the input.
+        broadcast
+            A stream of which every record is told to the process before any record of its time or later.
+        failed_to
+            A topic for the records at which the process raises, its state as it was before. By default the run stops there.
+        name
+            What the process is called in errors and metrics; by default its class's name.
+        limit
+            How long it may take over one record or timer.
+
+        Raises
+        ------
+        PlanError
+            If the process declares something that cannot be, or the stream cannot be processed so.
+        """
+        place = f"{self._path}.process"
+        keys = _keys(by, self, "process")
+        if not keys:
+            raise PlanError("a process has no key", where=place, fix="name the columns in by=")
+        self._timed("process")
+        for node in upstream(self.operator):
+            if isinstance(node, Aggregate) and (node.lateness_ms or broadcast is not None):
+                raise PlanError("rows of windows that are given again cannot be processed", where=place, fix="leave allowed_lateness out")
+        if order not in _ORDERS:
+            raise PlanError(f"order {order!r} is none", where=place, fix="it is 'event_time' or 'arrival'")
+        code = code() if isinstance(code, type) else code
+        declared = declaration_of(code, keys, place)
+        if (broadcast is not None) != bool(declared.shared):
+            fix = "give broadcast= a stream" if declared.shared else "write on_broadcast, and declare shared"
+            raise PlanError(f"{declared.name} and the plan disagree on a broadcast", where=place, fix=fix)
+        if broadcast is not None:
+            broadcast._timed("broadcast")
+            if any(isinstance(node, Aggregate | Process) for node in upstream(broadcast.operator)):
+                raise PlanError("a broadcast is of records, not of windows or processes", where=place, fix="write them to a topic first")
+        if failed_to is not None and (not isinstance(failed_to, str) or not failed_to):
+            raise PlanError(f"{failed_to!r} is not a topic", where=f"{place} failed_to", fix="name a topic")
+        called = check_name(spoken_name(code) if name is None else name, f"{place} name")
+        limit_ms = milliseconds(limit, "the limit", place)
+        behind = None if broadcast is None else broadcast.operator
+        operator = Process(self.operator, code, called, declared, keys, order == "arrival", behind, failed_to, limit_ms)
+        return ProcessedStream(operator, f"{self._path}.process({called})")
 
     def aggregate(self, by: Sequence[str], **aggregates: str) -> Stream:
         """Return the rows of each window grouped further, by fewer keys."""
@@ -208,6 +281,21 @@ class Stream:
         keys = _keys(by, self, "aggregate")
         columns, calls = _aggregates(self, keys, aggregates)
         return self._then("aggregate", Regroup(self.operator, keys, columns, calls))
+
+
+_ORDERS = ("event_time", "arrival")
+
+
+class ProcessedStream(Stream):
+    """The rows of a process's main output."""
+
+    def side(self, name: str) -> Stream:
+        """Return the rows of a side output of the process."""
+        assert isinstance(self.operator, Process)
+        known = [one for one in self.operator.declared.outputs if one]
+        if name not in known:
+            raise PlanError(f"no side output {name!r}", where=self._path, fix=near(str(name), known))
+        return self._then(f"side({name})", Side(self.operator, name))
 
 
 class WindowedStream:

@@ -1,0 +1,78 @@
+"""An author's process on its way to a cluster: the object pickled, and the modules that it needs in one archive.
+
+The archive has headrace's own modules and every module of the author's that is loaded here and installed nowhere; packages
+that are installed here must be installed on the cluster too, `msgspec` among them.
+"""
+
+from __future__ import annotations
+
+import base64
+import pickle
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import headrace
+from headrace.errors import PlanError, ProcessError
+from headrace.plan.operators import Process, Source
+
+__all__ = ["archive", "pack", "unpack"]
+
+
+def pack(process: Process) -> str:
+    """Return a process as a text, which `unpack` makes one of again where the archive is on the path.
+
+    Raises
+    ------
+    PlanError
+        If it cannot be pickled: it was defined inside a function, say.
+    """
+    schema = process.input.schema
+    bare = replace(process, input=Source("", schema, None, 0, (0, 0)), broadcast=None)
+    try:
+        return base64.b64encode(pickle.dumps(bare)).decode()
+    except Exception as error:
+        fix = "define its class at the top of a module, and give it attributes that can be pickled"
+        raise PlanError(f"cannot be sent to a cluster: {type(error).__name__}: {error}", where=f"process {process.name}", fix=fix) from None
+
+
+def unpack(text: str) -> Process:
+    """Return the process of a text.
+
+    Raises
+    ------
+    ProcessError
+        If a module that it needs is not there.
+    """
+    try:
+        process: Process = pickle.loads(base64.b64decode(text))  # noqa: S301
+    except ModuleNotFoundError as error:
+        fix = f"install {error.name!r} with the Python of every worker"
+        raise ProcessError(f"needs module {error.name!r}, which the cluster lacks", where="a process", fix=fix) from None
+    return process
+
+
+def archive(path: Path) -> Path:
+    """Write the archive, the same bytes for the same modules, and return its path."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as written:
+        for name, file in sorted(_modules()):
+            written.writestr(zipfile.ZipInfo(name, date_time=(2000, 1, 1, 0, 0, 0)), file.read_bytes())
+    return path
+
+
+def _modules() -> Iterator[tuple[str, Path]]:
+    """Yield the modules to be sent: their names in the archive, and their files."""
+    home = Path(headrace.__file__).parent
+    for file in home.rglob("*.py"):
+        yield f"headrace/{file.relative_to(home)}", file
+    installed = [Path(path) for path in {*sysconfig.get_paths().values()}]
+    for name, module in list(sys.modules.items()):
+        file_name = getattr(module, "__file__", None)
+        if not file_name or name in ("__main__", "__mp_main__") or name.split(".")[0] == "headrace" or not file_name.endswith(".py"):
+            continue
+        file = Path(file_name).absolute()
+        if not any(file.is_relative_to(folder) for folder in installed) and "site-packages" not in file.parts:
+            yield f"{name.replace('.', '/')}{'/__init__' if hasattr(module, '__path__') else ''}.py", file

@@ -1,0 +1,38 @@
+"""Ends an author's method that takes too long, from a thread beside it."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+
+from headrace.kernels.keyed.process import OverdueError, ProcessKernel
+
+__all__ = ["watch"]
+
+_raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+
+def watch(kernel: ProcessKernel) -> None:
+    """Have OverdueError raised into what a kernel calls in this thread, when one call lasts longer than the process's limit.
+
+    Python code alone can be ended so: a call into C is ended when it returns. The watch ends with the kernel.
+    """
+    threading.Thread(
+        target=_watch, args=(weakref.ref(kernel), kernel.operator.limit_ms / 1000, threading.get_ident()), name="headrace watchdog", daemon=True
+    ).start()
+
+
+def _watch(watched: weakref.ref[ProcessKernel], limit: float, thread: int) -> None:
+    pause, seen, rounds = threading.Event(), 0, 0
+    while not pause.wait(limit / 4):
+        kernel = watched()
+        if kernel is None:
+            return
+        entered = kernel.entered
+        rounds = rounds + 1 if entered == seen and entered % 2 else 0
+        if rounds >= 4:  # noqa: PLR2004
+            _raise_in(ctypes.c_ulong(thread), ctypes.py_object(OverdueError))
+            rounds = 0
+        seen = entered
+        del kernel

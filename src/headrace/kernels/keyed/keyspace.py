@@ -1,0 +1,215 @@
+"""All keys of one process: those at hand as objects, the others as bytes, and one heap of when each wants to be woken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from heapq import heapify, heappop, heappush
+from typing import Any
+
+import msgspec
+
+from headrace.kernels.keyed.process import Given, Place, ProcessKernel
+from headrace.kernels.keyed.state import Shared, State
+
+__all__ = ["Keyspace"]
+
+_MOST_AT_HAND = 10_000
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list).decode
+_Pairs = list[tuple[bytes, bytes | None]]
+
+
+class Keyspace:
+    """The keys of one process, all of them in one place, as the embedded engine has them."""
+
+    def __init__(self, kernel: ProcessKernel) -> None:
+        self.kernel = kernel
+        self._names = kernel.operator.keys
+        self._stored: dict[bytes, bytes] = {}
+        self._at_hand: dict[bytes, State] = {}
+        self._touched: set[bytes] = set()
+        self._alarms = _Alarms()
+        self._clock_alarms = _Alarms()
+        self.shared = Shared(kernel.operator.declared)
+        self._view: Any = self.shared.view() if kernel.operator.declared.shared else None
+        self._sleeps = not (kernel.operator.declared.timers or any(slot.ttl_ms for slot in kernel.operator.declared.slots))
+
+    # work
+
+    def record(self, key: tuple[Any, ...], row: Mapping[str, Any], time: int, now: int, place: Place, given: list[Given]) -> None:
+        """Give a key a record."""
+        code = _encode(key)
+        state = self._state(code, key)
+        self.kernel.record(state, row, time, now, place, given)
+        if not self._sleeps or state.timers or state.clock_timers:
+            self._arm(code, state)
+
+    def fire(self, upto: int, given: list[Given]) -> None:
+        """Call all timers of event times before `upto`, in the order of times, then keys."""
+        while (due := self._alarms.pop(upto - 1)) is not None:
+            at, code = due
+            state = self._state(code)
+            timer = self.kernel.next_timer(state)
+            if timer is not None and timer <= at:
+                self.kernel.fire(state, at + 1, given)
+            else:
+                self.kernel.keep.purge(state, at)
+            self._arm(code, state)
+
+    def fire_clock(self, upto: int, time: int, given: list[Given]) -> None:
+        """Call all timers of the clock up to `upto`, at an event time."""
+        while (due := self._clock_alarms.pop(upto)) is not None:
+            at, code = due
+            state = self._state(code)
+            self.kernel.clock(state, at, time, given)
+            self._arm(code, state)
+
+    def tell(self, row: Mapping[str, Any], place: Place) -> None:
+        """Tell the process of a record of its broadcast."""
+        if self.kernel.broadcast(self.shared, row, place):
+            self._view = self.shared.view()
+            for state in self._at_hand.values():
+                state.shared = self._view
+
+    @property
+    def next_clock_timer(self) -> int | None:
+        """When the first timer of the clock is due."""
+        return self._clock_alarms.first
+
+    @property
+    def last_timer(self) -> int | None:
+        """The latest time at which a key wants to be woken."""
+        return self._alarms.last
+
+    def _state(self, code: bytes, key: tuple[Any, ...] | None = None) -> State:
+        state = self._at_hand.get(code)
+        if state is None:
+            if len(self._at_hand) >= _MOST_AT_HAND:
+                self._put_away()
+            values = dict(zip(self._names, _decode(code) if key is None else key, strict=True))
+            state = self.kernel.keep.decode(self._stored.get(code), values)
+            state.shared = self._view
+            self._at_hand[code] = state
+        self._touched.add(code)
+        return state
+
+    def _arm(self, code: bytes, state: State) -> None:
+        self._alarms.set(code, self.kernel.keep.wake(state))
+        if state.clock_timers:
+            self._clock_alarms.set(code, min(state.clock_timers.values()))
+
+    # what is kept
+
+    def __len__(self) -> int:
+        self._put_away()
+        return len(self._stored)
+
+    @property
+    def size(self) -> int:
+        """How many bytes are kept for all keys."""
+        self._put_away()
+        return sum(map(len, self._stored)) + sum(map(len, self._stored.values()))
+
+    @property
+    def timers(self) -> int:
+        """How many keys have a timer, or something that ages."""
+        return len(self._alarms) + len(self._clock_alarms)
+
+    def _put_away(self) -> None:
+        encode = self.kernel.keep.encode
+        for code, state in self._at_hand.items():
+            data = encode(state)
+            if data is None:
+                self._stored.pop(code, None)
+            else:
+                self._stored[code] = data
+        self._at_hand.clear()
+
+    def take_touched(self) -> list[bytes]:
+        """Return the keys touched since this was last asked."""
+        self._put_away()
+        touched = [*self._touched]
+        self._touched.clear()
+        return touched
+
+    def encoded(self, keys: Iterable[bytes]) -> bytes:
+        """Return keys with what is kept for them, as bytes; nothing, where that is so."""
+        return _encode([(key, self._stored.get(key)) for key in keys])
+
+    def load(self, parts: Iterable[bytes]) -> list[list[bytes]]:
+        """Keep what was encoded, of each key the last, in states of this version; return the keys of each part."""
+        keys: list[list[bytes]] = []
+        for part in parts:
+            pairs: _Pairs = msgspec.msgpack.decode(part, type=_Pairs)
+            keys.append([key for key, _ in pairs])
+            self._stored.update(pairs)  # type: ignore[arg-type]
+        self._stored = {key: data for key, data in self._stored.items() if data is not None}
+        return keys
+
+    def wake(self, *, migrate: bool) -> None:
+        """Have each key that was loaded wait for its timers again; with `migrate`, make its state one of this version."""
+        if self._sleeps and not migrate:
+            return
+        keep, new = self.kernel.keep, {}
+        for code, data in self._stored.items():
+            state = keep.decode(data, dict(zip(self._names, _decode(code), strict=True)))
+            self._alarms.add(code, keep.wake(state))
+            if state.clock_timers:
+                self._clock_alarms.add(code, min(state.clock_timers.values()))
+            if migrate:
+                new[code] = keep.encode(state)
+        self._alarms.order()
+        self._clock_alarms.order()
+        if migrate:
+            self._stored = {code: data for code, data in new.items() if data is not None}
+            self._touched.update(new)
+
+    def restore_shared(self, data: bytes) -> None:
+        """Hold the shared state that was encoded."""
+        self.shared.restore(data)
+        self._view = self.shared.view()
+
+
+class _Alarms:
+    """When keys want to be woken: one entry for each key, which may come too early but never too late."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, bytes]] = []
+        self._armed: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._armed)
+
+    @property
+    def first(self) -> int | None:
+        while self._heap and self._armed.get(self._heap[0][1]) != self._heap[0][0]:
+            heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    @property
+    def last(self) -> int | None:
+        return max(self._armed.values(), default=None)
+
+    def set(self, key: bytes, at: int | None) -> None:
+        """Have a key woken at a time, or before."""
+        if at is not None and ((armed := self._armed.get(key)) is None or at < armed):
+            self._armed[key] = at
+            heappush(self._heap, (at, key))
+
+    def add(self, key: bytes, at: int | None) -> None:
+        """The same while many are added, before `order`."""
+        if at is not None:
+            self._armed[key] = at
+            self._heap.append((at, key))
+
+    def order(self) -> None:
+        heapify(self._heap)
+
+    def pop(self, upto: int) -> tuple[int, bytes] | None:
+        """Take out the first that is due, if there is one."""
+        while self._heap and self._heap[0][0] <= upto:
+            at, key = heappop(self._heap)
+            if self._armed.get(key) == at:
+                del self._armed[key]
+                return at, key
+        return None

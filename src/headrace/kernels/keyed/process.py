@@ -1,0 +1,228 @@
+"""A process at work on one key: an author's methods called with values, and what they give taken in.
+
+Theory of operation
+-------------------
+What comes to a key comes in an order that is a function of the input alone: by event time, records before timers of the
+same time, and among records of one time by partition and offset (or, where the author chose so, in the order of the input
+with timers between as the watermark passes them). The host brings them in that order and keeps the state; here is what
+happens to one of them. Nothing here knows a clock, a file or a thread.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from headrace.errors import ProcessError, near
+from headrace.kernels.keyed.state import Keep, Shared, State
+from headrace.kernels.keyed.values import row_accept_of
+from headrace.plan.operators import Process
+
+__all__ = ["Given", "OverdueError", "Place", "ProcessKernel"]
+
+_SAME_TIME = 10_000
+_to_json = msgspec.json.Encoder().encode
+
+# What a process gave: the output's name, the time of what it was given for, the key's values, the row's values.
+Given = tuple[str, int, tuple[Any, ...], list[Any]]
+
+
+class OverdueError(BaseException):
+    """Raised into an author's method that takes longer than its limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record came from."""
+
+    topic: str
+    partition: int | None
+    offset: int | None
+    arrived_ms: int | None = None
+
+    def __str__(self) -> str:
+        partition = "" if self.partition is None else f"/{self.partition}"
+        return f"{self.topic}{partition}{'' if self.offset is None else f' offset {self.offset}'}"
+
+
+class ProcessKernel:
+    """One `Process` of a plan.
+
+    Attributes
+    ----------
+    keep
+        Makes the states, and turns them to bytes and back.
+    failures
+        What failed since this was last emptied, as rows of `FAILED`; the state is then as it was before.
+    entered
+        Counts up when an author's method is entered and when it is left: odd while it is at work.
+    """
+
+    def __init__(self, operator: Process) -> None:
+        self.operator, code, declared = operator, operator.code, operator.declared
+        self.keep = Keep(declared, getattr(code, "migrate", None))
+        self.failures: list[dict[str, Any]] = []
+        self.entered = 0
+        self._kind = declared.name
+        self._outputs = {name: row_accept_of(schema, f"output {name!r}" if name else "the output") for name, schema in declared.outputs.items()}
+        self._on_record: Any = code.on_record  # type: ignore[attr-defined]
+        self._on_timer = getattr(code, "on_timer", None)
+        self._on_clock = getattr(code, "on_clock", None)
+        self._on_broadcast = getattr(code, "on_broadcast", None)
+        self._attributes = _attributes(code)
+        self._failing = operator.failed_topic is not None
+
+    # one key
+
+    def record(self, state: State, row: Mapping[str, Any], time: int, now: int, place: Place, given: list[Given]) -> None:
+        """Give a key a record; what the process gives for it is added to `given`."""
+        before = self.keep.encode(state) if self._failing else None
+        self.keep.begin(state, time, now)
+        self._call(self._on_record, row, state, given, before, place, row)
+
+    def next_timer(self, state: State) -> int | None:
+        """Return the time of the key's next timer."""
+        return min(state.timers.values(), default=None)
+
+    def fire(self, state: State, upto: int, given: list[Given]) -> None:
+        """Call a key's timers of times before `upto`, in the order of times, then names; those set on the way too."""
+        same = 0
+        while state.timers:
+            at, name = min((at, name) for name, at in state.timers.items())
+            if at >= upto:
+                return
+            del state.timers[name]
+            before = self.keep.encode(state) if self._failing else None
+            same = same + 1 if at <= state.time else 0
+            if same > _SAME_TIME:
+                raise ProcessError(f"{self._kind} sets timer {name!r} at its own time again and again", where=self._where(None, state))
+            if self._on_timer is None:
+                raise ProcessError(f"{self._kind} sets timer {name!r}", where=self._where(None, state), fix="write on_timer(self, name, state)")
+            self.keep.begin(state, max(at, state.time), max(at, state.now))
+            self._call(self._on_timer, name, state, given, before, None, {"timer": name, "time": state.time})
+
+    def clock(self, state: State, upto: int, time: int, given: list[Given]) -> None:
+        """Call a key's timers of the clock up to `upto`, at an event time."""
+        while state.clock_timers:
+            at, name = min((at, name) for name, at in state.clock_timers.items())
+            if at > upto:
+                return
+            del state.clock_timers[name]
+            before = self.keep.encode(state) if self._failing else None
+            self.keep.begin(state, max(time, state.time), at)
+            if self._on_clock is None:
+                raise ProcessError(f"{self._kind} sets clock timer {name!r}", where=self._where(None, state), fix="write on_clock(self, name, state)")
+            self._call(self._on_clock, name, state, given, before, None, {"clock_timer": name, "time": at})
+
+    def _call(
+        self,
+        method: Callable[[Any, State], Any],
+        first: object,
+        state: State,
+        given: list[Given],
+        before: bytes | None,
+        place: Place | None,
+        shown: Mapping[str, Any],
+    ) -> None:
+        behind = len(given)
+        self.entered += 1
+        try:
+            rows = method(first, state)
+            if rows is not None:
+                self._take(rows, state, given)
+            self.keep.check(state)
+        except (Exception, OverdueError) as error:  # noqa: BLE001
+            what = self._told(method, state, error)
+            del given[behind:]
+            if not self._failing:
+                raise ProcessError(what, where=self._where(place, state), fix="mend the process, or give it failed_to= a topic") from error
+            self.failures.append(self._failed(what, place, state.key, before, shown))
+            time = state.time
+            self.keep.restore(state, before)
+            state.time = time
+        finally:
+            self.entered += 1
+
+    def _take(self, rows: Any, state: State, given: list[Given]) -> None:  # noqa: ANN401
+        if isinstance(rows, Mapping) or (isinstance(rows, tuple) and len(rows) == 2 and isinstance(rows[0], str)):
+            rows = (rows,)
+        if not isinstance(rows, Iterable) or isinstance(rows, str | bytes):
+            raise ProcessError(f"gives {rows!r}", fix="yield dicts of columns, or return one")
+        key, time, outputs = tuple(state.key.values()), state.time, self._outputs
+        for row in rows:
+            if isinstance(row, tuple) and len(row) == 2:
+                name, row = row  # noqa: PLW2901
+                if name not in outputs:
+                    raise ProcessError(f"gives a row to output {name!r}", fix=near(str(name), outputs))
+            else:
+                name = ""
+            given.append((name, time, key, outputs[name](row)))
+
+    # all keys
+
+    def broadcast(self, shared: Shared, row: Mapping[str, Any], place: Place) -> bool:
+        """Tell the process of a record of its broadcast; return whether it could be applied. If not, all is as it was."""
+        assert self._on_broadcast is not None
+        before = shared.encode()
+        self.entered += 1
+        try:
+            self._on_broadcast(row, shared)
+            shared.encode()
+        except (Exception, OverdueError) as error:  # noqa: BLE001
+            shared.restore(before)
+            what = self._told(self._on_broadcast, shared, error)
+            self.failures.append(self._failed(what, place, {}, before, row))
+            return False
+        finally:
+            self.entered += 1
+        return True
+
+    def check_itself(self) -> None:
+        """Raise ProcessError if the process keeps anything on itself."""
+        if (kept := _attributes(self.operator.code)) != self._attributes:
+            changed = [name for name, value in kept.items() if self._attributes.get(name) != value]
+            named = changed[0] if changed else min(self._attributes.keys() - kept.keys())
+            raise ProcessError(
+                f"{self._kind} keeps {named!r} on itself, where no commit knows of it", where=f"process {self.operator.name}", fix="declare it in state"
+            )
+
+    # what is told of a failure
+
+    def _told(self, method: Callable[..., Any], held: object, error: BaseException) -> str:
+        called = f"{self._kind}.{method.__name__}"
+        if isinstance(error, OverdueError):
+            return f"{called} does not end within {self.operator.limit_ms / 1000:g} s"
+        if isinstance(error, ProcessError):
+            return f"{called} {error.what}{f'; {error.fix}' if error.fix else ''}"
+        if isinstance(error, AttributeError) and error.obj is held and isinstance(held, State):
+            declared = [slot.name for slot in self.operator.declared.slots]
+            return f"{called} keeps state it did not declare: {error.name!r}; {near(str(error.name), declared)}"
+        frames = traceback.extract_tb(error.__traceback__)
+        last = next((frame for frame in reversed(frames) if "headrace/kernels" not in frame.filename.replace("\\", "/")), None)
+        at = f" at {last.filename.rpartition('/')[2]}:{last.lineno}" if last else ""
+        return f"{called} raised {type(error).__name__}: {error}{at}"
+
+    def _where(self, place: Place | None, state: State) -> str:
+        key = ", ".join(f"{name} {value!r}" for name, value in state.key.items())
+        return f"process {self.operator.name}, {f'{place}, ' if place else ''}key {key}, time {state.time}, state {self.keep.values(state)}"
+
+    def _failed(self, what: str, place: Place | None, key: Mapping[str, Any], before: bytes | None, shown: Mapping[str, Any]) -> dict[str, Any]:
+        at = place or Place("", None, None)
+        return {
+            "topic": at.topic or None, "partition": at.partition, "offset": at.offset, "reason": "failed", "detail": what,
+            "arrived_ms": at.arrived_ms, "raw": _json(shown), "process": self.operator.name, "key": _json(key),
+            "state": None if before is None else _json(msgspec.msgpack.decode(before)),
+        }  # fmt: skip
+
+
+def _json(value: object) -> str:
+    return _to_json(value).decode()
+
+
+def _attributes(code: object) -> dict[str, str]:
+    """Return a process's own attributes as texts, by which a change shows."""
+    return {name: repr(value) for name, value in getattr(code, "__dict__", {}).items()}

@@ -1,0 +1,482 @@
+"""What is kept for one key: the declared state, as attributes of an object, and its timers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence
+from types import MappingProxyType
+from typing import Any, overload
+
+import msgspec
+
+from headrace.errors import ProcessError, near
+from headrace.kernels.keyed.values import Accept, accept_of
+from headrace.plan.process import Declaration, Slot, declaration_of
+
+__all__ = ["Keep", "Shared", "State", "fresh_state"]
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(dict).decode
+
+
+class _List(MutableSequence[Any]):
+    """A list of accepted values, each of which goes when its time is over."""
+
+    __slots__ = ("_accept", "_stamps", "_state", "_ttl", "values")
+
+    def __init__(self, state: State, accept: Accept, ttl: int | None) -> None:
+        self._state, self._accept, self._ttl = state, accept, ttl
+        self.values: list[Any] = []
+        self._stamps: list[int] = []
+
+    @overload
+    def __getitem__(self, place: int) -> Any: ...  # noqa: ANN401
+    @overload
+    def __getitem__(self, place: slice) -> list[Any]: ...
+    def __getitem__(self, place: int | slice) -> Any:
+        return self.values[place]
+
+    def __setitem__(self, place: int | slice, value: Any) -> None:  # noqa: ANN401
+        if isinstance(place, slice):
+            values = list(self.values)
+            values[place] = value
+            self.fill(values)
+            return
+        self.values[place] = self._accept(value)
+        if self._ttl is not None:
+            self._stamps[place] = self._state.time
+
+    def __delitem__(self, place: int | slice) -> None:
+        del self.values[place]
+        if self._ttl is not None:
+            del self._stamps[place]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.values)
+
+    def __eq__(self, other: object) -> bool:
+        return list(self.values) == (list(other) if isinstance(other, Iterable) else other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self.values)
+
+    def insert(self, index: int, value: Any) -> None:  # noqa: ANN401
+        """Put a value before a place."""
+        self.values.insert(index, self._accept(value))
+        if self._ttl is not None:
+            self._stamps.insert(index, self._state.time)
+
+    def append(self, value: Any) -> None:  # noqa: ANN401
+        """Put a value behind the last."""
+        self.values.append(self._accept(value))
+        if self._ttl is not None:
+            self._stamps.append(self._state.time)
+
+    def fill(self, values: Iterable[Any]) -> None:
+        """Hold these values, and no others."""
+        self.values = [self._accept(value) for value in values]
+        self._stamps = [self._state.time] * len(self.values) if self._ttl is not None else []
+
+    def saved(self) -> Any:  # noqa: ANN401
+        return self.values if self._ttl is None else list(zip(self._stamps, self.values, strict=True))
+
+    def load(self, saved: Any) -> None:  # noqa: ANN401
+        if self._ttl is None:
+            self.values = list(saved)
+        else:
+            self._stamps, self.values = [stamp for stamp, _ in saved], [value for _, value in saved]
+
+    def purge(self, now: int) -> None:
+        if self._stamps and min(self._stamps) + self._ttl <= now:  # type: ignore[operator]
+            left = [(stamp, value) for stamp, value in zip(self._stamps, self.values, strict=True) if stamp + self._ttl > now]  # type: ignore[operator]
+            self.load(left)
+
+    def gone_at(self) -> int | None:
+        return max(self._stamps) + self._ttl if self._stamps else None  # type: ignore[operator]
+
+
+class _Map(MutableMapping[str, Any]):
+    """A dict of accepted values by text, each of which goes when its time is over."""
+
+    __slots__ = ("_accept", "_stamps", "_state", "_ttl", "values_")
+
+    def __init__(self, state: State, accept: Accept, ttl: int | None) -> None:
+        self._state, self._accept, self._ttl = state, accept, ttl
+        self.values_: dict[str, Any] = {}
+        self._stamps: dict[str, int] = {}
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401
+        return self.values_[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:  # noqa: ANN401
+        if type(name) is not str:
+            raise ValueError(f"{name!r} is not a text, and a map's names are")
+        self.values_[name] = self._accept(value)
+        if self._ttl is not None:
+            self._stamps[name] = self._state.time
+
+    def __delitem__(self, name: str) -> None:
+        del self.values_[name]
+        self._stamps.pop(name, None)
+
+    def __len__(self) -> int:
+        return len(self.values_)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_)
+
+    def __repr__(self) -> str:
+        return repr(self.values_)
+
+    def fill(self, values: Mapping[str, Any]) -> None:
+        """Hold these values, and no others."""
+        self.clear()
+        self.update(values)
+
+    def saved(self) -> Any:  # noqa: ANN401
+        return self.values_ if self._ttl is None else {name: (self._stamps[name], value) for name, value in self.values_.items()}
+
+    def load(self, saved: Any) -> None:  # noqa: ANN401
+        if self._ttl is None:
+            self.values_ = dict(saved)
+        else:
+            self._stamps = {name: stamp for name, (stamp, _) in saved.items()}
+            self.values_ = {name: value for name, (_, value) in saved.items()}
+
+    def purge(self, now: int) -> None:
+        for name in [name for name, stamp in self._stamps.items() if stamp + self._ttl <= now]:  # type: ignore[operator]
+            del self[name]
+
+    def gone_at(self) -> int | None:
+        return max(self._stamps.values()) + self._ttl if self._stamps else None  # type: ignore[operator]
+
+
+class State:
+    """What is kept for one key. The declared state are attributes; what was not declared cannot be set.
+
+    Attributes
+    ----------
+    key
+        The key's columns.
+    time
+        Event time of the record or timer at hand, ms since the epoch.
+    now
+        The clock: when the record arrived, ms since the epoch; its event time in a run over files.
+    timers, clock_timers
+        The timers that are set, ms since the epoch by name.
+    shared
+        What `on_broadcast` keeps, to be read.
+    """
+
+    __slots__ = ("clock_timers", "key", "now", "shared", "time", "timers")
+
+    key: Mapping[str, Any]
+    time: int
+    now: int
+    timers: dict[str, int]
+    clock_timers: dict[str, int]
+    shared: Any
+
+    def set_timer(self, name: str, at: int) -> None:
+        """Have `on_timer(name, state)` called when event time passes `at`, ms; one that is set moves there.
+
+        One in the past goes off at once, behind the record at hand.
+        """
+        self.timers[_name(name)] = _moment(at)
+
+    def clear_timer(self, name: str) -> None:
+        """Take a timer back, if it is set."""
+        self.timers.pop(name, None)
+
+    def set_clock_timer(self, name: str, at: int) -> None:
+        """Have `on_clock(name, state)` called when the clock on the wall passes `at`, ms; live runs only."""
+        self.clock_timers[_name(name)] = _moment(at)
+
+    def clear_clock_timer(self, name: str) -> None:
+        """Take a timer of the clock back, if it is set."""
+        self.clock_timers.pop(name, None)
+
+
+def _name(name: object) -> str:
+    if type(name) is not str:
+        raise ValueError(f"a timer's name is {name!r}, which is no text")
+    return name
+
+
+def _moment(at: object) -> int:
+    if type(at) is not int:
+        raise ValueError(f"a timer is set to {at!r}, which is no whole number of ms since the epoch")
+    return at
+
+
+class Keep:
+    """Makes the states of one process, and turns them to bytes and back."""
+
+    def __init__(self, declared: Declaration, migrate: Callable[[int, dict[str, Any]], Mapping[str, Any]] | None = None) -> None:
+        self._declared, self._migrate = declared, migrate
+        self._plain = [slot for slot in declared.slots if slot.kind == "value" and slot.ttl_ms is None]
+        self._stamped = [slot for slot in declared.slots if slot.kind == "value" and slot.ttl_ms is not None]
+        self._held = [slot for slot in declared.slots if slot.kind != "value"]
+        self._aging = [slot for slot in declared.slots if slot.ttl_ms is not None]
+        self._checks = [(slot.name, accept_of(slot.type)) for slot in self._plain]
+        self._class = _state_class(declared)
+
+    def fresh(self, key: Mapping[str, Any]) -> State:
+        """Return the state of a key of which nothing is known."""
+        state: Any = self._class()
+        state.key, state.time, state.now, state.shared = key, 0, 0, None
+        state.timers, state.clock_timers = {}, {}
+        self._clear(state)
+        return state  # type: ignore[no-any-return]
+
+    def _clear(self, state: Any) -> None:  # noqa: ANN401
+        for slot in self._plain:
+            setattr(state, slot.name, slot.default)
+        for slot in self._stamped:
+            setattr(state, f"_{slot.name}", None)
+        for slot in self._held:
+            kind = _List if slot.kind == "list" else _Map
+            setattr(state, f"_{slot.name}", kind(state, accept_of(slot.type), slot.ttl_ms))
+
+    def begin(self, state: State, time: int, now: int) -> None:
+        """Move a state to a time, at which what is too old is gone."""
+        state.now = now
+        if self._aging:
+            time_before = state.time
+            state.time = time
+            self.purge(state, max(time, time_before))
+        else:
+            state.time = time
+
+    def purge(self, state: Any, now: int) -> None:  # noqa: ANN401
+        """Drop what is too old at a time."""
+        for slot in self._aging:
+            held = getattr(state, f"_{slot.name}")
+            if slot.kind != "value":
+                held.purge(now)
+            elif held is not None and held[0] + slot.ttl_ms <= now:
+                setattr(state, f"_{slot.name}", None)
+
+    def check(self, state: State) -> None:
+        """Raise ValueError if a value that was set is not of its type."""
+        for name, accept in self._checks:
+            value = getattr(state, name)
+            if value is None:
+                continue
+            try:
+                accepted = accept(value)
+            except ValueError as error:
+                raise ValueError(f"state {name!r} is set off its type: {error}") from None
+            if accepted is not value:
+                setattr(state, name, accepted)
+
+    def wake(self, state: Any) -> int | None:  # noqa: ANN401
+        """Return when the state next wants to be looked at: its first timer, or when all that ages is gone."""
+        times = list(state.timers.values())
+        if self._aging:
+            gone = [self._gone_at(state, slot) for slot in self._aging]
+            times += [max(one for one in gone if one is not None)] if any(one is not None for one in gone) else []
+        return min(times, default=None)
+
+    @staticmethod
+    def _gone_at(state: Any, slot: Slot) -> int | None:  # noqa: ANN401
+        held = getattr(state, f"_{slot.name}")
+        if slot.kind != "value":
+            found: int | None = held.gone_at()
+            return found
+        return None if held is None else held[0] + slot.ttl_ms
+
+    # bytes
+
+    def values(self, state: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Return all that differs from a fresh state, by name."""
+        values = {slot.name: value for slot in self._plain if (value := getattr(state, slot.name)) != slot.default}
+        values |= {slot.name: held for slot in self._stamped if (held := getattr(state, f"_{slot.name}")) is not None}
+        values |= {slot.name: held.saved() for slot in self._held if len(held := getattr(state, f"_{slot.name}"))}
+        if state.timers:
+            values["@timers"] = state.timers
+        if state.clock_timers:
+            values["@clock_timers"] = state.clock_timers
+        return values
+
+    def encode(self, state: State) -> bytes | None:
+        """Return a state as bytes, None if nothing is to be kept."""
+        values = self.values(state)
+        if not values:
+            return None
+        if self._aging or state.clock_timers:
+            values["@time"] = state.time
+        if self._declared.version > 1:
+            values["@version"] = self._declared.version
+        return _encode(values)
+
+    def decode(self, data: bytes | None, key: Mapping[str, Any]) -> State:
+        """Return the state that was encoded, migrated if it is of an older version.
+
+        Raises
+        ------
+        ProcessError
+            If it is of a newer version, there is no `migrate`, or that raises.
+        """
+        state = self.fresh(key)
+        if data is not None:
+            self.restore(state, data)
+        return state
+
+    def restore(self, state: State, data: bytes | None) -> None:
+        """Put a state back to what was encoded."""
+        self._clear(state)
+        values = {} if data is None else _decode(data)
+        version = values.pop("@version", 1)
+        state.timers, state.clock_timers = values.pop("@timers", {}), values.pop("@clock_timers", {})
+        state.time = values.pop("@time", 0)
+        if version != self._declared.version:
+            values = self._migrated(version, values, state)
+        self._load(state, values)
+
+    def _load(self, state: State, values: Mapping[str, Any]) -> None:
+        for slot in self._declared.slots:
+            if slot.name in values:
+                if slot.kind != "value":
+                    getattr(state, f"_{slot.name}").load(values[slot.name])
+                else:
+                    setattr(state, slot.name if slot.ttl_ms is None else f"_{slot.name}", values[slot.name])
+
+    def _migrated(self, version: int, values: dict[str, Any], state: State) -> Mapping[str, Any]:
+        name, wanted = self._declared.name, self._declared.version
+        where = f"state of {name}, key {dict(state.key)}"
+        if version > wanted:
+            raise ProcessError(f"is of version {version}, and the process of {wanted}", where=where, fix="run the newer process")
+        if self._migrate is None:
+            fix = f"write migrate(version, values), which makes values of version {wanted} of them"
+            raise ProcessError(f"is of version {version}, and the process of {wanted}", where=where, fix=fix)
+        try:
+            new = dict(self._migrate(version, values))
+            loose = new.keys() - {slot.name for slot in self._declared.slots}
+            if loose:
+                raise ValueError(f"gives {min(loose)!r}, which is not declared; {near(min(loose), (slot.name for slot in self._declared.slots))}")
+            trial = self.fresh(state.key)
+            self._load(trial, new)
+            self.check(trial)
+        except Exception as error:
+            what = f"{name}.migrate({version}, {values}) fails: {type(error).__name__}: {error}"
+            raise ProcessError(what, where=where, fix="mend migrate; the state is as it was") from error
+        return new
+
+
+def _state_class(declared: Declaration) -> type[State]:
+    """Return the class of a process's states: plain values are slots, the others properties over hidden ones."""
+    names: list[str] = []
+    body: dict[str, Any] = {}
+    for slot in declared.slots:
+        if slot.kind == "value" and slot.ttl_ms is None:
+            names.append(slot.name)
+        else:
+            names.append(f"_{slot.name}")
+            body[slot.name] = _held(slot) if slot.kind != "value" else _stamped(slot)
+    return type(f"{declared.name} state", (State,), {"__slots__": tuple(names), **body})
+
+
+def _stamped(slot: Slot) -> property:
+    hidden, accept = f"_{slot.name}", accept_of(slot.type)
+
+    def read(state: Any) -> Any:  # noqa: ANN401
+        held = getattr(state, hidden)
+        return slot.default if held is None else held[1]
+
+    def write(state: Any, value: object) -> None:  # noqa: ANN401
+        setattr(state, hidden, None if value is None else (state.time, accept(value)))
+
+    return property(read, write)
+
+
+def _held(slot: Slot) -> property:
+    hidden = f"_{slot.name}"
+
+    def read(state: Any) -> Any:  # noqa: ANN401
+        return getattr(state, hidden)
+
+    def write(state: Any, values: Any) -> None:  # noqa: ANN401
+        held = getattr(state, hidden)
+        if values is not held:
+            held.fill(values)
+
+    return property(read, write)
+
+
+class Shared:
+    """What a process keeps of its broadcast input: values, lists and dicts that all keys read."""
+
+    def __init__(self, declared: Declaration) -> None:
+        self._accepts = {slot.name: (slot, accept_of(slot.type)) for slot in declared.shared}
+        for slot in declared.shared:
+            empty: Any = [] if slot.kind == "list" else {} if slot.kind == "map" else slot.default
+            super().__setattr__(slot.name, empty)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "_accepts" and name not in self._accepts:
+            raise AttributeError(f"shared has no {name!r}; {near(name, self._accepts)}", name=name, obj=self)
+        super().__setattr__(name, value)
+
+    def encode(self) -> bytes:
+        """Return all of it as bytes. Raises ValueError if something is off its type."""
+        return _encode({name: self._accepted(name, slot, accept) for name, (slot, accept) in self._accepts.items()})
+
+    def _accepted(self, name: str, slot: Slot, accept: Accept) -> object:
+        value = getattr(self, name)
+        try:
+            if slot.kind == "list":
+                return [accept(one) for one in value]
+            if slot.kind == "map":
+                if not all(type(one) is str for one in value):
+                    raise ValueError("a map's names are texts")
+                return {key: accept(one) for key, one in value.items()}
+            return accept(value)
+        except ValueError as error:
+            raise ValueError(f"shared {name!r} is off its type: {error}") from None
+
+    def restore(self, data: bytes) -> None:
+        """Hold what was encoded."""
+        for name, value in _decode(data).items():
+            super().__setattr__(name, value)
+
+    def view(self) -> View:
+        """Return the same, to be read only."""
+        return View({name: _unwritable(getattr(self, name)) for name in self._accepts})
+
+
+def _unwritable(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else MappingProxyType(value) if isinstance(value, dict) else value
+
+
+class View:
+    """Shared state as `on_record` sees it."""
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self.__dict__.update(values)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"shared {name!r} is written by on_broadcast alone")
+
+
+def fresh_state(process: object, *, time: int = 0, **key: object) -> Any:  # noqa: ANN401
+    """Return the state of a key of which a process knows nothing, to test the process with.
+
+    Parameters
+    ----------
+    process
+        The process.
+    time
+        The event time that its methods are to see, ms since the epoch.
+    key
+        The key's columns.
+    """
+    declared = declaration_of(process, tuple(key), type(process).__name__)
+    state = Keep(declared).fresh(key)
+    state.time = state.now = time
+    state.shared = Shared(declared)
+    return state

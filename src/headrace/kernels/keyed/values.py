@@ -1,0 +1,127 @@
+"""Values of a declared type, as an author's Python gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import isfinite
+
+from headrace.errors import ProcessError, near
+from headrace.plan.schema import Schema, Type
+
+__all__ = ["Accept", "accept_of", "row_accept_of"]
+
+Accept = Callable[[object], object]
+
+_LEAST, _MOST = -(2**63), 2**63 - 1
+
+
+def accept_of(kind: Type) -> Accept:
+    """Return the function that gives a value as one of the type, or raises ValueError; None is one of every type.
+
+    A BIGINT is an int, and so is a TIMESTAMP_LTZ(3), in ms since the epoch; a DOUBLE a finite float, or an int; a MAP and a
+    ROW are dicts, an ARRAY is a list.
+    """
+    match kind.kind:
+        case "BOOLEAN":
+            return _exactly(bool, kind)
+        case "STRING":
+            return _exactly(str, kind)
+        case "DOUBLE":
+            return _double
+        case "MAP":
+            return _map_of(accept_of(kind.element), kind)
+        case "ARRAY":
+            return _list_of(accept_of(kind.element), kind)
+        case "ROW":
+            return _row_of(kind)
+    return _whole
+
+
+def _wrong(value: object, kind: object) -> ValueError:
+    shown = repr(value)
+    return ValueError(f"{shown if len(shown) < 80 else f'{shown[:77]}…'} is not a {kind}")
+
+
+def _exactly(python: type, kind: Type) -> Accept:
+    def accept(value: object) -> object:
+        if value is None or type(value) is python:
+            return value
+        raise _wrong(value, kind)
+
+    return accept
+
+
+def _whole(value: object) -> object:
+    if value is None or (type(value) is int and _LEAST <= value <= _MOST):
+        return value
+    raise _wrong(value, "whole number of 64 bits")
+
+
+def _double(value: object) -> object:
+    if type(value) is float and isfinite(value):
+        return value
+    if value is None:
+        return None
+    if type(value) is int:
+        return float(value)
+    raise _wrong(value, "finite DOUBLE")
+
+
+def _map_of(element: Accept, kind: Type) -> Accept:
+    def accept(value: object) -> object:
+        if value is None:
+            return None
+        if not isinstance(value, Mapping) or not all(type(key) is str for key in value):
+            raise _wrong(value, kind)
+        return {key: element(one) for key, one in value.items()}
+
+    return accept
+
+
+def _list_of(element: Accept, kind: Type) -> Accept:
+    def accept(value: object) -> object:
+        if value is None:
+            return None
+        if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__"):
+            raise _wrong(value, kind)
+        return [element(one) for one in value]
+
+    return accept
+
+
+def _row_of(kind: Type) -> Accept:
+    fields = {name: accept_of(one) for name, one in kind.fields()}
+
+    def accept(value: object) -> object:
+        if value is None:
+            return None
+        if not isinstance(value, Mapping) or not value.keys() <= fields.keys():
+            raise _wrong(value, kind)
+        return {name: one(value.get(name)) for name, one in fields.items()}
+
+    return accept
+
+
+def row_accept_of(schema: Schema, what: str) -> Callable[[object], list[object]]:
+    """Return the function that gives a row's values in the schema's order, or raises ProcessError; `what` names the rows."""
+    columns = [(field.name, accept_of(field.type), field.nullable) for field in schema.fields]
+    known = frozenset(schema.names)
+
+    def accept(row: object) -> list[object]:
+        if not isinstance(row, Mapping):
+            raise ProcessError(f"gives {row!r} as a row of {what}", fix="give a dict of columns")
+        if not row.keys() <= known:
+            loose = next(name for name in row if name not in known)
+            raise ProcessError(f"gives {loose!r}, which {what} does not declare", fix=near(str(loose), known))
+        values = []
+        for name, one, nullable in columns:
+            try:
+                value = one(row.get(name))
+            except ValueError as error:
+                raise ProcessError(f"gives {name!r} of {what} off its type: {error}") from None
+            if value is None and not nullable:
+                raise ProcessError(f"gives no {name!r}, which {what} declares NOT NULL")
+            values.append(value)
+        return values
+
+    return accept
