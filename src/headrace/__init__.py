@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError
+from headrace.kernels.keyed.state import fresh_state
 from headrace.plan.pipeline import Pipeline, Plan, pipeline
 from headrace.plan.process import List, Map, Value
 from headrace.plan.stream import ProcessedStream, Stream, WindowedStream, stream
@@ -30,6 +31,7 @@ __all__ = [
     "Window",
     "WindowedStream",
     "cumulating",
+    "fresh_state",
     "hours",
     "milliseconds",
     "minutes",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import headrace
 from headrace.errors import PlanError, ProcessError
-from headrace.plan.operators import Process, Source
+from headrace.plan.operators import Operator, Process, Source
 
 __all__ = ["archive", "pack", "unpack"]
 
@@ -30,13 +30,17 @@ def pack(process: Process) -> str:
     PlanError
         If it cannot be pickled: it was defined inside a function, say.
     """
-    schema = process.input.schema
-    bare = replace(process, input=Source("", schema, None, 0, (0, 0)), broadcast=None)
+    broadcast = None if process.broadcast is None else _bare(process.broadcast)
+    bare = replace(process, input=_bare(process.input), broadcast=broadcast)
     try:
         return base64.b64encode(pickle.dumps(bare)).decode()
     except Exception as error:
         fix = "define its class at the top of a module, and give it attributes that can be pickled"
         raise PlanError(f"cannot be sent to a cluster: {type(error).__name__}: {error}", where=f"process {process.name}", fix=fix) from None
+
+
+def _bare(operator: Operator) -> Source:
+    return Source("", operator.schema, None, 0, (0, 0))
 
 
 def unpack(text: str) -> Process:
@@ -58,8 +62,10 @@ def unpack(text: str) -> Process:
 def archive(path: Path) -> Path:
     """Write the archive, the same bytes for the same modules, and return its path."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as written:
-        for name, file in sorted(_modules()):
-            written.writestr(zipfile.ZipInfo(name, date_time=(2000, 1, 1, 0, 0, 0)), file.read_bytes())
+        modules = dict(_modules())
+        folders = {f"{folder}/" for name in modules for folder in Path(name).parents if folder.name}  # without them there are no namespace packages
+        for name in sorted({*modules, *folders}):
+            written.writestr(zipfile.ZipInfo(name, date_time=(2000, 1, 1, 0, 0, 0)), modules[name].read_bytes() if name in modules else b"")
     return path
 
 

@@ -31,8 +31,27 @@ def _watch(watched: weakref.ref[ProcessKernel], limit: float, thread: int) -> No
             return
         entered = kernel.entered
         rounds = rounds + 1 if entered == seen and entered % 2 else 0
-        if rounds >= 4:  # noqa: PLR2004
-            _raise_in(ctypes.c_ulong(thread), ctypes.py_object(OverdueError))
+        if rounds >= 4:
+            _end(kernel, entered, ctypes.c_ulong(thread))
             rounds = 0
         seen = entered
         del kernel
+
+
+def _end(kernel: ProcessKernel, entered: int, thread: ctypes.c_ulong) -> None:
+    """Raise into the method that was entered, unless it has been left; never into what comes behind it."""
+    deciding = threading.Lock()
+
+    def leave() -> None:
+        with deciding:
+            ended, kernel.overdue = kernel.overdue is not None, None
+        if ended:
+            _raise_in(thread, None)  # what has not been raised yet is taken back
+            raise OverdueError
+
+    with deciding:
+        kernel.overdue = leave
+        if kernel.entered == entered:
+            _raise_in(thread, ctypes.py_object(OverdueError))
+        else:
+            kernel.overdue = None

@@ -52,6 +52,12 @@ class Account:
         self.accepted += taken
         self.check()
 
+    def found_duplicate(self, count: int) -> None:
+        """Enter that so many of the records that were accepted are duplicates."""
+        self.accepted -= count
+        self.duplicate += count
+        self.check()
+
     def check(self) -> None:
         """Raise InternalError if the ledger does not balance."""
         fates = [count for name, count in asdict(self).items() if name != "received"]

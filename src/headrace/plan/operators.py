@@ -15,7 +15,7 @@ from headrace.plan.window import Window
 
 __all__ = [
     "WINDOW_COLUMNS", "Aggregate", "Derive", "Operator", "Process", "Regroup", "Select", "Side", "Sink", "Source", "Union", "Unnest", "Where",
-    "inputs_of", "upstream",
+    "TopN", "inputs_of", "upstream",
 ]  # fmt: skip
 
 TEXTS = map_of(STRING, STRING)
@@ -190,11 +190,32 @@ class Regroup:
 
 
 @dataclass(frozen=True)
+class TopN:
+    """The first rows of each window and group, by an order: columns, and whether they fall; `ties` are broken by columns that rise."""
+
+    input: Operator
+    count: int
+    order: tuple[tuple[str, bool], ...]
+    keys: tuple[str, ...]
+    ties: tuple[str, ...]
+
+    @property
+    def schema(self) -> Schema:
+        """The input's, and the row's rank from 1."""
+        return self.input.schema.with_fields(Field("rank", BIGINT, nullable=False))
+
+    def __str__(self) -> str:
+        order = ", ".join(f"{name}{' DESC' if falls else ''}" for name, falls in self.order)
+        return f"top {self.count} of {order} by {', '.join(self.keys) or '()'}"
+
+
+@dataclass(frozen=True)
 class Process:
     """An author's process over the records of each key.
 
     `code` is the author's object. `arrival` says that records come in the order of the input, not in that of event time;
-    `failed_topic` is where those go at which the process raises, None if it then stops.
+    `failed_topic` is where those go at which the process raises, None if it then stops. Where it `drops_duplicates`, a record
+    for which it gives nothing is one.
     """
 
     input: Operator
@@ -205,6 +226,7 @@ class Process:
     arrival: bool = False
     broadcast: Operator | None = None
     failed_topic: str | None = None
+    drops_duplicates: bool = False
     limit_ms: int = field(default=10_000, repr=False)
 
     @property
@@ -255,7 +277,7 @@ class Sink:
         return f"sink {self.topic!r}"
 
 
-Operator = Source | Derive | Select | Where | Unnest | Union | Aggregate | Regroup | Process | Side
+Operator = Source | Derive | Select | Where | Unnest | Union | Aggregate | Regroup | TopN | Process | Side
 
 
 def inputs_of(operator: Operator | Sink) -> tuple[Operator, ...]:

@@ -17,10 +17,10 @@ __all__ = ["FAILED", "Pipeline", "Plan", "pipeline"]
 # A record at which a process raised, in the form of a dead letter, with the key and what was kept for it.
 FAILED = Schema.parse(
     {
-        **{"topic": "STRING", "partition": "BIGINT", "offset": "BIGINT", "reason": "STRING", "detail": "STRING"},
-        **{"arrived_ms": "BIGINT", "raw": "STRING", "process": "STRING", "key": "STRING", "state": "STRING"},
+        "topic": "STRING", "partition": "BIGINT", "offset": "BIGINT", "reason": "STRING", "detail": "STRING",
+        "arrived_ms": "BIGINT", "raw": "STRING", "process": "STRING", "key": "STRING", "state": "STRING",
     }
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,7 @@ class Plan:
         numbers: dict[int, int] = {}
         for number, operator in enumerate(self.operators(), 1):
             numbers[id(operator)] = number
-            inputs = ", ".join(
-                f"#{numbers[id(one)]}" for one in inputs_of(operator)
-            )
+            inputs = ", ".join(f"#{numbers[id(one)]}" for one in inputs_of(operator))
             lines.append(f"  #{number} {operator}{f'  ← {inputs}' if inputs else ''}")
         return "\n".join(lines)
 
@@ -130,6 +128,7 @@ class Pipeline:
             raise PlanError("the function does not return its sinks", where=f"pipeline {self.name}", fix='return {"topic": stream}')
         plan = Plan(self.name, self.version, values, tuple(Sink(topic, one.operator) for topic, one in sinks.items()))
         _check_topics(plan)
+        _check_duplicates(plan)
         return plan
 
 
@@ -151,6 +150,15 @@ def _check_topics(plan: Plan) -> None:
     for topic in plan.topics:
         if topic.startswith(tuple(f"{one}." for one in dead)):
             raise PlanError(f"topic {topic!r} stands among the dead letters", where=place, fix="give it another name")
+
+
+def _check_duplicates(plan: Plan) -> None:
+    """Raise PlanError if two processes could count one record as a duplicate."""
+    dropping = [one for one in plan.operators() if isinstance(one, Process) and one.drops_duplicates]
+    sources = [topic for one in dropping for topic in {node.topic for node in upstream(one) if isinstance(node, Source)}]
+    for topic in sources:
+        if sources.count(topic) > 1:
+            raise PlanError(f"stream {topic!r} is deduplicated twice", where=f"pipeline {plan.pipeline}", fix="share the stream that is deduplicated")
 
 
 def _check_name(name: str, where: str, what: str) -> None:

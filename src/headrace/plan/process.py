@@ -11,7 +11,8 @@ A process is an object of the author's, of any class with these attributes; noth
     shared           state that all keys read and only `on_broadcast` writes
     on_broadcast     `on_broadcast(row, shared)`, called with each record of the broadcast input
     state_version    a whole number, one higher whenever what is kept means something else
-    migrate          `migrate(version, values)`, makes values of this version of those of an older one
+    migrate          `migrate(version, values)`, makes values of this version of those of an older one; each that has a ttl
+                     stands there as `[time, value]`
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import isfinite
 from typing import Any
 
 from headrace.errors import PlanError, near
@@ -178,6 +180,8 @@ def _slots(declared: object, where: str) -> tuple[Slot, ...]:
 
 
 def _slot(name: str, given: Value | List | Map, where: str) -> Slot:
+    if not isinstance(given.type, str):
+        raise PlanError(f"type {given.type!r} is not a text", where=where, fix='write "DOUBLE", say')
     try:
         kind = parse_type(given.type)
     except PlanError as error:
@@ -187,11 +191,17 @@ def _slot(name: str, given: Value | List | Map, where: str) -> Slot:
         raise PlanError("a ttl of 0 keeps nothing", where=where, fix="leave it out to keep it for ever")
     default = given.default if isinstance(given, Value) else None
     if default is not None:
-        if kind == DOUBLE and type(default) is int:
+        if kind == DOUBLE and type(default) is int and _is_kept(default):
             default = float(default)
-        if kind.kind not in _PYTHON or type(default) is not _PYTHON[kind.kind]:
+        if kind.kind not in _PYTHON or type(default) is not _PYTHON[kind.kind] or not _is_kept(default):
             raise PlanError(f"default {default!r} is not a {kind}", where=where)
     return Slot(name, type(given).__name__.lower(), kind, default, ttl_ms)
 
 
 _PYTHON: dict[str, type] = {"BOOLEAN": bool, "BIGINT": int, "DOUBLE": float, "STRING": str, "TIMESTAMP_LTZ(3)": int}
+
+
+def _is_kept(default: object) -> bool:
+    if type(default) is float:
+        return isfinite(default)
+    return type(default) is not int or -(2**63) <= default < 2**63

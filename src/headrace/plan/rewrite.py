@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from headrace.plan.expression import Call, Cast, Column, Expression, FieldOf, Literal, Struct, columns_of, rebuild
-from headrace.plan.operators import Aggregate, Derive, Operator, Process, Regroup, Select, Sink, Source, Union, Unnest, Where, inputs_of
+from headrace.plan.operators import Aggregate, Derive, Operator, Process, Regroup, Select, Side, Sink, Source, Union, Unnest, Where, inputs_of
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import DOUBLE, STRING, map_of
 
@@ -104,8 +104,12 @@ class _Retyping:
                 return old
             case Union(inputs=inputs):
                 return replace(old, inputs=tuple(map(self.operator, inputs)))
-            case Process(broadcast=broadcast) if broadcast is not None:
-                return replace(old, input=self.operator(old.input), broadcast=self.operator(broadcast))
+            case Process(broadcast=broadcast):
+                return replace(old, input=self.operator(old.input), broadcast=None if broadcast is None else self.operator(broadcast))
+            case Side():
+                process = self.operator(old.input)
+                assert isinstance(process, Process)
+                return replace(old, input=process)
         new = replace(old, input=self.operator(old.input))
         match new:
             case Derive(columns=columns) | Select(columns=columns):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from headrace._lazy import lazy_import
 from headrace.errors import PlanError, near
+from headrace.plan.deduplicate import Deduplicate
 from headrace.plan.expression import Call, Column, Expression, columns_of, rebuild, walk
 from headrace.plan.operators import (
     WINDOW_COLUMNS,
@@ -21,6 +23,7 @@ from headrace.plan.operators import (
     Select,
     Side,
     Source,
+    TopN,
     Union,
     Unnest,
     Where,
@@ -181,6 +184,7 @@ class Stream:
                 raise PlanError(f"{other._path} has {other.schema}, not {self.schema}", where=f"{self._path}.union", fix="select the same columns")
         if any(isinstance(node, Aggregate) for one in (self, *others) for node in upstream(one.operator)):
             raise PlanError("rows of windows cannot be joined into one stream", where=f"{self._path}.union", fix="write them to topics")
+        _check_made_alike([one.operator for one in (self, *others)], f"{self._path}.union")
         return self._then("union", Union((self.operator, *(other.operator for other in others))))
 
     def window(self, window: Window, *, by: Sequence[str] = (), allowed_lateness: timedelta = timedelta(0)) -> WindowedStream:
@@ -250,6 +254,8 @@ class Stream:
         for node in upstream(self.operator):
             if isinstance(node, Aggregate) and (node.lateness_ms or broadcast is not None):
                 raise PlanError("rows of windows that are given again cannot be processed", where=place, fix="leave allowed_lateness out")
+        if order == "arrival" and any(isinstance(node, Aggregate | Process) for node in upstream(self.operator)):
+            raise PlanError("rows of windows and processes come in the order of event time", where=place, fix="leave order= out")
         if order not in _ORDERS:
             raise PlanError(f"order {order!r} is none", where=place, fix="it is 'event_time' or 'arrival'")
         code = code() if isinstance(code, type) else code
@@ -259,6 +265,8 @@ class Stream:
             raise PlanError(f"{declared.name} and the plan disagree on a broadcast", where=place, fix=fix)
         if broadcast is not None:
             broadcast._timed("broadcast")
+            if broadcast.operator is self.operator:
+                raise PlanError("the broadcast is the stream itself", where=place, fix="give broadcast= another stream")
             if any(isinstance(node, Aggregate | Process) for node in upstream(broadcast.operator)):
                 raise PlanError("a broadcast is of records, not of windows or processes", where=place, fix="write them to a topic first")
         if failed_to is not None and (not isinstance(failed_to, str) or not failed_to):
@@ -266,8 +274,68 @@ class Stream:
         called = check_name(spoken_name(code) if name is None else name, f"{place} name")
         limit_ms = milliseconds(limit, "the limit", place)
         behind = None if broadcast is None else broadcast.operator
-        operator = Process(self.operator, code, called, declared, keys, order == "arrival", behind, failed_to, limit_ms)
+        operator = Process(self.operator, code, called, declared, keys, order == "arrival", behind, failed_to, limit_ms=limit_ms)
         return ProcessedStream(operator, f"{self._path}.process({called})")
+
+    def deduplicate(self, by: Sequence[str], *, within: timedelta) -> Stream:
+        """Return the records without those whose key came less than `within` of event time after one that was kept.
+
+        Records come out in the order of event time, when the watermark has passed them; those older than their partition's
+        watermark are late. What is dropped is `duplicate` in the ledger.
+        """
+        place = f"{self._path}.deduplicate"
+        keys = _keys(by, self, "deduplicate")
+        if any(isinstance(node, Aggregate | Process) for node in upstream(self.operator)):
+            raise PlanError("only records can be duplicates, not rows of windows or processes", where=place, fix="deduplicate before")
+        if milliseconds(within, "within", place) == 0:
+            raise PlanError("within is 0", where=place, fix="say how long a key is remembered: hr.minutes(5)")
+        code = Deduplicate(self.schema.without(*keys), within)
+        once = self.process(code, by=keys)
+        operator = replace(once.operator, drops_duplicates=True)
+        return Stream(operator, place).select(*self.schema.names)
+
+    def top_n(self, count: int, *, order: str | Sequence[str], by: Sequence[str] = ()) -> Stream:
+        """Return the first rows of each window, and of each group in it, with their `rank` from 1.
+
+        Parameters
+        ----------
+        count
+            How many.
+        order
+            Columns such as `"mean DESC"`; NULLs come last, and rows alike in all of them in the order of the keys.
+        by
+            The columns of a group; by default each window is one.
+        """
+        place = f"{self._path}.top_n"
+        made_by = next((node for node in reversed(list(upstream(self.operator))) if isinstance(node, Aggregate | Regroup)), None)
+        if made_by is None or any(isinstance(node, Process) for node in upstream(self.operator)):
+            raise PlanError("the rows are not those of windows", where=place, fix="write .window(…).aggregate(…) before .top_n(…)")
+        if any(isinstance(node, Aggregate) and node.lateness_ms for node in upstream(self.operator)):
+            raise PlanError("windows that are given again have no settled first rows", where=place, fix="leave allowed_lateness out")
+        if type(count) is not int or count < 1:
+            raise PlanError(f"count {count!r} is not a whole number from 1", where=place)
+        for name in (*(f.name for f in WINDOW_COLUMNS[:2]), *made_by.keys):
+            self._field(name, "top_n")
+        if "rank" in self.schema:
+            raise PlanError("column 'rank' is there already", where=place, fix="rename it with select()")
+        keys = tuple(by) if not isinstance(by, str) else (by,)
+        for key in keys:
+            self._field(key, "top_n")
+        ordered = tuple(self._ordered(one) for one in ([order] if isinstance(order, str) else order))
+        if not ordered:
+            raise PlanError("there is no order", where=place, fix='write order="mean DESC", say')
+        return self._then("top_n", TopN(self.operator, count, ordered, keys, tuple(key for key in made_by.keys if key not in keys)))
+
+    def _ordered(self, text: str) -> tuple[str, bool]:
+        name, _, direction = str(text).strip().partition(" ")
+        if direction.strip().upper() not in {"", "ASC", "DESC"}:
+            raise PlanError(f"{text!r} is no order", where=f"{self._path}.top_n", fix='write "mean" or "mean DESC"')
+        self._field(name, "top_n")
+        if self.schema[name].type.kind in ("MAP", "ARRAY", "ROW"):
+            raise PlanError(
+                f"{name!r} is a {self.schema[name].type}", where=f"{self._path}.top_n", fix="order by text, numbers, booleans or timestamps"
+            )
+        return name, direction.strip().upper() == "DESC"
 
     def aggregate(self, by: Sequence[str], **aggregates: str) -> Stream:
         """Return the rows of each window grouped further, by fewer keys."""
@@ -315,6 +383,17 @@ class WindowedStream:
         columns, calls = _aggregates(self._input, self._keys, aggregates)
         operator = Aggregate(self._input.operator, self._window, self._keys, columns, calls, self._lateness_ms, self._late_topic)
         return self._input._then("window.aggregate", operator)
+
+
+def _check_made_alike(operators: Sequence[Operator], where: str) -> None:
+    """Raise PlanError unless all rows are records, or all are given by processes that go by one clock."""
+    processes = [[node for node in upstream(one) if isinstance(node, Process)] for one in operators]
+    if not any(processes):
+        return
+    feeders = {frozenset(node.topic for node in upstream(one) if isinstance(node, Source)) for one in operators}
+    if not all(processes) or len(feeders) > 1 or any(node.arrival for of in processes for node in of):
+        what = "rows of processes are joined only with those of others that read the same sources, in the order of event time"
+        raise PlanError(what, where=where, fix="write them to topics of their own")
 
 
 def _untyped(kind: Type) -> bool:

@@ -2,8 +2,8 @@
 
 A commit writes what is new, makes it durable, and then replaces `manifest.json`: a run is what its manifest says, and
 whatever else lies in the folder is left over from an epoch that never was. Buffered rows are written once, as Arrow
-files, and dropped when their slices are folded. Each file carries a checksum: the manifest's beside it, an Arrow file's
-in its name.
+files, and dropped when their slices are folded; of keys only those touched are written. Each file carries a checksum: the
+manifest's beside it, a part's in its name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 
 from headrace._durable import sync, write_durably
 from headrace._lock import TakenError, take
-from headrace.engines.embedded.graph import Window
+from headrace.engines.embedded.graph import Graph
 from headrace.engines.embedded.output import write_fault
 from headrace.engines.embedded.state import Parts, is_whole
 from headrace.errors import EnvironmentFault
@@ -65,7 +65,7 @@ class Checkpoint:
     def _damaged(self, path: Path, why: str) -> EnvironmentFault:
         return EnvironmentFault(f"is damaged: {why}", where=str(path), fix=f"remove {self.folder} to start anew")
 
-    def commit(self, manifest: dict[str, Any], windows: list[Window]) -> None:
+    def commit(self, manifest: dict[str, Any], graph: Graph) -> None:
         """Make the state durable, and `manifest` what the run is.
 
         Raises
@@ -74,7 +74,7 @@ class Checkpoint:
             If the disk does not take it. The last commit stands.
         """
         try:
-            saved, new = self._parts.save(windows)
+            saved, new = self._parts.save(graph)
             for name, data in new.items():
                 write_durably(self._file(name), data)
             run = msgspec.json.encode({**manifest, **saved})
@@ -83,18 +83,18 @@ class Checkpoint:
             (self.folder / "manifest.new").replace(self.folder / "manifest.json")
             sync(self.folder)
             kept = {self._file(name).name for name in self._parts.keep(saved)}
-            for file in self.folder.glob("*.arrow"):
+            for file in self.folder.glob("*.part"):
                 if file.name not in kept:
                     file.unlink()
         except OSError as error:
             raise write_fault(self.folder, error) from None
 
     def _file(self, name: str) -> Path:
-        return self.folder / f"{name}.arrow"
+        return self.folder / f"{name}.part"
 
-    def restore(self, manifest: dict[str, Any], windows: list[Window]) -> None:
-        """Give the windows the state that the manifest names."""
-        self._parts.restore(manifest, windows, self._load)
+    def restore(self, manifest: dict[str, Any], graph: Graph) -> None:
+        """Give the plan's stages the state that the manifest names."""
+        self._parts.restore(manifest, graph, self._load)
 
     def _load(self, name: str) -> bytes:
         path = self._file(name)

@@ -1,24 +1,29 @@
 """A plan made ready to run: rows are pushed in at its sources and come out at its sinks.
 
-Windows and sinks of rows without a window are *terminals*: what a terminal takes of a record decides the record's fate.
+Windows, processes and sinks of rows that neither made are *terminals*: what a terminal takes of a record decides the record's
+fate. Windows and processes are *stages*: rows wait before them for the end of the turn, when the clock moves.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
+from headrace.engines.embedded.processing import Processing
 from headrace.kernels.columnar.order import in_order
 from headrace.kernels.columnar.rows import needed_of_inputs, row_step
-from headrace.kernels.columnar.watermark import NEVER, Clock
+from headrace.kernels.columnar.watermark import FOREVER, NEVER, Clock
 from headrace.kernels.columnar.window import RegroupKernel, WindowKernel, WindowState
 from headrace.plan.expression import Column
-from headrace.plan.operators import Aggregate, Derive, Named, Operator, Regroup, Select, Sink, Source, inputs_of, upstream
+from headrace.plan.operators import Aggregate, Derive, Named, Operator, Process, Regroup, Select, Side, Sink, Source, inputs_of, upstream
 from headrace.plan.pipeline import Plan
 
 __all__ = ["Fates", "Graph", "Window"]
+
+_log = logging.getLogger(__name__)
 
 Write = Callable[[str, pl.DataFrame, "pl.Series | None"], None]
 
@@ -53,11 +58,12 @@ def _distinct(parts: Sequence[pl.Series], first: int, behind: int) -> int:
 
 @dataclass
 class Window:
-    """A window of the plan while it runs. `feeders` are the sources whose clock it goes by."""
+    """A window of the plan while it runs. `feeders` are the sources whose clock it goes by; its rows may be `made` by processes."""
 
     operator: Aggregate
     kernel: WindowKernel
     feeders: frozenset[str]
+    made: bool
     state: WindowState = field(default_factory=WindowState)
     waiting: dict[int, list[pl.DataFrame]] = field(default_factory=dict)
 
@@ -73,11 +79,12 @@ class _Direct:
 class Graph:
     """The operators of a plan, joined.
 
-    `ordered` says whether the order of the input matters to the plan, so that turns must be taken in it. If `keyed`, what
-    windows give is written with its keys.
+    `ordered` says whether the order of the input matters to the plan, so that turns must be taken in it; `placed` whether its
+    rows must tell partition and offset. If `keyed`, what windows and processes give is written with its keys. `origins` are
+    topic and partition by rank.
     """
 
-    def __init__(self, plan: Plan, write: Write, *, keyed: bool = False) -> None:
+    def __init__(self, plan: Plan, write: Write, *, keyed: bool = False, origins: Sequence[tuple[str, int]] = ()) -> None:
         self._write, self._keyed = write, keyed
         self._consumers: dict[int, list[Operator | Sink]] = {}
         self._needed: dict[int, set[str]] = {}
@@ -86,17 +93,37 @@ class Graph:
             needed = self._needed.setdefault(id(operator), set())
             for one in inputs_of(operator):
                 self._consumers.setdefault(id(one), []).insert(0, operator)
-                self._needed.setdefault(id(one), set()).update(needed_of_inputs(operator, needed))
-        self._steps = {id(o): row_step(o, sorted(self._needed[id(o)])) for o in operators if not isinstance(o, Aggregate | Regroup | Sink)}
+                wanted = set(one.schema.names) if isinstance(operator, Process) else needed_of_inputs(operator, needed)
+                self._needed.setdefault(id(one), set()).update(wanted)
+        staged = Aggregate | Regroup | Process | Side | Sink
+        self._steps = {id(o): row_step(o, sorted(self._needed[id(o)])) for o in operators if not isinstance(o, staged)}
         self._regroups = {id(o): RegroupKernel(o, keyed=keyed) for o in operators if isinstance(o, Regroup)}
         self.windows = [self._window(o, number) for number, o in enumerate(operators) if isinstance(o, Aggregate)]
-        self.directs = [_Direct(o) for o in operators if isinstance(o, Sink) and not any(isinstance(u, Aggregate) for u in upstream(o))]
-        self._by_operator = {id(w.operator): w for w in self.windows} | {id(d.sink): d for d in self.directs}
-        self.ordered = bool(self.directs) or any(w.operator.lateness_ms or w.operator.late_topic for w in self.windows)
+        self.processes = [
+            Processing(o, f"@clock{number}", origins, made=_is_made(o.input), keyed=keyed)
+            for number, o in enumerate(operators)
+            if isinstance(o, Process)
+        ]
+        self.directs = [_Direct(o) for o in operators if isinstance(o, Sink) and not _is_made(o)]
+        self._merged: dict[str, list[pl.DataFrame]] = {o.topic: [] for o in operators if isinstance(o, Sink) and isinstance(_maker(o), Process)}
+        stages = {id(w.operator): w for w in self.windows} | {id(p.operator): p for p in self.processes}
+        self._by_operator = stages | {id(d.sink): d for d in self.directs}
+        self._stages = [stages[id(o)] for o in operators if id(o) in stages]
+        late = any(w.operator.lateness_ms or w.operator.late_topic for w in self.windows)
+        self.ordered = bool(self.directs) or late or any(p.operator.arrival for p in self.processes)
+        self.placed = bool(self.processes)
+
+    @property
+    def clocked(self) -> list[tuple[str, frozenset[str]]]:
+        """The columns in which stages want the clock before each row, and the sources whose clock it is."""
+        windows = [(window.kernel.clock_column, window.feeders) for window in self.windows if window.kernel.lateness]
+        return windows + [(process.clock_column, process.feeders) for process in self.processes if process.operator.arrival]
 
     def _window(self, operator: Aggregate, number: int) -> Window:
         feeders = frozenset(one.topic for one in upstream(operator) if isinstance(one, Source))
-        return Window(operator, WindowKernel(operator, self._revise_by(operator), f"@clock{number}", keyed=self._keyed), feeders)
+        return Window(
+            operator, WindowKernel(operator, self._revise_by(operator), f"@clock{number}", keyed=self._keyed), feeders, _is_made(operator.input)
+        )
 
     def _revise_by(self, operator: Aggregate) -> list[str]:
         """Return the keys of the coarsest group that the window's rows are gathered into."""
@@ -106,7 +133,7 @@ class Graph:
             above, keys = pending.pop()
             for one in self._consumers.get(id(above), ()):
                 match one:
-                    case Sink():
+                    case Sink() | Process():
                         continue
                     case Derive(columns=columns):
                         left = {name: key for name, key in keys.items() if name not in dict(columns)} | _renamed(keys, columns)
@@ -120,29 +147,108 @@ class Graph:
                 pending.append((one, left))
         return [key for key in operator.keys if key in common]
 
+    def reached(self, topic: str) -> int:
+        """Return the latest time up to which a stage that a topic feeds has worked."""
+        return max((self._clock_of(stage) for stage in self._stages if topic in stage.feeders), default=NEVER)
+
+    @staticmethod
+    def _clock_of(stage: Window | Processing) -> int:
+        return stage.clock if isinstance(stage, Processing) else stage.state.clock
+
+    def open_ends(self, *, ended: bool) -> list[tuple[int, int]]:
+        """Return up to where stages have work to do, each with the step of its ends; timers are work unless the input `ended`."""
+        windows = [(window.kernel.window.step_ms, window.kernel.last_open_end(window.state)) for window in self.windows]
+        processes = [(1, process.last_open_end(ended=ended)) for process in self.processes]
+        return [(step, end) for step, end in windows + processes if end is not None]
+
+    @property
+    def next_clock_timer(self) -> int | None:
+        """When the first timer of the clock on the wall is due."""
+        times = [process.keyspace.next_clock_timer for process in self.processes]
+        return min((time for time in times if time is not None), default=None)
+
     # a turn: rows in, then the clock
 
     def push(self, operator: Operator, rank: int, rows: pl.DataFrame) -> None:
-        """Push rows of one partition in at an operator; before a window or a sink they wait for the end of the turn."""
+        """Push rows of one partition in at an operator; before a stage or a sink they wait for the end of the turn."""
         made = self._steps[id(operator)](rows)
         for consumer in self._consumers.get(id(operator), ()):
-            if isinstance(consumer, Aggregate | Sink):
-                self._by_operator[id(consumer)].waiting.setdefault(rank, []).append(made)
+            if isinstance(consumer, Aggregate | Process | Sink):
+                self._wait(operator, consumer, rank, made)
             else:
                 self.push(consumer, rank, made)
 
-    def settle(self, clocks: Mapping[str, Clock], fates: Fates) -> None:
-        """End a turn: the rows that waited go on in their order, and the clock moves."""
+    def _wait(self, operator: Operator, consumer: Aggregate | Process | Sink, rank: int, rows: pl.DataFrame) -> None:
+        stage = self._by_operator[id(consumer)]
+        if isinstance(stage, Processing):
+            if stage.operator.input is operator:
+                stage.waiting.setdefault(rank, []).append(rows)
+            if stage.operator.broadcast is operator:
+                stage.told.setdefault(rank, []).append(rows)
+        else:
+            stage.waiting.setdefault(rank, []).append(rows)
+
+    def settle(self, clocks: Mapping[str, Clock], fates: Fates, heard: Mapping[str, int], *, ended: bool = False) -> None:
+        """End a turn: the rows that waited go on in their order, and the clock moves.
+
+        `heard` is the last event time of each source's records. Where the input has `ended`, time stops there for processes.
+        """
         for direct in self.directs:
             parts = [rows for _, rows in _gathered(direct.waiting)]
             if parts:
                 rows = in_order(parts)
                 fates.note(rows["@record"], rows["@record"])
                 self._write(direct.sink.topic, rows.select(direct.sink.schema.names), None)
-        for window in self.windows:
-            self._settle_window(window, fates)
-            for rows in window.kernel.advance(window.state, _now([clocks[topic] for topic in window.feeders])):
-                self._emit(window.operator, rows)
+        for stage in self._stages:
+            now = _now([clocks[topic] for topic in stage.feeders])
+            if isinstance(stage, Processing):
+                self._settle_process(stage, min(now, stage.end_of(heard)) if ended or now >= FOREVER else now, fates)
+            else:
+                self._settle_window(stage, fates)
+                # Rows that a process gives for a time come when the clock is past it.
+                behind = stage.made and not ended and NEVER < now < FOREVER
+                for rows in stage.kernel.advance(stage.state, now - 1 if behind else now):
+                    self._emit(stage.operator, rows)
+        self._write_merged()
+
+    def fire_clock(self, now: int) -> None:
+        """Call the timers of the clock on the wall that are due."""
+        for process in self.processes:
+            self._give(process, process.fire_clock(now))
+
+    def _settle_process(self, process: Processing, clock: int, fates: Fates) -> None:
+        if process.operator.arrival:
+            arrived = process.arrive()
+            fed = arrived[0] if arrived else None
+            self._give(process, arrived[1] if arrived else [])
+        else:
+            fed = process.admit()
+        if fed is not None and not process.made:
+            fates.note(fed.reached, fed.taken)
+        self._give(process, process.advance(clock))
+        if process.operator.failed_topic and (failures := process.take_failures()) is not None:
+            self._write(process.operator.failed_topic, failures, None)
+
+        for failure in process.kernel.failures:
+            _log.warning("process %s: %s; record kept out: %s", failure["process"], failure["detail"], failure["raw"])
+        process.kernel.failures.clear()
+
+    def _give(self, process: Processing, frames: list[tuple[str, pl.DataFrame]]) -> None:
+        for output, rows in frames:
+            if not output:
+                self._emit(process.operator, rows)
+            for side in self._consumers.get(id(process.operator), ()):
+                if isinstance(side, Side) and side.name == output:
+                    self._emit(side, rows)
+
+    def _write_merged(self) -> None:
+        """Write what processes gave in this turn to the sinks, in the order of times."""
+        for topic, parts in self._merged.items():
+            if parts:
+                rows = parts[0] if len(parts) == 1 else pl.concat(parts)
+                rows = rows.sort("@time", maintain_order=True)
+                self._write(topic, rows.drop("@time", "@key", strict=False), rows["@key"] if self._keyed else None)
+                parts.clear()
 
     def _settle_window(self, window: Window, fates: Fates) -> None:
         late = []
@@ -151,7 +257,8 @@ class Graph:
             parts = [(0, in_order([rows for _, rows in parts]))]
         for rank, rows in parts:
             fed = window.kernel.feed(window.state, rank, rows)
-            fates.note(rows["@record"], fed.taken)
+            if not window.made:
+                fates.note(rows["@record"], fed.taken)
             late.append(fed.late)
             for emitted in fed.emitted:
                 self._emit(window.operator, emitted)
@@ -160,12 +267,38 @@ class Graph:
 
     def _emit(self, operator: Operator, rows: pl.DataFrame) -> None:
         for consumer in self._consumers.get(id(operator), ()):
-            if isinstance(consumer, Sink):
+            if isinstance(consumer, Side):
+                continue
+            if isinstance(consumer, Aggregate | Process):
+                self._wait(operator, consumer, -1, rows if "@time" in rows.columns else _timed_by_window(rows))
+            elif isinstance(consumer, Sink) and consumer.topic in self._merged:
+                self._merged[consumer.topic].append(rows.select("@time", *(["@key"] if self._keyed else []), *consumer.schema.names))
+            elif isinstance(consumer, Sink):
                 self._write(consumer.topic, rows.select(consumer.schema.names), rows["@key"] if self._keyed else None)
             elif isinstance(consumer, Regroup):
                 self._emit(consumer, self._regroups[id(consumer)](rows))
             else:
                 self._emit(consumer, self._steps[id(consumer)](rows))
+
+
+def _is_made(operator: Operator | Sink) -> bool:
+    """Return whether an operator's rows are made by windows or processes."""
+    return any(isinstance(one, Aggregate | Process) for one in upstream(operator))
+
+
+def _maker(operator: Operator | Sink) -> Operator | Sink:
+    """Return the window, process or source that rows come from; of a union's, the first's."""
+    inputs = inputs_of(operator)
+    return operator if isinstance(operator, Aggregate | Process) or not inputs else _maker(inputs[0])
+
+
+def _timed_by_window(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of windows as rows of the last ms of their windows."""
+    time = (pl.col("@end") - 1).alias("@time")
+    unplaced = [pl.lit(None, pl.Int64).alias(name) for name in ("@offset", "@arrived")]
+    return rows.with_columns(
+        time, time.alias("@record"), pl.lit(NEVER, pl.Int64).alias("@watermark"), pl.lit(-1, pl.Int64).alias("@partition"), *unplaced
+    )
 
 
 def _now(clocks: Sequence[Clock]) -> int:

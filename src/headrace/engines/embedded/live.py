@@ -68,11 +68,16 @@ NO_CLOCK = Patience(None, None, None)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of the clock: at these offsets, the partitions, by their ranks, had shown this much and these rested."""
+    """A step of the clock: at these offsets, the partitions, by their ranks, had shown this much and these rested.
+
+    With `clock_ms`, timers of the clock up to then went off. `ended` says that the input was taken to end there.
+    """
 
     offsets: tuple[int, ...]
     shown: tuple[int, ...]
     resting: tuple[int, ...]
+    clock_ms: int | None = None
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +207,7 @@ class Live:
             if manifest[name] != value:
                 shown = f"{name} {manifest[name]!r}, not {value!r}" if name in {"version", "settings", "sources"} else f"other {name}"
                 raise EnvironmentFault(f"was made with {shown}", where=where, fix=f"run it as it was, {anew}")
-        self._parts.restore(manifest, self.run.graph.windows, self.claim.load)
+        self._parts.restore(manifest, self.run.graph, self.claim.load)
         self.run.restore(manifest)
         self.epoch = manifest["epoch"]
 
@@ -211,7 +216,7 @@ class Live:
         if self._failed:
             raise InternalError("a commit has failed, and what it was to make durable is gone: start the pipeline again")
         began = self.tick()
-        saved, new = self._parts.save(self.run.graph.windows)
+        saved, new = self._parts.save(self.run.graph)
         kept = self._parts.keep(saved)
         state = self.run.saved()
         self.epoch += 1
@@ -265,7 +270,7 @@ class Live:
             self._heard[partition.rank] = now
             topic = partition.source.topic
             if partition.rank in self.run.clocks[topic].resting:
-                reached = max([self.run.clocks[topic].now, *(w.state.clock for w in self.run.graph.windows if topic in w.feeders)])
+                reached = max([self.run.clocks[topic].now, self.run.graph.reached(topic)])
                 self.run.clocks[topic].resting.discard(partition.rank)
                 self._take_step({partition.rank: reached + partition.delay} if reached > NEVER else {})
 
@@ -275,7 +280,9 @@ class Live:
         idle, quiet = self.patience.idle_after, self.patience.close_quiet_after
         tired = [] if idle is None else [p for p in self.run.partitions if silent[p.rank] >= idle and not self._rests(p)]
         shown = self._reaching(self._last_end(self.clock() + 1)) if quiet is not None and min(silent.values()) >= quiet else {}
-        if not tired and not shown:
+        rings = self.run.graph.next_clock_timer
+        clock_ms = now if rings is not None and rings <= (now := self.clock()) else None
+        if not tired and not shown and clock_ms is None:
             return False
         # Who has not been heard of because this run lags behind is not quiet.
         lag = self.feed.lag()
@@ -283,41 +290,40 @@ class Live:
         shown = {} if any(lag.values()) else shown
         for partition in tired:
             self.run.clocks[partition.source.topic].resting.add(partition.rank)
-        if tired or shown:
-            self._take_step(shown)
-        return bool(tired or shown)
+        if tired or shown or clock_ms is not None:
+            self._take_step(shown, clock_ms=clock_ms)
+        return bool(tired or shown) or clock_ms is not None
 
     def _rests(self, partition: Partition) -> bool:
         return partition.rank in self.run.clocks[partition.source.topic].resting
 
-    def _last_end(self, upto: float = inf) -> int | None:
-        """Return the end, at most `upto`, up to which windows with rows are open."""
-        kernels = [(window.kernel.window.step_ms, window.kernel.last_open_end(window.state)) for window in self.run.graph.windows]
-        ends = [int(min(upto, end)) // step * step for step, end in kernels if end is not None]
+    def _last_end(self, upto: float = inf, *, ended: bool = False) -> int | None:
+        """Return the end, at most `upto`, up to which windows with rows are open, and processes with rows or timers."""
+        ends = [int(min(upto, end)) // step * step for step, end in self.run.graph.open_ends(ended=ended)]
         return max(ends, default=None)
 
     def _reaching(self, end: int | None) -> dict[int, int]:
         """Return what the partitions must show for windows to close up to an end; nothing of those that have."""
         return {} if end is None else {p.rank: end - 1 + p.delay for p in self.run.partitions if end - 1 + p.delay > p.greatest}
 
-    def _take_step(self, shown: Mapping[int, int]) -> None:
+    def _take_step(self, shown: Mapping[int, int], *, clock_ms: int | None = None, ended: bool = False) -> None:
         """Take a step of the clock, and write it down."""
-        self.run.show(shown)
+        self.run.show(shown, clock_ms=clock_ms, ended=ended)
         resting = tuple(sorted(rank for clock in self.run.clocks.values() for rank in clock.resting))
-        step = Step(tuple(p.next_offset for p in self.run.partitions), tuple(p.greatest for p in self.run.partitions), resting)
+        step = Step(tuple(p.next_offset for p in self.run.partitions), tuple(p.greatest for p in self.run.partitions), resting, clock_ms, ended)
         self._staged.say(self._clock_topic, _encode({"at_ms": self.clock(), **asdict(step)}), 1, None)
 
     def take(self, step: Step) -> None:
         """Take a step that was written down, in a replay that has come to its offsets."""
         for clock in self.run.clocks.values():
             clock.resting = {p.rank for p in self.run.partitions if p.rank in step.resting and p.rank in clock.watermarks}
-        self.run.show(dict(enumerate(step.shown)))
+        self.run.show(dict(enumerate(step.shown)), clock_ms=step.clock_ms, ended=step.ended)
         self.changed = True
 
     def finish(self) -> None:
-        """Close every window that is open. What comes for them afterwards is late."""
-        if (end := self._last_end()) is not None:
-            self._take_step(self._reaching(end))
+        """Close every window that is open, and let processes work up to the last event. What comes for them afterwards is late."""
+        while (end := self._last_end(ended=True)) is not None:
+            self._take_step(self._reaching(end), ended=True)
             self.changed = True
 
     def due(self, every: float) -> bool:

@@ -62,6 +62,15 @@ class Partition:
         Columns MAP<STRING, DOUBLE> that are only unnested, so that their texts may be read then.
     max_ahead_ms
         How far past its arrival a record's event time may lie; one further is set aside as `future`.
+    placed
+        Whether rows tell their `@offset` and when they `@arrived`.
+
+    Attributes
+    ----------
+    greatest
+        The greatest event time that it has shown, a step of the clock among what it shows.
+    heard
+        That of its records alone.
     """
 
     def __init__(
@@ -72,10 +81,13 @@ class Partition:
         reader: PartitionReader,
         unread: Collection[str] = (),
         max_ahead_ms: int | None = None,
+        *,
+        placed: bool = False,
     ) -> None:
+        self._placed = placed
         self._max_ahead_ms = max_ahead_ms
         self.source, self.number, self.rank, self.reader = source, number, rank, reader
-        self.greatest = NEVER
+        self.greatest = self.heard = NEVER
         self._intake = Intake(source)
         self._decode = _decoder(source, reader, unread)
         self._start = reader.position
@@ -112,8 +124,18 @@ class Partition:
             self._used = 0
             read = self._intake(self._decode(self._batch))
             self._set_aside = {place: ("malformed", detail) for place, detail in read.malformed.items()}
-            self._rows = self._timed(self._believed(read.frame))
+            rows = self._believed(read.frame)
+            self._rows = self._timed(self._told(rows) if self._placed else rows)
         return self._rows
+
+    def _told(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows with their offsets and times of arrival."""
+        records = rows["@record"]
+        if self._stamps is None:
+            offset = (records.cast(pl.Int64) + self._start["record"]).alias("@offset")
+            return rows.with_columns(offset, pl.lit(None, pl.Int64).alias("@arrived"))
+        offset, arrived = (one.gather(records).cast(pl.Int64) for one in (self._stamps.offsets, self._stamps.arrived_ms))
+        return rows.with_columns(offset.alias("@offset"), arrived.alias("@arrived"))
 
     @property
     def _stamps(self) -> Stamps | None:
@@ -155,6 +177,8 @@ class Partition:
         start, self._used = self._used, upto
         if len(taken):
             self.greatest = int(taken["@shown"][-1])
+            if self._placed:
+                self.heard = max(self.heard, int(taken["@time"].max()))  # type: ignore[arg-type]
         self._rows = rows[len(taken) :]
         return Turn(self, taken, start, upto - start, dead)
 
@@ -180,7 +204,7 @@ class Partition:
         """Return where it is, for a commit."""
         at = self.reader.position if self._used >= len(self._batch) else self._start
         skip = 0 if self._used >= len(self._batch) else self._used
-        return {"position": at, "skip": skip, "greatest": self.greatest}
+        return {"position": at, "skip": skip, "greatest": self.greatest, "heard": self.heard}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on where a commit left off."""
@@ -191,7 +215,7 @@ class Partition:
             self._used = min(skip, len(self._batch))
             self._rows = rows.filter(pl.col("@record") >= self._used)
             skip -= self._used
-        self.greatest = saved["greatest"]
+        self.greatest, self.heard = saved["greatest"], saved["heard"]
         if self._rows is not None:
             self._rows = self._timed(self._rows)
 

@@ -20,7 +20,7 @@ from headrace.engines.embedded.partition import Partition, Turn
 from headrace.engines.embedded.state import STATE_FORMAT
 from headrace.errors import EnvironmentFault
 from headrace.kernels.columnar.order import clock_before, in_order, turn
-from headrace.kernels.columnar.watermark import Clock
+from headrace.kernels.columnar.watermark import NEVER, Clock
 from headrace.kernels.ledger import Account
 from headrace.plan.pipeline import Plan
 from headrace.plan.rewrite import read_numbers_at_once
@@ -58,11 +58,13 @@ class Run:
     ) -> None:
         plan, unread = read_numbers_at_once(plan)
         self._output, self._live = output, live
-        self.graph = Graph(plan, output.write, keyed=live)
+        origins = [(source.topic, number) for source in plan.sources for number in range(len(readers[source.topic]))]
+        self.graph = Graph(plan, output.write, keyed=live, origins=origins)
         self.partitions: list[Partition] = []
         for source in plan.sources:
             for number, reader in enumerate(readers[source.topic]):
-                self.partitions.append(Partition(source, number, len(self.partitions), reader, unread.get(source.topic, ()), max_ahead_ms))
+                unread_here, placed = unread.get(source.topic, ()), self.graph.placed
+                self.partitions.append(Partition(source, number, len(self.partitions), reader, unread_here, max_ahead_ms, placed=placed))
         self.ledger = {source.topic: Account() for source in plan.sources}
         self.clocks = {source.topic: Clock() for source in plan.sources}
         for partition in self.partitions:
@@ -101,8 +103,16 @@ class Run:
         for one, frame in zip(turns, rows, strict=True):
             self.graph.push(one.partition.source, one.partition.rank, frame)
             self._show(one.partition)
-        self.graph.settle(self.clocks, fates)
+        self.graph.settle(self.clocks, fates, self._heard)
         self._enter(turns, fates)
+
+    @property
+    def _heard(self) -> dict[str, int]:
+        """The last event time of each source's records."""
+        heard = dict.fromkeys(self.clocks, NEVER)
+        for partition in self.partitions:
+            heard[partition.source.topic] = max(heard[partition.source.topic], partition.heard)
+        return heard
 
     def _next(self) -> list[Turn]:
         """Return the next batch of the partition that holds the clock back, or of all where they are taken together."""
@@ -117,17 +127,19 @@ class Run:
         return [p.take(counts[p.rank]) for p in open_ones if counts[p.rank] or not len(orders[p.rank])]
 
     def _with_clocks(self, turns: Sequence[Turn], rows: list[pl.DataFrame], before: Mapping[int, int]) -> list[pl.DataFrame]:
-        """Return the rows with `@partition`, and with the clock before each of them for the windows that allow lateness."""
-        windows = [window for window in self.graph.windows if window.kernel.lateness]
-        if not windows:
+        """Return the rows with `@partition`, and with the clock before each of them for the stages that ask for it."""
+        clocked = self.graph.clocked
+        if not clocked and not self.graph.placed:
             return rows
         ranked = [frame.with_columns(pl.lit(one.partition.rank, pl.Int64).alias("@partition")) for one, frame in zip(turns, rows, strict=True)]
+        if not clocked:
+            return ranked
         ordered = in_order([frame.select("@partition", "@order", "@shown") for frame in ranked])
         delays = {p.rank: p.delay for p in self.partitions}
         finished = {one.partition.rank for one in turns if one.partition.finished}
-        for window in windows:
-            mine = {p.rank: before[p.rank] for p in self.partitions if p.source.topic in window.feeders}
-            ordered = ordered.with_columns(clock_before(ordered, mine, delays, finished).alias(window.kernel.clock_column))
+        for column, feeders in clocked:
+            mine = {p.rank: before[p.rank] for p in self.partitions if p.source.topic in feeders}
+            ordered = ordered.with_columns(clock_before(ordered, mine, delays, finished).alias(column))
         clocks = [ordered.filter(pl.col("@partition") == one.partition.rank).drop("@partition", "@order", "@shown") for one in turns]
         return [frame.hstack(mine) for frame, mine in zip(ranked, clocks, strict=True)]
 
@@ -140,17 +152,33 @@ class Run:
             account = self.ledger[one.partition.source.topic]
             account.settle(received=one.received, malformed=len(one.dead) - future, future=future, reached=reached, taken=taken)
             self._output.set_aside(one.dead)
+        self._enter_duplicates()
 
-    def show(self, shown: Mapping[int, int]) -> None:
-        """Take it that partitions, by rank, have shown these event times, and close what that closes."""
+    def _enter_duplicates(self) -> None:
+        """Enter what processes found to be duplicates: it was accepted when it came."""
+        for process in self.graph.processes:
+            for topic, count in process.duplicates.items():
+                self.ledger[topic].found_duplicate(count)
+            process.duplicates.clear()
+
+    def show(self, shown: Mapping[int, int], *, clock_ms: int | None = None, ended: bool = False) -> None:
+        """Take it that partitions, by rank, have shown these event times, and close what that closes.
+
+        With `clock_ms`, timers of the clock up to then go off before. Where the input has `ended`, processes see time stop
+        at the last event.
+        """
+        if clock_ms is not None:
+            self.graph.fire_clock(clock_ms)
         for rank, greatest in shown.items():
             self.partitions[rank].show(greatest)
             self._show(self.partitions[rank])
-        self.graph.settle(self.clocks, Fates())
+        self.graph.settle(self.clocks, Fates(), self._heard, ended=ended)
+        self._enter_duplicates()
 
     def finish(self) -> None:
         """Close what the end of the input closes."""
-        self.graph.settle(self.clocks, Fates())
+        self.graph.settle(self.clocks, Fates(), self._heard)
+        self._enter_duplicates()
 
     @property
     def progress(self) -> Progress:
@@ -283,7 +311,7 @@ class _Committing:
         try:
             self.files.open(begun["lengths"] if begun else {})
             if begun:
-                self.checkpoint.restore(begun, self.run.graph.windows)
+                self.checkpoint.restore(begun, self.run.graph)
                 self.run.restore(begun)
             else:
                 self.commit(done=False)
@@ -303,7 +331,7 @@ class _Committing:
     def commit(self, *, done: bool) -> dict[str, Any]:
         """Make all of it durable together, and return the manifest."""
         manifest = {**self.identity, **self.run.saved(), "lengths": self.files.sync(), "done": done}
-        self.checkpoint.commit(manifest, self.run.graph.windows)
+        self.checkpoint.commit(manifest, self.run.graph)
         return manifest
 
 

@@ -1,44 +1,73 @@
-"""The state of a run's windows as named parts, each written once: buffered rows as they came, dropped when their slices close."""
+"""The state of a run's windows and processes as named parts, each written once.
+
+Buffered rows are stored as they came, and dropped when they are done with. Of a process's keys those touched since the
+last commit are stored; parts of like size are then made one, so that what a commit writes follows the keys touched.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
 import polars as pl
 
-from headrace.engines.embedded.graph import Window
+from headrace.engines.embedded.graph import Graph
+from headrace.engines.embedded.processing import Processing
 from headrace.kernels.columnar.window import WindowState
 
 __all__ = ["STATE_FORMAT", "Parts", "is_whole"]
 
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 _FRAMES = ("folded", "stragglers", "revisions")
 _MOST_FRAMES = 32
 
 
 class Parts:
-    """Knows which frames have been stored, and under what names. A name tells the checksum of what is stored."""
+    """Knows which frames and which keys have been stored, and under what names. A name tells the checksum of what is stored."""
 
     def __init__(self) -> None:
         self._stored: dict[int, str] = {}
         self._frames: dict[int, pl.DataFrame] = {}
+        self._keys: dict[int, list[_Segment]] = {}
         self._next = 0
 
-    def save(self, windows: Sequence[Window]) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """Return what the windows' state is, and the parts of it that are new."""
+    def save(self, graph: Graph) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """Return what the state is, and the parts of it that are new."""
         new: dict[str, bytes] = {}
-        states = [self._save(window.state, new) for window in windows]
-        return {"format": STATE_FORMAT, "windows": states, "next": self._next}, new
+        windows = [self._save_window(window.state, new) for window in graph.windows]
+        processes = [self._save_process(number, process, new) for number, process in enumerate(graph.processes)]
+        return {"format": STATE_FORMAT, "windows": windows, "processes": processes, "next": self._next}, new
 
-    def _save(self, state: WindowState, new: dict[str, bytes]) -> dict[str, Any]:
-        for rows in state.buffer.values():
-            self._gather(rows)
-        buffer = {str(rank): [self._name(rows, new) for rows in frames] for rank, frames in state.buffer.items() if frames}
+    def _save_window(self, state: WindowState, new: dict[str, bytes]) -> dict[str, Any]:
         frames = {name: self._name(frame, new) for name in _FRAMES if (frame := getattr(state, name)) is not None}
-        return {"clock": state.clock, "buffer": buffer, **frames}
+        return {"clock": state.clock, "buffer": self._save_buffer(state.buffer, new), **frames}
+
+    def _save_buffer(self, buffer: dict[int, list[pl.DataFrame]], new: dict[str, bytes]) -> dict[str, list[str]]:
+        for rows in buffer.values():
+            self._gather(rows)
+        return {str(rank): [self._name(rows, new) for rows in frames] for rank, frames in buffer.items() if frames}
+
+    def _save_process(self, number: int, process: Processing, new: dict[str, bytes]) -> dict[str, Any]:
+        space = process.keyspace
+        segments = self._keys.setdefault(number, [])
+        if touched := space.take_touched():
+            segments.append(_Segment("", touched))
+            # Each is at least twice the next, so that a key is written anew only some log(keys) times.
+            while len(segments) > 1 and len(segments[-2].keys) < 2 * len(segments[-1].keys):
+                last = segments.pop()
+                segments[-1] = _Segment("", [*dict.fromkeys([*segments[-1].keys, *last.keys])])
+            segments[-1] = _Segment(self._put(space.encoded(segments[-1].keys), new), segments[-1].keys)
+        return {
+            "clock": process.clock,
+            "buffer": self._save_buffer(process.buffer, new),
+            "rules": self._save_buffer(process.rules, new),
+            "keys": [segment.name for segment in segments],
+            "version": process.operator.declared.version,
+            "shared": space.shared.encode().hex() if process.operator.declared.shared else None,
+        }
 
     def _gather(self, frames: list[pl.DataFrame]) -> None:
         """Make one frame of those that have not been stored, and of all when there are many."""
@@ -51,33 +80,55 @@ class Parts:
         if id(frame) not in self._stored:
             data = io.BytesIO()
             frame.write_ipc(data)
-            name = f"{self._next}-{crc32(data.getbuffer()):08x}"
-            self._next += 1
-            new[name] = data.getvalue()
-            self._stored[id(frame)], self._frames[id(frame)] = name, frame
+            self._stored[id(frame)], self._frames[id(frame)] = self._put(data.getvalue(), new), frame
         return self._stored[id(frame)]
+
+    def _put(self, data: bytes, new: dict[str, bytes]) -> str:
+        name = f"{self._next}-{crc32(data):08x}"
+        self._next += 1
+        new[name] = data
+        return name
 
     def keep(self, saved: Mapping[str, Any]) -> set[str]:
         """Return the names that a saved state needs, and forget the other frames."""
-        named = {name for state in saved["windows"] for names in state["buffer"].values() for name in names}
+        buffers = [state[name] for name in ("buffer", "rules") for state in (*saved["windows"], *saved["processes"]) if name in state]
+        named = {name for buffer in buffers for names in buffer.values() for name in names}
         named |= {state[name] for state in saved["windows"] for name in _FRAMES if name in state}
         for key, name in list(self._stored.items()):
             if name not in named:
                 del self._stored[key], self._frames[key]
-        return named
+        return named | {name for state in saved["processes"] for name in state["keys"]}
 
-    def restore(self, saved: Mapping[str, Any], windows: Sequence[Window], load: Callable[[str], bytes]) -> None:
-        """Give the windows a saved state. `load` returns a part and answers for its being whole, which `is_whole` tells."""
+    def restore(self, saved: Mapping[str, Any], graph: Graph, load: Callable[[str], bytes]) -> None:
+        """Give the stages a saved state. `load` returns a part and answers for its being whole, which `is_whole` tells."""
         self._next = saved["next"]
-        for window, state in zip(windows, saved["windows"], strict=True):
-            buffer = {int(rank): [self._load(name, load) for name in names] for rank, names in state["buffer"].items()}
+        for window, state in zip(graph.windows, saved["windows"], strict=True):
             frames = {name: self._load(state[name], load) for name in _FRAMES if name in state}
-            window.state = WindowState(clock=state["clock"], buffer=buffer, **frames)
+            window.state = WindowState(clock=state["clock"], buffer=self._load_buffer(state["buffer"], load), **frames)
+        for number, (process, state) in enumerate(zip(graph.processes, saved["processes"], strict=True)):
+            process.clock = state["clock"]
+            process.buffer, process.rules = self._load_buffer(state["buffer"], load), self._load_buffer(state["rules"], load)
+            keys = process.keyspace.load(load(name) for name in state["keys"])
+            self._keys[number] = [_Segment(name, of) for name, of in zip(state["keys"], keys, strict=True)]
+            process.keyspace.wake(migrate=state["version"] != process.operator.declared.version)
+            if state["shared"] is not None:
+                process.keyspace.restore_shared(bytes.fromhex(state["shared"]))
+
+    def _load_buffer(self, buffer: Mapping[str, list[str]], load: Callable[[str], bytes]) -> dict[int, list[pl.DataFrame]]:
+        return {int(rank): [self._load(name, load) for name in names] for rank, names in buffer.items()}
 
     def _load(self, name: str, load: Callable[[str], bytes]) -> pl.DataFrame:
         frame = pl.read_ipc(load(name))
         self._stored[id(frame)], self._frames[id(frame)] = name, frame
         return frame
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """A stored part of a process's keys; of a key in several, the last holds."""
+
+    name: str
+    keys: list[bytes]
 
 
 def is_whole(name: str, data: bytes) -> bool:

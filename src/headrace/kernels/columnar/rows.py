@@ -15,7 +15,7 @@ from headrace.errors import InternalError
 from headrace.kernels.columnar.compile import compile_expression
 from headrace.kernels.reading.text import read_column
 from headrace.plan.expression import Expression, columns_of
-from headrace.plan.operators import Aggregate, Derive, Operator, Regroup, Select, Sink, Source, Union, Unnest, Where
+from headrace.plan.operators import Aggregate, Derive, Operator, Regroup, Select, Sink, Source, TopN, Union, Unnest, Where
 from headrace.plan.schema import DOUBLE, Type
 
 __all__ = ["needed_of_inputs", "row_step"]
@@ -39,6 +39,8 @@ def needed_of_inputs(operator: Operator | Sink, needed: Collection[str]) -> set[
             return set(operator.input.schema.names)
         case Aggregate(keys=keys, calls=calls) | Regroup(keys=keys, calls=calls):
             return {*keys, *(name for _, call in calls for name in columns_of(call))}
+        case TopN(order=order, keys=keys, ties=ties):
+            return (set(needed) - {"rank"}) | {*keys, *ties, *(name for name, _ in order)}
         case Sink():
             return set(operator.input.schema.names)
     return set(needed)
@@ -62,6 +64,8 @@ def row_step(operator: Operator, needed: Collection[str]) -> Step:
         case Unnest(column=column, key=key, value=value):
             kind = operator.schema[value].type
             return partial(_unnest, column=column, key=key, value=value, kind=kind, kept=[name for name in needed if name not in (key, value)])
+        case TopN():
+            return partial(_first_of_each, operator=operator, kept=[name for name in needed if name != "rank"])
     raise InternalError(f"{operator} is no operator on rows")
 
 
@@ -79,6 +83,16 @@ def _make(rows: pl.DataFrame, kept: list[str], made: list[pl.Expr]) -> pl.DataFr
 
 def _filter(rows: pl.DataFrame, predicate: pl.Expr, kept: list[str]) -> pl.DataFrame:
     return rows.filter(predicate).select(*_hidden(rows), *kept)
+
+
+def _first_of_each(rows: pl.DataFrame, operator: TopN, kept: list[str]) -> pl.DataFrame:
+    """Return the first rows of each window and group, by window end, group and rank."""
+    group = ["@end", *operator.keys]
+    order = [*group, *(name for name, _ in operator.order), *operator.ties]
+    falls = [*[False] * len(group), *(falls for _, falls in operator.order), *[False] * len(operator.ties)]
+    nulls_last = [*[False] * len(group), *[True] * len(operator.order), *[False] * len(operator.ties)]
+    ranked = rows.sort(order, descending=falls, nulls_last=nulls_last).with_columns(pl.int_range(1, pl.len() + 1).over(group).alias("rank"))
+    return ranked.filter(pl.col("rank") <= operator.count).select(*_hidden(rows), *kept, "rank")
 
 
 def _unnest(rows: pl.DataFrame, column: str, key: str | None, value: str, kind: Type, kept: list[str]) -> pl.DataFrame:

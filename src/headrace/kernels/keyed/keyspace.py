@@ -32,7 +32,10 @@ class Keyspace:
         self._clock_alarms = _Alarms()
         self.shared = Shared(kernel.operator.declared)
         self._view: Any = self.shared.view() if kernel.operator.declared.shared else None
-        self._sleeps = not (kernel.operator.declared.timers or any(slot.ttl_ms for slot in kernel.operator.declared.slots))
+        declared = kernel.operator.declared
+        self._ages = any(slot.ttl_ms for slot in declared.slots)
+        self._sleeps = not (declared.timers or declared.clock_timers or self._ages)
+        self._passed: int | None = None
 
     # work
 
@@ -40,12 +43,16 @@ class Keyspace:
         """Give a key a record."""
         code = _encode(key)
         state = self._state(code, key)
+        if self._ages and self._passed is not None and self._passed > time:  # in the order of arrival a record may come behind the clock
+            self.kernel.keep.purge(state, self._passed - 1)
         self.kernel.record(state, row, time, now, place, given)
         if not self._sleeps or state.timers or state.clock_timers:
             self._arm(code, state)
 
     def fire(self, upto: int, given: list[Given]) -> None:
         """Call all timers of event times before `upto`, in the order of times, then keys."""
+        if self._passed is None or upto > self._passed:
+            self._passed = upto
         while (due := self._alarms.pop(upto - 1)) is not None:
             at, code = due
             state = self._state(code)

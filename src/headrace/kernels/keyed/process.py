@@ -60,6 +60,8 @@ class ProcessKernel:
         What failed since this was last emptied, as rows of `FAILED`; the state is then as it was before.
     entered
         Counts up when an author's method is entered and when it is left: odd while it is at work.
+    overdue
+        Put here by who ends a method that takes too long, and called as that is left: it raises OverdueError, or lets go.
     """
 
     def __init__(self, operator: Process) -> None:
@@ -67,6 +69,7 @@ class ProcessKernel:
         self.keep = Keep(declared, getattr(code, "migrate", None))
         self.failures: list[dict[str, Any]] = []
         self.entered = 0
+        self.overdue: Callable[[], None] | None = None
         self._kind = declared.name
         self._outputs = {name: row_accept_of(schema, f"output {name!r}" if name else "the output") for name, schema in declared.outputs.items()}
         self._on_record: Any = code.on_record  # type: ignore[attr-defined]
@@ -74,15 +77,17 @@ class ProcessKernel:
         self._on_clock = getattr(code, "on_clock", None)
         self._on_broadcast = getattr(code, "on_broadcast", None)
         self._attributes = _attributes(code)
-        self._failing = operator.failed_topic is not None
+        self._failing, self._arrival = operator.failed_topic is not None, operator.arrival
 
     # one key
 
     def record(self, state: State, row: Mapping[str, Any], time: int, now: int, place: Place, given: list[Given]) -> None:
-        """Give a key a record; what the process gives for it is added to `given`."""
-        before = self.keep.encode(state) if self._failing else None
+        """Give a key a record, and call the timers that are set before its time; what the process gives is added to `given`."""
         self.keep.begin(state, time, now)
+        before = self.keep.encode(state) if self._failing else None
         self._call(self._on_record, row, state, given, before, place, row)
+        if state.timers and not self._arrival:
+            self.fire(state, time, given)
 
     def next_timer(self, state: State) -> int | None:
         """Return the time of the key's next timer."""
@@ -90,32 +95,37 @@ class ProcessKernel:
 
     def fire(self, state: State, upto: int, given: list[Given]) -> None:
         """Call a key's timers of times before `upto`, in the order of times, then names; those set on the way too."""
-        same = 0
+        same, most = 0, _SAME_TIME + len(state.timers)
         while state.timers:
             at, name = min((at, name) for name, at in state.timers.items())
             if at >= upto:
-                return
+                break
             del state.timers[name]
-            before = self.keep.encode(state) if self._failing else None
             same = same + 1 if at <= state.time else 0
-            if same > _SAME_TIME:
+            if same > most:
                 raise ProcessError(f"{self._kind} sets timer {name!r} at its own time again and again", where=self._where(None, state))
             if self._on_timer is None:
                 raise ProcessError(f"{self._kind} sets timer {name!r}", where=self._where(None, state), fix="write on_timer(self, name, state)")
             self.keep.begin(state, max(at, state.time), max(at, state.now))
+            before = self.keep.encode(state) if self._failing else None
             self._call(self._on_timer, name, state, given, before, None, {"timer": name, "time": state.time})
+        self.keep.purge(state, upto - 1)
 
     def clock(self, state: State, upto: int, time: int, given: list[Given]) -> None:
         """Call a key's timers of the clock up to `upto`, at an event time."""
+        same, most = 0, _SAME_TIME + len(state.clock_timers)
         while state.clock_timers:
             at, name = min((at, name) for name, at in state.clock_timers.items())
             if at > upto:
                 return
             del state.clock_timers[name]
-            before = self.keep.encode(state) if self._failing else None
-            self.keep.begin(state, max(time, state.time), at)
+            same = same + 1 if at <= state.now else 0
+            if same > most:
+                raise ProcessError(f"{self._kind} sets clock timer {name!r} at its own time again and again", where=self._where(None, state))
             if self._on_clock is None:
                 raise ProcessError(f"{self._kind} sets clock timer {name!r}", where=self._where(None, state), fix="write on_clock(self, name, state)")
+            self.keep.begin(state, max(time, state.time), at)
+            before = self.keep.encode(state) if self._failing else None
             self._call(self._on_clock, name, state, given, before, None, {"clock_timer": name, "time": at})
 
     def _call(
@@ -131,21 +141,25 @@ class ProcessKernel:
         behind = len(given)
         self.entered += 1
         try:
-            rows = method(first, state)
-            if rows is not None:
-                self._take(rows, state, given)
-            self.keep.check(state)
-        except (Exception, OverdueError) as error:  # noqa: BLE001
+            try:
+                rows = method(first, state)
+                if rows is not None:
+                    self._take(rows, state, given)
+                self.keep.check(state)
+            finally:
+                self.entered += 1
+                if (leave := self.overdue) is not None:
+                    leave()
+        except (Exception, OverdueError) as error:
+            self.overdue = None
             what = self._told(method, state, error)
             del given[behind:]
             if not self._failing:
                 raise ProcessError(what, where=self._where(place, state), fix="mend the process, or give it failed_to= a topic") from error
             self.failures.append(self._failed(what, place, state.key, before, shown))
-            time = state.time
+            time, now = state.time, state.now
             self.keep.restore(state, before)
-            state.time = time
-        finally:
-            self.entered += 1
+            state.time, state.now = time, now
 
     def _take(self, rows: Any, state: State, given: list[Given]) -> None:  # noqa: ANN401
         if isinstance(rows, Mapping) or (isinstance(rows, tuple) and len(rows) == 2 and isinstance(rows[0], str)):
@@ -156,8 +170,8 @@ class ProcessKernel:
         for row in rows:
             if isinstance(row, tuple) and len(row) == 2:
                 name, row = row  # noqa: PLW2901
-                if name not in outputs:
-                    raise ProcessError(f"gives a row to output {name!r}", fix=near(str(name), outputs))
+                if not isinstance(name, str) or name not in outputs:
+                    raise ProcessError(f"gives a row to output {name!r}", fix=near(str(name), filter(None, outputs)))
             else:
                 name = ""
             given.append((name, time, key, outputs[name](row)))
@@ -170,15 +184,19 @@ class ProcessKernel:
         before = shared.encode()
         self.entered += 1
         try:
-            self._on_broadcast(row, shared)
-            shared.encode()
+            try:
+                self._on_broadcast(row, shared)
+                shared.restore(shared.encode())
+            finally:
+                self.entered += 1
+                if (leave := self.overdue) is not None:
+                    leave()
         except (Exception, OverdueError) as error:  # noqa: BLE001
+            self.overdue = None
             shared.restore(before)
             what = self._told(self._on_broadcast, shared, error)
             self.failures.append(self._failed(what, place, {}, before, row))
             return False
-        finally:
-            self.entered += 1
         return True
 
     def check_itself(self) -> None:
@@ -187,7 +205,9 @@ class ProcessKernel:
             changed = [name for name, value in kept.items() if self._attributes.get(name) != value]
             named = changed[0] if changed else min(self._attributes.keys() - kept.keys())
             raise ProcessError(
-                f"{self._kind} keeps {named!r} on itself, where no commit knows of it", where=f"process {self.operator.name}", fix="declare it in state"
+                f"{self._kind} keeps {named!r} on itself, where no commit knows of it",
+                where=f"process {self.operator.name}",
+                fix="declare it in state",
             )
 
     # what is told of a failure

@@ -9,7 +9,7 @@ from typing import Any, overload
 import msgspec
 
 from headrace.errors import ProcessError, near
-from headrace.kernels.keyed.values import Accept, accept_of
+from headrace.kernels.keyed.values import Accept, accept_of, is_text
 from headrace.plan.process import Declaration, Slot, declaration_of
 
 __all__ = ["Keep", "Shared", "State", "fresh_state"]
@@ -113,7 +113,7 @@ class _Map(MutableMapping[str, Any]):
         return self.values_[name]
 
     def __setitem__(self, name: str, value: Any) -> None:  # noqa: ANN401
-        if type(name) is not str:
+        if not is_text(name):
             raise ValueError(f"{name!r} is not a text, and a map's names are")
         self.values_[name] = self._accept(value)
         if self._ttl is not None:
@@ -200,15 +200,18 @@ class State:
         """Take a timer of the clock back, if it is set."""
         self.clock_timers.pop(name, None)
 
+    def __delattr__(self, name: str) -> None:
+        raise ValueError(f"state {name!r} cannot be deleted; set it to None")
+
 
 def _name(name: object) -> str:
-    if type(name) is not str:
+    if not is_text(name):
         raise ValueError(f"a timer's name is {name!r}, which is no text")
-    return name
+    return str(name)
 
 
 def _moment(at: object) -> int:
-    if type(at) is not int:
+    if type(at) is not int or not -(2**63) <= at < 2**63:
         raise ValueError(f"a timer is set to {at!r}, which is no whole number of ms since the epoch")
     return at
 
@@ -222,25 +225,24 @@ class Keep:
         self._stamped = [slot for slot in declared.slots if slot.kind == "value" and slot.ttl_ms is not None]
         self._held = [slot for slot in declared.slots if slot.kind != "value"]
         self._aging = [slot for slot in declared.slots if slot.ttl_ms is not None]
-        self._checks = [(slot.name, accept_of(slot.type)) for slot in self._plain]
+        self._accepts = {slot.name: accept_of(slot.type) for slot in declared.slots}
+        self._checks = [(slot.name, self._accepts[slot.name]) for slot in self._plain]
+        self._inner = [slot.name for slot in self._stamped if slot.type.arguments]  # what can be changed without being set
+        self._defaults = [(slot.name, slot.default) for slot in self._plain]
         self._class = _state_class(declared)
 
     def fresh(self, key: Mapping[str, Any]) -> State:
         """Return the state of a key of which nothing is known."""
-        state: Any = self._class()
-        state.key, state.time, state.now, state.shared = key, 0, 0, None
-        state.timers, state.clock_timers = {}, {}
-        self._clear(state)
-        return state  # type: ignore[no-any-return]
+        return self.decode(None, key)
 
     def _clear(self, state: Any) -> None:  # noqa: ANN401
-        for slot in self._plain:
-            setattr(state, slot.name, slot.default)
+        for name, default in self._defaults:
+            setattr(state, name, default)
         for slot in self._stamped:
             setattr(state, f"_{slot.name}", None)
         for slot in self._held:
             kind = _List if slot.kind == "list" else _Map
-            setattr(state, f"_{slot.name}", kind(state, accept_of(slot.type), slot.ttl_ms))
+            setattr(state, f"_{slot.name}", kind(state, self._accepts[slot.name], slot.ttl_ms))
 
     def begin(self, state: State, time: int, now: int) -> None:
         """Move a state to a time, at which what is too old is gone."""
@@ -265,14 +267,18 @@ class Keep:
         """Raise ValueError if a value that was set is not of its type."""
         for name, accept in self._checks:
             value = getattr(state, name)
-            if value is None:
-                continue
             try:
                 accepted = accept(value)
             except ValueError as error:
                 raise ValueError(f"state {name!r} is set off its type: {error}") from None
             if accepted is not value:
                 setattr(state, name, accepted)
+        for name in self._inner:
+            if (held := getattr(state, f"_{name}")) is not None:
+                try:
+                    setattr(state, f"_{name}", (held[0], self._accepts[name](held[1])))
+                except ValueError as error:
+                    raise ValueError(f"state {name!r} is set off its type: {error}") from None
 
     def wake(self, state: Any) -> int | None:  # noqa: ANN401
         """Return when the state next wants to be looked at: its first timer, or when all that ages is gone."""
@@ -294,9 +300,17 @@ class Keep:
 
     def values(self, state: Any) -> dict[str, Any]:  # noqa: ANN401
         """Return all that differs from a fresh state, by name."""
-        values = {slot.name: value for slot in self._plain if (value := getattr(state, slot.name)) != slot.default}
-        values |= {slot.name: held for slot in self._stamped if (held := getattr(state, f"_{slot.name}")) is not None}
-        values |= {slot.name: held.saved() for slot in self._held if len(held := getattr(state, f"_{slot.name}"))}
+        values: dict[str, Any] = {}
+        for name, default in self._defaults:
+            value = getattr(state, name)
+            if value is not default and (value != default or repr(value) != repr(default)):  # -0.0 is not 0.0
+                values[name] = value
+        for slot in self._stamped:
+            if (held := getattr(state, f"_{slot.name}")) is not None:
+                values[slot.name] = held
+        for slot in self._held:
+            if len(held := getattr(state, f"_{slot.name}")):
+                values[slot.name] = held.saved()
         if state.timers:
             values["@timers"] = state.timers
         if state.clock_timers:
@@ -304,15 +318,29 @@ class Keep:
         return values
 
     def encode(self, state: State) -> bytes | None:
-        """Return a state as bytes, None if nothing is to be kept."""
+        """Return a state as bytes, None if nothing is to be kept.
+
+        Raises
+        ------
+        ProcessError
+            If it holds what cannot be written: put into a list's or map's value behind its back.
+        """
         values = self.values(state)
         if not values:
             return None
-        if self._aging or state.clock_timers:
+        if self._aging or state.timers or state.clock_timers:
             values["@time"] = state.time
+            if state.now != state.time:
+                values["@now"] = state.now
         if self._declared.version > 1:
             values["@version"] = self._declared.version
-        return _encode(values)
+        try:
+            return _encode(values)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ProcessError(f"cannot be kept: {error}", where=self._where(state)) from None
+
+    def _where(self, state: State) -> str:
+        return f"state of {self._declared.name}, key {dict(state.key)}"
 
     def decode(self, data: bytes | None, key: Mapping[str, Any]) -> State:
         """Return the state that was encoded, migrated if it is of an older version.
@@ -322,23 +350,20 @@ class Keep:
         ProcessError
             If it is of a newer version, there is no `migrate`, or that raises.
         """
-        state = self.fresh(key)
-        if data is not None:
-            self.restore(state, data)
+        state: State = self._class()
+        state.key, state.shared = key, None
+        self.restore(state, data)
         return state
 
     def restore(self, state: State, data: bytes | None) -> None:
         """Put a state back to what was encoded."""
         self._clear(state)
         values = {} if data is None else _decode(data)
-        version = values.pop("@version", 1)
         state.timers, state.clock_timers = values.pop("@timers", {}), values.pop("@clock_timers", {})
         state.time = values.pop("@time", 0)
-        if version != self._declared.version:
+        state.now = values.pop("@now", state.time)
+        if data is not None and (version := values.pop("@version", 1)) != self._declared.version:
             values = self._migrated(version, values, state)
-        self._load(state, values)
-
-    def _load(self, state: State, values: Mapping[str, Any]) -> None:
         for slot in self._declared.slots:
             if slot.name in values:
                 if slot.kind != "value":
@@ -347,25 +372,42 @@ class Keep:
                     setattr(state, slot.name if slot.ttl_ms is None else f"_{slot.name}", values[slot.name])
 
     def _migrated(self, version: int, values: dict[str, Any], state: State) -> Mapping[str, Any]:
-        name, wanted = self._declared.name, self._declared.version
-        where = f"state of {name}, key {dict(state.key)}"
+        name, wanted, where = self._declared.name, self._declared.version, self._where(state)
         if version > wanted:
             raise ProcessError(f"is of version {version}, and the process of {wanted}", where=where, fix="run the newer process")
         if self._migrate is None:
             fix = f"write migrate(version, values), which makes values of version {wanted} of them"
             raise ProcessError(f"is of version {version}, and the process of {wanted}", where=where, fix=fix)
         try:
-            new = dict(self._migrate(version, values))
-            loose = new.keys() - {slot.name for slot in self._declared.slots}
-            if loose:
-                raise ValueError(f"gives {min(loose)!r}, which is not declared; {near(min(loose), (slot.name for slot in self._declared.slots))}")
-            trial = self.fresh(state.key)
-            self._load(trial, new)
-            self.check(trial)
+            new, slots = dict(self._migrate(version, values)), {slot.name: slot for slot in self._declared.slots}
+            for loose in new.keys() - slots.keys():
+                raise ValueError(f"gives {loose!r}, which is not declared; {near(str(loose), slots)}")
+            return {name: _fitted(slots[name], self._accepts[name], value) for name, value in new.items()}
         except Exception as error:
             what = f"{name}.migrate({version}, {values}) fails: {type(error).__name__}: {error}"
             raise ProcessError(what, where=where, fix="mend migrate; the state is as it was") from error
-        return new
+
+
+def _fitted(slot: Slot, accept: Accept, saved: Any) -> Any:  # noqa: ANN401
+    """Return what `migrate` gives for a slot as it is saved. Raises ValueError if it is not of its type."""
+
+    def fit(value: Any) -> Any:  # noqa: ANN401
+        if slot.ttl_ms is None:
+            return accept(value)
+        if not isinstance(value, list | tuple) or len(value) != 2 or type(value[0]) is not int:
+            raise ValueError(f"{value!r} of {slot.name!r}, which has a ttl, is not [time, value]")
+        return value[0], accept(value[1])
+
+    if saved is None and slot.kind == "value":
+        return None
+    try:
+        if slot.kind == "map":
+            if not isinstance(saved, Mapping) or not all(map(is_text, saved)):
+                raise ValueError(f"{saved!r} is not a dict of texts")
+            return {name: fit(value) for name, value in saved.items()}
+        return [fit(value) for value in saved] if slot.kind == "list" else fit(saved)
+    except ValueError as error:
+        raise ValueError(f"gives {slot.name!r} off its type: {error}") from None
 
 
 def _state_class(declared: Declaration) -> type[State]:
@@ -389,7 +431,7 @@ def _stamped(slot: Slot) -> property:
         return slot.default if held is None else held[1]
 
     def write(state: Any, value: object) -> None:  # noqa: ANN401
-        setattr(state, hidden, None if value is None else (state.time, accept(value)))
+        setattr(state, hidden, None if value is None and slot.default is None else (state.time, accept(value)))
 
     return property(read, write)
 
@@ -432,7 +474,7 @@ class Shared:
             if slot.kind == "list":
                 return [accept(one) for one in value]
             if slot.kind == "map":
-                if not all(type(one) is str for one in value):
+                if not all(map(is_text, value)):
                     raise ValueError("a map's names are texts")
                 return {key: accept(one) for key, one in value.items()}
             return accept(value)
@@ -450,7 +492,9 @@ class Shared:
 
 
 def _unwritable(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else MappingProxyType(value) if isinstance(value, dict) else value
+    if isinstance(value, list):
+        return tuple(map(_unwritable, value))
+    return MappingProxyType({name: _unwritable(one) for name, one in value.items()}) if isinstance(value, dict) else value
 
 
 class View:
@@ -460,6 +504,9 @@ class View:
         self.__dict__.update(values)
 
     def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"shared {name!r} is written by on_broadcast alone")
+
+    def __delattr__(self, name: str) -> None:
         raise AttributeError(f"shared {name!r} is written by on_broadcast alone")
 
 

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import isfinite
+from sys import float_info
 
 from headrace.errors import ProcessError, near
 from headrace.plan.schema import Schema, Type
 
-__all__ = ["Accept", "accept_of", "row_accept_of"]
+__all__ = ["Accept", "accept_of", "is_text", "row_accept_of"]
 
 Accept = Callable[[object], object]
 
 _LEAST, _MOST = -(2**63), 2**63 - 1
+_MOST_OF_DOUBLE = int(float_info.max)
 
 
 def accept_of(kind: Type) -> Accept:
     """Return the function that gives a value as one of the type, or raises ValueError; None is one of every type.
 
     A BIGINT is an int, and so is a TIMESTAMP_LTZ(3), in ms since the epoch; a DOUBLE a finite float, or an int; a MAP and a
-    ROW are dicts, an ARRAY is a list.
+    ROW are dicts, an ARRAY is a list or what else has an order, so no set.
     """
     match kind.kind:
         case "BOOLEAN":
-            return _exactly(bool, kind)
+            return _boolean
         case "STRING":
-            return _exactly(str, kind)
+            return _text
         case "DOUBLE":
             return _double
         case "MAP":
@@ -42,13 +44,26 @@ def _wrong(value: object, kind: object) -> ValueError:
     return ValueError(f"{shown if len(shown) < 80 else f'{shown[:77]}…'} is not a {kind}")
 
 
-def _exactly(python: type, kind: Type) -> Accept:
-    def accept(value: object) -> object:
-        if value is None or type(value) is python:
-            return value
-        raise _wrong(value, kind)
+def is_text(value: object) -> bool:
+    """Whether a value is a text that can be written: half a surrogate pair cannot."""
+    if type(value) is not str:
+        return False
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
-    return accept
+
+def _boolean(value: object) -> object:
+    if value is None or type(value) is bool:
+        return value
+    raise _wrong(value, "BOOLEAN")
+
+
+def _text(value: object) -> object:
+    if value is None or (type(value) is str and value.isascii()) or is_text(value):
+        return value
+    raise _wrong(value, "STRING")
 
 
 def _whole(value: object) -> object:
@@ -62,7 +77,7 @@ def _double(value: object) -> object:
         return value
     if value is None:
         return None
-    if type(value) is int:
+    if type(value) is int and abs(value) <= _MOST_OF_DOUBLE:
         return float(value)
     raise _wrong(value, "finite DOUBLE")
 
@@ -71,7 +86,7 @@ def _map_of(element: Accept, kind: Type) -> Accept:
     def accept(value: object) -> object:
         if value is None:
             return None
-        if not isinstance(value, Mapping) or not all(type(key) is str for key in value):
+        if not isinstance(value, Mapping) or not all(map(is_text, value)):
             raise _wrong(value, kind)
         return {key: element(one) for key, one in value.items()}
 
@@ -82,7 +97,7 @@ def _list_of(element: Accept, kind: Type) -> Accept:
     def accept(value: object) -> object:
         if value is None:
             return None
-        if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__iter__"):
+        if isinstance(value, str | bytes | Mapping | set | frozenset) or not hasattr(value, "__iter__"):
             raise _wrong(value, kind)
         return [element(one) for one in value]
 

@@ -1,0 +1,255 @@
+"""A process of a plan while it runs: records wait in frames until it is their turn, and then go one by one to their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from headrace.engines.watchdog import watch
+from headrace.kernels.columnar.order import in_order
+from headrace.kernels.columnar.watermark import NEVER
+from headrace.kernels.keyed.keyspace import Keyspace
+from headrace.kernels.keyed.process import Given, Place, ProcessKernel
+from headrace.kernels.reading.text import polars_type
+from headrace.plan.operators import Operator, Process, Source, upstream
+from headrace.plan.pipeline import FAILED
+from headrace.plan.schema import Schema
+
+__all__ = ["Fed", "Processing"]
+
+_HIDDEN = ("@time", "@record", "@partition", "@offset", "@arrived")
+_Frames = dict[int, list[pl.DataFrame]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """The records of rows given to a process, and of those that it took."""
+
+    reached: pl.Series
+    taken: pl.Series
+
+
+@dataclass
+class Processing:
+    """A process, its keys, and what waits for the clock.
+
+    Attributes
+    ----------
+    feeders
+        The sources whose clock it goes by.
+    origins
+        Topic and partition by the partition's rank.
+    made
+        Whether its rows are made by windows or processes, not by records.
+    waiting, told
+        What came in this turn, of its input and of its broadcast, by rank.
+    buffer, rules
+        Rows that wait for the clock, of its input and of its broadcast, by rank and in the order of offsets.
+    duplicates
+        How many records of each topic were found to be duplicates since this was last emptied.
+    """
+
+    operator: Process
+    clock_column: str
+    origins: Sequence[tuple[str, int]]
+    made: bool
+    keyed: bool
+    clock: int = NEVER
+    waiting: _Frames = field(default_factory=dict)
+    told: _Frames = field(default_factory=dict)
+    buffer: _Frames = field(default_factory=dict)
+    rules: _Frames = field(default_factory=dict)
+    duplicates: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Make the kernel, and have it watched."""
+        operator = self.operator
+        self.feeders = frozenset(one.topic for one in upstream(operator) if isinstance(one, Source))
+        self._columns = list(operator.input.schema.names)
+        self.kernel = ProcessKernel(operator)
+        self.keyspace = Keyspace(self.kernel)
+        self._schemas = {name: operator.output(name) for name in operator.declared.outputs}
+        watch(self.kernel)
+
+    # a turn
+
+    def admit(self) -> Fed | None:
+        """Take in what came in this turn, as far as it is not late: it waits for the clock."""
+        rules = list(_gathered(self.told))
+        for rank, rows in rules:
+            due = pl.max_horizontal("@time", "@watermark").alias("@time")
+            self.rules.setdefault(rank, []).append(_in_time(_kept(rows.with_columns(due), self.operator.broadcast.schema.names)))  # type: ignore[union-attr]
+        reached, taken = [rows["@record"] for _, rows in rules], [rows["@record"] for _, rows in rules]
+        for rank, rows in _gathered(self.waiting):
+            on_time = rows if self.made else rows.filter(pl.col("@time") >= pl.col("@watermark"))
+            reached.append(rows["@record"])
+            taken.append(on_time["@record"])
+            if len(on_time):
+                self.buffer.setdefault(rank, []).append(_in_time(_kept(on_time, self._columns)))
+        return Fed(pl.concat(reached), pl.concat(taken)) if reached else None
+
+    def advance(self, clock: int) -> list[tuple[str, pl.DataFrame]]:
+        """Move the clock, and return what the process gives for all times before it, by output."""
+        if clock <= self.clock:
+            return []
+        self.clock = clock
+        given: list[Given] = []
+        if not self.operator.arrival:
+            self._work(_at_their_times(_before(self.buffer, clock)), _at_their_times(_before(self.rules, clock)), given)
+        self.keyspace.fire(clock, given)
+        return self._frames(given)
+
+    def arrive(self) -> tuple[Fed, list[tuple[str, pl.DataFrame]]] | None:
+        """Give the process what came in this turn at once, in the order of the input."""
+        parts = {True: dict(_gathered(self.waiting)), False: dict(_gathered(self.told))}
+        ranked = sorted((rank, one) for one, frames in parts.items() for rank in frames)
+        if not ranked:
+            return None
+        due = pl.col(self.clock_column).alias("@due")
+        hidden = [parts[one][rank].select("@record", "@order", due, pl.lit(one).alias("@is_row")) for rank, one in ranked]
+        merged = in_order(hidden).with_row_index("@at")
+
+        def ordered(one: bool, operator: Operator | None) -> pl.DataFrame | None:  # noqa: FBT001
+            mine = [_kept(frame, operator.schema.names, "@order") for _, frame in sorted(parts[one].items())] if operator is not None else []
+            return in_order(mine).hstack(merged.filter(pl.col("@is_row") == one).select("@at", "@due")) if mine else None
+
+        given: list[Given] = []
+        self._work(ordered(True, self.operator.input), ordered(False, self.operator.broadcast), given)
+        return Fed(merged["@record"], merged["@record"]), self._frames(given)
+
+    def fire_clock(self, now: int) -> list[tuple[str, pl.DataFrame]]:
+        """Call the timers of the clock on the wall that are due."""
+        given: list[Given] = []
+        self.keyspace.fire_clock(now, self.clock, given)
+        return self._frames(given)
+
+    def _work(self, rows: pl.DataFrame | None, rules: pl.DataFrame | None, given: list[Given]) -> None:
+        """Give the process records and what is broadcast, in the order of `@at`; timers before `@due` go off before each."""
+        space, names = self.keyspace, self.operator.keys
+        told = iter(() if rules is None or self.operator.broadcast is None else _rows(rules, self.operator.broadcast.schema, self.origins))
+        rule = next(told, None)
+        kept: dict[Place, bool] = {}
+        for row, at, due, time, now, place in () if rows is None else _rows(rows, self.operator.input.schema, self.origins):
+            while rule is not None and rule[1] <= at:
+                space.fire(rule[2], given)
+                space.tell(rule[0], rule[-1])
+                rule = next(told, None)
+            space.fire(due, given)
+            behind = len(given)
+            space.record(tuple([row[name] for name in names]), row, time, now, place, given)
+            if self.operator.drops_duplicates:
+                kept[place] = kept.get(place, False) or len(given) > behind
+        while rule is not None:
+            space.fire(rule[2], given)
+            space.tell(rule[0], rule[-1])
+            rule = next(told, None)
+        for place in (place for place, given_on in kept.items() if not given_on):
+            self.duplicates[place.topic] = self.duplicates.get(place.topic, 0) + 1
+        self.kernel.check_itself()
+
+    def _frames(self, given: list[Given]) -> list[tuple[str, pl.DataFrame]]:
+        """Return what was given as frames by output, in the order given."""
+        frames = []
+        for output, schema in self._schemas.items():
+            mine = given if len(self._schemas) == 1 else [one for one in given if one[0] == output]
+            if mine:
+                frames.append((output, self._frame(mine, schema)))
+        return frames
+
+    def _frame(self, given: list[Given], schema: Schema) -> pl.DataFrame:
+        width = len(self.operator.keys)
+        keys = zip(*[one[2] for one in given], strict=True)
+        values = zip(*[one[3] for one in given], strict=True)
+        columns = [*keys, *values] if len(schema.names) > width else [*keys]
+        times = pl.Series("@time", [one[1] for one in given], dtype=pl.Int64)
+        series = [pl.Series(field.name, column, dtype=polars_type(field.type)) for field, column in zip(schema.fields, columns, strict=True)]
+        frame = pl.DataFrame([times, times.alias("@record"), *series])
+        hidden = [pl.lit(NEVER, pl.Int64).alias("@watermark"), pl.lit(-1, pl.Int64).alias("@partition"), pl.lit(None, pl.Int64).alias("@offset")]
+        key = []
+        if self.keyed:
+            key = [pl.concat_str([pl.col(name).cast(pl.String).fill_null("") for name in self.operator.keys], separator="\x1f").alias("@key")]
+        return frame.with_columns(*hidden, pl.lit(None, pl.Int64).alias("@arrived"), *key)
+
+    def take_failures(self) -> pl.DataFrame | None:
+        """Return what failed since this was last asked, as rows of `FAILED`."""
+        failures, self.kernel.failures[:] = list(self.kernel.failures), []
+        if not failures:
+            return None
+        return pl.DataFrame(failures, schema={field.name: polars_type(field.type) for field in FAILED.fields})
+
+    # what is open
+
+    def last_open_end(self, *, ended: bool) -> int | None:
+        """Return up to where the clock has work here, one behind, as windows count: what waits, and what timers are set unless it `ended`."""
+        times = [int(rows["@time"].max()) for frames in (self.buffer, self.rules) for parts in frames.values() for rows in parts if len(rows)]  # type: ignore[arg-type]
+        if not ended and (timer := self.keyspace.last_timer) is not None:
+            times.append(timer)
+        end = max(times, default=NEVER) + 2
+        return end if end - 1 > self.clock else None
+
+    def end_of(self, heard: Mapping[str, int]) -> int:
+        """Return the clock behind the last event time heard of its sources, and behind all that waits."""
+        waits = self.last_open_end(ended=True)
+        return max(max((heard[topic] for topic in self.feeders), default=NEVER) + 1, NEVER if waits is None else waits - 1)
+
+
+def _kept(rows: pl.DataFrame, names: Sequence[str], *more: str) -> pl.DataFrame:
+    return rows.select(*_HIDDEN, *more, *names)
+
+
+def _in_time(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows if rows["@time"].is_sorted() else rows.sort("@time", maintain_order=True)
+
+
+def _gathered(waiting: _Frames) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Take out the rows that wait, partition by partition; where they came by several ways, in the order of the records."""
+    for rank in sorted(waiting):
+        frames = waiting[rank]
+        yield rank, frames[0] if len(frames) == 1 else pl.concat(frames).sort("@record", maintain_order=True)
+    waiting.clear()
+
+
+def _at_their_times(rows: pl.DataFrame | None) -> pl.DataFrame | None:
+    return None if rows is None else rows.with_columns(pl.col("@time").alias(name) for name in ("@at", "@due"))
+
+
+def _before(buffer: _Frames, clock: int) -> pl.DataFrame | None:
+    """Take out the rows of times before the clock, by time, those of one time by partition and offset."""
+    ready = []
+    for rank in sorted(buffer):
+        left = []
+        for rows in buffer[rank]:
+            times = rows["@time"]
+            count = int(times.search_sorted(clock, side="left"))
+            if count:
+                ready.append(rows[:count])
+            if count < len(rows):
+                left.append(rows if not count else rows[count:])
+        buffer[rank] = left
+    if not ready:
+        return None
+    return ready[0] if len(ready) == 1 else pl.concat(ready).sort("@time", maintain_order=True)
+
+
+def _rows(frame: pl.DataFrame, schema: Schema, origins: Sequence[tuple[str, int]]) -> Iterator[tuple[dict[str, Any], int, int, int, int, Place]]:
+    """Yield rows as an author's process sees them: with `@at`, `@due`, the event time, the arrival and the place."""
+    plain = frame.select(pl.col(field.name).cast(_plain(polars_type(field.type))) for field in schema.fields)
+    hidden = [frame[name].to_list() for name in ("@at", "@due", "@time", "@offset", "@arrived", "@partition")]
+    for row, at, due, time, offset, arrived, rank in zip(plain.iter_rows(named=True), *hidden, strict=True):
+        topic, number = origins[rank] if rank >= 0 else ("", None)
+        yield row, at, due, time, time if arrived is None else arrived, Place(topic, number, offset, arrived)
+
+
+def _plain(kind: Any) -> Any:  # noqa: ANN401
+    """Return a type with timestamps as whole numbers of ms."""
+    match kind:
+        case pl.Datetime():
+            return pl.Int64()
+        case pl.List(inner=inner):
+            return pl.List(_plain(inner))
+        case pl.Struct(fields=fields):
+            return pl.Struct({one.name: _plain(one.dtype) for one in fields})
+    return kind
