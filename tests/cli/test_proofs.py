@@ -41,6 +41,10 @@ def test_fifty_kills_on_sqlite(seed: int, partitions: int) -> None:
     assert main(["prove", "fingerprint", "--kills", "50", "--seed", str(seed), "--partitions", str(partitions)]) == 0
 
 
+def test_kills_of_processes() -> None:
+    assert main(["prove", "rules", "--kills", "25", "--records", "20000"]) == 0
+
+
 @pytest.mark.parametrize("name", ["revised", "through"])
 def test_kills_of_pipelines_with_revisions_and_without_windows(name: str, folder: Path) -> None:
     (folder / "apps.py").write_text(PIPELINES)
@@ -53,3 +57,7 @@ def test_kills_of_pipelines_with_revisions_and_without_windows(name: str, folder
 def test_a_dozen_and_more_kills_on_kafka(seed: int, kafka: Shared) -> None:
     options = ["--kills", "15", "--seed", str(seed), "--records", "20000", "--partitions", str(seed), "--kafka-servers", kafka.servers]
     assert main(["prove", "fingerprint", *options]) == 0
+
+
+def test_kills_of_processes_on_kafka(kafka: Shared) -> None:
+    assert main(["prove", "rules", "--kills", "10", "--records", "15000", "--kafka-servers", kafka.servers]) == 0

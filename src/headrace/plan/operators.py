@@ -14,8 +14,22 @@ from headrace.plan.schema import BIGINT, STRING, TIMESTAMP, Field, Schema, Type,
 from headrace.plan.window import Window
 
 __all__ = [
-    "WINDOW_COLUMNS", "Aggregate", "Derive", "Operator", "Process", "Regroup", "Select", "Side", "Sink", "Source", "Union", "Unnest", "Where",
-    "TopN", "inputs_of", "upstream",
+    "WINDOW_COLUMNS",
+    "Aggregate",
+    "Derive",
+    "Operator",
+    "Process",
+    "Regroup",
+    "Select",
+    "Side",
+    "Sink",
+    "Source",
+    "TopN",
+    "Union",
+    "Unnest",
+    "Where",
+    "inputs_of",
+    "upstream",
 ]  # fmt: skip
 
 TEXTS = map_of(STRING, STRING)

@@ -50,8 +50,12 @@ class Plan:
     def topics(self) -> tuple[str, ...]:
         """The topics written: the sinks', then those of late rows and of processes' failures."""
         late = [o.late_topic for o in self.operators() if isinstance(o, Aggregate) and o.late_topic]
-        failed = [o.failed_topic for o in self.operators() if isinstance(o, Process) and o.failed_topic]
-        return (*(sink.topic for sink in self.sinks), *late, *failed)
+        return (*(sink.topic for sink in self.sinks), *late, *self.failed_topics)
+
+    @property
+    def failed_topics(self) -> tuple[str, ...]:
+        """The topics of what processes failed at."""
+        return tuple(o.failed_topic for o in self.operators() if isinstance(o, Process) and o.failed_topic)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -128,7 +132,7 @@ class Pipeline:
             raise PlanError("the function does not return its sinks", where=f"pipeline {self.name}", fix='return {"topic": stream}')
         plan = Plan(self.name, self.version, values, tuple(Sink(topic, one.operator) for topic, one in sinks.items()))
         _check_topics(plan)
-        _check_duplicates(plan)
+        _check_processes(plan)
         return plan
 
 
@@ -152,9 +156,14 @@ def _check_topics(plan: Plan) -> None:
             raise PlanError(f"topic {topic!r} stands among the dead letters", where=place, fix="give it another name")
 
 
-def _check_duplicates(plan: Plan) -> None:
-    """Raise PlanError if two processes could count one record as a duplicate."""
-    dropping = [one for one in plan.operators() if isinstance(one, Process) and one.drops_duplicates]
+def _check_processes(plan: Plan) -> None:
+    """Raise PlanError if two processes have one name, or could count one record as a duplicate."""
+    processes = [one for one in plan.operators() if isinstance(one, Process)]
+    names = [one.name for one in processes]
+    for name in names:
+        if names.count(name) > 1:
+            raise PlanError(f"two processes are named {name!r}", where=f"pipeline {plan.pipeline}", fix="give one another name=")
+    dropping = [one for one in processes if one.drops_duplicates]
     sources = [topic for one in dropping for topic in {node.topic for node in upstream(one) if isinstance(node, Source)}]
     for topic in sources:
         if sources.count(topic) > 1:

@@ -251,31 +251,28 @@ class Stream:
         if not keys:
             raise PlanError("a process has no key", where=place, fix="name the columns in by=")
         self._timed("process")
-        for node in upstream(self.operator):
-            if isinstance(node, Aggregate) and (node.lateness_ms or broadcast is not None):
-                raise PlanError("rows of windows that are given again cannot be processed", where=place, fix="leave allowed_lateness out")
-        if order == "arrival" and any(isinstance(node, Aggregate | Process) for node in upstream(self.operator)):
-            raise PlanError("rows of windows and processes come in the order of event time", where=place, fix="leave order= out")
-        if order not in _ORDERS:
-            raise PlanError(f"order {order!r} is none", where=place, fix="it is 'event_time' or 'arrival'")
+        _check_order(self.operator, order, place)
         code = code() if isinstance(code, type) else code
         declared = declaration_of(code, keys, place)
         if (broadcast is not None) != bool(declared.shared):
             fix = "give broadcast= a stream" if declared.shared else "write on_broadcast, and declare shared"
             raise PlanError(f"{declared.name} and the plan disagree on a broadcast", where=place, fix=fix)
         if broadcast is not None:
-            broadcast._timed("broadcast")
-            if broadcast.operator is self.operator:
-                raise PlanError("the broadcast is the stream itself", where=place, fix="give broadcast= another stream")
-            if any(isinstance(node, Aggregate | Process) for node in upstream(broadcast.operator)):
-                raise PlanError("a broadcast is of records, not of windows or processes", where=place, fix="write them to a topic first")
+            _check_broadcast(broadcast, self.operator, place)
         if failed_to is not None and (not isinstance(failed_to, str) or not failed_to):
             raise PlanError(f"{failed_to!r} is not a topic", where=f"{place} failed_to", fix="name a topic")
-        called = check_name(spoken_name(code) if name is None else name, f"{place} name")
-        limit_ms = milliseconds(limit, "the limit", place)
-        behind = None if broadcast is None else broadcast.operator
-        operator = Process(self.operator, code, called, declared, keys, order == "arrival", behind, failed_to, limit_ms=limit_ms)
-        return ProcessedStream(operator, f"{self._path}.process({called})")
+        operator = Process(
+            self.operator,
+            code,
+            check_name(spoken_name(code) if name is None else name, f"{place} name"),
+            declared,
+            keys,
+            arrival=order == "arrival",
+            broadcast=None if broadcast is None else broadcast.operator,
+            failed_topic=failed_to,
+            limit_ms=milliseconds(limit, "the limit", place),
+        )
+        return ProcessedStream(operator, f"{self._path}.process({operator.name})")
 
     def deduplicate(self, by: Sequence[str], *, within: timedelta) -> Stream:
         """Return the records without those whose key came less than `within` of event time after one that was kept.
@@ -290,9 +287,9 @@ class Stream:
         if milliseconds(within, "within", place) == 0:
             raise PlanError("within is 0", where=place, fix="say how long a key is remembered: hr.minutes(5)")
         code = Deduplicate(self.schema.without(*keys), within)
-        once = self.process(code, by=keys)
-        operator = replace(once.operator, drops_duplicates=True)
-        return Stream(operator, place).select(*self.schema.names)
+        process = self.process(code, by=keys).operator
+        assert isinstance(process, Process)
+        return Stream(replace(process, drops_duplicates=True), place).select(*self.schema.names)
 
     def top_n(self, count: int, *, order: str | Sequence[str], by: Sequence[str] = ()) -> Stream:
         """Return the first rows of each window, and of each group in it, with their `rank` from 1.
@@ -383,6 +380,24 @@ class WindowedStream:
         columns, calls = _aggregates(self._input, self._keys, aggregates)
         operator = Aggregate(self._input.operator, self._window, self._keys, columns, calls, self._lateness_ms, self._late_topic)
         return self._input._then("window.aggregate", operator)
+
+
+def _check_order(operator: Operator, order: str, where: str) -> None:
+    if order not in _ORDERS:
+        raise PlanError(f"order {order!r} is none", where=where, fix="it is 'event_time' or 'arrival'")
+    makers = [node for node in upstream(operator) if isinstance(node, Aggregate | Process)]
+    if any(isinstance(node, Aggregate) and node.lateness_ms for node in makers):
+        raise PlanError("rows of windows that are given again cannot be processed", where=where, fix="leave allowed_lateness out")
+    if makers and order == "arrival":
+        raise PlanError("rows of windows and processes come in the order of event time", where=where, fix="leave order= out")
+
+
+def _check_broadcast(broadcast: Stream, beside: Operator, where: str) -> None:
+    broadcast._timed("broadcast")
+    if broadcast.operator is beside:
+        raise PlanError("the broadcast is the stream itself", where=where, fix="give broadcast= another stream")
+    if any(isinstance(node, Aggregate | Process) for node in upstream(broadcast.operator)):
+        raise PlanError("a broadcast is of records, not of windows or processes", where=where, fix="write them to a topic first")
 
 
 def _check_made_alike(operators: Sequence[Operator], where: str) -> None:

@@ -24,6 +24,7 @@ __all__ = ["Kiln", "Message", "format_ids", "parse_ids", "ticks"]
 Message = dict[str, Any]
 
 MOST_IDS = 100_000
+_MIXED_UP = 0.1
 
 _encode = msgspec.json.Encoder().encode
 
@@ -95,6 +96,15 @@ class Kiln:
     def lines(self, start_ms: int, interval_ms: float = 1000) -> Iterator[bytes]:
         """Yield without end the messages of all ticks as `line_batches` renders them."""
         return itertools.chain.from_iterable(self.line_batches(start_ms, interval_ms))
+
+    def limits(self, start_ms: int, interval_ms: float = 60_000) -> Iterator[bytes]:
+        """Yield without end, for each tick, new limits of one equipment as JSON: `low` and `high`, now and then the wrong way round."""
+        draw = self._draws("limits")
+        for number, time in enumerate(ticks(start_ms, interval_ms)):
+            low, high = round(30 * draw(), 1), round(70 + 30 * draw(), 1)
+            if draw() < _MIXED_UP:
+                low, high = high, low
+            yield _encode({"equip_id": self.equipment[number % len(self.equipment)], "timestamp": time, "low": low, "high": high})
 
     def _draws(self, purpose: str) -> Callable[[], float]:
         return Random(f"kiln {purpose} {self.seed}").random

@@ -105,7 +105,9 @@ class Graph:
             if isinstance(o, Process)
         ]
         self.directs = [_Direct(o) for o in operators if isinstance(o, Sink) and not _is_made(o)]
-        self._merged: dict[str, list[pl.DataFrame]] = {o.topic: [] for o in operators if isinstance(o, Sink) and isinstance(_maker(o), Process)}
+        made = [(o.topic, maker) for o in operators if isinstance(o, Sink) and isinstance(maker := _maker(o), Process)]
+        self._merged: dict[str, list[pl.DataFrame]] = {topic: [] for topic, _ in made}
+        self._as_they_come = {topic for topic, maker in made if maker.arrival}
         stages = {id(w.operator): w for w in self.windows} | {id(p.operator): p for p in self.processes}
         self._by_operator = stages | {id(d.sink): d for d in self.directs}
         self._stages = [stages[id(o)] for o in operators if id(o) in stages]
@@ -242,11 +244,11 @@ class Graph:
                     self._emit(side, rows)
 
     def _write_merged(self) -> None:
-        """Write what processes gave in this turn to the sinks, in the order of times."""
+        """Write what processes gave in this turn to the sinks: in the order of times, that of one in the order of arrival as it came."""
         for topic, parts in self._merged.items():
             if parts:
                 rows = parts[0] if len(parts) == 1 else pl.concat(parts)
-                rows = rows.sort("@time", maintain_order=True)
+                rows = rows if topic in self._as_they_come else rows.sort("@time", maintain_order=True)
                 self._write(topic, rows.drop("@time", "@key", strict=False), rows["@key"] if self._keyed else None)
                 parts.clear()
 

@@ -19,6 +19,7 @@ import polars as pl
 from headrace._clock import now_ms
 from headrace.engines.embedded.output import encode_dead_letter, encode_rows
 from headrace.engines.embedded.partition import DeadLetter, Partition
+from headrace.engines.embedded.processing import Counts
 from headrace.engines.embedded.run import Run
 from headrace.engines.embedded.state import STATE_FORMAT, Parts
 from headrace.errors import EnvironmentFault, InternalError, PlanError
@@ -93,6 +94,7 @@ class Committed:
     lag: int
     ledger: Mapping[str, Mapping[str, int]]
     watermarks: Mapping[str, int]
+    processes: Mapping[str, Counts] = field(default_factory=dict)
 
 
 class Staged:
@@ -237,6 +239,7 @@ class Live:
             sum(self.feed.lag().values()),
             state["ledger"],
             {topic: clock.now for topic, clock in self.run.clocks.items()},
+            {process.operator.name: process.counts() for process in self.run.graph.processes},
         )
 
     @property

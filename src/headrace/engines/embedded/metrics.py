@@ -33,6 +33,13 @@ class Metrics:
         self._commits = Histogram("headrace_commit_seconds", "Time that a commit took.", names, buckets=_SECONDS, registry=registry)
         self._batches = Histogram("headrace_batch_records", "Records received between two commits.", names, buckets=_RECORDS, registry=registry)
 
+        of = [*names, "process"]
+        self._keys = Gauge("headrace_process_keys", "Keys of which a process keeps something.", of, registry=registry)
+        self._key_bytes = Gauge("headrace_process_state_bytes", "What it keeps for them, as stored.", of, registry=registry)
+        self._timers = Gauge("headrace_process_timers", "Keys that wait for a timer, or for what they keep to age.", of, registry=registry)
+        self._waiting = Gauge("headrace_process_waiting_rows", "Rows that wait for the watermark.", of, registry=registry)
+        self._handled = Counter("headrace_process_records", "Records that a process was given.", of, registry=registry)
+
     def note(self, commit: Committed) -> None:
         """Take in a commit."""
         name = self._pipeline
@@ -48,6 +55,12 @@ class Metrics:
         self._commits.labels(name).observe(commit.seconds)
         self._batches.labels(name).observe(commit.received - (commit.first if self._received is None else self._received))
         self._received = commit.received
+        for process, held in commit.processes.items():
+            self._keys.labels(name, process).set(held.keys)
+            self._key_bytes.labels(name, process).set(held.state_bytes)
+            self._timers.labels(name, process).set(held.timers)
+            self._waiting.labels(name, process).set(held.waiting)
+            self._handled.labels(name, process).inc(held.handled)
 
     def text(self) -> bytes:
         """Return the metrics in Prometheus' text format."""

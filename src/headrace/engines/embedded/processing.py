@@ -18,7 +18,7 @@ from headrace.plan.operators import Operator, Process, Source, upstream
 from headrace.plan.pipeline import FAILED
 from headrace.plan.schema import Schema
 
-__all__ = ["Fed", "Processing"]
+__all__ = ["Counts", "Fed", "Processing"]
 
 _HIDDEN = ("@time", "@record", "@partition", "@offset", "@arrived")
 _Frames = dict[int, list[pl.DataFrame]]
@@ -30,6 +30,17 @@ class Fed:
 
     reached: pl.Series
     taken: pl.Series
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a process holds and has done: its keys, their bytes, those that wait for a timer, rows that wait, and records handled since this was last asked."""
+
+    keys: int
+    state_bytes: int
+    timers: int
+    waiting: int
+    handled: int
 
 
 @dataclass
@@ -63,6 +74,7 @@ class Processing:
     buffer: _Frames = field(default_factory=dict)
     rules: _Frames = field(default_factory=dict)
     duplicates: dict[str, int] = field(default_factory=dict)
+    handled: int = 0
 
     def __post_init__(self) -> None:
         """Make the kernel, and have it watched."""
@@ -81,14 +93,14 @@ class Processing:
         rules = list(_gathered(self.told))
         for rank, rows in rules:
             due = pl.max_horizontal("@time", "@watermark").alias("@time")
-            self.rules.setdefault(rank, []).append(_in_time(_kept(rows.with_columns(due), self.operator.broadcast.schema.names)))  # type: ignore[union-attr]
+            self.rules.setdefault(rank, []).append(in_time(_kept(rows.with_columns(due), self.operator.broadcast.schema.names)))  # type: ignore[union-attr]
         reached, taken = [rows["@record"] for _, rows in rules], [rows["@record"] for _, rows in rules]
         for rank, rows in _gathered(self.waiting):
             on_time = rows if self.made else rows.filter(pl.col("@time") >= pl.col("@watermark"))
             reached.append(rows["@record"])
             taken.append(on_time["@record"])
             if len(on_time):
-                self.buffer.setdefault(rank, []).append(_in_time(_kept(on_time, self._columns)))
+                self.buffer.setdefault(rank, []).append(in_time(_kept(on_time, self._columns)))
         return Fed(pl.concat(reached), pl.concat(taken)) if reached else None
 
     def advance(self, clock: int) -> list[tuple[str, pl.DataFrame]]:
@@ -129,6 +141,7 @@ class Processing:
     def _work(self, rows: pl.DataFrame | None, rules: pl.DataFrame | None, given: list[Given]) -> None:
         """Give the process records and what is broadcast, in the order of `@at`; timers before `@due` go off before each."""
         space, names = self.keyspace, self.operator.keys
+        self.handled += 0 if rows is None else len(rows)
         told = iter(() if rules is None or self.operator.broadcast is None else _rows(rules, self.operator.broadcast.schema, self.origins))
         rule = next(told, None)
         kept: dict[Place, bool] = {}
@@ -180,6 +193,12 @@ class Processing:
             return None
         return pl.DataFrame(failures, schema={field.name: polars_type(field.type) for field in FAILED.fields})
 
+    def counts(self) -> Counts:
+        """Return what it holds and has done."""
+        waiting = sum(len(rows) for parts in self.buffer.values() for rows in parts)
+        handled, self.handled = self.handled, 0
+        return Counts(len(self.keyspace), self.keyspace.size, self.keyspace.timers, waiting, handled)
+
     # what is open
 
     def last_open_end(self, *, ended: bool) -> int | None:
@@ -200,7 +219,8 @@ def _kept(rows: pl.DataFrame, names: Sequence[str], *more: str) -> pl.DataFrame:
     return rows.select(*_HIDDEN, *more, *names)
 
 
-def _in_time(rows: pl.DataFrame) -> pl.DataFrame:
+def in_time(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows that wait by their times, those of one time as they were."""
     return rows if rows["@time"].is_sorted() else rows.sort("@time", maintain_order=True)
 
 

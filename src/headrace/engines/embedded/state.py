@@ -15,14 +15,16 @@ from zlib import crc32
 import polars as pl
 
 from headrace.engines.embedded.graph import Graph
-from headrace.engines.embedded.processing import Processing
+from headrace.engines.embedded.processing import Processing, in_time
 from headrace.kernels.columnar.window import WindowState
+from headrace.kernels.keyed.keyspace import Keyspace
 
 __all__ = ["STATE_FORMAT", "Parts", "is_whole"]
 
 STATE_FORMAT = 3
 _FRAMES = ("folded", "stragglers", "revisions")
 _MOST_FRAMES = 32
+_MANY_KEYS = 50_000
 
 
 class Parts:
@@ -55,11 +57,13 @@ class Parts:
         segments = self._keys.setdefault(number, [])
         if touched := space.take_touched():
             segments.append(_Segment("", touched))
-            # Each is at least twice the next, so that a key is written anew only some log(keys) times.
-            while len(segments) > 1 and len(segments[-2].keys) < 2 * len(segments[-1].keys):
+            # Each is at least twice the next, so that a key is written anew some log(keys) times; those of many keys are left alone.
+            while len(segments) > 1 and len(segments[-2].keys) < min(2 * len(segments[-1].keys), _MANY_KEYS):
                 last = segments.pop()
                 segments[-1] = _Segment("", [*dict.fromkeys([*segments[-1].keys, *last.keys])])
             segments[-1] = _Segment(self._put(space.encoded(segments[-1].keys), new), segments[-1].keys)
+            if sum(len(segment.keys) for segment in segments) > 2 * (len(space) + _MANY_KEYS):
+                self._write_stalest(segments, space, new)
         return {
             "clock": process.clock,
             "buffer": self._save_buffer(process.buffer, new),
@@ -69,12 +73,24 @@ class Parts:
             "shared": space.shared.encode().hex() if process.operator.declared.shared else None,
         }
 
+    def _write_stalest(self, segments: list[_Segment], space: Keyspace, new: dict[str, bytes]) -> None:
+        """Write the segment anew most of whose keys stand in later ones."""
+        later: set[bytes] = set()
+        left: list[tuple[float, int, list[bytes]]] = []
+        for place in range(len(segments) - 1, -1, -1):
+            keys = [key for key in segments[place].keys if key not in later]
+            left.append((len(keys) / len(segments[place].keys), place, keys))
+            later.update(keys)
+        _, place, keys = min(left)
+        segments[place : place + 1] = [_Segment(self._put(space.encoded(keys), new), keys)] if keys else []
+
     def _gather(self, frames: list[pl.DataFrame]) -> None:
         """Make one frame of those that have not been stored, and of all when there are many."""
         known = [place for place, frame in enumerate(frames, 1) if id(frame) in self._stored]
         stored = 0 if len(frames) > _MOST_FRAMES else max(known, default=0)
         if len(frames) - stored > 1:
-            frames[stored:] = [pl.concat(frames[stored:], rechunk=True)]
+            one = pl.concat(frames[stored:], rechunk=True)
+            frames[stored:] = [in_time(one) if "@time" in one.columns else one]
 
     def _name(self, frame: pl.DataFrame, new: dict[str, bytes]) -> str:
         if id(frame) not in self._stored:

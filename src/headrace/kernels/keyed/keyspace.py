@@ -28,6 +28,7 @@ class Keyspace:
         self._stored: dict[bytes, bytes] = {}
         self._at_hand: dict[bytes, State] = {}
         self._touched: set[bytes] = set()
+        self._size = 0
         self._alarms = _Alarms()
         self._clock_alarms = _Alarms()
         self.shared = Shared(kernel.operator.declared)
@@ -113,9 +114,9 @@ class Keyspace:
 
     @property
     def size(self) -> int:
-        """How many bytes are kept for all keys."""
+        """How many bytes are kept for all keys, as they are stored."""
         self._put_away()
-        return sum(map(len, self._stored)) + sum(map(len, self._stored.values()))
+        return self._size
 
     @property
     def timers(self) -> int:
@@ -123,14 +124,19 @@ class Keyspace:
         return len(self._alarms) + len(self._clock_alarms)
 
     def _put_away(self) -> None:
-        encode = self.kernel.keep.encode
+        encode, stored = self.kernel.keep.encode, self._stored
         for code, state in self._at_hand.items():
-            data = encode(state)
-            if data is None:
-                self._stored.pop(code, None)
-            else:
-                self._stored[code] = data
+            data, before = encode(state), stored.get(code)
+            self._size -= 0 if before is None else len(code) + len(before)
+            if data is not None:
+                stored[code] = data
+                self._size += len(code) + len(data)
+            elif before is not None:
+                del stored[code]
         self._at_hand.clear()
+
+    def _measure(self) -> None:
+        self._size = sum(map(len, self._stored)) + sum(map(len, self._stored.values()))
 
     def take_touched(self) -> list[bytes]:
         """Return the keys touched since this was last asked."""
@@ -151,6 +157,7 @@ class Keyspace:
             keys.append([key for key, _ in pairs])
             self._stored.update(pairs)  # type: ignore[arg-type]
         self._stored = {key: data for key, data in self._stored.items() if data is not None}
+        self._measure()
         return keys
 
     def wake(self, *, migrate: bool) -> None:
@@ -170,6 +177,7 @@ class Keyspace:
         if migrate:
             self._stored = {code: data for code, data in new.items() if data is not None}
             self._touched.update(new)
+            self._measure()
 
     def restore_shared(self, data: bytes) -> None:
         """Hold the shared state that was encoded."""
