@@ -262,6 +262,37 @@ def bench_kafka(count: int, runs: int) -> Iterator[str]:
     yield f"(to produce them: {filled.cpu / count * 1e6:.2f}; the broker's own work apart)"
 
 
+def written(kind: str, count: int) -> Path:
+    """Return an input of bench/processes.py, made if it is not there."""
+    path = WORK / f"{kind}-{count}.ndjson"
+    if not path.exists():
+        subprocess.run([sys.executable, HERE / "processes.py", kind, path, str(count)], check=True)
+    return path
+
+
+def bench_process(count: int, runs: int) -> Iterator[str]:
+    app, source = f"{HERE / 'processes.py'}:count", written("readings", count)
+    home = filled_home(f"home-readings-{count}", "fill", "readings", source, "1000")
+    costs = interleaved(
+        runs,
+        files=lambda: headrace(app, source),
+        topics=lambda: cost_of(COMMAND, "run", app, "--until", "latest", "--commit-every", "1s", home=copied(home)),
+    )
+    yield f"a process with one value for each of 1,000 keys, {count:,} records"
+    for name, label in {"files": "file to file", "topics": "durable topic to durable topic, a commit every second"}.items():
+        yield f"{label:56}{costs[name].cpu:8.2f} CPU s {count / costs[name].cpu:12,.0f} records/CPU s {costs[name].memory:6.0f} MB"
+
+
+def bench_keys(_count: int, _runs: int) -> Iterator[str]:
+    keys = 1_000_000
+    app, home = f"{HERE / 'processes.py'}:last", copied(filled_home("home-keys", "fill", "texts", written("texts", keys), "1000"))
+    made = cost_of(COMMAND, "run", app, "--until", "latest", "--commit-every", "1s", home=home)
+    yield f"a process with a text of 100 bytes for each of {keys:,} keys: made with {made.cpu:.1f} CPU s, {made.memory:.0f} MB"
+    again = cost_of(COMMAND, "run", app, "--duration", "0s", home=home)
+    yield f"started again: {again.cpu:.1f} CPU s, {again.memory:.0f} MB"
+    yield subprocess.run([sys.executable, HERE / "processes.py", "touch", home], check=True, capture_output=True, text=True).stdout.rstrip()
+
+
 BENCHES = {
     "fingerprint": bench_fingerprint,
     "parquet": bench_parquet,
@@ -272,6 +303,8 @@ BENCHES = {
     "latency": bench_latency,
     "restart": bench_restart,
     "kafka": bench_kafka,
+    "process": bench_process,
+    "keys": bench_keys,
 }
 
 

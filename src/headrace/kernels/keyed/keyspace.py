@@ -16,7 +16,6 @@ __all__ = ["Keyspace"]
 _MOST_AT_HAND = 10_000
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list).decode
-_Pairs = list[tuple[bytes, bytes | None]]
 
 
 class Keyspace:
@@ -147,15 +146,16 @@ class Keyspace:
 
     def encoded(self, keys: Iterable[bytes]) -> bytes:
         """Return keys with what is kept for them, as bytes; nothing, where that is so."""
-        return _encode([(key, self._stored.get(key)) for key in keys])
+        stored = self._stored
+        return _encode([part for key in keys for part in (key, stored.get(key))])
 
     def load(self, parts: Iterable[bytes]) -> list[list[bytes]]:
         """Keep what was encoded, of each key the last, in states of this version; return the keys of each part."""
         keys: list[list[bytes]] = []
         for part in parts:
-            pairs: _Pairs = msgspec.msgpack.decode(part, type=_Pairs)
-            keys.append([key for key, _ in pairs])
-            self._stored.update(pairs)  # type: ignore[arg-type]
+            flat: list[bytes] = _decode(part)
+            keys.append(flat[::2])
+            self._stored.update(zip(flat[::2], flat[1::2], strict=True))
         self._stored = {key: data for key, data in self._stored.items() if data is not None}
         self._measure()
         return keys
