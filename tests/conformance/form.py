@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 import headrace as hr
+from conformance import processes
 from conformance.engine import FATES, Job, Outcome, Row
 from headrace.plan.pipeline import Plan
 
@@ -45,6 +46,14 @@ class Operator(_Strict, rename={"from_": "from"}):
     where: str | None = None
     window: dict[Literal["tumbling", "sliding", "cumulating"], str | tuple[str, str]] | None = None
     aggregate: dict[str, str] | None = None
+    process: str | None = None
+    side: str | None = None
+    deduplicate: list[str] | None = None
+    top_n: int | None = None
+    order: str | list[str] | None = None
+    broadcast: str | None = None
+    failed_to: str | None = None
+    within: str | None = None
     key: str | None = None
     value: str | None = None
     by: list[str] | None = None
@@ -63,7 +72,8 @@ class Operator(_Strict, rename={"from_": "from"}):
 
 _FIELDS: dict[str, set[str]] = {
     "from_": set(), "union": set(), "unnest": {"key", "value"}, "derive": set(), "select": set(), "where": set(),
-    "window": {"by", "allowed_lateness", "late_to"}, "aggregate": {"by"},
+    "window": {"by", "allowed_lateness", "late_to"}, "aggregate": {"by"}, "process": {"by", "order", "broadcast", "failed_to"}, "side": set(),
+    "deduplicate": {"within"}, "top_n": {"by", "order"},
 }  # fmt: skip
 
 
@@ -211,6 +221,16 @@ class _Streams:
                 return made.late_to(one.late_to) if one.late_to else made
             case "aggregate":
                 return stream.aggregate(**one.aggregate) if one.by is None else stream.aggregate(by=one.by, **one.aggregate)
+            case "process":
+                given = {"order": one.order or "event_time", "failed_to": one.failed_to}
+                broadcast = None if one.broadcast is None else self._named(one.broadcast)
+                return stream.process(processes.NAMED[one.process], by=one.by, broadcast=broadcast, **given)
+            case "side":
+                return stream.side(one.side)
+            case "deduplicate":
+                return stream.deduplicate(one.deduplicate, within=duration(one.within))
+            case "top_n":
+                return stream.top_n(one.top_n, order=one.order, by=one.by or ())
         raise ValueError(f"{self._case.name}: {one.kind} is not where it can be")
 
 

@@ -1,0 +1,134 @@
+"""The processes that cases name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import headrace as hr
+from engines.embedded.processes import Machine, Unruled
+
+Row = dict[str, Any]
+
+
+# The lines at which these two raise stand in cases.
+
+
+class Grumpy:
+    """Adds up, and raises at negative numbers when it has half changed its mind."""
+
+    output = {"total": "BIGINT"}
+    state = {"total": hr.Value("BIGINT", 0), "last": hr.List("BIGINT")}
+
+    def on_record(self, row: Row, state: Any) -> Any:
+        state.total += row["v"]
+        state.last.append(row["v"])
+        yield {"total": state.total}
+        if row["v"] < 0:
+            raise ValueError(f"negative {row['v']}")
+
+
+class Limited:
+    """Tells of values above a limit that is broadcast; there is none before."""
+
+    output = {"v": "BIGINT", "high": "BIGINT"}
+    shared = {"high": hr.Value("BIGINT")}
+
+    def on_broadcast(self, row: Row, shared: Any) -> None:
+        shared.high = row["v"]
+        if row["v"] is None:
+            raise ValueError("a limit that is none")
+
+    def on_record(self, row: Row, state: Any) -> Row | None:
+        high = state.shared.high
+        return {"v": row["v"], "high": high} if high is not None and row["v"] > high else None
+
+
+class Counting:
+    """Tells how often its key has come."""
+
+    output = {"t": "BIGINT", "n": "BIGINT NOT NULL"}
+    state = {"n": hr.Value("BIGINT", 0)}
+
+    def on_record(self, row: Row, state: Any) -> Row:
+        state.n += 1
+        return {"t": row["t"], "n": state.n}
+
+
+class Lately:
+    """Tells of a value, a list and a map of which everything is forgotten after 10 s."""
+
+    output = {"t": "BIGINT", "before": "BIGINT", "recent": "ARRAY<BIGINT>", "seen": "MAP<STRING, BIGINT>"}
+    state = {
+        "before": hr.Value("BIGINT", ttl=hr.seconds(10)),
+        "recent": hr.List("BIGINT", ttl=hr.seconds(10)),
+        "seen": hr.Map("BIGINT", ttl=hr.seconds(10)),
+    }
+
+    def on_record(self, row: Row, state: Any) -> Row:
+        told = {"t": row["t"], "before": state.before, "recent": [*state.recent], "seen": dict(state.seen)}
+        if row["v"] is not None:
+            state.before = row["v"]
+            state.recent.append(row["v"])
+            state.seen[str(row["v"])] = row["t"]
+        return told
+
+
+class Silence:
+    """Tells of a key of which nothing has come for 10 s, and again every 10 s."""
+
+    output = {"at": "TIMESTAMP_LTZ(3)", "what": "STRING"}
+
+    def on_record(self, _row: Row, state: Any) -> None:
+        state.set_timer("silent", state.time + 10_000)
+
+    def on_timer(self, name: str, state: Any) -> Row:
+        state.set_timer(name, state.time + 10_000)
+        return {"at": state.time, "what": name}
+
+
+class Alarms:
+    """Sets the timers that a record names, `v` seconds off, and takes back those that it names with a minus."""
+
+    output = {"at": "TIMESTAMP_LTZ(3)", "what": "STRING"}
+
+    def on_record(self, row: Row, state: Any) -> Row:
+        for name in (row["do"] or "").split():
+            if name.startswith("-"):
+                state.clear_timer(name[1:])
+            else:
+                state.set_timer(name, state.time + row["v"] * 1000)
+        return {"at": state.time, "what": f"record {row['do']}"}
+
+    def on_timer(self, name: str, state: Any) -> Row:
+        if name == "chain":
+            state.set_timer("link", state.time)
+            state.set_timer("past", state.time - 5000)
+        return {"at": state.time, "what": name}
+
+
+class Split:
+    """Gives even numbers, odd ones on the side, and nothing for others."""
+
+    output = {"even": "BIGINT"}
+    side_outputs = {"odd": {"odd": "BIGINT", "as_text": "STRING"}}
+
+    def on_record(self, row: Row, _state: Any) -> Any:
+        if row["v"] is None:
+            return
+        yield {"even": row["v"]} if row["v"] % 2 == 0 else ("odd", {"odd": row["v"], "as_text": str(row["v"])})
+
+
+class Exact:
+    """Gives every type back as it came, and by way of its state."""
+
+    COLUMNS = {"b": "BOOLEAN", "i": "BIGINT", "d": "DOUBLE", "s": "STRING", "at": "TIMESTAMP_LTZ(3)", "l": "ARRAY<DOUBLE>", "m": "MAP<STRING, STRING>"}
+    output = {**COLUMNS, "r": "ROW<i BIGINT, d DOUBLE>", "kept": "DOUBLE"}
+    state = {"d": hr.Value("DOUBLE"), "i": hr.Value("BIGINT")}
+
+    def on_record(self, row: Row, state: Any) -> Row:
+        kept = state.d
+        state.d, state.i = row["d"], row["i"]
+        return {**{name: row[name] for name in self.COLUMNS}, "r": {"i": state.i, "d": state.d}, "kept": kept}
+
+
+NAMED = {type_.__name__: type_ for type_ in (Counting, Lately, Silence, Alarms, Split, Grumpy, Limited, Exact, Machine, Unruled)}
