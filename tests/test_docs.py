@@ -50,6 +50,20 @@ def test_every_pipeline_of_the_docs_is_sound(block: str, capsys: pytest.CaptureF
     assert " is sound: " in capsys.readouterr().out
 
 
+def test_the_page_on_processes_tests_its_process_and_gives_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline, test, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "docs/processes.md").read_text(), re.DOTALL)
+    written: dict[str, Any] = {}
+    exec(pipeline + test, written)
+    written["test_a_door_left_open_is_told"]()
+    Path("doors.py").write_text(pipeline)
+    start = 1_767_254_400_000  # 2026-01-01T08:00:00Z
+    events = [("north", 0, True), ("south", 1, True), ("south", 30, False), ("north", 90, True)]
+    lines = (json.dumps({"door": door, "at": start + second * 1000, "open": is_open}) for door, second, is_open in events)
+    Path("doors.ndjson").write_text("\n".join(lines))
+    assert main(["run", "doors.py", "--input", "doors.ndjson"]) == 0
+    assert capsys.readouterr().out == '{"door":"north","since":"2026-01-01T08:00:00Z"}\n'
+
+
 def test_the_readmes_commands_run_on_the_readmes_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
     (pipeline,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     Path("loop.py").write_text(pipeline)
