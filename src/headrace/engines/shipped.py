@@ -21,6 +21,8 @@ from headrace.plan.operators import Operator, Process, Source
 
 __all__ = ["archive", "pack", "unpack"]
 
+_SCRIPT = ("__main__", "__mp_main__")
+
 
 def pack(process: Process) -> str:
     """Return a process as a text, which `unpack` makes one of again where the archive is on the path.
@@ -28,13 +30,16 @@ def pack(process: Process) -> str:
     Raises
     ------
     PlanError
-        If it cannot be pickled: it was defined inside a function, say.
+        If it cannot be pickled, or not be found there: it was defined inside a function, say, or in the script that runs.
     """
+    if type(process.code).__module__ in _SCRIPT:
+        what, fix = "cannot be sent to a cluster: its class is in the script that runs", "define it in a module of its own, and import that"
+        raise PlanError(what, where=f"process {process.name}", fix=fix)
     broadcast = None if process.broadcast is None else _bare(process.broadcast)
     bare = replace(process, input=_bare(process.input), broadcast=broadcast)
     try:
         return base64.b64encode(pickle.dumps(bare)).decode()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         fix = "define its class at the top of a module, and give it attributes that can be pickled"
         raise PlanError(f"cannot be sent to a cluster: {type(error).__name__}: {error}", where=f"process {process.name}", fix=fix) from None
 
@@ -49,13 +54,15 @@ def unpack(text: str) -> Process:
     Raises
     ------
     ProcessError
-        If a module that it needs is not there.
+        If a module that it needs is not there, or another than where it was packed.
     """
     try:
         process: Process = pickle.loads(base64.b64decode(text))  # noqa: S301
     except ModuleNotFoundError as error:
         fix = f"install {error.name!r} with the Python of every worker"
         raise ProcessError(f"needs module {error.name!r}, which the cluster lacks", where="a process", fix=fix) from None
+    except (ImportError, AttributeError) as error:
+        raise ProcessError(f"cannot be loaded on the cluster: {error}", where="a process", fix="install the same versions there as here") from None
     return process
 
 
@@ -65,7 +72,9 @@ def archive(path: Path) -> Path:
         modules = dict(_modules())
         folders = {f"{folder}/" for name in modules for folder in Path(name).parents if folder.name}  # without them there are no namespace packages
         for name in sorted({*modules, *folders}):
-            written.writestr(zipfile.ZipInfo(name, date_time=(2000, 1, 1, 0, 0, 0)), modules[name].read_bytes() if name in modules else b"")
+            entry = zipfile.ZipInfo(name, date_time=(2000, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            written.writestr(entry, modules[name].read_bytes() if name in modules else b"")
     return path
 
 
@@ -77,7 +86,7 @@ def _modules() -> Iterator[tuple[str, Path]]:
     installed = [Path(path) for path in {*sysconfig.get_paths().values()}]
     for name, module in list(sys.modules.items()):
         file_name = getattr(module, "__file__", None)
-        if not file_name or name in ("__main__", "__mp_main__") or name.split(".")[0] == "headrace" or not file_name.endswith(".py"):
+        if not file_name or name in _SCRIPT or name.split(".")[0] == "headrace" or not file_name.endswith(".py"):
             continue
         file = Path(file_name).absolute()
         if not any(file.is_relative_to(folder) for folder in installed) and "site-packages" not in file.parts:

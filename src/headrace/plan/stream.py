@@ -261,6 +261,9 @@ class Stream:
             _check_broadcast(broadcast, self.operator, place)
         if failed_to is not None and (not isinstance(failed_to, str) or not failed_to):
             raise PlanError(f"{failed_to!r} is not a topic", where=f"{place} failed_to", fix="name a topic")
+        limit_ms = milliseconds(limit, "the limit", place)
+        if limit_ms == 0:
+            raise PlanError("a limit of 0 leaves no time for anything", where=place, fix="give limit=hr.seconds(10), say")
         operator = Process(
             self.operator,
             code,
@@ -270,7 +273,7 @@ class Stream:
             arrival=order == "arrival",
             broadcast=None if broadcast is None else broadcast.operator,
             failed_topic=failed_to,
-            limit_ms=milliseconds(limit, "the limit", place),
+            limit_ms=limit_ms,
         )
         return ProcessedStream(operator, f"{self._path}.process({operator.name})")
 

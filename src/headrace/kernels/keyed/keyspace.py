@@ -84,6 +84,11 @@ class Keyspace:
         return self._clock_alarms.first
 
     @property
+    def next_timer(self) -> int | None:
+        """The first time at which a key wants to be woken."""
+        return self._alarms.first
+
+    @property
     def last_timer(self) -> int | None:
         """The latest time at which a key wants to be woken."""
         return self._alarms.last

@@ -10,6 +10,7 @@ happens to one of them. Nothing here knows a clock, a file or a thread.
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from headrace.plan.operators import Process
 __all__ = ["Given", "OverdueError", "Place", "ProcessKernel"]
 
 _SAME_TIME = 10_000
-_to_json = msgspec.json.Encoder().encode
+_to_json = msgspec.json.Encoder(enc_hook=repr).encode
 
 # What a process gave: the output's name, the time of what it was given for, the key's values, the row's values.
 Given = tuple[str, int, tuple[Any, ...], list[Any]]
@@ -150,7 +151,7 @@ class ProcessKernel:
                 self.entered += 1
                 if (leave := self.overdue) is not None:
                     leave()
-        except (Exception, OverdueError) as error:
+        except (Exception, SystemExit, OverdueError) as error:
             self.overdue = None
             what = self._told(method, state, error)
             del given[behind:]
@@ -191,7 +192,7 @@ class ProcessKernel:
                 self.entered += 1
                 if (leave := self.overdue) is not None:
                     leave()
-        except (Exception, OverdueError) as error:  # noqa: BLE001
+        except (Exception, SystemExit, OverdueError) as error:  # noqa: BLE001
             self.overdue = None
             shared.restore(before)
             what = self._told(self._on_broadcast, shared, error)
@@ -213,14 +214,13 @@ class ProcessKernel:
     # what is told of a failure
 
     def _told(self, method: Callable[..., Any], held: object, error: BaseException) -> str:
-        called = f"{self._kind}.{method.__name__}"
+        called = f"{self._kind}.{getattr(method, '__name__', method)}"
         if isinstance(error, OverdueError):
             return f"{called} does not end within {self.operator.limit_ms / 1000:g} s"
         if isinstance(error, ProcessError):
             return f"{called} {error.what}{f'; {error.fix}' if error.fix else ''}"
-        if isinstance(error, AttributeError) and error.obj is held and isinstance(held, State):
-            declared = [slot.name for slot in self.operator.declared.slots]
-            return f"{called} keeps state it did not declare: {error.name!r}; {near(str(error.name), declared)}"
+        if isinstance(held, State) and isinstance(error, AttributeError) and (name := _missing(error, held)):
+            return f"{called} keeps state it did not declare: {name!r}; {near(name, [slot.name for slot in self.operator.declared.slots])}"
         frames = traceback.extract_tb(error.__traceback__)
         last = next((frame for frame in reversed(frames) if "headrace/kernels" not in frame.filename.replace("\\", "/")), None)
         at = f" at {last.filename.rpartition('/')[2]}:{last.lineno}" if last else ""
@@ -237,6 +237,14 @@ class ProcessKernel:
             "arrived_ms": at.arrived_ms, "raw": _json(shown), "process": self.operator.name, "key": _json(key),
             "state": None if before is None else _json(msgspec.msgpack.decode(before)),
         }  # fmt: skip
+
+
+def _missing(error: AttributeError, held: object) -> str | None:
+    """Return the attribute that an object was found to lack; Python names it in a field only where it was read."""
+    if error.obj is held:
+        return error.name
+    found = re.match(rf"'{re.escape(type(held).__name__)}' object has no attribute '(\w+)'", str(error))
+    return found[1] if found else None
 
 
 def _json(value: object) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence
+from itertools import takewhile
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, overload
 
@@ -19,14 +22,15 @@ _decode = msgspec.msgpack.Decoder(dict).decode
 
 
 class _List(MutableSequence[Any]):
-    """A list of accepted values, each of which goes when its time is over."""
+    """A list of accepted values, each of which goes when its time is over: from the front, where the times are in order."""
 
-    __slots__ = ("_accept", "_stamps", "_state", "_ttl", "values")
+    __slots__ = ("_accept", "_ordered", "_stamps", "_state", "_ttl", "values")
 
     def __init__(self, state: State, accept: Accept, ttl: int | None) -> None:
         self._state, self._accept, self._ttl = state, accept, ttl
         self.values: list[Any] = []
         self._stamps: list[int] = []
+        self._ordered = True
 
     @overload
     def __getitem__(self, place: int) -> Any: ...  # noqa: ANN401
@@ -44,6 +48,7 @@ class _List(MutableSequence[Any]):
         self.values[place] = self._accept(value)
         if self._ttl is not None:
             self._stamps[place] = self._state.time
+            self._ordered = False
 
     def __delitem__(self, place: int | slice) -> None:
         del self.values[place]
@@ -69,17 +74,21 @@ class _List(MutableSequence[Any]):
         self.values.insert(index, self._accept(value))
         if self._ttl is not None:
             self._stamps.insert(index, self._state.time)
+            self._ordered = False
 
     def append(self, value: Any) -> None:  # noqa: ANN401
         """Put a value behind the last."""
         self.values.append(self._accept(value))
         if self._ttl is not None:
+            if self._stamps and self._stamps[-1] > self._state.time:
+                self._ordered = False
             self._stamps.append(self._state.time)
 
     def fill(self, values: Iterable[Any]) -> None:
         """Hold these values, and no others."""
         self.values = [self._accept(value) for value in values]
         self._stamps = [self._state.time] * len(self.values) if self._ttl is not None else []
+        self._ordered = True
 
     def saved(self) -> Any:  # noqa: ANN401
         return self.values if self._ttl is None else list(zip(self._stamps, self.values, strict=True))
@@ -89,14 +98,21 @@ class _List(MutableSequence[Any]):
             self.values = list(saved)
         else:
             self._stamps, self.values = [stamp for stamp, _ in saved], [value for _, value in saved]
+            self._ordered = self._stamps == sorted(self._stamps)
 
     def purge(self, now: int) -> None:
-        if self._stamps and min(self._stamps) + self._ttl <= now:  # type: ignore[operator]
-            left = [(stamp, value) for stamp, value in zip(self._stamps, self.values, strict=True) if stamp + self._ttl > now]  # type: ignore[operator]
-            self.load(left)
+        last = now - self._ttl  # type: ignore[operator]
+        if self._ordered:
+            if self._stamps and self._stamps[0] <= last:
+                gone = bisect_right(self._stamps, last)
+                del self._stamps[:gone], self.values[:gone]
+        elif min(self._stamps, default=now) <= last:
+            self.load([(stamp, value) for stamp, value in zip(self._stamps, self.values, strict=True) if stamp > last])
 
     def gone_at(self) -> int | None:
-        return max(self._stamps) + self._ttl if self._stamps else None  # type: ignore[operator]
+        if not self._stamps:
+            return None
+        return (self._stamps[-1] if self._ordered else max(self._stamps)) + self._ttl  # type: ignore[operator]
 
 
 class _Map(MutableMapping[str, Any]):
@@ -107,7 +123,7 @@ class _Map(MutableMapping[str, Any]):
     def __init__(self, state: State, accept: Accept, ttl: int | None) -> None:
         self._state, self._accept, self._ttl = state, accept, ttl
         self.values_: dict[str, Any] = {}
-        self._stamps: dict[str, int] = {}
+        self._stamps: dict[str, int] = {}  # in the order of times
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401
         return self.values_[name]
@@ -117,7 +133,11 @@ class _Map(MutableMapping[str, Any]):
             raise ValueError(f"{name!r} is not a text, and a map's names are")
         self.values_[name] = self._accept(value)
         if self._ttl is not None:
+            self._stamps.pop(name, None)
+            back = self._stamps and self._stamps[next(reversed(self._stamps))] > self._state.time
             self._stamps[name] = self._state.time
+            if back:
+                self._stamps = dict(sorted(self._stamps.items(), key=itemgetter(1)))
 
     def __delitem__(self, name: str) -> None:
         del self.values_[name]
@@ -144,15 +164,16 @@ class _Map(MutableMapping[str, Any]):
         if self._ttl is None:
             self.values_ = dict(saved)
         else:
-            self._stamps = {name: stamp for name, (stamp, _) in saved.items()}
+            self._stamps = dict(sorted([(name, stamp) for name, (stamp, _) in saved.items()], key=itemgetter(1)))
             self.values_ = {name: value for name, (_, value) in saved.items()}
 
     def purge(self, now: int) -> None:
-        for name in [name for name, stamp in self._stamps.items() if stamp + self._ttl <= now]:  # type: ignore[operator]
+        last = now - self._ttl  # type: ignore[operator]
+        for name in [*takewhile(lambda name: self._stamps[name] <= last, self._stamps)]:
             del self[name]
 
     def gone_at(self) -> int | None:
-        return max(self._stamps.values()) + self._ttl if self._stamps else None  # type: ignore[operator]
+        return self._stamps[next(reversed(self._stamps))] + self._ttl if self._stamps else None  # type: ignore[operator]
 
 
 class State:
@@ -358,12 +379,15 @@ class Keep:
     def restore(self, state: State, data: bytes | None) -> None:
         """Put a state back to what was encoded."""
         self._clear(state)
-        values = {} if data is None else _decode(data)
-        state.timers, state.clock_timers = values.pop("@timers", {}), values.pop("@clock_timers", {})
-        state.time = values.pop("@time", 0)
-        state.now = values.pop("@now", state.time)
-        if data is not None and (version := values.pop("@version", 1)) != self._declared.version:
-            values = self._migrated(version, values, state)
+        if data is None:
+            state.timers, state.clock_timers, state.time, state.now = {}, {}, 0, 0
+            return
+        saved: dict[str, Any] = _decode(data)
+        state.timers, state.clock_timers = saved.pop("@timers", None) or {}, saved.pop("@clock_timers", None) or {}
+        state.time = saved.pop("@time", 0)
+        state.now = saved.pop("@now", state.time)
+        version = saved.pop("@version", 1)
+        values: Mapping[str, Any] = saved if version == self._declared.version else self._migrated(version, saved, state)
         for slot in self._declared.slots:
             if slot.name in values:
                 if slot.kind != "value":
@@ -379,35 +403,40 @@ class Keep:
             fix = f"write migrate(version, values), which makes values of version {wanted} of them"
             raise ProcessError(f"is of version {version}, and the process of {wanted}", where=where, fix=fix)
         try:
-            new, slots = dict(self._migrate(version, values)), {slot.name: slot for slot in self._declared.slots}
-            for loose in new.keys() - slots.keys():
-                raise ValueError(f"gives {loose!r}, which is not declared; {near(str(loose), slots)}")
-            return {name: _fitted(slots[name], self._accepts[name], value) for name, value in new.items()}
+            return {name: self._fitted(name, value) for name, value in dict(self._migrate(version, values)).items()}
         except Exception as error:
             what = f"{name}.migrate({version}, {values}) fails: {type(error).__name__}: {error}"
             raise ProcessError(what, where=where, fix="mend migrate; the state is as it was") from error
 
+    def _fitted(self, name: str, saved: Any) -> Any:  # noqa: ANN401
+        """Return what `migrate` gives by a name as it is saved. Raises ValueError if it is not what is declared."""
+        slots = {slot.name: slot for slot in self._declared.slots}
+        if name not in slots:
+            raise ValueError(f"gives {name!r}, which is not declared; {near(str(name), slots)}")
+        slot, fit = slots[name], self._accepts[name] if slots[name].ttl_ms is None else _stamped_accept(self._accepts[name])
+        if saved is None and slot.kind == "value":
+            return None
+        try:
+            if slot.kind == "map":
+                return {key: fit(value) for key, value in _by_text(saved).items()}
+            return [fit(value) for value in saved] if slot.kind == "list" else fit(saved)
+        except ValueError as error:
+            raise ValueError(f"gives {name!r} off its type: {error}") from None
 
-def _fitted(slot: Slot, accept: Accept, saved: Any) -> Any:  # noqa: ANN401
-    """Return what `migrate` gives for a slot as it is saved. Raises ValueError if it is not of its type."""
 
-    def fit(value: Any) -> Any:  # noqa: ANN401
-        if slot.ttl_ms is None:
-            return accept(value)
-        if not isinstance(value, list | tuple) or len(value) != 2 or type(value[0]) is not int:
-            raise ValueError(f"{value!r} of {slot.name!r}, which has a ttl, is not [time, value]")
-        return value[0], accept(value[1])
+def _stamped_accept(accept: Accept) -> Accept:
+    def fit(pair: object) -> object:
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or type(pair[0]) is not int:
+            raise ValueError(f"{pair!r}, which has a ttl, is not [time, value]")
+        return pair[0], accept(pair[1])
 
-    if saved is None and slot.kind == "value":
-        return None
-    try:
-        if slot.kind == "map":
-            if not isinstance(saved, Mapping) or not all(map(is_text, saved)):
-                raise ValueError(f"{saved!r} is not a dict of texts")
-            return {name: fit(value) for name, value in saved.items()}
-        return [fit(value) for value in saved] if slot.kind == "list" else fit(saved)
-    except ValueError as error:
-        raise ValueError(f"gives {slot.name!r} off its type: {error}") from None
+    return fit
+
+
+def _by_text(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not all(map(is_text, value)):
+        raise ValueError(f"{value!r} is not a dict by text")
+    return value
 
 
 def _state_class(declared: Declaration) -> type[State]:
@@ -474,9 +503,7 @@ class Shared:
             if slot.kind == "list":
                 return [accept(one) for one in value]
             if slot.kind == "map":
-                if not all(map(is_text, value)):
-                    raise ValueError("a map's names are texts")
-                return {key: accept(one) for key, one in value.items()}
+                return {key: accept(one) for key, one in _by_text(value).items()}
             return accept(value)
         except ValueError as error:
             raise ValueError(f"shared {name!r} is off its type: {error}") from None

@@ -1,0 +1,81 @@
+"""A process whose declared state is another than the one that was kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import headrace as hr
+from engines.embedded.test_run import T, events, plan_of
+from headrace.engines.embedded.live import NO_CLOCK, Live
+from headrace.errors import ProcessError
+from headrace.topics.sqlite import SqliteLog
+
+
+class Keeping:
+    """Gives what it keeps, as it is declared by now."""
+
+    output = {"kept": "STRING"}
+
+    def __init__(self, **state: Any) -> None:
+        self.state_now = sorted(state)
+        type(self).state = state
+
+    def on_record(self, row: dict[str, Any], state: Any) -> dict[str, Any]:
+        if "total" in self.state_now and isinstance(state.total, int):
+            state.total += row["x"]
+        return {"kept": str([getattr(state, name) for name in self.state_now])}
+
+
+def kept(log: SqliteLog, value: int, **state: Any) -> list[str]:
+    """Return what the process gives for one more record."""
+    log.append("events", [json.dumps({"k": "a", "t": T + value, "x": value}).encode()])
+
+    class Now(Keeping):
+        def __init__(self) -> None:
+            super().__init__(**state)
+            del self.state_now
+            Now.state_now = sorted(state)
+
+    live = Live(plan_of(out=events().process(Now, by=["k"])), log, patience=NO_CLOCK)
+    try:
+        while live.work():
+            pass
+        live.finish()
+        live.commit()
+        part = log.topic("out").partitions[0]
+        return [json.loads(entry.value)["kept"] for entry in log.entries("out", 0, part.end - 1, 1)]
+    finally:
+        live.close()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Any:
+    log = SqliteLog(tmp_path / "log.db")
+    log.create("events", 1)
+    yield log
+    log.close()
+
+
+def test_state_may_be_added(log: SqliteLog) -> None:
+    assert kept(log, 1, total=hr.Value("BIGINT", 0)) == ["[1]"]
+    assert kept(log, 2, total=hr.Value("BIGINT", 0), more=hr.Value("STRING", "none")) == ["['none', 3]"]
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ({"total": hr.Value("STRING")}, "kept as a value of BIGINT, and is declared a value of STRING"),
+        ({"total": hr.Value("BIGINT", 0, ttl=hr.seconds(1))}, "declared a value of BIGINT with a ttl"),
+        ({"total": hr.List("BIGINT")}, "declared a list of BIGINT"),
+        ({"sum": hr.Value("BIGINT", 0)}, "declared no more; set state_version = 2 and write migrate"),
+    ],
+)
+def test_state_of_another_form_is_refused_and_left_as_it_is(log: SqliteLog, state: dict[str, Any], says: str) -> None:
+    assert kept(log, 1, total=hr.Value("BIGINT", 0)) == ["[1]"]
+    with pytest.raises(ProcessError, match=says):
+        kept(log, 2, **state)
+    assert kept(log, 3, total=hr.Value("BIGINT", 0)) == ["[6]"]

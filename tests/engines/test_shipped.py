@@ -1,0 +1,163 @@
+"""A process on its way to a cluster: packed here, and at work in a Python that has the archive and the packages alone."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import headrace as hr
+from headrace.engines.shipped import archive, pack, unpack
+from headrace.errors import PlanError, ProcessError
+from headrace.plan.operators import Process
+
+RULE = """
+from dataclasses import dataclass
+
+import headrace as hr
+from plant_parts.sensors.limits import LIMIT
+
+
+@dataclass
+class Above:
+    factor: float = 1.0
+    output = {"v": "DOUBLE", "n": "BIGINT"}
+    state = {"count": hr.Value("BIGINT", 0)}
+
+    def on_record(self, row, state):
+        if row["v"] > LIMIT * self.factor:
+            state.count += 1
+            yield {"v": row["v"], "n": state.count}
+"""
+
+# What a worker does: nothing of this machine's is on its path but the archive and the packages.
+WORKER = """
+import json, sys
+sys.path[:] = [*json.loads(sys.argv[1]), *(one for one in sys.path if "site-packages" not in one and one)]
+from headrace.engines.shipped import unpack
+from headrace.errors import ProcessError
+try:
+    operator = unpack(sys.stdin.read())
+except ProcessError as error:
+    sys.exit(str(error))
+from headrace.kernels.keyed.process import Place, ProcessKernel
+kernel, given = ProcessKernel(operator), []
+state = kernel.keep.fresh({"k": "a"})
+for number, v in enumerate([1.0, 30.0, 50.0]):
+    kernel.record(state, {"k": "a", "t": number, "v": v}, number, number, Place("x", 0, number), given)
+import headrace
+print(json.dumps({"given": given, "from": headrace.__file__, "schema": str(operator.schema), "str": str(operator)}))
+"""
+
+here = hr.stream("x", schema={"k": "STRING NOT NULL", "t": "BIGINT", "v": "DOUBLE"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+
+
+def processed(code: Any, stream: hr.Stream = here) -> Process:
+    operator = stream.process(code, by=["k"]).operator
+    assert isinstance(operator, Process)
+    return operator
+
+
+@pytest.fixture
+def rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A module of an author's, which imports another from a package without __init__.py."""
+    home = tmp_path / "plant"
+    (home / "plant_parts" / "sensors").mkdir(parents=True)
+    (home / "plant_parts" / "sensors" / "limits.py").write_text("LIMIT = 20.0\n")
+    (home / "plant_rule.py").write_text(RULE)
+    monkeypatch.syspath_prepend(str(home))
+    yield importlib.import_module("plant_rule")
+    for name in [name for name in sys.modules if name.startswith("plant_")]:
+        del sys.modules[name]
+
+
+def worker(text: str, *path: Path | str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", "-S", "-c", WORKER, json.dumps([*map(str, path), sysconfig.get_paths()["purelib"]])]
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_process_works_where_there_is_the_archive_and_the_packages_alone(rule: Any, tmp_path: Path) -> None:
+    shipped = archive(tmp_path / "shipped.zip")
+    operator = processed(rule.Above(factor=2.0), here.derive(w="v").where("w > 0"))
+    done = worker(pack(operator), shipped)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["from"].startswith(str(shipped))
+    assert told["given"] == [["", 2, ["a"], [50.0, 1]]]
+    assert (told["schema"], told["str"]) == (str(operator.schema), str(operator))
+
+
+def test_a_module_that_is_missing_there_is_named(rule: Any, tmp_path: Path) -> None:
+    shipped, lacking = archive(tmp_path / "shipped.zip"), tmp_path / "lacking.zip"
+    with zipfile.ZipFile(shipped) as full, zipfile.ZipFile(lacking, "w") as written:
+        for name in full.namelist():
+            if not name.startswith("plant_rule"):
+                written.writestr(name, full.read(name))
+    done = worker(pack(processed(rule.Above())), lacking)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr.strip() == "a process: needs module 'plant_rule', which the cluster lacks; install 'plant_rule' with the Python of every worker"
+    )
+
+
+def test_a_class_that_is_missing_there_is_told(rule: Any) -> None:
+    text = pack(processed(rule.Above()))
+    del rule.Above
+    with pytest.raises(ProcessError, match=r"^a process: cannot be loaded on the cluster: .*'Above'.*; install the same versions there as here$"):
+        unpack(text)
+
+
+def test_what_is_unpacked_is_the_process_less_what_it_stands_on(rule: Any) -> None:
+    operator = processed(rule.Above(factor=3.0), here.where("v > 0"))
+    back = unpack(pack(operator))
+    assert (back.code, back.name, back.keys, back.declared) == (operator.code, "above", ("k",), operator.declared)
+    assert (back.schema, str(back)) == (operator.schema, str(operator))
+    assert len(pack(operator)) == len(pack(processed(rule.Above(factor=3.0), here.where("v > 0 AND v < 1e9"))))
+
+
+def test_a_class_inside_a_function_cannot_be_packed() -> None:
+    class Inner:
+        output = {}
+
+        def on_record(self, row, state): ...
+
+    with pytest.raises(PlanError, match=r"^process inner: cannot be sent to a cluster: .*; define its class at the top of a module, and give it"):
+        pack(processed(Inner()))
+
+
+def test_an_attribute_that_cannot_be_pickled_is_told(rule: Any) -> None:
+    with pytest.raises(
+        PlanError, match=r"^process above: cannot be sent to a cluster: .*lambda.*; define its class at the top of a module, and give it"
+    ):
+        pack(processed(rule.Above(factor=lambda: 1.0)))
+
+
+def test_a_class_of_the_script_that_runs_cannot_be_packed(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rule.Above, "__module__", "__main__")
+    with pytest.raises(PlanError, match="its class is in the script that runs; define it in a module of its own, and import that"):
+        pack(processed(rule.Above()))
+
+
+def test_the_archive_has_the_author_s_modules_and_headrace_and_nothing_that_is_installed(rule: Any, tmp_path: Path) -> None:
+    assert rule
+    with zipfile.ZipFile(archive(tmp_path / "shipped.zip")) as shipped:
+        names = [name for name in shipped.namelist() if not name.endswith("/")]
+        assert shipped.read("plant_parts/sensors/limits.py") == b"LIMIT = 20.0\n"
+        assert sum(one.compress_size for one in shipped.infolist()) < sum(one.file_size for one in shipped.infolist()) / 2
+    assert {"plant_rule.py", "headrace/__init__.py", "headrace/kernels/keyed/process.py"} <= {*names}
+    assert not [name for name in names if name.startswith(("msgspec", "polars", "json", "pytest", "_pytest", "__main__"))]
+
+
+def test_the_archive_is_the_same_bytes_for_the_same_modules(rule: Any, tmp_path: Path) -> None:
+    first = archive(tmp_path / "first.zip").read_bytes()
+    assert archive(tmp_path / "second.zip").read_bytes() == first
+    Path(rule.__file__).write_text(RULE + "\n# changed\n")
+    assert archive(tmp_path / "third.zip").read_bytes() != first

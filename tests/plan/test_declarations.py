@@ -1,0 +1,213 @@
+"""What a process declares, and the errors of what cannot be, when the pipeline is defined."""
+
+# ruff: noqa: ARG005
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+import headrace as hr
+from headrace.errors import PlanError
+from headrace.plan.operators import Process, Side
+from headrace.plan.pipeline import FAILED
+from headrace.plan.process import Slot, declaration_of, spoken_name
+from headrace.plan.schema import BIGINT, BOOLEAN, DOUBLE, STRING, TIMESTAMP, Schema, parse_type
+
+COLUMNS = {"k": "STRING NOT NULL", "t": "BIGINT", "v": "DOUBLE", "m": "MAP<STRING, STRING>"}
+s = hr.stream("x", schema=COLUMNS, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+rules = hr.stream("rules", schema=COLUMNS, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+untimed = hr.stream("y", schema=COLUMNS)
+windows = s.window(hr.tumbling(hr.minutes(1)), by=["k"]).aggregate(n="COUNT(*)")
+
+
+class ThreeCritical:
+    """A process with all that there is."""
+
+    output = {"event": "STRING NOT NULL"}
+    side_outputs = {"counts": {"n": "BIGINT"}, "nothing": {}}
+    state = {
+        "count": hr.Value("BIGINT", 3),
+        "mean": hr.Value("DOUBLE", 1, ttl=hr.minutes(5)),
+        "on": hr.Value("BOOLEAN", True),
+        "name": hr.Value("STRING", "µ"),
+        "since": hr.Value("TIMESTAMP_LTZ(3)", 0),
+        "last": hr.Value("ROW<x DOUBLE>"),
+        "values": hr.List("ARRAY<DOUBLE>", ttl=hr.seconds(1)),
+        "totals": hr.Map("MAP<STRING, DOUBLE>"),
+    }
+    shared = {"low": hr.Value("DOUBLE", 10.0), "limits": hr.Map("DOUBLE"), "names": hr.List("STRING")}
+    state_version = 4
+
+    def __init__(self, high: float = 90.0) -> None:
+        self.high, self.kept = high, object()
+
+    def on_record(self, row, state): ...
+    def on_timer(self, name, state): ...
+    def on_clock(self, name, state): ...
+    def on_broadcast(self, row, shared): ...
+    def migrate(self, version, values): ...
+
+
+class Least:
+    output = {}
+
+    def on_record(self, row, state, *more): ...
+
+
+def made(base: type = Least, **body: Any) -> Any:
+    return type("Made", (base,), body)()
+
+
+def process(code: Any = Least, stream: hr.Stream = s, **options: Any) -> hr.ProcessedStream:
+    return stream.process(code, **{"by": ["k"], **options})
+
+
+def test_a_declaration_is_read() -> None:
+    declared = declaration_of(ThreeCritical(high=80.0), ("k",), "here")
+    assert (declared.name, declared.version, declared.timers, declared.clock_timers) == ("ThreeCritical", 4, True, True)
+    assert {name: str(schema) for name, schema in declared.outputs.items()} == {"": "event STRING NOT NULL", "counts": "n BIGINT", "nothing": ""}
+    assert declared.slots == (
+        Slot("count", "value", BIGINT, 3),
+        Slot("mean", "value", DOUBLE, 1.0, 300_000),
+        Slot("on", "value", BOOLEAN, default=True),
+        Slot("name", "value", STRING, "µ"),
+        Slot("since", "value", TIMESTAMP, 0),
+        Slot("last", "value", parse_type("ROW<x DOUBLE>")),
+        Slot("values", "list", parse_type("ARRAY<DOUBLE>"), None, 1_000),
+        Slot("totals", "map", parse_type("MAP<STRING, DOUBLE>")),
+    )
+    assert type(declared.slots[1].default) is float
+    assert declared.shared == (Slot("low", "value", DOUBLE, 10.0), Slot("limits", "map", DOUBLE), Slot("names", "list", STRING))
+    assert declared.settings == (("high", "80.0"), ("kept", "<object object>"))
+
+
+def test_the_least_that_a_process_declares() -> None:
+    declared = declaration_of(Least(), ("k",), "here")
+    assert (declared.outputs, declared.slots, declared.shared, declared.version) == ({"": Schema(())}, (), (), 1)
+    assert (declared.settings, declared.timers, declared.clock_timers) == ((), False, False)
+
+
+def test_a_plan_is_another_where_the_process_has_other_settings() -> None:
+    one, same, other = (str(repr(process(ThreeCritical(high), broadcast=rules).operator)) for high in (80.0, 80.0, 81.0))
+    assert one == same != other
+
+
+@pytest.mark.parametrize(
+    ("name", "spoken"), [("ThreeCritical", "three_critical"), ("Least", "least"), ("HTTPCount", "httpcount"), ("T4Mean", "t4_mean")]
+)
+def test_a_process_is_called_as_its_class(name: str, spoken: str) -> None:
+    assert spoken_name(type(name, (), {})()) == spoken
+
+
+def test_the_stream_of_a_process_has_the_keys_and_its_columns() -> None:
+    given = process(ThreeCritical, by=["k", "t"], broadcast=rules, failed_to="x.failed", name="alarms", limit=hr.seconds(2))
+    assert str(given.schema) == "k STRING NOT NULL, t BIGINT, event STRING NOT NULL"
+    assert str(given.side("counts").schema) == "k STRING NOT NULL, t BIGINT, n BIGINT"
+    assert str(given.side("nothing").schema) == "k STRING NOT NULL, t BIGINT"
+    operator = given.operator
+    assert isinstance(operator, Process)
+    assert (operator.name, operator.limit_ms, operator.arrival, operator.failed_topic) == ("alarms", 2_000, False, "x.failed")
+    assert operator.broadcast is rules.operator
+    assert isinstance(given.side("counts").operator, Side)
+    assert str(operator) == "process alarms by k, t, with a broadcast, failures to 'x.failed'"
+    assert str(process(by="k", order="arrival").operator) == "process least by k, in order of arrival"
+
+
+def test_the_topic_of_failures_is_one_of_the_plan_s() -> None:
+    @hr.pipeline("p", version="1")
+    def pipeline():
+        given = process(ThreeCritical, broadcast=rules, failed_to="x.failed")
+        return {"events": given, "counts": given.side("counts")}
+
+    plan = pipeline.plan()
+    assert plan.topics == ("events", "counts", "x.failed")
+    assert plan.schema_of("x.failed") == FAILED
+    assert {source.topic for source in plan.sources} == {"x", "rules"}
+
+
+def method(**methods: Any) -> Callable[[], Any]:
+    return lambda: process(made(**methods))
+
+
+def state(given: Any, name: Any = "a") -> Callable[[], Any]:
+    return lambda: process(made(state={name: given}))
+
+
+MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
+    # the object
+    "nothing of a process": (lambda: process(object()), "stream('x').process: object has no on_record; write on_record(self, row, state)"),
+    "a misspelt method": (method(on_tmier=lambda *_: None), "stream('x').process: Made.on_tmier is never called; did you mean 'on_timer'?"),
+    "a method that is none": (method(on_timer=5), "stream('x').process: on_timer is not a method"),
+    "too few parameters": (method(on_record=lambda self, row: None), "stream('x').process: on_record cannot be called with 2 arguments: too many positional"),
+    "too many parameters": (method(on_timer=lambda self, name, state, more: None), "on_timer cannot be called with 2 arguments: missing a required argument: 'more'"),
+    "a migrate of one parameter": (method(migrate=lambda self, values: None), "migrate cannot be called with 2 arguments"),
+    "no output": (lambda: process(type("Bare", (), {"on_record": Least.on_record})()), 'Bare declares no output; write output = {"event": "STRING"}'),
+    "an output that is no table": (method(output="STRING"), "stream('x').process output: 'STRING' is not a table of names"),
+    "an output of an unknown type": (method(output={"n": "BIGNIT"}), "stream('x').process output: column 'n': unknown type BIGNIT; did you mean 'BIGINT'?"),
+    "an output named as a key": (method(output={"k": "STRING"}), "stream('x').process output: 'k' is a key, and stands before the output's columns by itself; leave it out"),
+    "side outputs that are no table": (method(side_outputs=["a"]), "stream('x').process side_outputs: ['a'] is not a table of names"),
+    "a side output without a name": (method(side_outputs={"": {}}), "stream('x').process side_outputs: column name '' cannot be used"),
+    "a side output named as a key": (method(side_outputs={"a": {"k": "STRING"}}), "stream('x').process side output 'a': 'k' is a key"),
+    "a version that is none": (method(state_version="2"), "stream('x').process: state_version '2' is not a whole number from 1"),
+    "a version of 0": (method(state_version=0), "stream('x').process: state_version 0 is not a whole number from 1"),
+    # state
+    "a state that is no table": (method(state=hr.Value("BIGINT")), "stream('x').process state: Value(type='BIGINT', default=None, ttl=None) is not a table of names"),
+    "a state that is a default": (state(0), "stream('x').process state: 'a' is 0; write hr.Value(\"BIGINT\"), hr.List(\"DOUBLE\") or hr.Map(\"DOUBLE\")"),
+    "a state that is a kind": (state(hr.Value), "stream('x').process state: 'a' is <class 'headrace.plan.process.Value'>; write"),
+    "a state named as one of its own": (state(hr.Value("BIGINT"), "time"), "stream('x').process state: 'time' cannot be the name of a state; take a Python name"),
+    "a state that hides": (state(hr.Value("BIGINT"), "_a"), "'_a' cannot be the name of a state"),
+    "a state of no Python name": (state(hr.Value("BIGINT"), "a b"), "'a b' cannot be the name of a state"),
+    "a state of a name that is no text": (state(hr.Value("BIGINT"), 5), "5 cannot be the name of a state"),
+    "a state of an unknown type": (state(hr.List("INT")), "stream('x').process state 'a': unknown type INT; use BIGINT"),
+    "a state of a Python type": (state(hr.Value(int)), "stream('x').process state 'a': type <class 'int'> is not a text; write \"DOUBLE\", say"),
+    "a default off its type": (state(hr.Value("BIGINT", 1.0)), "stream('x').process state 'a': default 1.0 is not a BIGINT"),
+    "a default of a truth for a number": (state(hr.Value("DOUBLE", True)), "default True is not a DOUBLE"),
+    "a default that is too great": (state(hr.Value("BIGINT", 2**63)), "default 9223372036854775808 is not a BIGINT"),
+    "a default that is far too great": (state(hr.Value("DOUBLE", 10**400)), "is not a DOUBLE"),
+    "a default that is no number": (state(hr.Value("DOUBLE", float("nan"))), "default nan is not a DOUBLE"),
+    "a default of a row": (state(hr.Value("ROW<x DOUBLE>", {"x": 1.0})), "default {'x': 1.0} is not a ROW<x DOUBLE>"),
+    "a ttl that is a number": (state(hr.Value("BIGINT", ttl=5)), "stream('x').process state 'a': the ttl is 5, not a duration; write hr.seconds(10)"),
+    "a ttl of nothing": (state(hr.Map("BIGINT", ttl=hr.seconds(0))), "stream('x').process state 'a': a ttl of 0 keeps nothing; leave it out to keep it for ever"),
+    "a negative ttl": (state(hr.List("BIGINT", ttl=hr.seconds(-1))), "which is negative"),
+    # broadcast
+    "shared without on_broadcast": (method(shared={"a": hr.Value("BIGINT")}), "shared state and on_broadcast come together; declare shared, and write on_broadcast"),
+    "on_broadcast without shared": (method(on_broadcast=lambda self, row, shared: None), "shared state and on_broadcast come together"),
+    "shared with a ttl": (
+        lambda: process(made(ThreeCritical, shared={"a": hr.Value("BIGINT", ttl=hr.seconds(1))}), broadcast=rules), "shared 'a' has a ttl; have on_broadcast take out what no longer holds",
+    ),
+    "no broadcast for one that wants it": (partial(process, ThreeCritical), "stream('x').process: ThreeCritical and the plan disagree on a broadcast; give broadcast= a stream"),
+    "a broadcast for one that wants none": (lambda: process(broadcast=rules), "Least and the plan disagree on a broadcast; write on_broadcast, and declare shared"),
+    "a broadcast without event time": (lambda: process(ThreeCritical, broadcast=untimed), "stream('y').broadcast: stream 'y' has no event time; give it event_time="),
+    "a broadcast of windows": (lambda: process(ThreeCritical, broadcast=windows), "a broadcast is of records, not of windows or processes; write them to a topic first"),
+    # the stream
+    "no key": (lambda: process(by=[]), "stream('x').process: a process has no key; name the columns in by="),
+    "an unknown key": (lambda: process(by=["kk"]), "stream('x').process: unknown column 'kk'; did you mean 'k'?"),
+    "a key that is a number": (lambda: process(by=["v"]), "stream('x').process: 'v' is a DOUBLE; group by text, whole numbers, booleans or timestamps"),
+    "no event time": (lambda: process(stream=untimed), "stream('y').process: stream 'y' has no event time; give it event_time="),
+    "an unknown order": (lambda: process(order="time"), "stream('x').process: order 'time' is none; it is 'event_time' or 'arrival'"),
+    "windows in the order of arrival": (lambda: process(stream=windows, order="arrival"), "rows of windows and processes come in the order of event time; leave order= out"),
+    "windows that are given again": (
+        lambda: process(stream=s.window(hr.tumbling(hr.minutes(1)), by=["k"], allowed_lateness=hr.seconds(1)).aggregate()), "rows of windows that are given again cannot be processed",
+    ),
+    "windows of a process in the order of arrival": (
+        lambda: process(made(output={"n": "BIGINT"}), order="arrival").window(hr.tumbling(hr.minutes(1))), "the rows of made come in no order of time; let made take its records in the order of event time",
+    ),
+    "a topic that is none": (lambda: process(failed_to=5), "stream('x').process failed_to: 5 is not a topic; name a topic"),
+    "a topic without a name": (lambda: process(failed_to=""), "stream('x').process failed_to: '' is not a topic"),
+    "a name that is none": (lambda: process(name=""), "stream('x').process name: column name '' cannot be used"),
+    "a limit that is a number": (lambda: process(limit=5), "stream('x').process: the limit is 5, not a duration"),
+    "an unknown side output": (lambda: process(ThreeCritical, broadcast=rules).side("count"), "stream('x').process(three_critical): no side output 'count'; did you mean 'counts'?"),
+    "a side output where there is none": (lambda: process().side("counts"), "stream('x').process(least): no side output 'counts'; there is none"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("mistake", "text"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_an_error_when_the_pipeline_is_defined(mistake: Callable[[], Any], text: str) -> None:
+    with pytest.raises(PlanError, match=re.escape(text)) as caught:
+        mistake()
+    assert "\n" not in str(caught.value)
