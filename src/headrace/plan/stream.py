@@ -197,9 +197,7 @@ class Stream:
             raise PlanError(f"{window!r} is not a window", where=f"{self._path}.window", fix="write hr.tumbling(hr.minutes(1))")
         keys = _keys(by, self, "window")
         self._timed("window")
-        for process in (node for node in upstream(self.operator) if isinstance(node, Process) and node.arrival):
-            fix = f"let {process.name} take its records in the order of event time"
-            raise PlanError(f"the rows of {process.name} come in no order of time", where=f"{self._path}.window", fix=fix)
+        _check_in_time(self.operator, f"{self._path}.window")
         if any(isinstance(node, Aggregate) for node in upstream(self.operator)):
             raise PlanError("these are rows of windows already", where=f"{self._path}.window", fix="group them further with aggregate(by=…)")
         return WindowedStream(self, window, keys, milliseconds(allowed_lateness, "allowed_lateness", f"{self._path}.window"))
@@ -391,8 +389,16 @@ def _check_order(operator: Operator, order: str, where: str) -> None:
     makers = [node for node in upstream(operator) if isinstance(node, Aggregate | Process)]
     if any(isinstance(node, Aggregate) and node.lateness_ms for node in makers):
         raise PlanError("rows of windows that are given again cannot be processed", where=where, fix="leave allowed_lateness out")
+    _check_in_time(operator, where)
     if makers and order == "arrival":
         raise PlanError("rows of windows and processes come in the order of event time", where=where, fix="leave order= out")
+
+
+def _check_in_time(operator: Operator, where: str) -> None:
+    """Raise PlanError if a process gave the rows that takes its records as they arrive."""
+    for process in (node for node in upstream(operator) if isinstance(node, Process) and node.arrival):
+        fix = f"let {process.name} take its records in the order of event time"
+        raise PlanError(f"the rows of {process.name} come in no order of time", where=where, fix=fix)
 
 
 def _check_broadcast(broadcast: Stream, beside: Operator, where: str) -> None:

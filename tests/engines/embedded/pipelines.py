@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import headrace as hr
 from headrace.apps.fingerprint import fingerprint
@@ -54,8 +56,82 @@ def means() -> dict[str, hr.Stream]:
     return {"means": events("plant", 2).window(hr.tumbling(hr.minutes(5)), by=["k"]).aggregate(mean="AVG(x)")}
 
 
-PIPELINES = {"fingerprint": fingerprint, "revising": revising, "merging": merging, "means": means}
-FILES = {"fingerprint": {"sensor-data": 2}, "revising": {"plant": 3}, "merging": {"plant": 2, "other": 2}, "means": {"plant": 2}}
+class Watch:
+    """Keeps some of everything: what grows, what ages, timers that move and that set others, and what is broadcast."""
+
+    state = {"count": hr.Value("BIGINT", 0), "recent": hr.List("DOUBLE", ttl=hr.seconds(30)), "kinds": hr.Map("DOUBLE", ttl=hr.seconds(60))}
+    shared = {"limits": hr.Map("DOUBLE")}
+    output = {"at": "TIMESTAMP_LTZ(3)", "x": "DOUBLE", "said": "STRING"}
+    side_outputs = {"over": {"at": "TIMESTAMP_LTZ(3)", "x": "DOUBLE", "said": "STRING"}}
+
+    def on_record(self, row: dict[str, Any], state: Any) -> Iterator[Any]:
+        state.count += 1
+        state.kinds[str(row["n"])] = row["x"]
+        state.recent.append(row["x"])
+        state.set_timer("quiet", state.time + 9_000)
+        state.set_timer("quick", state.time + row["n"] - 1)
+        if row["x"] is None:
+            raise ValueError("no x")
+        limit = state.shared.limits.get(str(row["n"]))
+        if limit is not None and row["x"] > limit:
+            yield "over", {"at": state.time, "x": row["x"], "said": f"{row['x']} > {limit}"}
+        yield {"at": state.time, "x": row["x"], "said": f"{state.count} {list(state.recent)} {dict(state.kinds)}"}
+
+    def on_timer(self, name: str, state: Any) -> dict[str, Any]:
+        if name == "quiet":
+            state.set_timer("quick", state.time)
+        return {"at": state.time, "x": state.count * 1.0, "said": f"{name} {list(state.recent)}"}
+
+    def on_broadcast(self, row: dict[str, Any], shared: Any) -> None:
+        shared.limits[str(row["n"])] = row["x"]
+        if row["x"] is None:
+            raise ValueError("no limit")
+
+
+class Steps:
+    """Says how far each value lies from the one before, and that nothing has come since."""
+
+    state = {"before": hr.Value("DOUBLE"), "since": hr.Value("TIMESTAMP_LTZ(3)")}
+    output = {"step": "DOUBLE", "at": "TIMESTAMP_LTZ(3)"}
+
+    def on_record(self, row: dict[str, Any], state: Any) -> dict[str, Any]:
+        before, state.before, state.since = state.before, row["x"], state.time
+        state.set_timer("since", state.time + 20_000)
+        return {"step": None if before is None or row["x"] is None else row["x"] - before, "at": state.time}
+
+    def on_timer(self, _: str, state: Any) -> dict[str, Any]:
+        return {"step": None, "at": state.since}
+
+
+@hr.pipeline("watching", version="1")
+def watching() -> dict[str, hr.Stream]:
+    """A process told of limits, and what it gives in every other thing: joined, in windows, in another process."""
+    plant = events("plant", 4)
+    seen = plant.process(Watch, by=["k"], broadcast=events("limits", 1), failed_to="failed")
+    both = seen.union(seen.side("over")).where("x > 0.5").derive(double="x * 2")
+    means = plant.window(hr.tumbling(hr.seconds(20)), by=["k", "n"]).aggregate(x="AVG(x)", rows="COUNT(*)")
+    windows = both.window(hr.sliding(hr.seconds(40), hr.seconds(20)), by=["k"]).aggregate(n="COUNT(*)", all="ARRAY_AGG(x)", last="LAST_VALUE(said)")
+    return {
+        "seen": seen, "both": both, "windows": windows, "gathered": windows.aggregate(by=[], n="SUM(n)"),
+        "steps": both.process(Steps, by=["k"]), "of-means": means.process(Steps, by=["n"], name="of_means"), "means": means,
+    }  # fmt: skip
+
+
+@hr.pipeline("arriving", version="1")
+def arriving() -> dict[str, hr.Stream]:
+    """The same as it arrives, beside what goes through."""
+    plant = events("plant", 4)
+    seen = plant.process(Watch, by=["k"], order="arrival", broadcast=events("limits", 1), failed_to="failed")
+    return {"seen": seen, "over": seen.side("over").where("x > 1"), "through": plant.where("n > 1")}
+
+
+PIPELINES = {
+    "fingerprint": fingerprint, "revising": revising, "merging": merging, "means": means, "watching": watching, "arriving": arriving,
+}  # fmt: skip
+FILES = {
+    "fingerprint": {"sensor-data": 2}, "revising": {"plant": 3}, "merging": {"plant": 2, "other": 2}, "means": {"plant": 2},
+    "watching": {"plant": 2, "limits": 1}, "arriving": {"plant": 2, "limits": 1},
+}  # fmt: skip
 
 
 def write_inputs(folder: Path, name: str, records: int, seed: int) -> dict[str, list[Path]]:

@@ -42,7 +42,7 @@ class Machine:
         if ":then:" in name:
             yield from self._do(name.split(":then:", 1)[1], 1.0, state)
 
-    def _do(self, what: str, x: float | None, state: Any) -> Iterator[Any]:
+    def _do(self, what: str, x: float | None, state: Any) -> Iterator[Any]:  # noqa: C901
         word, _, rest = what.partition(":")
         match word:
             case "last":
@@ -269,7 +269,7 @@ class Reference:
         try:
             given = [part if isinstance(part, tuple) else ("", part) for part in method(first, memory)]
             if any(row.get("at") == "soon" for _, row in given):
-                raise ValueError("off")
+                raise ValueError("off")  # noqa: TRY301
         except ValueError:
             assert self.failing
             self.keys[code] = before

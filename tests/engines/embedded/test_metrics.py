@@ -28,7 +28,9 @@ class Last:
 def test_a_process_tells_its_keys_bytes_timers_waiting_rows_and_records(tmp_path: Path) -> None:
     with closing(SqliteLog(tmp_path / "log.db")) as log:
         log.create("events", 1)
-        log.append("events", [json.dumps({"k": key, "t": T + at * 1000, "x": at}).encode() for key, at in zip("abcab", range(5), strict=True)], [None] * 5)
+        log.append(
+            "events", [json.dumps({"k": key, "t": T + at * 1000, "x": at}).encode() for key, at in zip("abcab", range(5), strict=True)], [None] * 5
+        )
         live = Live(plan_of(out=events(watermark=hr.seconds(1)).process(Last, by=["k"])), log, patience=NO_CLOCK)
         metrics = Metrics("made-here")
         while live.work():

@@ -392,7 +392,7 @@ def test_any_damaged_byte_of_the_state_is_an_error_that_names_the_file_and_the_m
     inputs = {"events": [file_of(tmp_path / "a.ndjson", *[("ab"[n % 2], n - n % 3 * 9, n) for n in range(60)])]}
     plan = plan_of(out=counted(events(), lateness=8))
     folder = begun(tmp_path / "out", plan, inputs, chunk=1_500)
-    state = [folder / ".run" / "manifest.json", *(folder / ".run").glob("*.arrow")]
+    state = [folder / ".run" / "manifest.json", *(folder / ".run").glob("*.part")]
     assert len(state) > 3
     for path in state:
         whole = path.read_bytes()
@@ -408,7 +408,7 @@ def test_any_damaged_byte_of_the_state_is_an_error_that_names_the_file_and_the_m
             with pytest.raises(EnvironmentFault, match="is damaged"):
                 run_files(plan, inputs, folder)
         path.unlink()
-        if path.suffix == ".arrow":
+        if path.suffix == ".part":
             with pytest.raises(EnvironmentFault, match="is damaged: No such file"):
                 run_files(plan, inputs, folder)
         path.write_bytes(whole)
@@ -430,7 +430,7 @@ def test_state_of_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.
     inputs = {"events": [file_of(tmp_path / "a.ndjson", *[("a", n, n) for n in range(60)])]}
     folder = begun(tmp_path / "out", settings_plan(), inputs)
     monkeypatch.setattr("headrace.engines.embedded.run.STATE_FORMAT", 99)
-    with pytest.raises(EnvironmentFault, match="holds state of format 2, not 99; finish it with the headrace that began it, or remove"):
+    with pytest.raises(EnvironmentFault, match="holds state of format 3, not 99; finish it with the headrace that began it, or remove"):
         run_files(settings_plan(), inputs, folder)
 
 

@@ -161,6 +161,15 @@ def test_a_run_stopped_after_any_turn_goes_on_to_the_same_output(name: str, made
     assert found(folder) == expected
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_output_does_not_depend_on_how_many_turns_lie_between_commits(name: str, made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, expected = made(name, 300)
+    for every in (2, 3, 7):
+        monkeypatch.setattr("headrace.engines.embedded.run.time.monotonic", count().__next__)
+        run_files(PIPELINES[name].plan(), inputs, tmp_path, chunk=300, commit_seconds=every)
+        assert found(tmp_path) == expected, f"every {every} turns"
+
+
 # Faults, at every step of a commit and of putting the output in place
 
 

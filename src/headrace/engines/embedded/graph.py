@@ -157,11 +157,13 @@ class Graph:
     def _clock_of(stage: Window | Processing) -> int:
         return stage.clock if isinstance(stage, Processing) else stage.state.clock
 
-    def open_ends(self, *, ended: bool) -> list[tuple[int, int]]:
-        """Return up to where stages have work to do, each with the step of its ends; timers are work unless the input `ended`."""
-        windows = [(window.kernel.window.step_ms, window.kernel.last_open_end(window.state)) for window in self.windows]
-        processes = [(1, process.last_open_end(ended=ended)) for process in self.processes]
-        return [(step, end) for step, end in windows + processes if end is not None]
+    def wants(self, upto: float, ends_with: Mapping[str, int] | None) -> int | None:
+        """Return the clock, at most `upto`, that has windows with rows close and processes do what is due; None if there is nothing.
+
+        `ends_with` is the last event time of each source's records, where the input ends with them.
+        """
+        clocks = [_closing(window, upto) for window in self.windows] + [process.wants(upto, ends_with) for process in self.processes]
+        return max((clock for clock in clocks if clock is not None), default=None)
 
     @property
     def next_clock_timer(self) -> int | None:
@@ -188,6 +190,9 @@ class Graph:
             if stage.operator.broadcast is operator:
                 stage.told.setdefault(rank, []).append(rows)
         else:
+            if isinstance(stage, Window) and stage.made:
+                closed = pl.lit(stage.state.clock, pl.Int64)
+                rows = rows.with_columns(closed.alias("@watermark"), closed.alias(stage.kernel.clock_column))
             stage.waiting.setdefault(rank, []).append(rows)
 
     def settle(self, clocks: Mapping[str, Clock], fates: Fates, heard: Mapping[str, int], *, ended: bool = False) -> None:
@@ -204,11 +209,11 @@ class Graph:
         for stage in self._stages:
             now = _now([clocks[topic] for topic in stage.feeders])
             if isinstance(stage, Processing):
-                self._settle_process(stage, min(now, stage.end_of(heard)) if ended or now >= FOREVER else now, fates)
+                self._settle_process(stage, now, heard if ended or now >= FOREVER else None, fates)
             else:
                 self._settle_window(stage, fates)
                 # Rows that a process gives for a time come when the clock is past it.
-                behind = stage.made and not ended and NEVER < now < FOREVER
+                behind = stage.made and NEVER < now < FOREVER
                 for rows in stage.kernel.advance(stage.state, now - 1 if behind else now):
                     self._emit(stage.operator, rows)
         self._write_merged()
@@ -218,7 +223,7 @@ class Graph:
         for process in self.processes:
             self._give(process, process.fire_clock(now))
 
-    def _settle_process(self, process: Processing, clock: int, fates: Fates) -> None:
+    def _settle_process(self, process: Processing, clock: int, ends_with: Mapping[str, int] | None, fates: Fates) -> None:
         if process.operator.arrival:
             arrived = process.arrive()
             fed = arrived[0] if arrived else None
@@ -227,7 +232,7 @@ class Graph:
             fed = process.admit()
         if fed is not None and not process.made:
             fates.note(fed.reached, fed.taken)
-        self._give(process, process.advance(clock))
+        self._give(process, process.advance(clock if ends_with is None else min(clock, process.end_of(ends_with))))
         if process.operator.failed_topic and (failures := process.take_failures()) is not None:
             self._write(process.operator.failed_topic, failures, None)
 
@@ -281,6 +286,16 @@ class Graph:
                 self._emit(consumer, self._regroups[id(consumer)](rows))
             else:
                 self._emit(consumer, self._steps[id(consumer)](rows))
+
+
+def _closing(window: Window, upto: float) -> int | None:
+    """Return the clock, at most `upto`, at which the last window with rows closes that can be closed by then."""
+    end = window.kernel.last_open_end(window.state)
+    if end is None:
+        return None
+    step, behind = window.kernel.window.step_ms, 0 if window.made else 1
+    clock = int(min(upto + behind, end)) // step * step - behind
+    return clock if clock + behind - 1 > window.state.clock else None
 
 
 def _is_made(operator: Operator | Sink) -> bool:

@@ -50,11 +50,14 @@ class Patience:
         When all have been quiet for so long, the watermark follows the clock, up to the end of the latest open window.
     max_ahead
         A record whose event time lies further past its arrival is set aside as `future`.
+    rings
+        Whether processes' timers of the clock go off.
     """
 
     idle_after: int | None = 30_000
     close_quiet_after: int | None = 60_000
     max_ahead: int | None = 3_600_000
+    rings: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what is no time to wait."""
@@ -64,7 +67,7 @@ class Patience:
                 raise PlanError(f"{name} is {value} ms", fix="give 0 or more")
 
 
-NO_CLOCK = Patience(None, None, None)
+NO_CLOCK = Patience(None, None, None, rings=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +285,8 @@ class Live:
         silent = {p.rank: round((self.tick() - self._heard[p.rank]) * 1000) for p in self.run.partitions}
         idle, quiet = self.patience.idle_after, self.patience.close_quiet_after
         tired = [] if idle is None else [p for p in self.run.partitions if silent[p.rank] >= idle and not self._rests(p)]
-        shown = self._reaching(self._last_end(self.clock() + 1)) if quiet is not None and min(silent.values()) >= quiet else {}
-        rings = self.run.graph.next_clock_timer
+        shown = self._reaching(self.run.wants(self.clock())) if quiet is not None and min(silent.values()) >= quiet else {}
+        rings = self.run.graph.next_clock_timer if self.patience.rings else None
         clock_ms = now if rings is not None and rings <= (now := self.clock()) else None
         if not tired and not shown and clock_ms is None:
             return False
@@ -300,14 +303,9 @@ class Live:
     def _rests(self, partition: Partition) -> bool:
         return partition.rank in self.run.clocks[partition.source.topic].resting
 
-    def _last_end(self, upto: float = inf, *, ended: bool = False) -> int | None:
-        """Return the end, at most `upto`, up to which windows with rows are open, and processes with rows or timers."""
-        ends = [int(min(upto, end)) // step * step for step, end in self.run.graph.open_ends(ended=ended)]
-        return max(ends, default=None)
-
-    def _reaching(self, end: int | None) -> dict[int, int]:
-        """Return what the partitions must show for windows to close up to an end; nothing of those that have."""
-        return {} if end is None else {p.rank: end - 1 + p.delay for p in self.run.partitions if end - 1 + p.delay > p.greatest}
+    def _reaching(self, clock: int | None) -> dict[int, int]:
+        """Return what the partitions must show for the clock to get there; nothing of those that have."""
+        return {} if clock is None else {p.rank: clock + p.delay for p in self.run.partitions if clock + p.delay > p.greatest}
 
     def _take_step(self, shown: Mapping[int, int], *, clock_ms: int | None = None, ended: bool = False) -> None:
         """Take a step of the clock, and write it down."""
@@ -325,8 +323,8 @@ class Live:
 
     def finish(self) -> None:
         """Close every window that is open, and let processes work up to the last event. What comes for them afterwards is late."""
-        while (end := self._last_end(ended=True)) is not None:
-            self._take_step(self._reaching(end), ended=True)
+        while (clock := self.run.wants(inf, ended=True)) is not None:
+            self._take_step(self._reaching(clock), ended=True)
             self.changed = True
 
     def due(self, every: float) -> bool:

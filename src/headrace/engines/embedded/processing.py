@@ -161,10 +161,10 @@ class Processing:
             rule = next(told, None)
         for place in (place for place, given_on in kept.items() if not given_on):
             self.duplicates[place.topic] = self.duplicates.get(place.topic, 0) + 1
-        self.kernel.check_itself()
 
     def _frames(self, given: list[Given]) -> list[tuple[str, pl.DataFrame]]:
         """Return what was given as frames by output, in the order given."""
+        self.kernel.check_itself()
         frames = []
         for output, schema in self._schemas.items():
             mine = given if len(self._schemas) == 1 else [one for one in given if one[0] == output]
@@ -201,18 +201,27 @@ class Processing:
 
     # what is open
 
-    def last_open_end(self, *, ended: bool) -> int | None:
-        """Return up to where the clock has work here, one behind, as windows count: what waits, and what timers are set unless it `ended`."""
-        times = [int(rows["@time"].max()) for frames in (self.buffer, self.rules) for parts in frames.values() for rows in parts if len(rows)]  # type: ignore[arg-type]
-        if not ended and (timer := self.keyspace.last_timer) is not None:
-            times.append(timer)
-        end = max(times, default=NEVER) + 2
-        return end if end - 1 > self.clock else None
+    @property
+    def _waits(self) -> tuple[int, int] | None:
+        """The first and the last time of the rows that wait."""
+        frames = [rows["@time"] for waits in (self.buffer, self.rules) for parts in waits.values() for rows in parts if len(rows)]
+        return (min(int(times[0]) for times in frames), max(int(times[-1]) for times in frames)) if frames else None
+
+    def wants(self, upto: float, ends_with: Mapping[str, int] | None) -> int | None:
+        """Return the clock, at most `upto`, at which all that is due before has been done, None if there is nothing."""
+        waits, timer = self._waits, self.keyspace.next_timer
+        first = min([*(waits or ())[:1], *([] if timer is None else [timer])], default=None)
+        end = upto if ends_with is None else min(upto, self.end_of(ends_with))
+        if first is None or first >= end:
+            return None
+        if ends_with is None:
+            last = max([*(waits or ()), *([] if timer is None else [self.keyspace.last_timer or timer])])
+            end = min(end, last + 1)
+        return int(end) if end > self.clock else None
 
     def end_of(self, heard: Mapping[str, int]) -> int:
         """Return the clock behind the last event time heard of its sources, and behind all that waits."""
-        waits = self.last_open_end(ended=True)
-        return max(max((heard[topic] for topic in self.feeders), default=NEVER) + 1, NEVER if waits is None else waits - 1)
+        return max([*(heard[topic] for topic in self.feeders), *(self._waits or ())], default=NEVER) + 1
 
 
 def _kept(rows: pl.DataFrame, names: Sequence[str], *more: str) -> pl.DataFrame:

@@ -161,6 +161,10 @@ class Run:
                 self.ledger[topic].found_duplicate(count)
             process.duplicates.clear()
 
+    def wants(self, upto: float, *, ended: bool = False) -> int | None:
+        """Return the clock, at most `upto`, that has windows with rows close and processes do what is due; None if there is nothing."""
+        return self.graph.wants(upto, self._heard if ended else None)
+
     def show(self, shown: Mapping[int, int], *, clock_ms: int | None = None, ended: bool = False) -> None:
         """Take it that partitions, by rank, have shown these event times, and close what that closes.
 

@@ -16,6 +16,7 @@ import polars as pl
 
 from headrace.engines.embedded.graph import Graph
 from headrace.engines.embedded.processing import Processing, in_time
+from headrace.errors import ProcessError
 from headrace.kernels.columnar.window import WindowState
 from headrace.kernels.keyed.keyspace import Keyspace
 
@@ -70,6 +71,7 @@ class Parts:
             "rules": self._save_buffer(process.rules, new),
             "keys": [segment.name for segment in segments],
             "version": process.operator.declared.version,
+            "slots": _forms(process),
             "shared": space.shared.encode().hex() if process.operator.declared.shared else None,
         }
 
@@ -122,6 +124,7 @@ class Parts:
             frames = {name: self._load(state[name], load) for name in _FRAMES if name in state}
             window.state = WindowState(clock=state["clock"], buffer=self._load_buffer(state["buffer"], load), **frames)
         for number, (process, state) in enumerate(zip(graph.processes, saved["processes"], strict=True)):
+            _check_forms(process, state)
             process.clock = state["clock"]
             process.buffer, process.rules = self._load_buffer(state["buffer"], load), self._load_buffer(state["rules"], load)
             keys = process.keyspace.load(load(name) for name in state["keys"])
@@ -145,6 +148,21 @@ class _Segment:
 
     name: str
     keys: list[bytes]
+
+
+def _forms(process: Processing) -> dict[str, str]:
+    """Return in what form each piece of declared state is kept."""
+    return {slot.name: f"{slot.kind} of {slot.type}{'' if slot.ttl_ms is None else ' with a ttl'}" for slot in process.operator.declared.slots}
+
+
+def _check_forms(process: Processing, state: Mapping[str, Any]) -> None:
+    """Raise ProcessError if what was kept under this version has another form than is declared. What is new is no matter."""
+    declared, version = _forms(process), process.operator.declared.version
+    for name, form in state["slots"].items() if state["version"] == version else ():
+        if declared.get(name) != form:
+            what = f"{name!r} was kept as a {form}, and is declared {f'a {declared[name]}' if name in declared else 'no more'}"
+            fix = f"set state_version = {version + 1} and write migrate, or start anew"
+            raise ProcessError(what, where=f"state of process {process.operator.name}", fix=fix)
 
 
 def is_whole(name: str, data: bytes) -> bool:
