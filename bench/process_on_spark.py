@@ -35,12 +35,21 @@ class Count:
         return {"count": state.count} if state.count % 1000 == 0 else None
 
 
+def _readings() -> hr.Stream:
+    schema = {"tag": "STRING NOT NULL", "at": "BIGINT", "value": "DOUBLE"}
+    return hr.stream("readings", schema=schema, event_time="TO_TIMESTAMP_LTZ(at, 3)", watermark=hr.seconds(5))
+
+
 @hr.pipeline("count-on-spark", version="1")
 def counted() -> dict[str, hr.Stream]:
     """One value for each of a thousand keys."""
-    schema = {"tag": "STRING NOT NULL", "at": "BIGINT", "value": "DOUBLE"}
-    readings = hr.stream("readings", schema=schema, event_time="TO_TIMESTAMP_LTZ(at, 3)", watermark=hr.seconds(5))
-    return {"counts": readings.process(Count, by=["tag"])}
+    return {"counts": _readings().process(Count, by=["tag"])}
+
+
+@hr.pipeline("read-on-spark", version="1")
+def read() -> dict[str, hr.Stream]:
+    """The same records read, judged and counted, and given to no process."""
+    return {"none": _readings().where("value < 0")}
 
 
 def cost_of(command: Sequence[str | Path]) -> tuple[float, float]:
@@ -82,19 +91,10 @@ def commands(files: Sequence[Path]) -> dict[str, list[str | Path]]:
     options = [part for one in settings for part in ("--conf", one)]
     inputs = [part for file in files for part in ("--input", f"readings={file}")]
     own = Path(sys.executable).parent / "headrace"
+    run = ["--engine", "spark", "--cluster", MASTER, *inputs, "--output", WORK / "out"]
     return {
-        "through headrace": [
-            own,
-            "run",
-            f"{HERE / 'process_on_spark.py'}",
-            "--engine",
-            "spark",
-            "--cluster",
-            MASTER,
-            *inputs,
-            "--output",
-            WORK / "out",
-        ],
+        "through headrace": [own, "run", f"{__file__}:count-on-spark", *run],
+        "without the process": [own, "run", f"{__file__}:read-on-spark", *run],
         "by hand": [home / "bin" / "spark-submit", "--master", MASTER, *options, HERE / "count_by_hand.py", WORK / "by-hand", *files],
     }
 

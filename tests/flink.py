@@ -1,6 +1,6 @@
 """A real Flink cluster for tests: one for all workers of a test run.
 
-`python tests/flink.py --fetch` gets Flink's jars and its Kafka connector into build/engines.
+`python tests/flink.py --fetch` gets Flink's jars, its Kafka connector and PyFlink into build/engines.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 
 from headrace.engines import jar
 from headrace.engines.environment import java
+from headrace.engines.flink.client import Client, pyflink
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.rest import Rest
 from headrace.errors import HeadraceError
@@ -36,9 +37,15 @@ def missing() -> str | None:
         return "Flink's jars are not in build/engines; get them: python tests/flink.py --fetch"
     try:
         fetched(BUILD, kafka=True)
+        pyflink(BUILD)
     except HeadraceError as error:
         return str(error)
     return None
+
+
+def client() -> Client:
+    """Return what submits jobs with processes."""
+    return Client.local(BUILD, kafka=True)
 
 
 @contextmanager
@@ -60,6 +67,7 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--fetch"]:
         try:
             fetched(BUILD, kafka=True)
+            pyflink(BUILD)
             jar.path()
         except HeadraceError as error:
             print(f"tests on Flink will be skipped: {error}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.engines import jar
-from headrace.engines.spark.environment import kafka_jars, spark_home
+from headrace.engines.spark.environment import kafka_jars, process_python, spark_home
 from headrace.engines.spark.script import SPARK
 from headrace.errors import EnvironmentFault
 
@@ -30,6 +30,13 @@ def missing() -> str | None:
     except EnvironmentFault as fault:
         return str(fault)
     return None
+
+
+def missing_for_processes() -> str | None:
+    """Return the same of a plan with processes."""
+    if not (FOLDER / f"spark-{SPARK}-python").exists():
+        return missing() or "the Python of processes is not in build/engines; get it: python tests/spark.py --fetch"
+    return missing()
 
 
 def same(got: Any, expected: Any) -> bool:
@@ -59,5 +66,6 @@ if __name__ == "__main__":
     try:
         spark_home(HOME)
         kafka_jars(HOME)
+        process_python(HOME)
     except EnvironmentFault as error:
         print(f"tests on Spark will be skipped: {error}")

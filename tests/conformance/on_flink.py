@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from conformance.engine import Job, Outcome, laid, left
-from flink import BUILD, JAVA, missing
+from flink import BUILD, JAVA, client, missing
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.places import Staged
 from headrace.engines.flink.rest import JobFailed
 from headrace.engines.flink.run import FileJob, run_many
 from headrace.engines.flink.script import flink_script
 from headrace.errors import PlanError
+from headrace.plan.operators import Process
 
-TOGETHER = 100
+TOGETHER, PROCESSES_TOGETHER = 100, 20
 
 
 class Flink:
@@ -36,18 +37,24 @@ class Flink:
             except PlanError as error:
                 outcomes[number] = Outcome({}, {}, {}, error)
         with TemporaryDirectory(ignore_cleanup_errors=True) as name, Cluster(Path(name) / "cluster", fetched(BUILD), SIZES, JAVA) as cluster:
-            for first in range(0, len(sound), TOGETHER):
-                part = sound[first : first + TOGETHER]
+            for part in _parts(sound, jobs):
                 for number, outcome in zip(part, _run([_staged(jobs[one], Path(name) / str(one)) for one in part], cluster), strict=True):
                     outcomes[number] = outcome
         assert all(outcomes)
         return [one for one in outcomes if one]
 
 
+def _parts(sound: list[int], jobs: Sequence[Job]) -> Iterator[list[int]]:
+    """Yield the numbers of jobs that run as one; those with processes run by themselves."""
+    hosting = [number for number in sound if any(isinstance(one, Process) for one in jobs[number].plan.operators())]
+    for numbers, together in (([one for one in sound if one not in hosting], TOGETHER), (hosting, PROCESSES_TOGETHER)):
+        yield from (numbers[first : first + together] for first in range(0, len(numbers), together))
+
+
 def _run(jobs: list[FileJob], cluster: Cluster) -> list[Outcome]:
     """Return what the jobs give as one. If Flink will not have them, those are sought of which it will not, and the others run."""
     try:
-        run_many(jobs, cluster.rest)
+        run_many(jobs, cluster.rest, client=client())
     except JobFailed as error:
         if len(jobs) == 1:
             return [Outcome({}, {}, {}, PlanError(f"failed: {error}"))]

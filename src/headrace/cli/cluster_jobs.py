@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from headrace.cli.flink import kafka_places
+from headrace.cli.flink import kafka_places, named_client
 from headrace.cli.run import LiveOptions
 from headrace.engines.flink.rest import Rest
 from headrace.engines.flink.run import savepoint, submit
@@ -31,7 +31,8 @@ class ClusterJobs:
 
     def submit(self, plan: Plan, options: LiveOptions) -> str:
         """Start a plan on Kafka's topics, and return the job's id."""
-        return submit(self._rest, flink_script(plan, kafka_places(plan, options)), savepoint=options.from_savepoint)
+        script = flink_script(plan, kafka_places(plan, options))
+        return submit(self._rest, script, client=named_client(kafka=True), savepoint=options.from_savepoint)
 
     def find(self, prefix: str) -> ClusterJob | None:
         """Return the one job whose id begins so, None if there is none.

@@ -15,28 +15,38 @@ import msgspec
 from headrace.cli.apps import home
 from headrace.cli.logs import PREFIX_VARIABLE, kafka_servers, open_log
 from headrace.cli.run import LiveOptions, flink_url
+from headrace.engines.flink.client import Client
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.ledger import ledger_topic
 from headrace.engines.flink.places import Kafka
 from headrace.engines.flink.rest import Rest
 from headrace.engines.flink.run import FileJob, Ledger, added_up, check_inputs, run_files, run_topics
 from headrace.errors import EnvironmentFault, PlanError
+from headrace.plan.operators import Process
 from headrace.plan.pipeline import Plan
 from headrace.topics.making import make_topics
 
-__all__ = ["kafka_places", "on_files", "on_topics"]
+__all__ = ["kafka_places", "named_client", "on_files", "on_topics"]
 
+PYTHON_VARIABLE = "HEADRACE_FLINK_PYTHON"
 _ENTRIES = 1000
 
 
+def named_client(*, kafka: bool) -> Client:
+    """Return the client of a cluster that is named."""
+    return Client(home(), kafka, os.environ.get(PYTHON_VARIABLE))
+
+
 @contextmanager
-def _cluster(named: str | None, slots: int, *, kafka: bool = False) -> Iterator[Rest]:
+def _cluster(plan: Plan, named: str | None, slots: int, *, kafka: bool = False) -> Iterator[tuple[Rest, Client]]:
     """Give the cluster that is named, or one of this machine that ends with the run; what a failed one has logged stays."""
     url = flink_url(named)
     if url:
-        yield Rest(url)
+        yield Rest(url), named_client(kafka=kafka)
         return
     jars = fetched(home(), kafka=kafka)
+    hosting = any(isinstance(operator, Process) for operator in plan.operators())
+    client = Client.local(home(), kafka=kafka) if hosting else Client(home(), kafka)
     try:
         (home() / "flink").mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="run-", dir=home() / "flink")).absolute()
@@ -44,7 +54,7 @@ def _cluster(named: str | None, slots: int, *, kafka: bool = False) -> Iterator[
         raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(home()), fix="name another HEADRACE_HOME") from None
     print(f"headrace: starting Flink on this machine, with {slots} slot{'s' if slots > 1 else ''}", file=sys.stderr)
     with Cluster(folder, jars, Sizes(slots=slots)) as cluster:
-        yield cluster.rest
+        yield cluster.rest, client
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -57,8 +67,8 @@ def on_files(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(folder), fix="name another --output") from None
-    with _cluster(cluster, parallelism) as rest:
-        return run_files(FileJob(plan, inputs, folder), rest, parallelism=parallelism, stop=stop)
+    with _cluster(plan, cluster, parallelism) as (rest, client):
+        return run_files(FileJob(plan, inputs, folder), rest, client=client, parallelism=parallelism, stop=stop)
 
 
 def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Callable[[], bool]) -> Ledger:
@@ -71,9 +81,9 @@ def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Ca
             shutil.rmtree(kept)
     # From the first records on, the ledger is that of this run; else that of all runs which went on from one another.
     before = _ledger_ends(plan, options.kafka_servers) if options.anew or places.bounded else {}
-    with _cluster(cluster, places.parallelism, kafka=True) as rest:
+    with _cluster(plan, cluster, places.parallelism, kafka=True) as (rest, client):
         seconds = options.seconds("duration")
-        run_topics(plan, places, rest, kept, begin_at=options.from_savepoint, seconds=seconds, drain=options.drain, stop=stop)
+        run_topics(plan, places, rest, kept, client=client, begin_at=options.from_savepoint, seconds=seconds, drain=options.drain, stop=stop)
     return _ledger_on_topic(plan, options.kafka_servers, before)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from headrace.apps.fingerprint import fingerprint
 from headrace.cli import main
 from headrace.engines.flink.expression import Item, sql
 from headrace.engines.flink.places import Files, Kafka, Staged
-from headrace.engines.flink.script import flink_script, flink_script_of_many
+from headrace.engines.flink.script import flink_script, flink_script_of_many, is_python
 from headrace.engines.flink.words import duration, literal, name, text, type_name
+from headrace.errors import PlanError
 from headrace.plan.expression import Literal
 from headrace.plan.functions import FUNCTIONS
 from headrace.plan.functions.text import _NAMESPACE
@@ -377,3 +379,54 @@ def test_names_and_types_are_quoted() -> None:
     assert type_name(parse_type("ROW<`value` DOUBLE, m MAP<STRING, ROW<a ARRAY<BIGINT>>>>")) == (
         "ROW<`value` DOUBLE, `m` MAP<STRING, ROW<`a` ARRAY<BIGINT>>>>"
     )
+
+
+# processes
+
+
+class Passing:
+    output = {"x": "DOUBLE"}
+
+    def on_record(self, row: dict[str, object], _: object) -> dict[str, object]:
+        return {"x": row["x"]}
+
+
+class Told(Passing):
+    shared = {"limit": hr.Value("DOUBLE")}
+
+    def on_broadcast(self, row: dict[str, object], shared: object) -> None: ...
+
+
+def test_a_plan_with_processes_is_a_python_file() -> None:
+    made = script(readings().process(Passing, by=["id"]), readings("others").process(Told, by=["id"], broadcast=readings("rules")).where("x > 1"))
+    compile(made, "job.py", "exec")
+    assert is_python(made)
+    assert made.startswith("# trial, version 1, as a job of PyFlink\n")
+    assert "Once(view='readings judged', time='event_time', now='now')" in made
+    assert made.count("Hosted(view='process_") == 2
+    assert "JSON_ARRAY(`id` NULL ON NULL) AS `key`" in made
+    assert "CASE `topic` WHEN 'readings' THEN 0" in made
+
+
+def test_a_plan_without_is_sql() -> None:
+    assert not is_python(script(per_id(readings())))
+
+
+@pytest.mark.parametrize(
+    ("stream", "said"),
+    [
+        (lambda: readings().process(Passing, by=["id"], order="arrival"), "takes records in the order of arrival"),
+        (lambda: readings().process(Passing, by=["id"]).process(Passing, by=["id"], name="second"), "a process of rows that windows or processes make"),
+        (lambda: per_id(readings()).derive(x="mean").process(Passing, by=["id"]), "a process of rows that windows or processes make"),
+        (lambda: readings().process(Passing, by=["id"]).window(hr.tumbling(hr.minutes(1)), by=["id"]).aggregate(n="COUNT(*)"), "a window over"),
+    ],
+)
+def test_what_cannot_be_hosted_is_refused(stream: Callable[[], hr.Stream], said: str) -> None:
+    with pytest.raises(PlanError, match=rf"^Flink SQL of #\d+ .*{said}.*embedded engine$"):
+        script(stream())
+
+
+def test_records_that_come_by_several_ways_are_refused() -> None:
+    rows = readings()
+    with pytest.raises(PlanError, match="by several ways"):
+        script(rows.union(rows.where("x > 1")).process(Passing, by=["id"]))

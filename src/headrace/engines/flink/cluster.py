@@ -40,7 +40,7 @@ appender.console.layout.pattern = %d %-5p %c - %m%n
 
 
 def fetched(home: Path, *, kafka: bool = False) -> list[Path]:
-    """Return Flink's jars, got on first use; those of its Kafka connector too, if it is needed.
+    """Return Flink's jars, that for Python among them, got on first use; those of its Kafka connector too, if it is needed.
 
     Raises
     ------
@@ -49,7 +49,8 @@ def fetched(home: Path, *, kafka: bool = False) -> list[Path]:
     """
     engines = engines_folder(home)
     flink = made(engines / f"flink-{FLINK}", lambda aside: pip_install(aside, f"apache-flink-libraries=={FLINK}", dependencies=False))
-    jars = sorted(flink.glob("lib/python*/site-packages/pyflink/lib/*.jar"))
+    own = "lib/python*/site-packages/pyflink"
+    jars = sorted([*flink.glob(f"{own}/lib/*.jar"), *flink.glob(f"{own}/opt/flink-python-*.jar")])
     if not jars:
         raise EnvironmentFault("holds no jars of Flink", where=str(flink), fix="remove it; the next run gets it again")
     if kafka:

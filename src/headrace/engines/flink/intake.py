@@ -44,6 +44,8 @@ class Marks:
         Where the record stands.
     now
         Flink's clock, in whose order rows are numbered.
+    arrived
+        When a record was appended; processes are told.
     carried
         Those that go with the rows.
     """
@@ -54,16 +56,17 @@ class Marks:
     partition: str
     offset: str
     now: str
+    arrived: str
     carried: tuple[str, ...]
 
     @classmethod
-    def beside(cls, taken: Collection[str], *, sources: int, bounded: bool) -> Marks:
+    def beside(cls, taken: Collection[str], *, sources: int, bounded: bool, processes: bool = False) -> Marks:
         """Return names that are none of those taken."""
-        time, watermark, topic, partition, offset, now = (
-            fresh(one, taken) for one in ("event_time", "watermark", "topic", "partition", "offset", "now")
+        time, watermark, topic, partition, offset, now, arrived = (
+            fresh(one, taken) for one in ("event_time", "watermark", "topic", "partition", "offset", "now", "arrived")
         )
         carried = [time, watermark, partition, offset, *([topic] if sources > 1 else []), *([] if bounded else [now])]
-        return cls(time, watermark, topic, partition, offset, now, tuple(carried))
+        return cls(time, watermark, topic, partition, offset, now, arrived, (*carried, *([arrived] if processes else [])))
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Intake:
     def of(cls, source: Source, places: Places, marks: Marks, prefix: str, said: str) -> Intake:
         """Return the intake of a source; `prefix` stands before the names of its tables."""
         given = places.source(source.topic)
-        own = _Names.beside({*source.schema.names, marks.topic, marks.now, *marks.carried})
+        own = _Names.beside({*source.schema.names, marks.topic, marks.now, marks.arrived, *marks.carried})
         reading, judged = f"{prefix}{source.topic} read", f"{prefix}{source.topic} judged"
         table = _table(source, given, marks, own, prefix, places.max_ahead_ms)
         view = "CREATE TEMPORARY VIEW {} AS\n{};"
@@ -121,11 +124,10 @@ class _Names:
     read: str
     fault: str
     record: str
-    arrived: str
 
     @classmethod
     def beside(cls, taken: Collection[str]) -> _Names:
-        return cls(*(fresh(one, taken) for one in ("read", "fault", "record", "arrived")))
+        return cls(*(fresh(one, taken) for one in ("read", "fault", "record")))
 
 
 def _call(source: Source) -> str:
@@ -167,7 +169,7 @@ def _reading(source: Source, given: Given, marks: Marks, own: _Names, prefix: st
     columns += [f"{_fault(source, given, marks, own, ahead)} AS {name(own.fault)}"]
     columns += [named("`record`", own.record), named(given.partition, marks.partition)]
     columns += [named(given.offset, marks.offset)] if given.offset else []
-    columns += [named(given.arrived, own.arrived)] if given.arrived else []
+    columns += [named(given.arrived, marks.arrived)] if given.arrived else []
     columns += [name(marks.time), name(marks.now)]
     records = f"\nWHERE {read} IS NOT NULL" if given.lines else ""
     return f"{listed(columns, 'SELECT {}')}\nFROM {name(prefix + source.topic)}{records}"
@@ -204,7 +206,10 @@ def _judged(source: Source, given: Given, marks: Marks, own: _Names, reading: st
     columns += [fault, f"CASE WHEN {fault} IS NOT NULL THEN {name(own.record)} END AS {name(own.record)}"]
     columns += [f"{text(source.topic)} AS {name(marks.topic)}", name(marks.partition)]
     columns += [name(marks.offset) if given.offset else f"COUNT(*) OVER `so_far` - 1 AS {name(marks.offset)}"]
-    columns += [name(own.arrived)] if given.arrived else []
+    if given.arrived:
+        columns.append(name(marks.arrived))
+    elif marks.arrived in marks.carried:
+        columns.append(named("CAST(NULL AS TIMESTAMP_LTZ(3))", marks.arrived))
     columns += [f"CASE WHEN {time} < {shown} THEN {shown}{delay} ELSE {_EPOCH} END AS {name(marks.watermark)}", time, name(marks.now)]
     window = f"WINDOW `so_far` AS (PARTITION BY {name(marks.partition)} ORDER BY {name(marks.now)} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
     return f"{listed(columns, 'SELECT {}')}\nFROM {name(reading)}\n{window}"
@@ -213,7 +218,7 @@ def _judged(source: Source, given: Given, marks: Marks, own: _Names, reading: st
 def _dead(source: Source, given: Given, marks: Marks, own: _Names, judged: str, future: str | None) -> str:
     fault = name(own.fault)
     reason = f"CASE WHEN {future} THEN 'future' ELSE 'malformed' END" if future else "'malformed'"
-    arrived = epoch_ms(name(own.arrived)) if given.arrived else "CAST(NULL AS BIGINT)"
+    arrived = epoch_ms(name(marks.arrived)) if given.arrived else "CAST(NULL AS BIGINT)"
     parts = [text(source.topic), name(marks.partition), name(marks.offset), reason, fault, arrived, name(own.record)]
     return f"SELECT {listed(parts, 'HR_DEAD_LETTER({})')} AS `json`\nFROM {name(judged)}\nWHERE {fault} IS NOT NULL"
 

@@ -1,6 +1,6 @@
 """What became of each record, counted by the same statements that make the results.
 
-Each place where a pipeline's work on a record ends is an end: a window, or a sink without one. A record is accepted if any
+Each place where a pipeline's work on a record ends is an end: a window, a process, or a sink without one. A record is accepted if any
 end takes one of its rows, late if rows reach ends and none is taken, and filtered if none reaches one.
 """
 
@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from headrace.engines.flink.hosting import EVER, is_taken, ways
+from headrace.engines.flink.parts import DUPLICATES
 from headrace.engines.flink.views import Views
 from headrace.engines.flink.words import listed, name, text
-from headrace.plan.operators import Aggregate, Derive, Operator, Select, Sink, Source, inputs_of
+from headrace.plan.operators import Aggregate, Derive, Operator, Process, Select, Sink, Source, inputs_of
 from headrace.plan.pipeline import Plan
 
 __all__ = ["Ledger", "ledger_topic"]
 
-_EVER = "INTERVAL '73000' DAY(5)"
 _LIVE = "INTERVAL '10' SECOND"
 _UNKNOWN = "CAST(NULL AS BIGINT)"
 
@@ -28,10 +29,10 @@ def ledger_topic(plan: Plan) -> str:
 
 @dataclass(frozen=True)
 class _End:
-    """Where rows end: the operator that makes them, and the window that takes them or not."""
+    """Where rows end: the operator that makes them, and the window or process that takes them or not; None takes them all."""
 
     rows: Operator
-    window: Aggregate | None
+    taker: Aggregate | Process | None
 
 
 class Ledger:
@@ -41,11 +42,13 @@ class Ledger:
     `reached` counts the records of which any row reached an end. Where these cannot be counted they are NULL.
     """
 
-    columns = ("`topic` STRING", "`received` BIGINT", "`malformed` BIGINT", "`future` BIGINT", "`reached` BIGINT", "`accepted` BIGINT")
-
     def __init__(self, plan: Plan, views: Views, *, bounded: bool) -> None:
         self._plan, self._views, self._bounded = plan, views, bounded
         self.topic = ledger_topic(plan)
+        self._dropping = [operator for operator in plan.operators() if isinstance(operator, Process) and operator.drops_duplicates]
+        self._more = [_UNKNOWN] if self._dropping else []
+        counts = ("received", "malformed", "future", "reached", "accepted", *(["duplicate"] if self._dropping else []))
+        self.columns = ("`topic` STRING", *(f"`{one}` BIGINT" for one in counts))
         marks = views.marks
         self._time = marks.time if bounded else marks.now
 
@@ -56,9 +59,12 @@ class Ledger:
             yield self._received(source, counted=reached is not None)
             if reached:
                 yield reached
+        for process in self._dropping:
+            given = ["`key`", *[_UNKNOWN] * 5, "CAST(`json` AS BIGINT)"]
+            yield f"{listed(given, 'SELECT {}')}\nFROM {name(self._views.hosted(process))}\nWHERE `output` = {DUPLICATES}"
 
     def _every(self, view: str) -> str:
-        length = _EVER if self._bounded else _LIVE
+        length = EVER if self._bounded else _LIVE
         return f"FROM TABLE(TUMBLE(TABLE {name(view)}, DESCRIPTOR({name(self._time)}), {length}))\nGROUP BY `window_start`, `window_end`"
 
     def _received(self, source: Source, *, counted: bool) -> str:
@@ -67,11 +73,11 @@ class Ledger:
         counts = ["COUNT(*)", f"COUNT(*) FILTER (WHERE {faulty}{f' AND NOT {future}' if future else ''})"]
         counts.append(f"COUNT(*) FILTER (WHERE {future})" if future else "CAST(0 AS BIGINT)")
         rest = ["CAST(0 AS BIGINT)" if counted else _UNKNOWN] * 2
-        return f"{listed([text(source.topic), *counts, *rest], 'SELECT {}')}\n{self._every(intake.judged)}"
+        return f"{listed([text(source.topic), *counts, *rest, *self._more], 'SELECT {}')}\n{self._every(intake.judged)}"
 
     def _reached(self, source: Source, ends: list[_End]) -> str | None:
         """Return the SELECT that counts the records whose rows reach ends; empty if none can, None if they cannot be counted."""
-        if any(_ways(source, end.rows) != 1 for end in ends):
+        if any(ways(source, end.rows) != 1 for end in ends):
             return None
         groups = [[end for end in ends if id(end.rows) == one] for one in dict.fromkeys(id(end.rows) for end in ends)]
         if not groups:
@@ -87,18 +93,16 @@ class Ledger:
         counts = ["COUNT(*)", "COUNT(*) FILTER (WHERE `taken` = 1)"]
         return f"{self._counting(source, counts)}\nFROM (\n{inner}\n)\nGROUP BY `window_start`, `window_end`"
 
-    @staticmethod
-    def _counting(source: Source, counts: list[str]) -> str:
-        return listed([text(source.topic), *[_UNKNOWN] * 3, *counts], "SELECT {}")
+    def _counting(self, source: Source, counts: list[str]) -> str:
+        return listed([text(source.topic), *[_UNKNOWN] * 3, *counts, *self._more], "SELECT {}")
 
     def _ends(self, source: Source) -> list[_End]:
         """Return the ends that rows of a source can reach."""
         ends = []
         for sink in self._plan.sinks:
-            windows = list(_windows_before(sink))
-            ends += [_End(_rows(window.input), window) for window in windows] or [_End(_rows(sink.input), None)]
-        distinct = {(id(end.rows), id(end.window)): end for end in ends}
-        return [end for end in distinct.values() if _ways(source, end.rows)]
+            ends += list(_ends_before(sink)) or [_End(_rows(sink.input), None)]
+        distinct = {(id(end.rows), id(end.taker)): end for end in ends}
+        return [end for end in distinct.values() if ways(source, end.rows)]
 
     def _selected(self, source: Source, ends: list[_End]) -> str:
         """Return the SELECT that tells of each row of `source` whether it is its record's first, and whether an end takes it."""
@@ -106,9 +110,13 @@ class Ledger:
         block = self._views.block(ends[0].rows)
         place = [marks.partition, marks.offset, *([marks.topic] if marks.topic in marks.carried else [])]
         first = f"HR_FIRST({', '.join(map(name, place))}) AS `first`"
-        taken = "TRUE" if any(end.window is None for end in ends) else " OR ".join(self._views.is_taken(end.window) for end in ends if end.window)
+        takers = [end.taker for end in ends]
+        taken = "TRUE" if None in takers else " OR ".join(self._is_taken(taker) for taker in takers if taker)
         block = replace(block, where=(*block.where, *self._only(source)))
         return block.selecting([name(marks.partition), name(marks.offset), first, f"{taken} AS `taken`", name(self._time)])
+
+    def _is_taken(self, taker: Aggregate | Process) -> str:
+        return self._views.is_taken(taker) if isinstance(taker, Aggregate) else is_taken(self._views.marks)
 
     def _only(self, source: Source) -> list[str]:
         return [f"{name(self._views.marks.topic)} = {text(source.topic)}"] if len(self._plan.sources) > 1 else []
@@ -134,17 +142,15 @@ def _rows(operator: Operator) -> Operator:
     return _rows(operator.input) if isinstance(operator, Derive | Select) else operator
 
 
-def _windows_before(operator: Operator | Sink) -> Iterator[Aggregate]:
-    """Yield the windows nearest to the sources, on the way to an operator."""
-    if isinstance(operator, Aggregate):
-        yield operator
-        return
-    for one in inputs_of(operator):
-        yield from _windows_before(one)
-
-
-def _ways(source: Source, operator: Operator) -> int:
-    """Return on how many ways rows of a source come to an operator."""
-    if operator is source:
-        return 1
-    return sum(_ways(source, one) for one in inputs_of(operator))
+def _ends_before(operator: Operator | Sink) -> Iterator[_End]:
+    """Yield the windows and processes nearest to the sources, on the way to an operator."""
+    match operator:
+        case Aggregate():
+            yield _End(_rows(operator.input), operator)
+        case Process(broadcast=broadcast):
+            yield _End(_rows(operator.input), operator)
+            if broadcast is not None:
+                yield _End(_rows(broadcast), None)
+        case _:
+            for one in inputs_of(operator):
+                yield from _ends_before(one)

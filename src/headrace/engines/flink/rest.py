@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +19,10 @@ __all__ = ["VERSION", "JobFailed", "Rest"]
 
 VERSION = "2.3"
 _SECONDS = 60.0
+_TOLD_SECONDS = 10.0
 _SUBMIT_SECONDS = 300.0  # the plan is made within the request
 _ENDED = frozenset(["FINISHED", "FAILED", "CANCELED"])
+_TRYING_AGAIN = frozenset(["FAILING", "RESTARTING"])
 
 
 class JobFailed(HeadraceError):
@@ -113,13 +116,28 @@ class Rest:
         """
         state = self.state(job)
         if state == "FAILED":
-            raise JobFailed(self.cause(job) or "no cause is told", where=f"Flink job {job}", fix=f"its log is that of {self.url}")
+            raise self._failed(job)
+        if state in _TRYING_AGAIN and _PROCESS.search(self._trace(job)):
+            self.cancel(job)  # it would raise again
+            raise self._failed(job)
         return state in _ENDED
+
+    def _failed(self, job: str) -> JobFailed:
+        give_up_at = time.monotonic() + _TOLD_SECONDS
+        while not (trace := self._trace(job)) and time.monotonic() < give_up_at:
+            time.sleep(0.5)  # the cluster tells for some seconds what it told before
+        fix = None if _PROCESS.search(trace) else f"its log is that of {self.url}"
+        return JobFailed(root_cause(trace) or "no cause is told", where=f"Flink job {job}", fix=fix)
 
     def cause(self, job: str) -> str | None:
         """Return why a job failed, in one line, if it did."""
+        trace = self._trace(job)
+        return root_cause(trace) if trace else None
+
+    def _trace(self, job: str) -> str:
+        """Return the trace of what a job failed at last."""
         entries = self.ask(f"/jobs/{job}/exceptions?maxExceptions=1").get("exceptionHistory", {}).get("entries", [])
-        return root_cause(entries[0]["stacktrace"]) if entries else None
+        return str(entries[0]["stacktrace"]) if entries else ""
 
     def cancel(self, job: str) -> None:
         """Have a job end where it is."""
@@ -159,6 +177,8 @@ class Rest:
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(E-?\d+)?")
 _CAUSE = re.compile(r"^(?:Caused by: )?([\w.$]+(?:Exception|Error|Throwable|Fault))(?::\s*(.*))?$", re.MULTILINE)
+_PROCESS = re.compile(r"headrace\.errors\.ProcessError: (.*)")
+_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 _CONNECTOR = re.compile(r"Could not find any factory for identifier '(\w+)' that implements '[\w.]*DynamicTableFactory'")
 
 
@@ -167,6 +187,10 @@ def root_cause(trace: str) -> str:
     if missing := _CONNECTOR.search(trace):
         named = {"kafka": "flink-sql-connector-kafka-5.0.0-2.2.jar"}.get(missing[1], f"the jar of connector {missing[1]!r}")
         return f"the cluster lacks a connector: put {named} into the lib folder of Flink, on every machine, and start it again"
+    if raised := _PROCESS.findall(trace):
+        return " ".join(raised[-1].split())
+    if lacking := _MODULE.findall(trace):
+        return f"the Python of the cluster's workers lacks {lacking[-1]!r}: install it there, or name another in HEADRACE_FLINK_PYTHON"
     causes = [(kind.rpartition(".")[2], " ".join((text or "").split())) for kind, text in _CAUSE.findall(trace)]
     telling = [f"{kind}: {text}" for kind, text in causes if text] or [kind for kind, _ in causes]
     return telling[-1] if telling else " ".join(trace.split())[:300]

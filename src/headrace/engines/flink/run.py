@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import shutil
 import time
 from codecs import BOM_UTF8
@@ -16,10 +17,11 @@ import msgspec
 
 from headrace._durable import put, write_whole
 from headrace.engines import jar
+from headrace.engines.flink.client import Client
 from headrace.engines.flink.ledger import ledger_topic
 from headrace.engines.flink.places import Kafka, Places, Staged
 from headrace.engines.flink.rest import JobFailed, Rest
-from headrace.engines.flink.script import flink_script, flink_script_of_many
+from headrace.engines.flink.script import flink_script, flink_script_of_many, is_python
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
 from headrace.kernels.ledger import Account
 from headrace.plan.operators import Aggregate, upstream
@@ -28,7 +30,7 @@ from headrace.plan.pipeline import Plan
 __all__ = ["FileJob", "Ledger", "added_up", "check_inputs", "run_files", "run_many", "run_topics", "savepoint", "submit", "wait"]
 
 Ledger = Mapping[str, Mapping[str, int | None]]
-_COUNTS = ("received", "malformed", "future", "reached", "accepted")
+_COUNTS = ("received", "malformed", "future", "reached", "accepted", "duplicate")
 _ENDINGS = frozenset([".ndjson", ".jsonl", ".json"])
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 60.0
@@ -43,8 +45,8 @@ class FileJob:
     folder: Path
 
 
-def submit(rest: Rest, script: str, *, savepoint: str | None = None) -> str:
-    """Run a script on a cluster, and return its job's id.
+def submit(rest: Rest, script: str, *, client: Client | None = None, savepoint: str | None = None) -> str:
+    """Run a script on a cluster, and return its job's id; `client` runs one with processes.
 
     Raises
     ------
@@ -52,6 +54,9 @@ def submit(rest: Rest, script: str, *, savepoint: str | None = None) -> str:
         If the cluster refuses it; it says why in one line.
     """
     rest.check_version()
+    if is_python(script):
+        assert client is not None
+        return client.submit(rest, script, savepoint)
     return rest.submit(jar.path(), "headrace.flink.RunScript", ["--script-base64", base64.b64encode(script.encode()).decode()], savepoint=savepoint)
 
 
@@ -70,7 +75,7 @@ def wait(rest: Rest, job: str, *, stop: Callable[[], bool] = lambda: False) -> b
     return True
 
 
-def run_files(job: FileJob, rest: Rest, *, parallelism: int = 1, stop: Callable[[], bool] = lambda: False) -> Ledger:
+def run_files(job: FileJob, rest: Rest, *, client: Client | None = None, parallelism: int = 1, stop: Callable[[], bool] = lambda: False) -> Ledger:
     """Run a plan over files that the cluster can read too, leave outputs, dead letters and ledger in its folder, and return the ledger.
 
     Raises
@@ -81,15 +86,16 @@ def run_files(job: FileJob, rest: Rest, *, parallelism: int = 1, stop: Callable[
         If the job failed on the cluster.
     """
     places = _stage(job, parallelism)
-    identifier = submit(rest, flink_script(job.plan, places))
+    identifier = submit(rest, flink_script(job.plan, places), client=client)
     _wait_or_cancel(rest, identifier, stop)
     return _collect(job)
 
 
-def run_many(jobs: Sequence[FileJob], rest: Rest, called: str = "headrace", *, parallelism: int = 1) -> list[Ledger]:
+def run_many(jobs: Sequence[FileJob], rest: Rest, called: str = "headrace", *, client: Client | None = None, parallelism: int = 1) -> list[Ledger]:
     """Run many plans as one job of the cluster; as `run_files` in all else."""
     places = [_stage(job, parallelism, alone=False) for job in jobs]
-    identifier = submit(rest, flink_script_of_many([(job.plan, place) for job, place in zip(jobs, places, strict=True)], called))
+    script = flink_script_of_many([(job.plan, place) for job, place in zip(jobs, places, strict=True)], called)
+    identifier = submit(rest, script, client=client)
     _wait_or_cancel(rest, identifier, lambda: False)
     return [_collect(job) for job in jobs]
 
@@ -113,12 +119,13 @@ def _wait_or_cancel(rest: Rest, job: str, stop: Callable[[], bool]) -> None:
 # topics
 
 
-def run_topics(
+def run_topics(  # noqa: PLR0913
     plan: Plan,
     places: Kafka,
     rest: Rest,
     kept: Path,
     *,
+    client: Client | None = None,
     begin_at: str | None = None,
     seconds: float | None = None,
     drain: bool = False,
@@ -138,7 +145,7 @@ def run_topics(
     """
     script = flink_script(plan, replace(places, kept=str(kept)))
     _check_kept(kept, script)
-    job = submit(rest, script, savepoint=begin_at or _last_state(kept))
+    job = submit(rest, script, client=client, savepoint=begin_at or _last_state(kept))
     ends_at = None if seconds is None else time.monotonic() + seconds
     if not wait(rest, job, stop=lambda: stop() or (ends_at is not None and time.monotonic() >= ends_at)):
         savepoint(rest, job, f"file://{kept}/savepoints", stop=True, drain=drain)
@@ -157,6 +164,11 @@ def savepoint(rest: Rest, job: str, folder: str | None, *, stop: bool = False, d
     return made
 
 
+# What does not make a script another one: settings, and a process packed, whose state tells its own version.
+_SETTING = re.compile(r"SET |    '[a-z.-]+': '")
+_PACKED = re.compile(r" code='[^']*',")
+
+
 def _last_state(kept: Path) -> str | None:
     """Return the latest whole savepoint or checkpoint."""
     found = [*kept.glob("savepoints/savepoint-*/_metadata"), *kept.glob("checkpoints/*/chk-*/_metadata")]
@@ -166,7 +178,7 @@ def _last_state(kept: Path) -> str | None:
 def _check_kept(kept: Path, script: str) -> None:
     """Note whose state is kept, or see that it is this script's."""
     path = kept / "script.sql"
-    body = "\n".join(line for line in script.splitlines() if not line.startswith("SET "))
+    body = "\n".join(_PACKED.sub("", line) for line in script.splitlines() if not _SETTING.match(line))
     try:
         if path.exists() and path.read_text() != body:
             fix = "--anew forgets it and starts from the first records"
@@ -278,5 +290,15 @@ def _fates(counts: Mapping[str, int | None]) -> dict[str, int | None]:
     reached, accepted = counts["reached"], counts["accepted"]
     late = None if reached is None or accepted is None else reached - accepted
     filtered = None if reached is None else received - malformed - future - reached
-    known = {"received": received, "accepted": accepted, "malformed": malformed, "future": future, "late": late, "filtered": filtered}
+    duplicate = counts["duplicate"] or 0
+    accepted = None if accepted is None else accepted - duplicate
+    known = {
+        "received": received,
+        "accepted": accepted,
+        "duplicate": duplicate,
+        "malformed": malformed,
+        "future": future,
+        "late": late,
+        "filtered": filtered,
+    }
     return {**Account().counts(), **known}

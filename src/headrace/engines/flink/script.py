@@ -1,4 +1,4 @@
-"""A plan as a Flink SQL script."""
+"""A plan as a Flink SQL script; as a Python file, where it has processes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from dataclasses import dataclass, replace
 
 from headrace.engines.flink.block import Block, named
 from headrace.engines.flink.expression import json_value
+from headrace.engines.flink.hosting import number_of
 from headrace.engines.flink.ledger import Ledger
+from headrace.engines.flink.parts import FAILURES, Once, Part
 from headrace.engines.flink.places import Files, Places
 from headrace.engines.flink.refuse import blaming
 from headrace.engines.flink.views import Views
 from headrace.engines.flink.words import comment, listed, name, text, type_name
 from headrace.plan.expression import Call, Expression, walk
 from headrace.plan.functions import AGGREGATES, FUNCTIONS
-from headrace.plan.operators import TEXTS, Aggregate, Derive, Regroup, Select, Sink, Source, Where
+from headrace.plan.operators import TEXTS, Aggregate, Derive, Process, Regroup, Select, Side, Sink, Source, Where
 from headrace.plan.pipeline import Plan
 from headrace.plan.rewrite import read_numbers_at_once
 from headrace.plan.schema import Schema
 
-__all__ = ["flink_script", "flink_script_of_many"]
+__all__ = ["flink_script", "flink_script_of_many", "is_python"]
 
 _SETTINGS = {"execution.runtime-mode": "streaming", "table.local-time-zone": "UTC", "table.dml-sync": "false"}
 _ISO = {"json.timestamp-format.standard": "ISO-8601"}
@@ -27,7 +29,7 @@ _FUNCTIONS = ("HR_READ", "HR_TIME", "HR_FIRST", "HR_DEAD_LETTER", "HR_DOUBLE", "
 
 
 def flink_script(plan: Plan, places: Places | None = None) -> str:
-    """Return the plan as a script for Flink's SQL client.
+    """Return the plan as a script for Flink's SQL client, or as a Python file for PyFlink if it has processes.
 
     Parameters
     ----------
@@ -53,18 +55,49 @@ def flink_script_of_many(jobs: Sequence[tuple[Plan, Places]], called: str) -> st
 
 def _script(made: Sequence[_Statements], called: str, places: Places, header: str) -> str:
     settings = {"pipeline.name": called, **_SETTINGS, **places.settings}
-    statements = [
-        *(table for one in made for table in (*one.tables, *one.views)),
-        "\n\n".join(["EXECUTE STATEMENT SET\nBEGIN", *(insert for one in made for insert in one.inserts), "END;"]),
-    ]
-    called_for = [function for function in _FUNCTIONS if any(f"{function}(" in one for one in statements)]
-    parts = [
-        header,
-        "\n".join(f"SET {text(key)} = {text(value)};" for key, value in settings.items()),
-        "\n".join(f"CREATE TEMPORARY FUNCTION {one} AS 'headrace.flink.{one.title().replace('_', '')}';" for one in called_for),
-        *statements,
-    ]
-    return "\n\n".join(parts) + "\n"
+    parts: list[Part] = [part for one in made for part in (*one.tables, *one.views)]
+    parts.append("\n\n".join(["EXECUTE STATEMENT SET\nBEGIN", *(insert for one in made for insert in one.inserts), "END;"]))
+    texts = [part for part in parts if isinstance(part, str)]
+    called_for = [function for function in _FUNCTIONS if any(f"{function}(" in one for one in texts)]
+    functions = [f"CREATE TEMPORARY FUNCTION {one} AS 'headrace.flink.{one.title().replace('_', '')}';" for one in called_for]
+    if len(texts) < len(parts):
+        live = {} if places.bounded else {"python.fn-execution.bundle.time": "100"}
+        return _python(header, {**settings, **live}, [*functions, *parts])
+    set_ = "\n".join(f"SET {text(key)} = {text(value)};" for key, value in settings.items())
+    return "\n\n".join([header, set_, "\n".join(functions), *texts]) + "\n"
+
+
+# a plan with processes
+
+
+def is_python(script: str) -> bool:
+    """Return whether a script is a Python file: SQL would begin with a comment of its own kind."""
+    return script.startswith("#")
+
+
+def _python(header: str, settings: Mapping[str, str], parts: Iterable[Part]) -> str:
+    said = "\n".join(f"#{line.removeprefix('--')}" for line in header.splitlines())
+    given = "".join(f"    {key!r}: {value!r},\n" for key, value in settings.items())
+    written = "".join(f"    {_quoted(part) if isinstance(part, str) else repr(part)},\n" for part in parts)
+    return f"{said}\n{_IMPORTS}\nSETTINGS = {{\n{given}}}\n\nPARTS = [\n{written}]\n{_MAIN}"
+
+
+_IMPORTS = """#
+# With PyFlink 2.3 and headrace installed: python FILE --cluster http://HOST:8081
+
+from headrace.engines.flink.job import main
+from headrace.engines.flink.parts import Hosted, Once
+"""
+_MAIN = """
+if __name__ == "__main__":
+    main(SETTINGS, PARTS)
+"""
+
+
+def _quoted(statement: str) -> str:
+    """Return a statement as a Python literal: as it stands, if that can be."""
+    plain = '"""' not in statement and "\\" not in statement and not statement.endswith('"')
+    return f'"""{statement}"""' if plain else repr(statement)
 
 
 @dataclass(frozen=True)
@@ -72,7 +105,7 @@ class _Statements:
     """What a plan comes to: its tables, the views between them, and what is inserted."""
 
     tables: tuple[str, ...]
-    views: tuple[str, ...]
+    views: tuple[Part, ...]
     inserts: tuple[str, ...]
 
     @classmethod
@@ -81,14 +114,19 @@ class _Statements:
         # HR_READ keeps undeclared fields as texts.
         plan = rewritten if all(source.rest_type == TEXTS for source in rewritten.sources) else plan
         views = Views(plan, places, prefix)
+        processes = [operator for operator in plan.operators() if isinstance(operator, Process)]
         written = [_sink(sink, places, views) for sink in plan.sinks]
         written += [_late(aggregate, places, views) for aggregate in _windows(plan) if aggregate.late_topic]
+        written += [_failed(process, places, views) for process in processes if process.failed_topic]
         written += [_dead(source, places, views) for source in plan.sources]
         ledger = Ledger(plan, views, bounded=places.bounded)
         tables = [*(intake.table for intake in views.intakes.values()), *(table for table, _ in written)]
         tables.append(_table(prefix + ledger.topic, ledger.columns, {**places.sink(ledger.topic), "format": "json"}))
         inserts = [*(insert for _, insert in written), *(f"INSERT INTO {name(prefix + ledger.topic)}\n{one};" for one in ledger.entries())]
-        judging = [view for intake in views.intakes.values() for view in intake.views]
+        judging: list[Part] = []
+        for intake in views.intakes.values():
+            judging += intake.views
+            judging += [Once(intake.judged, views.marks.time, views.marks.now)] if processes else []
         return cls(tuple(tables), (*judging, *views.statements), tuple(inserts))
 
 
@@ -116,6 +154,11 @@ def _json(schema: Schema) -> dict[str, str]:
 def _sink(sink: Sink, places: Places, views: Views) -> tuple[str, str]:
     """Return the table of a sink and what is inserted into it: columns, or JSON text where Flink has no type for one."""
     with blaming(views.said(sink)):
+        if isinstance(sink.input, Process):
+            return _given(sink.topic, sink.input, number_of(sink.input, ""), places, views, comment(views.said(sink)))
+        if isinstance(sink.input, Side):
+            number = number_of(sink.input.input, sink.input.name)
+            return _given(sink.topic, sink.input.input, number, places, views, comment(views.said(sink.input), views.said(sink)))
         block = views.block(sink.input)
         return _written(sink.topic, sink.schema, block, places, views, comment(*block.said, views.said(sink)))
 
@@ -127,6 +170,23 @@ def _late(aggregate: Aggregate, places: Places, views: Views) -> tuple[str, str]
         assert aggregate.late_topic is not None
         said = comment(f"what no window of {views.said(aggregate)} takes")
         return _written(aggregate.late_topic, aggregate.input.schema, late, places, views, said)
+
+
+def _failed(process: Process, places: Places, views: Views) -> tuple[str, str]:
+    assert process.failed_topic is not None
+    return _given(process.failed_topic, process, FAILURES, places, views, comment(f"records at which {views.said(process)} failed"))
+
+
+def _given(topic: str, process: Process, output: int, places: Places, views: Views, said: str) -> tuple[str, str]:
+    """Return the table of a topic to which goes what a process gives, and what is inserted: the JSON as it came."""
+    columns, form = ["`json` STRING"], {"format": "raw"}
+    keyed = places.keyed and output != FAILURES
+    if keyed:
+        columns = [f"{name(views.key)} STRING", *columns]
+        form = {"value.format": "raw", "key.format": "raw", "key.fields": views.key, "value.fields-include": "EXCEPT_KEY"}
+    table = _table(views.prefix + topic, columns, {**places.sink(topic), **form})
+    values = f"SELECT {'`key`, ' if keyed else ''}`json`\nFROM {name(views.hosted(process))}\nWHERE `output` = {output}"
+    return table, f"{said}INSERT INTO {name(views.prefix + topic)}\n{values};"
 
 
 def _written(topic: str, schema: Schema, block: Block, places: Places, views: Views, said: str) -> tuple[str, str]:
@@ -156,7 +216,8 @@ def _dead(source: Source, places: Places, views: Views) -> tuple[str, str]:
 def _header(plan: Plan, places: Places) -> str:
     settings = [f"{key} = {value!r}" for key, value in plan.settings.items()]
     hint = [places.hint] if places.hint else []
-    title = f"{plan.pipeline}, version {plan.version}, as Flink SQL"
+    kind = "a job of PyFlink" if any(isinstance(operator, Process) for operator in plan.operators()) else "Flink SQL"
+    title = f"{plan.pipeline}, version {plan.version}, as {kind}"
     return comment(title, *settings, *hint, "", "Otherwise than on headrace's own engine:", *_differences(plan)).rstrip()
 
 

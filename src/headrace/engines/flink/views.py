@@ -7,15 +7,34 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import singledispatchmethod
 
+from headrace.engines.flink import hosting
 from headrace.engines.flink.block import Block
 from headrace.engines.flink.expression import Item, Row, item, loose, sha1_of, sql, uuid_of
 from headrace.engines.flink.intake import Intake, Marks, epoch_ms, fresh
+from headrace.engines.flink.parts import Hosted, Part
 from headrace.engines.flink.places import Places
 from headrace.engines.flink.refuse import blaming, check_regroup, check_window
 from headrace.engines.flink.words import comment, duration, listed, name, text
+from headrace.engines.shipped import pack
 from headrace.errors import PlanError
 from headrace.plan.expression import Call, Column, Expression, columns_of, rebuild, walk
-from headrace.plan.operators import Aggregate, Derive, Named, Operator, Regroup, Select, Sink, Source, Union, Unnest, Where, inputs_of, upstream
+from headrace.plan.operators import (
+    Aggregate,
+    Derive,
+    Named,
+    Operator,
+    Process,
+    Regroup,
+    Select,
+    Side,
+    Sink,
+    Source,
+    Union,
+    Unnest,
+    Where,
+    inputs_of,
+    upstream,
+)  # fmt: skip
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import STRING
 from headrace.plan.window import Window
@@ -45,10 +64,11 @@ class Views:
     """The views of a plan, made as they are found to be needed; `prefix` stands before the name of each."""
 
     def __init__(self, plan: Plan, places: Places, prefix: str = "") -> None:
-        self.statements: list[str] = []
+        self.statements: list[Part] = []
         self.prefix = prefix
         taken = {field for operator in plan.operators() for field in operator.schema.names}
-        self.marks = Marks.beside(taken, sources=len(plan.sources), bounded=places.bounded)
+        hosting_any = any(isinstance(operator, Process) for operator in plan.operators())
+        self.marks = Marks.beside(taken, sources=len(plan.sources), bounded=places.bounded, processes=hosting_any)
         self.key = fresh("key", taken)
         self.intakes: dict[int, Intake] = {}
         self._places = places
@@ -61,6 +81,8 @@ class Views:
             with blaming(self.said(source)):
                 self.intakes[id(source)] = Intake.of(source, places, self.marks, prefix, self.said(source))
         self._blocks: dict[int, Block] = {}
+        self._sources = plan.sources
+        self._hosted: dict[int, str] = {}
 
     def block(self, operator: Operator) -> Block:
         """Return the SELECT of an operator's rows; what several operators read is a view.
@@ -74,7 +96,7 @@ class Views:
             with blaming(self.said(operator)):
                 made = self._make(operator)
             made = made if isinstance(operator, Source) else made.saying(self.said(operator))
-            shared = self._consumers[id(operator)] > 1 and not isinstance(operator, Source)
+            shared = self._consumers[id(operator)] > 1 and not isinstance(operator, Source | Process | Side)
             self._blocks[id(operator)] = self._view(operator, made) if shared else made
         return self._blocks[id(operator)]
 
@@ -158,8 +180,58 @@ class Views:
         return Block(_nested(body, called), columns, hidden, known=frozenset([*columns, *hidden]), said=said)
 
     @_make.register
+    def _(self, process: Process) -> Block:
+        return self._output(process, "")
+
+    @_make.register
+    def _(self, side: Side) -> Block:
+        return self._output(side.input, side.name)
+
+    def _output(self, process: Process, output: str) -> Block:
+        table, schema = self.hosted(process), process.output(output)
+        key = self.key if self._places.keyed else None
+        view = self.new(f"{process.name}_{output or 'rows'}")
+        body = hosting.given(table, schema, hosting.number_of(process, output), key)
+        self.statements.append(f"CREATE TEMPORARY VIEW {name(view)} AS\n{body};")
+        hidden = {self.key: name(self.key)} if key else {}
+        columns = {column: Item(name(column)) for column in schema.names}
+        return Block(name(view), columns, hidden, view, frozenset([*columns, *hidden]))
+
+    def hosted(self, process: Process) -> str:
+        """Return the view of all that a process gives: `output`, `key` and `json`."""
+        if id(process) in self._hosted:
+            return self._hosted[id(process)]
+        with blaming(self.said(process)):
+            hosting.check_process(process)
+            number = self._numbers[id(process)]
+            block = self.block(process.input)
+            broadcast = self.block(process.broadcast) if process.broadcast is not None else None
+            rows = hosting.rows_of(process, block, self.marks, self._sources)
+            told = hosting.told(process, broadcast, self.marks, self.intakes, self._sources)
+            code = pack(process)
+        views = [self.new(f"process_{number}{part}") for part in ("_takes", "_is_told", "")]
+        said = comment(*block.said, self.said(process))
+        for view, body, about in zip(views, (rows, told), (said, ""), strict=False):
+            self.statements.append(f"{about}CREATE TEMPORARY VIEW {name(view)} AS\n{body};")
+        self.statements.append(
+            Hosted(
+                views[2],
+                views[0],
+                views[1],
+                code,
+                tuple(one.topic for one in self._sources),
+                live=not self._places.bounded,
+                broadcast=broadcast is not None,
+            )
+        )
+        self._hosted[id(process)] = views[2]
+        return views[2]
+
+    @_make.register
     def _(self, aggregate: Aggregate) -> Block:
         check_window(aggregate)
+        if any(isinstance(one, Process) for one in upstream(aggregate.input)):
+            raise PlanError("a window over what a process gives", fix="write it to a topic first, or run it on the embedded engine")
         block = self._table(aggregate.input)
         assert block.table is not None
         if self.marks.time not in block.hidden:

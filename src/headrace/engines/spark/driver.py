@@ -1,20 +1,38 @@
 """Runs scripts one after the other in one Spark session: `spark-submit driver.py JOBS RESULTS`. It needs no headrace.
 
-JOBS is a JSON list of `{"script": …, "arguments": […]}`; RESULTS gets a JSON object a line, `{"ledger": …}` or `{"error": …}`.
+JOBS is a JSON list of `{"script": …, "arguments": […]}`; RESULTS gets a JSON object a line, `{"ledger": …}`, `{"error": …}` or, of an
+author's process that failed, `{"process": …}`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import re
 import runpy
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
+
+# What a worker's Python says of a process: that it failed, or that a module is lacking.
+_OF_PROCESS = re.compile(r"headrace\.errors\.ProcessError: (.+)")
+_LAST_NAMED = re.compile(r"^\s*([\w.]*(?:Error|Exception): .+)", re.MULTILINE)
+_LACKING = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
+
+
+def told(error: BaseException) -> dict[str, str]:
+    """Return what is said of an error: that a process failed, else the root cause in one line."""
+    text = "".join(traceback.format_exception(error))
+    if found := _OF_PROCESS.search(text):
+        return {"process": found[1]}
+    if found := _LACKING.search(text):
+        return {"process": f"the Python of Spark's workers lacks module {found[1]!r}; install it there"}
+    return {"error": reason(error)}
 
 
 def reason(error: BaseException) -> str:
@@ -32,18 +50,20 @@ def reason(error: BaseException) -> str:
             text = f"{origin.getClass().getSimpleName()}: {origin.getMessage()}"
     else:
         text = f"{type(error).__name__}: {error}"
+    if "Traceback (most recent call last)" in text and (named := _LAST_NAMED.findall(text)):
+        return str(named[-1])[:500]
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:500]
 
 
 def main(jobs: str, results: str) -> None:
     """Run the jobs."""
-    with Path(results).open("w", encoding="utf-8") as told:
+    with Path(results).open("w", encoding="utf-8") as written:
         for job in json.loads(Path(jobs).read_text(encoding="utf-8")):
             try:
-                told.write(json.dumps({"ledger": runpy.run_path(job["script"])["main"](job["arguments"])}) + "\n")
+                written.write(json.dumps({"ledger": runpy.run_path(job["script"])["main"](job["arguments"])}) + "\n")
             except Exception as error:  # noqa: BLE001  (whatever it is, the other jobs go on)
-                told.write(json.dumps({"error": reason(error)}) + "\n")
-            told.flush()
+                written.write(json.dumps(told(error)) + "\n")
+            written.flush()
     SparkSession.builder.getOrCreate().stop()
 
 

@@ -1,4 +1,4 @@
-"""Spark itself, got on first use: PySpark in a virtual environment of its own, and the jars of its Kafka connector."""
+"""Spark itself, got on first use: PySpark in a virtual environment of its own, the jars of its Kafka connector, and the Python of processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from headrace.engines.environment import engines_folder, java, made, maven_jars,
 from headrace.engines.spark.script import KAFKA, SPARK
 from headrace.errors import EnvironmentFault
 
-__all__ = ["kafka_jars", "python_of", "spark_home"]
+__all__ = ["kafka_jars", "process_python", "python_of", "spark_home"]
+
+# What an author's process is run with: all that Spark 4.0 wants of its workers for it, and what headrace does.
+_OF_PROCESSES = ("msgspec>=0.19", "pandas>=2.2,<3", "pyarrow>=15", "protobuf>=5.29,<8")
 
 
 def spark_home(home: Path) -> Path:
@@ -30,6 +33,17 @@ def spark_home(home: Path) -> Path:
 def python_of(spark: Path) -> Path:
     """Return the Python that belongs to a Spark folder."""
     return spark.parents[3] / "bin" / "python"
+
+
+def process_python(home: Path) -> Path:
+    """Return the Python that processes are run with on this machine, having made its environment if it was not there.
+
+    Raises
+    ------
+    EnvironmentFault
+        If it cannot be had.
+    """
+    return made(engines_folder(home) / f"spark-{SPARK}-python", lambda aside: pip_install(aside / "python", *_OF_PROCESSES)) / "python/bin/python"
 
 
 def kafka_jars(home: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a script does with its plan: read topics, make views, write what comes out. It stands in every script and needs no headrace."""
+"""What a script does with its plan: read topics, make views, write what comes out. It stands in every script."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ JAVA_FUNCTIONS: dict[str, tuple[str, str]] = {}
 FUNCTIONS: list[str] = []
 VIEWS: dict[str, str] = {}
 KEPT: tuple[str, ...] = ()
+PROCESSES: dict[str, Any] = {}
 OUTPUTS: dict[str, tuple[str, str]] = {}
 LEDGER = ""
 # end of plan
@@ -111,7 +112,7 @@ def run(spark: SparkSession, inputs: dict[str, list[str]], output: str | None, s
         spark.sql(statement)
     kept = []
     for name, query in VIEWS.items():
-        view = spark.sql(query)
+        view = PROCESSES[name].of(spark.sql(query)) if name in PROCESSES else spark.sql(query)
         if name in KEPT:
             kept.append(view.persist())
         view.createOrReplaceTempView(name)

@@ -1,18 +1,21 @@
-"""What a live script does with its plan: Structured Streaming from Kafka to Kafka. It stands in every such script and needs no headrace."""
+"""What a live script does with its plan: Structured Streaming from Kafka to Kafka. It stands in every such script."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
+from pyspark.sql.streaming import StreamingQuery
 
 # plan: what stands between these two lines is of one plan.
 PIPELINE = ""
 SOURCES: dict[str, int] = {}
 READERS: dict[str, tuple[str, str]] = {}
 WATERMARKS: dict[str, str] = {}
+PROCESSES: dict[str, Any] = {}
 JAVA_FUNCTIONS: dict[str, tuple[str, str]] = {}
 FUNCTIONS: list[str] = []
 VIEWS: dict[str, str] = {}
@@ -25,6 +28,7 @@ SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.mapKeyDedupPolicy": "LAST_WIN",
 }
+ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"  # processes need it
 
 
 def records_of_topic(spark: SparkSession, servers: str, topic: str) -> DataFrame:
@@ -34,7 +38,7 @@ def records_of_topic(spark: SparkSession, servers: str, topic: str) -> DataFrame
     return records.selectExpr("partition", "offset", "UNIX_MILLIS(timestamp) AS arrived_ms", "COALESCE(value, CAST('' AS BINARY)) AS value")
 
 
-def start(spark: SparkSession, name: str, servers: str, checkpoint: str, trigger: str) -> None:
+def start(spark: SparkSession, name: str, servers: str, checkpoint: str, trigger: str) -> StreamingQuery:
     """Start a query: each micro-batch of its rows goes through the views behind it to the topics."""
     query, behind, outputs = QUERIES[name]
 
@@ -49,9 +53,10 @@ def start(spark: SparkSession, name: str, servers: str, checkpoint: str, trigger
             values.write.format("kafka").option("kafka.bootstrap.servers", servers).option("topic", topic).save()
         rows.unpersist()
 
-    stream = spark.sql(query).writeStream.queryName(name).outputMode("append").option("checkpointLocation", f"{checkpoint}/{name}")
+    rows = PROCESSES[name].of(spark.sql(query)) if name in PROCESSES else spark.sql(query)
+    stream = rows.writeStream.queryName(name).outputMode("append").option("checkpointLocation", f"{checkpoint}/{name}")
     timed = stream.trigger(availableNow=True) if trigger == "available-now" else stream.trigger(processingTime=trigger)
-    timed.foreachBatch(write).start()
+    return timed.foreachBatch(write).start()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     spark = SparkSession.builder.appName(PIPELINE).getOrCreate()
     for key, value in SETTINGS.items():
         spark.conf.set(key, value)
+    if PROCESSES:
+        spark.conf.set("spark.sql.streaming.stateStore.providerClass", ROCKSDB)
     for topic, number in SOURCES.items():
         function, gives = READERS[topic]
         spark.udf.registerJavaFunction(f"hr_read_{number}", function, gives)
@@ -75,11 +82,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, query in VIEWS.items():
         view = spark.sql(query)
         (view.withWatermark("_time", WATERMARKS[name]) if name in WATERMARKS else view).createOrReplaceTempView(name)
-    for name in QUERIES:
-        start(spark, name, options.kafka_servers, options.checkpoint, options.trigger)
+    started = [start(spark, name, options.kafka_servers, options.checkpoint, options.trigger) for name in QUERIES]
     while spark.streams.active:
         spark.streams.awaitAnyTermination()
         spark.streams.resetTerminated()
+    for query in started:  # one that failed while no one waited
+        if (error := query.exception()) is not None:
+            raise error
 
 
 if __name__ == "__main__":

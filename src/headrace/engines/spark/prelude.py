@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["FUNCTIONS", "JAVA", "definitions", "java_functions"]
+__all__ = ["FROM_MS", "FUNCTIONS", "JAVA", "definitions", "java_functions"]
 
 _GREATEST = "1.7976931348623157E308D"
 _FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
-_FROM_MS = f"TIMESTAMP_MILLIS(CASE WHEN {{0}} BETWEEN {_FIRST_MS} AND {_LAST_MS} THEN {{0}} END)"
+FROM_MS = f"TIMESTAMP_MILLIS(CASE WHEN {{0}} BETWEEN {_FIRST_MS} AND {_LAST_MS} THEN {{0}} END)"
 _WHOLE = "CASE WHEN ABS(x) < 4503599627370496D THEN CAST({}(x) AS DOUBLE) ELSE x END"
 _UUID = (
     "TRANSFORM(ARRAY(SHA1(CONCAT('headrace.uuid.v5', name))), h -> CONCAT(\n"
@@ -41,11 +41,11 @@ FUNCTIONS: dict[str, tuple[str, str, str, str]] = {
         "text read by a pattern, from the year 1 on",
     ),
     "hr_timestamp_3": (
-        "ms BIGINT", "TIMESTAMP", _FROM_MS.format("ms"),
+        "ms BIGINT", "TIMESTAMP", FROM_MS.format("ms"),
         "milliseconds since the epoch; NULL beyond the years 1 to 9999",
     ),
     "hr_timestamp_0": (
-        "s BIGINT", "TIMESTAMP", _FROM_MS.format("TRY_MULTIPLY(s, 1000L)"),
+        "s BIGINT", "TIMESTAMP", FROM_MS.format("TRY_MULTIPLY(s, 1000L)"),
         "seconds since the epoch; NULL beyond the years 1 to 9999",
     ),
     "hr_time_text": (

@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from headrace.engines import jar
+from headrace.engines import jar, shipped
 from headrace.engines.environment import end_with_parent
-from headrace.engines.spark.environment import kafka_jars, python_of, spark_home
+from headrace.engines.spark.environment import kafka_jars, process_python, python_of, spark_home
 from headrace.engines.spark.script import live_script, spark_script
-from headrace.errors import EnvironmentFault, HeadraceError, InternalError, PlanError
+from headrace.errors import EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError
+from headrace.plan.operators import Process
 from headrace.plan.pipeline import Plan
 
 __all__ = ["Job", "Ledger", "SparkError", "run_files", "run_latest", "run_live", "run_many"]
@@ -28,6 +30,15 @@ _NDJSON = {".ndjson", ".jsonl", ".json"}
 
 class SparkError(HeadraceError):
     """A job failed in Spark."""
+
+
+@dataclass(frozen=True)
+class _Script:
+    """A script with its arguments; `processes` says whether it runs an author's."""
+
+    text: str
+    arguments: list[str]
+    processes: bool
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,8 @@ def run_files(plan: Plan, inputs: Mapping[str, Sequence[Path]], folder: Path, *,
         If Spark cannot run the plan as it is meant, or the inputs are not those of the plan.
     EnvironmentFault
         If there is no Java, or Spark cannot be had, or the folder not be written.
+    ProcessError
+        If a process raises, or the workers lack what it needs.
     SparkError
         If the job fails.
     """
@@ -69,13 +82,13 @@ def run_files(plan: Plan, inputs: Mapping[str, Sequence[Path]], folder: Path, *,
 def run_many(jobs: Sequence[Job], *, master: str | None = None, home: Path) -> list[Ledger | HeadraceError]:
     """Run plans over files, one after the other in one session, and return for each its ledger or why there is none."""
     told: list[Ledger | HeadraceError | None] = [None] * len(jobs)
-    scripts: dict[int, tuple[str, list[str]]] = {}
+    scripts: dict[int, _Script] = {}
     for place, job in enumerate(jobs):
         try:
             _check_inputs(job)
             aside = _aside(job.folder)
             given = [f"--input={topic}={path.absolute()}" for topic, paths in job.inputs.items() for path in paths]
-            scripts[place] = (spark_script(job.plan), [*given, f"--output={aside.absolute()}"])
+            scripts[place] = _Script(spark_script(job.plan), [*given, f"--output={aside.absolute()}"], _has_processes(job.plan))
         except HeadraceError as error:
             told[place] = error
     for place, result in zip(scripts, _submit(list(scripts.values()), master, home, []) if scripts else [], strict=True):
@@ -91,7 +104,7 @@ def run_latest(plan: Plan, servers: str, *, output: Path | None = None, master: 
     arguments = [f"--kafka-servers={servers}"]
     if output is not None:
         arguments.append(f"--output={_aside(output).absolute()}")
-    (told,) = _submit([(spark_script(plan), arguments)], master, home, kafka_jars(home))
+    (told,) = _submit([_Script(spark_script(plan), arguments, _has_processes(plan))], master, home, kafka_jars(home))
     if isinstance(told, HeadraceError):
         raise told
     return _published(Job(plan, {}, output), told) if output is not None else told
@@ -107,12 +120,8 @@ def run_live(plan: Plan, servers: str, *, checkpoint: Path, trigger: str = "10 s
     trigger
         How often there is a micro-batch; `available-now` works off what is there and ends, with the last windows left open.
     """
-    (told,) = _submit(
-        [(live_script(plan), [f"--kafka-servers={servers}", f"--checkpoint={checkpoint.absolute()}", f"--trigger={trigger}"])],
-        master,
-        home,
-        kafka_jars(home),
-    )
+    arguments = [f"--kafka-servers={servers}", f"--checkpoint={checkpoint.absolute()}", f"--trigger={trigger}"]
+    (told,) = _submit([_Script(live_script(plan), arguments, _has_processes(plan))], master, home, kafka_jars(home))
     if isinstance(told, HeadraceError):
         raise told
 
@@ -148,17 +157,21 @@ def _published(job: Job, ledger: Ledger) -> Ledger:
     return ledger
 
 
-def _submit(scripts: Sequence[tuple[str, list[str]]], master: str | None, home: Path, jars: Sequence[Path]) -> list[Ledger | HeadraceError]:
+def _has_processes(plan: Plan) -> bool:
+    return any(isinstance(one, Process) for one in plan.operators())
+
+
+def _submit(scripts: Sequence[_Script], master: str | None, home: Path, jars: Sequence[Path]) -> list[Ledger | HeadraceError]:
     """Run scripts in one session."""
     spark = spark_home(home)
     master = master or os.environ.get("SPARK_MASTER") or "local[*]"
     with tempfile.TemporaryDirectory(prefix="headrace-spark-") as named:
         folder = Path(named)
         jobs = []
-        for number, (script, arguments) in enumerate(scripts):
+        for number, script in enumerate(scripts):
             path = folder / f"job{number}.py"
-            path.write_text(script, encoding="utf-8")
-            jobs.append({"script": str(path), "arguments": arguments})
+            path.write_text(script.text, encoding="utf-8")
+            jobs.append({"script": str(path), "arguments": script.arguments})
         (folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
         results, log = folder / "results", folder / "log"
         settings = {"spark.ui.enabled": "false", "spark.sql.warehouse.dir": str(folder / "warehouse"), "spark.log.level": "ERROR"}
@@ -168,18 +181,31 @@ def _submit(scripts: Sequence[tuple[str, list[str]]], master: str | None, home: 
                 "spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.local.dir": str(folder / "local"),
                 "spark.sql.shuffle.partitions": str(cores),
             }  # fmt: skip
+        processes = any(script.processes for script in scripts)
+        archive = str(shipped.archive(folder / "headrace.zip")) if processes else ""
         command = [
             str(spark / "bin" / "spark-submit"), "--master", master, "--jars", ",".join(map(str, [jar.path(), *jars])),
+            *(["--py-files", archive] if processes else []),
             *(part for key, value in settings.items() for part in ("--conf", f"{key}={value}")),
             str(Path(__file__).with_name("driver.py")), str(folder / "jobs.json"), str(results),
         ]  # fmt: skip
-        python = str(python_of(spark))
-        environment = {**os.environ, "SPARK_HOME": str(spark), "PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python}
+        python = str(process_python(home) if processes else python_of(spark))
+        workers = os.environ.get("PYSPARK_PYTHON", python) if processes else python
+        environment = {**os.environ, "SPARK_HOME": str(spark), "PYSPARK_PYTHON": workers, "PYSPARK_DRIVER_PYTHON": python}
+        if processes:  # a stream's own Python on the driver is given no --py-files
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (archive, os.environ.get("PYTHONPATH"))))
         _run(command, environment, log)
         told = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
         if len(told) < len(scripts):
             told += [{"error": _last_word(log)}] * (len(scripts) - len(told))
-    return [SparkError(one["error"], where="Spark") if "error" in one else one["ledger"] for one in told]
+    return [_result(one) for one in told]
+
+
+def _result(told: Mapping[str, Any]) -> Ledger | HeadraceError:
+    if "process" in told:
+        return ProcessError(told["process"])
+    ledger: Ledger = told.get("ledger") or {}
+    return SparkError(told["error"], where="Spark") if "error" in told else ledger
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:

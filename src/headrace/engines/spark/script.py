@@ -1,20 +1,22 @@
-"""A plan as one Python file for `spark-submit`, which needs no headrace."""
+"""A plan as one Python file for `spark-submit`, which needs no headrace unless an author's processes are in it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
+from headrace.engines.shipped import pack
 from headrace.engines.spark.block import Block
-from headrace.engines.spark.expression import Row
 from headrace.engines.spark.prelude import definitions, java_functions
+from headrace.engines.spark.rows import json
 from headrace.engines.spark.source import Source as Reading
-from headrace.engines.spark.views import RECORD, Views, blaming, rows_of
-from headrace.engines.spark.words import listed, name, text
-from headrace.plan.operators import Aggregate, Sink, upstream
-from headrace.plan.pipeline import Plan
+from headrace.engines.spark.views import RECORD, Views, blaming, hosted, maker, rows_of, told_to
+from headrace.engines.spark.words import name
+from headrace.plan.operators import Aggregate, Operator, Process, Sink, Source, upstream
+from headrace.plan.pipeline import FAILED, Plan
 from headrace.plan.rewrite import read_numbers_at_once
-from headrace.plan.schema import TIMESTAMP, Schema, Type
+from headrace.plan.schema import Schema
 
 __all__ = ["KAFKA", "SPARK", "live_script", "spark_script"]
 
@@ -25,6 +27,9 @@ _INPUT_ORDER = "_shown_ms | _source | _partition | _offset | _entry"
 _WINDOW_ORDER = "_end_ms | _key"
 _LIVE_ORDER = "_source | _partition | _offset | _entry"
 _LETTER_ORDER = "_partition | _offset"
+
+# A query of a live job: what it is, the views behind it, and by topic what is written of them in which order.
+_Query = tuple[str, dict[str, str], dict[str, tuple[str, str]]]
 
 
 def spark_script(plan: Plan) -> str:
@@ -40,10 +45,12 @@ def spark_script(plan: Plan) -> str:
     readings = {source.topic: Reading(source, views.numbers[id(source)]) for source in plan.sources}
     outputs = {sink.topic: _sink(sink, views) for sink in plan.sinks}
     outputs |= {o.late_topic: _late(o, views) for o in plan.operators() if isinstance(o, Aggregate) and o.late_topic}
+    outputs |= {o.failed_topic: _failed(o, views) for o in plan.operators() if isinstance(o, Process) and o.failed_topic}
     outputs |= {f"{topic}.dead-letter": (reading.dead_letters, _LETTER_ORDER) for topic, reading in readings.items()}
     ledger = _ledger(plan, views)
     queries = [*views.statements.values(), *(query for query, _ in outputs.values())]
     numbers = {source.topic: views.numbers[id(source)] for source in plan.sources}
+    processes = _hostings(plan, views)
     constants = [
         f"PIPELINE = {plan.pipeline!r}",
         f"SOURCES = {numbers!r}",
@@ -51,7 +58,8 @@ def spark_script(plan: Plan) -> str:
         f"JAVA_FUNCTIONS = {java_functions(queries)!r}",
         "FUNCTIONS = [\n" + "".join(f"    {_quoted(one)},\n" for one in definitions(queries)) + "]",
         _table("VIEWS", {view: _quoted(query) for view, query in views.statements.items()}),
-        f"KEPT = {(*(reading.view for reading in readings.values()),)!r}",
+        f"KEPT = {(*(reading.view for reading in readings.values()), *processes)!r}",
+        *_processes(processes),
         _table("OUTPUTS", {topic: f"({_quoted(query)}, {order!r})" for topic, (query, order) in outputs.items()}),
         f"LEDGER = {_quoted(ledger)}",
     ]
@@ -69,37 +77,67 @@ def live_script(plan: Plan) -> str:
     plan, _ = read_numbers_at_once(plan)
     views = Views(plan, live=True)
     readings = [(source, Reading(source, views.numbers[id(source)])) for source in plan.sources]
-    queries: dict[str, tuple[str, dict[str, str], dict[str, tuple[str, str]]]] = {}
+    queries: dict[str, _Query] = {}
     for sink in plan.sinks:
-        windows = [one for one in upstream(sink) if isinstance(one, Aggregate)]
-        if not windows:
+        made = maker(sink)
+        if isinstance(made, Source):
             query, _ = _sink(sink, views, _LIVE_ORDER)
             queries[f"sink_{views.numbers[id(sink)]}"] = query, {}, {sink.topic: (f"SELECT * FROM sink_{views.numbers[id(sink)]}", _LIVE_ORDER)}
             continue
-        views.block(windows[0])
-        window = f"window_{views.numbers[id(windows[0])]}"
-        before = list(views.statements)
-        output = _sink(sink, views)
-        query, behind, outputs = queries.setdefault(window, (views.statements.pop(window, ""), {}, {}))
-        behind.update((view, views.statements.pop(view)) for view in list(views.statements) if view not in before)
-        outputs[sink.topic] = output
+        _add(queries, views, made, sink.topic, partial(_sink, sink, views))
+    for process in (one for one in plan.operators() if isinstance(one, Process) and one.failed_topic):
+        _add(queries, views, process, process.failed_topic or "", partial(_failed, process, views))
     for source, reading in readings:
         letters = f"dead_letters_{views.numbers[id(source)]}"
         queries[letters] = reading.dead_letters, {}, {f"{source.topic}.dead-letter": (f"SELECT * FROM {letters}", _LETTER_ORDER)}
     written = [*views.statements.values()]
     written += [one for query, behind, outputs in queries.values() for one in (query, *behind.values(), *(made for made, _ in outputs.values()))]
     numbers = {source.topic: views.numbers[id(source)] for source in plan.sources}
+    processes = _hostings(plan, views)
+    behind = 1 if processes else 0
     constants = [
         f"PIPELINE = {plan.pipeline!r}",
         f"SOURCES = {numbers!r}",
         _table("READERS", {source.topic: f"({reading.function[0]!r}, {_quoted(reading.function[1])})" for source, reading in readings}),
-        f"WATERMARKS = { {reading.view: f'{source.delay_ms} milliseconds' for source, reading in readings if source.event_time}!r}",
+        f"WATERMARKS = { {reading.view: f'{source.delay_ms + behind} milliseconds' for source, reading in readings if source.event_time}!r}",
+        *_processes(processes, "live_hosting"),
         f"JAVA_FUNCTIONS = {java_functions(written)!r}",
         "FUNCTIONS = [\n" + "".join(f"    {_quoted(one)},\n" for one in definitions(written)) + "]",
         _table("VIEWS", {view: _quoted(query) for view, query in views.statements.items()}),
         _table("QUERIES", {named: _query(*one) for named, one in queries.items()}),
     ]
     return _script(_LIVE_JOB, _live_header(plan), constants)
+
+
+def _add(queries: dict[str, _Query], views: Views, made: Operator | Sink, topic: str, output: Callable[[], tuple[str, str]]) -> None:
+    """Have a topic written by the query of the window or process that its rows are made by."""
+    if isinstance(made, Process):
+        with blaming(views.said(made)):
+            views.host(made)
+        named = hosted(views.numbers[id(made)])
+    else:
+        views.block(made)  # type: ignore[arg-type]
+        named = f"window_{views.numbers[id(made)]}"
+    before = list(views.statements)
+    written = output()
+    _, behind, outputs = queries.setdefault(named, (views.statements.pop(named, ""), {}, {}))
+    behind.update((view, views.statements.pop(view)) for view in list(views.statements) if view not in before)
+    outputs[topic] = written
+
+
+def _hostings(plan: Plan, views: Views) -> dict[str, str]:
+    """Return by the view of what each process gives how Python makes it."""
+    found = {}
+    for process in (one for one in plan.operators() if isinstance(one, Process)):
+        number = views.numbers[id(process)]
+        feeders = {views.numbers[id(one)]: (one.topic, one.delay_ms) for one in upstream(process) if isinstance(one, Source)}
+        told = told_to(number) if process.broadcast is not None else None
+        found[hosted(number)] = f"Hosting({pack(process)!r}, {feeders!r}, {told!r}, {isinstance(maker(process.input), Aggregate)!r})"
+    return found
+
+
+def _processes(hostings: Mapping[str, str], module: str = "hosting") -> list[str]:
+    return [f"from headrace.engines.spark.{module} import Hosting", _table("PROCESSES", hostings)] if hostings else ["PROCESSES = {}"]
 
 
 def _query(query: str, behind: Mapping[str, str], outputs: Mapping[str, tuple[str, str]]) -> str:
@@ -150,9 +188,17 @@ def _live_header(plan: Plan) -> str:
     )
 
 
+_PROCESSES = (
+    "",
+    "Its processes are an author's Python: --py-files and PYTHONPATH name an archive of headrace's modules and the author's (docs/spark.md), and the Python of",
+    "the driver and of all workers needs msgspec, pandas, pyarrow and protobuf.",
+)
+
+
 def _doc(plan: Plan, how: str, lead: str, *lines: str) -> str:
+    processes = _PROCESSES if any(isinstance(one, Process) for one in plan.operators()) else ()
     text = "\n".join(
-        [f"{plan.pipeline}, version {plan.version}, {how}.", "", lead, "", *lines, ""]
+        [f"{plan.pipeline}, version {plan.version}, {how}.", "", lead, "", *lines, *processes, ""]
         + ["headrace-engines.jar reads the records by headrace's rule; it comes with headrace. The plan:", ""]
         + [f"    {line}" for line in str(plan).splitlines()]
     )
@@ -163,46 +209,23 @@ def _doc(plan: Plan, how: str, lead: str, *lines: str) -> str:
 # outputs
 
 
-def _json(block_row: Row, schema: Schema) -> str:
-    pairs = [f"{text(field.name)}, {_plain(block_row[field.name], field.type)}" for field in schema.fields]
-    return f"TO_JSON({listed(pairs, 'NAMED_STRUCT({})')}, MAP('ignoreNullFields', 'false')) AS json"
-
-
-def _timed(kind: Type) -> bool:
-    return kind == TIMESTAMP or any(map(_timed, kind.arguments))
-
-
-def _plain(value: str, kind: Type, depth: int = 0) -> str:
-    """Return a value as JSON can hold it: a time is its text."""
-    if not _timed(kind):
-        return value
-    inner = f"v{depth}"
-    match kind.kind:
-        case "ROW":
-            pairs = (f"{text(field)}, {_plain(f'{value}.{name(field)}', one, depth)}" for field, one in kind.fields())
-            return f"CASE WHEN {value} IS NOT NULL THEN NAMED_STRUCT({', '.join(pairs)}) END"
-        case "ARRAY":
-            return f"TRANSFORM({value}, {inner} -> {_plain(inner, kind.element, depth + 1)})"
-        case "MAP":
-            return f"TRANSFORM_VALUES({value}, (k{depth}, {inner}) -> {_plain(inner, kind.element, depth + 1)})"
-    return _TIME.format(value) if depth else f"hr_time_text({value})"
-
-
-_TIME = r"REGEXP_REPLACE(DATE_FORMAT({}, 'yyyy-MM-dd\'T\'HH:mm:ss.SSS\'Z\''), '\\.000Z$', 'Z')"
-
-
 def _output(block: Block, schema: Schema, order: str, said: str) -> tuple[str, str]:
     wanted = order.split(" | ")
     hidden = [held if held == name(column) else f"{held} AS {name(column)}" for column, held in block.hidden.items() if column in wanted]
-    return f"-- {said}\n{block.selecting([*hidden, _json(block.items, schema)])}", order
+    columns = [*hidden, f"{json(block.items, schema)} AS json"]
+    return f"-- {said}\n{block.selecting(columns)}", order
 
 
 def _sink(sink: Sink, views: Views, unwindowed: str = _INPUT_ORDER) -> tuple[str, str]:
     with blaming(views.said(sink)):
         block = views.block(sink.input)
-        windowed = any(isinstance(one, Aggregate) for one in upstream(sink))
+        windowed = isinstance(maker(sink), Aggregate)
         said = "\n-- ".join(" ".join(one.split()) for one in (*block.said, views.said(sink)))
         return _output(block, sink.schema, _WINDOW_ORDER if windowed else unwindowed, said)
+
+
+def _failed(process: Process, views: Views) -> tuple[str, str]:
+    return _output(views.given(process, None), FAILED, _INPUT_ORDER, f"what #{views.numbers[id(process)]} raised at")
 
 
 def _late(aggregate: Aggregate, views: Views) -> tuple[str, str]:
@@ -219,14 +242,18 @@ def _late(aggregate: Aggregate, views: Views) -> tuple[str, str]:
 
 
 def _ledger(plan: Plan, views: Views) -> str:
-    """Return what became of the records of each source: what reached a window or an output, and what was taken there."""
+    """Return what became of the records of each source: what reached a window, a process or an output, and what was taken there."""
     record = ", ".join(map(name, RECORD))
-    reached = []
+    reached, dropped = [], []
     for operator in plan.operators():
-        if isinstance(operator, Aggregate):
-            views.block(operator)
-            reached.append(f"SELECT {record}, `_taken` FROM {rows_of(views.numbers[id(operator)])}")
-        elif isinstance(operator, Sink) and not any(isinstance(one, Aggregate) for one in upstream(operator)):
+        if isinstance(operator, Aggregate | Process) and isinstance(maker(operator.input), Source):
+            number = views.numbers[id(operator)]
+            reached.append(f"SELECT {record}, `_taken` FROM {rows_of(number)}")
+            if isinstance(operator, Process) and operator.broadcast is not None:
+                reached.append(f"SELECT {record}, TRUE AS `_taken` FROM {told_to(number)}")
+            if isinstance(operator, Process) and operator.drops_duplicates:
+                dropped.append(_dropped(number))
+        elif isinstance(operator, Sink) and isinstance(maker(operator), Source):
             block = views.block(operator.input)
             columns = [held if held == name(one) else f"{held} AS {name(one)}" for one, held in block.hidden.items() if one in RECORD]
             reached.append(block.selecting([*columns, "TRUE AS `_taken`"]))
@@ -235,6 +262,12 @@ def _ledger(plan: Plan, views: Views) -> str:
         for number in (views.numbers[id(source)] for source in plan.sources)
     )
     every = "\n  UNION ALL\n".join(reached)
+    accepted = "COALESCE(taken, 0L)"
+    found, joined, duplicate = "", "", ""
+    if dropped:
+        found = f", dropped AS (\n{f'{chr(10)}  UNION ALL{chr(10)}'.join(dropped)}\n)"
+        joined, duplicate = " LEFT JOIN dropped USING (source)", " COALESCE(duplicates, 0L) AS duplicate,"
+        accepted += " - COALESCE(duplicates, 0L)"
     return f"""WITH reached AS (
 {every}
 ), fates AS (
@@ -243,7 +276,15 @@ def _ledger(plan: Plan, views: Views) -> str:
   SELECT `_source` AS source, COUNT(*) AS reached, COUNT_IF(taken) AS taken FROM fates GROUP BY `_source`
 ), received AS (
   {received}
-)
-SELECT source, received, COALESCE(taken, 0L) AS accepted, malformed, future, COALESCE(reached - taken, 0L) AS late,
+){found}
+SELECT source, received, {accepted} AS accepted, malformed, future,{duplicate} COALESCE(reached - taken, 0L) AS late,
   received - malformed - future - COALESCE(reached, 0L) AS filtered
-FROM received LEFT JOIN counted USING (source)"""
+FROM received LEFT JOIN counted USING (source){joined}"""
+
+
+def _dropped(number: int) -> str:
+    """Return how many records of each source came to a process for which it gave nothing."""
+    return f"""SELECT `_source` AS source, COUNT(*) AS duplicates FROM (SELECT DISTINCT {", ".join(map(name, RECORD))} FROM {rows_of(number)} WHERE `_taken`)
+    LEFT ANTI JOIN (SELECT `_entry`[1] AS `_source`, `_entry`[2] AS `_partition`, `_entry`[3] * {2**31}L + `_entry`[4] AS `_offset`
+      FROM {hosted(number)} WHERE `_entry`[0] = 0) USING ({", ".join(map(name, RECORD))})
+    GROUP BY `_source`"""

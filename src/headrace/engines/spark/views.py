@@ -4,6 +4,8 @@ Hidden columns go along with every row. Before a window they say of which record
 `_offset`; when that was: `_time_ms`, and the watermark of its partition before it, `_watermark_ms`; `_shown_ms` is the
 greatest event time up to it, and `_entry` which of the record's rows it is. Behind a window they are its bounds in ms,
 `_start_ms` and `_end_ms`, and the keys, `_key`, by which rows are put in order.
+
+Rows that a process gives have those of a record, of source 0, and are never late (`hosting.GIVEN`).
 """
 
 from __future__ import annotations
@@ -16,22 +18,51 @@ from functools import singledispatchmethod
 
 from headrace.engines.spark.block import Block
 from headrace.engines.spark.expression import loose, sql
+from headrace.engines.spark.rows import plain_json, read_json, timed_row
 from headrace.engines.spark.source import Source as Reading
 from headrace.engines.spark.words import name, text
 from headrace.errors import PlanError
 from headrace.plan.expression import Call, Column, Expression, columns_of
-from headrace.plan.operators import Aggregate, Derive, Named, Operator, Regroup, Select, Sink, Source, Union, Unnest, Where, inputs_of, upstream
-from headrace.plan.pipeline import Plan
+from headrace.plan.operators import (
+    Aggregate,
+    Derive,
+    Named,
+    Operator,
+    Process,
+    Regroup,
+    Select,
+    Side,
+    Sink,
+    Source,
+    TopN,
+    Union,
+    Unnest,
+    Where,
+    inputs_of,
+    upstream,
+)
+from headrace.plan.pipeline import FAILED, Plan
+from headrace.plan.schema import Schema
 from headrace.plan.window import Window
 
-__all__ = ["RECORD", "Views", "blaming", "rows_of"]
+__all__ = ["RECORD", "Views", "blaming", "hosted", "maker", "rows_of", "told_to"]
 
 RECORD = ("_source", "_partition", "_offset")
 _TIME = ("_time_ms", "_watermark_ms", "_shown_ms", "_entry")
 _WINDOW = ("_start_ms", "_end_ms", "_key")
-_HIDDEN = frozenset([*RECORD, *_TIME, *_WINDOW, "_time", "_taken", "_ends", "_at"])
+_GIVEN = (*RECORD, *_TIME[:3], "_arrived_ms", "_entry")
+_HIDDEN = frozenset([*RECORD, *_TIME, *_WINDOW, "_time", "_taken", "_ends", "_at", "_arrived_ms", "_row", "_due_ms", "_rank"])
 _KINDS = {"aggregate": "window", "regroup": "aggregate"}
 _BOUNDS = {"window_start": "TIMESTAMP_MILLIS(`_start_ms`)", "window_end": "TIMESTAMP_MILLIS(`_end_ms`)", "revision": "0L"}
+_CLOSED = {  # rows of windows as records of source 0, of the last ms of their windows
+    "_source": "0",
+    "_partition": "0",
+    **dict.fromkeys(("_offset", "_time_ms"), "`_end_ms` - 1"),
+    "_watermark_ms": str(-(2**62)),
+    "_shown_ms": "`_end_ms` - 1",
+    "_arrived_ms": "CAST(NULL AS BIGINT)",
+    "_entry": "ARRAY(ROW_NUMBER() OVER (PARTITION BY `_end_ms` ORDER BY `_start_ms`, `_key`))",
+}
 _INPUT_ORDER = "STRUCT({}`_source`, `_partition`, `_offset`, `_entry`)"
 
 
@@ -45,8 +76,24 @@ def blaming(operator: str) -> Iterator[None]:
 
 
 def rows_of(number: int) -> str:
-    """Return the name of the view of the rows that reached a window, whether it took them or not."""
+    """Return the name of the view of the rows that reached a window or a process, whether it took them or not."""
     return f"rows_{number}"
+
+
+def hosted(number: int) -> str:
+    """Return the name of the view of all that a process gives."""
+    return f"process_{number}"
+
+
+def told_to(number: int) -> str:
+    """Return the name of the view of what a process is told by its broadcast."""
+    return f"broadcast_{number}"
+
+
+def maker(operator: Operator | Sink) -> Operator | Sink:
+    """Return the window, process or source that rows come from; of a union's, the first's."""
+    inputs = inputs_of(operator)
+    return operator if isinstance(operator, Aggregate | Process) or not inputs else maker(inputs[0])
 
 
 class Views:
@@ -56,9 +103,11 @@ class Views:
         self.statements: dict[str, str] = {}
         self._live = live
         operators = list(plan.operators())
+        self._processed = any(isinstance(operator, Process) for operator in operators)
         self.numbers = {id(operator): number for number, operator in enumerate(operators, 1)}
         self._consumers = Counter(id(one) for operator in operators for one in inputs_of(operator))
         self._blocks: dict[int, Block] = {}
+        self._hosted: set[int] = set()
         for operator in operators:
             for column in operator.schema.names:
                 if column in _HIDDEN:
@@ -110,7 +159,9 @@ class Views:
         reading = Reading(source, number)
         self.statements[reading.view] = f"-- {self.said(source)}\n{reading.live_query if self._live else reading.query}"
         time = ("_time_ms", "_time") if self._live else _TIME[:3]
-        hidden = {"_source": str(number), **{column: name(column) for column in (*RECORD[1:], *time)}, "_entry": "CAST(ARRAY() AS ARRAY<INT>)"}
+        arrived = {"_arrived_ms": "arrived_ms"} if self._processed else {}
+        hidden = {"_source": str(number), **{column: name(column) for column in (*RECORD[1:], *time)}, **arrived}
+        hidden["_entry"] = "CAST(ARRAY() AS ARRAY<INT>)"
         items = {column: f"row.{name(column)}" for column in source.schema.names}
         return Block(reading.view, items, hidden, where=("malformed IS NULL AND future IS NULL",))
 
@@ -162,6 +213,8 @@ class Views:
                 fix="leave allowed_lateness out on Spark, or run it embedded",
             )
         number, window = self.numbers[id(aggregate)], aggregate.window
+        if self._live and isinstance(maker(aggregate.input), Process):
+            raise PlanError("a window of what a process gives, in a stream of Spark", fix="run it as a batch, or embedded")
         if self._live:
             return self._live_window(aggregate)
         block = self._table(aggregate.input)
@@ -200,6 +253,82 @@ class Views:
         block = self._over(regroup.input, {*regroup.keys, *(one for _, call in regroup.calls for one in columns_of(call))})
         bounds = {one: block.hidden[one] for one in _WINDOW[:2]}
         return self._grouped(regroup, block, bounds, list(bounds.values()), block.hidden["_key"])
+
+    @_make.register
+    def _(self, top: TopN) -> Block:
+        block = self._table(top.input)
+        keys = [block.items[key] for key in top.keys]
+        order = [f"{block.items[column]} {'DESC' if falls else 'ASC'} NULLS LAST" for column, falls in top.order]
+        order += [block.items[column] for column in top.ties]
+        over = f"PARTITION BY {', '.join([block.hidden['_end_ms'], *keys])} ORDER BY {', '.join(order)}"
+        ranked = self._put(f"ranked_{self.numbers[id(top)]}", block, block.select(f"CAST(ROW_NUMBER() OVER ({over}) AS BIGINT) AS `_rank`"))
+        group = f"STRUCT({', '.join([*(name(key) for key in top.keys), '`_rank`'])})"
+        hidden = {**ranked.hidden, "_key": group}
+        return replace(ranked, items={**ranked.items, "rank": "`_rank`"}, hidden=hidden, where=(f"`_rank` <= {top.count}",))
+
+    # processes
+
+    @_make.register
+    def _(self, process: Process) -> Block:
+        return self.given(process, "")
+
+    @_make.register
+    def _(self, side: Side) -> Block:
+        return self.given(side.input, side.name)
+
+    def given(self, process: Process, output: str | None) -> Block:
+        """Return the SELECT of what a process gives to an output; None is that of its failures."""
+        outputs = [*process.declared.outputs]
+        place, schema = (len(outputs), FAILED) if output is None else (outputs.index(output), process.output(output))
+        self.host(process)
+        number = self.numbers[id(process)]
+        hidden = {column: name(column) for column in _GIVEN}
+        taken = Block(name(hosted(number)), {}, hidden, where=(f"`_output` = {place}",))
+        named = f"failed_{number}" if output is None else f"given_{number}_{place}"
+        over = self._put(named, taken, taken.select(f"{read_json('`_row`', schema)} AS row"))
+        return replace(over, items=timed_row("row", schema))
+
+    def host(self, process: Process) -> None:
+        """Make the view of what a process gives, of which Python makes what it becomes; that of the rows that reach it before."""
+        number = self.numbers[id(process)]
+        if number in self._hosted:
+            return
+        self._hosted.add(number)
+        if self._live:
+            self._refuse_live(process)
+        block = self._table(process.input)
+        if isinstance(maker(process.input), Aggregate):
+            block = self._put(f"closed_{number}", block, block.select()) if block.said else block
+            block = replace(block, hidden=_CLOSED)
+        if self._live:
+            rows = block
+        else:
+            taken = "TRUE AS `_taken`" if process.arrival else f"{block.hidden['_time_ms']} >= {block.hidden['_watermark_ms']} AS `_taken`"
+            rows = self._put(rows_of(number), block.saying(f"#{number} the rows that reach the process"), block.select(taken))
+            rows = replace(rows, where=("`_taken`",))
+        if process.broadcast is not None:
+            told = self._table(process.broadcast)
+            due = {**told.hidden, "_time_ms": f"GREATEST({told.hidden['_time_ms']}, {told.hidden['_watermark_ms']})"}
+            self._put(
+                told_to(number), told, replace(told, items={}, hidden=due).select(f"{plain_json(told.items, process.broadcast.schema)} AS `_row`")
+            )
+        keys = Schema(tuple(process.input.schema[key] for key in process.keys))
+        extra = [f"{plain_json(rows.items, keys)} AS `_key`", f"{plain_json(rows.items, process.input.schema)} AS `_row`"]
+        if self._live:
+            place = ", ".join(rows.hidden[column] for column in (*RECORD, "_entry", "_arrived_ms"))
+            extra = [f"TO_JSON(STRUCT({place})) AS `_place`", *extra]
+            rows = replace(rows, hidden={column: rows.hidden[column] for column in ("_time", "_time_ms")})
+        self.statements[hosted(number)] = f"-- {self.said(process)}\n{replace(rows, items={}).select(*extra)}"
+
+    def _refuse_live(self, process: Process) -> None:
+        if not isinstance(maker(process.input), Source):
+            raise PlanError("a process of rows that a window or a process gives, in a stream of Spark", fix="run it as a batch, or embedded")
+        if process.arrival:
+            raise PlanError("order='arrival': Spark's streams drop late records unseen", fix="take order='event_time', or run it embedded")
+        if process.broadcast is not None:
+            raise PlanError("a broadcast: Spark's streams cannot tell all keys of a record", fix="run it as a batch, or embedded")
+        if process.declared.clock_timers:
+            raise PlanError("on_clock: a stream of Spark has timers of event time or of the clock, not both", fix="run it embedded")
 
     def _table(self, operator: Operator) -> Block:
         block = self.block(operator)

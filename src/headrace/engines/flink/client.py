@@ -1,0 +1,108 @@
+"""Submits jobs with processes: through PyFlink, which is in an environment of its own and got on first use."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from headrace.engines import jar
+from headrace.engines.environment import end_with_parent, engines_folder, java, made, pip_install
+from headrace.engines.flink.cluster import FLINK, fetched
+from headrace.engines.flink.rest import JobFailed, Rest, root_cause
+from headrace.engines.shipped import archive
+from headrace.errors import EnvironmentFault
+
+__all__ = ["Client", "pyflink"]
+
+_MSGSPEC = "msgspec>=0.22,<0.23"
+_SUBMIT_SECONDS = 300.0
+_JVM = "-Xmx768m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+
+
+def pyflink(home: Path) -> Path:
+    """Return the Python that has PyFlink, got on first use.
+
+    Raises
+    ------
+    EnvironmentFault
+        If it cannot be had; it says what, and how to get it.
+    """
+    requirements = (f"apache-flink=={FLINK}", _MSGSPEC)
+    folder = made(engines_folder(home) / f"pyflink-{FLINK}", lambda aside: pip_install(aside, *requirements))
+    return folder / "bin" / "python"
+
+
+@dataclass(frozen=True)
+class Client:
+    """Where PyFlink is, and what the cluster's workers run on.
+
+    Parameters
+    ----------
+    home
+        HEADRACE_HOME.
+    kafka
+        Whether jobs read and write Kafka.
+    workers
+        The Python of the workers, as the task managers name it; None is whatever the cluster's `python.executable` says.
+    sends_python
+        Whether Flink's own jar for Python is sent along: a cluster of this machine has it.
+    """
+
+    home: Path
+    kafka: bool = False
+    workers: str | None = None
+    sends_python: bool = True
+
+    @classmethod
+    def local(cls, home: Path, *, kafka: bool = False) -> Client:
+        """Return the client of a cluster of this machine."""
+        return cls(home, kafka, str(pyflink(home)), sends_python=False)
+
+    def submit(self, rest: Rest, script: str, savepoint: str | None = None) -> str:
+        """Run a script, which is a Python file, and return the id of the job that it starts.
+
+        Raises
+        ------
+        JobFailed
+            If the cluster refuses it, with the cause in one line.
+        """
+        java("Flink")
+        python, jars = pyflink(self.home), fetched(self.home, kafka=self.kafka)
+        with TemporaryDirectory(prefix="headrace-") as named:
+            folder = Path(named)
+            (folder / "submitted.py").write_text(script, encoding="utf-8")
+            modules = archive(folder / "headrace.zip")
+            sent = [jar.path(), *([one for one in jars if one.name.startswith("flink-python")] if self.sends_python else [])]
+            command = [str(python), str(folder / "submitted.py"), "--cluster", rest.url, "--archive", str(modules)]
+            command += [word for one in sent for word in ("--jar", str(one))]
+            command += ["--python", self.workers] if self.workers else []
+            command += ["--savepoint", savepoint] if savepoint else []
+            planning = [jar.path(), *(one for one in jars if "kafka" in one.name)]
+            environment = {
+                **os.environ,
+                "PYTHONPATH": str(modules),
+                "HADOOP_CLASSPATH": os.pathsep.join(map(str, planning)),  # what PyFlink adds to its own jars
+                "FLINK_LOG_DIR": named,
+                "JVM_ARGS": _JVM,
+            }
+            try:
+                done = subprocess.run(  # noqa: S603
+                    command,
+                    check=False,
+                    capture_output=True,
+                    text=True,
+                    stdin=subprocess.DEVNULL,
+                    cwd=folder,
+                    env=environment,
+                    timeout=_SUBMIT_SECONDS,
+                    preexec_fn=end_with_parent,
+                )
+            except subprocess.TimeoutExpired:
+                raise EnvironmentFault(f"takes no job within {_SUBMIT_SECONDS:.0f} s", where=rest.url, fix="look at the cluster's log") from None
+        if done.returncode:
+            raise JobFailed(root_cause(done.stderr), where=f"Flink at {rest.url}")
+        return str(json.loads(done.stdout.splitlines()[-1])["job"])

@@ -1,0 +1,405 @@
+"""Where an author's process runs on Flink: in the Python workers of its task managers.
+
+Records wait in Flink's keyed state until the watermark passes them, and a timer of Flink's wakes the key. What is told to all
+keys (the broadcast, the end of the input) comes as a second, broadcast input, whose watermark holds back that of the whole: so
+all that counts from a time on is known before a record of that time is handled.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import select
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from pyflink.common import Row, Types
+from pyflink.datastream import TimeDomain
+from pyflink.datastream.functions import KeyedBroadcastProcessFunction, KeyedProcessFunction
+from pyflink.datastream.state import ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor
+
+from headrace.engines.flink.parts import DUPLICATES, FAILURES
+from headrace.engines.shipped import unpack
+from headrace.engines.watchdog import watch
+from headrace.errors import InternalError
+from headrace.kernels.keyed.process import Given, Place, ProcessKernel
+from headrace.kernels.keyed.state import Shared, State
+from headrace.plan.operators import Process
+from headrace.plan.schema import Schema, Type
+
+__all__ = ["Host", "Teller", "told_state"]
+
+_log = logging.getLogger(__name__)
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+_END = -(2**63)  # among the times of what is told, that under which the end stands
+_LAST = 2**63 - 1  # the watermark behind the end of the input
+_FEW = 32
+_NOTHING: tuple[int | None, bytes | None, tuple[Any, ...], bool] = (None, None, (), False)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+
+
+def told_state() -> Any:  # noqa: ANN401
+    """Return the description of the broadcast state: what was told, by the time from which it counts."""
+    return MapStateDescriptor("told", Types.LONG(), Types.STRING())
+
+
+class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
+    """A process, each key in Flink's keyed state.
+
+    It gives rows of an output's number, the key's text and the row as JSON.
+    """
+
+    def __init__(self, code: str, topics: list[str], *, live: bool) -> None:
+        self._code, self._topics, self._live = code, topics, live
+
+    def open(self, context: Any) -> None:  # noqa: ANN401
+        """Make the kernel."""
+        _end_with_java()
+        process = unpack(self._code)
+        self._kernel = ProcessKernel(process)
+        watch(self._kernel)
+        self._read = _row_reader(process.input.schema)
+        self._names, self._outputs = process.keys, _outputs(process)
+        self._failing, self._dropping = process.failed_topic is not None, process.drops_duplicates
+        self._first = context.get_index_of_this_subtask() == 0
+        # Each state that is touched costs several calls to the task manager: so a key has one, and the list only if much waits.
+        self._kept = context.get_state(ValueStateDescriptor("kept", Types.PICKLED_BYTE_ARRAY()))
+        self._waiting = context.get_list_state(ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY()))
+        self._told: _Told | None = None
+
+    # records
+
+    def process_element(self, value: Any, ctx: Any) -> Iterable[Any]:  # noqa: ANN401
+        """Let a record wait."""
+        armed, data, few, more = self._kept.value() or _NOTHING
+        if len(few) < _FEW:
+            few = (*few, tuple(value))
+        else:
+            self._waiting.add(tuple(value))
+            more = True
+        self._kept.update((self._arm(armed, value[0], ctx), data, few, more))
+        return ()
+
+    def process_broadcast_element(self, value: Any, ctx: Any) -> Iterable[Any]:  # noqa: ANN401
+        """Take in what counts for all keys."""
+        kind, time, text = value
+        if kind == "failure":
+            return [Row(FAILURES, "", text)] if self._first and self._failing else ()
+        if time is not None:
+            told, state = self._all_told(ctx), ctx.get_broadcast_state(told_state())
+            if kind == "end":
+                told.end = time if told.end is None else max(time, told.end)
+                state.put(_END, str(told.end))
+            else:
+                state.put(time, text)
+                for old in told.add(time, text, ctx.current_watermark()):
+                    state.remove(old)
+        return ()
+
+    def on_timer(self, timestamp: int, ctx: Any) -> Iterable[Any]:  # noqa: ANN401
+        """Do all that the clock has passed for a key."""
+        if ctx.time_domain() == TimeDomain.PROCESSING_TIME:
+            return self._ring(ctx)
+        armed, data, waiting, more = self._kept.value() or _NOTHING
+        if timestamp != armed:
+            return ()  # the key has been woken before
+        clock, told = ctx.timer_service().current_watermark(), self._all_told(ctx)
+        if clock == _LAST and told.end is None:
+            raise InternalError("the input has ended, and its last event time was not told")
+        upto = told.end + 1 if clock == _LAST and told.end is not None else clock
+        state = self._state(data, ctx)
+        given: list[Given] = []
+        if more:
+            waiting = (*waiting, *self._waiting.get())
+        due = [record for record in waiting if record[0] < upto]
+        left = tuple(record for record in waiting if record[0] >= upto)
+        duplicates: dict[str, int] = {}
+        for time, source, partition, offset, arrived, row in sorted(due, key=_place):
+            self._wake(state, time, told, given)
+            behind = len(given)
+            state.shared = told.view(time)
+            place = Place(self._topics[source], partition, offset, arrived)
+            self._kernel.record(state, self._read(row), time, time if arrived is None else arrived, place, given)
+            if self._dropping and len(given) == behind:
+                duplicates[place.topic] = duplicates.get(place.topic, 0) + 1
+        self._wake(state, upto, told, given)
+        if more:
+            self._waiting.update(list(left[_FEW:]))
+        self._keep(state, None, left[:_FEW], len(left) > _FEW, min((record[0] for record in left), default=None), ctx)
+        return [*self._rows(given, ctx), *(Row(DUPLICATES, topic, str(count)) for topic, count in duplicates.items())]
+
+    def _ring(self, ctx: Any) -> Iterable[Any]:  # noqa: ANN401
+        """Call the timers of the clock on the wall."""
+        armed, data, few, more = self._kept.value() or _NOTHING
+        state, told = self._state(data, ctx), self._all_told(ctx)
+        given: list[Given] = []
+        clock = ctx.timer_service().current_watermark()
+        state.shared = told.view(max(clock, state.time))
+        self._kernel.clock(state, ctx.timer_service().current_processing_time(), max(clock, 0), given)
+        self._keep(state, armed, few, more, None, ctx)
+        return self._rows(given, ctx)
+
+    def _wake(self, state: State, upto: int, told: _Told, given: list[Given]) -> None:
+        """Call a key's timers of times before `upto`, and drop what is too old by then."""
+        kernel = self._kernel
+        while (at := kernel.keep.wake(state)) is not None and at < upto:
+            timer = kernel.next_timer(state)
+            if timer is not None and timer <= at:
+                state.shared = told.view(max(at, state.time))
+                kernel.fire(state, at + 1, given)
+            else:
+                kernel.keep.purge(state, at)
+
+    # what is kept
+
+    def _state(self, data: bytes | None, ctx: Any) -> State:  # noqa: ANN401
+        return self._kernel.keep.decode(data, dict(zip(self._names, _decode(ctx.get_current_key()), strict=True)))
+
+    def _keep(self, state: State, armed: int | None, few: tuple[Any, ...], more: bool, next_: int | None, ctx: Any) -> None:  # noqa: ANN401, FBT001
+        """Keep a key's state and the records that wait, the first of them of the time `next_`, and have it woken."""
+        keep = self._kernel.keep
+        data = keep.encode(state)
+        for time in (next_, keep.wake(state)):
+            if time is not None and ctx.timer_service().current_watermark() != _LAST:
+                armed = self._arm(armed, time, ctx)
+        if data is None and armed is None and not few:
+            self._kept.clear()
+        else:
+            self._kept.update((armed, data, few, more))
+        if self._live and state.clock_timers:
+            ctx.timer_service().register_processing_time_timer(max(min(state.clock_timers.values()), 0))
+
+    @staticmethod
+    def _arm(armed: int | None, time: int, ctx: Any) -> int:  # noqa: ANN401
+        """Have a key woken when the clock has passed a time, and return when it will be."""
+        at = min(max(time + 1, 0), _LAST - 1)
+        if armed is not None and armed <= at:
+            return armed
+        ctx.timer_service().register_event_time_timer(at)
+        return at
+
+    def _all_told(self, ctx: Any) -> _Told:  # noqa: ANN401
+        if self._told is None:
+            self._told = _Told(self._kernel.operator)
+            for time, text in ctx.get_broadcast_state(told_state()).items():
+                if time == _END:
+                    self._told.end = int(text)
+                else:
+                    self._told.add(time, text, _END)
+        return self._told
+
+    # what is given
+
+    def _rows(self, given: list[Given], ctx: Any) -> list[Any]:  # noqa: ANN401
+        self._kernel.check_itself()
+        key = _key_text(_decode(ctx.get_current_key())) if given else ""
+        rows = [Row(number, key, text) for number, text in (self._outputs[name](keys, values) for name, _, keys, values in given)]
+        if self._kernel.failures:
+            rows += [Row(FAILURES, "", _encode(failure).decode()) for failure in self._kernel.failures]
+            self._kernel.failures.clear()
+        return rows
+
+
+def _place(record: Any) -> Any:  # noqa: ANN401
+    """Return by what records are put in order; those of one place stay as they came."""
+    return record[:4]
+
+
+def _key_text(values: list[Any]) -> str:
+    """Return a key as the text by which a log chooses the partition."""
+    return "\x1f".join("" if one is None else str(one).lower() if isinstance(one, bool) else str(one) for one in values)
+
+
+class _Told:
+    """What the keys of a task were told: the versions of the shared state by the time from which each counts, and the end."""
+
+    def __init__(self, process: Process) -> None:
+        self._declared = process.declared
+        self._times: list[int] = []
+        self._views: list[Any] = []
+        self._before = Shared(process.declared).view() if process.declared.shared else None
+        self.end: int | None = None
+
+    def view(self, time: int) -> Any:  # noqa: ANN401
+        """Return the shared state as it is at a time."""
+        place = bisect_right(self._times, time)
+        return self._views[place - 1] if place else self._before
+
+    def add(self, time: int, text: str, clock: int) -> list[int]:
+        """Take in a version, and return the times of those that no record from the clock on sees."""
+        shared = Shared(self._declared)
+        shared.restore(base64.b64decode(text))
+        place = bisect_right(self._times, time)
+        if place and self._times[place - 1] == time:
+            self._views[place - 1] = shared.view()
+        else:
+            self._times.insert(place, time)
+            self._views.insert(place, shared.view())
+        past = max(bisect_right(self._times, clock) - 1, 0)
+        old = self._times[:past]
+        del self._times[:past], self._views[:past]
+        return old
+
+
+class Teller(KeyedProcessFunction):  # type: ignore[misc]
+    """What a process does with its broadcast, once for all keys: it gives each version of the shared state, and what failed."""
+
+    def __init__(self, code: str, topics: list[str]) -> None:
+        self._code, self._topics = code, topics
+
+    def open(self, context: Any) -> None:  # noqa: ANN401
+        """Make the kernel."""
+        _end_with_java()
+        process = unpack(self._code)
+        assert process.broadcast is not None
+        self._kernel = ProcessKernel(process)
+        watch(self._kernel)
+        self._read = _row_reader(process.broadcast.schema)
+        self._kept = context.get_state(ValueStateDescriptor("kept", Types.PICKLED_BYTE_ARRAY()))
+        self._waiting = context.get_list_state(ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY()))
+
+    def process_element(self, value: Any, ctx: Any) -> Iterable[Any]:  # noqa: ANN401
+        """Let a record wait; the end of the input does not."""
+        if value[5] is None:
+            return [Row("end", value[0], "")]
+        self._waiting.add(tuple(value))
+        ctx.timer_service().register_event_time_timer(value[0] + 1)
+        return ()
+
+    def on_timer(self, timestamp: int, ctx: Any) -> Iterable[Any]:  # noqa: ANN401
+        """Tell what the clock has passed."""
+        upto = max(ctx.timer_service().current_watermark(), timestamp)
+        waiting = list(self._waiting.get())
+        due = [record for record in waiting if record[0] < upto]
+        if not due:
+            return ()
+        self._waiting.update([record for record in waiting if record[0] >= upto])
+        shared = Shared(self._kernel.operator.declared)
+        if (kept := self._kept.value()) is not None:
+            shared.restore(kept)
+        versions: dict[int, bytes] = {}
+        for time, source, partition, offset, arrived, row in sorted(due, key=_place):
+            if self._kernel.broadcast(shared, self._read(row), Place(self._topics[source], partition, offset, arrived)):
+                versions[time] = shared.encode()
+        if versions:
+            self._kept.update(shared.encode())
+        self._kernel.check_itself()
+        rows = [Row("shared", time, base64.b64encode(data).decode()) for time, data in versions.items()]
+        for failure in self._kernel.failures:
+            _log.warning("process %s: %s; record kept out: %s", failure["process"], failure["detail"], failure["raw"])
+            rows.append(Row("failure", None, _encode(failure).decode()))
+        self._kernel.failures.clear()
+        return rows
+
+
+# rows, as JSON and as the author sees them
+
+
+def _row_reader(schema: Schema) -> Callable[[str], Any]:
+    """Return what reads a row's JSON, whose columns Flink has put in another order: times become whole numbers of ms."""
+    names = schema.names
+    timed = [(field.name, read) for field in schema.fields if (read := _timed(field.type)) is not None]
+
+    def read_row(text: str) -> Any:  # noqa: ANN401
+        found = _decode(text)
+        row = {name: found[name] for name in names}
+        for name, read in timed:
+            if row[name] is not None:
+                row[name] = read(row[name])
+        return row
+
+    return read_row
+
+
+def _timed(kind: Type) -> Callable[[Any], Any] | None:
+    """Return what makes ms of the times in a value, None if there are none."""
+    match kind.kind:
+        case "TIMESTAMP_LTZ(3)":
+            return _ms
+        case "ARRAY" | "MAP":
+            inner = _timed(kind.element)
+            if inner is None:
+                return None
+            if kind.kind == "ARRAY":
+                return lambda values: [None if one is None else inner(one) for one in values]
+            return lambda values: {name: None if one is None else inner(one) for name, one in values.items()}
+        case "ROW":
+            fields = [(name, read) for name, one in kind.fields() if (read := _timed(one)) is not None]
+            return (lambda row: {**row, **{name: read(row[name]) for name, read in fields if row.get(name) is not None}}) if fields else None
+    return None
+
+
+def _ms(text: str) -> int:
+    return (datetime.fromisoformat(text).replace(tzinfo=UTC) - _EPOCH) // _MS
+
+
+def _iso(ms: int) -> str:
+    return (_EPOCH + ms * _MS).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _outputs(process: Process) -> dict[str, Callable[[Any, Any], tuple[int, str]]]:
+    return {name: _writer(number, process.output(name)) for number, name in enumerate(process.declared.outputs)}
+
+
+def _writer(number: int, schema: Schema) -> Callable[[Any, Any], tuple[int, str]]:
+    """Return what makes JSON of a key's values and a row's."""
+    names = schema.names
+    timed = [(place, write) for place, field in enumerate(schema.fields) if (write := _texts(field.type)) is not None]
+
+    def write_row(keys: Any, values: Any) -> tuple[int, str]:  # noqa: ANN401
+        row = [*keys, *values]
+        for place, write in timed:
+            if row[place] is not None:
+                row[place] = write(row[place])
+        return number, _encode(dict(zip(names, row, strict=True))).decode()
+
+    return write_row
+
+
+def _texts(kind: Type) -> Callable[[Any], Any] | None:
+    """Return what makes ISO texts of the times in a value, None if there are none."""
+    match kind.kind:
+        case "TIMESTAMP_LTZ(3)":
+            return _iso
+        case "ARRAY" | "MAP":
+            inner = _texts(kind.element)
+            if inner is None:
+                return None
+            if kind.kind == "ARRAY":
+                return lambda values: [None if one is None else inner(one) for one in values]
+            return lambda values: {name: None if one is None else inner(one) for name, one in values.items()}
+        case "ROW":
+            fields = [(name, write) for name, one in kind.fields() if (write := _texts(one)) is not None]
+            return (lambda row: {**row, **{name: write(row[name]) for name, write in fields if row.get(name) is not None}}) if fields else None
+    return None
+
+
+# the worker
+
+
+_watching = threading.Lock()
+
+
+def _end_with_java() -> None:
+    """End this worker with the task manager that it works for, however that ends."""
+    if not _watching.acquire(blocking=False):
+        return
+    pid = os.getpid()
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        if pid > 1 and Path(f"/proc/{pid}/comm").read_text().strip() == "java":
+            threading.Thread(target=_wait_for, args=(os.pidfd_open(pid),), name="headrace end", daemon=True).start()
+            return
+
+
+def _wait_for(process: int) -> None:
+    select.select([process], [], [])
+    os._exit(1)

@@ -1,0 +1,38 @@
+"""What stands between the statements of a job that is more than SQL: an author's processes, and streams that all of it shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DUPLICATES", "FAILURES", "Hosted", "Once", "Part"]
+
+FAILURES, DUPLICATES = -1, -2  # stand for the numbers of outputs
+
+
+@dataclass(frozen=True)
+class Once:
+    """A view that is computed once, whoever reads it: `time` is its rowtime, `now` a column that is made anew."""
+
+    view: str
+    time: str
+    now: str
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """A process: the view of what it gives, as JSON; the views of its rows and of what it is told; and itself, packed.
+
+    `topics` are the sources by the numbers that rows have. `live` says that there is a clock on the wall, `broadcast` that
+    it is told records and not the end of the input alone.
+    """
+
+    view: str
+    rows: str
+    told: str
+    code: str
+    topics: tuple[str, ...]
+    live: bool = False
+    broadcast: bool = False
+
+
+Part = str | Once | Hosted

@@ -1,0 +1,41 @@
+"""Random processes over random input: many in one run of each engine, compared with the embedded engine, which is compared with the plain reference.
+
+CONFORMANCE_SEED and CONFORMANCE_PROCESSES ask for others, or more.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from conformance.engine import Embedded, Engine, Job, differences
+from engines.embedded.processes import plan_of
+from engines.embedded.test_processes import cases
+
+SEED, PROCESSES = int(os.environ.get("CONFORMANCE_SEED", "1")), int(os.environ.get("CONFORMANCE_PROCESSES", "12"))
+
+
+def jobs() -> list[Job]:
+    """Return jobs of processes that do what their records say, under names of their own."""
+    found: list[Job] = []
+
+    def gather(case: tuple[dict[str, list[list[bytes]]], dict[str, int], dict[str, Any]]) -> None:
+        inputs, delays, how = case
+        if any(map(any, inputs.values())):
+            found.append(Job(plan_of(delays, **how, name=f"machine-{len(found)}"), inputs))
+
+    quiet = settings(max_examples=PROCESSES, phases=[Phase.generate], database=None, suppress_health_check=list(HealthCheck), deadline=None)
+    seed(SEED)(quiet(given(cases())(gather)))()
+    return found
+
+
+def test_an_engine_gives_what_the_embedded_one_gives_for_random_processes(engine: Engine) -> None:
+    drawn = jobs()
+    assert len(drawn) >= PROCESSES // 2
+    wrong = {}
+    for number, (got, expected) in enumerate(zip(engine.run(drawn), Embedded().run(drawn), strict=True)):
+        if found := differences(got, expected):
+            wrong[number] = [*found, *(f"{topic}: {lines}" for topic, lines in drawn[number].inputs.items())]
+    assert not wrong, "\n".join(line for lines in wrong.values() for line in lines)
