@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError
+from headrace.kernels.keyed.drive import drive
 from headrace.kernels.keyed.state import fresh_state
 from headrace.plan.pipeline import Pipeline, Plan, pipeline
 from headrace.plan.process import List, Map, Value
@@ -31,6 +32,7 @@ __all__ = [
     "Window",
     "WindowedStream",
     "cumulating",
+    "drive",
     "fresh_state",
     "hours",
     "milliseconds",

@@ -252,11 +252,13 @@ class Stream:
         _check_order(self.operator, order, place)
         code = code() if isinstance(code, type) else code
         declared = declaration_of(code, keys, place)
-        if (broadcast is not None) != bool(declared.shared):
-            fix = "give broadcast= a stream" if declared.shared else "write on_broadcast, and declare shared"
-            raise PlanError(f"{declared.name} and the plan disagree on a broadcast", where=place, fix=fix)
         if broadcast is not None:
             _check_broadcast(broadcast, self.operator, place)
+        if broadcast is None and declared.shared:
+            raise PlanError(f"{declared.name} has on_broadcast, and there is no broadcast", where=place, fix="give broadcast= a stream")
+        if broadcast is not None and not declared.shared:
+            fix = "write on_broadcast(self, row, shared), and declare shared"
+            raise PlanError(f"{declared.name} cannot be told of a broadcast", where=place, fix=fix)
         if failed_to is not None and (not isinstance(failed_to, str) or not failed_to):
             raise PlanError(f"{failed_to!r} is not a topic", where=f"{place} failed_to", fix="name a topic")
         limit_ms = milliseconds(limit, "the limit", place)
@@ -305,8 +307,8 @@ class Stream:
             The columns of a group; by default each window is one.
         """
         place = f"{self._path}.top_n"
-        made_by = next((node for node in reversed(list(upstream(self.operator))) if isinstance(node, Aggregate | Regroup)), None)
-        if made_by is None or any(isinstance(node, Process) for node in upstream(self.operator)):
+        made_by = next((node for node in reversed(list(upstream(self.operator))) if isinstance(node, Aggregate | Regroup | Process)), None)
+        if not isinstance(made_by, Aggregate | Regroup):
             raise PlanError("the rows are not those of windows", where=place, fix="write .window(…).aggregate(…) before .top_n(…)")
         if any(isinstance(node, Aggregate) and node.lateness_ms for node in upstream(self.operator)):
             raise PlanError("windows that are given again have no settled first rows", where=place, fix="leave allowed_lateness out")
@@ -316,9 +318,7 @@ class Stream:
             self._field(name, "top_n")
         if "rank" in self.schema:
             raise PlanError("column 'rank' is there already", where=place, fix="rename it with select()")
-        keys = tuple(by) if not isinstance(by, str) else (by,)
-        for key in keys:
-            self._field(key, "top_n")
+        keys = _keys(by, self, "top_n")
         ordered = tuple(self._ordered(one) for one in ([order] if isinstance(order, str) else order))
         if not ordered:
             raise PlanError("there is no order", where=place, fix='write order="mean DESC", say')
@@ -402,6 +402,8 @@ def _check_in_time(operator: Operator, where: str) -> None:
 
 
 def _check_broadcast(broadcast: Stream, beside: Operator, where: str) -> None:
+    if not isinstance(broadcast, Stream):
+        raise PlanError(f"broadcast {broadcast!r} is not a stream", where=where, fix="give it hr.stream(topic, schema=…, event_time=…)")
     broadcast._timed("broadcast")
     if broadcast.operator is beside:
         raise PlanError("the broadcast is the stream itself", where=where, fix="give broadcast= another stream")
@@ -436,6 +438,8 @@ def _keys(by: Sequence[str], stream: Stream, step: str) -> tuple[str, ...]:
     keys = (by,) if isinstance(by, str) else tuple(by)
     for key in keys:
         stream._field(key, step)
+        if keys.count(key) > 1:
+            raise PlanError(f"{key!r} is named twice", where=f"{stream._path}.{step}", fix="name each key once")
         kind = stream.schema[key].type
         if kind.kind in ("MAP", "ARRAY", "ROW", "DOUBLE"):
             raise PlanError(f"{key!r} is a {kind}", where=f"{stream._path}.{step}", fix="group by text, whole numbers, booleans or timestamps")

@@ -218,6 +218,12 @@ class Graph:
                     self._emit(stage.operator, rows)
         self._write_merged()
 
+    def tell_failures(self) -> None:
+        """Say what processes failed at, now that the run ends."""
+        for process in self.processes:
+            if process.all_failed and process.operator.failed_topic:
+                _log.warning("process %s failed %d times: see topic %s", process.operator.name, process.all_failed, process.operator.failed_topic)
+
     def fire_clock(self, now: int) -> None:
         """Call the timers of the clock on the wall that are due."""
         for process in self.processes:
@@ -233,12 +239,13 @@ class Graph:
         if fed is not None and not process.made:
             fates.note(fed.reached, fed.taken)
         self._give(process, process.advance(clock if ends_with is None else min(clock, process.end_of(ends_with))))
-        if process.operator.failed_topic and (failures := process.take_failures()) is not None:
+        if (failures := process.take_failures()) is None:
+            return
+        if process.operator.failed_topic:
             self._write(process.operator.failed_topic, failures, None)
-
-        for failure in process.kernel.failures:
-            _log.warning("process %s: %s; record kept out: %s", failure["process"], failure["detail"], failure["raw"])
-        process.kernel.failures.clear()
+            return
+        for name, detail, raw in failures.select("process", "detail", "raw").iter_rows():
+            _log.warning("process %s: %s; kept out: %s", name, detail, raw)
 
     def _give(self, process: Processing, frames: list[tuple[str, pl.DataFrame]]) -> None:
         for output, rows in frames:

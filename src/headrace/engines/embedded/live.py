@@ -395,6 +395,7 @@ def run_live(
                 away(fault)
                 sleep(_PAUSE_SECONDS)
             else:
+                live.run.graph.tell_failures()
                 return live.run.ledger
     finally:
         live.close()

@@ -39,6 +39,7 @@ class Metrics:
         self._timers = Gauge("headrace_process_timers", "Keys that wait for a timer, or for what they keep to age.", of, registry=registry)
         self._waiting = Gauge("headrace_process_waiting_rows", "Rows that wait for the watermark.", of, registry=registry)
         self._handled = Counter("headrace_process_records", "Records that a process was given.", of, registry=registry)
+        self._failed = Counter("headrace_process_failed", "Records, timers and rules at which a process failed.", of, registry=registry)
 
     def note(self, commit: Committed) -> None:
         """Take in a commit."""
@@ -61,6 +62,7 @@ class Metrics:
             self._timers.labels(name, process).set(held.timers)
             self._waiting.labels(name, process).set(held.waiting)
             self._handled.labels(name, process).inc(held.handled)
+            self._failed.labels(name, process).inc(held.failed)
 
     def text(self) -> bytes:
         """Return the metrics in Prometheus' text format."""

@@ -34,13 +34,14 @@ class Fed:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a process holds and has done: its keys, their bytes, those that wait for a timer, rows that wait, and records handled since this was last asked."""
+    """What a process holds and has done: its keys, their bytes, those that wait for a timer, rows that wait; and, since this was last asked, records handled and failures."""
 
     keys: int
     state_bytes: int
     timers: int
     waiting: int
     handled: int
+    failed: int
 
 
 @dataclass
@@ -61,6 +62,8 @@ class Processing:
         Rows that wait for the clock, of its input and of its broadcast, by rank and in the order of offsets.
     duplicates
         How many records of each topic were found to be duplicates since this was last emptied.
+    all_failed
+        How many records, timers and rules it failed at in this run.
     """
 
     operator: Process
@@ -75,6 +78,8 @@ class Processing:
     rules: _Frames = field(default_factory=dict)
     duplicates: dict[str, int] = field(default_factory=dict)
     handled: int = 0
+    failed: int = 0
+    all_failed: int = 0
 
     def __post_init__(self) -> None:
         """Make the kernel, and have it watched."""
@@ -191,13 +196,15 @@ class Processing:
         failures, self.kernel.failures[:] = list(self.kernel.failures), []
         if not failures:
             return None
+        self.failed += len(failures)
+        self.all_failed += len(failures)
         return pl.DataFrame(failures, schema={field.name: polars_type(field.type) for field in FAILED.fields})
 
     def counts(self) -> Counts:
         """Return what it holds and has done."""
         waiting = sum(len(rows) for parts in self.buffer.values() for rows in parts)
-        handled, self.handled = self.handled, 0
-        return Counts(len(self.keyspace), self.keyspace.size, self.keyspace.timers, waiting, handled)
+        handled, self.handled, failed, self.failed = self.handled, 0, self.failed, 0
+        return Counts(len(self.keyspace), self.keyspace.size, self.keyspace.timers, waiting, handled, failed)
 
     # what is open
 

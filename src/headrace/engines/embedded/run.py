@@ -235,6 +235,7 @@ def run_to(
     with _opened(plan, inputs) as readers:
         run = Run(plan, readers, output)
         _work(run, progress, lambda: None)
+    run.graph.tell_failures()
     return run.ledger
 
 
@@ -328,7 +329,9 @@ class _Committing:
                     due = time.monotonic() + every
 
             _work(self.run, progress, after_turn)
-            return self.commit(done=True)
+            manifest = self.commit(done=True)
+            self.run.graph.tell_failures()
+            return manifest
         finally:
             self.files.close()
 

@@ -1,0 +1,70 @@
+"""A process driven over records without an engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import headrace as hr
+from headrace.apps.rules import Hampel, Watch
+
+
+class Latest:
+    """Gives what it keeps, which goes after 10 s, and tells of a minute's silence."""
+
+    output = {"before": "BIGINT", "limit": "BIGINT"}
+    side_outputs = {"silent": {"at": "BIGINT"}}
+    state = {"value": hr.Value("BIGINT", ttl=hr.seconds(10))}
+    shared = {"limit": hr.Value("BIGINT", 0)}
+
+    def on_broadcast(self, row: dict[str, Any], shared: Any) -> None:
+        shared.limit = row["limit"]
+
+    def on_record(self, row: dict[str, Any], state: Any) -> Any:
+        yield {"before": state.value, "limit": state.shared.limit}
+        state.value = row["v"]
+        state.set_timer("silence", state.time + 60_000)
+
+    def on_timer(self, _name: str, state: Any) -> Any:
+        return "silent", {"at": state.time}
+
+
+RECORDS = [{"k": "a", "t": 9_999, "v": 2}, {"k": "a", "t": 0, "v": 1}, {"k": "b", "t": 5, "v": 7}, {"k": "a", "t": 19_999, "v": 3}]
+
+
+def test_records_come_by_time_state_ages_and_broadcasts_come_first() -> None:
+    given = hr.drive(Latest, RECORDS, by="k", time="t", broadcast=[{"t": 9_999, "limit": 5}])
+    assert given == [
+        ("", {"k": "a", "before": None, "limit": 0}),
+        ("", {"k": "b", "before": None, "limit": 0}),
+        ("", {"k": "a", "before": 1, "limit": 5}),
+        ("", {"k": "a", "before": None, "limit": 5}),
+    ]
+
+
+def test_time_passes_up_to_a_moment() -> None:
+    given = hr.drive(Latest(), RECORDS, by=["k"], time="t", upto=60_006)
+    assert given[-1] == ("silent", {"k": "b", "at": 60_005})
+    assert hr.drive(Latest(), RECORDS, by=["k"], time="t", upto=60_005)[-1][0] == ""
+
+
+def test_the_kilns_processes_are_driven_so() -> None:
+    readings = [{"equip_id": "1", "sensor": "a", "at": second * 1000, "value": 95.0} for second in range(3)]
+    watch = Watch(10, 90, in_a_row=3, hysteresis=2, silence_ms=30_000)
+    told = [row["event"] for _, row in hr.drive(watch, readings, by=["equip_id", "sensor"], time="at", upto=40_000)]
+    assert told == ["critical", "no data"]
+    assert hr.drive(Hampel, readings, by=["equip_id", "sensor"], time="at") == []
+
+
+def test_mistakes_are_told_as_in_a_run() -> None:
+    class Bad(Latest):
+        def on_record(self, row: dict[str, Any], state: Any) -> Any:
+            state.valeu = row["v"]
+
+    with pytest.raises(hr.ProcessError, match="records/0 offset 0, key k 'a'.*did not declare: 'valeu'; did you mean 'value'"):
+        hr.drive(Bad, RECORDS[1:2], by="k", time="t")
+    with pytest.raises(hr.PlanError, match="no 'key'"):
+        hr.drive(Latest, RECORDS, by="key", time="t")
+    with pytest.raises(hr.ProcessError, match="on_broadcast raised KeyError"):
+        hr.drive(Latest, RECORDS, by="k", time="t", broadcast=[{"t": 0}])
