@@ -29,6 +29,7 @@ from headrace.plan.operators import (
     Side,
     Sink,
     Source,
+    TopN,
     Union,
     Unnest,
     Where,
@@ -75,7 +76,7 @@ class Views:
         operators = list(plan.operators())
         self._numbers = {id(operator): number for number, operator in enumerate(operators, 1)}
         self._consumers = Counter(id(one) for operator in operators for one in inputs_of(operator))
-        self._regrouped = {id(one) for operator in operators if isinstance(operator, Regroup) for one in upstream(operator.input)}
+        self._regrouped = {id(one) for operator in operators if isinstance(operator, Regroup | TopN) for one in upstream(operator.input)}
         self._taken = {operator.topic for operator in operators if isinstance(operator, Source | Sink)}
         for source in plan.sources:
             with blaming(self.said(source)):
@@ -248,6 +249,29 @@ class Views:
         assert all(block.items[bound].held == "window" for bound in _BOUNDS)
         return self._grouped(regroup, block)
 
+    @_make.register
+    def _(self, top: TopN) -> Block:
+        block = self._table(top.input)
+        assert all(block.items[bound].held == "window" for bound in _BOUNDS)
+        order = [one for column, falls in top.order for one in _nulls_last(block.items[column].sql, falls=falls)]
+        order += [block.items[column].sql for column in top.ties]
+        group = [block.items[bound].sql for bound in _BOUNDS] + [block.items[key].sql for key in top.keys]
+        rank = fresh("rank", block.known)
+        ranked = block.select(f"ROW_NUMBER() OVER (PARTITION BY {', '.join(group)} ORDER BY {', '.join(order)}) AS {name(rank)}")
+        inner = block.view(self.new(f"ranked_{self._numbers[id(top)]}"))
+        closing = {} if id(top) in self._regrouped else {one: _zoned(inner.items[one]) for one in _BOUNDS}
+        keys = [name(key) for key in _maker(top).keys]
+        return replace(
+            inner,
+            relation=_nested(ranked, inner.table or ""),
+            table=None,
+            items={**inner.items, **closing, "rank": Item(name(rank), computed=True)},
+            hidden={self.key: _key_text(keys)} if self._places.keyed and id(top) not in self._regrouped else {},
+            known=inner.known | {rank},
+            where=(f"{name(rank)} <= {top.count}",),
+            said=block.said,
+        )
+
     def _grouped(self, operator: Aggregate | Regroup, block: Block) -> Block:
         keys = {key: block.items[key] for key in operator.keys if key not in _REVISION}
         calls = {hidden: item(call, block.row) for hidden, call in operator.calls}
@@ -287,6 +311,16 @@ class Views:
         inner = replace(inner, relation=_nested(nested, inner.table or ""), table=None, known=inner.known | set(hashes), said=block.said)
         swapped = tuple((column, _swap(expression, replacing)) for column, expression in columns)
         return inner, {**inner.row, **hidden}, swapped
+
+
+def _nulls_last(column: str, *, falls: bool) -> list[str]:
+    """Return what orders rows by a column, NULLs behind: Flink holds them for the least."""
+    return [f"{column} DESC"] if falls else [f"CASE WHEN {column} IS NULL THEN 1 ELSE 0 END", column]
+
+
+def _maker(operator: Operator) -> Aggregate | Regroup:
+    """Return what made the rows of windows."""
+    return operator if isinstance(operator, Aggregate | Regroup) else _maker(*inputs_of(operator))
 
 
 def _key_text(keys: Iterable[str]) -> str:
