@@ -58,6 +58,8 @@ bench-engines: setup java
 	@$(RUN)/python tests/flink.py --fetch
 	@$(RUN)/python tests/spark.py --fetch
 	@$(RUN)/python bench/engines.py
+	@$(RUN)/python bench/process_on_flink.py
+	@$(RUN)/python bench/process_on_spark.py
 
 clean:
 	rm -rf .venv .headrace .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

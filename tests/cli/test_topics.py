@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ import pytest
 from headrace.cli import main
 from headrace.cli.logs import addresses, kafka_servers, open_log
 from headrace.cli.simulate import duration_ms
-from headrace.errors import PlanError
+from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.protocol import Entry
 from headrace.topics.sqlite import SqliteLog
 
@@ -161,13 +161,13 @@ def test_without_a_log_there_are_no_topics_and_none_is_made(capsys: pytest.Captu
 # wrong use, and what else goes wrong
 
 
-@pytest.mark.parametrize("command", ["describe", "tail", "delete"])
+@pytest.mark.parametrize("command", ["append", "describe", "tail", "delete"])
 def test_without_a_log_no_topic_is_known_and_none_is_made(refused: Callable[..., str], command: str) -> None:
     assert refused(command, "sensor-data") == ".headrace: no topics yet; make one: headrace topics create TOPIC"
     assert not Path(".headrace").exists()
 
 
-@pytest.mark.parametrize("command", ["describe", "tail", "delete"])
+@pytest.mark.parametrize("command", ["append", "describe", "tail", "delete"])
 def test_an_unknown_topic_is_told_with_what_it_may_have_been_meant_to_be(
     refused: Callable[..., str], topics: Callable[..., bytes], command: str
 ) -> None:
@@ -224,6 +224,112 @@ def test_without_permission_the_home_is_named(tmp_path: Path) -> None:
     done = subprocess.run(command, env={**os.environ, "HEADRACE_HOME": "home"}, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("headrace: home/log.db: cannot be opened for writing: ")
+
+
+# append
+
+
+def test_the_lines_of_a_file_are_appended_as_they_are(topics: Callable[..., bytes], log: SqliteLog) -> None:
+    log.append("two", [b"first"])
+    Path("lines").write_bytes(b'\xef\xbb\xbf{"n": 1}\r\n\n  \t\r\nno JSON \xff\n{"n":2}')
+    assert topics("append", "two", "lines") == b"Appended 3 records to topic two.\n"
+    assert topics("tail", "two", "--keys") == b'null\tfirst\nnull\t{"n": 1}\nnull\tno JSON \xff\nnull\t{"n":2}\n'
+    assert [part.end for part in log.topic("two").partitions] == [4, 0]
+
+
+@pytest.mark.parametrize(
+    ("held", "count"), [(b"", "0 records"), (b"\n \n\r\n", "0 records"), (b"a", "1 record"), (b"a\n", "1 record"), (b"\na\n\nb\n\n", "2 records")]
+)
+def test_blank_lines_are_no_records(topics: Callable[..., bytes], log: SqliteLog, held: bytes, count: str) -> None:
+    Path("lines").write_bytes(held)
+    assert topics("append", "one", "lines") == f"Appended {count} to topic one.\n".encode()
+    assert [entry.value for entry in log.entries("one", 0, 0, 10)] == held.split()
+
+
+def test_long_files_and_lines_are_appended_piece_by_piece(topics: Callable[..., bytes], log: SqliteLog) -> None:
+    lines = [b"%d" % n * 100 for n in range(20_000)] + [b"x" * 9_000_000, b"last"]
+    Path("lines").write_bytes(b"\n".join(lines))
+    assert topics("append", "one", "lines") == b"Appended 20,002 records to topic one.\n"
+    assert log.topic("one").partitions[0].end == 20_002
+    assert topics("tail", "one", "--from-beginning") == b"\n".join([*lines, b""])
+
+
+def test_appending_what_comes_ends_with_ctrl_c_and_tells_what_was_appended(log: SqliteLog) -> None:
+    process = subprocess.Popen([HEADRACE, "topics", "append", "one"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    guard = threading.Timer(30, process.kill)  # no wait is without end
+    guard.start()
+    try:
+        assert process.stdin is not None
+        process.stdin.write(b"a\nb\nbegun")
+        process.stdin.flush()
+        while not log.entries("one", 0, 0, 10) and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stdout is not None
+        assert process.stdout.read() == b"Appended 2 records to topic one.\n"
+    finally:
+        guard.cancel()
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("named", [[], ["-"]])
+def test_what_comes_on_standard_input_is_appended_as_it_comes(log: SqliteLog, named: list[str]) -> None:
+    process = subprocess.Popen([HEADRACE, "topics", "append", "one", *named], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    guard = threading.Timer(30, process.kill)  # no wait is without end
+    guard.start()
+    try:
+        assert process.stdin is not None
+        process.stdin.write(b"a\nb\nbeg")
+        process.stdin.flush()
+        while not (there := log.entries("one", 0, 0, 10)) and process.poll() is None:
+            time.sleep(0.05)
+        assert [entry.value for entry in there] == [b"a", b"b"]
+        out, err = process.communicate(b"un", timeout=20)
+        assert (process.returncode, out, err) == (0, b"Appended 3 records to topic one.\n", b"")
+        assert log.entries("one", 0, 2, 10)[0].value == b"begun"
+    finally:
+        guard.cancel()
+        process.kill()
+        process.wait()
+
+
+def test_what_could_be_appended_before_a_fault_is_told(
+    run: Callable[..., tuple[int, str, str]], log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headrace.cli import topics as module
+
+    monkeypatch.setattr(module, "_PIECE_BYTES", 4)
+    append = SqliteLog.append
+
+    def full(log: SqliteLog, topic: str, values: Sequence[bytes]) -> None:
+        if b"c" in values:
+            raise EnvironmentFault("cannot be written: the disk is full", where=str(log.path))
+        append(log, topic, values)
+
+    monkeypatch.setattr(SqliteLog, "append", full)
+    Path("lines").write_bytes(b"a\nb\nlonger\nc\n")
+    assert run("append", "one", "lines") == (
+        1,
+        "Appended 3 records to topic one.\n",
+        "headrace: .headrace/log.db: cannot be written: the disk is full\n",
+    )
+    assert log.topic("one").partitions[0].end == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["one", "nowhere"], 1, "nowhere: cannot be read: No such file or directory; name a file that exists"),
+        (["one", "."], 1, ".: cannot be read: Is a directory; name a file that this user may read"),
+        (["oen", "nowhere"], 2, ".headrace/log.db: no topic 'oen'; did you mean 'one'?"),
+        (["one", "lines", "more"], 2, "unexpected argument 'more'"),
+    ],
+)
+def test_what_cannot_be_appended_is_one_line(refused: Callable[..., str], log: SqliteLog, arguments: list[str], status: int, says: str) -> None:
+    assert refused("append", *arguments, status=status).startswith(says)
+    assert log.entries("one", 0, 0, 1) == []
 
 
 # where the log is

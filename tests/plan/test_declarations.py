@@ -98,6 +98,28 @@ def test_a_plan_is_another_where_the_process_has_other_settings() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "constant"),
+    [
+        ("states", {"AL": "Alabama"}),
+        ("states", {}),
+        ("states", ("open", "shut")),
+        ("start", {"a": "BIGINT"}),
+        ("outputs", {"high": "too hot"}),
+        ("outputs", {1: "BIGINT"}),
+        ("outputs", 2),
+        ("inputs", {"n": "BIGINT"}),
+        ("OUTPUT", {"n": "BIGINT"}),
+        ("_state", {"a": hr.Value("BIGINT")}),
+        ("kept", {"a": hr.Value("BIGINT")}),
+        ("version", 2),
+        ("state_versions", True),
+    ],
+)
+def test_a_constant_of_the_author_s_is_left_alone(name: str, constant: object) -> None:
+    assert declaration_of(made(**{name: constant}), ("k",), "here") == declaration_of(made(), ("k",), "here")
+
+
+@pytest.mark.parametrize(
     ("name", "spoken"), [("ThreeCritical", "three_critical"), ("Least", "least"), ("HTTPCount", "httpcount"), ("T4Mean", "t4_mean")]
 )
 def test_a_process_is_called_as_its_class(name: str, spoken: str) -> None:
@@ -142,6 +164,16 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     # the object
     "nothing of a process": (lambda: process(object()), "stream('x').process: object has no on_record; write on_record(self, row, state)"),
     "a misspelt method": (method(on_tmier=lambda *_: None), "stream('x').process: Made.on_tmier is never called; did you mean 'on_timer'?"),
+    "a method of more than one": (method(on_timers=lambda *_: None), "stream('x').process: Made.on_timers is never called; did you mean 'on_timer'?"),
+    "a misspelt state": (method(states={"a": hr.Value("BIGINT")}), "stream('x').process: Made.states is never read; did you mean 'state'?"),
+    "a misspelt shared": (method(shard={"a": hr.Map("BIGINT")}), "stream('x').process: Made.shard is never read; did you mean 'shared'?"),
+    "a misspelt output": (method(outptu={"n": "BIGINT"}), "stream('x').process: Made.outptu is never read; did you mean 'output'?"),
+    "outputs instead of an output": (
+        lambda: process(type("Bare", (), {"outputs": {"n": "BIGINT NOT NULL"}, "on_record": Least.on_record})()), "Bare.outputs is never read; did you mean 'output'?",
+    ),
+    "outputs instead of side outputs": (method(outputs={"late": {"n": "BIGINT"}}), "stream('x').process: Made.outputs is never read; did you mean 'side_outputs'?"),
+    "one side output": (method(side_output={"late": {"n": "BIGINT"}}), "stream('x').process: Made.side_output is never read; did you mean 'side_outputs'?"),
+    "a misspelt version": (method(state_versions=2), "stream('x').process: Made.state_versions is never read; did you mean 'state_version'?"),
     "a method that is none": (method(on_timer=5), "stream('x').process: on_timer is not a method"),
     "too few parameters": (method(on_record=lambda self, row: None), "stream('x').process: on_record cannot be called with 2 arguments: too many positional"),
     "too many parameters": (method(on_timer=lambda self, name, state, more: None), "on_timer cannot be called with 2 arguments: missing a required argument: 'more'"),
@@ -180,12 +212,14 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "shared with a ttl": (
         lambda: process(made(ThreeCritical, shared={"a": hr.Value("BIGINT", ttl=hr.seconds(1))}), broadcast=rules), "shared 'a' has a ttl; have on_broadcast take out what no longer holds",
     ),
-    "no broadcast for one that wants it": (partial(process, ThreeCritical), "stream('x').process: ThreeCritical and the plan disagree on a broadcast; give broadcast= a stream"),
-    "a broadcast for one that wants none": (lambda: process(broadcast=rules), "Least and the plan disagree on a broadcast; write on_broadcast, and declare shared"),
+    "no broadcast for one that wants it": (partial(process, ThreeCritical), "stream('x').process: ThreeCritical has on_broadcast, and there is no broadcast; give broadcast= a stream"),
+    "a broadcast for one that wants none": (lambda: process(broadcast=rules), "Least cannot be told of a broadcast; write on_broadcast(self, row, shared), and declare shared"),
     "a broadcast without event time": (lambda: process(ThreeCritical, broadcast=untimed), "stream('y').broadcast: stream 'y' has no event time; give it event_time="),
+    "a broadcast that is no stream": (lambda: process(ThreeCritical, broadcast="rules"), "stream('x').process: broadcast 'rules' is not a stream; give it hr.stream("),
     "a broadcast of windows": (lambda: process(ThreeCritical, broadcast=windows), "a broadcast is of records, not of windows or processes; write them to a topic first"),
     # the stream
     "no key": (lambda: process(by=[]), "stream('x').process: a process has no key; name the columns in by="),
+    "a key named twice": (lambda: process(by=["k", "k"]), "stream('x').process: 'k' is named twice; name each key once"),
     "an unknown key": (lambda: process(by=["kk"]), "stream('x').process: unknown column 'kk'; did you mean 'k'?"),
     "a key that is a number": (lambda: process(by=["v"]), "stream('x').process: 'v' is a DOUBLE; group by text, whole numbers, booleans or timestamps"),
     "no event time": (lambda: process(stream=untimed), "stream('y').process: stream 'y' has no event time; give it event_time="),

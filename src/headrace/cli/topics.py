@@ -7,10 +7,12 @@ import math
 import signal
 import sys
 import time
+from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from itertools import chain, islice, takewhile
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -21,7 +23,7 @@ from headrace.cli.tables import print_json, print_table
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.protocol import Cursor, Entry, Log, PartitionInfo, TopicInfo
 
-__all__ = ["create", "delete", "describe", "groups", "list_topics", "tail"]
+__all__ = ["append", "create", "delete", "describe", "groups", "list_topics", "tail"]
 
 _Servers = Annotated[
     str | None,
@@ -153,6 +155,51 @@ def delete(topic: str, /, *, kafka_servers: _Servers = None) -> None:
         log.delete(topic)
     gone = f"{_counted(len(info.partitions), 'partition')}, {_counted(_records(info), 'record')}"
     print(f"Deleted topic {topic}: {gone}{', and how far ' + ', '.join(readers) + ' had come' if readers else ''}.")
+
+
+def append(topic: str, file: Annotated[Path, Parameter(allow_leading_hyphen=True)] = Path("-"), /, *, kafka_servers: _Servers = None) -> None:
+    """Append the lines of a file to a topic as they are, each a record without a key.
+
+    Parameters
+    ----------
+    topic
+        Its name.
+    file
+        One record a line; - for standard input. Blank lines are left out.
+    """
+    with _opened(kafka_servers) as log:
+        log.topic(topic)
+        # Polars, once it is imported, has a read that waits begin again after Ctrl-C.
+        signal.siginterrupt(signal.SIGINT, True)
+        count = 0
+        try:
+            for lines in filter(None, _lines(file)):
+                log.append(topic, lines)
+                count += len(lines)
+        finally:
+            if count or sys.exception() is None:
+                print(f"Appended {_counted(count, 'record')} to topic {topic}.")
+
+
+def _lines(file: Path) -> Iterator[list[bytes]]:
+    """Give the lines of a file, of standard input for -, as they come: without their ends, and those that are blank left out."""
+    try:
+        with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as opened:
+            begun = [opened.read(len(BOM_UTF8)).removeprefix(BOM_UTF8)]
+            while part := opened.read1(_PIECE_BYTES):  # type: ignore[union-attr]
+                begun.append(part)
+                if b"\n" in part:
+                    *whole, rest = b"".join(begun).split(b"\n")
+                    begun = [rest]
+                    yield _records_of(whole)
+            yield _records_of(b"".join(begun).split(b"\n"))
+    except OSError as error:
+        fix = "name a file that exists" if isinstance(error, FileNotFoundError) else "name a file that this user may read"
+        raise EnvironmentFault(f"cannot be read: {error.strerror}", where=str(file), fix=fix) from None
+
+
+def _records_of(lines: Sequence[bytes]) -> list[bytes]:
+    return [line.removesuffix(b"\r") for line in lines if line.strip()]
 
 
 def tail(

@@ -22,6 +22,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from difflib import get_close_matches
 from math import isfinite
 from typing import Any
 
@@ -100,9 +101,7 @@ def declaration_of(process: object, keys: tuple[str, ...], where: str) -> Declar
         If it lacks something, a declaration cannot be read, or a name is near one that would have a meaning.
     """
     kind = type(process)
-    for name in vars(kind):
-        if name.startswith("on_") and name not in _METHODS:
-            raise PlanError(f"{kind.__name__}.{name} is never called", where=where, fix=near(name, _METHODS))
+    _check_names(kind, where)
     if _method(process, "on_record", where) is None:
         raise PlanError(f"{kind.__name__} has no on_record", where=where, fix="write on_record(self, row, state)")
     output = getattr(process, "output", None)
@@ -138,6 +137,37 @@ def declaration_of(process: object, keys: tuple[str, ...], where: str) -> Declar
 def spoken_name(process: object) -> str:
     """Return a process's name as topics and metrics have it: `ThreeCritical` is `three_critical`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(process).__name__).lower()
+
+
+def _check_names(kind: type, where: str) -> None:
+    for name, value in vars(kind).items():
+        if name.startswith("on_") and name not in _METHODS:
+            raise PlanError(f"{kind.__name__}.{name} is never called", where=where, fix=near(name, _METHODS))
+        if (meant := _meant(name, value)) is not None:
+            raise PlanError(f"{kind.__name__}.{name} is never read", where=where, fix=f"did you mean {meant!r}?")
+
+
+def _meant(name: str, value: object) -> str | None:
+    """Return the attribute that one of another name was meant to be: its name is near, and so is its form. Constants are the author's own."""
+    by_name, known = isinstance(value, Mapping) and bool(value), []
+    if type(value) is int:
+        known = ["state_version"]
+    elif by_name and all(isinstance(one, Value | List | Map) for one in value.values()):  # type: ignore[attr-defined]
+        known = ["state", "shared"]
+    elif _are_columns(value):
+        known = ["output", "side_outputs"]
+    elif by_name and all(map(_are_columns, value.values())):  # type: ignore[attr-defined]
+        known = ["side_outputs", "output"]
+    if name in known or name.startswith("_") or not get_close_matches(name, known, n=1, cutoff=0.8):
+        return None
+    return known[0] if known[0] == "side_outputs" else get_close_matches(name, known, n=1)[0]
+
+
+def _are_columns(given: object) -> bool:
+    try:
+        return isinstance(given, Mapping) and bool(Schema.parse(given).fields)
+    except PlanError:
+        return False
 
 
 def _method(process: object, name: str, where: str) -> Callable[..., Any] | None:

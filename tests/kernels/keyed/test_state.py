@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -107,6 +108,7 @@ def test_a_value_is_kept_as_one_of_its_type_and_may_be_set_to_none(name: str, va
         (lambda s: setattr(s, "count", 2**63), "state 'count' is set off its type"),
         (lambda s: setattr(s, "mean", float("nan")), "state 'mean' is set off its type: nan is not a finite DOUBLE"),
         (lambda s: setattr(s, "seen", "now"), "state 'seen' is set off its type"),
+        (lambda s: setattr(s, "seen", datetime.fromtimestamp(0, UTC)), "ms since the epoch; write round(moment.timestamp() * 1000)"),
         (lambda s: setattr(s, "name", "\ud800"), "state 'name' is set off its type"),
         (lambda s: setattr(s, "on", 1), "state 'on' is set off its type: 1 is not a BOOLEAN"),
         (lambda s: setattr(s, "last", {"z": 1}), "state 'last' is set off its type: {'z': 1} is not a ROW"),
@@ -119,11 +121,12 @@ def test_a_value_is_kept_as_one_of_its_type_and_may_be_set_to_none(name: str, va
         (lambda s: s.values.__setitem__(slice(0, 0), ["x"]), "'x' is not a finite DOUBLE"),
         (lambda s: setattr(s, "values", [1, "x"]), "'x' is not a finite DOUBLE"),
         (lambda s: s.totals.update(a=1.5), "1.5 is not a whole number"),
-        (lambda s: s.totals.__setitem__(5, 1), "5 is not a text, and a map's names are"),
+        (lambda s: s.totals.__setitem__(5, 1), "5 is not a text, and a map's names are; write str(5)"),
         (lambda s: s.totals.__setitem__("\udfff", 1), "is not a text, and a map's names are"),
         (lambda s: setattr(s, "totals", {"a": "b"}), "'b' is not a whole number"),
         (lambda s: s.set_timer(5, 1), "a timer's name is 5, which is no text"),
         (lambda s: s.set_timer("a", 1.5), "a timer is set to 1.5, which is no whole number of ms since the epoch"),
+        (lambda s: s.set_timer("a", datetime.fromtimestamp(0, UTC)), "ms since the epoch; write round(moment.timestamp() * 1000)"),
         (lambda s: s.set_timer("a", True), "a timer is set to True"),
         (lambda s: s.set_timer("a", None), "a timer is set to None"),
         (lambda s: s.set_timer("a", 2**63), "a timer is set to 9223372036854775808"),
@@ -574,6 +577,20 @@ def test_what_is_shared_has_types_too(change: Callable[[Any], Any], kind: type[E
         lambda view: view.limits.pop("x"),
         lambda view: view.limits["x"].update(low=2.0),
         lambda view: view.limits["x"]["tags"].append("c"),
+        lambda view: view.limits.__setitem__("y", {}),
+        lambda view: view.limits.__delitem__("x"),
+        lambda view: view.limits.__ior__({"y": {}}),
+        lambda view: view.limits.setdefault("y", {}),
+        lambda view: view.limits.popitem(),
+        lambda view: view.limits.clear(),
+        lambda view: view.names.__setitem__(0, "b"),
+        lambda view: view.names.__delitem__(0),
+        lambda view: view.names.__iadd__(["b"]),
+        lambda view: view.names.extend(["b"]),
+        lambda view: view.names.insert(0, "b"),
+        lambda view: view.names.remove("a"),
+        lambda view: view.names.pop(),
+        lambda view: view.names.sort(key=len),
     ],
 )
 def test_keys_see_what_is_shared_and_cannot_change_it(change: Callable[[Any], Any]) -> None:
@@ -583,9 +600,22 @@ def test_keys_see_what_is_shared_and_cannot_change_it(change: Callable[[Any], An
     view = shared.view()
     assert (view.low, [*view.names], view.limits["x"]["low"], [*view.limits["x"]["tags"]]) == (10.0, ["a"], 1.0, ["b"])
     before = shared.encode()
-    with pytest.raises((AttributeError, TypeError)):
+    with pytest.raises((AttributeError, TypeError), match=r"is written by on_broadcast alone$"):
         change(view)
     assert shared.encode() == before
+    assert (view.low, view.names, view.limits) == (10.0, ("a",), {"x": {"low": 1.0, "tags": ("b",)}})
+
+
+def test_what_keys_see_of_what_is_shared_can_be_copied_and_kept() -> None:
+    shared = shared_of()
+    shared.names.append("a")
+    shared.limits["x"] = {"low": 1.0, "tags": ["b"]}
+    view = shared.view()
+    mine, names = {**view.limits, "y": {}}, [*view.names, "b"]
+    assert (len(mine), names, view.limits.get("y"), view.limits | {"x": 5}) == (2, ["a", "b"], None, {"x": 5})
+    state = Keep(declaration_of(Kept(), ("k",), "here")).fresh({"k": "a"})
+    state.events, state.totals = view.names, dict.fromkeys(view.limits, 1)
+    assert (state.events, dict(state.totals)) == (["a"], {"x": 1})
 
 
 # an author's tests

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict, deque
+from datetime import UTC, datetime
 from math import copysign
 from types import MappingProxyType
 from typing import Any
@@ -62,6 +63,9 @@ def test_none_is_one_of_every_type(kind: str) -> None:
         ("BIGINT", 1.0, "1.0 is not a whole number"),
         ("BIGINT", GREATEST + 1, "9223372036854775808 is not a whole number"),
         ("TIMESTAMP_LTZ(3)", -GREATEST - 2, "-9223372036854775809 is not a whole number"),
+        ("TIMESTAMP_LTZ(3)", 1.5, "1.5 is not a whole number of ms since the epoch"),
+        ("TIMESTAMP_LTZ(3)", datetime(2026, 1, 1, tzinfo=UTC), "is not a whole number of ms since the epoch; write round(moment.timestamp() * 1000)"),
+        ("TIMESTAMP_LTZ(3)", "2026-01-01T08:00:00Z", "ms since the epoch; write round(datetime.fromisoformat(text).timestamp() * 1000)"),
         ("DOUBLE", "1", "'1' is not a finite DOUBLE"),
         ("DOUBLE", False, "False is not a finite DOUBLE"),
         ("DOUBLE", float("nan"), "nan is not a finite DOUBLE"),

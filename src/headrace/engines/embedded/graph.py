@@ -222,7 +222,7 @@ class Graph:
         """Say what processes failed at, now that the run ends."""
         for process in self.processes:
             if process.all_failed and process.operator.failed_topic:
-                _log.warning("process %s failed %d times: see topic %s", process.operator.name, process.all_failed, process.operator.failed_topic)
+                _log.warning("process %s: failures, now in topic %s: %d", process.operator.name, process.operator.failed_topic, process.all_failed)
 
     def fire_clock(self, now: int) -> None:
         """Call the timers of the clock on the wall that are due."""

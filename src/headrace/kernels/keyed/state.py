@@ -6,13 +6,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence
 from itertools import takewhile
 from operator import itemgetter
-from types import MappingProxyType
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import msgspec
 
 from headrace.errors import ProcessError, near
-from headrace.kernels.keyed.values import Accept, accept_of, is_text
+from headrace.kernels.keyed.values import Accept, accept_of, is_text, moment_mend
 from headrace.plan.process import Declaration, Slot, declaration_of
 
 __all__ = ["Keep", "Shared", "State", "fresh_state"]
@@ -130,7 +129,8 @@ class _Map(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:  # noqa: ANN401
         if not is_text(name):
-            raise ValueError(f"{name!r} is not a text, and a map's names are")
+            mend = "" if isinstance(name, str) else f"; write str({name!r})"
+            raise ValueError(f"{name!r} is not a text, and a map's names are{mend}")
         self.values_[name] = self._accept(value)
         if self._ttl is not None:
             self._stamps.pop(name, None)
@@ -233,7 +233,7 @@ def _name(name: object) -> str:
 
 def _moment(at: object) -> int:
     if type(at) is not int or not -(2**63) <= at < 2**63:
-        raise ValueError(f"a timer is set to {at!r}, which is no whole number of ms since the epoch")
+        raise ValueError(f"a timer is set to {at!r}, which is no whole number of ms since the epoch{moment_mend(at)}")
     return at
 
 
@@ -520,8 +520,19 @@ class Shared:
 
 def _unwritable(value: object) -> object:
     if isinstance(value, list):
-        return tuple(map(_unwritable, value))
-    return MappingProxyType({name: _unwritable(one) for name, one in value.items()}) if isinstance(value, dict) else value
+        return _SharedList(map(_unwritable, value))
+    return _SharedDict({name: _unwritable(one) for name, one in value.items()}) if isinstance(value, dict) else value
+
+
+def _refuse(*_given: object, **_named: object) -> NoReturn:
+    raise TypeError("state.shared is written by on_broadcast alone")
+
+
+_CHANGES = ("__setitem__", "__delitem__", "clear", "pop")
+_SharedList: type = type(
+    "SharedList", (tuple,), dict.fromkeys([*_CHANGES, "__iadd__", "__imul__", "append", "extend", "insert", "remove", "reverse", "sort"], _refuse)
+)
+_SharedDict: type = type("SharedDict", (dict,), dict.fromkeys([*_CHANGES, "__ior__", "popitem", "setdefault", "update"], _refuse))
 
 
 class View:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from math import isfinite
 from sys import float_info
 
 from headrace.errors import ProcessError, near
 from headrace.plan.schema import Schema, Type
 
-__all__ = ["Accept", "accept_of", "is_text", "row_accept_of"]
+__all__ = ["Accept", "accept_of", "is_text", "moment_mend", "row_accept_of"]
 
 Accept = Callable[[object], object]
 
@@ -30,6 +31,8 @@ def accept_of(kind: Type) -> Accept:
             return _text
         case "DOUBLE":
             return _double
+        case "TIMESTAMP_LTZ(3)":
+            return _timestamp
         case "MAP":
             return _map_of(accept_of(kind.element), kind)
         case "ARRAY":
@@ -70,6 +73,19 @@ def _whole(value: object) -> object:
     if value is None or (type(value) is int and _LEAST <= value <= _MOST):
         return value
     raise _wrong(value, "whole number of 64 bits")
+
+
+def _timestamp(value: object) -> object:
+    if value is None or (type(value) is int and _LEAST <= value <= _MOST):
+        return value
+    raise _wrong(value, f"whole number of ms since the epoch{moment_mend(value)}")
+
+
+def moment_mend(value: object) -> str:
+    """Return how a moment that is no number becomes ms since the epoch; nothing for what is none."""
+    if isinstance(value, datetime):
+        return "; write round(moment.timestamp() * 1000)"
+    return "; write round(datetime.fromisoformat(text).timestamp() * 1000)" if isinstance(value, str) else ""
 
 
 def _double(value: object) -> object:
