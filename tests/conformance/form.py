@@ -221,6 +221,10 @@ class _Streams:
                 return made.late_to(one.late_to) if one.late_to else made
             case "aggregate":
                 return stream.aggregate(**one.aggregate) if one.by is None else stream.aggregate(by=one.by, **one.aggregate)
+        return self._processed(stream, one)
+
+    def _processed(self, stream: Any, one: Operator) -> Any:
+        match one.kind:
             case "process":
                 given = {"order": one.order or "event_time", "failed_to": one.failed_to}
                 broadcast = None if one.broadcast is None else self._named(one.broadcast)

@@ -121,7 +121,15 @@ class Split:
 class Exact:
     """Gives every type back as it came, and by way of its state."""
 
-    COLUMNS = {"b": "BOOLEAN", "i": "BIGINT", "d": "DOUBLE", "s": "STRING", "at": "TIMESTAMP_LTZ(3)", "l": "ARRAY<DOUBLE>", "m": "MAP<STRING, STRING>"}
+    COLUMNS = {
+        "b": "BOOLEAN",
+        "i": "BIGINT",
+        "d": "DOUBLE",
+        "s": "STRING",
+        "at": "TIMESTAMP_LTZ(3)",
+        "l": "ARRAY<DOUBLE>",
+        "m": "MAP<STRING, STRING>",
+    }
     output = {**COLUMNS, "r": "ROW<i BIGINT, d DOUBLE>", "kept": "DOUBLE"}
     state = {"d": hr.Value("DOUBLE"), "i": hr.Value("BIGINT")}
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import headrace as hr
-from engines.embedded.test_run import T, ZERO, events, file_of, plan_of, rows_of
+from engines.embedded.test_run import ZERO, T, events, file_of, plan_of, rows_of
 from headrace.engines.embedded.run import run_files
 from headrace.errors import PlanError
 

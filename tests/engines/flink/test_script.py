@@ -416,7 +416,10 @@ def test_a_plan_without_is_sql() -> None:
     ("stream", "said"),
     [
         (lambda: readings().process(Passing, by=["id"], order="arrival"), "takes records in the order of arrival"),
-        (lambda: readings().process(Passing, by=["id"]).process(Passing, by=["id"], name="second"), "a process of rows that windows or processes make"),
+        (
+            lambda: readings().process(Passing, by=["id"]).process(Passing, by=["id"], name="second"),
+            "a process of rows that windows or processes make",
+        ),
         (lambda: per_id(readings()).derive(x="mean").process(Passing, by=["id"]), "a process of rows that windows or processes make"),
         (lambda: readings().process(Passing, by=["id"]).window(hr.tumbling(hr.minutes(1)), by=["id"]).aggregate(n="COUNT(*)"), "a window over"),
     ],

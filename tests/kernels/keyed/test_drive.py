@@ -62,7 +62,7 @@ def test_mistakes_are_told_as_in_a_run() -> None:
         def on_record(self, row: dict[str, Any], state: Any) -> Any:
             state.valeu = row["v"]
 
-    with pytest.raises(hr.ProcessError, match="records/0 offset 0, key k 'a'.*did not declare: 'valeu'; did you mean 'value'"):
+    with pytest.raises(hr.ProcessError, match=r"records/0 offset 0, key k 'a'.*did not declare: 'valeu'; did you mean 'value'"):
         hr.drive(Bad, RECORDS[1:2], by="k", time="t")
     with pytest.raises(hr.PlanError, match="no 'key'"):
         hr.drive(Latest, RECORDS, by="key", time="t")
