@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import headrace as hr
-from engines.embedded.test_run import T, events, plan_of
+from engines.embedded.test_run import T, events, plan_of, rows_of
 from headrace.engines.embedded.live import NO_CLOCK, Live
+from headrace.engines.embedded.run import run_files
 from headrace.errors import ProcessError
 from headrace.topics.sqlite import SqliteLog
 
@@ -79,3 +80,23 @@ def test_state_of_another_form_is_refused_and_left_as_it_is(log: SqliteLog, stat
     with pytest.raises(ProcessError, match=says):
         kept(log, 2, **state)
     assert kept(log, 3, total=hr.Value("BIGINT", 0)) == ["[6]"]
+
+
+class Back:
+    """Gives times back as they came."""
+
+    output = {"m": "MAP<STRING, TIMESTAMP_LTZ(3)>", "r": "ROW<a TIMESTAMP_LTZ(3)>", "l": "ARRAY<TIMESTAMP_LTZ(3)>", "whole": "BOOLEAN"}
+
+    def on_record(self, row: dict[str, Any], _state: Any) -> dict[str, Any]:
+        times = [row["m"]["x"], row["r"]["a"], row["l"][0]]
+        return {name: row[name] for name in "mrl"} | {"whole": times == [T + 500] * 3}
+
+
+def test_times_inside_of_others_are_whole_numbers_too(tmp_path: Path) -> None:
+    kinds = {name: kind for name, kind in Back.output.items() if name != "whole"}
+    stream = hr.stream("events", schema={"k": "STRING", "t": "BIGINT", **kinds}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+    at = "2024-01-01T00:00:00.500Z"
+    record = {"k": "a", "t": T, "m": {"x": at}, "r": {"a": at}, "l": [at, None]}
+    (tmp_path / "events.ndjson").write_text(json.dumps(record))
+    run_files(plan_of(out=stream.process(Back, by=["k"])), {"events": [tmp_path / "events.ndjson"]}, tmp_path / "out")
+    assert rows_of(tmp_path / "out", "out") == [{"k": "a", **{name: record[name] for name in kinds}, "whole": True}]

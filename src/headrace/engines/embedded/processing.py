@@ -286,6 +286,8 @@ def _plain(kind: Any) -> Any:  # noqa: ANN401
             return pl.Int64()
         case pl.List(inner=inner):
             return pl.List(_plain(inner))
+        case pl.Map(key=key, value=value):
+            return pl.Map(key, _plain(value))
         case pl.Struct(fields=fields):
             return pl.Struct({one.name: _plain(one.dtype) for one in fields})
     return kind
