@@ -161,7 +161,8 @@ class Keyspace:
             flat: list[bytes] = _decode(part)
             keys.append(flat[::2])
             self._stored.update(zip(flat[::2], flat[1::2], strict=True))
-        self._stored = {key: data for key, data in self._stored.items() if data is not None}
+        for key in [key for key, data in self._stored.items() if data is None]:
+            del self._stored[key]
         self._measure()
         return keys
 
