@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace import errors
-from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError, near
+from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError, near
 
-KINDS = [DataError, EnvironmentFault, InternalError, PlanError]
+KINDS = [DataError, EnvironmentFault, InternalError, PlanError, ProcessError]
 
 
 @pytest.mark.parametrize(

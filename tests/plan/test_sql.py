@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import PlanError
@@ -90,6 +90,7 @@ def test_a_column_named_as_a_constant_is_meant_only_where_the_text_has_no_other_
 
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="`\x00", exclude_categories=("Cs",)), min_size=1).filter(lambda name: not name.startswith("@")))
+@example("+")
 def test_a_column_of_any_name_may_stand_in_backticks(name: str) -> None:
     schema = Schema.parse({name: "BIGINT"})
     assert parse_expression(f"`{name}` + 1", schema) == Call("+", (Column(name, BIGINT), Literal(1, BIGINT)), BIGINT)

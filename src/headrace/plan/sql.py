@@ -123,6 +123,9 @@ def _one(dialect: Dialect, found: list[Token], text: str) -> exp.Expression:
     return tree
 
 
+_WORD = re.compile(r"\w+")
+
+
 def _quote(found: list[Token], names: set[str], syntax: frozenset[str]) -> list[Token]:
     """Make identifiers of the words that are columns, so that any column name may stand unquoted, and names of those behind a colon."""
     fixed = []
@@ -131,7 +134,7 @@ def _quote(found: list[Token], names: set[str], syntax: frozenset[str]) -> list[
         literal = token.token_type in (TokenType.STRING, TokenType.NUMBER)
         if not literal and position > 0 and found[position - 1].token_type == TokenType.COLON:
             fixed.append(_as(TokenType.VAR, token))
-        elif token.text in names and not (called or literal) and token.text.upper() not in syntax:
+        elif token.text in names and _WORD.fullmatch(token.text) and not (called or literal) and token.text.upper() not in syntax:
             fixed.append(_as(TokenType.IDENTIFIER, token))
         else:
             fixed.append(token)
