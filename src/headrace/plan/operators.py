@@ -312,3 +312,14 @@ def upstream(operator: Operator | Sink) -> Iterator[Operator | Sink]:
     for one in inputs_of(operator):
         yield from upstream(one)
     yield operator
+
+
+def maker_of(operator: Operator | Sink) -> Operator | Sink:
+    """Return the window, process or source that rows come from; of a union's, the first's."""
+    inputs = inputs_of(operator)
+    return operator if isinstance(operator, Aggregate | Process) or not inputs else maker_of(inputs[0])
+
+
+def topics_of(operator: Operator | Sink) -> frozenset[str]:
+    """Return the topics that rows come from."""
+    return frozenset(one.topic for one in upstream(operator) if isinstance(one, Source))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.errors import PlanError, near
-from headrace.plan.operators import Aggregate, Operator, Process, Sink, Source, inputs_of, upstream
+from headrace.plan.operators import Aggregate, Operator, Process, Sink, Source, inputs_of, topics_of, upstream
 from headrace.plan.schema import Schema
 from headrace.plan.settings import Setting, settings_of, using
 from headrace.plan.stream import Stream
@@ -164,7 +164,7 @@ def _check_processes(plan: Plan) -> None:
         if names.count(name) > 1:
             raise PlanError(f"two processes are named {name!r}", where=f"pipeline {plan.pipeline}", fix="give one another name=")
     dropping = [one for one in processes if one.drops_duplicates]
-    sources = [topic for one in dropping for topic in {node.topic for node in upstream(one) if isinstance(node, Source)}]
+    sources = [topic for one in dropping for topic in topics_of(one)]
     for topic in sources:
         if sources.count(topic) > 1:
             raise PlanError(f"stream {topic!r} is deduplicated twice", where=f"pipeline {plan.pipeline}", fix="share the stream that is deduplicated")

@@ -27,6 +27,7 @@ from headrace.plan.operators import (
     Union,
     Unnest,
     Where,
+    topics_of,
     upstream,
 )
 from headrace.plan.process import declaration_of, spoken_name
@@ -416,7 +417,7 @@ def _check_made_alike(operators: Sequence[Operator], where: str) -> None:
     processes = [[node for node in upstream(one) if isinstance(node, Process)] for one in operators]
     if not any(processes):
         return
-    feeders = {frozenset(node.topic for node in upstream(one) if isinstance(node, Source)) for one in operators}
+    feeders = {topics_of(one) for one in operators}
     if not all(processes) or len(feeders) > 1 or any(node.arrival for of in processes for node in of):
         what = "rows of processes are joined only with those of others that read the same sources, in the order of event time"
         raise PlanError(what, where=where, fix="write them to topics of their own")

@@ -125,9 +125,8 @@ def check(found: dict[str, bytes], ledger: dict[str, Any], told: Told) -> None:
 # Against the reference
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
-@given(cases(), st.randoms(use_true_random=False))
-def test_a_process_gives_what_the_reference_gives(case: Any, chance: random.Random) -> None:
+def compare(case: Any, chance: random.Random) -> None:
+    """Check that a process gives what the reference gives, however its records come."""
     inputs, delays, options = case
     told = expected(inputs, delays, **options)
     if not options["failing"] and options["rules"]:
@@ -137,20 +136,18 @@ def test_a_process_gives_what_the_reference_gives(case: Any, chance: random.Rand
         found, ledger = run(plan_of(delays, **options), files)
         check(found, ledger, told)
         assert run(plan_of(delays, **options), files, chance) == (found, ledger)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(cases(), st.randoms(use_true_random=False))
+def test_a_process_gives_what_the_reference_gives(case: Any, chance: random.Random) -> None:
+    compare(case, chance)
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(cases(arrival=True), st.randoms(use_true_random=False))
 def test_a_process_in_the_order_of_arrival_gives_what_the_reference_gives(case: Any, chance: random.Random) -> None:
-    inputs, delays, options = case
-    told = expected(inputs, delays, **options)
-    if not options["failing"] and options["rules"]:
-        told.failed = []
-    with TemporaryDirectory() as folder:
-        files = written_files(Path(folder), inputs)
-        found, ledger = run(plan_of(delays, **options), files)
-        check(found, ledger, told)
-        assert run(plan_of(delays, **options), files, chance) == (found, ledger)
+    compare(case, chance)
 
 
 # What stands before and behind a process

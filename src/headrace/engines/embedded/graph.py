@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from headrace.engines.embedded.processing import Processing
-from headrace.kernels.columnar.order import in_order
+from headrace.kernels.columnar.order import gathered, in_order
 from headrace.kernels.columnar.rows import needed_of_inputs, row_step
 from headrace.kernels.columnar.watermark import FOREVER, NEVER, Clock
 from headrace.kernels.columnar.window import RegroupKernel, WindowKernel, WindowState
 from headrace.plan.expression import Column
-from headrace.plan.operators import Aggregate, Derive, Named, Operator, Process, Regroup, Select, Side, Sink, Source, inputs_of, upstream
+from headrace.plan.operators import Aggregate, Derive, Named, Operator, Process, Regroup, Select, Side, Sink, inputs_of, maker_of, topics_of, upstream
 from headrace.plan.pipeline import Plan
 
 __all__ = ["Fates", "Graph", "Window"]
@@ -105,7 +105,7 @@ class Graph:
             if isinstance(o, Process)
         ]
         self.directs = [_Direct(o) for o in operators if isinstance(o, Sink) and not _is_made(o)]
-        made = [(o.topic, maker) for o in operators if isinstance(o, Sink) and isinstance(maker := _maker(o), Process)]
+        made = [(o.topic, maker) for o in operators if isinstance(o, Sink) and isinstance(maker := maker_of(o), Process)]
         self._merged: dict[str, list[pl.DataFrame]] = {topic: [] for topic, _ in made}
         self._as_they_come = {topic for topic, maker in made if maker.arrival}
         stages = {id(w.operator): w for w in self.windows} | {id(p.operator): p for p in self.processes}
@@ -122,7 +122,7 @@ class Graph:
         return windows + [(process.clock_column, process.feeders) for process in self.processes if process.operator.arrival]
 
     def _window(self, operator: Aggregate, number: int) -> Window:
-        feeders = frozenset(one.topic for one in upstream(operator) if isinstance(one, Source))
+        feeders = topics_of(operator)
         return Window(
             operator, WindowKernel(operator, self._revise_by(operator), f"@clock{number}", keyed=self._keyed), feeders, _is_made(operator.input)
         )
@@ -201,7 +201,7 @@ class Graph:
         `heard` is the last event time of each source's records. Where the input has `ended`, time stops there for processes.
         """
         for direct in self.directs:
-            parts = [rows for _, rows in _gathered(direct.waiting)]
+            parts = [rows for _, rows in gathered(direct.waiting)]
             if parts:
                 rows = in_order(parts)
                 fates.note(rows["@record"], rows["@record"])
@@ -266,7 +266,7 @@ class Graph:
 
     def _settle_window(self, window: Window, fates: Fates) -> None:
         late = []
-        parts = _gathered(window.waiting)
+        parts = gathered(window.waiting)
         if window.kernel.lateness and parts:
             parts = [(0, in_order([rows for _, rows in parts]))]
         for rank, rows in parts:
@@ -310,12 +310,6 @@ def _is_made(operator: Operator | Sink) -> bool:
     return any(isinstance(one, Aggregate | Process) for one in upstream(operator))
 
 
-def _maker(operator: Operator | Sink) -> Operator | Sink:
-    """Return the window, process or source that rows come from; of a union's, the first's."""
-    inputs = inputs_of(operator)
-    return operator if isinstance(operator, Aggregate | Process) or not inputs else _maker(inputs[0])
-
-
 def _timed_by_window(rows: pl.DataFrame) -> pl.DataFrame:
     """Return rows of windows as rows of the last ms of their windows."""
     time = (pl.col("@end") - 1).alias("@time")
@@ -330,15 +324,6 @@ def _now(clocks: Sequence[Clock]) -> int:
     times = [(clock.asleep, clock.now) for clock in clocks]
     awake = [now for asleep, now in times if not asleep]
     return min(awake) if awake else max((now for _, now in times), default=NEVER)
-
-
-def _gathered(waiting: dict[int, list[pl.DataFrame]]) -> list[tuple[int, pl.DataFrame]]:
-    """Take out the rows that wait, partition by partition; where they came by several ways, in the order of the records."""
-    parts = []
-    for rank, frames in sorted(waiting.items()):
-        parts.append((rank, frames[0] if len(frames) == 1 else pl.concat(frames).sort("@record", maintain_order=True)))
-    waiting.clear()
-    return parts
 
 
 def _renamed(keys: Mapping[str, str], columns: Named) -> dict[str, str]:

@@ -9,12 +9,13 @@ from typing import Any
 import polars as pl
 
 from headrace.engines.watchdog import watch
-from headrace.kernels.columnar.order import in_order
+from headrace.kernels.columnar.order import gathered, in_order
 from headrace.kernels.columnar.watermark import NEVER
+from headrace.kernels.columnar.window import key_text
 from headrace.kernels.keyed.keyspace import Keyspace
 from headrace.kernels.keyed.process import Given, Place, ProcessKernel
 from headrace.kernels.reading.text import polars_type
-from headrace.plan.operators import Operator, Process, Source, upstream
+from headrace.plan.operators import Operator, Process, topics_of
 from headrace.plan.pipeline import FAILED
 from headrace.plan.schema import Schema
 
@@ -84,7 +85,7 @@ class Processing:
     def __post_init__(self) -> None:
         """Make the kernel, and have it watched."""
         operator = self.operator
-        self.feeders = frozenset(one.topic for one in upstream(operator) if isinstance(one, Source))
+        self.feeders = topics_of(operator)
         self._columns = list(operator.input.schema.names)
         self.kernel = ProcessKernel(operator)
         self.keyspace = Keyspace(self.kernel)
@@ -95,12 +96,12 @@ class Processing:
 
     def admit(self) -> Fed | None:
         """Take in what came in this turn, as far as it is not late: it waits for the clock."""
-        rules = list(_gathered(self.told))
+        rules = gathered(self.told)
         for rank, rows in rules:
             due = pl.max_horizontal("@time", "@watermark").alias("@time")
             self.rules.setdefault(rank, []).append(in_time(_kept(rows.with_columns(due), self.operator.broadcast.schema.names)))  # type: ignore[union-attr]
         reached, taken = [rows["@record"] for _, rows in rules], [rows["@record"] for _, rows in rules]
-        for rank, rows in _gathered(self.waiting):
+        for rank, rows in gathered(self.waiting):
             on_time = rows if self.made else rows.filter(pl.col("@time") >= pl.col("@watermark"))
             reached.append(rows["@record"])
             taken.append(on_time["@record"])
@@ -121,7 +122,7 @@ class Processing:
 
     def arrive(self) -> tuple[Fed, list[tuple[str, pl.DataFrame]]] | None:
         """Give the process what came in this turn at once, in the order of the input."""
-        parts = {True: dict(_gathered(self.waiting)), False: dict(_gathered(self.told))}
+        parts = {True: dict(gathered(self.waiting)), False: dict(gathered(self.told))}
         ranked = sorted((rank, one) for one, frames in parts.items() for rank in frames)
         if not ranked:
             return None
@@ -186,9 +187,7 @@ class Processing:
         series = [pl.Series(field.name, column, dtype=polars_type(field.type)) for field, column in zip(schema.fields, columns, strict=True)]
         frame = pl.DataFrame([times, times.alias("@record"), *series])
         hidden = [pl.lit(NEVER, pl.Int64).alias("@watermark"), pl.lit(-1, pl.Int64).alias("@partition"), pl.lit(None, pl.Int64).alias("@offset")]
-        key = []
-        if self.keyed:
-            key = [pl.concat_str([pl.col(name).cast(pl.String).fill_null("") for name in self.operator.keys], separator="\x1f").alias("@key")]
+        key = [key_text(self.operator.keys)] if self.keyed else []
         return frame.with_columns(*hidden, pl.lit(None, pl.Int64).alias("@arrived"), *key)
 
     def take_failures(self) -> pl.DataFrame | None:
@@ -238,14 +237,6 @@ def _kept(rows: pl.DataFrame, names: Sequence[str], *more: str) -> pl.DataFrame:
 def in_time(rows: pl.DataFrame) -> pl.DataFrame:
     """Return rows that wait by their times, those of one time as they were."""
     return rows if rows["@time"].is_sorted() else rows.sort("@time", maintain_order=True)
-
-
-def _gathered(waiting: _Frames) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Take out the rows that wait, partition by partition; where they came by several ways, in the order of the records."""
-    for rank in sorted(waiting):
-        frames = waiting[rank]
-        yield rank, frames[0] if len(frames) == 1 else pl.concat(frames).sort("@record", maintain_order=True)
-    waiting.clear()
 
 
 def _at_their_times(rows: pl.DataFrame | None) -> pl.DataFrame | None:

@@ -306,7 +306,7 @@ class Teller(KeyedProcessFunction):  # type: ignore[misc]
 def _row_reader(schema: Schema) -> Callable[[str], Any]:
     """Return what reads a row's JSON, whose columns Flink has put in another order: times become whole numbers of ms."""
     names = schema.names
-    timed = [(field.name, read) for field in schema.fields if (read := _timed(field.type)) is not None]
+    timed = [(field.name, read) for field in schema.fields if (read := _times(field.type, _ms)) is not None]
 
     def read_row(text: str) -> Any:  # noqa: ANN401
         found = _decode(text)
@@ -319,21 +319,21 @@ def _row_reader(schema: Schema) -> Callable[[str], Any]:
     return read_row
 
 
-def _timed(kind: Type) -> Callable[[Any], Any] | None:
-    """Return what makes ms of the times in a value, None if there are none."""
+def _times(kind: Type, made: Callable[[Any], Any]) -> Callable[[Any], Any] | None:
+    """Return what has each time in a value `made` into another form, None if there are none."""
     match kind.kind:
         case "TIMESTAMP_LTZ(3)":
-            return _ms
+            return made
         case "ARRAY" | "MAP":
-            inner = _timed(kind.element)
+            inner = _times(kind.element, made)
             if inner is None:
                 return None
             if kind.kind == "ARRAY":
                 return lambda values: [None if one is None else inner(one) for one in values]
             return lambda values: {name: None if one is None else inner(one) for name, one in values.items()}
         case "ROW":
-            fields = [(name, read) for name, one in kind.fields() if (read := _timed(one)) is not None]
-            return (lambda row: {**row, **{name: read(row[name]) for name, read in fields if row.get(name) is not None}}) if fields else None
+            fields = [(name, inside) for name, one in kind.fields() if (inside := _times(one, made)) is not None]
+            return (lambda row: {**row, **{name: inside(row[name]) for name, inside in fields if row.get(name) is not None}}) if fields else None
     return None
 
 
@@ -352,7 +352,7 @@ def _outputs(process: Process) -> dict[str, Callable[[Any, Any], tuple[int, str]
 def _writer(number: int, schema: Schema) -> Callable[[Any, Any], tuple[int, str]]:
     """Return what makes JSON of a key's values and a row's."""
     names = schema.names
-    timed = [(place, write) for place, field in enumerate(schema.fields) if (write := _texts(field.type)) is not None]
+    timed = [(place, write) for place, field in enumerate(schema.fields) if (write := _times(field.type, _iso)) is not None]
 
     def write_row(keys: Any, values: Any) -> tuple[int, str]:  # noqa: ANN401
         row = [*keys, *values]
@@ -362,24 +362,6 @@ def _writer(number: int, schema: Schema) -> Callable[[Any, Any], tuple[int, str]
         return number, _encode(dict(zip(names, row, strict=True))).decode()
 
     return write_row
-
-
-def _texts(kind: Type) -> Callable[[Any], Any] | None:
-    """Return what makes ISO texts of the times in a value, None if there are none."""
-    match kind.kind:
-        case "TIMESTAMP_LTZ(3)":
-            return _iso
-        case "ARRAY" | "MAP":
-            inner = _texts(kind.element)
-            if inner is None:
-                return None
-            if kind.kind == "ARRAY":
-                return lambda values: [None if one is None else inner(one) for one in values]
-            return lambda values: {name: None if one is None else inner(one) for name, one in values.items()}
-        case "ROW":
-            fields = [(name, write) for name, one in kind.fields() if (write := _texts(one)) is not None]
-            return (lambda row: {**row, **{name: write(row[name]) for name, write in fields if row.get(name) is not None}}) if fields else None
-    return None
 
 
 # the worker

@@ -11,9 +11,9 @@ from headrace.engines.spark.block import Block
 from headrace.engines.spark.prelude import definitions, java_functions
 from headrace.engines.spark.rows import json
 from headrace.engines.spark.source import Source as Reading
-from headrace.engines.spark.views import RECORD, Views, blaming, hosted, maker, rows_of, told_to
+from headrace.engines.spark.views import RECORD, Views, blaming, hosted, rows_of, told_to
 from headrace.engines.spark.words import name
-from headrace.plan.operators import Aggregate, Operator, Process, Sink, Source, upstream
+from headrace.plan.operators import Aggregate, Operator, Process, Sink, Source, maker_of, upstream
 from headrace.plan.pipeline import FAILED, Plan
 from headrace.plan.rewrite import read_numbers_at_once
 from headrace.plan.schema import Schema
@@ -79,7 +79,7 @@ def live_script(plan: Plan) -> str:
     readings = [(source, Reading(source, views.numbers[id(source)])) for source in plan.sources]
     queries: dict[str, _Query] = {}
     for sink in plan.sinks:
-        made = maker(sink)
+        made = maker_of(sink)
         if isinstance(made, Source):
             query, _ = _sink(sink, views, _LIVE_ORDER)
             queries[f"sink_{views.numbers[id(sink)]}"] = query, {}, {sink.topic: (f"SELECT * FROM sink_{views.numbers[id(sink)]}", _LIVE_ORDER)}
@@ -132,7 +132,7 @@ def _hostings(plan: Plan, views: Views) -> dict[str, str]:
         number = views.numbers[id(process)]
         feeders = {views.numbers[id(one)]: (one.topic, one.delay_ms) for one in upstream(process) if isinstance(one, Source)}
         told = told_to(number) if process.broadcast is not None else None
-        found[hosted(number)] = f"Hosting({pack(process)!r}, {feeders!r}, {told!r}, {isinstance(maker(process.input), Aggregate)!r})"
+        found[hosted(number)] = f"Hosting({pack(process)!r}, {feeders!r}, {told!r}, {isinstance(maker_of(process.input), Aggregate)!r})"
     return found
 
 
@@ -219,7 +219,7 @@ def _output(block: Block, schema: Schema, order: str, said: str) -> tuple[str, s
 def _sink(sink: Sink, views: Views, unwindowed: str = _INPUT_ORDER) -> tuple[str, str]:
     with blaming(views.said(sink)):
         block = views.block(sink.input)
-        windowed = isinstance(maker(sink), Aggregate)
+        windowed = isinstance(maker_of(sink), Aggregate)
         said = "\n-- ".join(" ".join(one.split()) for one in (*block.said, views.said(sink)))
         return _output(block, sink.schema, _WINDOW_ORDER if windowed else unwindowed, said)
 
@@ -246,14 +246,14 @@ def _ledger(plan: Plan, views: Views) -> str:
     record = ", ".join(map(name, RECORD))
     reached, dropped = [], []
     for operator in plan.operators():
-        if isinstance(operator, Aggregate | Process) and isinstance(maker(operator.input), Source):
+        if isinstance(operator, Aggregate | Process) and isinstance(maker_of(operator.input), Source):
             number = views.numbers[id(operator)]
             reached.append(f"SELECT {record}, `_taken` FROM {rows_of(number)}")
             if isinstance(operator, Process) and operator.broadcast is not None:
                 reached.append(f"SELECT {record}, TRUE AS `_taken` FROM {told_to(number)}")
             if isinstance(operator, Process) and operator.drops_duplicates:
                 dropped.append(_dropped(number))
-        elif isinstance(operator, Sink) and isinstance(maker(operator), Source):
+        elif isinstance(operator, Sink) and isinstance(maker_of(operator), Source):
             block = views.block(operator.input)
             columns = [held if held == name(one) else f"{held} AS {name(one)}" for one, held in block.hidden.items() if one in RECORD]
             reached.append(block.selecting([*columns, "TRUE AS `_taken`"]))

@@ -39,13 +39,14 @@ from headrace.plan.operators import (
     Unnest,
     Where,
     inputs_of,
+    maker_of,
     upstream,
 )
 from headrace.plan.pipeline import FAILED, Plan
 from headrace.plan.schema import Schema
 from headrace.plan.window import Window
 
-__all__ = ["RECORD", "Views", "blaming", "hosted", "maker", "rows_of", "told_to"]
+__all__ = ["RECORD", "Views", "blaming", "hosted", "rows_of", "told_to"]
 
 RECORD = ("_source", "_partition", "_offset")
 _TIME = ("_time_ms", "_watermark_ms", "_shown_ms", "_entry")
@@ -88,12 +89,6 @@ def hosted(number: int) -> str:
 def told_to(number: int) -> str:
     """Return the name of the view of what a process is told by its broadcast."""
     return f"broadcast_{number}"
-
-
-def maker(operator: Operator | Sink) -> Operator | Sink:
-    """Return the window, process or source that rows come from; of a union's, the first's."""
-    inputs = inputs_of(operator)
-    return operator if isinstance(operator, Aggregate | Process) or not inputs else maker(inputs[0])
 
 
 class Views:
@@ -213,7 +208,7 @@ class Views:
                 fix="leave allowed_lateness out on Spark, or run it embedded",
             )
         number, window = self.numbers[id(aggregate)], aggregate.window
-        if self._live and isinstance(maker(aggregate.input), Process):
+        if self._live and isinstance(maker_of(aggregate.input), Process):
             raise PlanError("a window of what a process gives, in a stream of Spark", fix="run it as a batch, or embedded")
         if self._live:
             return self._live_window(aggregate)
@@ -297,7 +292,7 @@ class Views:
         if self._live:
             self._refuse_live(process)
         block = self._table(process.input)
-        if isinstance(maker(process.input), Aggregate):
+        if isinstance(maker_of(process.input), Aggregate):
             block = self._put(f"closed_{number}", block, block.select()) if block.said else block
             block = replace(block, hidden=_CLOSED)
         if self._live:
@@ -321,7 +316,7 @@ class Views:
         self.statements[hosted(number)] = f"-- {self.said(process)}\n{replace(rows, items={}).select(*extra)}"
 
     def _refuse_live(self, process: Process) -> None:
-        if not isinstance(maker(process.input), Source):
+        if not isinstance(maker_of(process.input), Source):
             raise PlanError("a process of rows that a window or a process gives, in a stream of Spark", fix="run it as a batch, or embedded")
         if process.arrival:
             raise PlanError("order='arrival': Spark's streams drop late records unseen", fix="take order='event_time', or run it embedded")

@@ -13,12 +13,21 @@ import polars as pl
 
 from headrace.kernels.columnar.watermark import FOREVER, NEVER
 
-__all__ = ["clock_before", "in_order", "turn"]
+__all__ = ["clock_before", "gathered", "in_order", "turn"]
 
 
 def in_order(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """Return the rows of `parts`, one frame a partition and in the partitions' order, in the order of the input."""
     return parts[0] if len(parts) == 1 else pl.concat(parts).sort("@order", maintain_order=True)
+
+
+def gathered(waiting: dict[int, list[pl.DataFrame]]) -> list[tuple[int, pl.DataFrame]]:
+    """Take out the rows that wait, partition by partition; where they came by several ways, in the order of the records."""
+    parts = []
+    for rank, frames in sorted(waiting.items()):
+        parts.append((rank, frames[0] if len(frames) == 1 else pl.concat(frames).sort("@record", maintain_order=True)))
+    waiting.clear()
+    return parts
 
 
 def turn(orders: Mapping[int, pl.Series], unfinished: set[int]) -> dict[int, int]:

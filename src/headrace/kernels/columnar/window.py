@@ -30,7 +30,7 @@ from headrace.kernels.columnar.watermark import NEVER
 from headrace.plan.operators import Aggregate, Regroup
 from headrace.plan.window import Window
 
-__all__ = ["Fed", "RegroupKernel", "WindowKernel", "WindowState", "first_taken"]
+__all__ = ["Fed", "RegroupKernel", "WindowKernel", "WindowState", "first_taken", "key_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +250,7 @@ class WindowKernel:
         end = pl.col("@end")
         start = (end - 1).floordiv(self.window.size_ms) * self.window.size_ms if self.window.kind == "cumulating" else end - self.window.size_ms
         rows = rows.with_columns(start.alias("@start"))
-        key = [_key(self.keys)] if self._keyed else []
+        key = [key_text(self.keys)] if self._keyed else []
         return rows.select(*_BOUNDS, *key, *self.keys, *self._columns, *_WINDOW_COLUMNS.values()).sort("@end", *self.keys)
 
     # revisions
@@ -291,11 +291,11 @@ class RegroupKernel:
         """Return one row for each window and key."""
         result = self.folding.result(self.folding.fold(rows, [*_BOUNDS, *self.keys]))
         bounds = [column for name, column in _WINDOW_COLUMNS.items() if name not in self.keys]
-        key = [_key(self.keys)] if self._keyed else []
+        key = [key_text(self.keys)] if self._keyed else []
         return result.select(*_BOUNDS, *key, *self.keys, *self._columns, *bounds).sort("@end", *self.keys)
 
 
-def _key(keys: Sequence[str]) -> pl.Expr:
+def key_text(keys: Sequence[str]) -> pl.Expr:
     """Return the keys as one text, `@key`, by which a log chooses the partition."""
     return pl.concat_str([pl.col(key).cast(pl.String).fill_null("") for key in keys] or [pl.lit("")], separator="\x1f").alias("@key")
 
