@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -34,11 +32,11 @@ from headrace.simulate.kiln import Kiln
 
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
 
-from headrace.topics.kafka import KafkaLog  # noqa: E402
+import flink_topics  # noqa: E402
+from flink_topics import wait_for  # noqa: E402
 
 START = 1_706_123_400_000
 PLAN = fingerprint.plan()
-LIMIT = 180.0
 
 
 def lines(seed: int, count: int) -> list[bytes]:
@@ -78,32 +76,11 @@ def test_files_give_what_the_embedded_engine_gives(flink: Rest, tmp_path: Path, 
 # Kafka
 
 
-class Topics:
-    """The pipeline's topics on a broker, under a prefix of their own."""
-
-    def __init__(self, servers: str, folder: Path, partitions: int) -> None:
-        self.prefix = f"t{uuid.uuid4().hex[:8]}."
-        self.servers, self.partitions = servers, partitions
-        self.log = KafkaLog(servers, folder)
-        self.log.create(f"{self.prefix}sensor-data", partitions=partitions)
-        for topic in ("fingerprint-output", "sensor-data.dead-letter", "fingerprint.ledger"):
-            self.log.create(f"{self.prefix}{topic}", partitions=2 if topic == "fingerprint-output" else 1)
+class Topics(flink_topics.Topics):
+    """The fingerprint's topics."""
 
     def send(self, records: Sequence[bytes]) -> None:
         self.log.append(f"{self.prefix}sensor-data", records, [f"{number % 7}".encode() for number in range(len(records))])
-
-    def values(self, topic: str, partition: int) -> list[bytes]:
-        info = self.log.topic(self.prefix + topic).partitions[partition]
-        found: list[bytes] = []
-        at = info.first
-        while entries := self.log.entries(self.prefix + topic, partition, at, 1000):
-            found += [entry.value for entry in entries]
-            at = entries[-1].offset + 1
-        return found
-
-    def rows(self, topic: str) -> list[Any]:
-        count = len(self.log.topic(self.prefix + topic).partitions)
-        return [json.loads(value) for partition in range(count) for value in self.values(topic, partition)]
 
     def outcome(self) -> Outcome:
         dead = {"sensor-data": [{**letter, "arrived_ms": None} for letter in self.rows("sensor-data.dead-letter")]}
@@ -114,26 +91,12 @@ class Topics:
         run_embedded(PLAN, files(folder / "in", [self.values("sensor-data", number) for number in range(self.partitions)]), folder / "expected")
         return outcome(folder / "expected")
 
-    def places(self, **more: Any) -> Kafka:
-        counts = {"sensor-data": self.partitions}
-        given: Mapping[str, Any] = {"max_ahead_ms": None, "prefix": self.prefix, "checkpoint_seconds": 1, **more}
-        return Kafka(self.servers, "fingerprint", counts, **given)
-
 
 @pytest.fixture
 def topics(kafka: Shared, tmp_path: Path) -> Iterator[Topics]:
-    made = Topics(kafka.servers, tmp_path / "home", 3)
+    made = Topics(kafka.servers, tmp_path / "home", PLAN, 3)
     with closing(made.log):
         yield made
-
-
-def wait_for(what: Callable[[], Any]) -> Any:
-    limit = time.monotonic() + LIMIT
-    while time.monotonic() < limit:
-        if found := what():
-            return found
-        time.sleep(0.3)
-    raise AssertionError("it did not come about in time")
 
 
 def test_topics_up_to_their_end_give_what_the_embedded_engine_gives(flink: Rest, topics: Topics, tmp_path: Path) -> None:

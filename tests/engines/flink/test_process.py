@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import random
 import sys
-import time
 import types
-import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ from conformance.engine import Outcome, differences, left
 from flink import BUILD, JAVA, client, missing
 from headrace.engines.embedded.run import run_files as run_embedded
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
-from headrace.engines.flink.places import Kafka
 from headrace.engines.flink.rest import JobFailed, Rest
 from headrace.engines.flink.run import FileJob, added_up, run_files, run_topics, submit, wait
 from headrace.engines.flink.script import flink_script
@@ -31,10 +28,10 @@ from headrace.plan.pipeline import Plan
 
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
 
-from headrace.topics.kafka import KafkaLog  # noqa: E402
+import flink_topics  # noqa: E402
+from flink_topics import LIMIT, wait_for  # noqa: E402
 
 START = 1_706_123_400_000
-LIMIT = 180.0
 CHAIN = flink_processes.chain.plan()
 
 
@@ -148,33 +145,11 @@ def test_code_that_the_cluster_lacks_is_named(flink: Rest, tmp_path: Path, monke
 # Kafka
 
 
-class Topics:
-    """The topics of the chain on a broker, under a prefix of their own."""
-
-    def __init__(self, servers: str, folder: Path) -> None:
-        self.prefix, self.servers = f"p{uuid.uuid4().hex[:8]}.", servers
-        self.log = KafkaLog(servers, folder)
-        self.log.create(f"{self.prefix}numbers", partitions=2)
-        for topic in (*CHAIN.topics, "numbers.dead-letter", "chain.ledger"):
-            self.log.create(f"{self.prefix}{topic}", partitions=2 if topic == "linked" else 1)
+class Topics(flink_topics.Topics):
+    """The topics of the chain."""
 
     def send(self, records: Sequence[Any]) -> None:
         self.log.append(f"{self.prefix}numbers", [json.dumps(one).encode() for one in records], [one["key"].encode() for one in records])
-
-    def values(self, topic: str, partition: int) -> list[bytes]:
-        found: list[bytes] = []
-        at = self.log.topic(self.prefix + topic).partitions[partition].first
-        while entries := self.log.entries(self.prefix + topic, partition, at, 1000):
-            found += [entry.value for entry in entries]
-            at = entries[-1].offset + 1
-        return found
-
-    def rows(self, topic: str) -> list[Any]:
-        count = len(self.log.topic(self.prefix + topic).partitions)
-        return [json.loads(value) for partition in range(count) for value in self.values(topic, partition)]
-
-    def places(self, **more: Any) -> Kafka:
-        return Kafka(self.servers, "chain", {"numbers": 2}, **{"max_ahead_ms": None, "prefix": self.prefix, "checkpoint_seconds": 1, **more})
 
     def check(self, folder: Path) -> None:
         """See that what was written is what the embedded engine makes of the same partitions, and in the order of each key."""
@@ -207,18 +182,9 @@ def linked(count: int) -> list[Any]:
 
 @pytest.fixture
 def topics(kafka: Shared, tmp_path: Path) -> Iterator[Topics]:
-    made = Topics(kafka.servers, tmp_path / "home")
+    made = Topics(kafka.servers, tmp_path / "home", CHAIN, 2)
     with closing(made.log):
         yield made
-
-
-def wait_for(what: Callable[[], Any]) -> Any:
-    limit = time.monotonic() + LIMIT
-    while time.monotonic() < limit:
-        if found := what():
-            return found
-        time.sleep(0.3)
-    raise AssertionError("it did not come about in time")
 
 
 def test_a_live_run_that_is_stopped_goes_on_where_it_was(flink: Rest, topics: Topics, tmp_path: Path) -> None:

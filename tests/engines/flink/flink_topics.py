@@ -1,0 +1,55 @@
+"""A pipeline's topics on the broker that tests share, under a prefix of their own."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from headrace.engines.flink.places import Kafka
+from headrace.plan.pipeline import Plan
+from headrace.topics.kafka import KafkaLog
+
+LIMIT = 180.0
+
+
+class Topics:
+    """The topics of a plan with one source, whose first output has two partitions."""
+
+    def __init__(self, servers: str, folder: Path, plan: Plan, partitions: int) -> None:
+        self.prefix = f"t{uuid.uuid4().hex[:8]}."
+        self.servers, self.partitions, self._pipeline = servers, partitions, plan.pipeline
+        (source,) = plan.sources
+        self.source = source.topic
+        self.log = KafkaLog(servers, folder)
+        self.log.create(f"{self.prefix}{self.source}", partitions=partitions)
+        for topic in (*plan.topics, f"{self.source}.dead-letter", f"{plan.pipeline}.ledger"):
+            self.log.create(f"{self.prefix}{topic}", partitions=2 if topic == plan.topics[0] else 1)
+
+    def values(self, topic: str, partition: int) -> list[bytes]:
+        found: list[bytes] = []
+        at = self.log.topic(self.prefix + topic).partitions[partition].first
+        while entries := self.log.entries(self.prefix + topic, partition, at, 1000):
+            found += [entry.value for entry in entries]
+            at = entries[-1].offset + 1
+        return found
+
+    def rows(self, topic: str) -> list[Any]:
+        count = len(self.log.topic(self.prefix + topic).partitions)
+        return [json.loads(value) for partition in range(count) for value in self.values(topic, partition)]
+
+    def places(self, **more: Any) -> Kafka:
+        given: Mapping[str, Any] = {"max_ahead_ms": None, "prefix": self.prefix, "checkpoint_seconds": 1, **more}
+        return Kafka(self.servers, self._pipeline, {self.source: self.partitions}, **given)
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    limit = time.monotonic() + LIMIT
+    while time.monotonic() < limit:
+        if found := what():
+            return found
+        time.sleep(0.3)
+    raise AssertionError("it did not come about in time")
