@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import headrace as hr
+from spent import ticks_of
 
 if TYPE_CHECKING:
     from headrace.engines.flink.cluster import Cluster
@@ -52,28 +53,14 @@ class Watcher(threading.Thread):
 
     def __init__(self, roots: set[int]) -> None:
         super().__init__(daemon=True)
-        self.roots, self.first, self.last = roots, {}, {}
+        self.roots, self.last = roots, {}
         self.done = threading.Event()
-        self.first = self.look()
+        self.first = ticks_of(roots)
 
     def run(self) -> None:
         """Look on."""
         while not self.done.wait(0.1):
-            self.last |= self.look()
-
-    def look(self) -> dict[int, int]:
-        """Return the CPU ticks of each."""
-        parents, ticks = {}, {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents[int(entry.name)], ticks[int(entry.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
-        found = set(self.roots)
-        while more := {one for one, parent in parents.items() if parent in found} - found:
-            found |= more
-        return {one: ticks[one] for one in found if one in ticks}
+            self.last |= ticks_of(self.roots)
 
     def end(self) -> float:
         """Return how many seconds were spent."""

@@ -54,30 +54,17 @@ def read() -> dict[str, hr.Stream]:
 
 def cost_of(command: Sequence[str | Path]) -> tuple[float, float]:
     """Run a command to its end, and return the CPU seconds of it and all that it started, and how long it took."""
+    from spent import ticks_of  # not above: headrace loads this file as an app, from elsewhere
+
     began, spent = time.monotonic(), {}
     environment = os.environ | {"HEADRACE_HOME": str(WORK / "home"), "HEADRACE_ENGINES": str(ENGINES)}
     process = subprocess.Popen([str(one) for one in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, cwd=WORK)
     while process.poll() is None:
-        spent |= _spent(process.pid)
+        spent |= ticks_of([process.pid])
         time.sleep(0.1)
     if process.returncode:
         sys.exit(f"{' '.join(map(str, command))}: {process.returncode}")
     return sum(spent.values()) / os.sysconf("SC_CLK_TCK"), time.monotonic() - began
-
-
-def _spent(root: int) -> dict[int, int]:
-    """Return by number the CPU ticks of a process and all that descend from it."""
-    parents, ticks = {}, {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents[int(entry.name)], ticks[int(entry.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
-    found = {root}
-    while more := {one for one, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {one: ticks[one] for one in found if one in ticks}
 
 
 def commands(files: Sequence[Path]) -> dict[str, list[str | Path]]:
