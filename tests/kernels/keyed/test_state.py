@@ -518,6 +518,32 @@ def test_a_migration_that_cannot_be_made_is_told_with_the_key(migrate: Callable[
     assert str(caught.value).startswith("state of OnTimer, key {'k': 'a'}: ")
 
 
+@pytest.mark.parametrize(
+    ("kept", "declared", "text"),
+    [
+        (hr.Value("STRING"), hr.Value("BIGINT"), "has kept 'it' off its type: 'a' is not a whole number of 64 bits"),
+        (hr.Value("STRING"), hr.List("STRING"), "has kept 'it' off its type: 'a' is not a list"),
+        (hr.Value("STRING"), hr.Value("STRING", ttl=TTL), "has kept 'it' off its type: 'a', which has a ttl, is not [time, value]"),
+        (hr.List("STRING"), hr.Map("STRING"), "has kept 'it' off its type: ['a'] is not a dict by text"),
+        (hr.Map("STRING"), hr.List("STRING"), "has kept 'it' off its type: {'a': 'a'} is not a list"),
+        (hr.List("STRING"), None, "has kept 'it', which is not declared"),
+    ],
+)
+def test_state_of_another_form_under_the_same_version_is_refused(kept: Any, declared: Any, text: str) -> None:
+    class Changing(Kept):
+        state = {"it": kept}
+
+    first = keep_of(Changing())
+    state: Any = first.fresh({"k": "a"})
+    state.it = {"value": "a", "list": ["a"], "map": {"a": "a"}}[type(kept).__name__.lower()]
+    data = first.encode(state)
+    Changing.state = {"it": declared} if declared else {}
+    with pytest.raises(ProcessError) as caught:
+        keep_of(Changing()).decode(data, {"k": "a"})
+    assert str(caught.value).startswith(f"state of Changing, key {{'k': 'a'}}: state_version 1 {text}")
+    assert caught.value.fix == "set state_version = 2 and write migrate, or start anew"
+
+
 def test_state_of_a_newer_version_is_refused() -> None:
     newer = keep_of(OnTimer())
     state: Any = newer.fresh({"k": "a"})

@@ -246,7 +246,9 @@ class Keep:
         self._stamped = [slot for slot in declared.slots if slot.kind == "value" and slot.ttl_ms is not None]
         self._held = [slot for slot in declared.slots if slot.kind != "value"]
         self._aging = [slot for slot in declared.slots if slot.ttl_ms is not None]
+        self._slots = {slot.name: slot for slot in declared.slots}
         self._accepts = {slot.name: accept_of(slot.type) for slot in declared.slots}
+        self._fits = {name: accept if self._slots[name].ttl_ms is None else _stamped_accept(accept) for name, accept in self._accepts.items()}
         self._checks = [(slot.name, self._accepts[slot.name]) for slot in self._plain]
         self._inner = [slot.name for slot in self._stamped if slot.type.arguments]  # what can be changed without being set
         self._defaults = [(slot.name, slot.default) for slot in self._plain]
@@ -387,15 +389,24 @@ class Keep:
         state.time = saved.pop("@time", 0)
         state.now = saved.pop("@now", state.time)
         version = saved.pop("@version", 1)
-        values: Mapping[str, Any] = saved if version == self._declared.version else self._migrated(version, saved, state)
-        for slot in self._declared.slots:
-            if slot.name in values:
-                if slot.kind != "value":
-                    getattr(state, f"_{slot.name}").load(values[slot.name])
-                else:
-                    setattr(state, slot.name if slot.ttl_ms is None else f"_{slot.name}", values[slot.name])
+        values = self._known(saved, state) if version == self._declared.version else self._migrated(version, saved, state)
+        for name, value in values.items():
+            slot = self._slots[name]
+            if slot.kind != "value":
+                getattr(state, f"_{name}").load(value)
+            else:
+                setattr(state, name if slot.ttl_ms is None else f"_{name}", value)
 
-    def _migrated(self, version: int, values: dict[str, Any], state: State) -> Mapping[str, Any]:
+    def _known(self, values: dict[str, Any], state: State) -> dict[str, Any]:
+        """Return what was kept under this version, whose declaration may have changed since."""
+        try:
+            return {name: self._fitted(name, value, "has kept") for name, value in values.items()}
+        except ValueError as error:
+            version = self._declared.version
+            fix = f"set state_version = {version + 1} and write migrate, or start anew"
+            raise ProcessError(f"state_version {version} {error}", where=self._where(state), fix=fix) from None
+
+    def _migrated(self, version: int, values: dict[str, Any], state: State) -> dict[str, Any]:
         name, wanted, where = self._declared.name, self._declared.version, self._where(state)
         if version > wanted:
             raise ProcessError(f"is of version {version}, and the process of {wanted}", where=where, fix="run the newer process")
@@ -403,25 +414,24 @@ class Keep:
             fix = f"write migrate(version, values), which makes values of version {wanted} of them"
             raise ProcessError(f"is of version {version}, and the process of {wanted}", where=where, fix=fix)
         try:
-            return {name: self._fitted(name, value) for name, value in dict(self._migrate(version, values)).items()}
+            return {name: self._fitted(name, value, "gives") for name, value in dict(self._migrate(version, values)).items()}
         except Exception as error:
             what = f"{name}.migrate({version}, {values}) fails: {type(error).__name__}: {error}"
             raise ProcessError(what, where=where, fix="mend migrate; the state is as it was") from error
 
-    def _fitted(self, name: str, saved: Any) -> Any:  # noqa: ANN401
-        """Return what `migrate` gives by a name as it is saved. Raises ValueError if it is not what is declared."""
-        slots = {slot.name: slot for slot in self._declared.slots}
-        if name not in slots:
-            raise ValueError(f"gives {name!r}, which is not declared; {near(str(name), slots)}")
-        slot, fit = slots[name], self._accepts[name] if slots[name].ttl_ms is None else _stamped_accept(self._accepts[name])
+    def _fitted(self, name: str, saved: Any, verb: str) -> Any:  # noqa: ANN401
+        """Return what was kept, or `migrate` gives, by a name, as it is saved. Raises ValueError if it is not what is declared."""
+        if name not in self._slots:
+            raise ValueError(f"{verb} {name!r}, which is not declared; {near(str(name), self._slots)}")
+        slot, fit = self._slots[name], self._fits[name]
         if saved is None and slot.kind == "value":
             return None
         try:
             if slot.kind == "map":
                 return {key: fit(value) for key, value in _by_text(saved).items()}
-            return [fit(value) for value in saved] if slot.kind == "list" else fit(saved)
+            return [fit(value) for value in _in_order(saved)] if slot.kind == "list" else fit(saved)
         except ValueError as error:
-            raise ValueError(f"gives {name!r} off its type: {error}") from None
+            raise ValueError(f"{verb} {name!r} off its type: {error}") from None
 
 
 def _stamped_accept(accept: Accept) -> Accept:
@@ -431,6 +441,12 @@ def _stamped_accept(accept: Accept) -> Accept:
         return pair[0], accept(pair[1])
 
     return fit
+
+
+def _in_order(value: object) -> Iterable[Any]:
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | set | frozenset):
+        return value
+    raise ValueError(f"{value!r} is not a list")
 
 
 def _by_text(value: object) -> Mapping[str, Any]:
