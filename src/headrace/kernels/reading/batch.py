@@ -13,6 +13,7 @@ import polars as pl
 
 from headrace.kernels.reading.text import in_calendar
 
+_BOM = b"\xef\xbb\xbf"
 _BLANK = r"^[ \t\r\x0b\x0c]*$"
 
 __all__ = ["Lines", "Read", "Records", "Rows", "Stamps", "TextLines", "values_of"]
@@ -97,18 +98,17 @@ class TextLines(Lines):
     @cached_property
     def _cut(self) -> Lines:
         try:
-            lines = Lines(pl.Series("line", [self.whole]).cast(pl.String).str.split("\n").explode(), {})
+            lines = Lines(_split(self.whole), {})
         except pl.exceptions.PolarsError:
             lines = Lines.of(self.whole.split(b"\n"))
         if self._every:
             return lines
         if b"\r" in self.whole:
             lines = Lines(lines.text.str.strip_suffix("\r"), {place: line.removesuffix(b"\r") for place, line in lines.odd.items()})
-        if lines.text.str.starts_with("{").all():
+        other = ~lines.text.str.starts_with("{").fill_null(value=True)
+        if not lines.text.filter(other).str.contains(_BLANK).any():
             return lines
         kept = ~lines.text.str.contains(_BLANK).fill_null(value=False)
-        if kept.all():
-            return lines
         moved = {int(old): new for new, old in enumerate(kept.arg_true())} if lines.odd else {}
         return Lines(lines.text.filter(kept), {moved[old]: line for old, line in lines.odd.items()})
 
@@ -121,6 +121,13 @@ class TextLines(Lines):
     def odd(self) -> Mapping[int, bytes]:  # type: ignore[override]
         """The bytes of those that are not UTF-8, by place."""
         return self._cut.odd
+
+
+def _split(text: bytes) -> pl.Series:
+    """Return the lines of a text. Raises PolarsError if it is not UTF-8."""
+    if b"\0" in text or b"\r" in text or text[:3] == _BOM or text[-1:] in (b"", b"\n"):  # where a table of one column would not be the lines
+        return pl.Series("line", [text]).cast(pl.String).str.split("\n").explode()
+    return pl.read_csv(text, has_header=False, separator="\0", quote_char=None, empty_string_is_null=False, schema={"line": pl.String})["line"]
 
 
 @dataclass(frozen=True, slots=True)

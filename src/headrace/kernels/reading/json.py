@@ -69,7 +69,7 @@ class JsonReader:
         plain = self._plain(batch.text)
         self._doubtful = not plain.all()
         places = plain.arg_true()
-        fast = self._decode(str(batch.text.gather(places).str.join("\n").item()).encode(), len(places)).with_columns(
+        fast = self._decode(batch.text.gather(places).str.join("\n").cast(pl.Binary).item(), len(places)).with_columns(
             places.alias("@record").cast(pl.UInt32)
         )
         slow = self._read_slowly(batch, (~plain).arg_true().to_list())
@@ -206,7 +206,7 @@ def _arrow_schema(types: Mapping[str, Type]) -> ArrowSchema:
 def _with_nulls(text: bytes) -> bytes:
     """Return lines that match a pattern with null in place of the value "null"."""
     replaced = pl.Series([text]).cast(pl.String).str.replace_all(': ?"null"', ":null")
-    return bytes(replaced.cast(pl.Binary).item())
+    return replaced.cast(pl.Binary).item()  # type: ignore[no-any-return]
 
 
 _encoder = msgspec.json.Encoder()

@@ -85,7 +85,7 @@ def _read(value: pl.Expr, how: pl.Expr) -> pl.Expr:
     if isinstance(form, str):
         return _read_pattern(value, form)
     scale = _MILLISECONDS[form]
-    return _from_ms(pl.when(value.is_between(_FIRST_MS // scale, _LAST_MS // scale)).then(value * scale))
+    return _from_ms(value if scale == 1 else pl.when(value.is_between(_FIRST_MS // scale, _LAST_MS // scale)).then(value * scale))
 
 
 def _read_pattern(text: pl.Expr, pattern: str) -> pl.Expr:
