@@ -27,10 +27,11 @@ def message_of(line: str) -> dict | None:
     """Return a message, None if it is none."""
     try:
         message = json.loads(line)
-        int(message["timestamp"]), message["equip_id"], message["data"].items()
+        sound = message["equip_id"] is not None and message["data"].items() is not None
+        sound &= 946684800000 <= message["timestamp"] < 4102444800000  # one from the year 2262 would end every window
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return message
+    return message if sound else None
 
 
 class At(TimestampAssigner):
