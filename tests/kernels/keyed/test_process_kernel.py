@@ -455,7 +455,7 @@ class Ruled(Base):
 
 
 def told(*rows: dict[str, Any], **options: Any) -> tuple[ProcessKernel, Any, list[bool]]:
-    from headrace.kernels.keyed.state import Shared
+    from headrace.kernels.keyed.shared import Shared
 
     kernel = made(base=Ruled, broadcast=rules, **options)
     shared = Shared(kernel.operator.declared)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
+from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 import headrace as hr
 from exact import shown
 from headrace.errors import PlanError, ProcessError
-from headrace.kernels.keyed.state import Keep, Shared, fresh_state
+from headrace.kernels.keyed.shared import Shared
+from headrace.kernels.keyed.state import Keep, fresh_state
 from headrace.plan.process import declaration_of
 
 TTL = hr.milliseconds(10)
@@ -568,11 +571,11 @@ def shared_of() -> Any:
 
 def test_what_is_shared_comes_back_from_its_bytes_as_of_its_types() -> None:
     shared, back = shared_of(), shared_of()
-    assert shown([shared.low, shared.names, shared.limits]) == shown([10.0, [], {}])
+    assert shown([shared.low, shared.names, dict(shared.limits)]) == shown([10.0, [], {}])
     shared.low, shared.names = 3, ("a", "b")
     shared.limits["x"] = {"low": 1}
     back.restore(shared.encode())
-    assert shown([back.low, back.names, back.limits]) == shown([3.0, ["a", "b"], {"x": {"low": 1.0, "tags": None}}])
+    assert shown([back.low, back.names, dict(back.limits)]) == shown([3.0, ["a", "b"], {"x": {"low": 1.0, "tags": None}}])
 
 
 @pytest.mark.parametrize(
@@ -581,7 +584,8 @@ def test_what_is_shared_comes_back_from_its_bytes_as_of_its_types() -> None:
         (lambda s: setattr(s, "lwo", 1), AttributeError, "shared has no 'lwo'; did you mean 'low'?"),
         (lambda s: setattr(s, "low", "x"), ValueError, "shared 'low' is off its type: 'x' is not a finite DOUBLE"),
         (lambda s: s.names.append(1), ValueError, "shared 'names' is off its type: 1 is not a STRING"),
-        (lambda s: s.limits.update({1: {}}), ValueError, "shared 'limits' is off its type: {1: {}} is not a dict by text"),
+        (lambda s: s.limits.update({1: {}}), ValueError, "1 is not a text, and a map's names are; write str(1)"),
+        (lambda s: setattr(s, "limits", [1]), ValueError, "shared 'limits' is off its type: [1] is not a dict by text"),
         (lambda s: s.limits.update({"x": {"high": 1}}), ValueError, "shared 'limits' is off its type"),
     ],
 )
@@ -590,6 +594,58 @@ def test_what_is_shared_has_types_too(change: Callable[[Any], Any], kind: type[E
     with pytest.raises(kind, match=re.escape(why)):
         change(shared)
         shared.encode()
+
+
+NAMES = st.sampled_from("abcd")
+LIMITS = st.fixed_dictionaries(
+    {"low": st.none() | st.integers(0, 9) | st.floats(0, 9), "tags": st.none() | st.lists(st.sampled_from("xy"), max_size=2)}
+)
+CHANGES: list[Callable[..., Any]] = [
+    lambda s, _, value: setattr(s, "low", value["low"]),
+    lambda s, name, _: s.names.append(name),
+    lambda s, name, _: setattr(s, "names", [name]),
+    lambda s, _, __: s.names.reverse(),
+    lambda s, name, value: s.limits.__setitem__(name, value),
+    lambda s, name, _: s.limits.pop(name, None),
+    lambda s, name, value: s.limits.get(name, {}).update(low=value["low"]),
+    lambda s, name, value: (s.limits.get(name, {}).get("tags") or []).extend(value["tags"] or []),
+    lambda s, name, value: s.limits.setdefault(name, value),
+    lambda s, name, value: setattr(s, "limits", {name: value, **s.limits}),
+    lambda s, _, __: s.limits.clear(),
+    lambda s, _, __: [one.update(low=0.0) for one in s.limits.values()],
+    lambda s, name, _: s.limits.update({name: {"high": 1}}),  # off its type
+]
+
+
+class PlainlyShared:
+    """What is shared as plain values."""
+
+    def __init__(self) -> None:
+        self.low, self.names, self.limits = 10.0, [], {}
+
+
+@given(st.lists(st.tuples(st.lists(st.tuples(st.integers(0, len(CHANGES) - 1), NAMES, LIMITS), max_size=5), st.booleans()), max_size=8))
+def test_what_is_shared_is_as_plain_values_would_be(turns: list[tuple[list[tuple[int, str, Any]], bool]]) -> None:
+    shared, plain = shared_of(), PlainlyShared()
+    view = shared.view()
+    for changes, kept in turns:
+        before = deepcopy(plain.__dict__)
+        for number, name, value in changes:
+            CHANGES[number](plain, name, deepcopy(value))
+            CHANGES[number](shared, name, deepcopy(value))
+        sound = not any("high" in limits for limits in plain.limits.values())
+        with nullcontext() if sound or not kept else pytest.raises(ValueError, match="shared 'limits' is off its type"):
+            if kept:
+                shared.settle()
+        if not (sound and kept):
+            plain.__dict__.update(before)
+            shared.undo()
+        back = shared_of()
+        back.restore(shared.encode())
+        for seen in (view, back.view()):
+            assert [seen.low, list(seen.names), list(seen.limits)] == [plain.low, plain.names, list(plain.limits)]
+            assert all(seen.limits[name]["low"] == limits["low"] for name, limits in plain.limits.items())
+            assert all((seen.limits[name]["tags"] or ()) == tuple(limits["tags"] or ()) for name, limits in plain.limits.items())
 
 
 @pytest.mark.parametrize(

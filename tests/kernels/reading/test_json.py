@@ -674,7 +674,9 @@ def test_a_record_can_be_had_again_as_it_came(text: bytes) -> None:
     assert len(batch) == len(list(records_of(text)))
 
 
-@given(st.lists(st.text(alphabet='{}":, ,a1é\u2028\x00\r\t\x0b\ufeff"\\', max_size=12) | st.just("") | st.text(max_size=300), min_size=1, max_size=60))
+@given(
+    st.lists(st.text(alphabet='{}":, ,a1é\u2028\x00\r\t\x0b\ufeff"\\', max_size=12) | st.just("") | st.text(max_size=300), min_size=1, max_size=60)
+)
 def test_the_lines_of_a_text_are_what_stands_between_its_line_ends(lines: list[str]) -> None:
     records = [line.replace("\n", "") for line in lines]
     whole = "\n".join(records).encode("utf-8", "replace")

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from headrace.kernels.keyed.process import Given, Place, ProcessKernel
-from headrace.kernels.keyed.state import Shared, State
+from headrace.kernels.keyed.shared import Shared
+from headrace.kernels.keyed.state import State
 
 __all__ = ["Keyspace"]
 
@@ -73,10 +74,7 @@ class Keyspace:
 
     def tell(self, row: Mapping[str, Any], place: Place) -> None:
         """Tell the process of a record of its broadcast."""
-        if self.kernel.broadcast(self.shared, row, place):
-            self._view = self.shared.view()
-            for state in self._at_hand.values():
-                state.shared = self._view
+        self.kernel.broadcast(self.shared, row, place)
 
     @property
     def next_clock_timer(self) -> int | None:
@@ -188,7 +186,6 @@ class Keyspace:
     def restore_shared(self, data: bytes) -> None:
         """Hold the shared state that was encoded."""
         self.shared.restore(data)
-        self._view = self.shared.view()
 
 
 class _Alarms:

@@ -19,7 +19,8 @@ from typing import Any
 import msgspec
 
 from headrace.errors import ProcessError, near
-from headrace.kernels.keyed.state import Keep, Shared, State
+from headrace.kernels.keyed.shared import Shared
+from headrace.kernels.keyed.state import Keep, State
 from headrace.kernels.keyed.values import row_accept_of
 from headrace.plan.operators import Process
 
@@ -182,21 +183,20 @@ class ProcessKernel:
     def broadcast(self, shared: Shared, row: Mapping[str, Any], place: Place) -> bool:
         """Tell the process of a record of its broadcast; return whether it could be applied. If not, all is as it was."""
         assert self._on_broadcast is not None
-        before = shared.encode()
         self.entered += 1
         try:
             try:
                 self._on_broadcast(row, shared)
-                shared.restore(shared.encode())
+                shared.settle()
             finally:
                 self.entered += 1
                 if (leave := self.overdue) is not None:
                     leave()
         except (Exception, SystemExit, OverdueError) as error:  # noqa: BLE001
             self.overdue = None
-            shared.restore(before)
+            shared.undo()
             what = self._told(self._on_broadcast, shared, error)
-            self.failures.append(self._failed(what, place, {}, before, row))
+            self.failures.append(self._failed(what, place, {}, shared.encode(), row))
             return False
         return True
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence
-from itertools import takewhile
-from operator import itemgetter
-from typing import Any, NoReturn, overload
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import msgspec
 
 from headrace.errors import ProcessError, near
+from headrace.kernels.keyed.containers import KeptList, KeptMap
+from headrace.kernels.keyed.shared import Shared
 from headrace.kernels.keyed.values import Accept, accept_of, is_text, moment_mend
 from headrace.plan.process import Declaration, Slot, declaration_of
 
@@ -18,162 +17,6 @@ __all__ = ["Keep", "Shared", "State", "fresh_state"]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(dict).decode
-
-
-class _List(MutableSequence[Any]):
-    """A list of accepted values, each of which goes when its time is over: from the front, where the times are in order."""
-
-    __slots__ = ("_accept", "_ordered", "_stamps", "_state", "_ttl", "values")
-
-    def __init__(self, state: State, accept: Accept, ttl: int | None) -> None:
-        self._state, self._accept, self._ttl = state, accept, ttl
-        self.values: list[Any] = []
-        self._stamps: list[int] = []
-        self._ordered = True
-
-    @overload
-    def __getitem__(self, place: int) -> Any: ...  # noqa: ANN401
-    @overload
-    def __getitem__(self, place: slice) -> list[Any]: ...
-    def __getitem__(self, place: int | slice) -> Any:
-        return self.values[place]
-
-    def __setitem__(self, place: int | slice, value: Any) -> None:  # noqa: ANN401
-        if isinstance(place, slice):
-            values = list(self.values)
-            values[place] = value
-            self.fill(values)
-            return
-        self.values[place] = self._accept(value)
-        if self._ttl is not None:
-            self._stamps[place] = self._state.time
-            self._ordered = False
-
-    def __delitem__(self, place: int | slice) -> None:
-        del self.values[place]
-        if self._ttl is not None:
-            del self._stamps[place]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.values)
-
-    def __eq__(self, other: object) -> bool:
-        return list(self.values) == (list(other) if isinstance(other, Iterable) else other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return repr(self.values)
-
-    def insert(self, index: int, value: Any) -> None:  # noqa: ANN401
-        """Put a value before a place."""
-        self.values.insert(index, self._accept(value))
-        if self._ttl is not None:
-            self._stamps.insert(index, self._state.time)
-            self._ordered = False
-
-    def append(self, value: Any) -> None:  # noqa: ANN401
-        """Put a value behind the last."""
-        self.values.append(self._accept(value))
-        if self._ttl is not None:
-            if self._stamps and self._stamps[-1] > self._state.time:
-                self._ordered = False
-            self._stamps.append(self._state.time)
-
-    def fill(self, values: Iterable[Any]) -> None:
-        """Hold these values, and no others."""
-        self.values = [self._accept(value) for value in values]
-        self._stamps = [self._state.time] * len(self.values) if self._ttl is not None else []
-        self._ordered = True
-
-    def saved(self) -> Any:  # noqa: ANN401
-        return self.values if self._ttl is None else list(zip(self._stamps, self.values, strict=True))
-
-    def load(self, saved: Any) -> None:  # noqa: ANN401
-        if self._ttl is None:
-            self.values = list(saved)
-        else:
-            self._stamps, self.values = [stamp for stamp, _ in saved], [value for _, value in saved]
-            self._ordered = self._stamps == sorted(self._stamps)
-
-    def purge(self, now: int) -> None:
-        last = now - self._ttl  # type: ignore[operator]
-        if self._ordered:
-            if self._stamps and self._stamps[0] <= last:
-                gone = bisect_right(self._stamps, last)
-                del self._stamps[:gone], self.values[:gone]
-        elif min(self._stamps, default=now) <= last:
-            self.load([(stamp, value) for stamp, value in zip(self._stamps, self.values, strict=True) if stamp > last])
-
-    def gone_at(self) -> int | None:
-        if not self._stamps:
-            return None
-        return (self._stamps[-1] if self._ordered else max(self._stamps)) + self._ttl  # type: ignore[operator]
-
-
-class _Map(MutableMapping[str, Any]):
-    """A dict of accepted values by text, each of which goes when its time is over."""
-
-    __slots__ = ("_accept", "_stamps", "_state", "_ttl", "values_")
-
-    def __init__(self, state: State, accept: Accept, ttl: int | None) -> None:
-        self._state, self._accept, self._ttl = state, accept, ttl
-        self.values_: dict[str, Any] = {}
-        self._stamps: dict[str, int] = {}  # in the order of times
-
-    def __getitem__(self, name: str) -> Any:  # noqa: ANN401
-        return self.values_[name]
-
-    def __setitem__(self, name: str, value: Any) -> None:  # noqa: ANN401
-        if not is_text(name):
-            mend = "" if isinstance(name, str) else f"; write str({name!r})"
-            raise ValueError(f"{name!r} is not a text, and a map's names are{mend}")
-        self.values_[name] = self._accept(value)
-        if self._ttl is not None:
-            self._stamps.pop(name, None)
-            back = self._stamps and self._stamps[next(reversed(self._stamps))] > self._state.time
-            self._stamps[name] = self._state.time
-            if back:
-                self._stamps = dict(sorted(self._stamps.items(), key=itemgetter(1)))
-
-    def __delitem__(self, name: str) -> None:
-        del self.values_[name]
-        self._stamps.pop(name, None)
-
-    def __len__(self) -> int:
-        return len(self.values_)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values_)
-
-    def __repr__(self) -> str:
-        return repr(self.values_)
-
-    def fill(self, values: Mapping[str, Any]) -> None:
-        """Hold these values, and no others."""
-        self.clear()
-        self.update(values)
-
-    def saved(self) -> Any:  # noqa: ANN401
-        return self.values_ if self._ttl is None else {name: (self._stamps[name], value) for name, value in self.values_.items()}
-
-    def load(self, saved: Any) -> None:  # noqa: ANN401
-        if self._ttl is None:
-            self.values_ = dict(saved)
-        else:
-            self._stamps = dict(sorted([(name, stamp) for name, (stamp, _) in saved.items()], key=itemgetter(1)))
-            self.values_ = {name: value for name, (_, value) in saved.items()}
-
-    def purge(self, now: int) -> None:
-        last = now - self._ttl  # type: ignore[operator]
-        for name in [*takewhile(lambda name: self._stamps[name] <= last, self._stamps)]:
-            del self[name]
-
-    def gone_at(self) -> int | None:
-        return self._stamps[next(reversed(self._stamps))] + self._ttl if self._stamps else None  # type: ignore[operator]
 
 
 class State:
@@ -264,7 +107,7 @@ class Keep:
         for slot in self._stamped:
             setattr(state, f"_{slot.name}", None)
         for slot in self._held:
-            kind = _List if slot.kind == "list" else _Map
+            kind = KeptList if slot.kind == "list" else KeptMap
             setattr(state, f"_{slot.name}", kind(state, self._accepts[slot.name], slot.ttl_ms))
 
     def begin(self, state: State, time: int, now: int) -> None:
@@ -493,75 +336,6 @@ def _held(slot: Slot) -> property:
             held.fill(values)
 
     return property(read, write)
-
-
-class Shared:
-    """What a process keeps of its broadcast input: values, lists and dicts that all keys read."""
-
-    def __init__(self, declared: Declaration) -> None:
-        self._accepts = {slot.name: (slot, accept_of(slot.type)) for slot in declared.shared}
-        for slot in declared.shared:
-            empty: Any = [] if slot.kind == "list" else {} if slot.kind == "map" else slot.default
-            super().__setattr__(slot.name, empty)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name != "_accepts" and name not in self._accepts:
-            raise AttributeError(f"shared has no {name!r}; {near(name, self._accepts)}", name=name, obj=self)
-        super().__setattr__(name, value)
-
-    def encode(self) -> bytes:
-        """Return all of it as bytes. Raises ValueError if something is off its type."""
-        return _encode({name: self._accepted(name, slot, accept) for name, (slot, accept) in self._accepts.items()})
-
-    def _accepted(self, name: str, slot: Slot, accept: Accept) -> object:
-        value = getattr(self, name)
-        try:
-            if slot.kind == "list":
-                return [accept(one) for one in value]
-            if slot.kind == "map":
-                return {key: accept(one) for key, one in _by_text(value).items()}
-            return accept(value)
-        except ValueError as error:
-            raise ValueError(f"shared {name!r} is off its type: {error}") from None
-
-    def restore(self, data: bytes) -> None:
-        """Hold what was encoded."""
-        for name, value in _decode(data).items():
-            super().__setattr__(name, value)
-
-    def view(self) -> View:
-        """Return the same, to be read only."""
-        return View({name: _unwritable(getattr(self, name)) for name in self._accepts})
-
-
-def _unwritable(value: object) -> object:
-    if isinstance(value, list):
-        return _SharedList(map(_unwritable, value))
-    return _SharedDict({name: _unwritable(one) for name, one in value.items()}) if isinstance(value, dict) else value
-
-
-def _refuse(*_given: object, **_named: object) -> NoReturn:
-    raise TypeError("state.shared is written by on_broadcast alone")
-
-
-_CHANGES = ("__setitem__", "__delitem__", "clear", "pop")
-_SharedList: type = type(
-    "SharedList", (tuple,), dict.fromkeys([*_CHANGES, "__iadd__", "__imul__", "append", "extend", "insert", "remove", "reverse", "sort"], _refuse)
-)
-_SharedDict: type = type("SharedDict", (dict,), dict.fromkeys([*_CHANGES, "__ior__", "popitem", "setdefault", "update"], _refuse))
-
-
-class View:
-    """Shared state as `on_record` sees it."""
-
-    def __init__(self, values: Mapping[str, object]) -> None:
-        self.__dict__.update(values)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"shared {name!r} is written by on_broadcast alone")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"shared {name!r} is written by on_broadcast alone")
 
 
 def fresh_state(process: object, *, time: int = 0, **key: object) -> Any:  # noqa: ANN401
