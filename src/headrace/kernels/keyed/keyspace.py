@@ -11,6 +11,7 @@ import msgspec
 from headrace.kernels.keyed.process import Given, Place, ProcessKernel
 from headrace.kernels.keyed.shared import Shared
 from headrace.kernels.keyed.state import State
+from headrace.kernels.keyed.values import Compact
 
 __all__ = ["Keyspace"]
 
@@ -29,6 +30,7 @@ class Keyspace:
         self._at_hand: dict[bytes, State] = {}
         self._touched: set[bytes] = set()
         self._size = 0
+        self._compact = Compact()
         self._alarms = _Alarms()
         self._clock_alarms = _Alarms()
         self.shared = Shared(kernel.operator.declared)
@@ -42,7 +44,7 @@ class Keyspace:
 
     def record(self, key: tuple[Any, ...], row: Mapping[str, Any], time: int, now: int, place: Place, given: list[Given]) -> None:
         """Give a key a record."""
-        code = _encode(key)
+        code = self._compact(key)
         state = self._state(code, key)
         if self._ages and self._passed is not None and self._passed > time:  # in the order of arrival a record may come behind the clock
             self.kernel.keep.purge(state, self._passed - 1)

@@ -10,12 +10,11 @@ import msgspec
 from headrace.errors import ProcessError, near
 from headrace.kernels.keyed.containers import KeptList, KeptMap
 from headrace.kernels.keyed.shared import Shared
-from headrace.kernels.keyed.values import Accept, accept_of, is_text, moment_mend
+from headrace.kernels.keyed.values import Accept, Compact, accept_of, is_text, moment_mend
 from headrace.plan.process import Declaration, Slot, declaration_of
 
 __all__ = ["Keep", "Shared", "State", "fresh_state"]
 
-_encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(dict).decode
 
 
@@ -96,6 +95,7 @@ class Keep:
         self._inner = [slot.name for slot in self._stamped if slot.type.arguments]  # what can be changed without being set
         self._defaults = [(slot.name, slot.default) for slot in self._plain]
         self._class = _state_class(declared)
+        self._compact = Compact()
 
     def fresh(self, key: Mapping[str, Any]) -> State:
         """Return the state of a key of which nothing is known."""
@@ -201,7 +201,7 @@ class Keep:
         if self._declared.version > 1:
             values["@version"] = self._declared.version
         try:
-            return _encode(values)
+            return self._compact(values)
         except (TypeError, ValueError, OverflowError) as error:
             raise ProcessError(f"cannot be kept: {error}", where=self._where(state)) from None
 

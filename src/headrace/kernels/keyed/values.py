@@ -7,10 +7,12 @@ from datetime import datetime
 from math import isfinite
 from sys import float_info
 
+import msgspec
+
 from headrace.errors import ProcessError, near
 from headrace.plan.schema import Schema, Type
 
-__all__ = ["Accept", "accept_of", "is_text", "moment_mend", "row_accept_of"]
+__all__ = ["Accept", "Compact", "accept_of", "is_text", "moment_mend", "row_accept_of"]
 
 Accept = Callable[[object], object]
 
@@ -40,6 +42,22 @@ def accept_of(kind: Type) -> Accept:
         case "ROW":
             return _row_of(kind)
     return _whole
+
+
+class Compact:
+    """Writes values as MessagePack in no more memory than that takes: an encoder's own bytes keep the room that they grew in.
+
+    It is of one thread.
+    """
+
+    def __init__(self) -> None:
+        self._room = bytearray()
+        self._write = msgspec.msgpack.Encoder().encode_into
+
+    def __call__(self, value: object) -> bytes:
+        """Return a value as bytes."""
+        self._write(value, self._room)
+        return bytes(self._room)
 
 
 def _wrong(value: object, kind: object) -> ValueError:
