@@ -285,8 +285,10 @@ def test_an_exception_inside_of_a_pipeline_names_the_file_and_the_line(refused: 
     Path("inside.py").write_text(
         "import headrace as hr\n\ndef pick(n):\n    return [][n]\n\n@hr.pipeline('p', version='1')\ndef p(n: int = 1):\n    return pick(n)\n"
     )
-    for arguments in (["check", "inside.py"], ["plan", "inside.py", "--set", "n=2"], ["run", "inside.py", "--input", "readings.ndjson"]):
-        assert refused(*arguments) == f"{folder}/inside.py line 4: IndexError: list index out of range; mend the file"
+    says = f"{folder}/inside.py line 4: IndexError: list index out of range; mend the file"
+    assert refused("check", "inside.py") == f"pipeline p, {says}"
+    for arguments in (["plan", "inside.py", "--set", "n=2"], ["run", "inside.py", "--input", "readings.ndjson"]):
+        assert refused(*arguments) == says
 
 
 def test_an_exception_in_a_module_names_the_file_and_the_line(refused: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,7 +313,24 @@ def test_check_names_what_is_wrong_and_ends_with_2(run: Callable[..., tuple[int,
     Path("wrong.py").write_text(PIPELINES.replace('union(source("right"))', 'where("vv > 1")'))
     status, out, err = run("check", "wrong.py")
     assert (status, out) == (2, "wrong.py: pipeline big version 1 is sound: readings → big\n")
-    assert err == "headrace: stream('left').where: 'vv > 1': unknown column 'vv'; did you mean 'v'?\n"
+    assert err == "headrace: pipeline both, stream('left').where: 'vv > 1': unknown column 'vv'; did you mean 'v'?\n"
+
+
+def test_check_names_what_is_wrong_with_each_pipeline_of_a_file(run: Callable[..., tuple[int, str, str]]) -> None:
+    Path("wrong.py").write_text(
+        PIPELINES.replace('union(source("right"))', 'where("vv > 1")').replace('source("readings")', 'source("readings").where("w")')
+    )
+    status, out, err = run("check", "wrong.py")
+    assert (status, out) == (2, "")
+    assert [line.partition("'")[0] for line in err.splitlines()] == ["headrace: pipeline big, stream(", "headrace: pipeline both, stream("]
+
+
+def test_a_file_may_import_a_module_beside_it_from_wherever_it_is_run(run: Callable[..., tuple[int, str, str]]) -> None:
+    Path("plant").mkdir()
+    Path("plant/beside_it.py").write_text("DELAY = 5\n")
+    Path("plant/statistics.py").write_text("1 / 0\n")  # never taken for Python's own
+    Path("plant/two.py").write_text(f"import statistics\nfrom beside_it import DELAY\n{PIPELINES}")
+    assert run("run", "plant/two.py:big", "--input", "readings.ndjson")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,9 @@ def pipelines_of_file(path: Path) -> dict[str, Pipeline]:
         raise PlanError("is no Python file", where=str(path), fix="name one that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    beside = str(path.absolute().parent)
+    if beside not in sys.path:
+        sys.path.append(beside)  # the last, so that no file there stands in for a module that is installed
     with _blaming(str(path)):
         spec.loader.exec_module(module)
     return _pipelines(module, str(path))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from headrace.cli.apps import made, pipelines_of_file, plan_of
-from headrace.errors import PlanError
+from headrace.errors import HeadraceError, PlanError
 
 __all__ = ["check", "plan"]
 
@@ -21,10 +22,19 @@ def check(file: Path, /) -> None:
     file
         A Python file.
     """
+    wrong = []
     for one in pipelines_of_file(file).values():
-        plan = made(one, {})
+        try:
+            plan = made(one, {})
+        except HeadraceError as error:
+            wrong.append(type(error)(error.what, where=", ".join(filter(None, (f"pipeline {one.name}", error.where))), fix=error.fix))
+            continue
         reads, writes = ", ".join(source.topic for source in plan.sources), ", ".join(plan.topics)
         print(f"{file}: pipeline {one.name} version {one.version} is sound: {reads} → {writes}")
+    for error in wrong[:-1]:
+        print(f"headrace: {error}", file=sys.stderr)
+    if wrong:
+        raise wrong[-1]
 
 
 def plan(
