@@ -109,7 +109,7 @@ def test_the_files_that_a_page_names_are_there(page: Path) -> None:
 
 def test_the_mistake_that_the_docs_show_is_reported_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs/pipelines.md").read_text()
-    (shown,) = re.findall(r"^headrace: stream.*$", page, re.MULTILINE)
+    (shown,) = re.findall(r"^headrace: pipeline hot.*$", page, re.MULTILINE)
     (pipeline,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     Path("hot.py").write_text(pipeline.replace('where("value', 'where("vlaue'))
     assert main(["check", "hot.py"]) == 2

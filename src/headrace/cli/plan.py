@@ -22,7 +22,7 @@ def check(file: Path, /) -> None:
     file
         A Python file.
     """
-    wrong = []
+    wrong: list[HeadraceError] = []
     for one in pipelines_of_file(file).values():
         try:
             plan = made(one, {})
@@ -31,8 +31,8 @@ def check(file: Path, /) -> None:
             continue
         reads, writes = ", ".join(source.topic for source in plan.sources), ", ".join(plan.topics)
         print(f"{file}: pipeline {one.name} version {one.version} is sound: {reads} → {writes}")
-    for error in wrong[:-1]:
-        print(f"headrace: {error}", file=sys.stderr)
+    for one_wrong in wrong[:-1]:
+        print(f"headrace: {one_wrong}", file=sys.stderr)
     if wrong:
         raise wrong[-1]
 

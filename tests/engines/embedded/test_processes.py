@@ -266,3 +266,42 @@ def test_keys_on_the_disk_that_are_damaged_by_a_byte(tmp_path: Path) -> None:
 def interrupt(at: Progress) -> None:
     if at.received == 2:
         raise KeyboardInterrupt
+
+
+class Limited:
+    """Tells of what is above a limit that all keys share."""
+
+    output = {"n": "BIGINT"}
+    shared = {"limit": hr.Value("BIGINT", 1)}
+
+    def on_broadcast(self, row, shared):
+        shared.limit = int(row["x"])
+
+    def on_record(self, row, state):
+        return {"n": row["n"]} if row["n"] > state.shared.limit else None
+
+
+class Numbers:
+    """Numbers the records of a key."""
+
+    output = {"n": "BIGINT"}
+    state = {"n": hr.Value("BIGINT", 0)}
+
+    def on_record(self, _row, state):
+        state.n += 1
+        return {"n": state.n}
+
+
+def test_the_ledger_counts_the_rules_of_a_process_behind_a_process_as_accepted(tmp_path: Path) -> None:
+    @hr.pipeline("chained", version="1")
+    def chained() -> dict[str, hr.Stream]:
+        numbered = source("one", 0).process(Numbers, by=["k"])
+        return {"out": numbered.process(Limited, by=["k"], broadcast=source("rules", 0))}
+
+    inputs = {"one": [[line(second) for second in range(4)]], "rules": [[line(1.5, x=3.0), line(1.7, x=2.0)]]}
+    found, ledger = run(chained.plan(), written_files(tmp_path, inputs))
+    assert [row["n"] for row in rows(found["out"])] == [2, 3, 4]
+    assert {topic: (counts["received"], counts["accepted"], counts["filtered"]) for topic, counts in ledger.items()} == {
+        "one": (4, 4, 0),
+        "rules": (2, 2, 0),
+    }

@@ -236,7 +236,7 @@ class Graph:
             self._give(process, arrived[1] if arrived else [])
         else:
             fed = process.admit()
-        if fed is not None and not process.made:
+        if fed is not None:
             fates.note(fed.reached, fed.taken)
         self._give(process, process.advance(clock if ends_with is None else min(clock, process.end_of(ends_with))))
         if (failures := process.take_failures()) is None:

@@ -27,7 +27,7 @@ _Frames = dict[int, list[pl.DataFrame]]
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """The records of rows given to a process, and of those that it took."""
+    """The records of rows given to a process, and of those that it took; rows that windows and processes made are of none."""
 
     reached: pl.Series
     taken: pl.Series
@@ -103,8 +103,9 @@ class Processing:
         reached, taken = [rows["@record"] for _, rows in rules], [rows["@record"] for _, rows in rules]
         for rank, rows in gathered(self.waiting):
             on_time = rows if self.made else rows.filter(pl.col("@time") >= pl.col("@watermark"))
-            reached.append(rows["@record"])
-            taken.append(on_time["@record"])
+            if not self.made:
+                reached.append(rows["@record"])
+                taken.append(on_time["@record"])
             if len(on_time):
                 self.buffer.setdefault(rank, []).append(in_time(_kept(on_time, self._columns)))
         return Fed(pl.concat(reached), pl.concat(taken)) if reached else None
