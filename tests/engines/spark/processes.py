@@ -102,6 +102,24 @@ class Sequence:
         return {"order": state.count, "n": None, "time": state.time}
 
 
+class Retyped(Sequence):
+    """Keeps the same as if it were a text."""
+
+    state = {"count": hr.Value("STRING")}
+
+
+class Clocked:
+    """Sets a timer of the clock."""
+
+    output = {"n": "BIGINT"}
+
+    def on_record(self, row: dict[str, Any], state: Any) -> Any:
+        state.set_clock_timer("t", state.now + row["n"])
+
+    def on_clock(self, name: str, state: Any) -> Any:
+        return {"n": len(name) + state.now}
+
+
 class Raises:
     """Raises at one record."""
 

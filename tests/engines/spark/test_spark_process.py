@@ -20,7 +20,7 @@ import headrace as hr
 from broker import Shared
 from conformance.engine import differences, left
 from engines.embedded.processes import START, expected, line, plan_of
-from engines.spark.processes import Endless, Everything, Facts, Limits, Needy, Raises, Sequence
+from engines.spark.processes import Clocked, Endless, Everything, Facts, Limits, Needy, Raises, Retyped, Sequence
 from engines.spark.test_spark_kafka import create, everything, produce, skip_unless_there
 from headrace.engines.embedded.run import run_files as run_embedded
 from headrace.engines.spark.run import Job, run_latest, run_live, run_many
@@ -231,8 +231,7 @@ def test_a_module_that_the_workers_lack_is_named(runs: Runs) -> None:
 @pytest.mark.parametrize(
     ("stream", "complaint"),
     [
-        (lambda: rows().process(Sequence, by=["k"], order="arrival"), "order='arrival': Spark's streams drop late records unseen"),
-        (lambda: rows().process(Limits, by=["k"], broadcast=rows("rules")), "a broadcast: Spark's streams cannot tell all keys of a record"),
+        (lambda: rows().process(Clocked, by=["k"]), "on_clock: a stream of Spark has timers of event time or of the clock, not both"),
         (
             lambda: rows().process(Sequence, by=["k"]).derive(third="n % 3").process(Sequence, by=["third"], name="second"),
             "a process of rows that a window or a process",
@@ -310,6 +309,46 @@ def test_two_live_runs_from_one_checkpoint_give_what_one_run_gives(kafka: Shared
     assert ledgers[0] == ledgers[1]
     assert ledgers[0][plant]["late"] == 1
 
+
+def test_arrival_late_rules_and_state_of_another_type_are_as_written_down_here(kafka: Shared, tmp_path: Path) -> None:
+    plant = f"plant-{uuid.uuid4().hex[:8]}"
+    skip_unless_there()
+    if (why := missing_for_processes()) is not None:
+        pytest.skip(why)
+    made = arriving(plant, Sequence())
+    create(kafka.servers, **dict.fromkeys([plant, f"{plant}-rules", f"{plant}.dead-letter", f"{plant}-rules.dead-letter", *made.topics], 1))
+
+    def run(one: Plan, *given: tuple[str, float, int, str | None]) -> None:
+        produce(kafka.servers, plant, [json.dumps({"k": k, "t": START + round(1000 * at), "n": n, "s": s}).encode() for k, at, n, s in given])
+        run_live(one, kafka.servers, checkpoint=tmp_path, trigger="available-now", master="local[2]", home=HOME)
+
+    run(made, ("a", 100, 1, "u"), ("a", 50, 2, "u"), ("b", 0, 4, "u"), ("a", 10, 3, None))  # no rule has ever been seen: none is waited for
+    told = [{"t": START + 1000 * at, "n": n, "s": "u"} for at, n in ((60, 5), (99, 0), (101, 10))]  # late, not to be applied, in time
+    produce(kafka.servers, f"{plant}-rules", [json.dumps(rule).encode() for rule in told])
+    run(made, ("a", 20, 5, "u"), ("a", 100.5, 6, "u"), ("a", 101, 7, "u"), ("end", 10_000, 1, "u"))
+    sequence = [row for row in map(json.loads, everything(kafka.servers, made.topics[0])) if row["k"] == "a"]
+    at_timers = [(row["order"], row["time"][14:]) for row in sequence if row["n"] is None]
+    assert [(row["order"], row["n"]) for row in sequence] == [(1, 1), (2, 2), (3, 3), (4, None), (5, 5), (6, 6), (7, 7), (8, None)]
+    assert at_timers == [(4, "00:11Z"), (8, "01:41.500Z")]
+    limits = [json.loads(value) for value in everything(kafka.servers, made.topics[1])]
+    assert sorted((row["k"], row["at"][14:-1], row["n"], row["limit"]) for row in limits if row["k"] != "end") == sorted(LIMITED)
+    (failed,) = [json.loads(value) for value in everything(kafka.servers, f"{plant}-failed")]
+    assert (failed["topic"], failed["offset"]) == (f"{plant}-rules", 1)
+    with pytest.raises(ProcessError, match="state_version 1"):
+        run(arriving(plant, Retyped()), ("a", 20_000, 1, "u"))
+
+
+def arriving(plant: str, process: object) -> Plan:
+    source = rows(plant)
+    in_order = source.process(process, by=["k"], order="arrival", name="sequence")
+    limited = source.process(Limits, by=["k"], broadcast=rows(f"{plant}-rules"), failed_to=f"{plant}-failed", name="limits")
+    return plan("arriving", **{f"{plant}-sequence": in_order, f"{plant}-limited": limited})
+
+
+LIMITED = [
+    *[("b", "00:00", 4, None), ("b", "00:02", -1, None), ("a", "00:10", 3, None), ("a", "00:12", -1, None), ("a", "00:50", 2, None)],
+    *[("a", "00:52", -1, None), ("a", "01:40", 1, 20), ("a", "01:40.500", 6, 20), ("a", "01:41", 7, 10), ("a", "01:43", -1, 10)],
+]
 
 LIVE = """
 import sys

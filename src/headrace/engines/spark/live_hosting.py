@@ -1,35 +1,51 @@
-"""A process in a stream of Spark: its state and its waiting records are Spark's, and a timer of Spark wakes each key.
+"""A process in a stream of Spark: its keys are dealt to slots, and a slot is what Spark takes for a key.
 
 Theory of operation
 -------------------
+A slot has the records of its keys and all that is broadcast, so that it works through them in their order as the embedded
+engine works through all keys. In Spark's state (RocksDB) it has what waits for the watermark, what each key keeps, when keys
+want to be woken, and what the broadcast has made of the shared state so far; of all these it touches what is due. A timer of
+Spark wakes it when the first record, timer or expiry is due; those that were set for a later time before find nothing to do.
+
 Spark's watermark is kept 1 ms behind where it would be, so that Spark drops what headrace calls late and no more, and the
-clock is 1 ms before it. A record waits in a list of its key; a timer wakes the key when the first record, timer or expiry of
-it is due. Then all that is due is worked through in its order. A key is armed for one time; timers of Spark that were set
-before for a later one find nothing to do.
+clock is 1 ms before it. What is broadcast has no part in it: neither does a silent topic hold records back, nor is a late
+rule dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 import pandas as pd  # type: ignore[import-untyped]
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as f
 from pyspark.sql.streaming import StatefulProcessor, StatefulProcessorHandle
 
 from headrace.engines.shipped import unpack
 from headrace.engines.spark.hosting import GIVEN, Feeders, Givens
 from headrace.engines.watchdog import watch
+from headrace.kernels.keyed.keyspace import Keyspace
 from headrace.kernels.keyed.process import Place, ProcessKernel
 
 __all__ = ["Hosting"]
 
 _NAMES = [column.split()[0] for column in GIVEN.split(", ")]
+_COLUMNS = ("_time_ms", "_told", "_place", "_row")
+_PIECE, _AT_ONCE = 2_000, 10_000
+_log = logging.getLogger(__name__)
 _read = msgspec.json.Decoder(dict[str, Any]).decode
-_kept = msgspec.msgpack.Encoder().encode
-_restored = msgspec.msgpack.Decoder(tuple[int | None, bytes | None]).decode
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list).decode
+
+# A record that waits: when it is due, whether it is not told to all keys, its place (source, partition, offset, entry), its arrival, its event time, its row.
+_Record = Sequence[Any]
+_Kept = tuple[int | None, bytes | None]
+_ORDER = itemgetter(slice(0, 6))
 
 
 @dataclass(frozen=True)
@@ -38,17 +54,18 @@ class Hosting:
 
     process: str
     feeders: Feeders
-    broadcast: None = None
+    broadcast: str | None = None
     windowed: bool = False
 
     def of(self, rows: DataFrame) -> DataFrame:
         """Return what the process gives for a stream of rows."""
-        unpack(self.process)
-        return rows.groupBy("_key").transformWithStateInPandas(_Processor(self.process, self.feeders), GIVEN, "append", "eventtime")
+        if unpack(self.process).arrival:  # a row without a time is never late; the column must still be known as that of the watermark
+            rows = rows.withColumn("_time", f.lit(None).cast("timestamp")).withMetadata("_time", {"spark.watermarkDelayMs": 0})
+        return rows.groupBy("_slot").transformWithStateInPandas(_Processor(self.process, self.feeders), GIVEN, "append", "eventtime")
 
 
 class _Processor(StatefulProcessor):  # type: ignore[misc]
-    """A process as Spark calls it, a key at a time."""
+    """A process as Spark calls it, a slot at a time."""
 
     def __init__(self, process: str, feeders: Feeders) -> None:
         self._process, self._feeders = process, dict(feeders)
@@ -56,63 +73,192 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
     def init(self, handle: StatefulProcessorHandle) -> None:
         """Begin a task."""
         self._handle = handle
-        self._state = handle.getValueState("state", "kept BINARY")
-        self._waiting = handle.getListState("waiting", "at BIGINT, place STRING, row STRING")
+        self._slot = handle.getValueState("slot", "kept BINARY")
+        self._records = handle.getMapState("records", "number BIGINT", "entries BINARY")
+        self._alarms = handle.getMapState("alarms", "number BIGINT", "entries BINARY")
+        self._keys = handle.getMapState("keys", "key BINARY", "woken BIGINT, kept BINARY")
+        self._shared = handle.getValueState("shared", "kept BINARY")
         self._kernel = ProcessKernel(unpack(self._process))
         self._givens = Givens(self._kernel)
         watch(self._kernel)
 
-    def handleInputRows(self, key: tuple[str], rows: Iterable[pd.DataFrame], timerValues: object) -> Iterator[pd.DataFrame]:  # noqa: ARG002, N802, N803
-        """Have records wait for the watermark."""
-        new = [one for frame in rows for one in zip(frame["_time_ms"].tolist(), frame["_place"].tolist(), frame["_row"].tolist(), strict=True)]
-        self._waiting.appendList(new)
-        armed, state = self._load()
-        first = min(at for at, _, _ in new)
-        if armed is None or first < armed:
-            self._arm(first, state)
-        return iter(())
+    def handleInputRows(self, key: tuple[int], rows: Iterable[pd.DataFrame], timerValues: Any) -> Iterator[pd.DataFrame]:  # noqa: ANN401, N802, N803
+        """Have records wait for the watermark; in the order of arrival they do not."""
+        slot, watermark = self._load(), timerValues.getCurrentWatermarkInMs()
+        if self._kernel.operator.arrival:
+            yield from self._work(key[0], slot, self._records_of(rows, slot, watermark + 1), watermark)
+        else:
+            slot.records.add(self._records_of(rows, slot))
+            self._keep(slot)
 
-    def handleExpiredTimer(self, key: tuple[str], timerValues: Any, expiredTimerInfo: object) -> Iterator[pd.DataFrame]:  # noqa: ANN401, ARG002, N802, N803
-        """Work through what is due for a key."""
-        watermark = timerValues.getCurrentWatermarkInMs()
-        armed, data = self._load()
-        if armed is None or armed > watermark:
-            return
-        kernel, givens = self._kernel, self._givens
-        waiting = [(int(at), place, row) for at, place, row in self._waiting.get()]
-        due = sorted(((at, tuple(_read(place).values()), row) for at, place, row in waiting if at <= watermark), key=lambda one: one[:2])
-        state = kernel.keep.decode(data, _read(key[0]))
-        for at, (source, partition, offset, entry, arrived), row in due:
-            kernel.fire(state, at, givens.given)
-            givens.take(at)
-            kernel.record(state, _read(row), at, arrived, Place(self._feeders[source][0], partition, offset, arrived), givens.given)
-            givens.take(at, (source, partition, offset, entry))
-        kernel.fire(state, watermark + 1, givens.given)
-        givens.take(watermark)
-        left = [one for one in waiting if one[0] > watermark]
-        if left:
-            self._waiting.put(left)
-        elif due:
-            self._waiting.clear()
-        wake = kernel.keep.wake(state)
-        self._arm(min([at for at, _, _ in left] + ([] if wake is None else [wake]), default=None), kernel.keep.encode(state))
-        if givens.rows:
-            yield pd.DataFrame(givens.rows, columns=_NAMES, dtype=object)
-            givens.rows = []
+    def handleExpiredTimer(self, key: tuple[int], timerValues: Any, expiredTimerInfo: object) -> Iterator[pd.DataFrame]:  # noqa: ANN401, ARG002, N802, N803
+        """Work through what is due in a slot."""
+        slot, watermark = self._load(), timerValues.getCurrentWatermarkInMs()
+        if slot.armed is not None and slot.armed <= watermark:
+            yield from self._work(key[0], slot, slot.records.take(watermark), watermark)
 
     def close(self) -> None:
         """End a task."""
         self._kernel.check_itself()
 
-    def _load(self) -> tuple[int | None, bytes | None]:
-        kept = self._state.get()
-        return (None, None) if kept is None else _restored(kept[0])
+    def _records_of(self, frames: Iterable[pd.DataFrame], slot: _Slot, at: int | None = None) -> list[_Record]:
+        """Return new records with when they are due: `at`, else at their own time; what is broadcast too late is due at its partition's watermark."""
+        new = [
+            (told, *_read(place).values(), time, row)
+            for frame in frames
+            for time, told, place, row in zip(*(frame[column].tolist() for column in _COLUMNS), strict=True)
+        ]
+        records: list[_Record] = []
+        for told, source, partition, offset, entry, arrived, time, row in sorted(new, key=itemgetter(slice(0, 5))):
+            due = slot.due(source, partition, time, self._feeders[source][1]) if told else time
+            records.append((due if at is None else at, not told, source, partition, offset, entry, arrived, time, row))
+        return records
 
-    def _arm(self, at: int | None, state: bytes | None) -> None:
-        """Keep a state, and have the key woken when the watermark reaches a time."""
-        if at is None and state is None:
-            self._state.clear()
-            return
-        self._state.update((_kept((at, state)),))
-        if at is not None:
-            self._handle.registerTimer(at - 1)  # it goes off when the watermark is past it
+    def _work(self, number: int, slot: _Slot, due: list[_Record], watermark: int) -> Iterator[pd.DataFrame]:
+        """Work through records, and the timers up to the watermark."""
+        givens, names = self._givens, self._kernel.operator.keys
+        given, broadcast = givens.given, False
+        due.sort(key=_ORDER)
+        rows = [_read(one[-1]) for one in due]
+        keys = [tuple([row[name] for name in names]) if one[1] else None for one, row in zip(due, rows, strict=True)]
+        kept = self._kept([_pack(key) for key in keys if key is not None], slot.alarms.take(watermark))
+        space = self._space(kept)
+        for (at, _, source, partition, offset, entry, arrived, time, _), key, row in zip(due, keys, rows, strict=True):
+            space.fire(at, given)
+            givens.take(at)
+            place = Place(self._feeders[source][0], partition, offset, arrived)
+            if key is not None:
+                space.record(key, row, time, arrived, place, given)
+            else:
+                broadcast = True
+                space.tell(row, place)
+                self._tell_once(number)
+            givens.take(at, (source, partition, offset, entry))
+            if len(givens.rows) >= _AT_ONCE:
+                yield self._frame()
+        space.fire(watermark + 1, given)
+        givens.take(watermark)
+        if givens.rows:
+            yield self._frame()
+        if broadcast:
+            self._shared.update((space.shared.encode(),))
+        self._put_away(space, kept, slot, watermark)
+        self._keep(slot)
+
+    def _tell_once(self, number: int) -> None:
+        """Have one slot tell of what could not be applied, since all try it."""
+        failures = self._kernel.failures
+        if number == 0 and self._kernel.operator.failed_topic is None:
+            for failure in failures:
+                _log.warning("process %s: %s; record kept out: %s", failure["process"], failure["detail"], failure["raw"])
+        if number or self._kernel.operator.failed_topic is None:
+            failures.clear()
+
+    def _frame(self) -> pd.DataFrame:
+        rows, self._givens.rows = self._givens.rows, []
+        return pd.DataFrame(rows, columns=_NAMES, dtype=object)
+
+    # what is kept
+
+    def _load(self) -> _Slot:
+        kept = self._slot.get()
+        armed, shown, records, alarms = (None, {}, (0, []), (0, [])) if kept is None else _unpack(kept[0])
+        return _Slot(armed, shown, _Calendar(self._records, *records), _Calendar(self._alarms, *alarms))
+
+    def _keep(self, slot: _Slot) -> None:
+        """Keep what a slot knows, and have it woken when the watermark reaches the first time that something is due."""
+        due = min((one.first for one in (slot.records, slot.alarms) if one.first is not None), default=None)
+        self._slot.update((_pack((due, slot.shown, slot.records.kept, slot.alarms.kept)),))
+        if due is not None and due != slot.armed:
+            self._handle.registerTimer(due - 1)  # it goes off when the watermark is past it
+
+    def _kept(self, codes: Iterable[bytes], alarms: Iterable[Any]) -> dict[bytes, _Kept]:
+        """Return what is kept for keys that have records, and for those whose alarm has not been set again since."""
+        kept: dict[bytes, _Kept] = {code: self._keys.getValue((code,)) or (None, None) for code in dict.fromkeys(codes)}
+        for at, code in alarms:
+            if code not in kept and (found := self._keys.getValue((code,))) is not None and found[0] == at:
+                kept[code] = found
+        return kept
+
+    def _space(self, kept: Mapping[bytes, _Kept]) -> Keyspace:
+        """Return a keyspace of the keys that have something to do."""
+        space = Keyspace(self._kernel)
+        space.load([_pack([part for code, (_, state) in kept.items() for part in (code, state)])])
+        space.wake(migrate=False)
+        if (shared := self._shared.get()) is not None:
+            space.restore_shared(shared[0])
+        return space
+
+    def _put_away(self, space: Keyspace, kept: Mapping[bytes, _Kept], slot: _Slot, watermark: int) -> None:
+        """Keep what has changed of the keys, and have them woken."""
+        keep, names, alarms = self._kernel.keep, self._kernel.operator.keys, []
+        space.take_touched()
+        flat = _unpack(space.encoded(kept))
+        for code, state in zip(flat[::2], flat[1::2], strict=True):
+            before = kept[code]
+            woken = None if before[0] is None or before[0] <= watermark else before[0]
+            wake = None if state is None else keep.wake(keep.decode(state, dict(zip(names, _unpack(code), strict=True))))
+            if wake is not None and (woken is None or wake < woken):
+                woken = wake
+                alarms.append((wake, code))
+            if state is None:
+                if before != (None, None):
+                    self._keys.removeKey((code,))
+            elif (woken, state) != tuple(before):
+                self._keys.updateValue((code,), (woken, state))
+        slot.alarms.add(alarms)
+
+
+class _Calendar:
+    """What waits for its time, in pieces that are each in order: what is far off is not touched."""
+
+    def __init__(self, pieces: Any, number: int, index: list[tuple[int, int]]) -> None:  # noqa: ANN401
+        self._pieces, self._number, self._index = pieces, number, index
+
+    @property
+    def kept(self) -> tuple[int, list[tuple[int, int]]]:
+        """What is to be kept of it beside the pieces: the next piece's number, and when the first of each is due."""
+        return self._number, self._index
+
+    @property
+    def first(self) -> int | None:
+        """The first time for which something waits."""
+        return min((first for first, _ in self._index), default=None)
+
+    def add(self, entries: list[Any]) -> None:
+        """Let entries wait, which begin with their times."""
+        entries.sort(key=itemgetter(0))
+        for start in range(0, len(entries), _PIECE):
+            piece = entries[start : start + _PIECE]
+            self._pieces.updateValue((self._number,), (_pack(piece),))
+            self._index.append((piece[0][0], self._number))
+            self._number += 1
+
+    def take(self, upto: int) -> list[Any]:
+        """Take out what is due."""
+        due: list[Any] = []
+        left: list[Any] = []
+        for number in [number for first, number in self._index if first <= upto]:
+            for entry in _unpack(self._pieces.getValue((number,))[0]):
+                (due if entry[0] <= upto else left).append(entry)
+            self._pieces.removeKey((number,))
+        self._index = [(first, number) for first, number in self._index if first > upto]
+        self.add(left)
+        return due
+
+
+@dataclass
+class _Slot:
+    """What a slot knows: when it will be woken, the greatest time of each partition of the broadcast, what waits, and when keys want to be woken."""
+
+    armed: int | None
+    shown: dict[str, int]
+    records: _Calendar
+    alarms: _Calendar
+
+    def due(self, source: int, partition: int, time: int, delay: int) -> int:
+        """Return when a record of the broadcast is due, which comes next in its partition."""
+        name = f"{source} {partition}"
+        greatest = self.shown.get(name, time)
+        self.shown[name] = max(time, greatest)
+        return max(time, greatest - delay)

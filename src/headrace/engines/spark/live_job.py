@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
+from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as f
 from pyspark.sql.streaming import StreamingQuery
@@ -28,6 +31,7 @@ SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.mapKeyDedupPolicy": "LAST_WIN",
 }
+SLOW, TRIES = re.compile("Python worker .*to connect back"), 10
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"  # processes need it
 
 
@@ -59,6 +63,24 @@ def start(spark: SparkSession, name: str, servers: str, checkpoint: str, trigger
     return timed.foreachBatch(write).start()
 
 
+def attend(spark: SparkSession, begin: Callable[[str], StreamingQuery]) -> None:
+    """Start all queries and wait until they have ended; one whose Python did not start in time, on a busy machine, goes on from its checkpoint."""
+    queries, tries = {name: begin(name) for name in QUERIES}, dict.fromkeys(QUERIES, TRIES)
+    while queries:
+        with suppress(StreamingQueryException):  # which one ended is looked up below
+            spark.streams.awaitAnyTermination()
+        spark.streams.resetTerminated()
+        for name, query in [(name, query) for name, query in queries.items() if not query.isActive]:
+            error = query.exception()
+            tries[name] -= 1
+            if error is None:
+                del queries[name]
+            elif SLOW.search(str(error)) and tries[name]:
+                queries[name] = begin(name)
+            else:
+                raise error
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the plan as the command line says, until a query fails or this process ends."""
     parser = argparse.ArgumentParser()
@@ -82,13 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, query in VIEWS.items():
         view = spark.sql(query)
         (view.withWatermark("_time", WATERMARKS[name]) if name in WATERMARKS else view).createOrReplaceTempView(name)
-    started = [start(spark, name, options.kafka_servers, options.checkpoint, options.trigger) for name in QUERIES]
-    while spark.streams.active:
-        spark.streams.awaitAnyTermination()
-        spark.streams.resetTerminated()
-    for query in started:  # one that failed while no one waited
-        if (error := query.exception()) is not None:
-            raise error
+    attend(spark, lambda name: start(spark, name, options.kafka_servers, options.checkpoint, options.trigger))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from headrace.engines.spark.rows import json
 from headrace.engines.spark.source import Source as Reading
 from headrace.engines.spark.views import RECORD, Views, blaming, hosted, rows_of, told_to
 from headrace.engines.spark.words import name
-from headrace.plan.operators import Aggregate, Operator, Process, Sink, Source, maker_of, upstream
+from headrace.plan.operators import Aggregate, Operator, Process, Sink, Source, inputs_of, maker_of, upstream
 from headrace.plan.pipeline import FAILED, Plan
 from headrace.plan.rewrite import read_numbers_at_once
 from headrace.plan.schema import Schema
@@ -95,11 +95,12 @@ def live_script(plan: Plan) -> str:
     numbers = {source.topic: views.numbers[id(source)] for source in plan.sources}
     processes = _hostings(plan, views)
     behind = 1 if processes else 0
+    timed = _timed(plan)
     constants = [
         f"PIPELINE = {plan.pipeline!r}",
         f"SOURCES = {numbers!r}",
         _table("READERS", {source.topic: f"({reading.function[0]!r}, {_quoted(reading.function[1])})" for source, reading in readings}),
-        f"WATERMARKS = { {reading.view: f'{source.delay_ms + behind} milliseconds' for source, reading in readings if source.event_time}!r}",
+        f"WATERMARKS = { {reading.view: f'{source.delay_ms + behind} milliseconds' for source, reading in readings if id(source) in timed}!r}",
         *_processes(processes, "live_hosting"),
         f"JAVA_FUNCTIONS = {java_functions(written)!r}",
         "FUNCTIONS = [\n" + "".join(f"    {_quoted(one)},\n" for one in definitions(written)) + "]",
@@ -107,6 +108,19 @@ def live_script(plan: Plan) -> str:
         _table("QUERIES", {named: _query(*one) for named, one in queries.items()}),
     ]
     return _script(_LIVE_JOB, _live_header(plan), constants)
+
+
+def _timed(plan: Plan) -> frozenset[int]:
+    """Return by identity the sources that have a watermark: what is only told to all keys of a process holds none back."""
+
+    def of(operator: Operator | Sink) -> Iterator[Source]:
+        if isinstance(operator, Source) and operator.event_time is not None:
+            yield operator
+        for one in inputs_of(operator):
+            if not isinstance(operator, Process) or one is operator.input:
+                yield from of(one)
+
+    return frozenset(id(source) for sink in plan.sinks for source in of(sink))
 
 
 def _add(queries: dict[str, _Query], views: Views, made: Operator | Sink, topic: str, output: Callable[[], tuple[str, str]]) -> None:

@@ -64,6 +64,7 @@ _CLOSED = {  # rows of windows as records of source 0, of the last ms of their w
     "_arrived_ms": "CAST(NULL AS BIGINT)",
     "_entry": "ARRAY(ROW_NUMBER() OVER (PARTITION BY `_end_ms` ORDER BY `_start_ms`, `_key`))",
 }
+_SLOTS = 64  # among which a live process's keys are dealt: its state is kept by them, so it cannot be changed
 _INPUT_ORDER = "STRUCT({}`_source`, `_partition`, `_offset`, `_entry`)"
 
 
@@ -303,25 +304,29 @@ class Views:
             rows = replace(rows, where=("`_taken`",))
         if process.broadcast is not None:
             told = self._table(process.broadcast)
-            due = {**told.hidden, "_time_ms": f"GREATEST({told.hidden['_time_ms']}, {told.hidden['_watermark_ms']})"}
-            self._put(
-                told_to(number), told, replace(told, items={}, hidden=due).select(f"{plain_json(told.items, process.broadcast.schema)} AS `_row`")
-            )
+            row = f"{plain_json(told.items, process.broadcast.schema)} AS `_row`"
+            if self._live:
+                hidden = {column: told.hidden[column] for column in (*RECORD, "_time_ms", "_entry", "_arrived_ms")}
+            else:
+                hidden = {**told.hidden, "_time_ms": f"GREATEST({told.hidden['_time_ms']}, {told.hidden['_watermark_ms']})"}
+            self._put(told_to(number), told, replace(told, items={}, hidden=hidden).select(row))
         keys = Schema(tuple(process.input.schema[key] for key in process.keys))
-        extra = [f"{plain_json(rows.items, keys)} AS `_key`", f"{plain_json(rows.items, process.input.schema)} AS `_row`"]
+        row = f"{plain_json(rows.items, process.input.schema)} AS `_row`"
         if self._live:
-            place = ", ".join(rows.hidden[column] for column in (*RECORD, "_entry", "_arrived_ms"))
-            extra = [f"TO_JSON(STRUCT({place})) AS `_place`", *extra]
+            extra = [f"PMOD(HASH({plain_json(rows.items, keys)}), {_SLOTS}) AS `_slot`", "FALSE AS `_told`", _place(rows), row]
             rows = replace(rows, hidden={column: rows.hidden[column] for column in ("_time", "_time_ms")})
-        self.statements[hosted(number)] = f"-- {self.said(process)}\n{replace(rows, items={}).select(*extra)}"
+        else:
+            extra = [f"{plain_json(rows.items, keys)} AS `_key`", row]
+        query = replace(rows, items={}).select(*extra)
+        if self._live and process.broadcast is not None:
+            told = Block(told_to(number), {}, {column: name(column) for column in (*RECORD, "_entry", "_arrived_ms")})
+            every = ["CAST(NULL AS TIMESTAMP) AS `_time`", "`_time_ms`", f"EXPLODE(SEQUENCE(0, {_SLOTS - 1})) AS `_slot`", "TRUE AS `_told`"]
+            query += f"\nUNION ALL\n{told.selecting([*every, _place(told), '`_row`'])}"
+        self.statements[hosted(number)] = f"-- {self.said(process)}\n{query}"
 
     def _refuse_live(self, process: Process) -> None:
         if not isinstance(maker_of(process.input), Source):
             raise PlanError("a process of rows that a window or a process gives, in a stream of Spark", fix="run it as a batch, or embedded")
-        if process.arrival:
-            raise PlanError("order='arrival': Spark's streams drop late records unseen", fix="take order='event_time', or run it embedded")
-        if process.broadcast is not None:
-            raise PlanError("a broadcast: Spark's streams cannot tell all keys of a record", fix="run it as a batch, or embedded")
         if process.declared.clock_timers:
             raise PlanError("on_clock: a stream of Spark has timers of event time or of the clock, not both", fix="run it embedded")
 
@@ -366,6 +371,11 @@ def _with(block: Block, items: dict[str, str], columns: Named) -> Block:
 def _passed(expression: Expression, block: Block) -> bool:
     """Return whether the column is one of the relation's, handed on."""
     return isinstance(expression, Column) and expression.name not in block.computed
+
+
+def _place(block: Block) -> str:
+    """Return the column of where a live process's record comes from, and when."""
+    return f"TO_JSON(STRUCT({', '.join(block.hidden[column] for column in (*RECORD, '_entry', '_arrived_ms'))})) AS `_place`"
 
 
 def _without(inputs: tuple[Operator, ...], place: int) -> list[Operator]:
