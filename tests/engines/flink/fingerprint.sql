@@ -206,9 +206,8 @@ SELECT
   CAST(0 AS BIGINT),
   CAST(0 AS BIGINT)
 FROM TABLE(TUMBLE(TABLE `sensor-data judged`, DESCRIPTOR(`event_time`), INTERVAL '73000' DAY(5)))
-GROUP BY `window_start`, `window_end`;
-
-INSERT INTO `fingerprint.ledger`
+GROUP BY `window_start`, `window_end`
+UNION ALL
 SELECT
   'sensor-data',
   CAST(NULL AS BIGINT),

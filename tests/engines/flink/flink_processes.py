@@ -99,6 +99,12 @@ class Chain:
         return [("silent", {"since": state.time - 5000})]
 
 
+class Rechained(Chain):
+    """The same with its state of another type, under the same version."""
+
+    state = {"n": hr.Value("STRING")}
+
+
 class Ticks:
     """Says after half a second by the clock that a record came."""
 
@@ -137,14 +143,70 @@ def raising(limit_ms: int = 10_000) -> dict[str, hr.Stream]:
     return {"never": readings().process(Raises, by=["id"], limit=hr.milliseconds(limit_ms))}
 
 
-@hr.pipeline("chain", version="1")
-def chain() -> dict[str, hr.Stream]:
+def chain_of(code: type[Chain]) -> dict[str, hr.Stream]:
     numbers = hr.stream(
         "numbers",
         schema={"key": "STRING", "t": "BIGINT NOT NULL", "number": "BIGINT NOT NULL"},
         event_time="TO_TIMESTAMP_LTZ(t, 3)",
         watermark=hr.seconds(1),
     )
-    linked = numbers.process(Chain, by=["key"])
+    linked = numbers.process(code, by=["key"], name="chain")
     ticks = numbers.where("key = 'k0'").process(Ticks, by=["key"])
     return {"linked": linked, "silent": linked.side("silent"), "ticks": ticks}
+
+
+@hr.pipeline("chain", version="1")
+def chain() -> dict[str, hr.Stream]:
+    return chain_of(Chain)
+
+
+class Arrives:
+    """Numbers the records of a key as they come, tells what it has seen lately, and of silence."""
+
+    output = {"n": "BIGINT NOT NULL", "t": "BIGINT", "lately": "ARRAY<DOUBLE>"}
+    side_outputs = {"silent": {"name": "STRING", "at": "TIMESTAMP_LTZ(3)", "n": "BIGINT"}}
+    state = {"n": hr.Value("BIGINT", 0), "lately": hr.List("DOUBLE", ttl=hr.seconds(5))}
+
+    def on_record(self, row: dict[str, Any], state: Any) -> Iterator[dict[str, Any]]:
+        state.n += 1
+        lately = [*state.lately]
+        if row["x"] is not None:
+            state.lately.append(row["x"])
+        state.set_timer("silent", state.time + 3000)
+        if state.n % 5 == 0:
+            state.set_timer("past", state.time - 4000)
+        yield {"n": state.n, "t": row["t"], "lately": lately}
+
+    def on_timer(self, name: str, state: Any) -> list[tuple[str, dict[str, Any]]]:
+        return [("silent", {"name": name, "at": state.time, "n": state.n})]
+
+
+class Numbers:
+    """Numbers the records of a key as they come, and tells the limit that then counts."""
+
+    output = {"n": "BIGINT NOT NULL", "number": "BIGINT NOT NULL", "limit": "BIGINT"}
+    state = {"n": hr.Value("BIGINT", 0)}
+    shared = {"limit": hr.Value("BIGINT")}
+
+    def on_record(self, row: dict[str, Any], state: Any) -> dict[str, Any]:
+        state.n += 1
+        return {"n": state.n, "number": row["number"], "limit": state.shared.limit}
+
+    def on_broadcast(self, row: dict[str, Any], shared: Any) -> None:
+        if row["limit"] is None:
+            raise ValueError("no limit")
+        shared.limit = row["limit"]
+
+
+@hr.pipeline("arriving", version="1")
+def arriving() -> dict[str, hr.Stream]:
+    arrived = readings().where("name <> 'skip' OR name IS NULL").process(Arrives, by=["id"], order="arrival")
+    return {"arrived": arrived, "silent": arrived.side("silent")}
+
+
+@hr.pipeline("numbering", version="1")
+def numbering() -> dict[str, hr.Stream]:
+    timed = {"event_time": "TO_TIMESTAMP_LTZ(t, 3)", "watermark": hr.seconds(1)}
+    numbers = hr.stream("numbers", schema={"key": "STRING", "t": "BIGINT NOT NULL", "number": "BIGINT NOT NULL"}, **timed)
+    limits = hr.stream("limits", schema={"t": "BIGINT NOT NULL", "limit": "BIGINT"}, **timed)
+    return {"numbered": numbers.process(Numbers, by=["key"], order="arrival", broadcast=limits, failed_to="refused")}

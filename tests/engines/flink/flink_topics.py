@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,18 @@ LIMIT = 180.0
 
 
 class Topics:
-    """The topics of a plan with one source, whose first output has two partitions."""
+    """The topics of a plan. The first that it reads has so many partitions, the first that it writes two, the others one."""
 
     def __init__(self, servers: str, folder: Path, plan: Plan, partitions: int) -> None:
         self.prefix = f"t{uuid.uuid4().hex[:8]}."
         self.servers, self.partitions, self._pipeline = servers, partitions, plan.pipeline
-        (source,) = plan.sources
-        self.source = source.topic
+        self.sources = {source.topic: 1 if number else partitions for number, source in enumerate(plan.sources)}
+        self.source = plan.sources[0].topic
         self.log = KafkaLog(servers, folder)
-        self.log.create(f"{self.prefix}{self.source}", partitions=partitions)
-        for topic in (*plan.topics, f"{self.source}.dead-letter", f"{plan.pipeline}.ledger"):
-            self.log.create(f"{self.prefix}{topic}", partitions=2 if topic == plan.topics[0] else 1)
+        dead = [f"{source}.dead-letter" for source in self.sources]
+        made = self.sources | {topic: 2 if topic == plan.topics[0] else 1 for topic in (*plan.topics, *dead, f"{plan.pipeline}.ledger")}
+        for topic, count in made.items():
+            self.log.create(f"{self.prefix}{topic}", partitions=count)
 
     def values(self, topic: str, partition: int) -> list[bytes]:
         found: list[bytes] = []
@@ -43,7 +45,7 @@ class Topics:
 
     def places(self, **more: Any) -> Kafka:
         given: Mapping[str, Any] = {"max_ahead_ms": None, "prefix": self.prefix, "checkpoint_seconds": 1, **more}
-        return Kafka(self.servers, self._pipeline, {self.source: self.partitions}, **given)
+        return Kafka(self.servers, self._pipeline, self.sources, **given)
 
 
 def wait_for(what: Callable[[], Any]) -> Any:
@@ -53,3 +55,13 @@ def wait_for(what: Callable[[], Any]) -> Any:
             return found
         time.sleep(0.3)
     raise AssertionError("it did not come about in time")
+
+
+def workers(folder: Path) -> list[int]:
+    """Return the Python workers of a cluster whose files are below a folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if b"beam_boot" in (entry / "cmdline").read_bytes() and str(folder).encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+    return found

@@ -100,8 +100,9 @@ def topics(kafka: Shared, tmp_path: Path) -> Iterator[Topics]:
 
 
 def test_topics_up_to_their_end_give_what_the_embedded_engine_gives(flink: Rest, topics: Topics, tmp_path: Path) -> None:
+    """With more tasks than partitions too, which must not be dealt the records of one out of their order."""
     topics.send(lines(1, 3000))
-    run_topics(PLAN, topics.places(bounded=True, parallelism=2), flink, tmp_path / "kept")
+    run_topics(PLAN, topics.places(bounded=True, parallelism=4), flink, tmp_path / "kept")
     same(topics.outcome(), topics.expected(tmp_path))
     assert not (tmp_path / "kept").exists()
 
@@ -274,6 +275,10 @@ def test_where_no_cluster_is_it_says_so() -> None:
         ("a.b.CException: outer\nCaused by: java.lang.NullPointerException\n\tat y", "CException: outer"),
         ("Caused by: java.lang.NullPointerException\n\tat y", "NullPointerException"),
         ("no trace at all", "no trace at all"),
+        (
+            "a.AException: Exceeded checkpoint tolerable failure threshold. The latest checkpoint failed due to It\nbroke., view the History\n\tat a.b",
+            "no checkpoint can be made (It broke): look whether their disk is full or cannot be written; Flink's job manager says it in its log",
+        ),
         (
             "Caused by: x.ValidationException: Could not find any factory for identifier 'jdbc' that implements 'a.b.DynamicTableFactory' in",
             "the cluster lacks a connector: put the jar of connector 'jdbc' into the lib folder of Flink, on every machine, and start it again",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import sys
 import types
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import headrace as hr
 from broker import Shared
 from conformance.engine import Outcome, differences, left
 from flink import BUILD, JAVA, client, missing
+from headrace.cli import main
 from headrace.engines.embedded.run import run_files as run_embedded
+from headrace.engines.flink.client import pyflink
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.rest import JobFailed, Rest
 from headrace.engines.flink.run import FileJob, added_up, run_files, run_topics, submit, wait
@@ -29,10 +32,11 @@ from headrace.plan.pipeline import Plan
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
 
 import flink_topics  # noqa: E402
-from flink_topics import LIMIT, wait_for  # noqa: E402
+from flink_topics import LIMIT, wait_for, workers  # noqa: E402
 
 START = 1_706_123_400_000
 CHAIN = flink_processes.chain.plan()
+RECHAINED = hr.pipeline("chain", version="1")(lambda: flink_processes.chain_of(flink_processes.Rechained)).plan()
 
 
 def write(path: Path, records: Sequence[Any]) -> Path:
@@ -188,9 +192,13 @@ def topics(kafka: Shared, tmp_path: Path) -> Iterator[Topics]:
 
 
 def test_a_live_run_that_is_stopped_goes_on_where_it_was(flink: Rest, topics: Topics, tmp_path: Path) -> None:
+    """Not with state of another type than it has kept, unless that is of another version: then nothing is changed."""
     records = linked(2400)
     for part in (records[:1000], records[1000:]):
         topics.send(part)
+        if (tmp_path / "kept").exists():
+            with pytest.raises(JobFailed, match=r"state_version 1 has kept 'n' off its type: .*state_version = 2"):
+                run_topics(RECHAINED, topics.places(), flink, tmp_path / "kept", client=client(), seconds=LIMIT)
         seen = len(topics.rows("linked"))
         run_topics(
             CHAIN, topics.places(), flink, tmp_path / "kept", client=client(), stop=lambda seen=seen: len(topics.rows("linked")) > seen, seconds=LIMIT
@@ -201,14 +209,37 @@ def test_a_live_run_that_is_stopped_goes_on_where_it_was(flink: Rest, topics: To
     assert added_up(CHAIN, topics.rows("chain.ledger"))["numbers"]["received"] == 2400
 
 
-def workers(folder: Path) -> list[int]:
-    """Return the Python workers of a cluster whose files are below a folder."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if b"beam_boot" in (entry / "cmdline").read_bytes() and str(folder).encode() in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-    return found
+def test_why_a_job_of_a_cluster_fails_is_told(
+    flink: Rest, kafka: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "alarms.py").write_text(Path(flink_processes.__file__).read_text())
+    monkeypatch.chdir(tmp_path)
+    topics = flink_topics.Topics(kafka.servers, tmp_path / "home", flink_processes.raising.plan(), 1)
+    for name, value in {
+        "HEADRACE_HOME": str(tmp_path / "home"),
+        "HEADRACE_ENGINES": str(BUILD / "engines"),
+        "HEADRACE_FLINK_PYTHON": str(pyflink(BUILD)),
+        "HEADRACE_TOPIC_PREFIX": topics.prefix,
+        "FLINK_REST_URL": flink.url,
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str) -> str:
+        assert main(["jobs", *arguments]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out.strip()
+
+    with closing(topics.log):
+        records = [{"id": "k", "t": START, "x": 3}, {"id": "k", "t": START + 10_000, "x": 1}]
+        topics.log.append(f"{topics.prefix}readings", [json.dumps(one).encode() for one in records], [b"k"] * 2)
+        job = run("submit", "alarms.py:raising", "--engine", "flink", "--kafka-servers", kafka.servers, "--max-ahead", "never")
+        wait_for(lambda: "cause " in run("status", job))
+        assert re.search(
+            r"^cause +process raises, readings/0 offset 0, key id 'k', .* raised ValueError: it is three at .*alarms.py:",
+            run("status", job),
+            re.MULTILINE,
+        )
+        assert "ProcessError" in run("logs", job)
+        assert run("cancel", job, "--timeout", "60s") in {f"{job}: CANCELED", f"{job}: FAILED"}
 
 
 def test_a_task_manager_killed_under_load_loses_and_repeats_nothing(topics: Topics, tmp_path: Path) -> None:

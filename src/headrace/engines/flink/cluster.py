@@ -158,7 +158,7 @@ class Cluster:
             "taskmanager.memory.jvm-overhead.min": "192m", "taskmanager.memory.jvm-overhead.max": "192m", "jobmanager.memory.heap.size": f"{sizes.planning}m",
             "io.tmp.dirs": self.folder / "tmp", "web.tmpdir": self.folder / "web", "process.working-dir": self.folder / "working",
             "execution.checkpointing.dir": f"file://{self.folder}/checkpoints", "execution.checkpointing.savepoint-dir": f"file://{self.folder}/savepoints",
-            "web.submit.enable": "true", "execution.checkpointing.num-retained": "1", "heartbeat.timeout": "60000", "pekko.ask.timeout": "60 s", "heartbeat.interval": "2000",
+            "metrics.fetcher.update-interval": "1000", "web.submit.enable": "true", "execution.checkpointing.num-retained": "1", "heartbeat.timeout": "60000", "pekko.ask.timeout": "60 s", "heartbeat.interval": "2000",
         }  # fmt: skip
         for folder in ("tmp", "web", "conf"):
             (self.folder / folder).mkdir(parents=True, exist_ok=True)

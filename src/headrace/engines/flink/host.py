@@ -1,8 +1,10 @@
 """Where an author's process runs on Flink: in the Python workers of its task managers.
 
-Records wait in Flink's keyed state until the watermark passes them, and a timer of Flink's wakes the key. What is told to all
+Records wait in Flink's keyed state until the watermark passes them, and a timer of Flink's wakes the key. Flink's watermark is that
+before which nothing comes any more: one ms behind headrace's clock, so that what is given for a time comes before it. What is told to all
 keys (the broadcast, the end of the input) comes as a second, broadcast input, whose watermark holds back that of the whole: so
-all that counts from a time on is known before a record of that time is handled.
+all that counts from a time on is known before a record of that time is handled. In the order of arrival nothing waits: a record is
+handled as it comes, behind the timers that the watermark had passed where it was sent on.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import select
 import threading
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,7 +41,9 @@ __all__ = ["Host", "Teller", "told_state"]
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+_key_code = msgspec.msgpack.Encoder().encode
 _END = -(2**63)  # among the times of what is told, that under which the end stands
+_ALWAYS = -(2**63) + 1  # among them, in the order of arrival, that of the one version that counts
 _LAST = 2**63 - 1  # the watermark behind the end of the input
 _FEW = 32
 _NOTHING: tuple[int | None, bytes | None, tuple[Any, ...], bool] = (None, None, (), False)
@@ -54,11 +59,11 @@ def told_state() -> Any:  # noqa: ANN401
 class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
     """A process, each key in Flink's keyed state.
 
-    It gives rows of an output's number, the key's text and the row as JSON.
+    It gives rows of an output's number, the key's text and the row as JSON; if `timed`, with their time and what orders those of one time.
     """
 
-    def __init__(self, code: str, topics: list[str], *, live: bool) -> None:
-        self._code, self._topics, self._live = code, topics, live
+    def __init__(self, code: str, topics: list[str], *, live: bool, timed: bool = False) -> None:
+        self._code, self._topics, self._live, self._timed = code, topics, live, timed
 
     def open(self, context: Any) -> None:  # noqa: ANN401
         """Make the kernel."""
@@ -69,6 +74,8 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         self._read = _row_reader(process.input.schema)
         self._names, self._outputs = process.keys, _outputs(process)
         self._failing, self._dropping = process.failed_topic is not None, process.drops_duplicates
+        self._arrival = process.arrival
+        self._orders: list[str] = []
         self._first = context.get_index_of_this_subtask() == 0
         # Each state that is touched costs several calls to the task manager: so a key has one, and the list only if much waits.
         self._kept = context.get_state(ValueStateDescriptor("kept", Types.PICKLED_BYTE_ARRAY()))
@@ -78,7 +85,9 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
     # records
 
     def process_element(self, value: Any, ctx: Any) -> Iterable[Any]:  # noqa: ANN401
-        """Let a record wait."""
+        """Let a record wait; in the order of arrival it does not."""
+        if self._arrival:
+            return self._arrive(value, ctx)
         armed, data, few, more = self._kept.value() or _NOTHING
         if len(few) < _FEW:
             few = (*few, tuple(value))
@@ -88,11 +97,28 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         self._kept.update((self._arm(armed, value[0], ctx), data, few, more))
         return ()
 
+    def _arrive(self, value: Any, ctx: Any) -> Iterable[Any]:  # noqa: ANN401
+        """Give the process a record, and call its timers of times that the clock has passed, before and behind."""
+        armed, data, few, more = self._kept.value() or _NOTHING
+        time, source, partition, offset, arrived, row, watermark = value
+        clock = _clock(ctx) if watermark is None else max(int(watermark) + 1, _clock(ctx))  # Flink's own may lag behind a bundle of records
+        state, told = self._state(data, ctx), self._all_told(ctx)
+        given: list[Given] = []
+        self._wake(state, clock, told, given)
+        if clock > time:
+            self._kernel.keep.purge(state, clock - 1)
+        state.shared = told.view(time)
+        place = self._origin(source, partition, offset, arrived)
+        self._kernel.record(state, self._read(row), time, time if arrived is None else arrived, place, given)
+        self._wake(state, clock, told, given)
+        self._keep(state, armed, few, more, None, ctx)
+        return self._rows(given, ctx)
+
     def process_broadcast_element(self, value: Any, ctx: Any) -> Iterable[Any]:  # noqa: ANN401
         """Take in what counts for all keys."""
         kind, time, text = value
         if kind == "failure":
-            return [Row(FAILURES, "", text)] if self._first and self._failing else ()
+            return [self._row(FAILURES, "", text)] if self._first and self._failing else ()
         if time is not None:
             told, state = self._all_told(ctx), ctx.get_broadcast_state(told_state())
             if kind == "end":
@@ -111,7 +137,7 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         armed, data, waiting, more = self._kept.value() or _NOTHING
         if timestamp != armed:
             return ()  # the key has been woken before
-        clock, told = ctx.timer_service().current_watermark(), self._all_told(ctx)
+        clock, told = _clock(ctx), self._all_told(ctx)
         if clock == _LAST and told.end is None:
             raise InternalError("the input has ended, and its last event time was not told")
         upto = told.end + 1 if clock == _LAST and told.end is not None else clock
@@ -121,27 +147,43 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
             waiting = (*waiting, *self._waiting.get())
         due = [record for record in waiting if record[0] < upto]
         left = tuple(record for record in waiting if record[0] >= upto)
-        duplicates: dict[str, int] = {}
-        for time, source, partition, offset, arrived, row in sorted(due, key=_place):
-            self._wake(state, time, told, given)
-            behind = len(given)
-            state.shared = told.view(time)
-            place = Place(self._topics[source], partition, offset, arrived)
-            self._kernel.record(state, self._read(row), time, time if arrived is None else arrived, place, given)
-            if self._dropping and len(given) == behind:
-                duplicates[place.topic] = duplicates.get(place.topic, 0) + 1
+        ordered = sorted(due, key=_place)
+        kept = [self._handle(record, state, told, given, ctx) for record in ordered]
         self._wake(state, upto, told, given)
         if more:
             self._waiting.update(list(left[_FEW:]))
         self._keep(state, None, left[:_FEW], len(left) > _FEW, min((record[0] for record in left), default=None), ctx)
-        return [*self._rows(given, ctx), *(Row(DUPLICATES, topic, str(count)) for topic, count in duplicates.items())]
+        return [*self._rows(given, ctx), *(self._duplicates(ordered, kept) if self._dropping else ())]
+
+    def _handle(self, record: Any, state: State, told: _Told, given: list[Given], ctx: Any) -> bool:  # noqa: ANN401
+        """Give the process a record, behind the timers of times before; return whether it gave anything for it."""
+        time, source, partition, offset, arrived, row, order = record
+        self._wake(state, time, told, given)
+        if self._timed:
+            self._order_timers(given, ctx)
+        behind = len(given)
+        state.shared = told.view(time)
+        self._kernel.record(
+            state, self._read(row), time, time if arrived is None else arrived, self._origin(source, partition, offset, arrived), given
+        )
+        if self._timed:
+            self._order(given, _before_timers(source, partition, offset, order))
+        return len(given) > behind
+
+    def _duplicates(self, records: list[Any], kept: list[bool]) -> list[Any]:
+        """Return how many records of each topic were dropped; of each whether it was, where other rows of it may not have been."""
+        if self._timed:
+            found = zip(records, kept, strict=True)
+            return [Row(DUPLICATES, self._topics[one[1]], "0" if stays else "1", one[0], f"{one[2]}/{one[3]}") for one, stays in found]
+        counts = Counter(self._topics[one[1]] for one, stays in zip(records, kept, strict=True) if not stays)
+        return [Row(DUPLICATES, topic, str(count)) for topic, count in counts.items()]
 
     def _ring(self, ctx: Any) -> Iterable[Any]:  # noqa: ANN401
         """Call the timers of the clock on the wall."""
         armed, data, few, more = self._kept.value() or _NOTHING
         state, told = self._state(data, ctx), self._all_told(ctx)
         given: list[Given] = []
-        clock = ctx.timer_service().current_watermark()
+        clock = _clock(ctx)
         state.shared = told.view(max(clock, state.time))
         self._kernel.clock(state, ctx.timer_service().current_processing_time(), max(clock, 0), given)
         self._keep(state, armed, few, more, None, ctx)
@@ -180,7 +222,7 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
     @staticmethod
     def _arm(armed: int | None, time: int, ctx: Any) -> int:  # noqa: ANN401
         """Have a key woken when the clock has passed a time, and return when it will be."""
-        at = min(max(time + 1, 0), _LAST - 1)
+        at = min(max(time, 0), _LAST - 1)
         if armed is not None and armed <= at:
             return armed
         ctx.timer_service().register_event_time_timer(at)
@@ -201,16 +243,56 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
     def _rows(self, given: list[Given], ctx: Any) -> list[Any]:  # noqa: ANN401
         self._kernel.check_itself()
         key = _key_text(_decode(ctx.get_current_key())) if given else ""
-        rows = [Row(number, key, text) for number, text in (self._outputs[name](keys, values) for name, _, keys, values in given)]
+        rows = []
+        if self._timed:
+            self._order_timers(given, ctx)
+            for (name, time, keys, values), order in zip(given, self._orders, strict=True):
+                number, text = self._outputs[name](keys, values)
+                rows.append(Row(number, key, text, time, order))
+            self._orders.clear()
+        else:
+            rows = [Row(number, key, text) for number, text in (self._outputs[name](keys, values) for name, _, keys, values in given)]
         if self._kernel.failures:
-            rows += [Row(FAILURES, "", _encode(failure).decode()) for failure in self._kernel.failures]
+            rows += [self._row(FAILURES, "", _encode(failure).decode()) for failure in self._kernel.failures]
             self._kernel.failures.clear()
         return rows
 
+    def _row(self, output: int, key: str, text: str, time: int | None = None, order: str | None = None) -> Any:  # noqa: ANN401
+        return Row(output, key, text, time, order) if self._timed else Row(output, key, text)
+
+    def _order(self, given: list[Given], place: str) -> None:
+        """Note what orders the rows given since this was last done, among all of their times."""
+        self._orders += [f"{place}{number:06x}" for number in range(len(self._orders), len(given))]
+
+    def _order_timers(self, given: list[Given], ctx: Any) -> None:  # noqa: ANN401
+        if len(given) > len(self._orders):
+            self._order(given, f"1{_key_code(_decode(ctx.get_current_key())).hex()}!")
+
+    def _origin(self, source: int | None, partition: int | None, offset: int | None, arrived: int | None) -> Place:
+        return Place("" if source is None else self._topics[source], partition, offset, arrived)
+
+
+def _clock(ctx: Any) -> int:  # noqa: ANN401
+    """Return the clock before which all that is due is done."""
+    watermark = int(ctx.timer_service().current_watermark())
+    return watermark if watermark == _LAST else watermark + 1
+
 
 def _place(record: Any) -> Any:  # noqa: ANN401
-    """Return by what records are put in order; those of one place stay as they came."""
-    return record[:4]
+    """Return by what records are put in order; those alike in it stay as they came."""
+    return (*record[:4], _sortable(record[6]))
+
+
+def _sortable(order: str | None) -> str:
+    """Return what orders rows of one place as a text to be compared: of rows that windows give it is the JSON of their keys."""
+    if order is None or not order.startswith("["):
+        return order or ""
+    return "".join("0" if one is None else f"1{one.encode().hex()}!" if isinstance(one, str) else f"1{one + 2**63:016x}" for one in _decode(order))
+
+
+def _before_timers(source: int | None, partition: int | None, offset: int | None, order: str | None) -> str:
+    """Return what orders the rows that are given for a record, all before those given for timers."""
+    return f"0{'' if source is None else f'{source:04x}{partition:08x}{offset:016x}'}{_sortable(order)}"
 
 
 def _key_text(values: list[Any]) -> str:
@@ -267,30 +349,38 @@ class Teller(KeyedProcessFunction):  # type: ignore[misc]
         self._waiting = context.get_list_state(ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY()))
 
     def process_element(self, value: Any, ctx: Any) -> Iterable[Any]:  # noqa: ANN401
-        """Let a record wait; the end of the input does not."""
+        """Let a record wait; the end of the input does not, and in the order of arrival none does."""
         if value[5] is None:
             return [Row("end", value[0], "")]
+        if self._kernel.operator.arrival:
+            return self._tell([value])
         self._waiting.add(tuple(value))
-        ctx.timer_service().register_event_time_timer(value[0] + 1)
+        ctx.timer_service().register_event_time_timer(value[0])
         return ()
 
     def on_timer(self, timestamp: int, ctx: Any) -> Iterable[Any]:  # noqa: ANN401
         """Tell what the clock has passed."""
-        upto = max(ctx.timer_service().current_watermark(), timestamp)
+        upto = max(ctx.timer_service().current_watermark(), timestamp) + 1
         waiting = list(self._waiting.get())
         due = [record for record in waiting if record[0] < upto]
         if not due:
             return ()
         self._waiting.update([record for record in waiting if record[0] >= upto])
-        shared = Shared(self._kernel.operator.declared)
-        if (kept := self._kept.value()) is not None:
+        return self._tell(sorted(due, key=_place))
+
+    def _tell(self, records: Iterable[Any]) -> list[Any]:
+        """Apply records, and return what is to be told of them. One that comes behind others of later times counts from theirs on."""
+        shared, process = Shared(self._kernel.operator.declared), self._kernel.operator
+        last, kept = self._kept.value() or (_ALWAYS, None)
+        if kept is not None:
             shared.restore(kept)
         versions: dict[int, bytes] = {}
-        for time, source, partition, offset, arrived, row in sorted(due, key=_place):
+        for time, source, partition, offset, arrived, row, _ in records:
             if self._kernel.broadcast(shared, self._read(row), Place(self._topics[source], partition, offset, arrived)):
-                versions[time] = shared.encode()
+                last = last if process.arrival else max(last, time)
+                versions[last] = shared.encode()
         if versions:
-            self._kept.update(shared.encode())
+            self._kept.update((last, shared.encode()))
         self._kernel.check_itself()
         rows = [Row("shared", time, base64.b64encode(data).decode()) for time, data in versions.items()]
         for failure in self._kernel.failures:

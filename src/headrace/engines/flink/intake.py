@@ -16,8 +16,9 @@ from headrace.plan.functions import FUNCTIONS, sql_call
 from headrace.plan.operators import Source
 from headrace.plan.schema import TIMESTAMP
 
-__all__ = ["Intake", "Marks", "epoch_ms", "fresh"]
+__all__ = ["MS", "Intake", "Marks", "epoch_ms", "fresh"]
 
+MS = "INTERVAL '0.001' SECOND"
 _WATERMARK = "the watermark that a record's own partition had before it: what it had passed is late"
 _EPOCH = "TO_TIMESTAMP_LTZ(0, 3)"
 _EMPTY = "not JSON: it is blank"
@@ -46,8 +47,12 @@ class Marks:
         Flink's clock, in whose order rows are numbered.
     arrived
         When a record was appended; processes are told.
+    way, order
+        Where a process must know: on which way a row has come from its record, and what orders the rows of one place and way.
     carried
         Those that go with the rows.
+    ascending
+        Whether Flink's watermark stays one ms behind headrace's, of whose very time there may still be records that processes take.
     """
 
     time: str
@@ -57,16 +62,19 @@ class Marks:
     offset: str
     now: str
     arrived: str
+    way: str
+    order: str
     carried: tuple[str, ...]
+    ascending: bool = False
 
     @classmethod
     def beside(cls, taken: Collection[str], *, sources: int, bounded: bool, processes: bool = False) -> Marks:
         """Return names that are none of those taken."""
-        time, watermark, topic, partition, offset, now, arrived = (
-            fresh(one, taken) for one in ("event_time", "watermark", "topic", "partition", "offset", "now", "arrived")
-        )
+        named = ("event_time", "watermark", "topic", "partition", "offset", "now", "arrived", "way", "order")
+        time, watermark, topic, partition, offset, now, arrived, way, order = (fresh(one, taken) for one in named)
         carried = [time, watermark, partition, offset, *([topic] if sources > 1 else []), *([] if bounded else [now])]
-        return cls(time, watermark, topic, partition, offset, now, arrived, (*carried, *([arrived] if processes else [])))
+        carried += [arrived] if processes else []
+        return cls(time, watermark, topic, partition, offset, now, arrived, way, order, tuple(carried), ascending=processes)
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,7 @@ def _table(source: Source, given: Given, marks: Marks, own: _Names, prefix: str,
         first, last = (text(_date(ms)) for ms in source.range_ms)
         latest = [f"{given.arrived} + {duration(ahead)}"] if given.arrived and ahead is not None else []
         time = listed([_time(source, call), first, last, *latest], "HR_TIME({})")
-    delay = f" - {duration(source.delay_ms)}" if source.delay_ms else ""
+    delay = (f" - {duration(source.delay_ms)}" if source.delay_ms else "") + (f" - {MS}" if marks.ascending else "")
     columns += [f"{name(marks.time)} AS {time}", f"WATERMARK FOR {name(marks.time)} AS {name(marks.time)}{delay}", f"{name(marks.now)} AS PROCTIME()"]
     options = ",\n".join(f"  {text(key)} = {text(value)}" for key, value in given.options.items())
     inner = indent(",\n".join(columns), "  ")

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from pyflink.common import Configuration, Types
 from pyflink.datastream import KeyedStream, StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
-from pyflink.table import StreamTableEnvironment
+from pyflink.table import Schema, StreamTableEnvironment
 
 from headrace.engines.flink.host import Host, Teller, told_state
 from headrace.engines.flink.parts import Hosted, Once, Part
@@ -96,6 +96,7 @@ def _share(tables: Any, part: Once) -> None:  # noqa: ANN401
     schema = table.getResolvedSchema()
     internal = jvm.org.apache.flink.table.types.utils.DataTypeUtils.toInternalDataType(schema.toPhysicalRowDataType())
     stream = java.toDataStream(table, internal)
+    _keep_order(stream.getTransformation())
     built = jvm.org.apache.flink.table.api.Schema.newBuilder()
     for column in schema.getColumns():
         kind = "TIMESTAMP_LTZ(3)" if column.getName() == part.time else column.getDataType()
@@ -106,17 +107,34 @@ def _share(tables: Any, part: Once) -> None:  # noqa: ANN401
     java.createTemporaryView(view, stream, built.build())
 
 
+def _keep_order(transformation: Any) -> None:  # noqa: ANN401
+    """Have what stands between a source and its parting by keys done by as many tasks as the source: to more, Flink would deal the records out."""
+    for parted in filter(_is_parting, transformation.getTransitivePredecessors()):
+        between, one = [], parted.getInputs()[0]
+        while one.getInputs() and not _is_parting(one):
+            between.append(one)
+            one = one.getInputs()[0]
+        for each in between if not _is_parting(one) and one.getParallelism() > 0 else ():
+            each.setParallelism(one.getParallelism())
+
+
+def _is_parting(transformation: Any) -> bool:  # noqa: ANN401
+    return str(transformation.getClass().getSimpleName()) == "PartitionTransformation"
+
+
 def _name(identifier: str) -> str:
     return "`" + identifier.replace("`", "``") + "`"
 
 
 _RECORD = Types.ROW_NAMED(
-    ["time", "source", "partition", "offset", "arrived", "row"],
-    [Types.LONG(), Types.INT(), Types.INT(), Types.LONG(), Types.LONG(), Types.STRING()],
+    ["time", "source", "partition", "offset", "arrived", "row", "order"],
+    [Types.LONG(), Types.INT(), Types.INT(), Types.LONG(), Types.LONG(), Types.STRING(), Types.STRING()],
 )
 _KEYED = Types.ROW_NAMED(["key", "record"], [Types.STRING(), _RECORD])
 _TOLD = Types.ROW_NAMED(["kind", "time", "text"], [Types.STRING(), Types.LONG(), Types.STRING()])
 _GIVEN = Types.ROW_NAMED(["output", "key", "json"], [Types.INT(), Types.STRING(), Types.STRING()])
+_TIMED = Types.ROW_NAMED(["output", "key", "json", "time", "order"], [Types.INT(), Types.STRING(), Types.STRING(), Types.LONG(), Types.STRING()])
+_TIMED_KINDS = ["INT", "STRING", "STRING", "BIGINT", "STRING"]
 
 
 def _host(tables: Any, part: Hosted) -> None:  # noqa: ANN401
@@ -128,9 +146,18 @@ def _host(tables: Any, part: Hosted) -> None:  # noqa: ANN401
     else:
         told = _stream(tables, part.told, _TOLD)
     rows = _keyed(_stream(tables, part.rows, _KEYED))
-    given = rows.connect(told.broadcast(told_state())).process(Host(part.code, topics, live=part.live), _GIVEN)
+    host = Host(part.code, topics, live=part.live, timed=bool(part.time))
+    given = rows.connect(told.broadcast(told_state())).process(host, _TIMED if part.time else _GIVEN)
     given.name(part.view).uid(part.view)
-    tables.create_temporary_view(_name(part.view), given)
+    if not part.time:
+        tables.create_temporary_view(_name(part.view), given)
+        return
+    built = Schema.new_builder()
+    for column, kind in zip(_TIMED.get_field_names(), _TIMED_KINDS, strict=True):
+        built.column(column, kind)
+    # Flink hands watermarks on to a table only if it is told so.
+    timed = built.column_by_expression(part.time, "TO_TIMESTAMP_LTZ(`time`, 3)").watermark(part.time, "SOURCE_WATERMARK()").build()
+    tables.create_temporary_view(_name(part.view), given, timed)
 
 
 def _stream(tables: Any, view: str, kind: Any) -> Any:  # noqa: ANN401

@@ -60,6 +60,13 @@ class Ledger:
             if reached:
                 yield reached
         for process in self._dropping:
+            if (dropped := self._views.dropped(process)) is not None:
+                length, time = EVER if self._bounded else _LIVE, name(self._views.marks.time)
+                yield (
+                    f"{listed(['`topic`', *[_UNKNOWN] * 5, 'COUNT(*)'], 'SELECT {}')}\n"
+                    f"FROM TABLE(TUMBLE(TABLE {name(dropped)}, DESCRIPTOR({time}), {length}))\nGROUP BY `window_start`, `window_end`, `topic`"
+                )
+                continue
             given = ["`key`", *[_UNKNOWN] * 5, "CAST(`json` AS BIGINT)"]
             yield f"{listed(given, 'SELECT {}')}\nFROM {name(self._views.hosted(process))}\nWHERE `output` = {DUPLICATES}"
 
@@ -77,16 +84,15 @@ class Ledger:
 
     def _reached(self, source: Source, ends: list[_End]) -> str | None:
         """Return the SELECT that counts the records whose rows reach ends; empty if none can, None if they cannot be counted."""
-        if any(ways(source, end.rows) != 1 for end in ends):
-            return None
         groups = [[end for end in ends if id(end.rows) == one] for one in dict.fromkeys(id(end.rows) for end in ends)]
         if not groups:
             return ""
-        if len(groups) == 1:
+        several = any(ways(source, end.rows) != 1 for end in ends)
+        if len(groups) == 1 and not several:
             counts = ["COUNT(*) FILTER (WHERE `first`)", "COUNT(*) FILTER (WHERE `first` AND `taken`)"]
             return f"{self._counting(source, counts)}\n{self._every(self._first(source, ends))}"
         if not self._bounded:
-            return None  # rows of one record come to different ends at different times, and cannot be waited for
+            return None  # rows of one record come at different times, and cannot be waited for
         marks, view = self._views.marks, self._of_each(source, groups)
         record = f"{self._every(view)}, {name(marks.partition)}, {name(marks.offset)}"
         inner = f"SELECT MAX(CASE WHEN `taken` THEN 1 ELSE 0 END) AS `taken`, `window_start`, `window_end`\n{record}"
@@ -116,7 +122,9 @@ class Ledger:
         return block.selecting([name(marks.partition), name(marks.offset), first, f"{taken} AS `taken`", name(self._time)])
 
     def _is_taken(self, taker: Aggregate | Process) -> str:
-        return self._views.is_taken(taker) if isinstance(taker, Aggregate) else is_taken(self._views.marks)
+        if isinstance(taker, Aggregate):
+            return self._views.is_taken(taker)
+        return "TRUE" if taker.arrival else is_taken(self._views.marks)
 
     def _only(self, source: Source) -> list[str]:
         return [f"{name(self._views.marks.topic)} = {text(source.topic)}"] if len(self._plan.sources) > 1 else []
@@ -145,11 +153,10 @@ def _rows(operator: Operator) -> Operator:
 def _ends_before(operator: Operator | Sink) -> Iterator[_End]:
     """Yield the windows and processes nearest to the sources, on the way to an operator."""
     match operator:
-        case Aggregate():
-            yield _End(_rows(operator.input), operator)
-        case Process(broadcast=broadcast):
-            yield _End(_rows(operator.input), operator)
-            if broadcast is not None:
+        case Aggregate(input=given) | Process(input=given):
+            nearer = list(_ends_before(given))
+            yield from nearer or [_End(_rows(given), operator)]
+            if isinstance(operator, Process) and (broadcast := operator.broadcast) is not None:
                 yield _End(_rows(broadcast), None)
         case _:
             for one in inputs_of(operator):

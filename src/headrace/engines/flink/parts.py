@@ -23,7 +23,8 @@ class Hosted:
     """A process: the view of what it gives, as JSON; the views of its rows and of what it is told; and itself, packed.
 
     `topics` are the sources by the numbers that rows have. `live` says that there is a clock on the wall, `broadcast` that
-    it is told records and not the end of the input alone.
+    it is told records and not the end of the input alone. If `time` is named, the view has that column, by which rows are in time, and `order`
+    among those of one.
     """
 
     view: str
@@ -33,6 +34,7 @@ class Hosted:
     topics: tuple[str, ...]
     live: bool = False
     broadcast: bool = False
+    time: str = ""
 
 
 Part = str | Once | Hosted

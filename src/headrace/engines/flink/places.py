@@ -52,6 +52,10 @@ class Places(Protocol):
         """What must be SET, among it whatever makes the watermark move with each record."""
 
     @property
+    def parallelism(self) -> int:
+        """Over how many tasks the work is to be spread."""
+
+    @property
     def bounded(self) -> bool:
         """Whether the input has an end."""
 
@@ -174,14 +178,17 @@ class Kafka:
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """Checkpoints end transactions; a failed job starts again from the last of them."""
+        """Checkpoints end transactions; a failed job starts again from the last of them.
+
+        With more tasks than a topic has partitions, Flink would deal out the records of a partition, and they lose their order.
+        """
         state = {"state.backend.type": "rocksdb", "execution.checkpointing.incremental": "true"} if self.rocksdb else {}
         kept = {
             "execution.checkpointing.dir": f"file://{self.kept}/checkpoints",
             "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
         }
         return {
-            "parallelism.default": str(self.parallelism),
+            "parallelism.default": str(min([self.parallelism, *self.partitions.values()])),
             "execution.checkpointing.interval": f"{round(self.checkpoint_seconds * 1000)} ms",
             "execution.checkpointing.timeout": "10 min",
             "restart-strategy.type": "fixed-delay",

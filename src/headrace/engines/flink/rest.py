@@ -179,6 +179,7 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?(E-?\d+)?")
 _CAUSE = re.compile(r"^(?:Caused by: )?([\w.$]+(?:Exception|Error|Throwable|Fault))(?::\s*(.*))?$", re.MULTILINE)
 _PROCESS = re.compile(r"headrace\.errors\.ProcessError: (.*)")
 _MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
+_CHECKPOINTS = re.compile(r"Exceeded checkpoint tolerable failure threshold\. The latest checkpoint failed due to (.+?)\.?, view ", re.DOTALL)
 _CONNECTOR = re.compile(r"Could not find any factory for identifier '(\w+)' that implements '[\w.]*DynamicTableFactory'")
 
 
@@ -191,6 +192,9 @@ def root_cause(trace: str) -> str:
         return " ".join(raised[-1].split())
     if lacking := _MODULE.findall(trace):
         return f"the Python of the cluster's workers lacks {lacking[-1]!r}: install it there, or name another in HEADRACE_FLINK_PYTHON"
+    if failing := _CHECKPOINTS.search(trace):
+        said = " ".join(failing[1].split())
+        return f"no checkpoint can be made ({said}): look whether their disk is full or cannot be written; Flink's job manager says it in its log"
     causes = [(kind.rpartition(".")[2], " ".join((text or "").split())) for kind, text in _CAUSE.findall(trace)]
     telling = [f"{kind}: {text}" for kind, text in causes if text] or [kind for kind, _ in causes]
     return telling[-1] if telling else " ".join(trace.split())[:300]

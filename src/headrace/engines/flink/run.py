@@ -34,6 +34,7 @@ _COUNTS = ("received", "malformed", "future", "reached", "accepted", "duplicate"
 _ENDINGS = frozenset([".ndjson", ".jsonl", ".json"])
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 60.0
+_NOT_YET = "Not all required tasks are currently running"  # what Flink answers while the tasks of a job are starting
 
 
 @dataclass(frozen=True)
@@ -141,13 +142,17 @@ def run_topics(  # noqa: PLR0913
     JobFailed
         If the job failed on the cluster.
     EnvironmentFault
-        If what is kept belongs to another script.
+        If what is kept belongs to another script, or the cluster has gone away.
     """
     script = flink_script(plan, replace(places, kept=str(kept)))
     _check_kept(kept, script)
     job = submit(rest, script, client=client, savepoint=begin_at or _last_state(kept))
     ends_at = None if seconds is None else time.monotonic() + seconds
-    if not wait(rest, job, stop=lambda: stop() or (ends_at is not None and time.monotonic() >= ends_at)):
+    try:
+        ended = wait(rest, job, stop=lambda: stop() or (ends_at is not None and time.monotonic() >= ends_at))
+    except EnvironmentFault as gone:
+        raise EnvironmentFault(gone.what, where=gone.where, fix="start it, and run it again: it goes on from its last checkpoint") from None
+    if not ended:
         savepoint(rest, job, f"file://{kept}/savepoints", stop=True, drain=drain)
     elif places.bounded:
         shutil.rmtree(kept, ignore_errors=True)
@@ -155,13 +160,19 @@ def run_topics(  # noqa: PLR0913
 
 def savepoint(rest: Rest, job: str, folder: str | None, *, stop: bool = False, drain: bool = False, seconds: float = _STOP_SECONDS) -> str:
     """Have a savepoint made, and return where it is; `stop` ends the job with it, `drain` closes its windows before."""
-    request = rest.savepoint(job, folder, stop=stop, drain=drain)
     give_up_at = time.monotonic() + seconds
-    while (made := rest.savepoint_at(job, request)) is None:
+    request = rest.savepoint(job, folder, stop=stop, drain=drain)
+    while True:
+        try:
+            if (made := rest.savepoint_at(job, request)) is not None:
+                return made
+        except JobFailed as error:
+            if _NOT_YET not in str(error) or time.monotonic() > give_up_at:
+                raise
+            request = rest.savepoint(job, folder, stop=stop, drain=drain)
         if time.monotonic() > give_up_at:
             raise EnvironmentFault(f"no savepoint within {seconds:.0f} s", where=f"Flink job {job}", fix=f"look at it at {rest.url}")
         time.sleep(_POLL_SECONDS)
-    return made
 
 
 # What does not make a script another one: settings, and a process packed, whose state tells its own version.

@@ -10,8 +10,9 @@ from functools import singledispatchmethod
 from headrace.engines.flink import hosting
 from headrace.engines.flink.block import Block
 from headrace.engines.flink.expression import Item, Row, item, loose, sha1_of, sql, uuid_of
-from headrace.engines.flink.intake import Intake, Marks, epoch_ms, fresh
-from headrace.engines.flink.parts import Hosted, Part
+from headrace.engines.flink.intake import MS, Intake, Marks, epoch_ms, fresh
+from headrace.engines.flink.parts import DUPLICATES, Hosted, Once, Part
+from headrace.engines.flink.paths import Paths
 from headrace.engines.flink.places import Places
 from headrace.engines.flink.refuse import blaming, check_regroup, check_window
 from headrace.engines.flink.words import comment, duration, listed, name, text
@@ -83,7 +84,9 @@ class Views:
                 self.intakes[id(source)] = Intake.of(source, places, self.marks, prefix, self.said(source))
         self._blocks: dict[int, Block] = {}
         self._sources = plan.sources
+        self._paths = Paths(operators)
         self._hosted: dict[int, str] = {}
+        self._closed: dict[int, Block] = {}
 
     def block(self, operator: Operator) -> Block:
         """Return the SELECT of an operator's rows; what several operators read is a view.
@@ -135,7 +138,9 @@ class Views:
 
     @_make.register
     def _(self, source: Source) -> Block:
-        return self.intakes[id(source)].block
+        block = self.intakes[id(source)].block
+        order = {self.marks.order: "''"} if self._paths.entered else {}
+        return replace(block, hidden={**block.hidden, **self._way(source), **order})
 
     @_make.register
     def _(self, derive: Derive) -> Block:
@@ -163,21 +168,33 @@ class Views:
         for one in wanted:
             aliases[one] = fresh(one, block.known | set(aliases.values()))
         entry = fresh("entry", block.known | set(aliases.values()))
-        relation = f"{block.relation}\nCROSS JOIN UNNEST({given}) AS {name(entry)} ({', '.join(map(name, aliases.values()))})"
+        hidden, ordinality = block.hidden, ""
+        if self._paths.entered and self.marks.order in hidden:
+            aliases["@at"] = at = fresh("at", {*block.known, *aliases.values(), entry})
+            hidden = {**hidden, self.marks.order: f"CONCAT({hidden[self.marks.order]}, LPAD(CAST({name(at)} AS STRING), 8, '0'))"}
+            ordinality = " WITH ORDINALITY"
+        relation = f"{block.relation}\nCROSS JOIN UNNEST({given}){ordinality} AS {name(entry)} ({', '.join(map(name, aliases.values()))})"
         kept = {column: held for column, held in block.items.items() if column != unnest.column}
-        made = {one: Item(name(alias)) for one, alias in aliases.items()}
-        return replace(block, relation=relation, table=None, items={**kept, **made}, known=block.known | {entry, *aliases.values()})
+        made = {one: Item(name(aliases[one])) for one in wanted}
+        known = block.known | {entry, *aliases.values()}
+        return replace(block, relation=relation, table=None, items={**kept, **made}, hidden=hidden, known=known)
 
     @_make.register
     def _(self, union: Union) -> Block:
         blocks = [self.block(one) for one in union.inputs]
-        shared = {mark for mark in blocks[0].hidden if all(mark in block.hidden for block in blocks)}
-        texts = [replace(block, hidden={mark: made for mark, made in block.hidden.items() if mark in shared}).select() for block in blocks]
+        shared = [mark for mark in blocks[0].hidden if all(mark in block.hidden for block in blocks)]
+        texts = []
+        for one, block in zip(union.inputs, blocks, strict=True):
+            hidden = {mark: block.hidden[mark] for mark in shared}
+            if self.marks.way in hidden:
+                hidden[self.marks.way] = self._paths.turned(one, union, hidden[self.marks.way])
+            columns = {column: block.row[column] for column in union.schema.names}
+            texts.append(replace(block, items=columns, hidden=hidden).select())
         called = self.new("every")
         columns = {column: Item(name(column)) for column in union.schema.names}
         body = "\nUNION ALL\n".join(texts)
         said = tuple(one for block in blocks for one in block.said)
-        hidden = {mark: name(mark) for mark in blocks[0].hidden if mark in shared}
+        hidden = {mark: name(mark) for mark in shared}
         return Block(_nested(body, called), columns, hidden, known=frozenset([*columns, *hidden]), said=said)
 
     @_make.register
@@ -189,31 +206,46 @@ class Views:
         return self._output(side.input, side.name)
 
     def _output(self, process: Process, output: str) -> Block:
-        table, schema = self.hosted(process), process.output(output)
-        key = self.key if self._places.keyed else None
+        table, schema, marks = self.hosted(process), process.output(output), self.marks
+        kept = {self.key: "`key`"} if self._places.keyed else {}
+        if self._is_timed(process):
+            kept |= {marks.time: name(marks.time), marks.order: "`order`"}
         view = self.new(f"{process.name}_{output or 'rows'}")
-        body = hosting.given(table, schema, hosting.number_of(process, output), key)
-        self.statements.append(f"CREATE TEMPORARY VIEW {name(view)} AS\n{body};")
-        hidden = {self.key: name(self.key)} if key else {}
+        self._put(view, hosting.given(table, schema, hosting.number_of(process, output), kept), timed=self._is_timed(process))
+        hidden = {column: name(column) for column in kept}
         columns = {column: Item(name(column)) for column in schema.names}
-        return Block(name(view), columns, hidden, view, frozenset([*columns, *hidden]))
+        return Block(name(view), columns, {**hidden, **self._way(process)}, view, frozenset([*columns, *hidden]))
+
+    def _put(self, view: str, body: str, said: str = "", *, timed: bool = False) -> None:
+        """Make a view; if `timed`, of rows that are in the time that its column says, although Flink does not know it."""
+        self.statements.append(f"{said}CREATE TEMPORARY VIEW {name(view)} AS\n{body};")
+        self.statements += [Once(view, self.marks.time, self.marks.now)] if timed else []
+
+    def _way(self, maker: Operator) -> dict[str, str]:
+        return {self.marks.way: text(self._paths.first(maker))} if self._paths.parted else {}
+
+    def _is_timed(self, process: Process) -> bool:
+        return self._paths.is_taken_in_time(process) or self._paths.drops_of_many(process)
 
     def hosted(self, process: Process) -> str:
-        """Return the view of all that a process gives: `output`, `key` and `json`."""
+        """Return the view of all that a process gives: `output`, `key` and `json`; if rows of it are taken in time, `time` and `order`."""
         if id(process) in self._hosted:
             return self._hosted[id(process)]
         with blaming(self.said(process)):
-            hosting.check_process(process)
+            self._paths.check_process(process)
             number = self._numbers[id(process)]
-            block = self.block(process.input)
+            windowed = self._paths.is_windowed(process)
+            block = self._in_windows(process.input) if windowed else self.block(process.input)
             broadcast = self.block(process.broadcast) if process.broadcast is not None else None
             rows = hosting.rows_of(process, block, self.marks, self._sources)
-            told = hosting.told(process, broadcast, self.marks, self.intakes, self._sources)
+            times = self.new(f"process_{number}_times") if windowed else None
+            told = hosting.told(process, broadcast, self.marks, self.intakes, self._sources, times)
             code = pack(process)
         views = [self.new(f"process_{number}{part}") for part in ("_takes", "_is_told", "")]
-        said = comment(*block.said, self.said(process))
-        for view, body, about in zip(views, (rows, told), (said, ""), strict=False):
-            self.statements.append(f"{about}CREATE TEMPORARY VIEW {name(view)} AS\n{body};")
+        self._put(views[0], rows, comment(*block.said, self.said(process)))
+        if times:
+            self._put(times, f"SELECT {name(self.marks.time)}\nFROM {block.relation}")
+        self._put(views[1], told)
         self.statements.append(
             Hosted(
                 views[2],
@@ -223,24 +255,50 @@ class Views:
                 tuple(one.topic for one in self._sources),
                 live=not self._places.bounded,
                 broadcast=broadcast is not None,
+                time=self.marks.time if self._is_timed(process) else "",
             )
         )
         self._hosted[id(process)] = views[2]
         return views[2]
 
+    def _in_windows(self, operator: Operator) -> Block:
+        """Return a view, and no more, of rows whose times windows have made: they are in those of their last ms."""
+        if id(operator) not in self._closed:
+            block = self._table(operator)
+            block = self._view(operator, block) if block.where else block
+            assert block.table is not None
+            if self._paths.are_of_windows(operator):
+                self.statements.append(Once(block.table, self.marks.time, self.marks.now))
+            self._closed[id(operator)] = block
+        return self._closed[id(operator)]
+
+    def dropped(self, process: Process) -> str | None:
+        """Return the view of the records that a process has dropped, of which several rows came to it; None if one did of each."""
+        if not self._paths.drops_of_many(process):
+            return None
+        table, time = self.hosted(process), name(self.marks.time)
+        every, dropped = self.new(f"{process.name}_judged"), self.new(f"{process.name}_dropped")
+        columns = ["`key` AS `topic`", "`order` AS `record`", "`json` = '1' AS `dropped`", time]
+        self._put(every, f"SELECT {', '.join(columns)}\nFROM {name(table)}\nWHERE `output` = {DUPLICATES}")
+        body = f"SELECT `topic`, `window_time` AS {time}\nFROM TABLE(TUMBLE(TABLE {name(every)}, DESCRIPTOR({time}), {MS}))\n"
+        having = "HAVING MIN(CASE WHEN `dropped` THEN 1 ELSE 0 END) = 1"
+        said = comment(f"the records of which {self.said(process)} has dropped all rows")
+        self._put(dropped, f"{body}GROUP BY `window_start`, `window_end`, `window_time`, `topic`, `record`\n{having}", said)
+        return dropped
+
     @_make.register
     def _(self, aggregate: Aggregate) -> Block:
         check_window(aggregate)
-        if any(isinstance(one, Process) for one in upstream(aggregate.input)):
-            raise PlanError("a window over what a process gives", fix="write it to a topic first, or run it on the embedded engine")
+        self._paths.check_window(aggregate)
         block = self._table(aggregate.input)
         assert block.table is not None
         if self.marks.time not in block.hidden:
             raise PlanError("the rows have lost their event time")
         bounds = {one: Item(name(one), "window") for one in _BOUNDS}
         relation = window_function(aggregate.window, block.table, self.marks.time)
-        taken = f"`window_time` > {name(self.marks.watermark)}"
-        return self._grouped(aggregate, replace(block, relation=relation, items={**block.items, **bounds}, where=(*block.where, taken)))
+        if self.marks.watermark in block.hidden:
+            block = block.and_where(f"`window_time` > {name(self.marks.watermark)}")
+        return self._grouped(aggregate, replace(block, relation=relation, items={**block.items, **bounds}))
 
     @_make.register
     def _(self, regroup: Regroup) -> Block:
@@ -266,7 +324,12 @@ class Views:
             relation=_nested(ranked, inner.table or ""),
             table=None,
             items={**inner.items, **closing, "rank": Item(name(rank), computed=True)},
-            hidden={self.key: _key_text(keys)} if self._places.keyed and id(top) not in self._regrouped else {},
+            hidden={
+                **({self.key: _key_text(keys)} if self._places.keyed and id(top) not in self._regrouped else {}),
+                **self._closing(
+                    top, inner.items["window_end"], [hosting.plain(top.schema, key, inner.items[key]) for key in top.keys] + [name(rank)]
+                ),
+            },
             known=inner.known | {rank},
             where=(f"{name(rank)} <= {top.count}",),
             said=block.said,
@@ -282,7 +345,15 @@ class Views:
         group = tuple(dict.fromkeys(held.sql for held in (*keys.values(), *bounds.values())))
         keyed = self._places.keyed and id(operator) not in self._regrouped
         hidden = {self.key: _key_text(row[key].sql for key in operator.keys)} if keyed else {}
+        hidden |= self._closing(operator, bounds["window_end"], [hosting.plain(operator.schema, key, row[key]) for key in operator.keys])
         return replace(block, items={**keys, **made, **closing}, hidden=hidden, table=None, constants=_REVISION, group=group)
+
+    def _closing(self, operator: Aggregate | Regroup | TopN, end: Item, keys: list[str]) -> dict[str, str]:
+        """Return the hidden columns of rows of windows that a process takes: the last ms of their windows, and what orders those of one end."""
+        if not self._paths.is_taken_in_time(operator):
+            return {}
+        order = hosting.json_array(keys) if keys else "'[]'"
+        return {self.marks.time: f"{_zoned(end).sql} - {MS}", self.marks.order: order}
 
     def last_end(self, aggregate: Aggregate) -> str:
         """Return the last millisecond of the last window that holds a row, in ms since the epoch."""
@@ -292,7 +363,9 @@ class Views:
         return f"{time} / {window.size_ms} * {window.size_ms} + {window.size_ms - 1}"
 
     def is_taken(self, aggregate: Aggregate) -> str:
-        """Return whether any window of an aggregate takes a row."""
+        """Return whether any window of an aggregate takes a row; what processes give is never late."""
+        if self._paths.is_made(aggregate.input):
+            return "TRUE"
         return f"{self.last_end(aggregate)} > {epoch_ms(name(self.marks.watermark))}"
 
     def _computing(self, operator: Operator, columns: Named) -> tuple[Block, Row, Named]:
