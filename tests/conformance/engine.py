@@ -27,13 +27,13 @@ FATES = ("accepted", "malformed", "future", "duplicate", "late", "filtered", "sh
 class Job:
     """A plan and its bounded input.
 
-    `inputs` are raw records as they came, by topic and partition. `restarts` says after how many records in all, of whatever partition, the run is
-    ended and started again; an engine that cannot do so with bounded input passes it over, and the outcome must be the same.
+    `inputs` are raw records as they came, by topic and partition. `restarts` says of each time that the run is ended and started again how many
+    records of each partition have come by then.
     """
 
     plan: Plan
     inputs: Mapping[str, Sequence[Sequence[bytes]]]
-    restarts: tuple[int, ...] = ()
+    restarts: tuple[Mapping[str, Sequence[int]], ...] = ()
 
 
 @dataclass
@@ -56,7 +56,10 @@ class Engine(Protocol):
         """Return what there is not that the engine needs, and how to get it."""
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """Run many jobs at once: a cluster starts one job for all of them. What it cannot do is an outcome too, `refused`."""
+        """Run many jobs at once: a cluster starts one job for all of them. What it cannot do is an outcome too, `refused`.
+
+        A job with restarts is ended at each and goes on from what it keeps; where bounded input cannot be read so, it runs live.
+        """
 
 
 def laid(job: Job, folder: Path) -> dict[str, list[Path]]:
@@ -100,7 +103,8 @@ class Embedded:
             folder = Path(name)
             inputs = laid(job, folder)
             try:
-                for place in filter(None, job.restarts):  # before the first record there is nothing to go on from
+                places = [sum(map(sum, counts.values())) for counts in job.restarts]
+                for place in filter(None, places):  # before the first record there is nothing to go on from
                     self._run_until(job.plan, inputs, folder / "out", place)
                 run_files(job.plan, inputs, folder / "out")
             except PlanError as error:

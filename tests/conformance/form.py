@@ -120,7 +120,7 @@ class Case(_Strict):
             if [step.rows, step.end, step.restart].count(None) != 2:
                 raise ValueError(f"{self.name}: a step is either rows, an end or a restart")
             if step.restart:
-                restarts.append(sum(len(records) for of in partitions.values() for records in of))
+                restarts.append({topic: [len(records) for records in of] for topic, of in partitions.items()})
             if step.end:
                 ended.add(step.end)
             for name, rows in (step.rows or {}).items():
@@ -130,6 +130,9 @@ class Case(_Strict):
                 if name in ended:
                     raise ValueError(f"{self.name}: {name} has ended")
                 of[int(number)] += _records(rows)
+        for counts in restarts:  # a partition may come later
+            for topic, of in partitions.items():
+                counts[topic] += [0] * (len(of) - len(counts[topic]))
         return Job(self.plan(), partitions, tuple(restarts))
 
     def outcome(self, job: Job) -> Outcome:

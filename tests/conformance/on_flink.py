@@ -1,70 +1,138 @@
-"""Flink under test: all jobs as one job of a cluster that is started for them."""
+"""Flink under test: many jobs as one of a cluster that is started for them, those with restarts live on the topics of a Kafka."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import quote
 
-from conformance.engine import Job, Outcome, laid, left
+from conformance import live
+from conformance.engine import Job, Ledger, Outcome, laid, left
 from flink import BUILD, JAVA, client, missing
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
-from headrace.engines.flink.places import Staged
-from headrace.engines.flink.rest import JobFailed
-from headrace.engines.flink.run import FileJob, run_many
-from headrace.engines.flink.script import flink_script
-from headrace.errors import PlanError
+from headrace.engines.flink.ledger import ledger_topic
+from headrace.engines.flink.places import Kafka, Staged
+from headrace.engines.flink.rest import JobFailed, Rest
+from headrace.engines.flink.run import FileJob, added_up, run_many, savepoint, submit, wait
+from headrace.engines.flink.script import flink_script, flink_script_of_many
+from headrace.errors import HeadraceError, PlanError
 from headrace.plan.operators import Process
 
 TOGETHER, PROCESSES_TOGETHER = 100, 20
+SIZES = Sizes(planning=1536, heap=1536, managed=4096, network=512)
 
 
 class Flink:
     """A cluster of one task manager. A job is a statement set of many plans."""
 
-    name, restarts = "flink", False
+    name, restarts = "flink", True
 
     def missing(self) -> str | None:
-        return missing()
+        return missing() or live.missing()
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         outcomes: list[Outcome | None] = [None] * len(jobs)
         sound: list[int] = []
         for number, job in enumerate(jobs):
             try:
-                flink_script(job.plan, Staged("/nowhere"))
+                flink_script(job.plan, _topics("nowhere:9", "", job) if job.restarts else Staged("/nowhere"))
                 sound.append(number)
             except PlanError as error:
                 outcomes[number] = Outcome({}, {}, {}, error)
-        with TemporaryDirectory(ignore_cleanup_errors=True) as name, Cluster(Path(name) / "cluster", fetched(BUILD), SIZES, JAVA) as cluster:
+        with ExitStack() as held:
+            folder = Path(held.enter_context(TemporaryDirectory(ignore_cleanup_errors=True)))
+            cluster = held.enter_context(Cluster(folder / "cluster", fetched(BUILD, kafka=True), SIZES, JAVA))
+            servers = held.enter_context(live.serving(folder / "kafka")) if any(jobs[one].restarts for one in sound) else ""
             for part in _parts(sound, jobs):
-                for number, outcome in zip(part, _run([_staged(jobs[one], Path(name) / str(one)) for one in part], cluster), strict=True):
+                for number, outcome in zip(part, _run(part, [jobs[one] for one in part], cluster.rest, servers, folder), strict=True):
                     outcomes[number] = outcome
         assert all(outcomes)
         return [one for one in outcomes if one]
 
 
 def _parts(sound: list[int], jobs: Sequence[Job]) -> Iterator[list[int]]:
-    """Yield the numbers of jobs that run as one; those with processes run by themselves."""
-    hosting = [number for number in sound if any(isinstance(one, Process) for one in jobs[number].plan.operators())]
-    for numbers, together in (([one for one in sound if one not in hosting], TOGETHER), (hosting, PROCESSES_TOGETHER)):
+    """Yield the numbers of jobs that run as one: those with processes run by themselves, and so do those of as many restarts."""
+    kinds: dict[tuple[bool, int], list[int]] = defaultdict(list)
+    for number in sound:
+        hosting = any(isinstance(one, Process) for one in jobs[number].plan.operators())
+        kinds[hosting, len(jobs[number].restarts)].append(number)
+    for (hosting, _), numbers in kinds.items():
+        together = PROCESSES_TOGETHER if hosting else TOGETHER
         yield from (numbers[first : first + together] for first in range(0, len(numbers), together))
 
 
-def _run(jobs: list[FileJob], cluster: Cluster) -> list[Outcome]:
+def _run(numbers: Sequence[int], jobs: Sequence[Job], rest: Rest, servers: str, folder: Path) -> list[Outcome]:
     """Return what the jobs give as one. If Flink will not have them, those are sought of which it will not, and the others run."""
     try:
-        run_many(jobs, cluster.rest, client=client())
+        if jobs[0].restarts:
+            return _restarted(numbers, jobs, rest, servers, folder)
+        staged = [FileJob(job.plan, laid(job, folder / str(number) / "in"), folder / str(number)) for number, job in zip(numbers, jobs, strict=True)]
+        run_many(staged, rest, client=client())
     except JobFailed as error:
         if len(jobs) == 1:
             return [Outcome({}, {}, {}, PlanError(f"failed: {error}"))]
         half = len(jobs) // 2
-        return [*_run(jobs[:half], cluster), *_run(jobs[half:], cluster)]
-    return [left(job.folder, job.inputs) for job in jobs]
+        return [*_run(numbers[:half], jobs[:half], rest, servers, folder), *_run(numbers[half:], jobs[half:], rest, servers, folder)]
+    return [left(job.folder, job.inputs) for job in staged]
 
 
-SIZES = Sizes(planning=1536, heap=1536, managed=4096, network=512)
+def _restarted(numbers: Sequence[int], jobs: Sequence[Job], rest: Rest, servers: str, folder: Path) -> list[Outcome]:
+    """Return what the jobs give as one live one: stopped with a savepoint at each restart, begun again from there, and drained at the end."""
+    topics = [live.Topics(servers, job, f"{number}x{len(jobs)}.", ledger_topic(job.plan)) for number, job in zip(numbers, jobs, strict=True)]
+    script = flink_script_of_many([(one.job.plan, _topics(servers, one.prefix, one.job)) for one in topics], "restarted")
+    made, last = None, len(jobs[0].restarts)
+    for part in range(last + 1):
+        for one in topics:
+            one.feed(part)
+        running = submit(rest, script, client=client(), savepoint=made)
+        try:
+            fed = sum(len(records) for one in topics for partitions in one.part(part).values() for records in partitions)
+            live.wait_for(partial(_has_read, rest, running, fed), "read what was fed")
+            if part == last:
+                live.wait_for(partial(_are_counted, servers, topics), "counted what was fed")
+            made = savepoint(rest, running, f"file://{folder}/savepoints", stop=True, drain=part == last)
+            wait(rest, running)
+        except JobFailed:
+            with suppress(HeadraceError):
+                rest.cancel(running)  # others need its place
+            raise
+    names = [topic for one in topics for topic in one.written]
+    live.wait_for(lambda: live.are_settled(servers, names), "committed what was written")
+    rows = live.rows(servers, names)
+    return [one.outcome(rows, _ledger(one, rows)) for one in topics]
 
 
-def _staged(job: Job, folder: Path) -> FileJob:
-    return FileJob(job.plan, laid(job, folder / "in"), folder)
+def _has_read(rest: Rest, job: str, count: int) -> bool:
+    """Return whether all of a job runs, without which there is no savepoint, and its sources have read so many records since it was begun."""
+    assert not rest.ended(job)
+    read, vertices = 0, rest.job(job)["vertices"]
+    for vertex in vertices:
+        path = f"/jobs/{job}/vertices/{vertex['id']}/metrics"
+        if named := [one["id"] for one in rest.ask(path) if re.fullmatch(r"\d+\.Source__.*\.numRecordsOut", one["id"])]:
+            read += sum(int(one["value"]) for one in rest.ask(f"{path}?get={quote(','.join(named))}"))
+    return read >= count and all(one["status"] == "RUNNING" for one in vertices)
+
+
+def _topics(servers: str, prefix: str, job: Job) -> Kafka:
+    partitions = {topic: len(records) for topic, records in job.inputs.items()}
+    # A source that is idle sends no last watermark when it is drained.
+    return Kafka(servers, job.plan.pipeline, partitions, prefix=prefix, max_ahead_ms=None, idle_after_ms=None, checkpoint_seconds=1)
+
+
+def _ledger(topics: live.Topics, rows: Mapping[str, list[Any]]) -> Ledger:
+    plan = topics.job.plan
+    return {topic: dict(counts) for topic, counts in added_up(plan, rows[topics.prefix + ledger_topic(plan)]).items()}
+
+
+def _are_counted(servers: str, topics: Sequence[live.Topics]) -> bool:
+    """Return whether the ledgers, whose entries come every ten seconds, tell of all records."""
+    rows = live.rows(servers, [one.prefix + ledger_topic(one.job.plan) for one in topics])
+    return all(
+        _ledger(one, rows)[topic]["received"] == sum(map(len, partitions)) for one in topics for topic, partitions in one.job.inputs.items()
+    )  # fmt: skip

@@ -1,36 +1,183 @@
-"""Spark under test: all jobs one after the other in one session."""
+"""Spark under test: all jobs one after the other in one session, those with restarts live on the topics of a Kafka."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import spark
-from conformance.engine import Job, Outcome, laid, left
+from conformance import live
+from conformance.engine import FATES, Job, Ledger, Outcome, laid, left
+from headrace.engines.spark import run as spark_run
+from headrace.engines.spark.environment import kafka_jars
 from headrace.engines.spark.run import Job as SparkJob
 from headrace.engines.spark.run import run_many
+from headrace.engines.spark.script import live_script
 from headrace.errors import HeadraceError, PlanError
+from headrace.plan.expression import Column, walk
+from headrace.plan.operators import Aggregate, Process, Union, maker_of
+from headrace.plan.pipeline import Plan
+from headrace.plan.schema import TIMESTAMP
+
+MASTER = "local[2]"
 
 
 class Spark:
-    """A session of this machine, its plans as batch queries."""
+    """A session of this machine, its plans as batch queries, or as streams that work off what there is from their checkpoint on."""
 
     name, restarts = "spark", False
 
     def missing(self) -> str | None:
-        return spark.missing()
+        if (why := spark.missing()) is not None:
+            return why
+        if not list(spark.FOLDER.glob("spark-*-kafka")):
+            return "Spark's Kafka connector is not in build/engines; get it: python tests/spark.py --fetch"
+        return live.missing()
 
     def run(self, jobs: Sequence[Job]) -> list[Outcome]:
         with TemporaryDirectory(ignore_cleanup_errors=True) as name:
-            given = [SparkJob(job.plan, laid(job, (folder := Path(name) / str(number)) / "in"), folder) for number, job in enumerate(jobs)]
-            told = run_many(given, master="local[2]", home=spark.HOME)
-            return [_outcome(job, one) for job, one in zip(given, told, strict=True)]
+            folder = Path(name)
+            bounded = [number for number, job in enumerate(jobs) if not job.restarts]
+            given = [SparkJob(jobs[one].plan, laid(jobs[one], folder / str(one) / "in"), folder / str(one)) for one in bounded]
+            told = run_many(given, master=MASTER, home=spark.HOME)
+            outcomes = {number: _outcome(job, one) for number, job, one in zip(bounded, given, told, strict=True)}
+            if len(outcomes) < len(jobs):
+                with live.serving(folder / "kafka") as servers:
+                    outcomes |= _restarted({number: job for number, job in enumerate(jobs) if job.restarts}, servers, folder)
+        return [outcomes[number] for number in range(len(jobs))]
 
 
 def _outcome(job: SparkJob, told: object) -> Outcome:
-    if isinstance(told, PlanError):
-        return Outcome({}, {}, {}, told)
-    if isinstance(told, HeadraceError):
-        return Outcome({}, {}, {}, PlanError(f"failed: {told}"))
-    return left(job.folder, job.inputs)
+    return _refused(told) if isinstance(told, HeadraceError) else left(job.folder, job.inputs)
+
+
+def _refused(error: HeadraceError) -> Outcome:
+    return Outcome({}, {}, {}, error if isinstance(error, PlanError) else PlanError(f"failed: {error}"))
+
+
+# restarts
+
+
+def _restarted(jobs: Mapping[int, Job], servers: str, folder: Path) -> dict[int, Outcome]:
+    """Return what the jobs give as streams, each begun from its checkpoint for every part of its records.
+
+    At the end a record comes to each source that closes what is open; what is written of that record itself is left out.
+    """
+    outcomes: dict[int, Outcome] = {}
+    topics, streams = {}, {}
+    for number, job in jobs.items():
+        try:
+            script = live_script(_moved(job.plan, f"{number}."))
+        except PlanError as error:
+            outcomes[number] = _refused(error)
+            continue
+        topics[number] = live.Topics(servers, job, f"{number}.")
+        processes = any(isinstance(one, Process) for one in job.plan.operators())
+        options = [f"--kafka-servers={servers}", f"--checkpoint={folder}/{number}", "--trigger=available-now"]
+        streams[number] = spark_run._Script(script, options, processes)
+    steps: list[_Step] = []
+    for part in range(max((len(one.job.restarts) + 1 for one in topics.values()), default=0)):
+        now = {number: one for number, one in topics.items() if part <= len(one.job.restarts)}
+        records = [record for one in now.values() for record in _records(one, part)]
+        steps += [(None, _feeding(servers, records)), *((number, streams[number]) for number in now)]
+    closing = {number: list(_closing(one)) for number, one in topics.items()}
+    records = [record for records in closing.values() for record in records]
+    steps += [(None, _feeding(servers, records)), *((number, streams[number]) for number, found in closing.items() if found)]
+    failed, before = _run(steps)
+    rows = live.rows(servers, [topic for one in topics.values() for topic in one.written])
+    for number, one in topics.items():
+        plain = [one.prefix + sink.topic for sink in one.job.plan.sinks if not isinstance(maker_of(sink), Aggregate | Process)]
+        rows |= {topic: rows[topic][: before.get(topic, 0)] for topic in plain}
+        for topic in one.job.inputs:
+            dead = f"{one.prefix}{topic}.dead-letter"
+            rows[dead] = [letter | {"topic": topic} for letter in rows[dead]]
+        unknown: Ledger = {topic: dict.fromkeys(("received", *FATES)) for topic in one.job.inputs}  # a stream of Spark has none
+        outcomes[number] = _refused(failed[number]) if number in failed else one.outcome(rows, unknown)
+    return outcomes
+
+
+_Step = tuple[int | None, spark_run._Script]
+_Record = tuple[str, int, bytes]
+
+
+def _run(steps: Sequence[_Step]) -> tuple[dict[int, HeadraceError], dict[str, int]]:
+    """Do steps one after the other in one session. Return the error of each job that has one, and what topics held before the last feeding."""
+    told = spark_run._submit([script for _, script in steps], MASTER, spark.HOME, kafka_jars(spark.HOME))
+    errors: dict[int, HeadraceError] = {}
+    held: dict[str, int] = {}
+    for (number, _), one in zip(steps, told, strict=True):
+        if isinstance(one, HeadraceError) and number is None:
+            raise one
+        if isinstance(one, HeadraceError):
+            errors.setdefault(number, one)
+        elif number is None:
+            held = {topic: counts["held"] or 0 for topic, counts in one.items()}
+    return errors, held
+
+
+_FEED = """
+import base64
+from pyspark.sql import SparkSession
+
+def main(arguments):
+    spark, kafka = SparkSession.builder.getOrCreate(), {{"kafka.bootstrap.servers": {servers!r}}}
+    topics = spark.read.format("kafka").options(**kafka, subscribePattern=".*").load()
+    held = {{row["topic"]: {{"held": row["count"]}} for row in topics.groupBy("topic").count().collect()}}
+    rows = [(topic, partition, base64.b64decode(value)) for topic, partition, value in {records!r}]
+    frame = spark.createDataFrame(rows, "topic STRING, partition INT, value BINARY").coalesce(1)
+    frame.write.format("kafka").options(**kafka).save()
+    return held
+"""
+
+
+def _feeding(servers: str, records: Sequence[_Record]) -> spark_run._Script:
+    """Return a step that tells how much topics hold, and appends records."""
+    coded = [(topic, partition, base64.b64encode(value)) for topic, partition, value in records]
+    return spark_run._Script(_FEED.format(records=coded, servers=servers), [], processes=False)
+
+
+def _records(topics: live.Topics, part: int) -> Iterator[_Record]:
+    for topic, partitions in topics.part(part).items():
+        for partition, records in enumerate(partitions):
+            yield from ((topics.prefix + topic, partition, record) for record in records)
+
+
+def _closing(topics: live.Topics) -> Iterator[_Record]:
+    """Yield the last record of each source that has an event time, as if it came now: all windows before are over.
+
+    Behind a process it is the first that lets all records before it be handled: timers that are later stay silent, as at an end.
+    """
+    hosting = any(isinstance(one, Process) for one in topics.job.plan.operators())
+    now = time.time()
+    for source in (one for one in topics.job.plan.sources if one.event_time is not None):
+        (column,) = (node for node in walk(source.event_time) if isinstance(node, Column))
+        rows = [json.loads(record) for partitions in topics.job.inputs[source.topic] for record in partitions]
+        latest = max(rows, key=lambda row: row[column.name])
+        at: Any = latest[column.name] + source.delay_ms + 2 if hosting else round(1000 * now)
+        if column.type == TIMESTAMP:
+            at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+        yield topics.prefix + source.topic, 0, json.dumps(latest | {column.name: at}).encode()
+
+
+def _moved(plan: Plan, prefix: str) -> Plan:
+    """Return the plan with other topics, whose names begin with `prefix`."""
+    made: dict[int, Any] = {}
+    for operator in plan.operators():
+        changes: dict[str, Any] = {}
+        for name in ("topic", "late_topic", "failed_topic"):
+            if topic := getattr(operator, name, None):
+                changes[name] = prefix + topic
+        for name in ("input", "broadcast"):
+            if (given := getattr(operator, name, None)) is not None:
+                changes[name] = made[id(given)]
+        if isinstance(operator, Union):
+            changes["inputs"] = tuple(made[id(one)] for one in operator.inputs)
+        made[id(operator)] = replace(operator, **changes)
+    return replace(plan, sinks=tuple(made[id(sink)] for sink in plan.sinks))

@@ -7,6 +7,7 @@ import json
 import re
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,17 @@ def cases() -> dict[str, form.Case]:
 
 
 @cache
+def restarted() -> dict[str, form.Case]:
+    """Return the cases that restart by the names of the jobs that do so; a job with the case's own name runs without."""
+    return {f"{name}, restarted": case for name, case in cases().items() if any(step.restart for step in case.steps)}
+
+
+@cache
 def jobs() -> dict[str, Job]:
     """Return all jobs by name."""
     return {
-        **{name: case.job() for name, case in cases().items()},
+        **{name: replace(case.job(), restarts=()) for name, case in cases().items()},
+        **{name: case.job() for name, case in restarted().items()},
         **{name: job for name, (job, _) in reading.asked().items()},
         **functions.jobs(),
     }
@@ -36,14 +44,19 @@ def jobs() -> dict[str, Job]:
 
 def judged(case: form.Case, job: Job, engine: str, got: Outcome) -> list[str]:
     """Return what is wrong with the outcome of a case, and with its marks: one that is no longer true is wrong too."""
-    if (why := case.unsupported.get(engine)) is not None:
+    if (why := mark(case.unsupported, job, engine)) is not None:
         if got.refused is None:
             return [f"{engine} no longer refuses it: take the mark `unsupported` out of the case"]
         return [] if re.search(why, str(got.refused)) else [f"refused otherwise: {got.refused}"]
     found = differences(got, case.outcome(job))
-    if engine in case.differs:
+    if mark(case.differs, job, engine) is not None:
         return [] if found and got.refused is None else [*found, f"{engine} no longer gives otherwise: take the mark `differs` out of the case"]
     return found
+
+
+def mark(marks: Mapping[str, str], job: Job, engine: str) -> str | None:
+    """Return the mark of a job: with restarts that of `ENGINE, restarted`, if there is one."""
+    return marks.get(f"{engine}, restarted" if job.restarts else engine, marks.get(engine))
 
 
 def outcomes(engine: Engine, folder: Path) -> Outcomes:
@@ -62,8 +75,8 @@ def outcomes(engine: Engine, folder: Path) -> Outcomes:
 
 def _run(engine: Engine) -> dict[str, Any]:
     try:
-        found = engine.run(list(jobs().values()))
-        return {name: _kept(outcome) for name, outcome in zip(jobs(), found, strict=True)}
+        asked = {name: job for name, job in jobs().items() if engine.restarts or not job.restarts}
+        return {name: _kept(outcome) for name, outcome in zip(asked, engine.run(list(asked.values())), strict=True)}
     except Exception:  # noqa: BLE001  (whatever it is, it is told to each test, and not tried again)
         return {"failed": traceback.format_exc()}
 

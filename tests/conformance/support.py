@@ -59,6 +59,7 @@ def _late(case: Case) -> bool:
     return any(counts.get("late") for counts in case.ledger.values())
 
 
+_RESTARTS = "restarts between records"
 FEATURES: dict[str, Callable[[Case], bool]] = {
     "tumbling windows": _window("tumbling"),
     "sliding windows": _window("sliding"),
@@ -78,7 +79,7 @@ FEATURES: dict[str, Callable[[Case], bool]] = {
     "several outputs": lambda case: len(case.pipeline.sinks) > 1,
     "dead letters": lambda case: bool(case.dead),
     "the ledger": lambda case: bool(case.ledger),
-    "restarts between records": lambda case: any(step.restart for step in case.steps),
+    _RESTARTS: lambda case: any(step.restart for step in case.steps),
 }
 
 
@@ -92,13 +93,15 @@ def _with(feature: str) -> tuple[str, ...]:
 
 def results(engine: Engine, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     """Return what became of all that was asked of an engine: how much it was, and what was answered otherwise."""
-    asked = {f"case {name}": suite.judged(case, suite.jobs()[name], engine.name, outcomes[name]) for name, case in suite.cases().items()}
+    asked, marked = {}, {}
+    for name, case in {**suite.cases(), **(suite.restarted() if engine.restarts else {})}.items():
+        job = suite.jobs()[name]
+        asked[f"case {name}"] = suite.judged(case, job, engine.name, outcomes[name])
+        if suite.mark(case.unsupported, job, engine.name) is not None:
+            marked[f"case {name}"] = f"refused: {outcomes[name].refused}"
+        elif (differs := suite.mark(case.differs, job, engine.name)) is not None:
+            marked[f"case {name}"] = differs
     asked |= {name: differences(outcomes[name], expected) for name, (_, expected) in reading.asked().items()}
-    marked = {
-        f"case {name}": f"refused: {outcomes[name].refused}" if engine.name in case.unsupported else case.differs[engine.name]
-        for name, case in suite.cases().items()
-        if engine.name in {**case.unsupported, **case.differs}
-    }
     wrong: dict[str, list[str]] = {}
     for name, function in {**FUNCTIONS, **AGGREGATES}.items():
         if functions.lacking(function, engine.name):
@@ -150,9 +153,9 @@ def page(engines: list[dict[str, Any]]) -> str:
 
 
 def _cell(engine: Mapping[str, Any], feature: str) -> str:
-    if feature == "restarts between records" and not engine["restarts"]:
+    if feature == _RESTARTS and not engine["restarts"]:
         return "not asked"
-    names = _with(feature)
+    names = [*suite.restarted()] if feature == _RESTARTS else _with(feature)
     same = [name for name in names if f"case {name}" not in engine["otherwise"]]
     if feature == "the ledger" and engine["ledger_nulls"]:
         return f"all but {', '.join(engine['ledger_nulls'])}"

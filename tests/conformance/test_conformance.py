@@ -20,6 +20,14 @@ def test_a_case_gives_what_is_expected(name: str, engine: Engine, outcomes: suit
     assert not found, "\n".join([name, *found])
 
 
+@pytest.mark.parametrize("name", suite.restarted())
+def test_a_case_gives_it_also_when_it_is_restarted(name: str, engine: Engine, outcomes: suite.Outcomes) -> None:
+    if not engine.restarts:
+        pytest.skip(f"restarts are not asked of {engine.name}")
+    found = suite.judged(suite.restarted()[name], suite.jobs()[name], engine.name, outcomes[name])
+    assert not found, "\n".join([name, *found])
+
+
 @pytest.mark.parametrize("name", reading.asked())
 def test_values_are_read_by_the_rule(name: str, outcomes: suite.Outcomes) -> None:
     found = differences(outcomes[name], reading.asked()[name][1])
@@ -39,7 +47,7 @@ def test_a_function_gives_what_its_cases_say(function: Function | Aggregate, eng
 
 
 def test_plans_have_names_of_their_own_but_for_those_of_functions() -> None:
-    names = [job.plan.pipeline for job in suite.jobs().values() if job.plan.pipeline != "pipeline"]
+    names = [job.plan.pipeline for job in suite.jobs().values() if job.plan.pipeline != "pipeline" and not job.restarts]
     assert len(names) == len(set(names))
 
 

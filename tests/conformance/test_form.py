@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -57,7 +58,7 @@ def faults(got: Outcome, case: form.Case) -> list[str]:
 
 def test_a_case_is_read_run_and_written_again() -> None:
     case = changed("note", to="")
-    assert case.job().restarts == (2,)
+    assert case.job().restarts == ({"in": [2, 0]},)
     assert [len(records) for records in case.job().inputs["in"]] == [3, 0]
     assert not faults(made(case), case)
     assert form.read(f"[{form.written(case)}]") == [case]
@@ -176,6 +177,12 @@ def test_a_ledger_that_no_case_expects_must_add_up_all_the_same() -> None:
     assert faults(got, case) == [f"ledger of in does not add up: {got.ledger['in']}"]
 
 
+def test_a_mark_of_restarts_is_not_one_of_the_case() -> None:
+    case = changed("differs", to={"embedded, restarted": "order"})
+    assert not suite.judged(case, replace(case.job(), restarts=()), "embedded", made(case))
+    assert suite.judged(case, case.job(), "embedded", made(case))
+
+
 # Marks
 
 
@@ -189,7 +196,10 @@ def test_a_ledger_that_no_case_expects_must_add_up_all_the_same() -> None:
         ({"unsupported": {"embedded": "no windows"}}, False, "no sinks", "refused otherwise"),
         ({"unsupported": {"embedded": "no windows"}}, False, None, "no longer refuses"),
         ({"unsupported": {"other": "no windows"}}, False, None, None),
+        ({"unsupported": {"embedded, restarted": "no windows"}}, False, "no windows", None),
+        ({"unsupported": {"embedded": "no sinks", "embedded, restarted": "no windows"}}, False, "no windows", None),
         ({"differs": {"embedded": "order"}}, True, None, None),
+        ({"differs": {"embedded, restarted": "order"}}, True, None, None),
         ({"differs": {"embedded": "order"}}, False, None, "no longer gives otherwise"),
         ({"differs": {"embedded": "order"}}, False, "no windows", "refused: no windows"),
     ],

@@ -1,0 +1,120 @@
+"""A job on the topics of a Kafka: its records are fed as far as each restart, and what it writes is read back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import broker
+from broker import Broker
+from conformance.engine import Job, Ledger, Outcome
+
+LIMIT = 300.0
+
+
+def missing() -> str | None:
+    """Return what there is not that jobs on topics need, and how to get it."""
+    try:
+        import confluent_kafka  # noqa: F401
+    except ImportError:
+        return "the package confluent-kafka is not installed"
+    return broker.missing()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Start a broker, and yield where it listens."""
+    made = Broker(folder)
+    try:
+        made.start()
+        yield made.servers
+    finally:
+        made.end()
+
+
+class Topics:
+    """The topics of one job, whose names on the broker begin with `prefix`; those that are `written`, with `more`, have one partition each."""
+
+    def __init__(self, servers: str, job: Job, prefix: str, *more: str) -> None:
+        from confluent_kafka.admin import AdminClient, NewTopic
+
+        self.servers, self.job, self.prefix = servers, job, prefix
+        written = [*job.plan.topics, *(f"{source.topic}.dead-letter" for source in job.plan.sources), *more]
+        self.written = [prefix + topic for topic in written]
+        read = {prefix + topic: len(partitions) for topic, partitions in job.inputs.items()}
+        new = [NewTopic(topic, count, 1) for topic, count in {**read, **dict.fromkeys(self.written, 1)}.items()]
+        admin = AdminClient({"bootstrap.servers": servers})
+        for made in admin.create_topics(new).values():
+            made.result(LIMIT)
+
+    def part(self, number: int) -> Mapping[str, Sequence[Sequence[bytes]]]:
+        """Return the records between a restart and the one before it: `number` of them have been."""
+        found = {}
+        for topic, partitions in self.job.inputs.items():
+            ends = [[0] * len(partitions), *(counts[topic] for counts in self.job.restarts), [len(records) for records in partitions]]
+            found[topic] = [records[first:end] for records, first, end in zip(partitions, ends[number], ends[number + 1], strict=True)]
+        return found
+
+    def feed(self, number: int) -> None:
+        """Append a part."""
+        from confluent_kafka import Producer
+
+        producer = Producer({"bootstrap.servers": self.servers})
+        for topic, partitions in self.part(number).items():
+            for partition, records in enumerate(partitions):
+                for record in records:
+                    producer.produce(self.prefix + topic, record, partition=partition)
+        assert producer.flush(LIMIT) == 0
+
+    def outcome(self, rows: Mapping[str, list[Any]], ledger: Ledger) -> Outcome:
+        """Return what the job left, of all rows that are written."""
+        plan = self.job.plan
+        written = {topic: rows[self.prefix + topic] for topic in plan.topics}
+        return Outcome(written, {source.topic: rows[f"{self.prefix}{source.topic}.dead-letter"] for source in plan.sources}, ledger)
+
+
+def rows(servers: str, names: Sequence[str]) -> dict[str, list[Any]]:
+    """Return what has been written to topics of one partition, and committed."""
+    from confluent_kafka import Consumer, TopicPartition
+
+    quick = {"enable.partition.eof": True, "fetch.wait.max.ms": 10}
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": "reads", "enable.auto.commit": False, **quick})
+    found: dict[str, list[Any]] = {name: [] for name in names}
+    try:
+        consumer.assign([TopicPartition(name, 0, 0) for name in names])
+        ended, give_up_at = set[str](), time.monotonic() + LIMIT
+        while len(ended) < len(found):
+            assert time.monotonic() < give_up_at, "the topics cannot be read"
+            if (message := consumer.poll(1)) is None:
+                continue
+            if message.error() is not None:
+                ended.add(message.topic())
+            else:
+                found[message.topic()].append(json.loads(message.value()))
+    finally:
+        consumer.close()
+    return found
+
+
+def are_settled(servers: str, names: Sequence[str]) -> bool:
+    """Return whether all that was written to topics of one partition is committed: a transaction's end is told before it shows."""
+    from confluent_kafka import IsolationLevel, TopicPartition
+    from confluent_kafka.admin import AdminClient, OffsetSpec
+
+    admin = AdminClient({"bootstrap.servers": servers})
+    latest = {TopicPartition(name, 0): OffsetSpec.latest() for name in names}
+    levels = (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
+    committed, written = ([one.result(LIMIT).offset for one in admin.list_offsets(latest, isolation_level=level).values()] for level in levels)
+    return committed == written
+
+
+def wait_for(what: Callable[[], bool], said: str) -> None:
+    """Wait until something is so."""
+    give_up_at = time.monotonic() + LIMIT
+    while not what():
+        assert time.monotonic() < give_up_at, f"within {LIMIT:.0f} s: not {said}"
+        time.sleep(0.3)
