@@ -223,7 +223,7 @@ class ProcessKernel:
             return f"{called} keeps state it did not declare: {name!r}; {near(name, [slot.name for slot in self.operator.declared.slots])}"
         frames = traceback.extract_tb(error.__traceback__)
         last = next((frame for frame in reversed(frames) if "headrace/kernels" not in frame.filename.replace("\\", "/")), None)
-        at = f" at {last.filename.rpartition('/')[2]}:{last.lineno}" if last else ""
+        at = f" at {last.filename.rpartition('/')[2].removeprefix('pipelines of ')}:{last.lineno}" if last else ""
         return f"{called} raised {type(error).__name__}: {error}{at}"
 
     def _where(self, place: Place | None, state: State) -> str:
