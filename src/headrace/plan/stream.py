@@ -278,11 +278,11 @@ class Stream:
         )
         return ProcessedStream(operator, f"{self._path}.process({operator.name})")
 
-    def deduplicate(self, by: Sequence[str], *, within: timedelta) -> Stream:
+    def deduplicate(self, by: Sequence[str], *, within: timedelta, name: str | None = None) -> Stream:
         """Return the records without those whose key came less than `within` of event time after one that was kept.
 
         Records come out in the order of event time, when the watermark has passed them; those older than their partition's
-        watermark are late. What is dropped is `duplicate` in the ledger.
+        watermark are late. What is dropped is `duplicate` in the ledger. It is a process; `name` tells it from another in the plan.
         """
         place = f"{self._path}.deduplicate"
         keys = _keys(by, self, "deduplicate")
@@ -291,7 +291,7 @@ class Stream:
         if milliseconds(within, "within", place) == 0:
             raise PlanError("within is 0", where=place, fix="say how long a key is remembered: hr.minutes(5)")
         code = Deduplicate(self.schema.without(*keys), within)
-        process = self.process(code, by=keys).operator
+        process = self.process(code, by=keys, name=name).operator
         assert isinstance(process, Process)
         return Stream(replace(process, drops_duplicates=True), place).select(*self.schema.names)
 

@@ -35,6 +35,16 @@ def test_what_comes_out_has_the_columns_that_went_in(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "out", "out") == [{"k": "a", "t": T + 3000, "x": 1}]
 
 
+def test_a_plan_may_deduplicate_two_streams_under_two_names(tmp_path: Path) -> None:
+    both = {"events": events(), "others": events("others")}
+    once_each = {f"{name}-once": one.deduplicate(["k"], within=hr.seconds(WITHIN), name=f"{name}_once") for name, one in both.items()}
+    inputs = {name: [file_of(tmp_path / f"{name}.ndjson", ("a", 0, 1), ("a", 5, 2), ("b", 6, 3))] for name in both}
+    run_files(plan_of(**once_each), inputs, tmp_path / "out")
+    assert [[row["x"] for row in rows_of(tmp_path / "out", name)] for name in once_each] == [[1, 3], [1, 3]]
+    with pytest.raises(PlanError, match="two processes are named 'deduplicate'; give one another name="):
+        plan_of(**{f"{name}-once": one.deduplicate(["k"], within=hr.seconds(WITHIN)) for name, one in both.items()})
+
+
 def test_duplicates_do_not_enter_a_window_behind(tmp_path: Path) -> None:
     counts = once(5).window(hr.tumbling(hr.seconds(20)), by=["k"]).aggregate(n="COUNT(*)", last="MAX(x)")
     file = file_of(tmp_path / "a.ndjson", ("a", 1, 1), ("a", 0, 2), ("a", 12, 3), ("a", 19, 4), ("a", 22, 5))
