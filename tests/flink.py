@@ -22,7 +22,7 @@ from headrace.errors import HeadraceError
 from keeper import keep, kept
 
 BUILD = Path(__file__).parent.parent / "build"
-SIZES = Sizes(slots=4, planning=1024, heap=1024, managed=512, network=256)
+SIZES = Sizes(slots=4, planning=1024, heap=1024, managed=2048, network=256)
 JAVA = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 

@@ -53,7 +53,9 @@ def _cluster(plan: Plan, named: str | None, slots: int, *, kafka: bool = False) 
     except OSError as error:
         raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(home()), fix="name another HEADRACE_HOME") from None
     print(f"headrace: starting Flink on this machine, with {slots} slot{'s' if slots > 1 else ''}", file=sys.stderr)
-    with Cluster(folder, jars, Sizes(slots=slots)) as cluster:
+    # A slot's managed memory is shared by its windows and its Python workers, and a window that gets none of it fails.
+    sizes = Sizes(slots=slots, managed=256 * slots) if hosting else Sizes(slots=slots)
+    with Cluster(folder, jars, sizes) as cluster:
         yield cluster.rest, client
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -291,6 +291,10 @@ def test_where_no_cluster_is_it_says_so() -> None:
         ("Caused by: java.lang.NullPointerException\n\tat y", "NullPointerException"),
         ("no trace at all", "no trace at all"),
         (
+            "j.JobException: no restart\nCaused by: java.lang.NullPointerException\n\tat t.binary.BytesMap.initBucketSegments(BytesMap.java:122)",
+            "a slot has too little managed memory for so many windows: raise taskmanager.memory.managed.size, or have fewer plans in a job",
+        ),
+        (
             "a.AException: Exceeded checkpoint tolerable failure threshold. The latest checkpoint failed due to It\nbroke., view the History\n\tat a.b",
             "no checkpoint can be made (It broke): look whether their disk is full or cannot be written; Flink's job manager says it in its log",
         ),

@@ -195,6 +195,8 @@ def root_cause(trace: str) -> str:
     if failing := _CHECKPOINTS.search(trace):
         said = " ".join(failing[1].split())
         return f"no checkpoint can be made ({said}): look whether their disk is full or cannot be written; Flink's job manager says it in its log"
+    if "BytesMap.initBucketSegments" in trace:
+        return "a slot has too little managed memory for so many windows: raise taskmanager.memory.managed.size, or have fewer plans in a job"
     causes = [(kind.rpartition(".")[2], " ".join((text or "").split())) for kind, text in _CAUSE.findall(trace)]
     telling = [f"{kind}: {text}" for kind, text in causes if text] or [kind for kind, _ in causes]
     return telling[-1] if telling else " ".join(trace.split())[:300]
