@@ -170,7 +170,7 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
         due = min((one.first for one in (slot.records, slot.alarms) if one.first is not None), default=None)
         self._slot.update((_pack((due, slot.shown, slot.records.kept, slot.alarms.kept)),))
         if due is not None and due != slot.armed:
-            self._handle.registerTimer(due - 1)  # it goes off when the watermark is past it
+            self._handle.registerTimer(due)  # it goes off when the watermark is there
 
     def _kept(self, codes: Iterable[bytes], alarms: Iterable[Any]) -> dict[bytes, _Kept]:
         """Return what is kept for keys that have records, and for those whose alarm has not been set again since."""
