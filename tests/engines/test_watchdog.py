@@ -17,7 +17,7 @@ from headrace.engines import watchdog
 from headrace.engines.watchdog import watch
 from headrace.errors import ProcessError
 from headrace.kernels.keyed.process import Given, OverdueError, Place, ProcessKernel
-from headrace.kernels.keyed.state import Shared
+from headrace.kernels.keyed.shared import Shared
 
 LIMIT = 0.2
 SOON = 20.0  # no test waits longer, were nothing ended

@@ -32,7 +32,8 @@ from headrace.engines.shipped import unpack
 from headrace.engines.watchdog import watch
 from headrace.errors import InternalError
 from headrace.kernels.keyed.process import Given, Place, ProcessKernel
-from headrace.kernels.keyed.state import Shared, State
+from headrace.kernels.keyed.shared import Shared
+from headrace.kernels.keyed.state import State
 from headrace.plan.operators import Process
 from headrace.plan.schema import Schema, Type
 

@@ -23,7 +23,7 @@ from headrace.engines.shipped import unpack
 from headrace.engines.watchdog import watch
 from headrace.kernels.keyed.keyspace import Keyspace
 from headrace.kernels.keyed.process import Given, Place, ProcessKernel
-from headrace.kernels.keyed.state import Shared
+from headrace.kernels.keyed.shared import Shared
 
 __all__ = ["GIVEN", "Givens", "Hosting", "place_of"]
 

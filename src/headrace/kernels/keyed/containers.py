@@ -10,7 +10,7 @@ from typing import Any, Protocol, overload
 
 from headrace.kernels.keyed.values import Accept, is_text
 
-__all__ = ["KeptList", "KeptMap"]
+__all__ = ["KeptList", "KeptMap", "TextMap"]
 
 
 class Timed(Protocol):
@@ -117,34 +117,13 @@ class KeptList(MutableSequence[Any]):
         return (self._stamps[-1] if self._ordered else max(self._stamps)) + self._ttl  # type: ignore[operator]
 
 
-class KeptMap(MutableMapping[str, Any]):
-    """A dict of accepted values by text, each of which goes when its time is over."""
+class TextMap(MutableMapping[str, Any]):
+    """A dict by text, whose values are held in `values_`."""
 
-    __slots__ = ("_accept", "_stamps", "_state", "_ttl", "values_")
+    __slots__ = ("values_",)
 
-    def __init__(self, state: Timed, accept: Accept, ttl: int | None) -> None:
-        self._state, self._accept, self._ttl = state, accept, ttl
+    def __init__(self) -> None:
         self.values_: dict[str, Any] = {}
-        self._stamps: dict[str, int] = {}  # in the order of times
-
-    def __getitem__(self, name: str) -> Any:  # noqa: ANN401
-        return self.values_[name]
-
-    def __setitem__(self, name: str, value: Any) -> None:  # noqa: ANN401
-        if not is_text(name):
-            mend = "" if isinstance(name, str) else f"; write str({name!r})"
-            raise ValueError(f"{name!r} is not a text, and a map's names are{mend}")
-        self.values_[name] = self._accept(value)
-        if self._ttl is not None:
-            self._stamps.pop(name, None)
-            back = self._stamps and self._stamps[next(reversed(self._stamps))] > self._state.time
-            self._stamps[name] = self._state.time
-            if back:
-                self._stamps = dict(sorted(self._stamps.items(), key=itemgetter(1)))
-
-    def __delitem__(self, name: str) -> None:
-        del self.values_[name]
-        self._stamps.pop(name, None)
 
     def __len__(self) -> int:
         return len(self.values_)
@@ -157,8 +136,44 @@ class KeptMap(MutableMapping[str, Any]):
 
     def fill(self, values: Mapping[str, Any]) -> None:
         """Hold these values, and no others."""
+        new = dict(values)
         self.clear()
-        self.update(values)
+        self.update(new)
+
+    @staticmethod
+    def check_name(name: object) -> None:
+        """Raise ValueError if a name is no text."""
+        if not is_text(name):
+            mend = "" if isinstance(name, str) else f"; write str({name!r})"
+            raise ValueError(f"{name!r} is not a text, and a map's names are{mend}")
+
+
+class KeptMap(TextMap):
+    """A dict of accepted values by text, each of which goes when its time is over."""
+
+    __slots__ = ("_accept", "_stamps", "_state", "_ttl")
+
+    def __init__(self, state: Timed, accept: Accept, ttl: int | None) -> None:
+        self._state, self._accept, self._ttl = state, accept, ttl
+        super().__init__()
+        self._stamps: dict[str, int] = {}  # in the order of times
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401
+        return self.values_[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:  # noqa: ANN401
+        self.check_name(name)
+        self.values_[name] = self._accept(value)
+        if self._ttl is not None:
+            self._stamps.pop(name, None)
+            back = self._stamps and self._stamps[next(reversed(self._stamps))] > self._state.time
+            self._stamps[name] = self._state.time
+            if back:
+                self._stamps = dict(sorted(self._stamps.items(), key=itemgetter(1)))
+
+    def __delitem__(self, name: str) -> None:
+        del self.values_[name]
+        self._stamps.pop(name, None)
 
     def saved(self) -> Any:  # noqa: ANN401
         """Return the values as they are stored, with their times if they age."""

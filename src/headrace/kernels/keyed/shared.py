@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import msgspec
 
 from headrace.errors import near
-from headrace.kernels.keyed.values import Accept, accept_of, is_text
+from headrace.kernels.keyed.containers import TextMap
+from headrace.kernels.keyed.values import Accept, accept_of
 from headrace.plan.process import Declaration, Slot
 
 __all__ = ["Shared", "View"]
@@ -100,7 +101,7 @@ class Shared:
         return self._view  # type: ignore[no-any-return]
 
 
-class _Map(MutableMapping[str, Any]):
+class _Map(TextMap):
     """A dict by text of which it is noted what is touched.
 
     Attributes
@@ -111,11 +112,11 @@ class _Map(MutableMapping[str, Any]):
         What it held when it was last settled, for reading only.
     """
 
-    __slots__ = ("_accept", "_before", "_taken", "seen", "values_")
+    __slots__ = ("_accept", "_before", "_taken", "seen")
 
     def __init__(self, accept: Accept) -> None:
+        super().__init__()
         self._accept = accept
-        self.values_: dict[str, Any] = {}
         self.seen: dict[str, Any] = _SharedDict()
         self._before: dict[str, Any] = {}
         self._taken: set[str] = set()
@@ -128,9 +129,7 @@ class _Map(MutableMapping[str, Any]):
         return value
 
     def __setitem__(self, name: str, value: Any) -> None:  # noqa: ANN401
-        if not is_text(name):
-            mend = "" if isinstance(name, str) else f"; write str({name!r})"
-            raise ValueError(f"{name!r} is not a text, and a map's names are{mend}")
+        self.check_name(name)
         self._before.setdefault(name, self.values_.get(name, _NOTHING))
         self.values_[name] = value
 
@@ -142,23 +141,8 @@ class _Map(MutableMapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name in self.values_
 
-    def __len__(self) -> int:
-        return len(self.values_)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values_)
-
-    def __repr__(self) -> str:
-        return repr(self.values_)
-
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         return {**self, **other}
-
-    def fill(self, values: Mapping[str, Any]) -> None:
-        """Hold these values, and no others."""
-        new = dict(values)
-        self.clear()
-        self.update(new)
 
     def clear(self) -> None:
         """Take out all."""

@@ -13,7 +13,7 @@ from headrace.kernels.keyed.shared import Shared
 from headrace.kernels.keyed.values import Accept, Compact, accept_of, is_text, moment_mend
 from headrace.plan.process import Declaration, Slot, declaration_of
 
-__all__ = ["Keep", "Shared", "State", "fresh_state"]
+__all__ = ["Keep", "State", "fresh_state"]
 
 _decode = msgspec.msgpack.Decoder(dict).decode
 
