@@ -13,14 +13,14 @@ import sys
 import uuid
 from pathlib import Path
 
-from pyflink.common import Configuration, Duration, SimpleStringSchema, Time, Types, WatermarkStrategy
+from pyflink.common import Duration, SimpleStringSchema, Time, Types, WatermarkStrategy
 from pyflink.common.watermark_strategy import TimestampAssigner
-from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.datastream.connectors.base import DeliveryGuarantee
 from pyflink.datastream.connectors.kafka import KafkaOffsetsInitializer, KafkaRecordSerializationSchema, KafkaSink, KafkaSource
 from pyflink.datastream.functions import ProcessWindowFunction
 from pyflink.datastream.window import TumblingEventTimeWindows
-from pyflink.java_gateway import get_gateway
+
+from remote import environment_of
 
 
 def message_of(line: str) -> dict | None:
@@ -66,25 +66,13 @@ class Fingerprint(ProcessWindowFunction):
 
 
 def main(url: str, python: str, jar: str, servers: str, parallelism: str, run: str) -> None:
-    configuration = Configuration()
-    host, _, port = url.rpartition("//")[2].partition(":")
     options = {
-        "execution.target": "remote",
-        "execution.attached": "true",
-        "rest.address": host,
-        "rest.port": port,
-        "python.executable": python,
-        "python.client.executable": python,
         "parallelism.default": parallelism,
         "execution.checkpointing.interval": "10 s",
         "execution.checkpointing.incremental": "true",
         "state.backend.type": "rocksdb",
-        "restart-strategy.type": "none",
     }
-    for name, value in options.items():
-        configuration.set_string(name, value)
-    java = get_gateway().jvm.org.apache.flink.streaming.api.environment.StreamExecutionEnvironment
-    environment = StreamExecutionEnvironment(java(configuration._j_configuration))
+    environment = environment_of(url, python, options)
     environment.add_jars(Path(jar).absolute().as_uri())
     source = (
         KafkaSource.builder()

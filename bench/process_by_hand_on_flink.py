@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import sys
 
-from pyflink.common import Configuration, Duration, Types, WatermarkStrategy
+from pyflink.common import Duration, Types, WatermarkStrategy
 from pyflink.common.serialization import Encoder
 from pyflink.common.watermark_strategy import TimestampAssigner
-from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.datastream.connectors.file_system import FileSink, FileSource, StreamFormat
 from pyflink.datastream.functions import KeyedProcessFunction
 from pyflink.datastream.state import ListStateDescriptor, ValueStateDescriptor
-from pyflink.java_gateway import get_gateway
+
+from remote import environment_of
 
 
 class Count(KeyedProcessFunction):
@@ -62,25 +62,13 @@ class At(TimestampAssigner):
 
 
 def main(url: str, python: str, file: str, folder: str, ordered: str = "") -> None:
-    configuration = Configuration()
-    host, _, port = url.rpartition("//")[2].partition(":")
     options = {
-        "execution.target": "remote",
-        "execution.attached": "true",
-        "rest.address": host,
-        "rest.port": port,
-        "python.executable": python,
-        "python.client.executable": python,
         "python.fn-execution.bundle.size": "5000",
         "python.state.cache-size": "10000",
         "parallelism.default": "1",
         "execution.checkpointing.interval": "2 s",
-        "restart-strategy.type": "none",
     }
-    for key, value in options.items():
-        configuration.set_string(key, value)
-    java = get_gateway().jvm.org.apache.flink.streaming.api.environment.StreamExecutionEnvironment
-    environment = StreamExecutionEnvironment(java(configuration._j_configuration))
+    environment = environment_of(url, python, options)
     source = FileSource.for_record_stream_format(StreamFormat.text_line_format(), file).build()
     rows = environment.from_source(source, WatermarkStrategy.no_watermarks(), "readings").map(json.loads)
     if ordered:

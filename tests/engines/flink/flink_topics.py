@@ -10,7 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from flink import BUILD
+from headrace.cli import main
+from headrace.engines.flink.client import pyflink
 from headrace.engines.flink.places import Kafka
+from headrace.engines.flink.rest import Rest
 from headrace.plan.pipeline import Plan
 from headrace.topics.kafka import KafkaLog
 
@@ -46,6 +52,26 @@ class Topics:
     def places(self, **more: Any) -> Kafka:
         given: Mapping[str, Any] = {"max_ahead_ms": None, "prefix": self.prefix, "checkpoint_seconds": 1, **more}
         return Kafka(self.servers, self._pipeline, self.sources, **given)
+
+
+def jobs_command(rest: Rest, topics: Topics, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return what runs `headrace jobs` of a cluster on the plan's topics, and returns what it prints."""
+    surroundings = {
+        "HEADRACE_HOME": str(home),
+        "HEADRACE_ENGINES": str(BUILD / "engines"),
+        "HEADRACE_FLINK_PYTHON": str(pyflink(BUILD)),
+        "HEADRACE_TOPIC_PREFIX": topics.prefix,
+        "KAFKA_SERVERS": topics.servers,
+        "FLINK_REST_URL": rest.url,
+    }
+    for name, value in surroundings.items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str) -> str:
+        assert main(["jobs", *arguments]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out.strip()
+
+    return run
 
 
 def wait_for(what: Callable[[], Any]) -> Any:

@@ -33,7 +33,7 @@ from headrace.simulate.kiln import Kiln
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
 
 import flink_topics  # noqa: E402
-from flink_topics import wait_for  # noqa: E402
+from flink_topics import jobs_command, wait_for  # noqa: E402
 
 START = 1_706_123_400_000
 PLAN = fingerprint.plan()
@@ -144,13 +144,7 @@ def test_what_is_kept_of_other_settings_is_not_taken(flink: Rest, topics: Topics
 def test_jobs_of_the_cluster_from_the_command_line(
     flink: Rest, topics: Topics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HEADRACE_TOPIC_PREFIX", topics.prefix)
-    monkeypatch.setenv("FLINK_REST_URL", flink.url)
-
-    def run(*arguments: str) -> str:
-        assert main(["jobs", *arguments]) == 0, capsys.readouterr().err
-        return capsys.readouterr().out.strip()
+    run = jobs_command(flink, topics, tmp_path / "home", monkeypatch, capsys)
 
     topics.send(lines(3, 1500))
     job = run("submit", "fingerprint", "--engine", "flink", "--kafka-servers", topics.servers, "--max-ahead", "never", "--commit-every", "1s")

@@ -20,9 +20,7 @@ import headrace as hr
 from broker import Shared
 from conformance.engine import Outcome, differences, left
 from flink import BUILD, JAVA, client, missing
-from headrace.cli import main
 from headrace.engines.embedded.run import run_files as run_embedded
-from headrace.engines.flink.client import pyflink
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.rest import JobFailed, Rest
 from headrace.engines.flink.run import FileJob, added_up, run_files, run_topics, submit, wait
@@ -32,7 +30,7 @@ from headrace.plan.pipeline import Plan
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
 
 import flink_topics  # noqa: E402
-from flink_topics import LIMIT, wait_for, workers  # noqa: E402
+from flink_topics import LIMIT, jobs_command, wait_for, workers  # noqa: E402
 
 START = 1_706_123_400_000
 CHAIN = flink_processes.chain.plan()
@@ -215,18 +213,7 @@ def test_why_a_job_of_a_cluster_fails_is_told(
     (tmp_path / "alarms.py").write_text(Path(flink_processes.__file__).read_text())
     monkeypatch.chdir(tmp_path)
     topics = flink_topics.Topics(kafka.servers, tmp_path / "home", flink_processes.raising.plan(), 1)
-    for name, value in {
-        "HEADRACE_HOME": str(tmp_path / "home"),
-        "HEADRACE_ENGINES": str(BUILD / "engines"),
-        "HEADRACE_FLINK_PYTHON": str(pyflink(BUILD)),
-        "HEADRACE_TOPIC_PREFIX": topics.prefix,
-        "FLINK_REST_URL": flink.url,
-    }.items():
-        monkeypatch.setenv(name, value)
-
-    def run(*arguments: str) -> str:
-        assert main(["jobs", *arguments]) == 0, capsys.readouterr().err
-        return capsys.readouterr().out.strip()
+    run = jobs_command(flink, topics, tmp_path / "home", monkeypatch, capsys)
 
     with closing(topics.log):
         records = [{"id": "k", "t": START, "x": 3}, {"id": "k", "t": START + 10_000, "x": 1}]

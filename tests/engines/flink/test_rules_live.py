@@ -20,9 +20,7 @@ from broker import Shared
 from conformance.engine import Outcome, differences, left
 from flink import BUILD, JAVA, client, missing
 from headrace.apps.rules import rules
-from headrace.cli import main
 from headrace.engines.embedded.run import run_files as run_embedded
-from headrace.engines.flink.client import pyflink
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.rest import Rest
 from headrace.engines.flink.run import added_up, run_topics, savepoint, submit, wait
@@ -32,7 +30,7 @@ from headrace.simulate.kiln import Kiln
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
 
 import flink_topics  # noqa: E402
-from flink_topics import LIMIT, wait_for, workers  # noqa: E402
+from flink_topics import LIMIT, jobs_command, wait_for, workers  # noqa: E402
 
 PLAN = rules.plan()
 START = 1_706_123_400_000
@@ -155,19 +153,7 @@ def test_a_topic_of_limits_holds_back_no_longer_than_until_it_is_idle(flink: Res
 def test_they_are_a_job_of_a_cluster(
     flink: Rest, topics: Topics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in {
-        "HEADRACE_HOME": str(tmp_path / "home"),
-        "HEADRACE_ENGINES": str(BUILD / "engines"),
-        "HEADRACE_FLINK_PYTHON": str(pyflink(BUILD)),
-        "HEADRACE_TOPIC_PREFIX": topics.prefix,
-        "KAFKA_SERVERS": topics.servers,
-        "FLINK_REST_URL": flink.url,
-    }.items():
-        monkeypatch.setenv(name, value)
-
-    def run(*arguments: str) -> str:
-        assert main(["jobs", *arguments]) == 0, capsys.readouterr().err
-        return capsys.readouterr().out.strip()
+    run = jobs_command(flink, topics, tmp_path / "home", monkeypatch, capsys)
 
     def submitted(*more: str) -> str:
         return run("submit", "rules", "--engine", "flink", "--max-ahead", "never", "--idle-after", "never", "--commit-every", "1s", *more)
