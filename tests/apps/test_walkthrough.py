@@ -6,13 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import waiting
 from broker import Broker, missing
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
@@ -44,13 +45,7 @@ def headrace(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return run
 
 
-def wait_for(what: Callable[[], Any]) -> Any:
-    limit = time.monotonic() + LIMIT
-    while time.monotonic() < limit:
-        if found := what():
-            return found
-        time.sleep(0.2)
-    raise AssertionError("it did not come about in time")
+wait_for = partial(waiting.wait_for, seconds=LIMIT, every=0.2)
 
 
 def test_the_seeds_walk_through(  # noqa: PLR0915  (it is a walk)

@@ -15,11 +15,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import waiting
 from headrace import __version__
 from headrace.simulate import Kiln
 
@@ -76,12 +78,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         yield call
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 20) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.01)
-    return found
+wait_for = partial(waiting.wait_for, seconds=20, every=0.01)
 
 
 # help, versions, and what is imported

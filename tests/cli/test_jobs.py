@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+import waiting
 from headrace import __version__
 from headrace.engines.embedded import jobs as mechanics
 from headrace.engines.embedded.jobs import Ended, Job, State, find, jobs_in, submit
@@ -54,12 +55,7 @@ def python(script: str) -> list[str]:
     return [sys.executable, "-c", script]
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 30) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.01)
-    return found
+wait_for = partial(waiting.wait_for, seconds=30, every=0.01)
 
 
 def gone(pid: int) -> bool:

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import waiting
 from headrace.cli import main
 from headrace.topics.sqlite import SqliteClaim, SqliteLog
 
@@ -70,13 +72,7 @@ def fingerprints(log: SqliteLog) -> list[Any]:
     return [json.loads(entry.value)["fingerprint"] for entry in log.entries("fingerprint-output", 0, 0, 10**6)]
 
 
-def wait_for(what: Callable[[], Any]) -> Any:
-    limit = time.monotonic() + LIMIT
-    while time.monotonic() < limit:
-        if found := what():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not come about in time")
+wait_for = partial(waiting.wait_for, seconds=LIMIT)
 
 
 def free_port() -> int:

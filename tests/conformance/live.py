@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import broker
+import waiting
 from broker import Broker
 from conformance.engine import Job, Ledger, Outcome
 
 LIMIT = 300.0
+wait_for = partial(waiting.wait_for, seconds=LIMIT, every=0.3)
 
 
 def missing() -> str | None:
@@ -110,11 +113,3 @@ def are_settled(servers: str, names: Sequence[str]) -> bool:
     levels = (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
     committed, written = ([one.result(LIMIT).offset for one in admin.list_offsets(latest, isolation_level=level).values()] for level in levels)
     return committed == written
-
-
-def wait_for(what: Callable[[], bool], said: str) -> None:
-    """Wait until something is so."""
-    give_up_at = time.monotonic() + LIMIT
-    while not what():
-        assert time.monotonic() < give_up_at, f"within {LIMIT:.0f} s: not {said}"
-        time.sleep(0.3)

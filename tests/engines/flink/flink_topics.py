@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import waiting
 from flink import BUILD
 from headrace.cli import main
 from headrace.engines.flink.client import pyflink
@@ -74,13 +75,7 @@ def jobs_command(rest: Rest, topics: Topics, home: Path, monkeypatch: pytest.Mon
     return run
 
 
-def wait_for(what: Callable[[], Any]) -> Any:
-    limit = time.monotonic() + LIMIT
-    while time.monotonic() < limit:
-        if found := what():
-            return found
-        time.sleep(0.3)
-    raise AssertionError("it did not come about in time")
+wait_for = partial(waiting.wait_for, seconds=LIMIT, every=0.3)
 
 
 def workers(folder: Path) -> list[int]:
