@@ -137,6 +137,7 @@ def test_a_topic_of_limits_holds_back_no_longer_than_until_it_is_idle(flink: Res
         topics.send([json.dumps(limit).encode()], [])
         wait_for(lambda: topics.ledger()["kiln-limits"]["received"] == 1)  # a commit behind it: it is where rules wait for their time
         topics.send([], second)
+        wait_for(lambda: topics.ledger()["sensor-data"]["received"] == len(first) + len(second))  # a drain reads no further
         wait_for(changed)
     finally:
         savepoint(flink, job, f"file://{tmp_path}/savepoints", stop=True, drain=True, seconds=LIMIT)
