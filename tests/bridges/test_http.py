@@ -30,6 +30,7 @@ from headrace.simulate import Generators
 from headrace.topics.protocol import Log
 from headrace.topics.sqlite import SqliteLog
 from serving import LIMIT, Server
+from waiting import wait_for
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 TOPIC = "scada_data_topic"
@@ -244,26 +245,26 @@ def test_every_place_of_a_cut_is_well(log: SqliteLog, scripted: Callable[..., Sc
 
 
 def test_a_server_that_is_killed_and_comes_back_is_waited_for(log: SqliteLog, server: Server) -> None:
-    dice, stopped = random.Random(4), threading.Event()
+    dice, stopped, told = random.Random(4), threading.Event(), list[str]()
 
     def trouble() -> None:
-        for _ in range(3):
+        for number in range(3):
             time.sleep(dice.uniform(0.1, 0.6))
             server.end(dice.choice([signal.SIGKILL, signal.SIGTERM]))
+            if number == 0:
+                wait_for(lambda: any("connection refused; asked again until it answers" in one for one in told), seconds=LIMIT)
             time.sleep(dice.uniform(0, 0.5))
             server.start()
         stopped.set()
 
     thread = threading.Thread(target=trouble)
     thread.start()
-    told: list[str] = []
     try:
         assert bridge(log, server.url("count=1500&rate=300"), told=told.append, patience=LIMIT, seconds=4 * LIMIT) == 1500
     finally:
         thread.join(LIMIT)
     assert stopped.is_set()
     assert values(log) == [expected(1500)]
-    assert any("connection refused; asked again until it answers" in one for one in told), told
 
 
 def test_a_server_that_is_not_ready_is_asked_again(log: SqliteLog, scripted: Callable[..., Scripted]) -> None:
