@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pyflink.common import Configuration, Types
-from pyflink.datastream import KeyedStream, StreamExecutionEnvironment
+from pyflink.datastream import DataStream, KeyedStream, StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 from pyflink.table import Schema, StreamTableEnvironment
 
@@ -143,6 +143,7 @@ def _host(tables: Any, part: Hosted) -> None:  # noqa: ANN401
     if part.broadcast:
         told = _keyed(_stream(tables, part.told, _KEYED)).process(Teller(part.code, topics), _TOLD)
         told.set_parallelism(1).set_max_parallelism(1).name(f"{part.view} told").uid(f"{part.view} told")
+        told = _awake(told, f"{part.view} awake")
     else:
         told = _stream(tables, part.told, _TOLD)
     rows = _keyed(_stream(tables, part.rows, _KEYED))
@@ -165,6 +166,12 @@ def _stream(tables: Any, view: str, kind: Any) -> Any:  # noqa: ANN401
     stream = tables.to_data_stream(tables.from_path(_name(view)))
     stream._j_data_stream.getTransformation().setOutputType(kind.get_java_type_info())
     return stream
+
+
+def _awake(stream: Any, named: str) -> Any:  # noqa: ANN401
+    """Return a stream that is never idle: what joins it waits for its watermark, also when all inputs have been silent."""
+    awake = get_gateway().jvm.headrace.flink.Awake()
+    return DataStream(stream._j_data_stream.transform(named, _TOLD.get_java_type_info(), awake).setParallelism(1).uid(named))
 
 
 def _keyed(stream: Any) -> Any:  # noqa: ANN401
