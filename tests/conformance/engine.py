@@ -50,7 +50,6 @@ class Engine(Protocol):
     """An engine under test."""
 
     name: str
-    restarts: bool
 
     def missing(self) -> str | None:
         """Return what there is not that the engine needs, and how to get it."""
@@ -90,7 +89,7 @@ class _Ended(Exception):
 class Embedded:
     """One process of headrace's own. Where a job is to be restarted, it reads line by line and commits at each."""
 
-    name, restarts = "embedded", True
+    name = "embedded"
 
     def missing(self) -> str | None:
         return None

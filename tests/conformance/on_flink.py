@@ -31,7 +31,7 @@ SIZES = Sizes(planning=1536, heap=1536, managed=4096, network=512)
 class Flink:
     """A cluster of one task manager. A job is a statement set of many plans."""
 
-    name, restarts = "flink", True
+    name = "flink"
 
     def missing(self) -> str | None:
         return missing() or live.missing()

@@ -32,7 +32,7 @@ MASTER = "local[2]"
 class Spark:
     """A session of this machine, its plans as batch queries, or as streams that work off what there is from their checkpoint on."""
 
-    name, restarts = "spark", False
+    name = "spark"
 
     def missing(self) -> str | None:
         if (why := spark.missing()) is not None:

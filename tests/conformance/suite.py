@@ -75,8 +75,7 @@ def outcomes(engine: Engine, folder: Path) -> Outcomes:
 
 def _run(engine: Engine) -> dict[str, Any]:
     try:
-        asked = {name: job for name, job in jobs().items() if engine.restarts or not job.restarts}
-        return {name: _kept(outcome) for name, outcome in zip(asked, engine.run(list(asked.values())), strict=True)}
+        return {name: _kept(outcome) for name, outcome in zip(jobs(), engine.run(list(jobs().values())), strict=True)}
     except Exception:  # noqa: BLE001  (whatever it is, it is told to each test, and not tried again)
         return {"failed": traceback.format_exc()}
 

@@ -94,7 +94,7 @@ def _with(feature: str) -> tuple[str, ...]:
 def results(engine: Engine, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     """Return what became of all that was asked of an engine: how much it was, and what was answered otherwise."""
     asked, marked = {}, {}
-    for name, case in {**suite.cases(), **(suite.restarted() if engine.restarts else {})}.items():
+    for name, case in {**suite.cases(), **suite.restarted()}.items():
         job = suite.jobs()[name]
         asked[f"case {name}"] = suite.judged(case, job, engine.name, outcomes[name])
         if suite.mark(case.unsupported, job, engine.name) is not None:
@@ -111,7 +111,6 @@ def results(engine: Engine, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     nulls = Counter(fate for name in suite.cases() for counts in outcomes[name].ledger.values() for fate, count in counts.items() if count is None)
     return {
         "engine": engine.name,
-        "restarts": engine.restarts,
         "cases": len(suite.cases()),
         "reading": len(reading.asked()),
         "functions": len(functions.probes()),
@@ -153,8 +152,6 @@ def page(engines: list[dict[str, Any]]) -> str:
 
 
 def _cell(engine: Mapping[str, Any], feature: str) -> str:
-    if feature == _RESTARTS and not engine["restarts"]:
-        return "not asked"
     names = [*suite.restarted()] if feature == _RESTARTS else _with(feature)
     same = [name for name in names if f"case {name}" not in engine["otherwise"]]
     if feature == "the ledger" and engine["ledger_nulls"]:

@@ -22,8 +22,6 @@ def test_a_case_gives_what_is_expected(name: str, engine: Engine, outcomes: suit
 
 @pytest.mark.parametrize("name", suite.restarted())
 def test_a_case_gives_it_also_when_it_is_restarted(name: str, engine: Engine, outcomes: suite.Outcomes) -> None:
-    if not engine.restarts:
-        pytest.skip(f"restarts are not asked of {engine.name}")
     found = suite.judged(suite.restarted()[name], suite.jobs()[name], engine.name, outcomes[name])
     assert not found, "\n".join([name, *found])
 

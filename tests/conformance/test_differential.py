@@ -200,7 +200,7 @@ def test_an_engine_gives_what_the_reference_gives_over_random_plans(engine: Engi
 class _Forgetful:
     """An engine that loses the rows of windows that hold three rows or more, unless they have the key k."""
 
-    name, restarts = "forgetful", True
+    name = "forgetful"
 
     def missing(self) -> str | None:
         return None

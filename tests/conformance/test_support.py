@@ -31,7 +31,7 @@ def test_a_gap_shows_on_the_page() -> None:
     (embedded,) = (one for one in support.recorded() if one["engine"] == "embedded")
     late = support._with("late rows kept, `late_to`")
     gaps: dict[str, Any] = {
-        "engine": "other", "restarts": True,
+        "engine": "other",
         "otherwise": {**{f"case {name}": "refused: late_to" for name in late}, **{f"case {name}": "live it is otherwise" for name in suite.restarted()}},
         "functions_otherwise": {"MAP_AGG": ["there is none"], "%": ["5 % 3"]}, "ledger_nulls": {"late": 3},
     }  # fmt: skip
@@ -39,7 +39,6 @@ def test_a_gap_shows_on_the_page() -> None:
     rows = {line.split(" | ")[0].lstrip("| ").rsplit(" (", 1)[0]: line for line in page.splitlines() if line.startswith("| ")}
     assert rows["late rows kept, `late_to`"].endswith("| yes | no |")
     assert rows["restarts between records"].endswith("| yes | no |")
-    assert "| yes | not asked |" in support.page([embedded, embedded | {"restarts": False}])
     assert rows["the ledger"].endswith("| yes | all but late |")
     assert rows["aggregate functions"].endswith(f"| {len(support.AGGREGATES) - 1} of {len(support.AGGREGATES)} |")
     assert f"- refused: late_to ({', '.join(late[:5])} and {len(late) - 5} more)" in page

@@ -18,9 +18,7 @@ import pytest
 
 import headrace as hr
 from broker import Shared
-from conformance import suite
 from conformance.engine import differences, left
-from conformance.on_spark import Spark
 from engines.embedded.processes import START, expected, line, plan_of
 from engines.spark.processes import Clocked, Endless, Everything, Facts, Limits, Needy, Raises, Retyped, Sequence
 from engines.spark.test_spark_kafka import create, everything, produce, skip_unless_there
@@ -385,12 +383,3 @@ def test_a_killed_live_run_goes_on_and_loses_nothing(kafka: Shared, tmp_path: Pa
         produce(kafka.servers, plant, part[done:], number)
     run_live(made, kafka.servers, checkpoint=tmp_path / "checkpoint", trigger="available-now", master="local[2]", home=HOME)
     check_live(made, kafka.servers, tmp_path, once=False)
-
-
-def test_a_stream_stopped_when_the_watermark_is_one_ms_before_a_record_that_waits_gives_it_when_it_goes_on() -> None:
-    engine, named = Spark(), "process-state-survives-a-restart"
-    if (why := engine.missing()) is not None:
-        pytest.skip(why)
-    job = suite.jobs()[f"{named}, restarted"]
-    (got,) = engine.run([job])
-    assert suite.judged(suite.cases()[named], job, engine.name, got) == []
