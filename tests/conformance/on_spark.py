@@ -160,7 +160,7 @@ def _closing(topics: live.Topics) -> Iterator[_Record]:
         (column,) = (node for node in walk(source.event_time) if isinstance(node, Column))
         rows = [json.loads(record) for partitions in topics.job.inputs[source.topic] for record in partitions]
         latest = max(rows, key=lambda row: row[column.name])
-        at: Any = latest[column.name] + source.delay_ms + 2 if hosting else round(1000 * now)
+        at: Any = latest[column.name] + source.delay_ms + 1 if hosting else round(1000 * now)
         if column.type == TIMESTAMP:
             at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
         yield topics.prefix + source.topic, 0, json.dumps(latest | {column.name: at}).encode()

@@ -7,9 +7,10 @@ engine works through all keys. In Spark's state (RocksDB) it has what waits for 
 want to be woken, and what the broadcast has made of the shared state so far; of all these it touches what is due. A timer of
 Spark wakes it when the first record, timer or expiry is due; those that were set for a later time before find nothing to do.
 
-Spark's watermark is kept 1 ms behind where it would be, so that Spark drops what headrace calls late and no more, and the
-clock is 1 ms before it. What is broadcast has no part in it: neither does a silent topic hold records back, nor is a late
-rule dropped.
+To Spark a row is of the end of its ms, so that Spark drops what is older than the watermark and no more: what headrace calls
+late. What is before the watermark is due. So is all that a process gives in a micro-batch, and none of it is late: another
+process or a window behind it handles it in the same micro-batch. What is broadcast has no part in the watermark: neither
+does a silent topic hold records back, nor is a late rule dropped.
 """
 
 from __future__ import annotations
@@ -84,18 +85,18 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
 
     def handleInputRows(self, key: tuple[int], rows: Iterable[pd.DataFrame], timerValues: Any) -> Iterator[pd.DataFrame]:  # noqa: ANN401, N802, N803
         """Have records wait for the watermark; in the order of arrival they do not."""
-        slot, watermark = self._load(), timerValues.getCurrentWatermarkInMs()
+        slot, clock = self._load(), timerValues.getCurrentWatermarkInMs()
         if self._kernel.operator.arrival:
-            yield from self._work(key[0], slot, self._records_of(rows, slot, watermark + 1), watermark)
+            yield from self._work(key[0], slot, self._records_of(rows, slot, clock), clock)
         else:
             slot.records.add(self._records_of(rows, slot))
             self._keep(slot)
 
     def handleExpiredTimer(self, key: tuple[int], timerValues: Any, expiredTimerInfo: object) -> Iterator[pd.DataFrame]:  # noqa: ANN401, ARG002, N802, N803
         """Work through what is due in a slot."""
-        slot, watermark = self._load(), timerValues.getCurrentWatermarkInMs()
-        if slot.armed is not None and slot.armed <= watermark:
-            yield from self._work(key[0], slot, slot.records.take(watermark), watermark)
+        slot, clock = self._load(), timerValues.getCurrentWatermarkInMs()
+        if slot.armed is not None and slot.armed < clock:
+            yield from self._work(key[0], slot, slot.records.take(clock), clock)
 
     def close(self) -> None:
         """End a task."""
@@ -114,14 +115,14 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
             records.append((due if at is None else at, not told, source, partition, offset, entry, arrived, time, row))
         return records
 
-    def _work(self, number: int, slot: _Slot, due: list[_Record], watermark: int) -> Iterator[pd.DataFrame]:
-        """Work through records, and the timers up to the watermark."""
+    def _work(self, number: int, slot: _Slot, due: list[_Record], clock: int) -> Iterator[pd.DataFrame]:
+        """Work through records, and the timers before the clock."""
         givens, names = self._givens, self._kernel.operator.keys
         given, broadcast = givens.given, False
         due.sort(key=_ORDER)
         rows = [_read(one[-1]) for one in due]
         keys = [tuple([row[name] for name in names]) if one[1] else None for one, row in zip(due, rows, strict=True)]
-        kept = self._kept([_pack(key) for key in keys if key is not None], slot.alarms.take(watermark))
+        kept = self._kept([_pack(key) for key in keys if key is not None], slot.alarms.take(clock))
         space = self._space(kept)
         for (at, _, source, partition, offset, entry, arrived, time, _), key, row in zip(due, keys, rows, strict=True):
             space.fire(at, given)
@@ -136,13 +137,13 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
             givens.take(at, (source, partition, offset, entry))
             if len(givens.rows) >= _AT_ONCE:
                 yield self._frame()
-        space.fire(watermark + 1, given)
-        givens.take(watermark)
+        space.fire(clock, given)
+        givens.take(clock - 1)
         if givens.rows:
             yield self._frame()
         if broadcast:
             self._shared.update((space.shared.encode(),))
-        self._put_away(space, kept, slot, watermark)
+        self._put_away(space, kept, slot, clock)
         self._keep(slot)
 
     def _tell_once(self, number: int) -> None:
@@ -166,11 +167,11 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
         return _Slot(armed, shown, _Calendar(self._records, *records), _Calendar(self._alarms, *alarms))
 
     def _keep(self, slot: _Slot) -> None:
-        """Keep what a slot knows, and have it woken when the watermark reaches the first time that something is due."""
+        """Keep what a slot knows, and have it woken when the watermark has passed the first time for which something waits."""
         due = min((one.first for one in (slot.records, slot.alarms) if one.first is not None), default=None)
         self._slot.update((_pack((due, slot.shown, slot.records.kept, slot.alarms.kept)),))
         if due is not None and due != slot.armed:
-            self._handle.registerTimer(due)  # it goes off when the watermark is there
+            self._handle.registerTimer(due + 1)  # it goes off when the watermark is there
 
     def _kept(self, codes: Iterable[bytes], alarms: Iterable[Any]) -> dict[bytes, _Kept]:
         """Return what is kept for keys that have records, and for those whose alarm has not been set again since."""
@@ -189,14 +190,14 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
             space.restore_shared(shared[0])
         return space
 
-    def _put_away(self, space: Keyspace, kept: Mapping[bytes, _Kept], slot: _Slot, watermark: int) -> None:
+    def _put_away(self, space: Keyspace, kept: Mapping[bytes, _Kept], slot: _Slot, clock: int) -> None:
         """Keep what has changed of the keys, and have them woken."""
         keep, names, alarms = self._kernel.keep, self._kernel.operator.keys, []
         space.take_touched()
         flat = _unpack(space.encoded(kept))
         for code, state in zip(flat[::2], flat[1::2], strict=True):
             before = kept[code]
-            woken = None if before[0] is None or before[0] <= watermark else before[0]
+            woken = None if before[0] is None or before[0] < clock else before[0]
             wake = None if state is None else keep.wake(keep.decode(state, dict(zip(names, _unpack(code), strict=True))))
             if wake is not None and (woken is None or wake < woken):
                 woken = wake
@@ -234,15 +235,15 @@ class _Calendar:
             self._index.append((piece[0][0], self._number))
             self._number += 1
 
-    def take(self, upto: int) -> list[Any]:
-        """Take out what is due."""
+    def take(self, clock: int) -> list[Any]:
+        """Take out what is due before the clock."""
         due: list[Any] = []
         left: list[Any] = []
-        for number in [number for first, number in self._index if first <= upto]:
+        for number in [number for first, number in self._index if first < clock]:
             for entry in _unpack(self._pieces.getValue((number,))[0]):
-                (due if entry[0] <= upto else left).append(entry)
+                (due if entry[0] < clock else left).append(entry)
             self._pieces.removeKey((number,))
-        self._index = [(first, number) for first, number in self._index if first > upto]
+        self._index = [(first, number) for first, number in self._index if first >= clock]
         self.add(left)
         return due
 

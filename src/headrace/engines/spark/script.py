@@ -94,13 +94,12 @@ def live_script(plan: Plan) -> str:
     written += [one for query, behind, outputs in queries.values() for one in (query, *behind.values(), *(made for made, _ in outputs.values()))]
     numbers = {source.topic: views.numbers[id(source)] for source in plan.sources}
     processes = _hostings(plan, views)
-    behind = 1 if processes else 0
     timed = _timed(plan)
     constants = [
         f"PIPELINE = {plan.pipeline!r}",
         f"SOURCES = {numbers!r}",
         _table("READERS", {source.topic: f"({reading.function[0]!r}, {_quoted(reading.function[1])})" for source, reading in readings}),
-        f"WATERMARKS = { {reading.view: f'{source.delay_ms + behind} milliseconds' for source, reading in readings if id(source) in timed}!r}",
+        f"WATERMARKS = { {reading.view: f'{source.delay_ms} milliseconds' for source, reading in readings if id(source) in timed}!r}",
         *_processes(processes, "live_hosting"),
         f"JAVA_FUNCTIONS = {java_functions(written)!r}",
         "FUNCTIONS = [\n" + "".join(f"    {_quoted(one)},\n" for one in definitions(written)) + "]",

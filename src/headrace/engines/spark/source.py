@@ -84,10 +84,10 @@ FROM shown"""
 
     @property
     def live_query(self) -> str:
-        """The same without a watermark, which Spark keeps for the column `_time`."""
+        """The same without a watermark, which Spark keeps for the column `_time`: the end of the ms, so that what is late is older than the watermark."""
         return f"""{self._believed}
 SELECT
-  partition AS _partition, offset AS _offset, arrived_ms, time_ms AS _time_ms, CASE WHEN {_SOUND} THEN TIMESTAMP_MILLIS(time_ms) END AS _time,
+  partition AS _partition, offset AS _offset, arrived_ms, time_ms AS _time_ms, CASE WHEN {_SOUND} THEN TIMESTAMP_MICROS(time_ms * 1000 + 999) END AS _time,
   record.row AS row, malformed, future, CASE WHEN NOT ({_SOUND}) THEN value END AS value
 FROM believed"""
 
