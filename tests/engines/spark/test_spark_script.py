@@ -189,10 +189,20 @@ def test_a_live_job_lets_spark_close_the_windows() -> None:
     compile(made, "trial.py", "exec")
     found = constants(made)
     assert found["WATERMARKS"] == {"source_1": "5000 milliseconds", "source_5": "5000 milliseconds"}
-    query, behind, outputs = found["QUERIES"]["window_2"]
-    assert "GROUP BY WINDOW(`_time`, '120000 milliseconds', '60000 milliseconds'), `id`" in flat(query)
+    behind, outputs = found["QUERIES"]["window_2"]
+    assert "GROUP BY WINDOW(`_time`, '120000 milliseconds', '60000 milliseconds'), `id`" in flat(found["VIEWS"]["window_2"])
     assert "`rows` > 1L" in flat(outputs["out"][0]) + "".join(map(flat, behind.values()))
     assert [*found["QUERIES"]] == ["window_2", "sink_7", "dead_letters_1", "dead_letters_5"]
+    assert found["QUERIES"].keys() <= found["VIEWS"].keys()
+
+
+def test_what_stands_behind_a_window_in_a_micro_batch_is_no_stream() -> None:
+    windows = per_id(readings())
+    found = constants(live(windows, windows.where("rows > 1")))
+    (behind, outputs), streams = found["QUERIES"]["window_2"], found["VIEWS"]
+    assert [*behind] == ["window_2_columns"]
+    assert [*outputs] == ["out", "out2"]
+    assert "window_2_columns" not in streams
 
 
 @pytest.mark.parametrize(

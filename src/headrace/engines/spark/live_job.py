@@ -22,7 +22,7 @@ PROCESSES: dict[str, Any] = {}
 JAVA_FUNCTIONS: dict[str, tuple[str, str]] = {}
 FUNCTIONS: list[str] = []
 VIEWS: dict[str, str] = {}
-QUERIES: dict[str, tuple[str, dict[str, str], dict[str, tuple[str, str]]]] = {}
+QUERIES: dict[str, tuple[dict[str, str], dict[str, tuple[str, str]]]] = {}
 # end of plan
 
 SETTINGS = {
@@ -47,8 +47,8 @@ def records_of_topic(spark: SparkSession, servers: str, topic: str) -> DataFrame
 
 
 def start(spark: SparkSession, name: str, servers: str, checkpoint: str, trigger: str) -> StreamingQuery:
-    """Start a query: each micro-batch of its rows goes through the views behind it to the topics."""
-    query, behind, outputs = QUERIES[name]
+    """Start the query of a view: each micro-batch of its rows goes through the views behind it to the topics."""
+    behind, outputs = QUERIES[name]
 
     def write(rows: DataFrame, _number: int) -> None:
         session = rows.sparkSession
@@ -61,8 +61,7 @@ def start(spark: SparkSession, name: str, servers: str, checkpoint: str, trigger
             values.write.format("kafka").option("kafka.bootstrap.servers", servers).option("topic", topic).save()
         rows.unpersist()
 
-    rows = PROCESSES[name].of(spark.sql(query)) if name in PROCESSES else spark.sql(query)
-    stream = rows.writeStream.queryName(name).outputMode("append").option("checkpointLocation", f"{checkpoint}/{name}")
+    stream = spark.table(name).writeStream.queryName(name).outputMode("append").option("checkpointLocation", f"{checkpoint}/{name}")
     timed = stream.trigger(availableNow=True) if trigger == "available-now" else stream.trigger(processingTime=trigger)
     return timed.foreachBatch(write).start()
 
@@ -106,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for statement in FUNCTIONS:
         spark.sql(statement)
     for name, query in VIEWS.items():
-        view = spark.sql(query)
+        view = PROCESSES[name].of(spark.sql(query)) if name in PROCESSES else spark.sql(query)
         (view.withWatermark("_time", WATERMARKS[name]) if name in WATERMARKS else view).createOrReplaceTempView(name)
     attend(spark, lambda name: start(spark, name, options.kafka_servers, options.checkpoint, options.trigger))
 

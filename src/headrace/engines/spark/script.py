@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from headrace.engines.spark.rows import json
 from headrace.engines.spark.source import Source as Reading
 from headrace.engines.spark.views import RECORD, Views, blaming, hosted, rows_of, told_to
 from headrace.engines.spark.words import name
+from headrace.errors import InternalError
 from headrace.plan.operators import Aggregate, Operator, Process, Sink, Source, inputs_of, maker_of, upstream
 from headrace.plan.pipeline import FAILED, Plan
 from headrace.plan.rewrite import read_numbers_at_once
@@ -28,8 +29,8 @@ _WINDOW_ORDER = "_end_ms | _key"
 _LIVE_ORDER = "_source | _partition | _offset | _entry"
 _LETTER_ORDER = "_partition | _offset"
 
-# A query of a live job: what it is, the views behind it, and by topic what is written of them in which order.
-_Query = tuple[str, dict[str, str], dict[str, tuple[str, str]]]
+# A query of a live job, which is that of a view: the views behind it, and by topic what is written of them in which order.
+_Query = tuple[dict[str, str], dict[str, tuple[str, str]]]
 
 
 def spark_script(plan: Plan) -> str:
@@ -77,21 +78,13 @@ def live_script(plan: Plan) -> str:
     plan, _ = read_numbers_at_once(plan)
     views = Views(plan, live=True)
     readings = [(source, Reading(source, views.numbers[id(source)])) for source in plan.sources]
-    queries: dict[str, _Query] = {}
-    for sink in plan.sinks:
-        made = maker_of(sink)
-        if isinstance(made, Source):
-            query, _ = _sink(sink, views, _LIVE_ORDER)
-            queries[f"sink_{views.numbers[id(sink)]}"] = query, {}, {sink.topic: (f"SELECT * FROM sink_{views.numbers[id(sink)]}", _LIVE_ORDER)}
-            continue
-        _add(queries, views, made, sink.topic, partial(_sink, sink, views))
-    for process in (one for one in plan.operators() if isinstance(one, Process) and one.failed_topic):
-        _add(queries, views, process, process.failed_topic or "", partial(_failed, process, views))
+    streams, queries = _streams(plan)
     for source, reading in readings:
         letters = f"dead_letters_{views.numbers[id(source)]}"
-        queries[letters] = reading.dead_letters, {}, {f"{source.topic}.dead-letter": (f"SELECT * FROM {letters}", _LETTER_ORDER)}
-    written = [*views.statements.values()]
-    written += [one for query, behind, outputs in queries.values() for one in (query, *behind.values(), *(made for made, _ in outputs.values()))]
+        streams[letters] = reading.dead_letters
+        queries[letters] = {}, {f"{source.topic}.dead-letter": (f"SELECT * FROM {letters}", _LETTER_ORDER)}
+    written = [*streams.values()]
+    written += [one for behind, outputs in queries.values() for one in (*behind.values(), *(made for made, _ in outputs.values()))]
     numbers = {source.topic: views.numbers[id(source)] for source in plan.sources}
     processes = _hostings(plan, views)
     timed = _timed(plan)
@@ -103,7 +96,7 @@ def live_script(plan: Plan) -> str:
         *_processes(processes, "live_hosting"),
         f"JAVA_FUNCTIONS = {java_functions(written)!r}",
         "FUNCTIONS = [\n" + "".join(f"    {_quoted(one)},\n" for one in definitions(written)) + "]",
-        _table("VIEWS", {view: _quoted(query) for view, query in views.statements.items()}),
+        _table("VIEWS", {view: _quoted(query) for view, query in streams.items()}),
         _table("QUERIES", {named: _query(*one) for named, one in queries.items()}),
     ]
     return _script(_LIVE_JOB, _live_header(plan), constants)
@@ -122,20 +115,45 @@ def _timed(plan: Plan) -> frozenset[int]:
     return frozenset(id(source) for sink in plan.sinks for source in of(sink))
 
 
-def _add(queries: dict[str, _Query], views: Views, made: Operator | Sink, topic: str, output: Callable[[], tuple[str, str]]) -> None:
-    """Have a topic written by the query of the window or process that its rows are made by."""
-    if isinstance(made, Process):
-        with blaming(views.said(made)):
-            views.host(made)
-        named = hosted(views.numbers[id(made)])
-    else:
-        views.block(made)  # type: ignore[arg-type]
-        named = f"window_{views.numbers[id(made)]}"
-    before = list(views.statements)
-    written = output()
-    _, behind, outputs = queries.setdefault(named, (views.statements.pop(named, ""), {}, {}))
-    behind.update((view, views.statements.pop(view)) for view in list(views.statements) if view not in before)
-    outputs[topic] = written
+def _streams(plan: Plan) -> tuple[dict[str, str], dict[str, _Query]]:
+    """Return the views that are streams, and the queries: one for each window and process that rows are written of, and for each other output.
+
+    Each query has its streams from the sources on, since what stands behind it in a micro-batch is a stream to another.
+    """
+    outputs = [(_made_by(sink), sink.topic, partial(_sink, sink, unwindowed=_LIVE_ORDER)) for sink in plan.sinks]
+    outputs += [(one, one.failed_topic, partial(_failed, one)) for one in plan.operators() if isinstance(one, Process) and one.failed_topic]
+    streams: dict[str, str] = {}
+    queries: dict[str, _Query] = {}
+    for made in {id(made): made for made, _, _ in outputs}.values():
+        views = Views(plan, live=True)
+        written = {topic: output(views) for one, topic, output in outputs if one is made}
+        number = views.numbers[id(made)]
+        named = f"sink_{number}" if isinstance(made, Sink) else f"window_{number}" if isinstance(made, Aggregate) else hosted(number)
+        if isinstance(made, Sink):
+            views.statements[named] = written[made.topic][0]
+            written = {made.topic: (f"SELECT * FROM {named}", _LIVE_ORDER)}
+        every = [*views.statements.items()]
+        last = [*views.statements].index(named) + 1
+        for view, query in every[:last]:
+            if streams.setdefault(view, query) != query:
+                raise InternalError(f"two queries have another view {view}")
+        queries[named] = dict(every[last:]), written
+    return streams, queries
+
+
+def _made_by(sink: Sink) -> Aggregate | Process | Sink:
+    """Return the window or process by which all rows of an output are made, else the output itself."""
+    makers = {id(one): one for one in _makers(sink)}
+    made = next(iter(makers.values()))
+    return made if len(makers) == 1 and isinstance(made, Aggregate | Process) else sink
+
+
+def _makers(operator: Operator | Sink) -> Iterator[Operator]:
+    for one in inputs_of(operator):
+        if isinstance(one, Aggregate | Process | Source):
+            yield one
+        else:
+            yield from _makers(one)
 
 
 def _hostings(plan: Plan, views: Views) -> dict[str, str]:
@@ -153,10 +171,10 @@ def _processes(hostings: Mapping[str, str], module: str = "hosting") -> list[str
     return [f"from headrace.engines.spark.{module} import Hosting", _table("PROCESSES", hostings)] if hostings else ["PROCESSES = {}"]
 
 
-def _query(query: str, behind: Mapping[str, str], outputs: Mapping[str, tuple[str, str]]) -> str:
+def _query(behind: Mapping[str, str], outputs: Mapping[str, tuple[str, str]]) -> str:
     views = "{" + ", ".join(f"{view!r}: {_quoted(one)}" for view, one in behind.items()) + "}"
     made = "{" + ", ".join(f"{topic!r}: ({_quoted(one)}, {order!r})" for topic, (one, order) in outputs.items()) + "}"
-    return f"({_quoted(query)}, {views}, {made})"
+    return f"({views}, {made})"
 
 
 def _script(job: Path, header: str, constants: list[str]) -> str:
