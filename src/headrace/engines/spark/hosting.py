@@ -175,7 +175,7 @@ def _applied(kernel: ProcessKernel, told: Sequence[_Record], feeders: Feeders) -
     if told:
         watch(kernel)
     for one in told:
-        if kernel.broadcast(shared, _read(one[-1]), place_of(one, feeders)):
+        if kernel.broadcast(shared, _read(one[-1]), place_of(feeders, *one[3:6], one[7])):
             kept.append(one)
         elif kernel.operator.failed_topic:
             failures.take(one[0], one[3:7])
@@ -186,9 +186,8 @@ def _applied(kernel: ProcessKernel, told: Sequence[_Record], feeders: Feeders) -
     return kept, failures.rows
 
 
-def place_of(record: _Record, feeders: Feeders) -> Place:
+def place_of(feeders: Feeders, source: int, partition: int, offset: int, arrived: int | None) -> Place:
     """Return where a record came from; rows that windows and processes give come from nowhere."""
-    _, _, _, source, partition, offset, _, arrived, _ = record
     return Place(feeders[source][0], partition, offset, arrived) if source else Place("", None, None)
 
 
@@ -204,7 +203,7 @@ def _work(packed: str, feeders: Feeders, rules: list[_Record], end: int, batches
         rule = left.pop()
         space.fire(rule[1], given)
         givens.take(rule[1])
-        space.tell(_read(rule[-1]), place_of(rule, feeders))
+        space.tell(_read(rule[-1]), place_of(feeders, *rule[3:6], rule[7]))
 
     for batch in batches:
         for record in zip(*(column.to_pylist() for column in batch.columns), strict=True):
@@ -216,7 +215,7 @@ def _work(packed: str, feeders: Feeders, rules: list[_Record], end: int, batches
                 givens.take(due)
             row = _read(text)
             key = tuple([row[name] for name in names])
-            space.record(key, row, time, time if arrived is None else arrived, place_of(record, feeders), given)
+            space.record(key, row, time, time if arrived is None else arrived, place_of(feeders, source, partition, offset, arrived), given)
             if given or failures:
                 givens.take(at, (source, partition, offset, entry))
         if len(givens.rows) >= _AT_ONCE:

@@ -22,19 +22,21 @@ from operator import itemgetter
 from typing import Any
 
 import msgspec
+import numpy as np  # type: ignore[import-not-found]
 import pandas as pd  # type: ignore[import-untyped]
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f
 from pyspark.sql.streaming import StatefulProcessor, StatefulProcessorHandle
 
 from headrace.engines.shipped import unpack
-from headrace.engines.spark.hosting import GIVEN, Feeders, Givens
+from headrace.engines.spark.hosting import GIVEN, Feeders, Givens, place_of
 from headrace.engines.watchdog import watch
 from headrace.kernels.keyed.keyspace import Keyspace
-from headrace.kernels.keyed.process import Place, ProcessKernel
+from headrace.kernels.keyed.process import ProcessKernel
 
 __all__ = ["Hosting"]
 
+_FORM = f"{GIVEN}, _time TIMESTAMP"
 _NAMES = [column.split()[0] for column in GIVEN.split(", ")]
 _COLUMNS = ("_time_ms", "_told", "_place", "_row")
 _PIECE, _AT_ONCE = 2_000, 10_000
@@ -60,9 +62,12 @@ class Hosting:
 
     def of(self, rows: DataFrame) -> DataFrame:
         """Return what the process gives for a stream of rows."""
-        if unpack(self.process).arrival:  # a row without a time is never late; the column must still be known as that of the watermark
+        arrival = unpack(self.process).arrival
+        if arrival:  # a row without a time is never late; the column must still be known as that of the watermark
             rows = rows.withColumn("_time", f.lit(None).cast("timestamp")).withMetadata("_time", {"spark.watermarkDelayMs": 0})
-        return rows.groupBy("_slot").transformWithStateInPandas(_Processor(self.process, self.feeders), GIVEN, "append", "eventtime")
+        timed = "" if arrival else "_time"  # by which Spark checks what is given, for what stands behind
+        processor = _Processor(self.process, self.feeders)
+        return rows.groupBy("_slot").transformWithStateInPandas(processor, _FORM, "append", "eventtime", eventTimeColumnName=timed)
 
 
 class _Processor(StatefulProcessor):  # type: ignore[misc]
@@ -105,7 +110,7 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
     def _records_of(self, frames: Iterable[pd.DataFrame], slot: _Slot, at: int | None = None) -> list[_Record]:
         """Return new records with when they are due: `at`, else at their own time; what is broadcast too late is due at its partition's watermark."""
         new = [
-            (told, *_read(place).values(), time, row)
+            (told, *_placed(place), time, row)
             for frame in frames
             for time, told, place, row in zip(*(frame[column].tolist() for column in _COLUMNS), strict=True)
         ]
@@ -127,9 +132,9 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
         for (at, _, source, partition, offset, entry, arrived, time, _), key, row in zip(due, keys, rows, strict=True):
             space.fire(at, given)
             givens.take(at)
-            place = Place(self._feeders[source][0], partition, offset, arrived)
+            place = place_of(self._feeders, source, partition, offset, arrived)
             if key is not None:
-                space.record(key, row, time, arrived, place, given)
+                space.record(key, row, time, time if arrived is None else arrived, place, given)
             else:
                 broadcast = True
                 space.tell(row, place)
@@ -157,7 +162,10 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
 
     def _frame(self) -> pd.DataFrame:
         rows, self._givens.rows = self._givens.rows, []
-        return pd.DataFrame(rows, columns=_NAMES, dtype=object)
+        frame, failures = pd.DataFrame(rows, columns=_NAMES, dtype=object), len(self._kernel.operator.declared.outputs)
+        ends = [1000 * time + 999 if output != failures else None for time, output in zip(frame["_time_ms"], frame["_output"], strict=True)]
+        frame["_time"] = np.array(ends, "datetime64[us]")  # of failures none: that of a rule may be past
+        return frame
 
     # what is kept
 
@@ -208,6 +216,26 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
             elif (woken, state) != tuple(before):
                 self._keys.updateValue((code,), (woken, state))
         slot.alarms.add(alarms)
+
+
+def _placed(place: str) -> tuple[int, int, int, list[int], int | None]:
+    """Return where a record comes from: source, partition, offset, entry, arrival."""
+    source, partition, offset, entry, arrived = _read(place).values()
+    return source, partition, offset, _ordering(entry), arrived
+
+
+def _ordering(value: Any) -> list[int]:  # noqa: ANN401
+    """Return an entry as numbers to be put in order by; of a row that a window gives it is the window's start and the keys."""
+    match value:
+        case list():
+            return value
+        case dict():
+            return [number for one in value.values() for number in _ordering(one)]
+        case None:
+            return [0]
+        case str():
+            return [1, *(ord(letter) + 1 for letter in value), 0]
+    return [1, value >> 32, (value & 0xFFFFFFFF) - 2**31]
 
 
 class _Calendar:

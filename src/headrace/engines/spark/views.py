@@ -3,7 +3,8 @@
 Hidden columns go along with every row. Before a window they say of which record it comes: `_source`, `_partition` and
 `_offset`; when that was: `_time_ms`, and the watermark of its partition before it, `_watermark_ms`; `_shown_ms` is the
 greatest event time up to it, and `_entry` which of the record's rows it is. Behind a window they are its bounds in ms,
-`_start_ms` and `_end_ms`, and the keys, `_key`, by which rows are put in order.
+`_start_ms` and `_end_ms`, and the keys, `_key`, by which rows are put in order. In a stream `_time` and behind a window
+`_window` go along too, by which Spark knows of the watermark.
 
 Rows that a process gives have those of a record, of source 0, and are never late (`hosting.GIVEN`).
 """
@@ -52,7 +53,7 @@ RECORD = ("_source", "_partition", "_offset")
 _TIME = ("_time_ms", "_watermark_ms", "_shown_ms", "_entry")
 _WINDOW = ("_start_ms", "_end_ms", "_key")
 _GIVEN = (*RECORD, *_TIME[:3], "_arrived_ms", "_entry")
-_HIDDEN = frozenset([*RECORD, *_TIME, *_WINDOW, "_time", "_taken", "_ends", "_at", "_arrived_ms", "_row", "_due_ms", "_rank"])
+_HIDDEN = frozenset([*RECORD, *_TIME, *_WINDOW, "_time", "_window", "_taken", "_ends", "_at", "_arrived_ms", "_row", "_due_ms", "_rank"])
 _KINDS = {"aggregate": "window", "regroup": "aggregate"}
 _BOUNDS = {"window_start": "TIMESTAMP_MILLIS(`_start_ms`)", "window_end": "TIMESTAMP_MILLIS(`_end_ms`)", "revision": "0L"}
 _CLOSED = {  # rows of windows as records of source 0, of the last ms of their windows
@@ -63,6 +64,11 @@ _CLOSED = {  # rows of windows as records of source 0, of the last ms of their w
     "_shown_ms": "`_end_ms` - 1",
     "_arrived_ms": "CAST(NULL AS BIGINT)",
     "_entry": "ARRAY(ROW_NUMBER() OVER (PARTITION BY `_end_ms` ORDER BY `_start_ms`, `_key`))",
+}
+_LIVE_CLOSED = {  # the same in a stream, which cannot number them: Python puts them in order
+    **_CLOSED,
+    "_entry": "STRUCT(`_start_ms`, `_key`)",
+    "_time": "WINDOW_TIME(`_window`)",
 }
 _SLOTS = 64  # among which a live process's keys are dealt: its state is kept by them, so it cannot be changed
 _INPUT_ORDER = "STRUCT({}`_source`, `_partition`, `_offset`, `_entry`)"
@@ -209,8 +215,6 @@ class Views:
                 fix="leave allowed_lateness out on Spark, or run it embedded",
             )
         number, window = self.numbers[id(aggregate)], aggregate.window
-        if self._live and isinstance(maker_of(aggregate.input), Process):
-            raise PlanError("a window of what a process gives, in a stream of Spark", fix="run it as a batch, or embedded")
         if self._live:
             return self._live_window(aggregate)
         block = self._table(aggregate.input)
@@ -233,13 +237,12 @@ class Views:
             raise PlanError(
                 f"late_to({aggregate.late_topic!r}): Spark's streams drop late rows unseen", fix="run it as a batch, or leave late_to out"
             )
-        if any(isinstance(call, Call) and call.function == "COUNT DISTINCT" for _, call in aggregate.calls):
-            raise PlanError("COUNT(DISTINCT …): Spark's streams cannot count so", fix="run it as a batch")
+        _refuse_distinct(aggregate)
         block = self._table(aggregate.input)
         block = self._view(aggregate.input, block) if block.said else block
         lengths = dict.fromkeys((window.size_ms, window.step_ms))
         span = f"WINDOW(`_time`, {', '.join(text(f'{length} milliseconds') for length in lengths)})"
-        bounds = {"_start_ms": f"UNIX_MILLIS({span}.start)", "_end_ms": f"UNIX_MILLIS({span}.end)"}
+        bounds = {"_start_ms": f"UNIX_MILLIS({span}.start)", "_end_ms": f"UNIX_MILLIS({span}.end)", "_window": span}
         start = f"`_time_ms` - PMOD(`_time_ms`, {window.slice_ms})"
         order = _INPUT_ORDER.format("" if window.one_slice else f"{start} AS slice, ")
         return self._grouped(aggregate, block, bounds, [span], order)
@@ -247,7 +250,7 @@ class Views:
     @_make.register
     def _(self, regroup: Regroup) -> Block:
         block = self._over(regroup.input, {*regroup.keys, *(one for _, call in regroup.calls for one in columns_of(call))})
-        bounds = {one: block.hidden[one] for one in _WINDOW[:2]}
+        bounds = {one: block.hidden[one] for one in (*_WINDOW[:2], "_window") if one in block.hidden}
         return self._grouped(regroup, block, bounds, list(bounds.values()), block.hidden["_key"])
 
     @_make.register
@@ -278,7 +281,7 @@ class Views:
         place, schema = (len(outputs), FAILED) if output is None else (outputs.index(output), process.output(output))
         self.host(process)
         number = self.numbers[id(process)]
-        hidden = {column: name(column) for column in _GIVEN}
+        hidden = {column: name(column) for column in (*_GIVEN, *(["_time"] if self._live else []))}
         taken = Block(name(hosted(number)), {}, hidden, where=(f"`_output` = {place}",))
         named = f"failed_{number}" if output is None else f"given_{number}_{place}"
         over = self._put(named, taken, taken.select(f"{read_json('`_row`', schema)} AS row"))
@@ -295,7 +298,7 @@ class Views:
         block = self._table(process.input)
         if isinstance(maker_of(process.input), Aggregate):
             block = self._put(f"closed_{number}", block, block.select()) if block.said else block
-            block = replace(block, hidden=_CLOSED)
+            block = replace(block, hidden=_LIVE_CLOSED if self._live else _CLOSED)
         if self._live:
             rows = block
         else:
@@ -324,9 +327,12 @@ class Views:
             query += f"\nUNION ALL\n{told.selecting([*every, _place(told), '`_row`'])}"
         self.statements[hosted(number)] = f"-- {self.said(process)}\n{query}"
 
-    def _refuse_live(self, process: Process) -> None:
-        if not isinstance(maker_of(process.input), Source):
-            raise PlanError("a process of rows that a window or a process gives, in a stream of Spark", fix="run it as a batch, or embedded")
+    @staticmethod
+    def _refuse_live(process: Process) -> None:
+        if any(isinstance(one, TopN) for one in upstream(process)):
+            raise PlanError("a process of the first rows of windows: Spark's streams cannot rank", fix="run it as a batch, or embedded")
+        for regroup in (one for one in upstream(process) if isinstance(one, Regroup)):
+            _refuse_distinct(regroup)
         if process.declared.clock_timers:
             raise PlanError("on_clock: a stream of Spark has timers of event time or of the clock, not both", fix="run it embedded")
 
@@ -350,7 +356,12 @@ class Views:
         items.update({column: held for column, held in _BOUNDS.items() if column not in items})
         key = f"STRUCT({', '.join(row[one] for one in operator.keys)})" if operator.keys else "0"
         computed = frozenset(column for column, held in items.items() if held != name(column))
-        return Block(groups.relation, items, {"_start_ms": "`_start_ms`", "_end_ms": "`_end_ms`", "_key": key}, computed)
+        return Block(groups.relation, items, {**{edge: name(edge) for edge in bounds}, "_key": key}, computed)
+
+
+def _refuse_distinct(operator: Aggregate | Regroup) -> None:
+    if any(isinstance(call, Call) and call.function == "COUNT DISTINCT" for _, call in operator.calls):
+        raise PlanError("COUNT(DISTINCT …): Spark's streams cannot count so", fix="run it as a batch")
 
 
 def _own_name(hidden: str, columns: Named) -> str:
@@ -375,7 +386,8 @@ def _passed(expression: Expression, block: Block) -> bool:
 
 def _place(block: Block) -> str:
     """Return the column of where a live process's record comes from, and when."""
-    return f"TO_JSON(STRUCT({', '.join(block.hidden[column] for column in (*RECORD, '_entry', '_arrived_ms'))})) AS `_place`"
+    columns = ", ".join(block.hidden[column] for column in (*RECORD, "_entry", "_arrived_ms"))
+    return f"TO_JSON(STRUCT({columns}), MAP('ignoreNullFields', 'false')) AS `_place`"
 
 
 def _without(inputs: tuple[Operator, ...], place: int) -> list[Operator]:
