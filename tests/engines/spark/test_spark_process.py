@@ -111,6 +111,9 @@ def jobs() -> dict[str, tuple[Plan, dict[str, list[list[bytes]]]]]:
     }
     made["endless"] = plan("endless", out=rows().process(Endless, by=["k"], limit=hr.seconds(1))), made["raises"][1]
     made["chained"] = plan("chained", **chained(rows())), {"in": [records(120, 1), records(60, 2)]}
+    every = rows().window(hr.tumbling(hr.seconds(20)), by=["k"]).aggregate(n="ARRAY_AGG(n)").unnest("n", value="n")
+    unnested = plan("unnested", out=every.derive(n="n + 1").where("n > 1").process(Sequence, by=["k"]))
+    made["unnested"] = unnested, {"in": [records(120, 1), records(60, 2)]}
     made["deduplicated"] = (plan("deduplicated", out=rows().deduplicate(["k", "s"], within=hr.seconds(8))), {"in": [records(120, 1), records(60, 2)]})
     for number, options in enumerate(
         ({}, {"failing": True, "rules": "rules"}, {"arrival": True, "rules": "rules", "failing": True}, {"arrival": True})

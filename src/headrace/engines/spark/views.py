@@ -191,7 +191,8 @@ class Views:
         exploded = f"POSEXPLODE({block.items[unnest.column]}) AS ({names})"
         over = self._put(f"unnest_{self.numbers[id(unnest)]}", left.saying(self.said(unnest)), left.select(exploded))
         made = {one: name(one) for one in (unnest.key, unnest.value) if one}
-        return replace(over, items={**over.items, **made}, hidden={**over.hidden, "_entry": "ARRAY_APPEND(`_entry`, `_at`)"})
+        placed = {"_key": "STRUCT(`_key`, `_at`)"} if "_key" in over.hidden else {"_entry": "ARRAY_APPEND(`_entry`, `_at`)"}
+        return replace(over, items={**over.items, **made}, hidden={**over.hidden, **placed})
 
     @_make.register
     def _(self, union: Union) -> Block:
