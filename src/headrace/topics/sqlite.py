@@ -30,7 +30,7 @@ from headrace.topics.protocol import Commit, Cursor, Entry, Outgoing, PartitionI
 __all__ = ["SqliteLog"]
 
 FORMAT = 1
-FETCH_BYTES = 6 << 20
+FETCH_BYTES = 3 << 20
 BLOCK_BYTES = 4 << 20
 _BUSY_SECONDS = 30.0
 _EXPIRE_MS = 10_000
