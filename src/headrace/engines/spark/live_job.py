@@ -81,6 +81,8 @@ def attend(spark: SparkSession, begin: Callable[[str], StreamingQuery]) -> None:
             elif SLOW.search(str(error)) and tries[name]:
                 queries[name] = begin(name)
             else:
+                for other in queries.values():
+                    other.stop()
                 raise error
 
 
