@@ -74,10 +74,11 @@ def _restarted(jobs: Mapping[int, Job], servers: str, folder: Path) -> dict[int,
     topics, streams = {}, {}
     for number, job in jobs.items():
         try:
-            script = live_script(_moved(job.plan, f"{number}."))
+            live_script(job.plan)
         except PlanError as error:
             outcomes[number] = _refused(error)
             continue
+        script = live_script(_moved(job.plan, f"{number}."))
         topics[number] = live.Topics(servers, job, f"{number}.")
         processes = any(isinstance(one, Process) for one in job.plan.operators())
         options = [f"--kafka-servers={servers}", f"--checkpoint={folder}/{number}", "--trigger=available-now"]
