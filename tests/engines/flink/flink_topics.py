@@ -50,6 +50,11 @@ class Topics:
         count = len(self.log.topic(self.prefix + topic).partitions)
         return [json.loads(value) for partition in range(count) for value in self.values(topic, partition)]
 
+    def all_counted(self) -> bool:
+        """Return whether the ledger has every record of the sources."""
+        there = sum(len(self.values(source, partition)) for source, count in self.sources.items() for partition in range(count))
+        return sum(entry.get("received") or 0 for entry in self.rows(f"{self._pipeline}.ledger")) == there
+
     def places(self, **more: Any) -> Kafka:
         given: Mapping[str, Any] = {"max_ahead_ms": None, "prefix": self.prefix, "checkpoint_seconds": 1, **more}
         return Kafka(self.servers, self._pipeline, self.sources, **given)

@@ -93,7 +93,7 @@ def test_a_cluster_that_was_killed_whole_goes_on_from_its_last_checkpoint(
     topics.send(records[2000:])
     seen = len(topics.rows("fingerprint-output"))
     run_topics(PLAN, topics.places(idle_after_ms=None), cluster.rest, kept, stop=lambda: len(topics.rows("fingerprint-output")) > seen, seconds=LIMIT)
-    run_topics(PLAN, topics.places(idle_after_ms=None), cluster.rest, kept, drain=True, seconds=5)
+    run_topics(PLAN, topics.places(idle_after_ms=None), cluster.rest, kept, stop=topics.all_counted, drain=True, seconds=LIMIT)
     got, expected = topics.outcome(), topics.expected(tmp_path)
     same(Outcome(got.written, got.dead, {}), Outcome(expected.written, expected.dead, {}))
 
@@ -135,9 +135,8 @@ def test_a_full_disk_under_the_checkpoints_is_named_and_the_job_goes_on_when_the
         topics.send(records[700:])
         seen = len(topics.rows("fingerprint-output"))
         wait_for(lambda: len(topics.rows("fingerprint-output")) > seen)
-        expected = topics.expected(tmp_path)
-        wait_for(lambda: len(topics.rows("sensor-data.dead-letter")) >= len(expected.dead["sensor-data"]))
+        wait_for(topics.all_counted)
         running.stop.set()
         assert running.said() is None
-    got = topics.outcome()
+    got, expected = topics.outcome(), topics.expected(tmp_path)
     same(Outcome(got.written, got.dead, {}), Outcome(expected.written, expected.dead, {}))

@@ -114,7 +114,7 @@ def test_a_live_run_that_is_stopped_goes_on_where_it_was(flink: Rest, topics: To
         seen = len(topics.rows("fingerprint-output"))
         run_topics(PLAN, topics.places(), flink, tmp_path / "kept", stop=lambda seen=seen: len(topics.rows("fingerprint-output")) > seen)
     topics.send([])
-    run_topics(PLAN, topics.places(), flink, tmp_path / "kept", drain=True, seconds=5)
+    run_topics(PLAN, topics.places(), flink, tmp_path / "kept", stop=topics.all_counted, drain=True, seconds=flink_topics.LIMIT)
     got, expected = topics.outcome(), topics.expected(tmp_path)
     same(Outcome(got.written, got.dead, {}), Outcome(expected.written, expected.dead, {}))
 

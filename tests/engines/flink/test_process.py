@@ -201,7 +201,7 @@ def test_a_live_run_that_is_stopped_goes_on_where_it_was(flink: Rest, topics: To
         run_topics(
             CHAIN, topics.places(), flink, tmp_path / "kept", client=client(), stop=lambda seen=seen: len(topics.rows("linked")) > seen, seconds=LIMIT
         )
-    run_topics(CHAIN, topics.places(), flink, tmp_path / "kept", client=client(), drain=True, seconds=8)
+    run_topics(CHAIN, topics.places(), flink, tmp_path / "kept", client=client(), stop=topics.all_counted, drain=True, seconds=LIMIT)
     topics.check(tmp_path)
     assert topics.rows("ticks")
     assert added_up(CHAIN, topics.rows("chain.ledger"))["numbers"]["received"] == 2400

@@ -232,7 +232,7 @@ def test_a_live_chain_that_is_stopped_goes_on_where_it_was(flink: Rest, kafka: S
                 return some is None and len(topics.rows("counted")) > seen
 
             run_topics(plan, topics.places(), flink, tmp_path / "kept", client=client(), stop=sent, seconds=LIMIT)
-        run_topics(plan, topics.places(), flink, tmp_path / "kept", client=client(), drain=True, seconds=8)
+        run_topics(plan, topics.places(), flink, tmp_path / "kept", client=client(), stop=topics.all_counted, drain=True, seconds=LIMIT)
         got = Outcome({topic: topics.rows(topic) for topic in plan.topics}, {}, {**added_up(plan, topics.rows("live-chain.ledger"))})
         files = written_files(tmp_path / "in", {"one": [topics.values("one", number) for number in range(2)]})
     (tmp_path / "out").mkdir()
