@@ -316,8 +316,16 @@ def upstream(operator: Operator | Sink) -> Iterator[Operator | Sink]:
 
 def maker_of(operator: Operator | Sink) -> Operator | Sink:
     """Return the window, process or source that rows come from; of a union's, the first's."""
-    inputs = inputs_of(operator)
-    return operator if isinstance(operator, Aggregate | Process) or not inputs else maker_of(inputs[0])
+    return next(makers_of(operator))
+
+
+def makers_of(operator: Operator | Sink) -> Iterator[Operator | Sink]:
+    """Yield the windows, processes and sources that rows come from."""
+    inputs = () if isinstance(operator, Aggregate | Process) else inputs_of(operator)
+    if not inputs:
+        yield operator
+    for one in inputs:
+        yield from makers_of(one)
 
 
 def topics_of(operator: Operator | Sink) -> frozenset[str]:

@@ -26,7 +26,7 @@ from headrace.engines.embedded.run import run_files as run_embedded
 from headrace.engines.spark.script import SPARK
 from headrace.plan.pipeline import Plan
 from headrace.simulate.kiln import Kiln
-from spark import HOME, missing_for_processes, same
+from spark import HOME, JAVA_OPTIONS, missing_for_processes, same
 
 START = 1_706_123_400_000
 LONG = 240
@@ -74,7 +74,7 @@ def test_windows_and_processes_outlive_an_executor(kafka: Shared, tmp_path: Path
         **os.environ,
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "SPARK_LOCAL_IP": "127.0.0.1",
-        "JDK_JAVA_OPTIONS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+        "JDK_JAVA_OPTIONS": JAVA_OPTIONS,  # of the executors too
     }
 
     def there(topic: str) -> list[Any]:

@@ -14,7 +14,7 @@ from headrace.engines.spark.source import Source as Reading
 from headrace.engines.spark.views import RECORD, Views, blaming, hosted, rows_of, told_to
 from headrace.engines.spark.words import name
 from headrace.errors import InternalError
-from headrace.plan.operators import Aggregate, Operator, Process, Sink, Source, inputs_of, maker_of, upstream
+from headrace.plan.operators import Aggregate, Operator, Process, Sink, Source, inputs_of, maker_of, makers_of, upstream
 from headrace.plan.pipeline import FAILED, Plan
 from headrace.plan.rewrite import read_numbers_at_once
 from headrace.plan.schema import Schema
@@ -143,17 +143,8 @@ def _streams(plan: Plan) -> tuple[dict[str, str], dict[str, _Query]]:
 
 def _made_by(sink: Sink) -> Aggregate | Process | Sink:
     """Return the window or process by which all rows of an output are made, else the output itself."""
-    makers = {id(one): one for one in _makers(sink)}
-    made = next(iter(makers.values()))
-    return made if len(makers) == 1 and isinstance(made, Aggregate | Process) else sink
-
-
-def _makers(operator: Operator | Sink) -> Iterator[Operator]:
-    for one in inputs_of(operator):
-        if isinstance(one, Aggregate | Process | Source):
-            yield one
-        else:
-            yield from _makers(one)
+    made = maker_of(sink)
+    return made if isinstance(made, Aggregate | Process) and all(one is made for one in makers_of(sink)) else sink
 
 
 def _hostings(plan: Plan, views: Views) -> dict[str, str]:
