@@ -247,12 +247,15 @@ def test_every_place_of_a_cut_is_well(log: SqliteLog, scripted: Callable[..., Sc
 def test_a_server_that_is_killed_and_comes_back_is_waited_for(log: SqliteLog, server: Server) -> None:
     dice, stopped, told = random.Random(4), threading.Event(), list[str]()
 
+    def missed() -> bool:
+        return any("connection refused; asked again until it answers" in one for one in told)
+
     def trouble() -> None:
         for number in range(3):
             time.sleep(dice.uniform(0.1, 0.6))
             server.end(dice.choice([signal.SIGKILL, signal.SIGTERM]))
             if number == 0:
-                wait_for(lambda: any("connection refused; asked again until it answers" in one for one in told), seconds=LIMIT)
+                wait_for(missed, seconds=LIMIT)
             time.sleep(dice.uniform(0, 0.5))
             server.start()
         stopped.set()
@@ -265,6 +268,7 @@ def test_a_server_that_is_killed_and_comes_back_is_waited_for(log: SqliteLog, se
         thread.join(LIMIT)
     assert stopped.is_set()
     assert values(log) == [expected(1500)]
+    assert missed(), told
 
 
 def test_a_server_that_is_not_ready_is_asked_again(log: SqliteLog, scripted: Callable[..., Scripted]) -> None:

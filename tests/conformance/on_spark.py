@@ -74,7 +74,7 @@ def _restarted(jobs: Mapping[int, Job], servers: str, folder: Path) -> dict[int,
     topics, streams = {}, {}
     for number, job in jobs.items():
         try:
-            live_script(job.plan)
+            live_script(job.plan)  # refused by the names that its topics have in the case
         except PlanError as error:
             outcomes[number] = _refused(error)
             continue
