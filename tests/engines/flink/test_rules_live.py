@@ -116,9 +116,7 @@ def test_stopped_with_a_savepoint_they_go_on_where_they_were(flink: Rest, topics
         run_topics(
             PLAN, places, flink, tmp_path / "kept", client=client(), stop=lambda seen=seen: len(topics.rows("kiln-events")) > seen, seconds=LIMIT
         )
-    count = sum(len(readings) for _, readings in sent)
-    all_counted = lambda: topics.ledger()["sensor-data"]["received"] == count  # noqa: E731
-    run_topics(PLAN, places, flink, tmp_path / "kept", client=client(), stop=all_counted, drain=True, seconds=LIMIT)
+    run_topics(PLAN, places, flink, tmp_path / "kept", client=client(), stop=topics.all_counted, drain=True, seconds=LIMIT)
     topics.check(tmp_path)
 
 
@@ -137,7 +135,7 @@ def test_a_topic_of_limits_holds_back_no_longer_than_until_it_is_idle(flink: Res
         topics.send([json.dumps(limit).encode()], [])
         wait_for(lambda: topics.ledger()["kiln-limits"]["received"] == 1)  # a commit behind it: it is where rules wait for their time
         topics.send([], second)
-        wait_for(lambda: topics.ledger()["sensor-data"]["received"] == len(first) + len(second))  # a drain reads no further
+        wait_for(topics.all_counted)  # a drain reads no further
         wait_for(changed)
     finally:
         savepoint(flink, job, f"file://{tmp_path}/savepoints", stop=True, drain=True, seconds=LIMIT)
@@ -212,8 +210,7 @@ def test_killed_under_load_they_lose_and_repeat_nothing(topics: Topics, tmp_path
                     cluster.kill_manager()
                     wait_for(lambda before=before: not {*before} & {*workers(tmp_path)})
                     cluster.start_manager()
-        count = sum(len(readings) for _, readings in sent)
-        wait_for(lambda: tend(cluster) or topics.ledger()["sensor-data"]["received"] == count)
+        wait_for(lambda: tend(cluster) or topics.all_counted())
         assert len(cluster.rest.ask(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"]) >= 2
         request = cluster.rest.savepoint(job, f"file://{tmp_path}/savepoints", stop=True, drain=True)
         wait_for(lambda: cluster.rest.savepoint_at(job, request))
