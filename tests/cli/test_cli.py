@@ -702,6 +702,12 @@ def test_the_ledger_of_the_last_run_is_shown(run: Callable[..., tuple[int, str, 
     assert ["received", "6"] in [line.split() for line in run("ledger", "two.py:big")[1].splitlines()]
 
 
+def test_what_a_cluster_could_not_count_is_shown_as_unknown(run: Callable[..., tuple[int, str, str]]) -> None:
+    Path(".headrace/ledgers").mkdir(parents=True)
+    Path(".headrace/ledgers/big.json").write_text('{"pipeline": "big", "sources": {"readings": {"received": 1500, "accepted": null}}}')
+    assert run("ledger", "two.py:big")[:2] == (0, "readings\n  received            1,500\n  accepted                ?\n")
+
+
 def test_ledgers_lie_under_headrace_home(run: Callable[..., tuple[int, str, str]], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_HOME", str(folder / "home"))
     run("run", "two.py:big", "--input", "readings.ndjson")

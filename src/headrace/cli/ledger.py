@@ -32,13 +32,13 @@ def ledger(app: str, /, *, kafka_servers: str | None = None) -> None:
     for topic, counts in sources.items():
         print(topic)
         for fate, count in counts.items():
-            print(f"  {fate:<10}{count:>15,}")
+            print(f"  {fate:<10}{'?' if count is None else f'{count:,}':>15}")
 
 
-def _kept(path: Path) -> dict[str, dict[str, int]]:
-    """Return the ledger that the last run that ended has left."""
+def _kept(path: Path) -> dict[str, dict[str, int | None]]:
+    """Return the ledger that the last run that ended has left; a count is None that a cluster could not tell."""
     try:
-        found: dict[str, dict[str, int]] = json.loads(path.read_bytes())["sources"]
+        found: dict[str, dict[str, int | None]] = json.loads(path.read_bytes())["sources"]
     except (OSError, ValueError, KeyError) as error:
         raise EnvironmentFault(f"cannot be read: {error}", where=str(path), fix="remove it, or run the pipeline again") from None
     return found
