@@ -13,7 +13,7 @@ help:
 	@echo "make java   the jar for Flink and Spark, with Maven; make test builds it too"
 	@echo "make check  lint, types, import rules, docs"
 	@echo "make docs   the generated reference pages"
-	@echo "make bench  the figures of docs/performance.md (some minutes); make bench-engines those beside Flink and Spark (an hour)"
+	@echo "make bench  the figures of docs/performance.md (some minutes); make bench-engines those beside Flink and Spark (hours)"
 
 setup: .venv/.ready
 

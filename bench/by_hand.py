@@ -18,7 +18,7 @@ for topic in ("by-hand.dead", "by-hand.counts"):
         log.create(topic)
 log.close()
 script = Path(__file__).with_suffix(".sql").read_text()
-for name, value in {"servers": servers, "parallelism": parallelism, "run": uuid.uuid4().hex}.items():
-    script = script.replace(f"{{{name}}}", value)
 with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder), fetched(Path(), kafka=True), Sizes(slots=int(parallelism))) as cluster:
+    for name, value in {"servers": servers, "parallelism": parallelism, "folder": folder, "run": uuid.uuid4().hex}.items():
+        script = script.replace(f"{{{name}}}", value)
     wait(cluster.rest, submit(cluster.rest, script))

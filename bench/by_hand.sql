@@ -6,6 +6,7 @@ SET 'parallelism.default' = '{parallelism}';
 SET 'execution.checkpointing.interval' = '10 s';
 SET 'state.backend.type' = 'rocksdb';
 SET 'execution.checkpointing.incremental' = 'true';
+SET 'execution.checkpointing.dir' = 'file://{folder}/checkpoints';
 SET 'pipeline.object-reuse' = 'true';
 
 CREATE TEMPORARY FUNCTION HR_READ AS 'headrace.flink.HrRead';

@@ -1,4 +1,4 @@
-"""Run bench/datastream.py on a Flink cluster of its own: SERVERS PARALLELISM."""
+"""Run bench/datastream.py on a Flink cluster of its own: STYLE SERVERS PARALLELISM."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 from headrace.engines.flink.client import pyflink
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 
-servers, parallelism = sys.argv[1:]
+style, servers, parallelism = sys.argv[1:]
 jars, python = fetched(Path(), kafka=True), pyflink(Path())
 connector = next(jar for jar in jars if "connector-kafka" in jar.name)
 with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder), jars, Sizes(slots=int(parallelism), managed=256)) as cluster:
-    command = [python, Path(__file__).with_name("datastream.py"), cluster.rest.url, python, connector, servers, parallelism, uuid.uuid4().hex]
+    script = Path(__file__).with_name("datastream.py")
+    command = [python, script, style, cluster.rest.url, python, connector, servers, parallelism, uuid.uuid4().hex]
     subprocess.run([str(one) for one in command], check=True, timeout=7200)

@@ -84,13 +84,15 @@ def jobs(servers: str, parallelism: int) -> dict[str, Callable[[], Cost]]:
 
         return once
 
+    def datastream(style: str) -> Callable[[], Cost]:
+        return lambda: cost_of([sys.executable, HERE / "datastream_by_hand.py", style, servers, str(parallelism)], environment)
+
     return {
         "embedded": headrace(),
         "Flink SQL, through headrace": headrace("--engine", "flink", "-p", str(parallelism)),
         "Flink SQL, by hand": lambda: cost_of([sys.executable, HERE / "by_hand.py", servers, str(parallelism)], environment),
-        "Flink DataStream in Python, by hand": lambda: cost_of(
-            [sys.executable, HERE / "datastream_by_hand.py", servers, str(parallelism)], environment
-        ),
+        "Flink DataStream in Python, usual": datastream("steps"),
+        "Flink DataStream in Python, tuned": datastream("whole"),
         "Spark, through headrace": headrace("--engine", "spark"),
     }
 
@@ -98,7 +100,7 @@ def jobs(servers: str, parallelism: int) -> dict[str, Callable[[], Cost]]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", default="1000000,5000000", help="how many, for each row of figures")
+    parser.add_argument("--messages", default="40000,1000000,5000000", help="how many, for each row of figures")
     parser.add_argument("--datastream", type=int, default=1_000_000, help="the most messages that the DataStream job is given, which is slow")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--partitions", type=int, default=2)
@@ -125,7 +127,8 @@ def main() -> None:
             costs: dict[str, list[Cost]] = {name: [] for name in wanted}
             for _ in range(given.runs):
                 for name, job in wanted.items():
-                    costs[name].append(job())
+                    costs[name].append(cost := job())
+                    print(f"{name:38}{count:10,}{cost.cpu:9.1f}", file=sys.stderr, flush=True)
         finally:
             broker.end()
         for name, each in costs.items():
