@@ -15,11 +15,11 @@ from urllib.parse import quote
 from conformance import live
 from conformance.engine import Job, Ledger, Outcome, laid, left
 from flink import BUILD, JAVA, client, missing
+from headrace.engines.entries import added_up, ledger_topic
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
-from headrace.engines.flink.ledger import ledger_topic
 from headrace.engines.flink.places import Kafka, Staged
 from headrace.engines.flink.rest import JobFailed, Rest
-from headrace.engines.flink.run import FileJob, added_up, run_many, savepoint, submit, wait
+from headrace.engines.flink.run import FileJob, run_many, savepoint, submit, wait
 from headrace.engines.flink.script import flink_script, flink_script_of_many
 from headrace.errors import HeadraceError, PlanError
 from headrace.plan.operators import Process

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,7 +15,8 @@ from typing import Any
 
 import spark
 from conformance import live
-from conformance.engine import FATES, Job, Ledger, Outcome, laid, left
+from conformance.engine import Job, Ledger, Outcome, laid, left
+from headrace.engines.entries import added_up, ledger_topic
 from headrace.engines.spark import run as spark_run
 from headrace.engines.spark.environment import kafka_jars
 from headrace.engines.spark.run import Job as SparkJob
@@ -79,7 +81,7 @@ def _restarted(jobs: Mapping[int, Job], servers: str, folder: Path) -> dict[int,
             outcomes[number] = _refused(error)
             continue
         script = live_script(_moved(job.plan, f"{number}."))
-        topics[number] = live.Topics(servers, job, f"{number}.")
+        topics[number] = live.Topics(servers, job, f"{number}.", ledger_topic(job.plan))
         processes = any(isinstance(one, Process) for one in job.plan.operators())
         options = [f"--kafka-servers={servers}", f"--checkpoint={folder}/{number}", "--trigger=available-now"]
         streams[number] = spark_run._Script(script, options, processes)
@@ -99,9 +101,16 @@ def _restarted(jobs: Mapping[int, Job], servers: str, folder: Path) -> dict[int,
         for topic in one.job.inputs:
             dead = f"{one.prefix}{topic}.dead-letter"
             rows[dead] = [letter | {"topic": topic} for letter in rows[dead]]
-        unknown: Ledger = {topic: dict.fromkeys(("received", *FATES)) for topic in one.job.inputs}  # a stream of Spark has none
-        outcomes[number] = _refused(failed[number]) if number in failed else one.outcome(rows, unknown)
+        outcomes[number] = _refused(failed[number]) if number in failed else one.outcome(rows, _ledger(one, rows, closing[number]))
     return outcomes
+
+
+def _ledger(topics: live.Topics, rows: Mapping[str, list[Any]], closing: Sequence[_Record]) -> Ledger:
+    """Return what the entries come to, less the records that closed what was open."""
+    prefix, plan = topics.prefix, topics.job.plan
+    counts = added_up(_moved(plan, prefix), rows[prefix + ledger_topic(plan)])
+    closed = Counter(topic.removeprefix(prefix) for topic, _, _ in closing)
+    return {topic: {**counts[prefix + topic], "received": (counts[prefix + topic]["received"] or 0) - closed[topic]} for topic in topics.job.inputs}
 
 
 _Step = tuple[int | None, spark_run._Script]
@@ -168,7 +177,7 @@ def _closing(topics: live.Topics) -> Iterator[_Record]:
 
 
 def _moved(plan: Plan, prefix: str) -> Plan:
-    """Return the plan with other topics, whose names begin with `prefix`."""
+    """Return the plan with other topics and another name, which begin with `prefix`."""
     made: dict[int, Any] = {}
     for operator in plan.operators():
         changes: dict[str, Any] = {}
@@ -181,4 +190,4 @@ def _moved(plan: Plan, prefix: str) -> Plan:
         if isinstance(operator, Union):
             changes["inputs"] = tuple(made[id(one)] for one in operator.inputs)
         made[id(operator)] = replace(operator, **changes)
-    return replace(plan, sinks=tuple(made[id(sink)] for sink in plan.sinks))
+    return replace(plan, pipeline=prefix + plan.pipeline, sinks=tuple(made[id(sink)] for sink in plan.sinks))

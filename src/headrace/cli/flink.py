@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-import msgspec
-
 from headrace.cli.apps import home
+from headrace.cli.entries import ledger_ends, ledger_on_topic
 from headrace.cli.logs import PREFIX_VARIABLE, kafka_servers, open_log
 from headrace.cli.run import LiveOptions, flink_url
+from headrace.engines.entries import Ledger, ledger_topic
 from headrace.engines.flink.client import Client
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
-from headrace.engines.flink.ledger import ledger_topic
 from headrace.engines.flink.places import Kafka
 from headrace.engines.flink.rest import Rest
-from headrace.engines.flink.run import FileJob, Ledger, added_up, check_inputs, run_files, run_topics
+from headrace.engines.flink.run import FileJob, check_inputs, run_files, run_topics
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.plan.operators import Process
 from headrace.plan.pipeline import Plan
@@ -29,7 +28,6 @@ from headrace.topics.making import make_topics
 __all__ = ["kafka_places", "named_client", "on_files", "on_topics"]
 
 PYTHON_VARIABLE = "HEADRACE_FLINK_PYTHON"
-_ENTRIES = 1000
 
 
 def named_client(*, kafka: bool) -> Client:
@@ -82,29 +80,11 @@ def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Ca
         with suppress(FileNotFoundError):
             shutil.rmtree(kept)
     # From the first records on, the ledger is that of this run; else that of all runs which went on from one another.
-    before = _ledger_ends(plan, options.kafka_servers) if options.anew or places.bounded else {}
+    before = ledger_ends(plan, options.kafka_servers) if options.anew or places.bounded else {}
     with _cluster(plan, cluster, places.parallelism, kafka=True) as (rest, client):
         seconds = options.seconds("duration")
         run_topics(plan, places, rest, kept, client=client, begin_at=options.from_savepoint, seconds=seconds, drain=options.drain, stop=stop)
-    return _ledger_on_topic(plan, options.kafka_servers, before)
-
-
-def _ledger_ends(plan: Plan, servers: str | None) -> dict[int, int]:
-    with closing(open_log(servers)) as log:
-        return {partition.number: partition.end for partition in log.topic(ledger_topic(plan)).partitions}
-
-
-def _ledger_on_topic(plan: Plan, servers: str | None, before: Mapping[int, int]) -> Ledger:
-    """Return the ledger that the entries on its topic come to, less those that were there before."""
-    topic = ledger_topic(plan)
-    entries = []
-    with closing(open_log(servers)) as log:
-        for partition in log.topic(topic).partitions:
-            at = before.get(partition.number, partition.first)
-            while at < partition.end and (found := log.entries(topic, partition.number, at, _ENTRIES)):
-                entries += [msgspec.json.decode(entry.value) for entry in found]
-                at = found[-1].offset + 1
-    return added_up(plan, entries)
+    return ledger_on_topic(plan, options.kafka_servers, before)
 
 
 def kafka_places(plan: Plan, options: LiveOptions) -> Kafka:

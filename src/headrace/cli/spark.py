@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from headrace.cli.apps import home
+from headrace.cli.entries import ledger_ends, ledger_on_topic
 from headrace.cli.logs import PREFIX_VARIABLE, kafka_servers, open_log
 from headrace.cli.run import LiveOptions
-from headrace.engines.spark.run import Ledger, run_files, run_latest, run_live
+from headrace.engines.entries import Ledger, ledger_topic
+from headrace.engines.spark.run import run_files, run_latest, run_live
 from headrace.errors import PlanError
 from headrace.plan.pipeline import Plan
 from headrace.topics.making import make_topics
@@ -26,28 +29,35 @@ def on_files(
     *,
     cluster: str | None,
     parallelism: int,  # noqa: ARG001  (that of Spark is its master's: local[4])
-    stop: Callable[[], bool],  # noqa: ARG001  (Spark ends with this process)
+    stop: Callable[[], bool],
 ) -> Ledger:
     """Run a plan over files, leave what it gives in a folder, and return the ledger."""
-    return run_files(plan, inputs, folder, master=cluster, home=home())
+    return run_files(plan, inputs, folder, master=cluster, home=home(), stop=stop)
 
 
-def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Callable[[], bool]) -> Ledger:  # noqa: ARG001  (as above)
-    """Run a plan on Kafka's topics, and return the ledger, which a live run has none of."""
-    options.refuse("Spark", "records", "batch_records", "metrics_port", "duration", "from_savepoint", "drain")
+def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Callable[[], bool]) -> Ledger:
+    """Run a plan on Kafka's topics until `stop` says so, or up to their present end, and return the ledger: of a live run what its topic has come to."""
+    options.refuse("Spark", "records", "batch_records", "metrics_port", "from_savepoint", "drain")
     if os.environ.get(PREFIX_VARIABLE):
         raise PlanError("is not for Spark", where=PREFIX_VARIABLE, fix="unset it")
     servers = kafka_servers(options.kafka_servers)
     if servers is None:
         raise PlanError("Spark reads topics of Kafka, and none is named", where="--kafka-servers", fix="name it, or give files with --input")
     with closing(open_log(options.kafka_servers)) as log:
-        make_topics(log, plan)
+        make_topics(log, plan, ledger_topic(plan))
+    seconds = options.seconds("duration")
+    ends_at = None if seconds is None else time.monotonic() + seconds
+
+    def done() -> bool:
+        return stop() or (ends_at is not None and time.monotonic() >= ends_at)
+
     if options.until == "latest":
-        return run_latest(plan, servers, master=cluster, home=home())
+        return run_latest(plan, servers, master=cluster, home=home(), stop=done)
     kept = home() / "spark" / plan.pipeline
+    before = ledger_ends(plan, options.kafka_servers) if options.anew or not kept.exists() else {}
     if options.anew:
         shutil.rmtree(kept, ignore_errors=True)
     every = options.seconds("commit_every")
     trigger = f"{round(1000 * every)} milliseconds" if every else "10 seconds"
-    run_live(plan, servers, checkpoint=kept, trigger=trigger, master=cluster, home=home())
-    return {}
+    run_live(plan, servers, checkpoint=kept, trigger=trigger, master=cluster, home=home(), stop=done)
+    return ledger_on_topic(plan, options.kafka_servers, before)

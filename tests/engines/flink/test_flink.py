@@ -22,10 +22,11 @@ from flink import BUILD, JAVA, missing
 from headrace.apps.fingerprint import fingerprint
 from headrace.cli import main
 from headrace.engines.embedded.run import run_files as run_embedded
+from headrace.engines.entries import added_up
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.places import Kafka
 from headrace.engines.flink.rest import JobFailed, Rest, root_cause
-from headrace.engines.flink.run import FileJob, added_up, run_files, run_topics, submit, wait
+from headrace.engines.flink.run import FileJob, run_files, run_topics, submit, wait
 from headrace.engines.flink.script import flink_script
 from headrace.errors import EnvironmentFault
 from headrace.simulate.kiln import Kiln

@@ -21,9 +21,10 @@ from broker import Shared
 from conformance.engine import Outcome, differences, left
 from flink import BUILD, JAVA, client, missing
 from headrace.engines.embedded.run import run_files as run_embedded
+from headrace.engines.entries import added_up
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.rest import JobFailed, Rest
-from headrace.engines.flink.run import FileJob, added_up, run_files, run_topics, submit, wait
+from headrace.engines.flink.run import FileJob, run_files, run_topics, submit, wait
 from headrace.engines.flink.script import flink_script
 from headrace.plan.pipeline import Plan
 

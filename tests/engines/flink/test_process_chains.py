@@ -17,8 +17,9 @@ from engines.embedded.processes import Machine, Unruled, line
 from engines.embedded.test_processes import PLAIN, chained, written_files
 from flink import client
 from headrace.engines.embedded.run import run_files as run_embedded
+from headrace.engines.entries import added_up
 from headrace.engines.flink.rest import Rest
-from headrace.engines.flink.run import FileJob, added_up, run_files, run_many, run_topics
+from headrace.engines.flink.run import FileJob, run_files, run_many, run_topics
 from headrace.plan.pipeline import Plan
 
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")

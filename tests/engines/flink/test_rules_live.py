@@ -21,9 +21,10 @@ from conformance.engine import Outcome, differences, left
 from flink import BUILD, JAVA, client, missing
 from headrace.apps.rules import rules
 from headrace.engines.embedded.run import run_files as run_embedded
+from headrace.engines.entries import added_up
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.rest import Rest
-from headrace.engines.flink.run import added_up, run_topics, savepoint, submit, wait
+from headrace.engines.flink.run import run_topics, savepoint, submit, wait
 from headrace.engines.flink.script import flink_script
 from headrace.simulate.kiln import Kiln
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 import uuid
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +19,25 @@ import headrace as hr
 from broker import Shared
 from headrace.apps.fingerprint import fingerprint
 from headrace.engines.embedded.run import run_files as run_embedded
-from headrace.engines.spark.run import run_latest, run_live
+from headrace.engines.entries import added_up, ledger_topic
+from headrace.engines.spark.run import run_files, run_latest, run_live
+from headrace.errors import EnvironmentFault
 from headrace.plan.operators import Operator, Source
 from headrace.plan.pipeline import Plan
+from headrace.topics.making import make_topics
 from spark import FOLDER, HOME, missing, plain, same
 
 SECONDS = 60
+LONG = 240
+COUNTS = """
+import headrace as hr
+
+@hr.pipeline("counts-{plant}", version="1")
+def counts():
+    schema = {{"equip_id": "STRING NOT NULL", "timestamp": "BIGINT"}}
+    messages = hr.stream({plant!r}, schema=schema, event_time="TO_TIMESTAMP_LTZ(`timestamp`, 3)", watermark=hr.seconds(10))
+    return {{"{plant}-out": messages.window(hr.tumbling(hr.minutes(1)), by=["equip_id"]).aggregate(n="COUNT(*)")}}
+"""
 
 
 def fingerprints(plant: str) -> Plan:
@@ -43,12 +60,15 @@ def on_topic(stream: hr.Stream, topic: str) -> hr.Stream:
     return hr.Stream(moved(stream.operator), topic)
 
 
-def create(servers: str, **partitions: int) -> None:
-    from confluent_kafka.admin import AdminClient, NewTopic
+def create(servers: str, plan: Plan | None = None, **partitions: int) -> None:
+    """Make topics, and those that a plan writes."""
+    from headrace.topics.kafka import KafkaLog
 
-    admin = AdminClient({"bootstrap.servers": servers})
-    for made in admin.create_topics([NewTopic(topic, count, 1) for topic, count in partitions.items()]).values():
-        made.result(SECONDS)
+    with closing(KafkaLog(servers, Path())) as log:
+        for topic, count in partitions.items():
+            log.create(topic, count)
+        if plan:
+            make_topics(log, plan, ledger_topic(plan))
 
 
 def everything(servers: str, topic: str) -> list[bytes]:
@@ -98,7 +118,7 @@ def test_what_a_topic_holds_gives_the_embedded_engines_records(kafka: Shared, tm
     skip_unless_there()
     plant = f"plant-{uuid.uuid4().hex[:8]}"
     plan = fingerprints(plant)
-    create(kafka.servers, **{plant: 3, f"{plant}-out": 1, f"{plant}.dead-letter": 1})
+    create(kafka.servers, plan, **{plant: 3})
     files = [tmp_path / f"{partition}.ndjson" for partition in range(3)]
     for partition, file in enumerate(files):
         produce(kafka.servers, plant, simulate(file, "--records", "1500", "--disorder", "20s", "--seed", str(partition)), partition)
@@ -119,7 +139,7 @@ def test_a_live_run_goes_on_from_its_checkpoint_and_closes_the_same_windows(kafk
     skip_unless_there()
     plant = f"plant-{uuid.uuid4().hex[:8]}"
     plan = fingerprints(plant)
-    create(kafka.servers, **{plant: 1, f"{plant}-out": 1, f"{plant}.dead-letter": 1})
+    create(kafka.servers, plan, **{plant: 1})
     records = simulate(tmp_path / "kiln.ndjson", "--records", "1500")
     for part in (records[:700], records[700:]):
         produce(kafka.servers, plant, part)
@@ -131,3 +151,52 @@ def test_a_live_run_goes_on_from_its_checkpoint_and_closes_the_same_windows(kafk
     assert all(same(one, other) for one, other in zip(got, expected, strict=False))
     letters = (tmp_path / "embedded" / f"{plant}.dead-letter.ndjson").read_text().splitlines()
     assert len(everything(kafka.servers, f"{plant}.dead-letter")) == len(letters) > 0
+    ledger = added_up(plan, map(json.loads, everything(kafka.servers, "fingerprint.ledger")))[plant]
+    assert (ledger["received"], ledger["malformed"], ledger["future"], ledger["late"]) == (1500, len(letters), 0, None)
+
+
+def test_a_live_run_that_is_stopped_has_written_all_once_and_tells_what_it_received(kafka: Shared, tmp_path: Path) -> None:
+    skip_unless_there()
+    plant = f"plant-{uuid.uuid4().hex[:8]}"
+    create(kafka.servers, **{plant: 1, f"{plant}-out": 1})
+    records = simulate(tmp_path / "kiln.ndjson", "--records", "1500")
+    (tmp_path / "counts.py").write_text(COUNTS.format(plant=plant))
+    run = [sys.executable, "-m", "headrace", "run", str(tmp_path / "counts.py")]
+    live = [*run, "--engine", "spark", "--kafka-servers", kafka.servers, "--commit-every", "1s"]
+    environment = {**os.environ, "HEADRACE_HOME": str(tmp_path / "home"), "HEADRACE_ENGINES": str(FOLDER)}
+
+    def said_by(wanted: int) -> str:
+        """Return what a run says that is stopped when so much has been written."""
+        with subprocess.Popen(live, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                give_up_at = time.monotonic() + LONG
+                while len(everything(kafka.servers, f"{plant}-out")) < wanted:
+                    assert process.poll() is None, process.communicate()[1]
+                    assert time.monotonic() < give_up_at, "nothing comes"
+                    time.sleep(0.5)
+                process.send_signal(signal.SIGTERM)
+                _, said = process.communicate(timeout=LONG)
+            finally:
+                process.kill()
+        assert process.returncode == 0, said
+        return said
+
+    short = subprocess.run([*live, "--duration", "1s"], env=environment, capture_output=True, text=True, check=True, timeout=LONG)
+    assert f"{plant}: 0 received" in short.stderr
+    embedded = [*run, "--input", str(tmp_path / "kiln.ndjson"), "--output", str(tmp_path / "embedded")]
+    subprocess.run(embedded, env=environment, check=True, timeout=SECONDS)
+    expected = (tmp_path / "embedded" / f"{plant}-out.ndjson").read_bytes().splitlines()[:-5]  # the last window of each equipment stays open
+    produce(kafka.servers, plant, records[:700])
+    assert f"{plant}: 700 received = ? accepted + " in said_by(1)
+    produce(kafka.servers, plant, records[700:])
+    assert f"{plant}: 1,500 received = ? accepted + " in said_by(len(expected))
+    got = everything(kafka.servers, f"{plant}-out")
+    assert [json.loads(one) for one in got] == [json.loads(one) for one in expected], "each once"
+
+
+def test_a_run_over_files_can_be_stopped(tmp_path: Path) -> None:
+    skip_unless_there()
+    simulate(tmp_path / "kiln.ndjson", "--records", "10")
+    with pytest.raises(EnvironmentFault, match="was stopped before its end"):
+        run_files(fingerprints("plant"), {"plant": [tmp_path / "kiln.ndjson"]}, tmp_path / "out", home=HOME, stop=lambda: True)
+    assert not (tmp_path / "out" / "ledger.json").exists()

@@ -276,7 +276,7 @@ def live_inputs(plant: str, folder: Path, servers: str, *, chains: bool = False)
     if (why := missing_for_processes()) is not None:
         pytest.skip(why)
     made = of_everything(plant, chains=chains)
-    create(servers, **{plant: 2, f"{plant}.dead-letter": 1, **dict.fromkeys(made.topics, 1)})
+    create(servers, made, **{plant: 2})
     every = [*records(160, 3, step=300, back=1500), json.dumps({"k": "end", "t": LAST, "n": 1, "x": 1.0}).encode()]
     parts = [every[0::2], every[1::2]]
     for number, part in enumerate(parts):
@@ -312,8 +312,8 @@ def test_two_live_runs_from_one_checkpoint_give_what_one_run_gives(kafka: Shared
             produce(kafka.servers, plant, [late], 1)
         run_live(made, kafka.servers, checkpoint=tmp_path / "checkpoint", trigger="available-now", master="local[2]", home=HOME)
     check_live(made, kafka.servers, tmp_path, once=True)
-    create(kafka.servers, **{f"{plant}-raises": 1})
     raising = plan("raises", **{f"{plant}-raises": rows(plant).process(Raises, by=["k"])})
+    create(kafka.servers, raising)
     with pytest.raises(ProcessError, match=f"process raises, {plant}/[01] offset .* Raises.on_record raised"):
         run_live(raising, kafka.servers, checkpoint=tmp_path / "raising", trigger="available-now", master="local[2]", home=HOME)
     (tmp_path / "1.ndjson").write_bytes(b"".join(one + b"\n" for one in [*parts[1], late]))
@@ -334,7 +334,7 @@ def test_arrival_late_rules_and_state_of_another_type_are_as_written_down_here(k
     if (why := missing_for_processes()) is not None:
         pytest.skip(why)
     made = arriving(plant, Sequence())
-    create(kafka.servers, **dict.fromkeys([plant, f"{plant}-rules", f"{plant}.dead-letter", f"{plant}-rules.dead-letter", *made.topics], 1))
+    create(kafka.servers, made, **{plant: 1, f"{plant}-rules": 1})
 
     def run(one: Plan, *given: tuple[str, float, int, str | None]) -> None:
         produce(kafka.servers, plant, [json.dumps({"k": k, "t": START + round(1000 * at), "n": n, "s": s}).encode() for k, at, n, s in given])

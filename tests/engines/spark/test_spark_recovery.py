@@ -65,7 +65,7 @@ def test_windows_and_processes_outlive_an_executor(kafka: Shared, tmp_path: Path
         pytest.skip(why)
     plant = f"plant-{uuid.uuid4().hex[:8]}"
     made = both(plant)
-    create(kafka.servers, **{plant: 2, f"{plant}.dead-letter": 1, **dict.fromkeys(made.topics, 1)})
+    create(kafka.servers, made, **{plant: 2})
     lines = list(islice(Kiln(seed=3, disorder_ms=3_000, bad_share=0.01).lines(START), 1_000))
     end = json.dumps({"equip_id": "end", "timestamp": START + 10**7, "data": {"end": "50"}}).encode()  # all windows close but its own
     wanted = by_embedded(made, [[*lines[0::2], end], [*lines[1::2], end]], plant, tmp_path)

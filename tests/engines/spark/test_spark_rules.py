@@ -38,11 +38,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     one = broker.Broker(tmp_path_factory.mktemp("broker"))
     one.start()
     try:
-        create(
-            one.servers,
-            **{"sensor-data": 2, "kiln-limits": 1, "sensor-data.dead-letter": 1, "kiln-limits.dead-letter": 1},
-            **dict.fromkeys(TOPICS, 1),
-        )
+        create(one.servers, rules.plan(), **{"sensor-data": 2, "kiln-limits": 1})
         yield one.servers
     finally:
         one.end()

@@ -192,8 +192,18 @@ def test_a_live_job_lets_spark_close_the_windows() -> None:
     behind, outputs = found["QUERIES"]["window_2"]
     assert "GROUP BY WINDOW(`_time`, '120000 milliseconds', '60000 milliseconds'), `id`" in flat(found["VIEWS"]["window_2"])
     assert "`rows` > 1L" in flat(outputs["out"][0]) + "".join(map(flat, behind.values()))
-    assert [*found["QUERIES"]] == ["window_2", "sink_7", "dead_letters_1", "dead_letters_5"]
+    assert [*found["QUERIES"]] == ["window_2", "sink_7", "intake_1", "intake_5"]
     assert found["QUERIES"].keys() <= found["VIEWS"].keys()
+
+
+def test_a_live_job_tells_of_each_topic_what_came_and_what_was_set_aside() -> None:
+    found = constants(live(readings().select("id"), readings("others").select("id")))
+    for topic, number in (("readings", 1), ("others", 4)):
+        behind, outputs = found["QUERIES"][f"intake_{number}"]
+        assert behind == {}
+        assert [*outputs] == [f"{topic}.dead-letter", "trial.ledger"]
+        assert f"'topic', '{topic}', 'partition', _partition, 'first', MIN(_offset), 'last', MAX(_offset)" in flat(outputs["trial.ledger"][0])
+        assert "row" not in found["VIEWS"][f"intake_{number}"], "what is kept of each micro-batch is little"
 
 
 def test_what_stands_behind_a_window_in_a_micro_batch_is_no_stream() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from headrace.engines.entries import ledger_topic
 from headrace.engines.flink.hosting import EVER, is_taken, ways
 from headrace.engines.flink.parts import DUPLICATES
 from headrace.engines.flink.views import Views
@@ -16,15 +17,10 @@ from headrace.engines.flink.words import listed, name, text
 from headrace.plan.operators import Aggregate, Derive, Operator, Process, Select, Sink, Source, inputs_of
 from headrace.plan.pipeline import Plan
 
-__all__ = ["Ledger", "ledger_topic"]
+__all__ = ["Ledger"]
 
 _LIVE = "INTERVAL '10' SECOND"
 _UNKNOWN = "CAST(NULL AS BIGINT)"
-
-
-def ledger_topic(plan: Plan) -> str:
-    """Return the topic of a plan's ledger."""
-    return f"{plan.pipeline}.ledger"
 
 
 @dataclass(frozen=True)

@@ -7,30 +7,26 @@ import re
 import shutil
 import time
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from headrace._durable import put, write_whole
 from headrace.engines import jar
+from headrace.engines.entries import Ledger, added_up, ledger_topic
 from headrace.engines.flink.client import Client
-from headrace.engines.flink.ledger import ledger_topic
 from headrace.engines.flink.places import Kafka, Places, Staged
 from headrace.engines.flink.rest import JobFailed, Rest
 from headrace.engines.flink.script import flink_script, flink_script_of_many, is_python
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
-from headrace.kernels.ledger import Account
 from headrace.plan.operators import Aggregate, upstream
 from headrace.plan.pipeline import Plan
 
-__all__ = ["FileJob", "Ledger", "added_up", "check_inputs", "run_files", "run_many", "run_topics", "savepoint", "submit", "wait"]
+__all__ = ["FileJob", "check_inputs", "run_files", "run_many", "run_topics", "savepoint", "submit", "wait"]
 
-Ledger = Mapping[str, Mapping[str, int | None]]
-_COUNTS = ("received", "malformed", "future", "reached", "accepted", "duplicate")
 _ENDINGS = frozenset([".ndjson", ".jsonl", ".json"])
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 60.0
@@ -286,35 +282,3 @@ def _lines(folder: Path) -> list[bytes]:
 def _place(letter: bytes) -> tuple[int, int]:
     found = msgspec.json.decode(letter)
     return found["partition"], found["offset"]
-
-
-def added_up(plan: Plan, entries: Iterable[Mapping[str, Any]]) -> Ledger:
-    """Return the ledger that entries come to: what could not be counted is None."""
-    sums: dict[str, dict[str, int | None]] = {source.topic: dict.fromkeys(_COUNTS) for source in plan.sources}
-    for entry in entries:
-        counts = sums[entry["topic"]]
-        for count in _COUNTS:
-            if entry.get(count) is not None:
-                counts[count] = (counts[count] or 0) + entry[count]
-    return {topic: _fates(counts) for topic, counts in sums.items()}
-
-
-def _fates(counts: Mapping[str, int | None]) -> dict[str, int | None]:
-    if counts["received"] is None:  # nothing came, and nothing was counted
-        return dict(Account().counts())
-    received, malformed, future = (counts[one] or 0 for one in ("received", "malformed", "future"))
-    reached, accepted = counts["reached"], counts["accepted"]
-    late = None if reached is None or accepted is None else reached - accepted
-    filtered = None if reached is None else received - malformed - future - reached
-    duplicate = counts["duplicate"] or 0
-    accepted = None if accepted is None else accepted - duplicate
-    known = {
-        "received": received,
-        "accepted": accepted,
-        "duplicate": duplicate,
-        "malformed": malformed,
-        "future": future,
-        "late": late,
-        "filtered": filtered,
-    }
-    return {**Account().counts(), **known}

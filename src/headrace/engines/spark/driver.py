@@ -1,19 +1,22 @@
-"""Runs scripts one after the other in one Spark session: `spark-submit driver.py JOBS RESULTS`. It needs no headrace.
+"""Runs scripts one after the other in one Spark session: `spark-submit driver.py JOBS RESULTS STOP`. It needs no headrace.
 
 JOBS is a JSON list of `{"script": …, "arguments": […]}`; RESULTS gets a JSON object a line, `{"ledger": …}`, `{"error": …}` or, of an
-author's process that failed, `{"process": …}`.
+author's process that failed, `{"process": …}`. When there is a file STOP this process is ended: a live script ends its queries then.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import os
 import re
 import runpy
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
+from threading import Thread
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -55,8 +58,16 @@ def reason(error: BaseException) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:500]
 
 
-def main(jobs: str, results: str) -> None:
+def end_when_told(stop: Path) -> None:
+    """Send SIGTERM to this process as soon as there is a file: what comes to the JVM that started it does not come here."""
+    while not stop.exists():
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main(jobs: str, results: str, stop: str) -> None:
     """Run the jobs."""
+    Thread(target=end_when_told, args=[Path(stop)], daemon=True).start()
     with Path(results).open("w", encoding="utf-8") as written:
         for job in json.loads(Path(jobs).read_text(encoding="utf-8")):
             try:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+import signal
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from threading import Event
 from typing import Any
 
 from pyspark.errors import StreamingQueryException
@@ -36,6 +39,7 @@ SETTINGS = {
     ),
 }
 SLOW, TRIES = re.compile("Python worker .*to connect back"), 10
+PATIENCE = 30.0  # seconds
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"  # processes need it
 
 
@@ -66,12 +70,12 @@ def start(spark: SparkSession, name: str, servers: str, checkpoint: str, trigger
     return timed.foreachBatch(write).start()
 
 
-def attend(spark: SparkSession, begin: Callable[[str], StreamingQuery]) -> None:
-    """Start all queries and wait until they have ended; one whose Python did not start in time, on a busy machine, goes on from its checkpoint."""
+def attend(spark: SparkSession, begin: Callable[[str], StreamingQuery], asked: Event) -> None:
+    """Start all queries and wait until they have ended, or are `asked` to; one whose Python did not start in time goes on from its checkpoint."""
     queries, tries = {name: begin(name) for name in QUERIES}, dict.fromkeys(QUERIES, TRIES)
-    while queries:
+    while queries and not asked.is_set():
         with suppress(StreamingQueryException):  # which one ended is looked up below
-            spark.streams.awaitAnyTermination()
+            spark.streams.awaitAnyTermination(1)
         spark.streams.resetTerminated()
         for name, query in [(name, query) for name, query in queries.items() if not query.isActive]:
             error = query.exception()
@@ -84,10 +88,21 @@ def attend(spark: SparkSession, begin: Callable[[str], StreamingQuery]) -> None:
                 for other in queries.values():
                     other.stop()
                 raise error
+    end(queries.values())
+
+
+def end(queries: Iterable[StreamingQuery]) -> None:
+    """End queries between two micro-batches; one that is too long in the same is ended in it, and begins it anew when it is started again."""
+    left, give_up_at = list(queries), time.monotonic() + PATIENCE
+    while left:
+        for query in [one for one in left if not one.isActive or not one.status["isTriggerActive"] or time.monotonic() > give_up_at]:
+            query.stop()
+            left.remove(query)
+        time.sleep(0.05)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the plan as the command line says, until a query fails or this process ends."""
+    """Run the plan as the command line says, until a query fails or SIGTERM comes to this process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kafka-servers", required=True, metavar="HOST:PORT")
     parser.add_argument("--checkpoint", required=True, metavar="FOLDER", help="where the queries keep how far they are and their open windows")
@@ -109,7 +124,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, query in VIEWS.items():
         view = PROCESSES[name].of(spark.sql(query)) if name in PROCESSES else spark.sql(query)
         (view.withWatermark("_time", WATERMARKS[name]) if name in WATERMARKS else view).createOrReplaceTempView(name)
-    attend(spark, lambda name: start(spark, name, options.kafka_servers, options.checkpoint, options.trigger))
+    asked = Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        attend(spark, lambda name: start(spark, name, options.kafka_servers, options.checkpoint, options.trigger), asked)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

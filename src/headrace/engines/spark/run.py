@@ -8,13 +8,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headrace.engines import jar, shipped
+from headrace.engines.entries import Ledger
 from headrace.engines.environment import end_with_parent
 from headrace.engines.spark.environment import kafka_jars, process_python, python_of, spark_home
 from headrace.engines.spark.script import live_script, spark_script
@@ -22,14 +23,22 @@ from headrace.errors import EnvironmentFault, HeadraceError, InternalError, Plan
 from headrace.plan.operators import Process
 from headrace.plan.pipeline import Plan
 
-__all__ = ["Job", "Ledger", "SparkError", "run_files", "run_latest", "run_live", "run_many"]
+__all__ = ["Job", "SparkError", "run_files", "run_latest", "run_live", "run_many"]
 
-Ledger = Mapping[str, Mapping[str, int | None]]
 _NDJSON = {".ndjson", ".jsonl", ".json"}
+_POLL_SECONDS = 0.2
+_STOP_SECONDS = 60.0  # in which a live script ends, which waits for half of it at most
 
 
 class SparkError(HeadraceError):
     """A job failed in Spark."""
+
+
+class _Stopped(EnvironmentFault):
+    """Spark was ended before its work was."""
+
+    def __init__(self) -> None:
+        super().__init__("was stopped before its end", where="Spark", fix="run it again")
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,15 @@ class Job:
     folder: Path
 
 
-def run_files(plan: Plan, inputs: Mapping[str, Sequence[Path]], folder: Path, *, master: str | None = None, home: Path) -> Ledger:
+def run_files(
+    plan: Plan,
+    inputs: Mapping[str, Sequence[Path]],
+    folder: Path,
+    *,
+    master: str | None = None,
+    home: Path,
+    stop: Callable[[], bool] = lambda: False,
+) -> Ledger:
     """Run the plan over files, and leave its outputs, dead letters and ledger in `folder`.
 
     Parameters
@@ -67,19 +84,19 @@ def run_files(plan: Plan, inputs: Mapping[str, Sequence[Path]], folder: Path, *,
     PlanError
         If Spark cannot run the plan as it is meant, or the inputs are not those of the plan.
     EnvironmentFault
-        If there is no Java, or Spark cannot be had, or the folder not be written.
+        If there is no Java, or Spark cannot be had, or the folder not be written, or `stop` said so before the end.
     ProcessError
         If a process raises, or the workers lack what it needs.
     SparkError
         If the job fails.
     """
-    (told,) = run_many([Job(plan, inputs, folder)], master=master, home=home)
+    (told,) = run_many([Job(plan, inputs, folder)], master=master, home=home, stop=stop)
     if isinstance(told, HeadraceError):
         raise told
     return told
 
 
-def run_many(jobs: Sequence[Job], *, master: str | None = None, home: Path) -> list[Ledger | HeadraceError]:
+def run_many(jobs: Sequence[Job], *, master: str | None = None, home: Path, stop: Callable[[], bool] = lambda: False) -> list[Ledger | HeadraceError]:
     """Run plans over files, one after the other in one session, and return for each its ledger or why there is none."""
     told: list[Ledger | HeadraceError | None] = [None] * len(jobs)
     scripts: dict[int, _Script] = {}
@@ -91,12 +108,14 @@ def run_many(jobs: Sequence[Job], *, master: str | None = None, home: Path) -> l
             scripts[place] = _Script(spark_script(job.plan), [*given, f"--output={aside.absolute()}"], _has_processes(job.plan))
         except HeadraceError as error:
             told[place] = error
-    for place, result in zip(scripts, _submit(list(scripts.values()), master, home, []) if scripts else [], strict=True):
+    for place, result in zip(scripts, _submit(list(scripts.values()), master, home, [], stop) if scripts else [], strict=True):
         told[place] = result if isinstance(result, HeadraceError) else _published(jobs[place], result)
     return [one if one is not None else InternalError("a job was not run") for one in told]
 
 
-def run_latest(plan: Plan, servers: str, *, output: Path | None = None, master: str | None = None, home: Path) -> Ledger:
+def run_latest(
+    plan: Plan, servers: str, *, output: Path | None = None, master: str | None = None, home: Path, stop: Callable[[], bool] = lambda: False
+) -> Ledger:
     """Run the plan over what Kafka's topics hold now, to Kafka's topics or to files of a folder, and return the ledger.
 
     What is written to Kafka is written at least once: a task that Spark tries again writes its records again.
@@ -104,14 +123,23 @@ def run_latest(plan: Plan, servers: str, *, output: Path | None = None, master: 
     arguments = [f"--kafka-servers={servers}"]
     if output is not None:
         arguments.append(f"--output={_aside(output).absolute()}")
-    (told,) = _submit([_Script(spark_script(plan), arguments, _has_processes(plan))], master, home, kafka_jars(home))
+    (told,) = _submit([_Script(spark_script(plan), arguments, _has_processes(plan))], master, home, kafka_jars(home), stop)
     if isinstance(told, HeadraceError):
         raise told
     return _published(Job(plan, {}, output), told) if output is not None else told
 
 
-def run_live(plan: Plan, servers: str, *, checkpoint: Path, trigger: str = "10 seconds", master: str | None = None, home: Path) -> None:
-    """Run the plan live on Kafka's topics with Structured Streaming, until it fails or this process ends.
+def run_live(
+    plan: Plan,
+    servers: str,
+    *,
+    checkpoint: Path,
+    trigger: str = "10 seconds",
+    master: str | None = None,
+    home: Path,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Run the plan live on Kafka's topics with Structured Streaming, until it fails or `stop` says so.
 
     Parameters
     ----------
@@ -119,9 +147,15 @@ def run_live(plan: Plan, servers: str, *, checkpoint: Path, trigger: str = "10 s
         Where the queries keep how far they are and their open windows: started again with it, they go on from there.
     trigger
         How often there is a micro-batch; `available-now` works off what is there and ends, with the last windows left open.
+    stop
+        When it returns true, the queries end between two micro-batches; one that takes longer than half a minute is ended
+        and will be begun anew.
     """
     arguments = [f"--kafka-servers={servers}", f"--checkpoint={checkpoint.absolute()}", f"--trigger={trigger}"]
-    (told,) = _submit([_Script(live_script(plan), arguments, _has_processes(plan))], master, home, kafka_jars(home))
+    try:
+        (told,) = _submit([_Script(live_script(plan), arguments, _has_processes(plan))], master, home, kafka_jars(home), stop)
+    except _Stopped:
+        return
     if isinstance(told, HeadraceError):
         raise told
 
@@ -161,8 +195,10 @@ def _has_processes(plan: Plan) -> bool:
     return any(isinstance(one, Process) for one in plan.operators())
 
 
-def _submit(scripts: Sequence[_Script], master: str | None, home: Path, jars: Sequence[Path]) -> list[Ledger | HeadraceError]:
-    """Run scripts in one session."""
+def _submit(
+    scripts: Sequence[_Script], master: str | None, home: Path, jars: Sequence[Path], stop: Callable[[], bool] = lambda: False
+) -> list[Ledger | HeadraceError]:
+    """Run scripts in one session; raise _Stopped if `stop` says so before their end."""
     spark = spark_home(home)
     master = master or os.environ.get("SPARK_MASTER") or "local[*]"
     with tempfile.TemporaryDirectory(prefix="headrace-spark-") as named:
@@ -173,7 +209,7 @@ def _submit(scripts: Sequence[_Script], master: str | None, home: Path, jars: Se
             path.write_text(script.text, encoding="utf-8")
             jobs.append({"script": str(path), "arguments": script.arguments})
         (folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
-        results, log = folder / "results", folder / "log"
+        results, log, stopped = folder / "results", folder / "log", folder / "stop"
         settings = {"spark.ui.enabled": "false", "spark.sql.warehouse.dir": str(folder / "warehouse"), "spark.log.level": "ERROR"}
         if master.startswith("local"):
             cores = os.cpu_count() or 1
@@ -187,14 +223,14 @@ def _submit(scripts: Sequence[_Script], master: str | None, home: Path, jars: Se
             str(spark / "bin" / "spark-submit"), "--master", master, "--jars", ",".join(map(str, [jar.path(), *jars])),
             *(["--py-files", archive] if processes else []),
             *(part for key, value in settings.items() for part in ("--conf", f"{key}={value}")),
-            str(Path(__file__).with_name("driver.py")), str(folder / "jobs.json"), str(results),
+            str(Path(__file__).with_name("driver.py")), str(folder / "jobs.json"), str(results), str(stopped),
         ]  # fmt: skip
         python = str(process_python(home) if processes else python_of(spark))
         workers = os.environ.get("PYSPARK_PYTHON", python) if processes else python
         environment = {**os.environ, "SPARK_HOME": str(spark), "PYSPARK_PYTHON": workers, "PYSPARK_DRIVER_PYTHON": python}
         if processes:  # a stream's own Python on the driver is given no --py-files
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, (archive, os.environ.get("PYTHONPATH"))))
-        _run(command, environment, log)
+        _run(command, environment, log, stop, stopped)
         told = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
         if len(told) < len(scripts):
             told += [{"error": _last_word(log)}] * (len(scripts) - len(told))
@@ -208,8 +244,8 @@ def _result(told: Mapping[str, Any]) -> Ledger | HeadraceError:
     return SparkError(told["error"], where="Spark") if "error" in told else ledger
 
 
-def _run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-    """Run a command, which ends with this process however that ends."""
+def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, stop: Callable[[], bool], stopped: Path) -> None:
+    """Run a command, which ends with this process however that ends. If `stop` says so, it is told by a file `stopped`, and _Stopped raised."""
     with log.open("wb") as said:
         process = subprocess.Popen(  # noqa: S603  (Spark, and files made here)
             command,
@@ -221,7 +257,14 @@ def _run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> N
             preexec_fn=end_with_parent,  # noqa: PLW1509  (a call of C and nothing else)
         )
         try:
-            process.wait()
+            while not stop():
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL_SECONDS)
+                    return
+            stopped.touch()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_STOP_SECONDS)
+            raise _Stopped
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from headrace.engines.entries import ledger_topic
 from headrace.engines.shipped import pack
 from headrace.engines.spark.block import Block
 from headrace.engines.spark.prelude import definitions, java_functions
@@ -47,7 +48,7 @@ def spark_script(plan: Plan) -> str:
     outputs = {sink.topic: _sink(sink, views) for sink in plan.sinks}
     outputs |= {o.late_topic: _late(o, views) for o in plan.operators() if isinstance(o, Aggregate) and o.late_topic}
     outputs |= {o.failed_topic: _failed(o, views) for o in plan.operators() if isinstance(o, Process) and o.failed_topic}
-    outputs |= {f"{topic}.dead-letter": (reading.dead_letters, _LETTER_ORDER) for topic, reading in readings.items()}
+    outputs |= {f"{topic}.dead-letter": (reading.dead_letters(reading.view), _LETTER_ORDER) for topic, reading in readings.items()}
     ledger = _ledger(plan, views)
     queries = [*views.statements.values(), *(query for query, _ in outputs.values())]
     numbers = {source.topic: views.numbers[id(source)] for source in plan.sources}
@@ -80,9 +81,10 @@ def live_script(plan: Plan) -> str:
     readings = [(source, Reading(source, views.numbers[id(source)])) for source in plan.sources]
     streams, queries = _streams(plan)
     for source, reading in readings:
-        letters = f"dead_letters_{views.numbers[id(source)]}"
-        streams[letters] = reading.dead_letters
-        queries[letters] = {}, {f"{source.topic}.dead-letter": (f"SELECT * FROM {letters}", _LETTER_ORDER)}
+        intake = f"intake_{views.numbers[id(source)]}"
+        streams[intake] = reading.intake
+        letters, entries = reading.dead_letters(intake), reading.entries(intake)
+        queries[intake] = {}, {f"{source.topic}.dead-letter": (letters, _LETTER_ORDER), ledger_topic(plan): (entries, _LETTER_ORDER)}
     written = [*streams.values()]
     written += [one for behind, outputs in queries.values() for one in (*behind.values(), *(made for made, _ in outputs.values()))]
     numbers = {source.topic: views.numbers[id(source)] for source in plan.sources}
@@ -206,7 +208,8 @@ def _live_header(plan: Plan) -> str:
         f"    {command}",
         "",
         "Otherwise than on headrace's own engine: the watermark moves with each micro-batch and is one for all partitions, a window closes 1 ms later,",
-        "late rows are dropped uncounted, and after a failure the records of a micro-batch may be written twice, with the same content.",
+        "late rows are dropped uncounted, and after a failure the records of a micro-batch may be written twice, with the same content. Of the ledger there are",
+        "received, malformed and future.",
     )
 
 

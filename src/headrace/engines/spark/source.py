@@ -92,8 +92,12 @@ SELECT
 FROM believed"""
 
     @property
-    def dead_letters(self) -> str:
-        """The records set aside, as JSON."""
+    def intake(self) -> str:
+        """Of a live source's records, what dead letters and ledger tell of."""
+        return f"SELECT _partition, _offset, arrived_ms, malformed, future, value FROM {self.view}"
+
+    def dead_letters(self, view: str) -> str:
+        """Return the records of a view that are set aside, as JSON."""
         common = (
             f"'topic', {text(self._source.topic)}, 'partition', _partition, 'offset', _offset, "
             "'reason', IF(malformed IS NULL, 'future', 'malformed'),\n    'detail', COALESCE(malformed, future), 'arrived_ms', arrived_ms"
@@ -102,8 +106,16 @@ FROM believed"""
         return f"""SELECT _partition, _offset, CASE WHEN IS_VALID_UTF8(CAST(value AS STRING))
   THEN TO_JSON(NAMED_STRUCT({common}, 'raw', CAST(value AS STRING)), {options})
   ELSE TO_JSON(NAMED_STRUCT({common}, 'raw_base64', BASE64(value)), {options}) END AS json
-FROM {self.view}
+FROM {view}
 WHERE malformed IS NOT NULL OR future IS NOT NULL"""
+
+    def entries(self, view: str) -> str:
+        """Return what became of the records of a micro-batch, partition by partition, as far as this can be told of each alone."""
+        counts = "'received', COUNT(*), 'malformed', COUNT(malformed), 'future', COUNT(future)"
+        return f"""SELECT _partition, MIN(_offset) AS _offset, TO_JSON(NAMED_STRUCT(
+    'topic', {text(self._source.topic)}, 'partition', _partition, 'first', MIN(_offset), 'last', MAX(_offset), {counts})) AS json
+FROM {view}
+GROUP BY _partition"""
 
 
 def _declared(field: Field) -> str:
