@@ -288,7 +288,6 @@ def gathering(**aggregates: str) -> hr.Stream:
         (lambda: gathering(a="MAP_AGG(id, mean)").derive(n="CARDINALITY(a)"), "column 'a', which MAP_AGG made, is JSON"),
         (lambda: gathering(a="CARDINALITY(MAP_AGG(id, mean))"), "what MAP_AGG gives is JSON"),
         (lambda: readings().select(text="TRY_CAST(x AS STRING)"), "cast from DOUBLE to STRING"),
-        (lambda: hr.stream("r", schema={"a": "ARRAY<ROW<x DOUBLE>>"}).unnest("a", value="v"), "UNNEST of an ARRAY of ROWs"),
         (lambda: readings().select(**{"a\nb": "x"}), r"'a\\nb' cannot be a name"),
         (lambda: per_id(readings(), hr.tumbling(hr.hours(2_400_000))), "8640000000000 ms cannot be written"),
     ],

@@ -160,22 +160,25 @@ class Views:
     @_make.register
     def _(self, unnest: Unnest) -> Block:
         block = self._over(unnest.input, [unnest.column])
-        if unnest.input.schema[unnest.column].type.element.kind == "ROW" and unnest.key is None:
-            raise PlanError("UNNEST of an ARRAY of ROWs gives a column for each field in Flink", fix="use a MAP, or an ARRAY of plain values")
-        given = sql(Column(unnest.column, unnest.input.schema[unnest.column].type), block.row)
+        kind = unnest.input.schema[unnest.column].type
+        given = sql(Column(unnest.column, kind), block.row)
         wanted = [one for one in (unnest.key, unnest.value) if one]
+        # Of an ARRAY of ROWs Flink makes a column for each field: its places are unnested instead.
+        by_place = kind.element.kind == "ROW" and unnest.key is None
         aliases: dict[str, str] = {}
-        for one in wanted:
+        for one in [] if by_place else wanted:
             aliases[one] = fresh(one, block.known | set(aliases.values()))
         entry = fresh("entry", block.known | set(aliases.values()))
-        hidden, ordinality = block.hidden, ""
-        if self._paths.entered and self.marks.order in hidden:
-            aliases["@at"] = at = fresh("at", {*block.known, *aliases.values(), entry})
+        hidden, at = block.hidden, fresh("at", {*block.known, *aliases.values(), entry})
+        ordered = self._paths.entered and self.marks.order in hidden
+        if ordered:
             hidden = {**hidden, self.marks.order: f"CONCAT({hidden[self.marks.order]}, LPAD(CAST({name(at)} AS STRING), 8, '0'))"}
-            ordinality = " WITH ORDINALITY"
-        relation = f"{block.relation}\nCROSS JOIN UNNEST({given}){ordinality} AS {name(entry)} ({', '.join(map(name, aliases.values()))})"
+        if ordered or by_place:
+            aliases["@at"] = at
+        unnested = f"(HR_PLACES(CARDINALITY({given})))" if by_place else f"({given}) WITH ORDINALITY" if ordered else f"({given})"
+        relation = f"{block.relation}\nCROSS JOIN UNNEST{unnested} AS {name(entry)} ({', '.join(map(name, aliases.values()))})"
         kept = {column: held for column, held in block.items.items() if column != unnest.column}
-        made = {one: Item(name(aliases[one])) for one in wanted}
+        made = {one: Item(f"{given}[{name(at)}]", computed=True) if by_place else Item(name(aliases[one])) for one in wanted}
         known = block.known | {entry, *aliases.values()}
         return replace(block, relation=relation, table=None, items={**kept, **made}, hidden=hidden, known=known)
 
