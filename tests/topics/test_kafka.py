@@ -55,9 +55,18 @@ def log(kafka: Shared, tmp_path: Path) -> Iterator[KafkaLog]:
 
 @pytest.fixture
 def mine(own: Broker, tmp_path: Path) -> Iterator[KafkaLog]:
-    """Return a log on the broker that the test may stop."""
+    """Return a log on the broker that the test may stop, as soon as that is well again after the test before."""
     with closing(KafkaLog(own.servers, tmp_path / "home")) as log:
+        assert soon(lambda: makes_topics(log), 60)
         yield log
+
+
+def makes_topics(log: KafkaLog) -> bool:
+    try:
+        new_topic(log)
+    except Away:
+        return False
+    return True
 
 
 def new_topic(log: KafkaLog, partitions: int = 1) -> str:
