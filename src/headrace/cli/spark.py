@@ -43,15 +43,16 @@ def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Ca
     servers = kafka_servers(options.kafka_servers)
     if servers is None:
         raise PlanError("Spark reads topics of Kafka, and none is named", where="--kafka-servers", fix="name it, or give files with --input")
+    bounded = options.until == "latest"
     with closing(open_log(options.kafka_servers)) as log:
-        make_topics(log, plan, ledger_topic(plan))
+        make_topics(log, plan, *([] if bounded else [ledger_topic(plan)]))
     seconds = options.seconds("duration")
     ends_at = None if seconds is None else time.monotonic() + seconds
 
     def done() -> bool:
         return stop() or (ends_at is not None and time.monotonic() >= ends_at)
 
-    if options.until == "latest":
+    if bounded:
         return run_latest(plan, servers, master=cluster, home=home(), stop=done)
     kept = home() / "spark" / plan.pipeline
     before = ledger_ends(plan, options.kafka_servers) if options.anew or not kept.exists() else {}
