@@ -5,11 +5,12 @@ PYTHON ?= python3
 RUN = .venv/bin
 JAR = src/headrace/engines/jar/headrace-engines.jar
 
-.PHONY: help setup demo java test check bench bench-engines docs clean
+.PHONY: help setup demo java engines test test-long check bench bench-engines docs clean
 
 help:
 	@echo "make demo   a simulated kiln, the fingerprint pipeline and its live page on port 8000 (FOR=30s, PORT=8001)"
 	@echo "make test   all tests; those on Kafka get a real broker through Maven, if there are Java 17 and Maven"
+	@echo "make test-long   what repeats: hundreds of kills, soaks, large random runs (an hour)"
 	@echo "make java   the jar for Flink and Spark, with Maven; make test builds it too"
 	@echo "make check  lint, types, import rules, docs"
 	@echo "make docs   the generated reference pages"
@@ -33,12 +34,17 @@ $(JAR): java/pom.xml $(shell find java/src -name '*.java')
 	@mvn -q -B -f java/pom.xml package
 	@touch $@
 
-test: setup
+engines: setup
 	@$(RUN)/python tests/broker.py --fetch
 	@if { command -v javac && command -v mvn; } >/dev/null; then $(MAKE) --no-print-directory java; else echo "tests on Flink and Spark will be skipped: no JDK or no mvn to build their jar with; Debian: apt install openjdk-17-jdk-headless maven"; fi
 	@$(RUN)/python tests/flink.py --fetch
 	@$(RUN)/python tests/spark.py --fetch
+
+test: engines
 	@$(RUN)/pytest
+
+test-long: engines
+	@$(RUN)/pytest -m long
 
 check: setup
 	@$(RUN)/ruff check
