@@ -368,7 +368,7 @@ def test_a_setting_comes_from_the_command_line_the_environment_the_file_or_the_d
     assert limit() == "  setting limit = 1.0"
     Path("headrace.toml").write_text("[other]\nx = 1\n[big]\nlimit = 2\n")
     assert limit() == "  setting limit = 2.0"
-    monkeypatch.setenv("LIMIT", "3")
+    monkeypatch.setenv("HEADRACE_SET_LIMIT", "3")
     assert limit() == "  setting limit = 3.0"
     assert limit("--set", "limit=4") == "  setting limit = 4.0"
     assert limit("--set", "limit=4", "--set", "limit=5") == "  setting limit = 5.0"
@@ -390,8 +390,8 @@ def test_a_settings_file_that_is_wrong_is_refused(refused: Callable[..., str], t
 
 
 def test_a_bad_value_in_the_environment_is_refused(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIMIT", "high")
-    assert refused("plan", "two.py:big").startswith("environment LIMIT: setting limit = 'high' is no float")
+    monkeypatch.setenv("HEADRACE_SET_LIMIT", "high")
+    assert refused("plan", "two.py:big").startswith("environment HEADRACE_SET_LIMIT: setting limit = 'high' is no float")
 
 
 # run

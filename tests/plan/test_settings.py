@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import headrace as hr
+from headrace.apps.fingerprint import fingerprint
 from headrace.errors import PlanError
 from headrace.plan.settings import Setting, resolve, settings_of
 
@@ -52,13 +55,46 @@ def test_a_parameter_without_a_default_is_refused() -> None:
 
 
 def test_each_value_comes_from_the_first_place_that_has_one() -> None:
-    given, environment, file = {"minutes": "2"}, {"MINUTES": "3", "RATIO": "0.3"}, {"minutes": 4, "ratio": 0.4, "name": "file"}
+    given, file = {"minutes": "2"}, {"minutes": 4, "ratio": 0.4, "name": "file"}
+    environment = {"HEADRACE_SET_MINUTES": "3", "HEADRACE_SET_RATIO": "0.3"}
     values = resolve(SETTINGS, given, environment, file)
     assert values == {"minutes": 2, "ratio": 0.3, "name": "file", "on": False, "ids": (110, 111), "mode": "a"}
 
 
 def test_the_environment_is_asked_for_the_upper_cased_name_only() -> None:
-    assert resolve(SETTINGS, {}, {"minutes": "3", "Minutes": "4"}, {})["minutes"] == 1
+    environment = {"headrace_set_minutes": "3", "HEADRACE_SET_Minutes": "4", "HEADRACE_SET_": "5"}
+    assert resolve(SETTINGS, {}, environment, {})["minutes"] == 1
+
+
+def test_variables_that_every_environment_has_set_nothing() -> None:
+    def function(user: str = "nobody", lang: str = "en", path: str = "kiln/1", home: int = 1): ...
+
+    given = dict.fromkeys(["USER", "LANG", "PATH", "HOME", "user", "lang"], "taken")
+    assert resolve(settings_of(function), {}, {**os.environ, **given}, {}) == {"user": "nobody", "lang": "en", "path": "kiln/1", "home": 1}
+    assert resolve(settings_of(function), {}, {**given, "HEADRACE_SET_USER": "me"}, {})["user"] == "me"
+
+
+def test_a_bare_name_is_a_variable_where_the_pipeline_lists_it() -> None:
+    some = settings_of(declared, ["MINUTES"])
+    environment = {"MINUTES": "3", "RATIO": "0.3"}
+    assert (resolve(some, {}, environment, {"minutes": 4})["minutes"], resolve(some, {}, environment, {})["ratio"]) == (3, 0.5)
+    assert resolve(some, {}, {**environment, "HEADRACE_SET_MINUTES": "5"}, {})["minutes"] == 5
+    assert resolve(some, {"minutes": "2"}, environment, {})["minutes"] == 2
+
+
+@pytest.mark.parametrize("name", ["MINUTS", "minutes", ""])
+def test_a_listed_name_that_is_no_setting_is_refused(name: str) -> None:
+    with pytest.raises(PlanError, match=re.escape(f"{name!r} in env= is not the upper-cased name of a setting")):
+        settings_of(declared, [name])
+
+
+def test_the_shipped_fingerprint_lists_its_two_and_a_text_is_no_list() -> None:
+    assert {one.name: one.variables for one in fingerprint.settings} == {
+        "window_size_minutes": ("HEADRACE_SET_WINDOW_SIZE_MINUTES", "WINDOW_SIZE_MINUTES"),
+        "watermark_seconds": ("HEADRACE_SET_WATERMARK_SECONDS", "WATERMARK_SECONDS"),
+    }
+    with pytest.raises(PlanError, match=re.escape("pipeline p: env='LIMIT' is no list; write env=['LIMIT']")):
+        hr.pipeline("p", version="1", env="LIMIT")(declared)
 
 
 def test_the_case_of_a_name_does_not_matter_elsewhere() -> None:
@@ -124,7 +160,11 @@ def test_a_value_of_another_type_is_refused_and_names_the_setting_the_value_and_
 
 @pytest.mark.parametrize(
     ("environment", "file", "where"),
-    [({"MINUTES": "two"}, {}, "environment MINUTES"), ({}, {"minutes": "two"}, "headrace.toml"), ({}, {"minutes": [1]}, "headrace.toml")],
+    [
+        ({"HEADRACE_SET_MINUTES": "two"}, {}, "environment HEADRACE_SET_MINUTES"),
+        ({}, {"minutes": "two"}, "headrace.toml"),
+        ({}, {"minutes": [1]}, "headrace.toml"),
+    ],
 )
 def test_a_bad_value_is_blamed_on_the_place_it_came_from(environment: dict[str, str], file: dict[str, Any], where: str) -> None:
     with pytest.raises(PlanError) as caught:
@@ -133,7 +173,7 @@ def test_a_bad_value_is_blamed_on_the_place_it_came_from(environment: dict[str, 
 
 
 def test_a_bad_value_that_another_place_overrides_does_no_harm() -> None:
-    assert resolve(SETTINGS, {"minutes": "2"}, {"MINUTES": "two"}, {})["minutes"] == 2
+    assert resolve(SETTINGS, {"minutes": "2"}, {"HEADRACE_SET_MINUTES": "two"}, {})["minutes"] == 2
 
 
 @pytest.mark.parametrize(("given", "file", "where"), [({"minuts": "2"}, {}, "--set"), ({}, {"minuts": 2}, "headrace.toml")])

@@ -7,7 +7,7 @@ import headrace as hr
 __all__ = ["fingerprint"]
 
 
-@hr.pipeline("fingerprint", version="1")
+@hr.pipeline("fingerprint", version="1", env=["WINDOW_SIZE_MINUTES", "WATERMARK_SECONDS"])
 def fingerprint(window_size_minutes: int = 1, watermark_seconds: int = 10) -> dict[str, hr.Stream]:
     """Minimum, maximum, median, mean and deviation per sensor, gathered into one fingerprint per equipment and window."""
     readings = hr.stream(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,12 +102,14 @@ class Plan:
 class Pipeline:
     """A pipeline as its author defined it."""
 
-    def __init__(self, function: Callable[..., Mapping[str, Stream]], name: str, version: str) -> None:
+    def __init__(self, function: Callable[..., Mapping[str, Stream]], name: str, version: str, env: Sequence[str] = ()) -> None:
         _check_name(name, f"pipeline {name!r}", "pipeline")
         if not isinstance(version, str) or not version:
             raise PlanError(f"version {version!r} is not a text", where=f"pipeline {name}", fix='write version="1", say')
         self.function, self.name, self.version = function, name, version
-        self.settings: tuple[Setting, ...] = settings_of(function)
+        if isinstance(env, str):
+            raise PlanError(f"env={env!r} is no list", where=f"pipeline {name}", fix=f"write env=[{env!r}]")
+        self.settings: tuple[Setting, ...] = settings_of(function, env)
         self.__doc__ = function.__doc__
 
     def __repr__(self) -> str:
@@ -176,14 +178,17 @@ def _check_name(name: str, where: str, what: str) -> None:
         raise PlanError(f"{what} name {name!r} cannot be used", where=where, fix="use letters, digits, '.', '_' and '-'")
 
 
-def pipeline(name: str, *, version: str) -> Callable[[Callable[..., Mapping[str, Stream]]], Pipeline]:
+def pipeline(name: str, *, version: str, env: Sequence[str] = ()) -> Callable[[Callable[..., Mapping[str, Stream]]], Pipeline]:
     """Make a pipeline of a function that returns its sinks.
 
     The function's parameters are the pipeline's settings and have defaults. `version` changes only by the author's hand:
     it enters every generated id and all saved state.
+
+    The variable `HEADRACE_SET_LIMIT` of the environment sets `limit`. `env=["LIMIT"]` also takes the bare name, `LIMIT`; list only
+    names that nothing else in an environment has.
     """
 
     def decorate(function: Callable[..., Mapping[str, Stream]]) -> Pipeline:
-        return Pipeline(function, name, version)
+        return Pipeline(function, name, version, env)
 
     return decorate

@@ -1,7 +1,8 @@
 """A pipeline's settings: its function's parameters, and where their values come from.
 
-First the command line (`--set name=value`), then the environment (`NAME`), then `headrace.toml` (a table named as the
-pipeline), then the default.
+First the command line (`--set name=value`), then the environment (`HEADRACE_SET_NAME`, and the bare `NAME` if the
+pipeline lists it: `USER` or `LANG` of the environment must not become a setting), then `headrace.toml` (a table named as
+the pipeline), then the default.
 """
 
 from __future__ import annotations
@@ -40,11 +41,20 @@ def using(settings: Mapping[str, Any]) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A parameter of a pipeline's function."""
+    """A parameter of a pipeline's function.
+
+    `bare` is whether the upper-cased name alone is a variable of the environment that sets it.
+    """
 
     name: str
     type: Any
     default: Any
+    bare: bool = False
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The variables of the environment that set it, the first that is there."""
+        return (f"HEADRACE_SET_{self.name.upper()}", *([self.name.upper()] if self.bare else []))
 
     def read(self, value: object, origin: str) -> Any:  # noqa: ANN401
         """Return `value`, which may be text, as this setting's type."""
@@ -57,13 +67,13 @@ class Setting:
             raise PlanError(f"setting {self.name} = {value!r} is no {kind}: {error}", where=origin) from None
 
 
-def settings_of(function: Callable[..., Any]) -> tuple[Setting, ...]:
-    """Return the settings that the function's parameters declare.
+def settings_of(function: Callable[..., Any], env: Sequence[str] = ()) -> tuple[Setting, ...]:
+    """Return the settings that the function's parameters declare, those in `env` with their bare names as variables.
 
     Raises
     ------
     PlanError
-        If a parameter has no default, for then a run could not know its value.
+        If a parameter has no default, for then a run could not know its value, or a name in `env` is not the upper-cased name of one.
     """
     hints = typing.get_type_hints(function)
     settings = []
@@ -71,7 +81,15 @@ def settings_of(function: Callable[..., Any]) -> tuple[Setting, ...]:
         if parameter.default is inspect.Parameter.empty:
             raise PlanError(f"setting {name!r} has no default", where=f"pipeline function {function.__name__}", fix=f"write {name}: int = 1, say")
         kind = Any if parameter.default is None else type(parameter.default)
-        settings.append(Setting(name, hints.get(name, kind), parameter.default))
+        settings.append(Setting(name, hints.get(name, kind), parameter.default, bare=name.upper() in env))
+    bare = [setting.name.upper() for setting in settings]
+    for variable in env:
+        if variable not in bare:
+            raise PlanError(
+                f"{variable!r} in env= is not the upper-cased name of a setting",
+                where=f"pipeline function {function.__name__}",
+                fix=near(variable, bare),
+            )
     return tuple(settings)
 
 
@@ -95,8 +113,8 @@ def resolve(
     for setting in settings:
         if setting.name.lower() in given:
             values[setting.name] = setting.read(given[setting.name.lower()], "--set")
-        elif setting.name.upper() in environment:
-            values[setting.name] = setting.read(environment[setting.name.upper()], f"environment {setting.name.upper()}")
+        elif variable := next((one for one in setting.variables if one in environment), None):
+            values[setting.name] = setting.read(environment[variable], f"environment {variable}")
         elif setting.name.lower() in file:
             values[setting.name] = setting.read(file[setting.name.lower()], file_name)
         else:
