@@ -202,6 +202,25 @@ def test_a_constant_has_the_type_it_is_written_as(text: str, literal: Literal) -
     assert repr(read(text)) == repr(literal)
 
 
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(["1e3", "2E0", "1.5e2", "3e-1", "4e+1", "7", ".5e1", "1e3"]), min_size=2, max_size=6),
+    st.lists(st.sampled_from("+-*"), min_size=5),
+)
+def test_a_number_with_an_exponent_ends_where_the_sum_goes_on(numbers: list[str], signs: list[str]) -> None:
+    pairs = list(zip(signs, numbers[1:], strict=False))
+    loose = numbers[0] + "".join(f" {sign} {number}" for sign, number in pairs)
+    tight = numbers[0] + "".join(sign + number for sign, number in pairs)
+    assert read(tight) == read(loose)
+    assert read(f"CONCAT('é{tight}', CAST({tight} AS STRING))") == read(f"CONCAT('é{tight}', CAST({loose} AS STRING))")
+
+
+def test_position_finds_a_text_in_a_text() -> None:
+    assert read("POSITION('b' IN s || 'x') + 1") == read("LOCATE('b', s || 'x') + 1")
+    assert read("position('b', s)") == read("LOCATE('b', s)")
+    assert refusal("POSITION('b', s, 3)").fix == "write POSITION('b' IN x)"
+
+
 def test_a_number_beyond_its_type_is_refused() -> None:
     assert refusal("9223372036854775808").fix == "write 9223372036854775808.0 for a DOUBLE"
     assert refusal("1e400").what == "1e400 is beyond DOUBLE"

@@ -72,7 +72,15 @@ def array_of(element: Type) -> Type:
 
 
 def row_of(fields: Mapping[str, Type]) -> Type:
-    """Return ROW<name type, …>."""
+    """Return ROW<name type, …>.
+
+    Raises
+    ------
+    PlanError
+        If a field's name cannot be one.
+    """
+    for name in fields:
+        _refuse_name(name, None)
     return Type("ROW", tuple(fields.values()), tuple(fields))
 
 
@@ -149,11 +157,24 @@ def check_name(name: str, where: str) -> str:
     Raises
     ------
     PlanError
-        If it is no text, empty, or one that headrace keeps for itself.
+        If it is no text, empty, one that headrace keeps for itself, or one that cannot be a column's.
     """
     if not isinstance(name, str) or not name or name.startswith("@"):
         raise PlanError(f"column name {name!r} cannot be used", where=where, fix="names are not empty and do not start with '@'")
+    _refuse_name(name, where)
     return name
+
+
+def _refuse_name(name: str, where: str | None) -> None:
+    """Raise PlanError for a name that no frame can have.
+
+    Wherever Polars takes a name, `*` and what is between `^` and `$` stand for several columns. Arrow's names end at a NUL.
+    """
+    if "\0" in name or any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise PlanError(f"name {name!r} holds a NUL or half a character", where=where, fix="rename it")
+    if name == "*" or (name.startswith("^") and name.endswith("$")):
+        fix = "rename it; hr.stream(…, rest='others') gives a field of that name in the input as others['…']"
+        raise PlanError(f"name {name!r} is a pattern that stands for other columns", where=where, fix=fix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +184,9 @@ class Field:
     name: str
     type: Type
     nullable: bool = True
+
+    def __post_init__(self) -> None:
+        _refuse_name(self.name, None)
 
     def __str__(self) -> str:
         return f"{self.name} {self.type}{'' if self.nullable else ' NOT NULL'}"

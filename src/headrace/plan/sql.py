@@ -36,7 +36,7 @@ class Headrace(Dialect):
         STATEMENT_PARSERS = {}
         FUNCTIONS = {}
         NO_PAREN_FUNCTIONS = {}
-        FUNCTION_PARSERS = {name: parser.Parser.FUNCTION_PARSERS[name] for name in ("CAST", "TRY_CAST")}
+        FUNCTION_PARSERS = {name: parser.Parser.FUNCTION_PARSERS[name] for name in ("CAST", "POSITION", "TRY_CAST")}
         NO_PAREN_FUNCTION_PARSERS = {"CASE": parser.Parser.NO_PAREN_FUNCTION_PARSERS["CASE"]}
 
     class Generator(generator.Generator):  # noqa: D106
@@ -90,7 +90,7 @@ def _first_line(error: ParseError | TokenError) -> str:
 def _bind(text: str, schema: Schema, binder: _Binder) -> Expression:
     """Return what the text means, words of syntax taken as columns of that name only if it has no meaning otherwise."""
     dialect, names = Headrace(), set(schema.names)
-    found = dialect.tokenize(text)
+    text, found = _tokens(dialect, text)
     try:
         return binder.bind(_one(dialect, _quote(found, names, _SYNTAX), text))
     except (ParseError, PlanError) as first:
@@ -102,6 +102,21 @@ def _bind(text: str, schema: Schema, binder: _Binder) -> Expression:
             raise (second if isinstance(first, ParseError) else first) from None
         except ParseError:
             raise first from None
+
+
+_JOINED = re.compile(r"[\d.]+[eE]\d+(?=[+-])")
+
+
+def _tokens(dialect: Dialect, text: str) -> tuple[str, list[Token]]:
+    """Return the tokens, and the text with a blank behind each number that the tokenizer joined with the sum that follows, as in `1e3+2`."""
+    while True:
+        found = dialect.tokenize(text)
+        numbers = [token for token in found if token.token_type == TokenType.NUMBER]
+        cuts = [number.start + joined.end() for number in numbers if (joined := _JOINED.match(number.text))]
+        if not cuts:
+            return text, found
+        for cut in reversed(cuts):
+            text = f"{text[:cut]} {text[cut:]}"
 
 
 # The parser would pass over an argument that is not there.
@@ -252,6 +267,11 @@ class _Binder:
         return cast_to(self.bind(node.this), _type_of(node))
 
     # calls
+
+    def _strposition(self, node: exp.StrPosition) -> Expression:
+        if node.args.get("position"):
+            raise PlanError("POSITION takes two texts", fix="write POSITION('b' IN x)")
+        return self.call("LOCATE", [self.bind(node.args["substr"]), self.bind(node.this)])
 
     def _filter(self, node: exp.Filter) -> Expression:
         condition, call = node.expression.this, node.this

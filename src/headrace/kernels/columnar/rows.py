@@ -112,10 +112,12 @@ def _unnest_wide(rows: pl.DataFrame, column: str, key: str, value: str, kept: li
     cells = rows[column].struct.unnest()
     if cells.is_empty():
         return rows.select(*_hidden(rows), *kept).clear().with_columns(pl.lit("").alias(key), pl.lit(0.0).alias(value))
+    names = cells.columns
+    cells.columns = [f"value {number}" for number in range(len(names))]  # theirs come with the data, and could be patterns
     values = cells.select(pl.concat_arr(cells.columns).explode().alias(value)).to_series()
-    names = pl.concat([pl.Series(key, cells.columns, dtype=pl.String)] * len(rows))
-    owners = pl.select(pl.int_range(len(values), dtype=pl.UInt32) // len(cells.columns)).to_series()
-    entries = rows.select(*_hidden(rows), *kept)[owners].with_columns(names, values)
+    owners = pl.select(pl.int_range(len(values), dtype=pl.UInt32) // len(names)).to_series()
+    keys = pl.concat([pl.Series(key, names, dtype=pl.String)] * len(rows))
+    entries = rows.select(*_hidden(rows), *kept)[owners].with_columns(keys, values)
     if values.null_count():
         entries = entries.filter(values.is_not_null())
     read = entries[value]

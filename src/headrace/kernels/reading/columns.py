@@ -22,6 +22,9 @@ __all__ = ["ColumnReader"]
 _ODD = '["\r\ufeff]'  # what Polars' CSV reader may not be trusted with
 csv.field_size_limit(sys.maxsize)
 
+# Names that come with the data stand beside their columns: as a column's own, Polars would take `*` for all columns.
+_Cells = Sequence[tuple[str, pl.Series]]
+
 
 class ColumnReader:
     """Reads batches whose columns are named once for the whole file `name`; `separator` stands between CSV cells.
@@ -62,7 +65,8 @@ class ColumnReader:
         columns = [records, *(self._column(records, cells, field, malformed) for field in self.schema.fields)]
         if self.rest is not None:
             none = pl.Series(self.rest, [{}], dtype=polars_type(self.rest_type)).new_from_index(0, len(records))
-            columns.append(self._gather(cells.select(self._others), self.rest, self.rest_type) if self._others else none)
+            others = [(name, cells[name].alias("cell")) for name in self._others]
+            columns.append(self._gather(others, self.rest, self.rest_type) if others else none)
         frame = pl.DataFrame(columns)
         return Read(frame.filter(~pl.col("@record").is_in(list(malformed))) if malformed else frame, malformed)
 
@@ -197,15 +201,19 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def _side_by_side(cells: pl.DataFrame, name: str, kind: Type) -> pl.Series:
+def _side_by_side(cells: _Cells, name: str, kind: Type) -> pl.Series:
     """Return columns as one column of structs, keys sorted: a MAP that is about to be unnested, at a fraction of its price.
 
     Texts are left to be read then. Else NULL means that there is no entry, and NaN, which no DOUBLE is, that its value is NULL.
     """
-    names = sorted(cells.columns)
-    if all(column.dtype == pl.String for column in cells):
-        return cells.select(names).to_struct(name)
-    return pl.DataFrame([_marked(cells[column], kind.element) for column in names]).to_struct(name)
+    texts = all(column.dtype == pl.String for _, column in cells)
+    return pl.DataFrame([(column if texts else _marked(column, kind.element)).alias(named) for named, column in sorted(cells, key=_name)]).to_struct(
+        name
+    )
+
+
+def _name(cell: tuple[str, pl.Series]) -> str:
+    return cell[0]
 
 
 def _marked(column: pl.Series, kind: Type) -> pl.Series:
@@ -214,11 +222,12 @@ def _marked(column: pl.Series, kind: Type) -> pl.Series:
     return read.set(lost, float("nan")) if lost.any() else read
 
 
-def _gathered(cells: pl.DataFrame, name: str, kind: Type) -> pl.Series:
+def _gathered(cells: _Cells, name: str, kind: Type) -> pl.Series:
     """Return columns gathered into one MAP column, keys sorted; a cell that is NULL is not there."""
-    names = sorted(cells.columns)
-    keys = cells.select(pl.when(pl.col(column).is_not_null()).then(pl.lit(column)).alias(f"key {number}") for number, column in enumerate(names))
-    values = pl.DataFrame([adapt(cells[column], kind.element).alias(f"value {number}") for number, column in enumerate(names)])
-    entries = pl.concat_list([pl.struct(key=f"key {number}", value=f"value {number}") for number in range(len(names))])
-    there = entries.list.filter(pl.element().struct.field("key").is_not_null())
-    return keys.hstack(values).select(there.cast(polars_type(kind)).alias(name)).to_series()
+    ordered = sorted(cells, key=_name)
+    there = pl.DataFrame([column.is_not_null().alias(f"there {number}") for number, (_, column) in enumerate(ordered)])
+    keys = there.select(pl.when(f"there {number}").then(pl.lit(named)).alias(f"key {number}") for number, (named, _) in enumerate(ordered))
+    values = pl.DataFrame([adapt(column, kind.element).alias(f"value {number}") for number, (_, column) in enumerate(ordered)])
+    entries = pl.concat_list([pl.struct(key=f"key {number}", value=f"value {number}") for number in range(len(ordered))])
+    known = entries.list.filter(pl.element().struct.field("key").is_not_null())
+    return keys.hstack(values).select(known.cast(polars_type(kind)).alias(name)).to_series()

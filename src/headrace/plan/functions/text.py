@@ -263,7 +263,7 @@ TABLE = (
     ),
     Function(
         "LOCATE", signatures("STRING, STRING -> BIGINT"),
-        "The position of the first text in the second, 0 if it is not there.",
+        "The position of the first text in the second, 0 if it is not there, also written `POSITION(a IN b)`.",
         _locate, flink="CAST(LOCATE({0}, {1}) AS BIGINT)",
         spark="CAST(LOCATE({0}, {1}) AS BIGINT)",
         cases=(
@@ -273,6 +273,7 @@ TABLE = (
             ("LOCATE('', 'turbine')", 1),
             ("LOCATE('a', '')", 0),
             ("LOCATE('', NULL)", None),
+            ("POSITION('b' IN 'tur' || 'bine')", 4),
             ("LOCATE(NULL, 'a')", None),
         ),
     ),
