@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cyclopts import App
 
 import waiting
 from headrace import __version__
+from headrace.cli import app
 from headrace.simulate import Kiln
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
@@ -156,8 +158,9 @@ def test_no_command_imports_what_it_does_not_use(arguments: list[str], used: set
         (["nope"], 'Unknown command "nope". Available commands: demo, run, prove, check'),
         (["rnu"], 'Unknown command "rnu". Did you mean "run"?'),
         (["run"], "APP requires an argument"),
-        (["check"], "FILE requires an argument"),
+        (["check"], "APP requires an argument"),
         (["check", "two.py", "three.py"], "unexpected argument 'three.py'; see headrace check --help"),
+        (["run", "--input", "readings.ndjson", "fingerprint"], "APP requires an argument. Write APP before --input."),
         (["run", "fingerprint", "readings.ndjson"], "unexpected argument 'readings.ndjson'; see headrace run --help"),
         (["plan", "fingerprint", "--egine", "flink"], "Unknown option: --egine. Did you mean --engine?"),
         (["run", "fingerprint", "--input"], "--input requires an argument"),
@@ -193,12 +196,15 @@ def test_no_command_imports_what_it_does_not_use(arguments: list[str], used: set
         (["run", "fingerprint", "--engine", "spark"], "--kafka-servers: Spark reads topics of Kafka, and none is named"),
         (["run", "fingerprint", "--engine", "flink"], "--kafka-servers: Flink reads topics of Kafka, and none is named"),
         (["run", "fingerprint", "--input", "readings.txt"], "readings.txt: the format of 'readings.txt' is not known; name it .ndjson, .csv or .parquet"),
-        (["run", "fingerprint", "--input", "."], "--input .: is a folder; name its files"),
+        (["run", "fingerprint", "--input", "."], "--input .: is a folder; name its files: --input FOLDER/*.csv"),
         (["run", "fingerprint", "--input", "-", "--input", "-"], "--input: standard input is named twice; it can be read once"),
         (["run", "fingerprint", "--input", "sensr-data=readings.ndjson"], "--input: pipeline fingerprint reads no topic 'sensr-data'; did you mean 'sensor-data'?"),
         (["run", "two.py:both", "--input", "readings.ndjson"], "--input: 'readings.ndjson' names no topic; write TOPIC=readings.ndjson, TOPIC being one of left, right"),
         (["run", "two.py:both", "--input", "left=readings.ndjson"], "--input: topic 'right' has no file; add --input right=FILE"),
         (["ledger", "fingerprint"], ".headrace: pipeline 'fingerprint' has not been run here; run it first: headrace run fingerprint --input FILE"),
+        (["run", "two.py:both", "--input", "readings.ndjson", "readings.ndjson"], "--input: 'readings.ndjson' names no topic"),
+        (["run", "two.py:both", "--input", "left=readings.ndjson", "--input", "readings.ndjson"], "--input: 'readings.ndjson' names no topic"),
+        (["run", "fingerprint", "--input", "-", "-"], "--input: standard input is named twice; it can be read once"),
         (["simulate", "kilm"], "unknown plant 'kilm'; did you mean 'kiln'?"),
         (["simulate", "kiln", "--units"], "simulate kiln: options of generators are given; leave them out"),
         (["simulate", "generators", "--bad", "0.1"], "simulate generators: options of kiln are given; leave them out"),
@@ -334,7 +340,8 @@ def test_a_file_may_import_a_module_beside_it_from_wherever_it_is_run(run: Calla
     ("name", "says"),
     [
         ("missing.py", "there is no such file"),
-        (".", "there is no such file"),
+        ("./nowhere", "there is no such file"),
+        (".", "no app '.'"),
         ("readings.ndjson", "readings.ndjson: is no Python file; name one that ends in .py"),
     ],
 )
@@ -439,6 +446,83 @@ def test_inputs_may_name_their_topics_and_several_of_one_are_its_partitions(run:
     assert out == "".join(f'{{"k":"{one["k"]}","v":{one["v"]:.1f}}}\n' * 3 for one in READINGS)
     assert err == "left: 6 received = 6 accepted\nright: 3 received = 3 accepted\n"
     assert run("run", "two.py:big", "--input", "a=b.ndjson")[0] == 0, "a file that exists is a file, whatever is in its name"
+
+
+def test_several_files_may_follow_one_input(run: Callable[..., tuple[int, str, str]]) -> None:
+    for name in ("a.ndjson", "b.ndjson", "c=d.ndjson"):
+        Path(name).write_bytes(Path("readings.ndjson").read_bytes())
+    one = run("run", "two.py:big", *(f"--input={name}" for name in ("a.ndjson", "b.ndjson", "c=d.ndjson")))
+    assert one[0] == 0
+    assert "9 received" in one[2]
+    assert run("run", "two.py:big", "--input", "a.ndjson", "b.ndjson", "c=d.ndjson") == one
+    assert run("run", "two.py:big", "--input=readings=a.ndjson", "b.ndjson", "c=d.ndjson", "--set", "limit=1.0") == one
+    assert run("run", "two.py:big", "--input", "readings=", "a.ndjson", "--input", "b.ndjson", "c=d.ndjson") == one
+    both = run("run", "two.py:both", "--input", "left=a.ndjson", "b.ndjson", "right=c=d.ndjson", "a.ndjson")
+    assert both[2] == "left: 6 received = 6 accepted\nright: 6 received = 6 accepted\n"
+
+
+ADDRESSES = [
+    ("postgresql://me:secret@db/plant", "postgresql", "name a path of this machine and load its files from there"),
+    ("influxdb://db:8086", "influxdb", "name a path of this machine and load its files from there"),
+    ("file:///tmp/out", "file", "write the path alone, without file://"),
+    ("kafka://broker:9092/t", "kafka", "leave this out, and name the servers: --kafka-servers HOST:PORT"),
+]
+
+
+@pytest.mark.parametrize(("address", "scheme", "says"), ADDRESSES)
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", "two.py:big", "--input", "readings.ndjson", "--output"], ["run", "fingerprint:saver", "--output"], ["simulate", "kiln", "--to"]],
+    ids=" ".join,
+)
+def test_an_address_is_no_place_for_output(
+    refused: Callable[..., str], folder: Path, arguments: list[str], address: str, scheme: str, says: str
+) -> None:
+    before = sorted(folder.iterdir())
+    said = refused(*arguments, address)
+    assert said.startswith(f"{arguments[-1]}: '{scheme}://…' is the address of a server, not a path; {says}")
+    assert "secret" not in said
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "two.py:big", "--input", "readings.ndjson", "https://plant/b.csv"],
+        ["run", "two.py:big", "--input", "readings=https://plant/b.csv"],
+        ["run", "two.py:big", "--input", "https://plant/b.csv", "--engine", "flink"],
+        ["run", "https://plant/two.py"],
+        ["plan", "https://plant/two.py:big"],
+        ["check", "https://plant/two.py"],
+        ["prove", "two.py:big", "--input", "https://plant/b.csv"],
+        ["topics", "append", "readings", "https://plant/b.csv"],
+        ["jobs", "submit", "two.py:big", "--input", "readings.ndjson", "--output", "https://plant/b.csv"],
+    ],
+    ids=" ".join,
+)
+def test_an_address_is_no_file_to_read(refused: Callable[..., str], folder: Path, arguments: list[str]) -> None:
+    before = sorted(folder.iterdir())
+    assert "'https://…' is the address of a server, not a path; " in refused(*arguments)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_every_option_that_takes_a_path_refuses_addresses() -> None:
+    def plain(command: App, name: str) -> Iterator[str]:
+        for one in command:
+            if not one.startswith("-"):
+                yield from plain(command[one], f"{name} {one}")
+        for argument in command.assemble_argument_collection() if command.default_command else ():
+            if argument.hint is Path and argument.parameter.converter is None:
+                yield f"{name} {argument.name}"
+
+    assert list(plain(app, "headrace")) == []
+
+
+def test_check_takes_what_run_takes(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    assert run("check", "two.py:both") == (0, "two.py:both: pipeline both version 7 is sound: left, right → joined\n", "")
+    monkeypatch.syspath_prepend(folder)
+    assert run("check", "two:big")[:2] == (0, "two:big: pipeline big version 1 is sound: readings → big\n")
+    assert run("check", "fingerprint")[:2] == (0, "fingerprint: pipeline fingerprint version 1 is sound: sensor-data → fingerprint-output\n")
 
 
 def test_a_setting_changes_what_is_computed(run: Callable[..., tuple[int, str, str]]) -> None:

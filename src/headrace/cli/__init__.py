@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from headrace import __version__
 from headrace.errors import HeadraceError
@@ -72,8 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: Sequence[str], *, debug: bool) -> int:
+    from headrace.cli.paths import grouped_inputs
+
     try:
-        app([one for one in given if one != "--debug"])
+        app(grouped_inputs([one for one in given if one != "--debug"]))
         if sys.stdout is not None and not sys.stdout.closed:
             sys.stdout.flush()
     except HeadraceError as error:
@@ -82,7 +84,8 @@ def _run(given: Sequence[str], *, debug: bool) -> int:
         command = " ".join(("headrace", *(error.command_chain or ()), "--help"))
         return _fail(f"unexpected argument {(error.unused_tokens or ['?'])[0]!r}; see {command}", 2, debug=debug)
     except CycloptsError as error:
-        return _fail(" ".join(str(error).split()), 2, debug=debug)
+        swallowed = isinstance(error, MissingArgumentError) and any(one.startswith("--input") for one in given)
+        return _fail(f"{error}{' Write APP before --input.' if swallowed else ''}", 2, debug=debug)
     except KeyboardInterrupt:
         return 130
     except SystemExit:

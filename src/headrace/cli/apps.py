@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 import headrace.apps
+from headrace.cli.paths import local_path
 from headrace.errors import HeadraceError, PlanError, near
 from headrace.plan.pipeline import Pipeline, Plan
 from headrace.plan.settings import resolve
@@ -40,6 +41,7 @@ def find_pipeline(app: str) -> Pipeline:
     PlanError
         If there is none, or the file cannot be run.
     """
+    local_path(app, "APP")
     place, _, name = app.partition(":")
     shipped = [module.name for module in pkgutil.iter_modules(headrace.apps.__path__)]
     if place in shipped:

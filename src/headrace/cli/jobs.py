@@ -15,6 +15,7 @@ from cyclopts import Parameter
 
 from headrace.cli import app as commands
 from headrace.cli.apps import find_pipeline, home, plan_of
+from headrace.cli.paths import GROUP, grouped_inputs
 from headrace.cli.run import LiveOptions, flink_url
 from headrace.cli.simulate import duration_ms
 from headrace.cli.tables import print_json, print_table
@@ -256,8 +257,9 @@ def _sound(arguments: Sequence[str]) -> tuple[str, Callable[[], str] | None]:
     saver = app == "fingerprint:saver"
     if not saver:
         find_pipeline(app)
-    _, given, _ = commands.parse_args(["run", *arguments])
-    if any(one == "-" or one.endswith("=-") for one in given.arguments.get("input") or []):
+    _, given, _ = commands.parse_args(["run", *grouped_inputs(arguments)])
+    files = [file for group in given.arguments.get("input") or [] for file in group.split(GROUP)]
+    if any(one == "-" or one.endswith("=-") for one in files):
         raise PlanError("a job has no standard input", where="--input -", fix="name a file, or run it in the foreground: headrace run")
     if saver:
         return app, None

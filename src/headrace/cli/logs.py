@@ -66,7 +66,7 @@ def _named(log: Log) -> Log:
 def asked_topic(to: str, servers: str | None) -> tuple[str, str | None] | None:
     """Return the topic that `topic:NAME` or `kafka:NAME` stands for, and its Kafka servers; None if it is neither."""
     kind, colon, topic = to.partition(":")
-    if not colon or kind not in {"topic", "kafka"}:
+    if not colon or kind not in {"topic", "kafka"} or topic.startswith("//"):
         return None
     return topic, (servers or os.environ.get("KAFKA_SERVERS") or "127.0.0.1:9092") if kind == "kafka" else None
 

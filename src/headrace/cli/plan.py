@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from headrace.cli.apps import made, pipelines_of_file, plan_of
+from headrace.cli.apps import find_pipeline, made, pipelines_of_file, plan_of
+from headrace.cli.paths import local_path
 from headrace.errors import HeadraceError, PlanError
 
 __all__ = ["check", "plan"]
 
 
-def check(file: Path, /) -> None:
-    """Check the pipelines of a file without running them.
+def check(app: str, /) -> None:
+    """Check the pipelines of a file, or one pipeline, without running them.
 
     Parameters
     ----------
-    file
-        A Python file.
+    app
+        A Python file for all its pipelines; or for one, as `run` takes it: file.py:name, module:name, or a shipped one (fingerprint).
     """
     wrong: list[HeadraceError] = []
-    for one in pipelines_of_file(file).values():
+    place, _, name = app.partition(":")
+    whole = not name and (place.endswith(".py") or Path(place).is_file() or os.sep in place)
+    for one in pipelines_of_file(local_path(place)).values() if whole else [find_pipeline(app)]:
         try:
             plan = made(one, {})
         except HeadraceError as error:
             wrong.append(type(error)(error.what, where=", ".join(filter(None, (f"pipeline {one.name}", error.where))), fix=error.fix))
             continue
         reads, writes = ", ".join(source.topic for source in plan.sources), ", ".join(plan.topics)
-        print(f"{file}: pipeline {one.name} version {one.version} is sound: {reads} → {writes}")
+        print(f"{app}: pipeline {one.name} version {one.version} is sound: {reads} → {writes}")
     for one_wrong in wrong[:-1]:
         print(f"headrace: {one_wrong}", file=sys.stderr)
     if wrong:

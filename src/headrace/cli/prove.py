@@ -24,7 +24,8 @@ from cyclopts import Parameter
 from headrace.cli.apps import home, plan_of
 from headrace.cli.logs import LOG_FILE, PREFIX_VARIABLE, SERVER_VARIABLES
 from headrace.cli.logs import kafka_servers as asked_kafka
-from headrace.errors import DataError, HeadraceError, PlanError
+from headrace.cli.paths import inputs_of
+from headrace.errors import DataError, HeadraceError, PlanError, near
 from headrace.plan.pipeline import Plan
 from headrace.topics.failpoints import POINTS
 
@@ -83,7 +84,7 @@ def prove(
     seed
         The same seed kills after the same times.
     input
-        [TOPIC=]FILE of NDJSON. Without it, what the topics of HEADRACE_HOME hold, or else for a shipped pipeline a simulated plant.
+        [TOPIC=]FILE … of NDJSON. Without it, what the topics of HEADRACE_HOME hold, or else for a shipped pipeline a simulated plant.
     records
         How many records to take at most.
     partitions
@@ -115,13 +116,12 @@ def _records_of(app: str, plan: Plan, inputs: Sequence[str], most: int) -> dict[
     topics = [source.topic for source in plan.sources]
     if inputs:
         found: dict[str, list[bytes]] = {topic: [] for topic in topics}
-        for one in inputs:
-            topic, equals, file = one.partition("=")
-            topic, file = (topic, file) if equals else (topics[0], one)
+        for topic, files in inputs_of(plan, inputs).items():
             if topic not in found:
-                raise PlanError(f"pipeline {plan.pipeline} reads no topic {topic!r}", where="--input")
-            with Path(file).open("rb") as lines:
-                found[topic] += [line.rstrip(b"\r\n") for line in islice(lines, most) if line.strip()]
+                raise PlanError(f"pipeline {plan.pipeline} reads no topic {topic!r}", where="--input", fix=near(topic, topics))
+            for file in files:
+                with file.open("rb") as lines:
+                    found[topic] += [line.rstrip(b"\r\n") for line in islice(lines, most) if line.strip()]
         return found
     path = home() / LOG_FILE
     if path.is_file():

@@ -19,6 +19,7 @@ import msgspec
 from cyclopts import Parameter
 
 from headrace.cli.apps import home, plan_of
+from headrace.cli.paths import OutputPath, inputs_of
 from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import asked_to_stop
 from headrace.errors import PlanError
@@ -122,7 +123,7 @@ def run(
     /,
     *,
     input: Annotated[list[str] | None, Parameter(name="--input", negative=(), allow_leading_hyphen=True)] = None,
-    output: Annotated[Path | None, Parameter(name="--output")] = None,
+    output: Annotated[OutputPath | None, Parameter(name="--output")] = None,
     set: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
     output_format: Literal["ndjson", "parquet"] = "ndjson",
     engine: Literal["embedded", "flink", "spark"] = "embedded",
@@ -136,7 +137,8 @@ def run(
     app
         A shipped pipeline (fingerprint), file.py[:name], or module:name.
     input
-        [TOPIC=]FILE: NDJSON, CSV or Parquet by its ending, - for NDJSON from standard input. Several files of one topic are its partitions.
+        [TOPIC=]FILE …: NDJSON, CSV or Parquet by its ending, - for NDJSON from standard input. Several files of one topic are its
+        partitions. Files after the first belong to the same topic: --input *.csv, or --input TOPIC= *.csv.
     output
         Folder for <topic>.ndjson, <topic>.dead-letter.ndjson and ledger.json. Without it, rows go to standard output. A live run
         writes to topics instead.
@@ -169,7 +171,7 @@ def run(
         return
     plan = plan_of(app, set or [])
     _check_bounded(live)
-    inputs = _inputs(plan, input)
+    inputs = inputs_of(plan, input)
     from headrace.engines.embedded.output import Printed
     from headrace.engines.embedded.run import run_files, run_to
 
@@ -203,7 +205,7 @@ def _run_on_cluster(
         _report(plan, module.on_topics(plan, live, cluster=cluster, stop=stop))
         return
     _check_bounded(live)
-    inputs = _inputs(plan, given)
+    inputs = inputs_of(plan, given)
     with nullcontext(output) if output is not None else TemporaryDirectory(prefix="headrace-") as named:
         folder = Path(named)
         ledger = module.on_files(plan, inputs, folder, cluster=cluster, parallelism=live.parallelism or 1, stop=stop)
@@ -255,24 +257,6 @@ def _collect_from_here() -> None:
     """Have garbage collected again. What has been made up to here stays; the collector need not look at it."""
     gc.freeze()
     gc.enable()
-
-
-def _inputs(plan: Plan, given: Sequence[str]) -> dict[str, list[Path]]:
-    """Return the files by topic, in the order they were given."""
-    topics = [source.topic for source in plan.sources]
-    inputs: dict[str, list[Path]] = {}
-    for one in given:
-        topic, equals, file = one.partition("=")
-        if not equals or (topic not in topics and Path(one).exists()):
-            if len(topics) != 1:
-                raise PlanError(f"{one!r} names no topic", where="--input", fix=f"write TOPIC={one}, TOPIC being one of {', '.join(topics)}")
-            topic, file = topics[0], one
-        if Path(file).is_dir():
-            raise PlanError("is a folder", where=f"--input {file}", fix="name its files, each with --input of its own")
-        inputs.setdefault(topic, []).append(Path(file))
-    if [str(file) for files in inputs.values() for file in files].count("-") > 1:
-        raise PlanError("standard input is named twice", where="--input", fix="it can be read once")
-    return inputs
 
 
 def balance(counts: Mapping[str, int | None]) -> str:

@@ -18,6 +18,7 @@ from cyclopts import Parameter
 
 from headrace._clock import now_ms
 from headrace.cli.logs import asked_topic
+from headrace.cli.paths import local_path
 from headrace.errors import EnvironmentFault, PlanError, near
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _sink(to: str | None, topic: str | None, servers: str | None, plant: Plant) 
     if to is None:
         yield sys.stdout.buffer
     elif topic is None:
-        with _open(Path(to)) as file:
+        with _open(local_path(to, "--to", writes=True)) as file:
             yield file
     else:
         from headrace.cli.logs import open_log

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from headrace.cli.logs import NoLogYet, open_log
+from headrace.cli.paths import InputPath
 from headrace.cli.simulate import duration_ms
 from headrace.cli.tables import print_json, print_table
 from headrace.errors import EnvironmentFault, PlanError
@@ -157,7 +158,7 @@ def delete(topic: str, /, *, kafka_servers: _Servers = None) -> None:
     print(f"Deleted topic {topic}: {gone}{', and how far ' + ', '.join(readers) + ' had come' if readers else ''}.")
 
 
-def append(topic: str, file: Annotated[Path, Parameter(allow_leading_hyphen=True)] = Path("-"), /, *, kafka_servers: _Servers = None) -> None:
+def append(topic: str, file: Annotated[InputPath, Parameter(allow_leading_hyphen=True)] = Path("-"), /, *, kafka_servers: _Servers = None) -> None:
     """Append the lines of a file to a topic as they are, each a record without a key.
 
     Parameters
