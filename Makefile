@@ -5,7 +5,7 @@ PYTHON ?= python3
 RUN = .venv/bin
 JAR = src/headrace/engines/jar/headrace-engines.jar
 
-.PHONY: help setup demo java engines test test-long check bench bench-engines docs clean
+.PHONY: help setup demo java engines test test-long check bench bench-engines docs docs-site lock sbom clean
 
 help:
 	@echo "make demo   a simulated kiln, the fingerprint pipeline and its live page on port 8000 (FOR=30s, PORT=8001)"
@@ -13,18 +13,23 @@ help:
 	@echo "make test-long   what repeats: hundreds of kills, soaks, large random runs (an hour)"
 	@echo "make java   the jar for Flink and Spark, with Maven; make test builds it too"
 	@echo "make check  lint, types, import rules, docs"
-	@echo "make docs   the generated reference pages"
+	@echo "make docs   the generated reference pages; make docs-site the docs as a site with search, in build/site"
+	@echo "make lock   the newest allowed versions of all packages, with hashes, into locks/; make sbom the image's bill of materials"
 	@echo "make bench  the figures of docs/performance.md (some minutes); make bench-engines those beside Flink and Spark (hours)"
 
 setup: .venv/.ready
 
-.venv/.ready: pyproject.toml
+# What runs needs less than what is developed: make demo installs no linters and no test tools.
+.venv/.ready: LOCK = dev
+.venv/.runs: LOCK = run
+.venv/.ready .venv/.runs: pyproject.toml $(wildcard locks/*.txt)
 	@$(PYTHON) -m venv .venv || { echo "make: $(PYTHON) 3.11 or newer with its venv module is needed (Debian: apt install python3-venv)" >&2; exit 1; }
-	@$(RUN)/pip install --quiet uv
-	@$(RUN)/uv pip install --quiet --compile-bytecode --python $(RUN)/python --editable . --group dev
+	@$(RUN)/pip install --quiet --require-hashes -r locks/uv.txt
+	@$(RUN)/uv pip install --quiet --compile-bytecode --python $(RUN)/python --require-hashes -r locks/$(LOCK).txt
+	@$(RUN)/uv pip install --quiet --compile-bytecode --python $(RUN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup
+demo: $(if $(wildcard .venv/.ready),.venv/.ready,.venv/.runs)
 	@$(RUN)/headrace demo --port $(or $(PORT),8000) $(if $(FOR),--for $(FOR))
 
 java: $(JAR)
@@ -66,6 +71,30 @@ bench-engines: setup java
 	@$(RUN)/python bench/engines.py
 	@$(RUN)/python bench/process_on_flink.py
 	@$(RUN)/python bench/process_on_spark.py
+
+docs-site: setup
+	@$(RUN)/uv pip install --quiet --python $(RUN)/python --require-hashes -r locks/site.txt
+	@$(RUN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+LOCKED = $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade
+
+# Every package with its version and hashes: the newest that pyproject.toml allows, the same version in every file.
+lock: setup
+	@echo uv | $(LOCKED) - -o locks/uv.txt
+	@$(LOCKED) pyproject.toml --all-extras --group dev --group site -o locks/all.txt
+	@$(LOCKED) -c locks/all.txt pyproject.toml --all-extras --group dev -o locks/dev.txt
+	@$(LOCKED) -c locks/all.txt pyproject.toml --group build -o locks/run.txt
+	@$(LOCKED) -c locks/all.txt pyproject.toml --extra kafka -o locks/image.txt
+	@$(LOCKED) -c locks/all.txt --group build --group sbom -o locks/build.txt
+	@$(LOCKED) -c locks/all.txt --group site -o locks/site.txt
+	@rm locks/all.txt
+
+# What the image holds, in CycloneDX's form; the image itself carries the same at /opt/headrace/sbom.json.
+sbom: setup
+	@mkdir -p build
+	@PYTHONWARNINGS=ignore $(RUN)/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml -o build/sbom.json locks/image.txt
+	@echo build/sbom.json
 
 clean:
 	rm -rf .venv .headrace .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

@@ -67,7 +67,7 @@ def test_a_service_is_kept_up_or_ends_at_once(name):
         assert any(re.search(rf"{name}: {{{ENDED}}}", other) for other in services().values()), "others wait for its end"
     else:
         assert "restart: unless-stopped" in text
-    assert ("healthcheck:" in text) == (name in {"kafka", "pipeline"})
+    assert ("healthcheck:" in text) == (name not in ONE_SHOT)
 
 
 @pytest.mark.parametrize("name", services())

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 from cyclopts import Parameter
 
 from headrace._clock import now_ms
+from headrace.cli.heartbeat import heartbeat
 from headrace.cli.logs import asked_topic
 from headrace.cli.paths import local_path
 from headrace.errors import EnvironmentFault, PlanError, near
@@ -210,6 +211,7 @@ class _Gentle:
 
     def __init__(self, sink: Writable) -> None:
         self._sink, self._asked, self._asleep = sink, False, False
+        self._beat = heartbeat()
         self.flush, self.close = sink.flush, sink.close
 
     def ask(self, _signal: int, _frame: FrameType | None) -> None:
@@ -222,6 +224,7 @@ class _Gentle:
         """Write a batch."""
         if self._asked:
             raise _Asked
+        self._beat()
         return self._sink.write(data)
 
     def sleep(self, seconds: float) -> None:

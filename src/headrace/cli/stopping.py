@@ -7,12 +7,18 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from headrace.cli.heartbeat import heartbeat
+
 __all__ = ["asked_to_stop"]
 
 
 def asked_to_stop() -> Callable[[], bool]:
-    """Return a function that tells whether SIGTERM or Ctrl-C has come. A second Ctrl-C ends the process at once."""
+    """Return a function that tells whether SIGTERM or Ctrl-C has come. A second Ctrl-C ends the process at once.
+
+    Each call of it is also a heartbeat: a loop that asks whether to stop is alive.
+    """
     asked = threading.Event()
+    beat = heartbeat()
 
     def note(_signal: int, _frame: FrameType | None) -> None:
         if asked.is_set():
@@ -21,4 +27,9 @@ def asked_to_stop() -> Callable[[], bool]:
 
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, note)
-    return asked.is_set
+
+    def stop() -> bool:
+        beat()
+        return asked.is_set()
+
+    return stop

@@ -1,0 +1,68 @@
+"""The health file of commands that go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from headrace.cli.heartbeat import heartbeat
+from headrace.cli.stopping import asked_to_stop
+from headrace.errors import EnvironmentFault
+from waiting import wait_for
+
+
+@pytest.fixture
+def health(tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADRACE_HEALTH_FILE", str(tmp_path / "alive"))
+    return tmp_path / "alive"
+
+
+def test_a_loop_that_asks_whether_to_stop_is_alive(health):
+    before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        stop = asked_to_stop()
+        assert not health.exists()
+        assert not stop()
+        assert health.exists()
+    finally:
+        for one, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(one, handler)
+
+
+def test_without_the_variable_nothing_is_written(monkeypatch, tmp_path):
+    monkeypatch.delenv("HEADRACE_HEALTH_FILE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    heartbeat()()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_said_with_its_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("HEADRACE_HEALTH_FILE", str(tmp_path / "no" / "alive"))
+    with pytest.raises(EnvironmentFault, match=r"HEADRACE_HEALTH_FILE .*alive: cannot be written"):
+        heartbeat()()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["run", "fingerprint"], ["run", "fingerprint:saver", "--output", "files"], ["simulate", "kiln", "--to", "topic:sensor-data"]],
+    ids=["pipeline", "saver", "generator"],
+)
+def test_each_service_of_the_stack_beats(health, tmp_path, command):
+    environment = {**os.environ, "HEADRACE_HOME": str(tmp_path / "home")}
+    for topic in ("sensor-data", "fingerprint-output"):
+        done = subprocess.run(
+            [sys.executable, "-m", "headrace", "topics", "create", topic], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    health.unlink(missing_ok=True)
+    run = subprocess.Popen([sys.executable, "-m", "headrace", *command], env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    try:
+        first = wait_for(lambda: health.exists() and health.stat().st_mtime_ns, "the first beat", seconds=120)
+        wait_for(lambda: health.stat().st_mtime_ns > first, "the next beat", seconds=120)
+    finally:
+        run.terminate()
+        assert run.wait(120) == 0
