@@ -200,6 +200,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a default off its type": (state(hr.Value("BIGINT", 1.0)), "stream('x').process state 'a': default 1.0 is not a BIGINT"),
     "a default of a truth for a number": (state(hr.Value("DOUBLE", True)), "default True is not a DOUBLE"),
     "a default that is too great": (state(hr.Value("BIGINT", 2**63)), "default 9223372036854775808 is not a BIGINT"),
+    "a default past the calendar": (state(hr.Value("TIMESTAMP_LTZ(3)", 2**48)), "default 281474976710656 is a moment outside the years 1 to 9999"),
     "a default that is far too great": (state(hr.Value("DOUBLE", 10**400)), "is not a DOUBLE"),
     "a default that is no number": (state(hr.Value("DOUBLE", float("nan"))), "default nan is not a DOUBLE"),
     "a default of a row": (state(hr.Value("ROW<x DOUBLE>", {"x": 1.0})), "default {'x': 1.0} is not a ROW<x DOUBLE>"),

@@ -133,6 +133,14 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a range of what is no text": (lambda: made(event_time_range=(date(2000, 1, 1), date(2001, 1, 1))), "stream('x'): event_time_range (datetime.date(2000, 1, 1), "),
     "a range turned round": (lambda: made(event_time_range=("2100-01-01", "2000-01-01")), "stream('x'): event_time_range ('2100-01-01', '2000-01-01') is empty; name the earlier date first"),
     "a range with and without a zone": (lambda: made(event_time_range=("2000-01-01T00:00:00Z", "2000-01-01")), "stream('x'): event_time_range ('2000-01-01T00:00:00Z', '2000-01-01') is empty"),
+    "windows that end past the calendar": (
+        lambda: made(event_time="TO_TIMESTAMP_LTZ(ts, 3)", event_time_range=("2000-01-01", "9999-12-31")).window(hr.tumbling(timedelta(days=1))),
+        "stream('x').window: windows tumbling 1 day, 0:00:00 at the ends of the event_time_range of 'x' would lie outside the years 1 to 9999; narrow event_time_range",
+    ),
+    "windows that begin before the calendar": (
+        lambda: made(event_time="TO_TIMESTAMP_LTZ(ts, 3)", event_time_range=("0001-01-01", "2100-01-01")).window(hr.sliding(hr.minutes(2), hr.minutes(1))),
+        "stream('x').window: windows sliding 0:02:00 every 0:01:00 at the ends of the event_time_range of 'x' would lie outside the years 1 to 9999",
+    ),
     "a rest that is declared": (lambda: made(rest="ts"), "stream('x'): rest 'ts' is a declared column; give it another name"),
     "a rest without a name": (lambda: made(rest=""), "stream('x') rest: column name '' cannot be used"),
     "a rest that is no name": (lambda: made(rest=True), "stream('x') rest: column name True cannot be used"),

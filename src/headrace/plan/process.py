@@ -27,7 +27,7 @@ from math import isfinite
 from typing import Any
 
 from headrace.errors import PlanError, near
-from headrace.plan.schema import DOUBLE, Schema, Type, check_name, parse_type
+from headrace.plan.schema import DOUBLE, FIRST_MS, LAST_MS, TIMESTAMP, Schema, Type, check_name, parse_type
 from headrace.plan.window import milliseconds
 
 __all__ = ["Declaration", "List", "Map", "Slot", "Value", "declaration_of", "spoken_name"]
@@ -225,6 +225,8 @@ def _slot(name: str, given: Value | List | Map, where: str) -> Slot:
             default = float(default)
         if kind.kind not in _PYTHON or type(default) is not _PYTHON[kind.kind] or not _is_kept(default):
             raise PlanError(f"default {default!r} is not a {kind}", where=where)
+        if kind == TIMESTAMP and not FIRST_MS <= default <= LAST_MS:  # type: ignore[operator]
+            raise PlanError(f"default {default!r} is a moment outside the years 1 to 9999", where=where)
     return Slot(name, type(given).__name__.lower(), kind, default, ttl_ms)
 
 

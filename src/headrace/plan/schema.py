@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from headrace.errors import PlanError, near
 
 __all__ = [
-    "BIGINT", "BOOLEAN", "DOUBLE", "NULL", "STRING", "TIMESTAMP",
+    "BIGINT", "BOOLEAN", "DOUBLE", "FIRST_MS", "LAST_MS", "NULL", "STRING", "TIMESTAMP",
     "Field", "Schema", "Type", "array_of", "check_name", "map_of", "parse_type", "row_of",
 ]  # fmt: skip
 
@@ -51,6 +51,9 @@ DOUBLE = Type("DOUBLE")
 STRING = Type("STRING")
 TIMESTAMP = Type("TIMESTAMP_LTZ(3)")
 NULL = Type("NULL")
+
+# A TIMESTAMP_LTZ(3) lies in the years 1 to 9999, the ones that ISO 8601 writes; ms since the epoch.
+FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 
 _SCALARS = {"BOOLEAN": BOOLEAN, "BIGINT": BIGINT, "DOUBLE": DOUBLE, "STRING": STRING, "TIMESTAMP_LTZ(3)": TIMESTAMP}
 _MEANT = {

@@ -31,7 +31,7 @@ from headrace.plan.operators import (
     upstream,
 )
 from headrace.plan.process import declaration_of, spoken_name
-from headrace.plan.schema import BIGINT, BOOLEAN, NULL, TIMESTAMP, Schema, Type, check_name
+from headrace.plan.schema import BIGINT, BOOLEAN, FIRST_MS, LAST_MS, NULL, TIMESTAMP, Schema, Type, check_name
 from headrace.plan.settings import current_settings
 from headrace.plan.window import Window, milliseconds
 
@@ -201,6 +201,7 @@ class Stream:
         _check_in_time(self.operator, f"{self._path}.window")
         if any(isinstance(node, Aggregate) for node in upstream(self.operator)):
             raise PlanError("these are rows of windows already", where=f"{self._path}.window", fix="group them further with aggregate(by=…)")
+        _check_bounds(window, self.operator, f"{self._path}.window")
         return WindowedStream(self, window, keys, milliseconds(allowed_lateness, "allowed_lateness", f"{self._path}.window"))
 
     def _timed(self, step: str) -> None:
@@ -382,6 +383,15 @@ class WindowedStream:
         columns, calls = _aggregates(self._input, self._keys, aggregates)
         operator = Aggregate(self._input.operator, self._window, self._keys, columns, calls, self._lateness_ms, self._late_topic)
         return self._input._then("window.aggregate", operator)
+
+
+def _check_bounds(window: Window, operator: Operator, where: str) -> None:
+    """Raise PlanError if a window of a record could begin before the year 1 or end after 9999: no timestamp says so."""
+    for source in (node for node in upstream(operator) if isinstance(node, Source)):
+        first, last = source.range_ms
+        if window.start_of(window.first_end(first)) < FIRST_MS or window.last_end(last) > LAST_MS:
+            what = f"windows {window} at the ends of the event_time_range of {source.topic!r} would lie outside the years 1 to 9999"
+            raise PlanError(what, where=where, fix="narrow event_time_range, or take a shorter window")
 
 
 def _check_order(operator: Operator, order: str, where: str) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import random
 from contextlib import ExitStack, closing
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from headrace.engines.embedded.output import Output, encode_dead_letter, encode_
 from headrace.engines.embedded.run import Progress, Run, run_files
 from headrace.errors import EnvironmentFault, PlanError, ProcessError
 from headrace.plan.pipeline import Plan
+from headrace.plan.schema import FIRST_MS, LAST_MS
 from headrace.topics.files import open_file
 
 KEYS = ["a", "b", "ab", None]
@@ -242,6 +245,41 @@ def test_a_process_that_keeps_something_on_itself_at_its_last_timer(tmp_path: Pa
     files = written_files(tmp_path, {"one": [[line(0, do="timer:2000:p"), line(2)]]})
     with pytest.raises(ProcessError, match="Forgetful keeps 'last' on itself, where no commit knows of it"):
         run(hr.pipeline("machine", version="1")(build).plan(), files)
+
+
+class Dates:
+    """Says each record's `x` as a moment, alone and in containers."""
+
+    state = {"last": hr.Value("TIMESTAMP_LTZ(3)")}
+    output = {
+        "at": "TIMESTAMP_LTZ(3)", "all": "ARRAY<TIMESTAMP_LTZ(3)>", "by": "MAP<STRING, TIMESTAMP_LTZ(3)>", "one": "ROW<x TIMESTAMP_LTZ(3)>"
+    }  # fmt: skip
+
+    def on_record(self, row: Any, state: Any) -> Any:
+        at = int(row["x"])
+        state.last = at if row["do"] == "state" else None
+        given = {"at": at, "all": [at], "by": {"a": at}, "one": {"x": at}}
+        return {row["do"]: given[row["do"]]} if row["do"] in given else None
+
+
+@pytest.mark.parametrize("where", ["at", "all", "by", "one", "state"])
+def test_a_moment_outside_the_years_1_to_9999_is_off_its_type_wherever_it_stands(where: str, tmp_path: Path) -> None:
+    moments = [FIRST_MS - 1, FIRST_MS, 0, LAST_MS, LAST_MS + 1, 2**62]
+    (tmp_path / "in.ndjson").write_bytes(b"".join(line(n, do=where, x=float(ms)) + b"\n" for n, ms in enumerate(moments)))
+
+    def build() -> dict[str, hr.Stream]:
+        dates = source("in", 0).process(Dates(), by=["k"], failed_to="failed")
+        return {"out": dates, "windows": dates.where("at IS NOT NULL").window(hr.tumbling(timedelta(days=1)), by=["at"]).aggregate(n="COUNT(*)")}
+
+    for form in ("ndjson", "parquet"):
+        run_files(hr.pipeline("dates", version="1")(build).plan(), {"in": [tmp_path / "in.ndjson"]}, tmp_path / form, output_format=form)
+    found = [json.loads(one) for one in (tmp_path / "ndjson" / "out.ndjson").read_bytes().splitlines()]
+    failed = [json.loads(one) for one in (tmp_path / "ndjson" / "failed.ndjson").read_bytes().splitlines()]
+    assert [one["offset"] for one in failed] == [0, 4, 5]
+    assert all("off its type: " in one["detail"] and "outside the years 1 to 9999" in one["detail"] for one in failed)
+    assert len(found) == (0 if where == "state" else 3)
+    assert pl.read_parquet(tmp_path / "parquet" / "out.parquet").height == len(found)
+    assert b"ERROR" not in (tmp_path / "ndjson" / "out.ndjson").read_bytes()
 
 
 def test_rows_that_come_in_no_order_of_time_go_into_no_process_that_wants_it() -> None:

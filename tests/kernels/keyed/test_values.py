@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from exact import shown
 from headrace.errors import ProcessError
 from headrace.kernels.keyed.values import accept_of, row_accept_of
-from headrace.plan.schema import Schema, Type, parse_type
+from headrace.plan.schema import FIRST_MS, LAST_MS, Schema, Type, parse_type
 
 TYPES = ["BOOLEAN", "BIGINT", "DOUBLE", "STRING", "TIMESTAMP_LTZ(3)", "MAP<STRING, DOUBLE>", "ARRAY<BIGINT>", "ROW<x BIGINT, `the y` ARRAY<DOUBLE>>"]
 GREATEST = 2**63 - 1
@@ -30,6 +30,8 @@ GREATEST = 2**63 - 1
         ("BIGINT", -GREATEST - 1, -GREATEST - 1),
         ("BIGINT", GREATEST, GREATEST),
         ("TIMESTAMP_LTZ(3)", -1, -1),
+        ("TIMESTAMP_LTZ(3)", FIRST_MS, FIRST_MS),
+        ("ARRAY<TIMESTAMP_LTZ(3)>", [LAST_MS], [LAST_MS]),
         ("DOUBLE", 1.5, 1.5),
         ("DOUBLE", 2, 2.0),
         ("STRING", "", ""),
@@ -62,7 +64,13 @@ def test_none_is_one_of_every_type(kind: str) -> None:
         ("BIGINT", True, "True is not a whole number of 64 bits"),
         ("BIGINT", 1.0, "1.0 is not a whole number"),
         ("BIGINT", GREATEST + 1, "9223372036854775808 is not a whole number"),
-        ("TIMESTAMP_LTZ(3)", -GREATEST - 2, "-9223372036854775809 is not a whole number"),
+        ("TIMESTAMP_LTZ(3)", LAST_MS + 1, "253402300800000 is not a TIMESTAMP_LTZ(3): it lies outside the years 1 to 9999"),
+        ("TIMESTAMP_LTZ(3)", FIRST_MS - 1, "-62135596800001 is not a TIMESTAMP_LTZ(3)"),
+        ("TIMESTAMP_LTZ(3)", GREATEST, "9223372036854775807 is not a TIMESTAMP_LTZ(3)"),
+        ("TIMESTAMP_LTZ(3)", -GREATEST - 2, "-9223372036854775809 is not a TIMESTAMP_LTZ(3)"),
+        ("ARRAY<TIMESTAMP_LTZ(3)>", [0, LAST_MS + 1], "253402300800000 is not a TIMESTAMP_LTZ(3)"),
+        ("MAP<STRING, TIMESTAMP_LTZ(3)>", {"a": LAST_MS + 1}, "253402300800000 is not a TIMESTAMP_LTZ(3)"),
+        ("ROW<x TIMESTAMP_LTZ(3)>", {"x": FIRST_MS - 1}, "-62135596800001 is not a TIMESTAMP_LTZ(3)"),
         ("TIMESTAMP_LTZ(3)", 1.5, "1.5 is not a whole number of ms since the epoch"),
         ("TIMESTAMP_LTZ(3)", datetime(2026, 1, 1, tzinfo=UTC), "is not a whole number of ms since the epoch; write round(moment.timestamp() * 1000)"),
         ("TIMESTAMP_LTZ(3)", "2026-01-01T08:00:00Z", "ms since the epoch; write round(datetime.fromisoformat(text).timestamp() * 1000)"),
@@ -109,7 +117,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 SCALARS: dict[str, st.SearchStrategy[Any]] = {
     "BOOLEAN": st.booleans(),
     "BIGINT": st.integers(-GREATEST - 1, GREATEST),
-    "TIMESTAMP_LTZ(3)": st.integers(-GREATEST - 1, GREATEST),
+    "TIMESTAMP_LTZ(3)": st.integers(FIRST_MS, LAST_MS),
     "DOUBLE": st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70),
     "STRING": texts,
 }

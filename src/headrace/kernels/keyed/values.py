@@ -10,7 +10,7 @@ from sys import float_info
 import msgspec
 
 from headrace.errors import ProcessError, near
-from headrace.plan.schema import Schema, Type
+from headrace.plan.schema import FIRST_MS, LAST_MS, TIMESTAMP, Schema, Type
 
 __all__ = ["Accept", "Compact", "accept_of", "is_text", "moment_mend", "row_accept_of"]
 
@@ -23,7 +23,7 @@ _MOST_OF_DOUBLE = int(float_info.max)
 def accept_of(kind: Type) -> Accept:
     """Return the function that gives a value as one of the type, or raises ValueError; None is one of every type.
 
-    A BIGINT is an int, and so is a TIMESTAMP_LTZ(3), in ms since the epoch; a DOUBLE a finite float, or an int; a MAP and a
+    A BIGINT is an int, and so is a TIMESTAMP_LTZ(3), in ms since the epoch, in the years 1 to 9999; a DOUBLE a finite float, or an int; a MAP and a
     ROW are dicts, an ARRAY is a list or what else has an order, so no set.
     """
     match kind.kind:
@@ -94,8 +94,10 @@ def _whole(value: object) -> object:
 
 
 def _timestamp(value: object) -> object:
-    if value is None or (type(value) is int and _LEAST <= value <= _MOST):
+    if value is None or (type(value) is int and FIRST_MS <= value <= LAST_MS):
         return value
+    if type(value) is int:
+        raise _wrong(value, f"{TIMESTAMP}: it lies outside the years 1 to 9999")
     raise _wrong(value, f"whole number of ms since the epoch{moment_mend(value)}")
 
 

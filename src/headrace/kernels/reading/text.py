@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from headrace.kernels.reading.rules import read_text
-from headrace.plan.schema import BIGINT, BOOLEAN, DOUBLE, NULL, STRING, TIMESTAMP, Type
+from headrace.plan.schema import BIGINT, BOOLEAN, DOUBLE, FIRST_MS, LAST_MS, NULL, STRING, TIMESTAMP, Type
 
 __all__ = ["in_calendar", "polars_type", "read_column"]
 
@@ -32,11 +32,7 @@ def in_calendar(times: pl.Series) -> pl.Series:
     if isinstance(times.dtype, pl.Date):
         return times.to_physical().is_between(-719_162, 2_932_896)
     unit = {"ms": 1, "us": 1_000, "ns": 1_000_000}[times.dtype.time_unit]  # type: ignore[attr-defined]
-    return (
-        times.to_physical().is_between(-62_135_596_800_000 * unit, 253_402_300_800_000 * unit, closed="left")
-        if unit <= 1_000
-        else times.is_not_null()
-    )
+    return times.to_physical().is_between(FIRST_MS * unit, (LAST_MS + 1) * unit, closed="left") if unit <= 1_000 else times.is_not_null()
 
 
 def read_column(text: pl.Series, kind: Type) -> pl.Series:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from headrace._lazy import lazy_import
 from headrace.errors import PlanError
 from headrace.plan.functions.base import Function, constant, signatures
+from headrace.plan.schema import FIRST_MS, LAST_MS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -17,7 +18,6 @@ else:
 
 __all__ = ["TABLE"]
 
-_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 _MILLISECONDS = {0: 1000, 3: 1}
 _MOMENT = datetime(2024, 1, 24, 19, 10, 1, 567000, tzinfo=UTC)
 _PART = "TIMESTAMP_LTZ(3) -> BIGINT"
@@ -77,7 +77,7 @@ def _written(time: pl.Expr, pattern: pl.Expr) -> pl.Expr:
 
 
 def _from_ms(ms: pl.Expr) -> pl.Expr:
-    return pl.when(ms.is_between(_FIRST_MS, _LAST_MS)).then(ms).cast(pl.Datetime("ms", "UTC"))
+    return pl.when(ms.is_between(FIRST_MS, LAST_MS)).then(ms).cast(pl.Datetime("ms", "UTC"))
 
 
 def _read(value: pl.Expr, how: pl.Expr) -> pl.Expr:
@@ -85,7 +85,7 @@ def _read(value: pl.Expr, how: pl.Expr) -> pl.Expr:
     if isinstance(form, str):
         return _read_pattern(value, form)
     scale = _MILLISECONDS[form]
-    return _from_ms(value if scale == 1 else pl.when(value.is_between(_FIRST_MS // scale, _LAST_MS // scale)).then(value * scale))
+    return _from_ms(value if scale == 1 else pl.when(value.is_between(FIRST_MS // scale, LAST_MS // scale)).then(value * scale))
 
 
 def _read_pattern(text: pl.Expr, pattern: str) -> pl.Expr:
