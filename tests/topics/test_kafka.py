@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,7 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
+import msgspec
 import pytest
 
 from broker import Broker, Shared, free_port, missing
@@ -28,12 +32,14 @@ from topics.test_logs import from_files, left, plan, readings, without_arrival
 
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
 
-from confluent_kafka import Producer, TopicPartition  # noqa: E402
-from confluent_kafka.admin import NewPartitions, NewTopic  # noqa: E402
+from confluent_kafka import Consumer, IsolationLevel, Producer, TopicPartition  # noqa: E402
+from confluent_kafka.admin import NewPartitions, NewTopic, OffsetSpec  # noqa: E402
 
 from headrace.topics.kafka import KafkaLog, client  # noqa: E402
 from headrace.topics.kafka import claim as claims  # noqa: E402
 from headrace.topics.kafka import log as logs  # noqa: E402
+
+READ_COMMITTED, READ_UNCOMMITTED = IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +328,7 @@ def test_kafkas_own_consumer_sees_what_is_committed_and_nothing_else(kafka: Shar
     claim.release()
     told = kafka.run_tool(
         "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", kafka.servers, "--topic", topic, "--from-beginning",
-        "--isolation-level", "read_committed", "--timeout-ms", "4000",
+        "--isolation-level", "read_committed", "--max-messages", "3", "--timeout-ms", "60000",
     )  # fmt: skip
     assert told.split() == ["one", "two", "three"]
 
@@ -440,6 +446,7 @@ def test_a_live_run_goes_on_by_itself_when_a_broker_that_was_killed_in_commits_i
     expected, counts = from_files(tmp_path / "files", mark, records)
     # A broker needs longer to be back than a commit waits: the outcome of those that it dies in at their end is unknown.
     monkeypatch.setattr(claims, "COMMIT_SECONDS", 4.0)
+    monkeypatch.setattr(engine, "AWAY_SECONDS", 600.0)  # on a busy machine it starts slowly
     faults: list[str] = []
     # Not at commit.done: a lone broker that dies there may call the transaction ended without having ended it in all partitions.
     killer = Killer(own, {2: "commit.begun", 5: "commit.output", 8: "commit.cursors", 11: "commit.output", 14: "commit.cursors"}, monkeypatch)
@@ -495,6 +502,7 @@ def test_a_live_run_goes_on_by_itself_when_a_broker_whose_disk_was_full_has_room
     mine.append(f"in-{mark}", records)
     expected, counts = from_files(tmp_path / "files", mark, records)
     monkeypatch.setattr(claims, "COMMIT_SECONDS", 5.0)
+    monkeypatch.setattr(engine, "AWAY_SECONDS", 600.0)
     passed, faults = 0, 0
 
     def fill(point: str) -> None:
@@ -549,11 +557,64 @@ def test_a_run_that_lost_its_pipeline_to_another_home_does_not_take_it_back(kafk
     live = Live(plan(mark), log)
     with closing(KafkaLog(kafka.servers, tmp_path / "other")) as elsewhere:
         other = elsewhere.claim(f"kiln-{mark}")
+        other.commit(Commit(b"1", {}, [], [], {(f"in-{mark}", 0): 1}))
         with pytest.raises(EnvironmentFault, match="belongs to another process now") as caught:
             run_live(live, commit_seconds=0)
         assert not isinstance(caught.value, Away)
-        other.commit(Commit(b"2", {}, [], [], {(f"in-{mark}", 0): 1}))
+        other.commit(Commit(b"2", {}, [], [], {(f"in-{mark}", 0): 2}))
         other.release()
+
+
+def test_a_start_with_another_home_leaves_the_process_that_has_the_state_alone(kafka: Shared, log: KafkaLog, tmp_path: Path) -> None:
+    topic = new_topic(log)
+    pipeline = f"p-{topic}"
+    first = log.claim(pipeline)
+    first.commit(Commit(b"1", {}, [], [], {(topic, 0): 1}))
+    with closing(KafkaLog(kafka.servers, tmp_path / "other")) as elsewhere:
+        second = elsewhere.claim(pipeline)
+        with pytest.raises(EnvironmentFault, match=rf"other/state/{pipeline}/1-.*\.manifest: .* set HEADRACE_HOME .*--anew"):
+            _ = second.manifest
+        with pytest.raises(EnvironmentFault, match="set HEADRACE_HOME"):
+            second.commit(Commit(b"2", {}, [], [], {(topic, 0): 2}))
+        second.release()
+        first.commit(Commit(b"2", {}, [], [], {(topic, 0): 2}))
+        third = elsewhere.claim(pipeline)
+        third.forget()
+        assert third.manifest is None
+        third.commit(Commit(b"anew", {}, [], [], {(topic, 0): 0}))
+        third.release()
+        with pytest.raises(EnvironmentFault, match="belongs to another process now"):
+            first.commit(Commit(b"3", {}, [], [], {(topic, 0): 3}))
+    first.release()
+
+
+def test_a_live_run_resumes_when_the_broker_has_aborted_a_transaction_that_took_too_long(
+    log: KafkaLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark, records = uuid.uuid4().hex[:12], [record for record in readings(1_000, 9) if record]
+    log.create(f"in-{mark}")
+    log.append(f"in-{mark}", records)
+    expected, counts = from_files(tmp_path / "files", mark, records)
+    monkeypatch.setattr(claims, "TRANSACTION_SECONDS", 1.0)
+    live, faults, stalls = Live(plan(mark), log, latest=True, batch_records=100), list[str](), ["commit.output", "commit.cursors"]
+    out = TopicPartition(f"out-{mark}", 0)
+
+    def end(isolation: IsolationLevel) -> int:
+        return int(log._admin.list_offsets({out: OffsetSpec.latest()}, isolation_level=isolation)[out].result(10).offset)
+
+    def last_a_long_time(point: str) -> None:
+        """Stand still, as a machine without a free processor does, until the broker has aborted the transaction."""
+        if point not in stalls[:1] or live.claim._producer.flush(10) or end(READ_UNCOMMITTED) == end(READ_COMMITTED):
+            return
+        del stalls[0]
+        assert soon(lambda: end(READ_UNCOMMITTED) == end(READ_COMMITTED), 60)
+
+    monkeypatch.setattr(claims, "passing", last_a_long_time)
+    ledger = run_live(live, commit_seconds=0, away=lambda fault: faults.append(str(fault)))
+    assert not stalls
+    assert sum("aborted a transaction" in fault for fault in faults) == 2, faults
+    assert ledger[f"in-{mark}"].counts() == counts
+    assert soon(lambda: left(log, mark)["out"] == expected["out"])
 
 
 @pytest.mark.parametrize("when", ["idle", "committing", "reopening"])
@@ -599,18 +660,18 @@ def through():
 """
 
 
-def test_who_takes_the_pipeline_in_another_home_keeps_the_first_out(kafka: Shared, log: KafkaLog, tmp_path: Path) -> None:
+def test_of_two_homes_that_begin_a_pipeline_the_one_that_commits_first_has_it(kafka: Shared, log: KafkaLog, tmp_path: Path) -> None:
     topic = new_topic(log)
     first = log.claim(f"p-{topic}")
     with closing(KafkaLog(kafka.servers, tmp_path / "other")) as elsewhere:
         second = elsewhere.claim(f"p-{topic}")
-        with pytest.raises(EnvironmentFault, match=f"pipeline p-{topic}: belongs to another process now"):
+        with pytest.raises(Away, match=f"aborted a transaction of pipeline p-{topic}"):
             first.commit(Commit(b"1", {}, [], [], {(topic, 0): 1}))
         first.release()
         second.commit(Commit(b"2", {}, [], [], {(topic, 0): 1}))
         second.release()
     claim = log.claim(f"p-{topic}")
-    with pytest.raises(EnvironmentFault, match=r"1\.manifest: is not the state that .* name.*--anew"):
+    with pytest.raises(EnvironmentFault, match=r"1-.*\.manifest: .*--anew"):
         _ = claim.manifest
     claim.release()
 
@@ -630,24 +691,105 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+def files(folder: Path) -> set[str]:
+    """Return the names in a folder without the hashes in them."""
+    return {re.sub(r"-[0-9a-f]{32,64}", "", name) for name in names(folder)}
+
+
 def test_two_generations_of_state_are_kept(log: KafkaLog) -> None:
     topic = new_topic(log)
     folder = committed(log, f"p-{topic}", topic, 5)
-    assert names(folder) == {"begun", "4.manifest", "5.manifest", "p4.part", "p5.part"}
+    assert files(folder) == {"begun", "4.manifest", "5.manifest", "p4.part", "p5.part"}
     (folder / "9.manifest").write_bytes(b"of a commit that did not come to be")
     claim = log.claim(f"p-{topic}")
     assert claim.manifest == b"m5"
-    assert names(folder) == {"begun", "5.manifest", "p5.part"}
+    claim.commit(Commit(b"m6", {}, ["p5"], [], {(topic, 0): 6}))
+    assert files(folder) == {"begun", "5.manifest", "6.manifest", "p5.part"}
     claim.release()
 
 
-@pytest.mark.parametrize("name", ["2.manifest", "p2.part"])
+def test_a_process_that_lost_its_pipeline_touches_nothing_of_its_successors(log: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = new_topic(log)
+    folder = committed(log, f"p-{topic}", topic, 2)
+    monkeypatch.setattr(claims, "locked", lambda *_: (folder.parent / "lock").open("wb"))  # a file system whose locks do not hold
+    zombie, owner = log.claim(f"p-{topic}"), log.claim(f"p-{topic}")
+    owner.commit(Commit(b"owner", {"p3": b"owner's"}, ["p2", "p3"], [], {(topic, 0): 3}))
+    with pytest.raises(EnvironmentFault, match="aborted a transaction"):
+        zombie.commit(Commit(b"zombie", {"p3": b"zombie's"}, ["p3"], [], {(topic, 0): 4}))
+    zombie.release()
+    owner.release()
+    claim = log.claim(f"p-{topic}")
+    assert (claim.manifest, claim.load("p2"), claim.load("p3")) == (b"owner", b"data 2", b"owner's")
+    claim.release()
+
+
+def test_a_process_that_stood_still_after_its_commit_removes_nothing_of_its_successors(log: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = new_topic(log)
+    folder = committed(log, f"p-{topic}", topic, 2)
+    monkeypatch.setattr(claims, "locked", lambda *_: (folder.parent / "lock").open("wb"))
+    slow = log.claim(f"p-{topic}")
+
+    def be_overtaken(point: str) -> None:
+        if point == "commit.done":
+            monkeypatch.setattr(claims, "passing", lambda _: None)
+            owner = log.claim(f"p-{topic}")
+            for number in (4, 5, 6):
+                name = f"p{number}"
+                owner.commit(Commit(b"owner", {name: b"owner's"}, [name], [], {(topic, 0): number}))
+            owner.release()
+
+    monkeypatch.setattr(claims, "passing", be_overtaken)
+    slow.commit(Commit(b"m3", {"p3": b"3"}, ["p3"], [], {(topic, 0): 3}))
+    slow.release()
+    claim = log.claim(f"p-{topic}")
+    assert (claim.manifest, claim.load("p6")) == (b"owner", b"owner's")
+    claim.release()
+
+
+def test_state_whose_files_have_no_hash_in_their_names_is_read_and_goes_on(log: KafkaLog) -> None:
+    """The first format."""
+    topic = new_topic(log)
+    folder = log.folder / "state" / f"p-{topic}"
+    folder.mkdir(parents=True)
+    manifest = msgspec.msgpack.encode({"format": 1, "epoch": 1, "parts": {"a": crc32(b"A"), "b": crc32(b"B")}, "manifest": b"old"})
+    for name, data in (("1.manifest", manifest), ("a.part", b"A"), ("b.part", b"B"), ("begun", b"")):
+        (folder / name).write_bytes(data)
+    producer = Producer({"bootstrap.servers": log.servers, "transactional.id": f"p-{topic}", "log_level": 0})
+    group = Consumer({"bootstrap.servers": log.servers, "group.id": f"p-{topic}", "log_level": 0})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    offsets = [TopicPartition(topic, 0, 7, metadata=f"1;{hashlib.sha256(manifest).hexdigest()}")]
+    producer.send_offsets_to_transaction(offsets, group.consumer_group_metadata(), 30)
+    producer.commit_transaction(30)
+    group.close()
+    claim = log.claim(f"p-{topic}")
+    assert (claim.manifest, claim.load("a"), claim.load("b")) == (b"old", b"A", b"B")
+    claim.commit(Commit(b"new", {"c": b"C"}, ["a", "c"], [], {(topic, 0): 8}))
+    claim.release()
+    assert files(folder) == {"begun", "1.manifest", "2.manifest", "a.part", "b.part", "c.part"}
+    claim = log.claim(f"p-{topic}")
+    assert (claim.manifest, claim.load("a"), claim.load("c")) == (b"new", b"A", b"C")
+    claim.commit(Commit(b"newer", {}, ["c"], [], {(topic, 0): 9}))
+    claim.commit(Commit(b"newest", {}, ["c"], [], {(topic, 0): 10}))
+    claim.release()
+    assert files(folder) == {"begun", "3.manifest", "4.manifest", "c.part"}
+    (folder / "c.part").write_bytes(b"of no use")
+    (part,) = folder.glob("c-*.part")
+    part.write_bytes(b"D")
+    claim = log.claim(f"p-{topic}")
+    with pytest.raises(EnvironmentFault, match="its checksum is another"):
+        claim.load("c")
+    claim.release()
+
+
+@pytest.mark.parametrize("name", ["2-*.manifest", "p2-*.part"])
 def test_state_that_is_missing_is_named_and_can_be_forgotten(log: KafkaLog, name: str) -> None:
     topic = new_topic(log)
     folder = committed(log, f"p-{topic}", topic, 2)
-    (folder / name).unlink()
+    (path,) = folder.glob(name)
+    path.unlink()
     claim = log.claim(f"p-{topic}")
-    with pytest.raises(EnvironmentFault, match=rf"{name}: .*--anew"):
+    with pytest.raises(EnvironmentFault, match=rf"{path.name}: .*--anew"):
         assert claim.manifest
         claim.load("p2")
     claim.forget()

@@ -1,4 +1,8 @@
-"""The state of a pipeline whose topics are elsewhere: files in the home's folder, each commit's written before it is known to stand."""
+"""The state of a pipeline whose topics are elsewhere: files in the home's folder, each commit's written before it is known to stand.
+
+Every file carries the hash of its content in its name. So a process that has lost the pipeline and does not know it yet cannot
+overwrite what its successor has written, and it removes no file but those that it knows to be superseded by a commit of its own.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +21,18 @@ from headrace.topics.failpoints import passing
 
 __all__ = ["Store"]
 
-_STATE_FORMAT = 1
+_STATE_FORMAT = 2
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A manifest as it lies on the disk, with the checksums of the parts it needs."""
+    """A manifest as it lies on the disk, with the hashes of the parts it needs.
+
+    Format 1 named its files without a hash, and had a CRC-32 of each part; parts that it wrote are still read.
+    """
 
     format: int
     epoch: int
-    parts: dict[str, int]
+    parts: dict[str, str | int]
     manifest: bytes
 
 
@@ -36,22 +43,28 @@ class Store:
     home: Path
     pipeline: str
     _kept: dict[int, Kept] = field(default_factory=dict)
+    _files: dict[int, set[Path]] = field(default_factory=dict)
+    _superseded: set[Path] = field(default_factory=set)
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """The folder of the files."""
         return self.home / "state" / self.pipeline
 
     @property
     def begun(self) -> bool:
         """Whether a commit is known to have been made."""
-        return (self.folder / "begun").exists()
+        return self._begun.exists()
 
-    def _manifest(self, epoch: int) -> Path:
-        return self.folder / f"{epoch}.manifest"
+    @property
+    def _begun(self) -> Path:
+        return self.folder / "begun"
 
-    def _part(self, name: str) -> Path:
-        return self.folder / f"{name}.part"
+    def _manifest(self, epoch: int, checksum: str) -> Path:
+        return self.folder / f"{epoch}-{checksum}.manifest"
+
+    def _part(self, name: str, checksum: str | int) -> Path:
+        return self.folder / (f"{name}.part" if isinstance(checksum, int) else f"{name}-{checksum}.part")
 
     @contextmanager
     def _blaming(self) -> Iterator[None]:
@@ -65,78 +78,89 @@ class Store:
     def write(self, epoch: int, manifest: bytes, state: Mapping[str, bytes], kept: Collection[str]) -> str:
         """Write the new parts and the manifest of a commit, durably, and return the manifest's checksum."""
         known = self._kept[epoch - 1].parts if epoch - 1 in self._kept else {}
-        sums = known | {name: crc32(data) for name, data in state.items()}
-        self._kept[epoch] = Kept(_STATE_FORMAT, epoch, {name: sums[name] for name in kept}, manifest)
-        encoded = msgspec.msgpack.encode(self._kept[epoch])
+        sums = {**known, **{name: _hash_of(data) for name, data in state.items()}}
+        whole = Kept(_STATE_FORMAT, epoch, {name: sums[name] for name in kept}, manifest)
+        encoded = msgspec.msgpack.encode(whole)
+        checksum = hashlib.sha256(encoded).hexdigest()
         with self._blaming():
             if not self.folder.exists():
                 self.folder.mkdir(parents=True)
                 for folder in (self.folder.parent, self.home):
                     sync(folder)
             for name, data in state.items():
-                put(self._part(name), data)
+                put(self._part(name, sums[name]), data)
             passing("commit.state")
-            put(self._manifest(epoch), encoded)
+            put(self._manifest(epoch, checksum), encoded)
             sync(self.folder)
         passing("commit.manifest")
-        return hashlib.sha256(encoded).hexdigest()
+        self._note(whole, self._manifest(epoch, checksum))
+        return checksum
+
+    def _note(self, kept: Kept, manifest: Path) -> None:
+        self._kept[kept.epoch] = kept
+        self._files[kept.epoch] = {manifest, *(self._part(*part) for part in kept.parts.items())}
 
     def settle(self, epoch: int) -> None:
-        """Take note that a commit stands: of those before it the last is kept, and no other."""
-        self._kept = {number: kept for number, kept in self._kept.items() if number in {epoch - 1, epoch}}
+        """Note that a commit stands: the files of it and of the one before it are retained, those that they supersede go."""
+        for older in [one for one in self._kept if one not in {epoch - 1, epoch}]:
+            del self._kept[older]
+            self._superseded |= self._files.pop(older)
+        needed = {self._begun}.union(*self._files.values())
         with self._blaming():
             if not self.begun:
-                put(self.folder / "begun", b"")
+                put(self._begun, b"")
                 sync(self.folder)
-            self._clear()
-
-    def _clear(self) -> None:
-        """Remove what no manifest needs that is kept."""
-        needed = {self._part(name) for kept in self._kept.values() for name in kept.parts}
-        needed |= {self._manifest(epoch) for epoch in self._kept} | {self.folder / "begun"}
-        if self.folder.exists():
-            for path in self.folder.iterdir():
-                if path not in needed:
-                    path.unlink()
+            for path in self._superseded - needed:
+                path.unlink(missing_ok=True)
+        self._superseded.clear()
 
     def look(self, epoch: int, checksum: str) -> Kept:
-        """Return a manifest. Raises EnvironmentFault unless it is the one of the checksum."""
-        path, anew = self._manifest(epoch), "or forget the state: headrace run --anew"
+        """Return a manifest. Raises EnvironmentFault unless this home has it, undamaged."""
+        return self._look(epoch, checksum)[0]
+
+    def _look(self, epoch: int, checksum: str) -> tuple[Kept, Path]:
+        path, anew = self._manifest(epoch, checksum), "or forget the state: headrace run --anew"
+        found = next((one for one in (path, self.folder / f"{epoch}.manifest") if one.exists()), path)
         try:
-            encoded = path.read_bytes()
+            encoded = found.read_bytes()
         except OSError as error:
             raise EnvironmentFault(
-                f"cannot be read, and Kafka's offsets of pipeline {self.pipeline} name it: {error.strerror}",
+                f"cannot be read: {error.strerror}; Kafka's offsets of pipeline {self.pipeline} name it as the state of its last commit",
                 where=str(path),
-                fix=f"run it with the HEADRACE_HOME it was run with, {anew}",
+                fix=f"set HEADRACE_HOME to the home of the process that made that commit, {anew}",
             ) from None
         if hashlib.sha256(encoded).hexdigest() != checksum:
             raise EnvironmentFault(
                 f"is not the state that Kafka's offsets of pipeline {self.pipeline} name: it is damaged, or of another run",
-                where=str(path),
+                where=str(found),
                 fix=f"bring back the file, {anew}",
             )
-        return msgspec.msgpack.decode(encoded, type=Kept)
+        try:
+            return msgspec.msgpack.decode(encoded, type=Kept), found
+        except msgspec.ValidationError:
+            raise EnvironmentFault("was written by a newer headrace", where=str(found), fix=f"use that one, {anew}") from None
 
-    def go_on(self, mark: tuple[int, str] | None) -> bytes | None:
-        """Return the manifest that the last commit named, if there was one, and remove all others."""
-        self._kept = {} if mark is None else {mark[0]: self.look(*mark)}
-        if mark is None:
-            with self._blaming():
-                self._clear()
-            return None
-        self.settle(mark[0])
-        return self._kept[mark[0]].manifest
+    def resume(self, mark: tuple[int, str] | None) -> bytes | None:
+        """Return the manifest that the last commit names, if there was one.
+
+        All other files are removed with the next commit that stands, which proves that the pipeline still belongs to this process.
+        """
+        self._kept, self._files = {}, {}
+        if mark is not None:
+            self._note(*self._look(*mark))
+        needed = {self._begun}.union(*self._files.values())
+        self._superseded = set(self.folder.iterdir()) - needed if self.folder.exists() else set()
+        return None if mark is None else self._kept[mark[0]].manifest
 
     def load(self, name: str) -> bytes:
         """Return a part that the last commit stored."""
-        path = self._part(name)
-        checksum = self._kept[max(self._kept)].parts.get(name) if self._kept else None
+        checksum = self._kept[max(self._kept)].parts.get(name, "") if self._kept else ""
+        path = self._part(name, checksum)
         try:
             data = path.read_bytes()
         except OSError as error:
             raise self._damaged(path, error.strerror or "it cannot be read") from None
-        if crc32(data) != checksum:
+        if checksum != (crc32(data) if isinstance(checksum, int) else _hash_of(data)):
             raise self._damaged(path, "its checksum is another")
         return data
 
@@ -148,8 +172,13 @@ class Store:
         )
 
     def forget(self) -> None:
-        """Remove all."""
-        self._kept = {}
+        """Remove all files, `begun` last."""
+        self._kept, self._files, self._superseded = {}, {}, set()
         with self._blaming():
-            self._clear()
-            (self.folder / "begun").unlink(missing_ok=True)
+            if self.folder.exists():
+                for path in sorted(self.folder.iterdir(), key=lambda one: one == self._begun):
+                    path.unlink(missing_ok=True)
+
+
+def _hash_of(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

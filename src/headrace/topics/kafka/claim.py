@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["KafkaClaim", "mark_of"]
 
 COMMIT_SECONDS = 30.0
+TRANSACTION_SECONDS = 60.0
 _MARK = re.compile(r"(\d+);([0-9a-f]{64})")
 
 
@@ -44,30 +45,59 @@ class KafkaClaim:
         self._log, self.pipeline = log, pipeline
         self._deliveries = Deliveries()
         self._broken: EnvironmentFault | None = None
+        self._cursors: dict[tuple[str, int], int] = {}
+        self._epoch = 0
+        self._manifest: bytes | None = None
         self._lock = locked(log.folder / "pipelines", pipeline)
         try:
             self._store = Store(log.folder, pipeline)
-            # A commit has given up before the broker puts an end to its transaction: so who is fenced has lost the pipeline to another.
-            limit = int(2 * COMMIT_SECONDS * 1000)
-            with log._blaming(f"take pipeline {pipeline}"):
-                self._producer = lasting(log.producer(self._deliveries, COMMIT_SECONDS, transactional_id=pipeline, transaction_timeout_ms=limit))
-                # Before anything is looked at: it puts an end to what an earlier process has begun, and keeps that one out.
-                log.until(time.monotonic() + COMMIT_SECONDS, self._producer.init_transactions)
-                group = Consumer(log.settings(group_id=pipeline, enable_auto_commit=False))
-                self._group = group.consumer_group_metadata()
-                group.close()
-            committed = self._committed()
+            self._open()
         except BaseException:
             self.release()
             raise
-        self._cursors = {(one.topic, one.partition): one.offset for one in committed}
-        self._epoch = 0
-        self._manifest: bytes | None = None
+
+    def _open(self) -> None:
+        """Resume from the last commit, if its state is in this home; if not, nothing is done to the process that has that state."""
+        self._broken = self._fault_of(self._log.committed(self.pipeline, 0), pending=True)
+        if self._broken is None:
+            self._fence()
+            committed = self._committed()
+            self._broken = self._fault_of(committed)
+        # Whoever asks for the manifest is told; whoever forgets it need not be.
+        if self._broken is None:
+            mark = mark_of(self.pipeline, committed)
+            self._manifest = self._store.resume(mark)
+            self._epoch = mark[0] if mark else 0
+            self._cursors = {(one.topic, one.partition): one.offset for one in committed}
+
+    def _fault_of(self, committed: Sequence[TopicPartition], *, pending: bool = False) -> EnvironmentFault | None:
+        """Return what is wrong if this home does not have the state that committed offsets name; a later commit may still be `pending`."""
         try:
-            self._go_on(mark_of(pipeline, committed))
+            mark = mark_of(self.pipeline, committed)
+            if mark is not None:
+                self._store.look(*mark)
         except EnvironmentFault as fault:
-            # Whoever asks for the manifest is told; whoever forgets it need not be.
-            self._broken = fault
+            return fault
+        if mark is None and self._store.begun and not pending:
+            return EnvironmentFault(
+                f"Kafka no longer has the offsets of pipeline {self.pipeline}, though there is state of it",
+                where=str(self._store.folder),
+                fix="raise the brokers' offsets.retention.minutes, and forget the state: headrace run --anew",
+            )
+        return None
+
+    def _fence(self) -> None:
+        """Abort what an earlier process has begun, and keep that process out from now on."""
+        if hasattr(self, "_producer"):
+            return
+        log, limit = self._log, int(TRANSACTION_SECONDS * 1000)
+        with log._blaming(f"take pipeline {self.pipeline}"):
+            seconds = min(COMMIT_SECONDS, TRANSACTION_SECONDS)
+            self._producer = lasting(log.producer(self._deliveries, seconds, transactional_id=self.pipeline, transaction_timeout_ms=limit))
+            log.until(time.monotonic() + COMMIT_SECONDS, self._producer.init_transactions)
+            group = Consumer(log.settings(group_id=self.pipeline, enable_auto_commit=False))
+            self._group = group.consumer_group_metadata()
+            group.close()
 
     def _committed(self) -> list[TopicPartition]:
         """Return the offsets that are committed, once no transaction is pending any more."""
@@ -86,16 +116,6 @@ class KafkaClaim:
             self._producer.begin_transaction()
             self._log.until(give_up_at, partial(self._producer.send_offsets_to_transaction, [TopicPartition(topics[0], 0, 0)], self._group))
             self._log.until(give_up_at, self._producer.abort_transaction)
-
-    def _go_on(self, mark: tuple[int, str] | None) -> None:
-        if mark is None and self._store.begun:
-            raise EnvironmentFault(
-                f"Kafka no longer has the offsets of pipeline {self.pipeline}, though there is state of it",
-                where=str(self._store.folder),
-                fix="raise the brokers' offsets.retention.minutes, and forget the state: headrace run --anew",
-            )
-        self._manifest = self._store.go_on(mark)
-        self._epoch = mark[0] if mark else 0
 
     @property
     def manifest(self) -> bytes | None:
@@ -170,20 +190,37 @@ class KafkaClaim:
         if error is None:
             self._broken = self._interrupted()
         elif _is_fenced(error):
-            self._broken = EnvironmentFault(
-                "belongs to another process now", where=f"pipeline {self.pipeline}", fix="let that one run, or end it first"
-            )
+            self._broken = self._fenced()
         elif failed is not None and failed.error.code() not in {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}:
             self._broken = self._log.undelivered(failed)
         else:
             self._broken = self._log.fault(error, f"commit pipeline {self.pipeline}")
         return self._broken
 
+    def _fenced(self) -> EnvironmentFault:
+        """Return what to raise once Kafka takes no more from this producer.
+
+        A transaction that lasted too long ends so, which happens to a process that stood still or a machine that is too busy;
+        so does one whose pipeline another process has taken. Only a commit of that other process tells the two apart.
+        """
+        try:
+            committed = self._log.committed(self.pipeline, 0)
+        except EnvironmentFault as fault:
+            return fault
+        if self._fault_of(committed, pending=True) is not None:
+            return EnvironmentFault("belongs to another process now", where=f"pipeline {self.pipeline}", fix="let that one run, or end it first")
+        return Away(
+            f"aborted a transaction of pipeline {self.pipeline}: it took longer than {TRANSACTION_SECONDS:.0f} s, or another process took the pipeline",
+            where=self._log._where,
+            fix="give the machine more room, or raise transaction.timeout.ms; the pipeline resumes from its last commit",
+        )
+
     def _interrupted(self) -> EnvironmentFault:
         return EnvironmentFault("was interrupted while it committed", where=f"pipeline {self.pipeline}", fix="start it again")
 
     def forget(self) -> None:
         """Forget what the pipeline has committed: it starts anew."""
+        self._fence()
         self._log.forget(self.pipeline)
         self._store.forget()
         self._manifest, self._epoch, self._cursors, self._broken = None, 0, {}, None
