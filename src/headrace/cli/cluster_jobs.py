@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from headrace.cli.flink import kafka_places, named_client
+from headrace.cli.flink import kafka_places, make_written, named_client
 from headrace.cli.run import LiveOptions
-from headrace.engines.flink.rest import Rest
+from headrace.engines.flink.rest import RUNNING, Rest
 from headrace.engines.flink.run import savepoint, submit
 from headrace.engines.flink.script import flink_script
 from headrace.errors import EnvironmentFault, PlanError
@@ -20,18 +21,27 @@ __all__ = ["ClusterJobs"]
 
 _POLL_SECONDS = 0.2
 _SAVEPOINT_SECONDS = 600.0
-_RUNNING = frozenset(["INITIALIZING", "CREATED", "RUNNING", "FAILING", "CANCELLING", "RESTARTING", "SUSPENDED", "RECONCILING"])
+_UNNAMED = re.compile(r"\W", re.ASCII)
 
 
 class ClusterJobs:
-    """The jobs of a cluster."""
+    """The jobs of a cluster.
+
+    Raises
+    ------
+    EnvironmentFault
+        If no Flink cluster answers at the address.
+    """
 
     def __init__(self, url: str) -> None:
         self._rest = Rest(url)
+        self._rest.version()
 
     def submit(self, plan: Plan, options: LiveOptions) -> str:
         """Start a plan on Kafka's topics, and return the job's id."""
         script = flink_script(plan, kafka_places(plan, options))
+        self._rest.check_version()
+        make_written(plan, options)
         return submit(self._rest, script, client=named_client(kafka=True), savepoint=options.from_savepoint)
 
     def find(self, prefix: str) -> ClusterJob | None:
@@ -75,25 +85,39 @@ class ClusterJob:
     def metrics(self) -> Iterator[str]:
         """Give its figures as lines for Prometheus."""
         for name, value in sorted(self.rest.metrics(self.id).items()):
-            yield f"flink_job_{name} {value:g}"
+            yield f"flink_job_{_UNNAMED.sub('_', name)} {value}"
         for vertex in self.rest.job(self.id)["vertices"]:
+            task = " ".join(vertex["name"].split())[:80].replace("\\", "\\\\").replace('"', '\\"')
             for name in ("read-records", "write-records", "read-bytes", "write-bytes"):
-                label = vertex["name"].replace("\\", "\\\\").replace('"', '\\"')[:80]
-                yield f'flink_task_{name.replace("-", "_")}{{task="{label}"}} {vertex["metrics"][name]}'
+                # Names that are cut may be the same: the id is not.
+                yield f'flink_task_{_UNNAMED.sub("_", name)}{{task="{task}",id="{vertex["id"]}"}} {vertex["metrics"][name]}'
 
     def cancel(self, seconds: float) -> str:
-        """End it where it is, and return its state then."""
-        if self.rest.state(self.id) in _RUNNING:
-            self.rest.cancel(self.id)
+        """End it where it is, and return its state then.
+
+        Raises
+        ------
+        EnvironmentFault
+            If it has ended before, or does not end within so many seconds.
+        """
+        self.rest.check_running(self.id)
+        self.rest.cancel(self.id)
         give_up_at = time.monotonic() + seconds
-        while (state := self.rest.state(self.id)) in _RUNNING:
+        while (state := self.rest.state(self.id)) in RUNNING:
             if time.monotonic() > give_up_at:
                 raise EnvironmentFault(f"is still {state} after {seconds:.0f} s", where=f"Flink job {self.id}", fix=f"look at it at {self.rest.url}")
             time.sleep(_POLL_SECONDS)
         return state
 
     def savepoint(self, folder: str | None, *, stop: bool) -> str:
-        """Make a savepoint, and return where it is; `stop` ends the job with it."""
+        """Make a savepoint, and return where it is; `stop` ends the job with it.
+
+        Raises
+        ------
+        EnvironmentFault
+            If the job has ended.
+        """
+        self.rest.check_running(self.id)
         return savepoint(self.rest, self.id, folder, stop=stop, seconds=_SAVEPOINT_SECONDS)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -20,12 +19,14 @@ from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.places import Kafka
 from headrace.engines.flink.rest import Rest
 from headrace.engines.flink.run import FileJob, check_inputs, run_files, run_topics
+from headrace.engines.flink.script import flink_script
+from headrace.engines.working import working_folder
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.plan.operators import Process
 from headrace.plan.pipeline import Plan
 from headrace.topics.making import make_topics
 
-__all__ = ["kafka_places", "named_client", "on_files", "on_topics"]
+__all__ = ["kafka_places", "make_written", "named_client", "on_files", "on_topics"]
 
 PYTHON_VARIABLE = "HEADRACE_FLINK_PYTHON"
 
@@ -37,7 +38,7 @@ def named_client(*, kafka: bool) -> Client:
 
 @contextmanager
 def _cluster(plan: Plan, named: str | None, slots: int, *, kafka: bool = False) -> Iterator[tuple[Rest, Client]]:
-    """Give the cluster that is named, or one of this machine that ends with the run; what a failed one has logged stays."""
+    """Give the cluster that is named, or one of this machine that ends with the run; what a failed one has logged stays until the next."""
     url = flink_url(named)
     if url:
         yield Rest(url), named_client(kafka=kafka)
@@ -45,17 +46,11 @@ def _cluster(plan: Plan, named: str | None, slots: int, *, kafka: bool = False) 
     jars = fetched(home(), kafka=kafka)
     hosting = any(isinstance(operator, Process) for operator in plan.operators())
     client = Client.local(home(), kafka=kafka) if hosting else Client(home(), kafka)
-    try:
-        (home() / "flink").mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="run-", dir=home() / "flink")).absolute()
-    except OSError as error:
-        raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(home()), fix="name another HEADRACE_HOME") from None
     print(f"headrace: starting Flink on this machine, with {slots} slot{'s' if slots > 1 else ''}", file=sys.stderr)
     # A slot's managed memory is shared by its windows and its Python workers, and a window that gets none of it fails.
     sizes = Sizes(slots=slots, managed=256 * slots) if hosting else Sizes(slots=slots)
-    with Cluster(folder, jars, sizes) as cluster:
+    with working_folder(home(), "flink", failed_stays=True) as folder, Cluster(folder, jars, sizes) as cluster:
         yield cluster.rest, client
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def on_files(
@@ -75,32 +70,40 @@ def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Ca
     """Run a plan on Kafka's topics until `stop` says so, or up to their present end, and return what its ledger's topic has come to."""
     options.refuse("Flink", "records", "batch_records", "metrics_port")
     places = kafka_places(plan, options)
+    flink_script(plan, places)  # what Flink cannot do is refused before anything starts
     kept = (home() / "flink" / plan.pipeline).absolute()
-    if options.anew:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(kept)
-    # From the first records on, the ledger is that of this run; else that of all runs which went on from one another.
-    before = ledger_ends(plan, options.kafka_servers) if options.anew or places.bounded else {}
     with _cluster(plan, cluster, places.parallelism, kafka=True) as (rest, client):
+        rest.check_version()
+        make_written(plan, options)
+        if options.anew:
+            with suppress(FileNotFoundError):
+                shutil.rmtree(kept)
+        # From the first records on, the ledger is that of this run; else that of all runs which went on from one another.
+        before = ledger_ends(plan, options.kafka_servers) if options.anew or places.bounded else {}
         seconds = options.seconds("duration")
         run_topics(plan, places, rest, kept, client=client, begin_at=options.from_savepoint, seconds=seconds, drain=options.drain, stop=stop)
     return ledger_on_topic(plan, options.kafka_servers, before)
 
 
+def make_written(plan: Plan, options: LiveOptions) -> None:
+    """Make the topics that a plan writes, if they are not there."""
+    with closing(open_log(options.kafka_servers)) as log:
+        make_topics(log, plan, ledger_topic(plan))
+
+
 def kafka_places(plan: Plan, options: LiveOptions) -> Kafka:
-    """Return where the plan's topics are on Kafka; those that it writes are made if they are not there.
+    """Return where the plan's topics are on Kafka.
 
     Raises
     ------
     PlanError
-        If no Kafka is named: Flink cannot read the embedded log.
+        If no Kafka is named, as Flink cannot read the embedded log, or a topic that the plan reads is not there.
     """
     servers = kafka_servers(options.kafka_servers)
     if servers is None:
         raise PlanError("Flink reads topics of Kafka, and none is named", where="--kafka-servers", fix="name it, or give files with --input")
     with closing(open_log(options.kafka_servers)) as log:
         partitions = {source.topic: len(log.topic(source.topic).partitions) for source in plan.sources}
-        make_topics(log, plan, ledger_topic(plan))
     return Kafka(
         servers,
         plan.pipeline,

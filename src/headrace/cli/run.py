@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import msgspec
@@ -206,8 +205,9 @@ def _run_on_cluster(
         return
     _check_bounded(live)
     inputs = inputs_of(plan, given)
-    with nullcontext(output) if output is not None else TemporaryDirectory(prefix="headrace-") as named:
-        folder = Path(named)
+    from headrace.engines.working import working_folder
+
+    with nullcontext(output) if output is not None else working_folder(home(), "output") as folder:
         ledger = module.on_files(plan, inputs, folder, cluster=cluster, parallelism=live.parallelism or 1, stop=stop)
         if output is None:
             for topic in plan.topics:

@@ -14,7 +14,9 @@ from headrace.cli.entries import ledger_ends, ledger_on_topic
 from headrace.cli.logs import PREFIX_VARIABLE, kafka_servers, open_log
 from headrace.cli.run import LiveOptions
 from headrace.engines.entries import Ledger, ledger_topic
+from headrace.engines.spark.environment import checked_master, kafka_jars
 from headrace.engines.spark.run import run_files, run_latest, run_live
+from headrace.engines.spark.script import live_script, spark_script
 from headrace.errors import PlanError
 from headrace.plan.pipeline import Plan
 from headrace.topics.making import make_topics
@@ -44,6 +46,10 @@ def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Ca
     if servers is None:
         raise PlanError("Spark reads topics of Kafka, and none is named", where="--kafka-servers", fix="name it, or give files with --input")
     bounded = options.until == "latest"
+    # What Spark cannot do, and what it lacks, is told before anything is made.
+    _ = spark_script(plan) if bounded else live_script(plan)
+    checked_master(cluster)
+    kafka_jars(home())
     with closing(open_log(options.kafka_servers)) as log:
         make_topics(log, plan, *([] if bounded else [ledger_topic(plan)]))
     seconds = options.seconds("duration")

@@ -17,7 +17,7 @@ from typing import IO
 from headrace._lock import TakenError, take
 from headrace.errors import EnvironmentFault
 
-__all__ = ["end_with_parent", "engines_folder", "java", "made", "maven_jars", "pip_install"]
+__all__ = ["end_with_parent", "engines_folder", "java", "made", "maven_jars", "pip_install", "wait_for_lock"]
 
 _FETCH_SECONDS = 1800
 _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -48,7 +48,7 @@ def made(folder: Path, make: Callable[[Path], None]) -> Path:
     aside = folder.with_name(f".{folder.name}.new")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = _wait_for(folder.with_name(f".{folder.name}.lock"))
+        lock = wait_for_lock(folder.with_name(f".{folder.name}.lock"))
         try:
             if not folder.exists():
                 shutil.rmtree(aside, ignore_errors=True)
@@ -62,7 +62,14 @@ def made(folder: Path, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _wait_for(path: Path) -> IO[bytes]:
+def wait_for_lock(path: Path) -> IO[bytes]:
+    """Return a file that this process has alone until it closes it.
+
+    Raises
+    ------
+    EnvironmentFault
+        If another process has it for half an hour.
+    """
     give_up_at = time.monotonic() + _FETCH_SECONDS
     while True:
         try:

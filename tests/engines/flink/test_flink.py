@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -30,6 +31,7 @@ from headrace.engines.flink.run import FileJob, run_files, run_topics, submit, w
 from headrace.engines.flink.script import flink_script
 from headrace.errors import EnvironmentFault
 from headrace.simulate.kiln import Kiln
+from headrace.topics.kafka import KafkaLog
 
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
 
@@ -152,7 +154,10 @@ def test_jobs_of_the_cluster_from_the_command_line(
     wait_for(lambda: topics.rows("fingerprint-output"))
     assert job in run("list")
     assert "RUNNING" in run("status", job[:12])
-    assert "flink_task_write_records" in run("metrics", job)
+    figures = {line.rpartition(" ")[0]: line.rpartition(" ")[2] for line in run("metrics", job).splitlines()}
+    assert any(one.startswith("flink_task_write_records{task=") for one in figures)
+    assert len(figures["flink_job_runningTime"].lstrip("-")) < 12
+    assert len(figures["flink_job_lastCheckpointCompletedTimestamp"]) == len("1706123400000")
     assert run("logs", job) == ""
     where = run("savepoint", job, "--stop")
     assert where.startswith("file:")
@@ -162,6 +167,11 @@ def test_jobs_of_the_cluster_from_the_command_line(
     )  # fmt: skip
     wait_for(lambda: flink.state(again) == "RUNNING")
     assert run("cancel", again, "--timeout", "60s") == f"{again}: CANCELED"
+    for command in (["cancel", again], ["savepoint", again], ["savepoint", again, "--stop"]):
+        assert main(["jobs", *command]) == 1
+        assert capsys.readouterr().err == (
+            f"headrace: Flink job {again}: has ended: it is CANCELED; headrace jobs list --running shows those that run\n"
+        )
     uuids = [row["fingerprint"]["uuid"] for row in topics.rows("fingerprint-output")]
     assert len(uuids) == len(set(uuids))
 
@@ -273,6 +283,63 @@ def test_a_cluster_of_another_version_is_refused() -> None:
         server.shutdown()
 
 
+class _Page(BaseHTTPRequestHandler):
+    status, body = 200, b"<!DOCTYPE html><html><body>Sign in</body></html>"
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: object) -> None:
+        """Be silent."""
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "sent"),
+    [
+        (200, _Page.body, "sends HTML"),
+        (502, _Page.body, "sends status 502 and HTML"),
+        (404, b"not found", "sends status 404 and b?'not found', which is no JSON"),
+        (404, b"", "sends status 404 and nothing"),
+        (404, b'{"detail": "no job"}', "sends status 404 and "),
+        (200, b"[]", "tells no version of Flink"),
+        (200, b'{"name": "something else"}', "tells no version of Flink"),
+    ],
+)
+def test_what_is_no_flink_is_told_in_one_line_before_any_topic_is_made(
+    status: int, body: bytes, sent: str, kafka: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = type("_Other", (_Page,), {"status": status, "body": body})
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HEADRACE_TOPIC_PREFIX", prefix := f"other{uuid.uuid4().hex[:8]}.")
+    (tmp_path / "home" / "flink" / "fingerprint").mkdir(parents=True)
+    options = ["fingerprint", "--engine", "flink", "--kafka-servers", kafka.servers, "--anew"]
+    with closing(KafkaLog(kafka.servers, tmp_path / "home")) as log, HTTPServer(("127.0.0.1", 0), handler) as server:
+        log.create(f"{prefix}sensor-data")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        for command in (["run", *options, "--cluster", url], ["jobs", "submit", *options, "--cluster", url], ["jobs", "list", "--cluster", url]):
+            assert main(command) == 1
+            told = capsys.readouterr().err
+            assert told.count("\n") == 1
+            assert re.search(rf"{url}: what answers there is no Flink cluster: it {sent}.*; give the address of the REST interface", told), told
+        server.shutdown()
+        assert [info.name for info in log.topics() if info.name.startswith(prefix)] == [f"{prefix}sensor-data"]
+    assert (tmp_path / "home" / "flink" / "fingerprint").exists()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "http://127.0.0.1:x", "http://[::1", "http://a b"])
+def test_what_is_no_address_is_told_in_one_line(address: str) -> None:
+    with pytest.raises(EnvironmentFault, match=r": no Flink cluster answers there: .*FLINK_REST_URL"):
+        Rest(address).jobs()
+
+
+def test_a_server_that_speaks_no_http_is_told_in_one_line(kafka: Shared) -> None:
+    with pytest.raises(EnvironmentFault, match=r": no Flink cluster answers there: .*FLINK_REST_URL"):
+        Rest(kafka.servers).jobs()
+
+
 def test_where_no_cluster_is_it_says_so() -> None:
     with pytest.raises(EnvironmentFault, match=r"http://127.0.0.1:9: no Flink cluster answers there: .*FLINK_REST_URL"):
         Rest("127.0.0.1:9").jobs()
@@ -282,8 +349,20 @@ def test_where_no_cluster_is_it_says_so() -> None:
     ("trace", "cause"),
     [
         ("a.b.CException: outer\n\tat x\nCaused by: d.EException: inner words\n\tat y", "EException: inner words"),
-        ("a.b.CException: outer\nCaused by: java.lang.NullPointerException\n\tat y", "CException: outer"),
-        ("Caused by: java.lang.NullPointerException\n\tat y", "NullPointerException"),
+        (
+            "a.b.CException: outer\n\tat x\nCaused by: java.lang.NullPointerException\n\tat y.Z.run(Z.java:7)\n\tat w\n\t... 3 more",
+            "CException: outer, caused by NullPointerException at y.Z.run(Z.java:7)",
+        ),
+        (
+            "a.AException: outer\nCaused by: b.BException: java.lang.NullPointerException\nCaused by: java.lang.NullPointerException: \n\tat y.Z",
+            "AException: outer, caused by NullPointerException at y.Z",
+        ),
+        ("a.b.CException: outer\nCaused by: java.lang.ArithmeticException", "CException: outer, caused by ArithmeticException"),
+        ("Caused by: java.lang.NullPointerException\n\tat y", "NullPointerException at y"),
+        (
+            'j.RuntimeException: Error received: Traceback (most recent call last):\n  File "a.py", line 1\nAssertionError\n\n\tat x.Y',
+            "RuntimeException: Error received, caused by AssertionError",
+        ),
         ("no trace at all", "no trace at all"),
         (
             "j.JobException: no restart\nCaused by: java.lang.NullPointerException\n\tat t.binary.BytesMap.initBucketSegments(BytesMap.java:122)",

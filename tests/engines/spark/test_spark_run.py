@@ -18,9 +18,10 @@ import headrace as hr
 from engines.embedded.pipelines import PIPELINES, STATISTICS, write_inputs
 from headrace.apps.fingerprint import fingerprint
 from headrace.engines.embedded.run import run_files as run_embedded
-from headrace.engines.spark.run import Job, SparkError, run_files, run_many
+from headrace.engines.spark.run import Job, SparkError, _Script, _submit, run_files, run_many
+from headrace.engines.working import working_folder
 from headrace.errors import EnvironmentFault, PlanError
-from spark import HOME, lines, missing, plain, same
+from spark import FOLDER, HOME, lines, missing, plain, same
 
 ODD = [
     b'\xef\xbb\xbf{"t": 1704067200000, "k": "a", "x": 1}', b'{"t": 1704067201000, "k": "b", "x": "1e3"}\r', b"", b"  \t", b"\r", b"{", b"[1]", b"7",
@@ -143,13 +144,29 @@ def test_what_spark_cannot_do_is_refused_and_the_others_run(runs: Mapping[str, t
     assert isinstance(runs["no file"][2], EnvironmentFault)
 
 
-def test_a_job_that_fails_says_why_in_one_line(tmp_path: Path) -> None:
+FAILING = {
+    "requireNonNull(None)": "NullPointerException at java.base/java.util.Objects.requireNonNull(Objects.java:",
+    "requireNonNull(None, 'no pump')": "NullPointerException: no pump",
+}
+
+
+def test_a_job_that_fails_says_why_in_one_line() -> None:
     if (why := missing()) is not None:
         pytest.skip(why)
-    with pytest.raises(SparkError) as failed:
+    text = "from pyspark.sql import SparkSession\ndef main(_): SparkSession.builder.getOrCreate()._jvm.java.util.Objects."
+    told = _submit([_Script(text + call, [], processes=False) for call in FAILING], "local[1]", HOME, [])
+    for one, expected in zip(told, FAILING.values(), strict=True):
+        assert isinstance(one, SparkError)
+        assert str(one).startswith(f"Spark: {expected}")
+        assert "\n" not in str(one)
+
+
+def test_what_is_no_master_is_told_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"--cluster: 'nowhere' is no master of Spark; write spark://HOST:7077"):
         run_files(odd.plan(), written(tmp_path), tmp_path / "out", master="nowhere", home=HOME)
-    assert str(failed.value).startswith("Spark: org.apache.spark.SparkException: Master must")
-    assert "\n" not in str(failed.value)
+    with pytest.raises(EnvironmentFault, match=r"spark://127.0.0.1:9,127.0.0.1:11: no master of Spark answers there: .*SPARK_MASTER"):
+        run_files(odd.plan(), written(tmp_path), tmp_path / "out", master="spark://127.0.0.1:9,127.0.0.1:11", home=HOME)
+    assert not (tmp_path / "out" / ".spark").exists()
 
 
 def test_without_java_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,13 +207,23 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
-def test_spark_ends_with_the_run_however_that_ends(tmp_path: Path) -> None:
+def test_spark_ends_with_the_run_however_that_ends_and_the_next_removes_what_it_left(tmp_path: Path) -> None:
     if (why := missing()) is not None:
         pytest.skip(why)
     (tmp_path / "one.ndjson").write_text("{}\n")
-    marked = str(tmp_path / "headrace-spark-")
-    command = [sys.executable, "-c", RUN, str(tmp_path / "one.ndjson"), str(tmp_path / "out"), str(HOME)]
-    with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}) as run:
+    home, out = tmp_path / "home", tmp_path / "out"
+    marked = str(home / "working" / "spark-")
+    command = [sys.executable, "-c", RUN, str(tmp_path / "one.ndjson"), str(out), str(home)]
+    with subprocess.Popen(command, env={**os.environ, "HEADRACE_ENGINES": str(FOLDER)}) as run:
         wait_until(lambda: len(processes(marked)) >= 2, "Spark and its Python do not start")
         run.kill()
     wait_until(lambda: not processes(marked), "Spark goes on without the run")
+    assert (out / ".spark").exists()
+    assert len(list((home / "working").glob("spark-*"))) == 1
+    with working_folder(home, "spark") as folder:
+        assert list((home / "working").glob("spark-*")) == [folder]
+    with pytest.raises(EnvironmentFault, match="needs Java"), pytest.MonkeyPatch.context() as patch:
+        patch.delenv("JAVA_HOME", raising=False)
+        patch.setenv("PATH", str(tmp_path))
+        run_files(odd.plan(), written(tmp_path), out, home=home)
+    assert not (out / ".spark").exists()

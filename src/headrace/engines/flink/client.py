@@ -7,13 +7,13 @@ import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from headrace.engines import jar
 from headrace.engines.environment import end_with_parent, engines_folder, java, made, pip_install
 from headrace.engines.flink.cluster import FLINK, fetched
 from headrace.engines.flink.rest import JobFailed, Rest, root_cause
 from headrace.engines.shipped import archive
+from headrace.engines.working import working_folder
 from headrace.errors import EnvironmentFault
 
 __all__ = ["Client", "pyflink"]
@@ -72,8 +72,7 @@ class Client:
         """
         java("Flink")
         python, jars = pyflink(self.home), fetched(self.home, kafka=self.kafka)
-        with TemporaryDirectory(prefix="headrace-") as named:
-            folder = Path(named)
+        with working_folder(self.home, "submitted") as folder:
             (folder / "submitted.py").write_text(script, encoding="utf-8")
             modules = archive(folder / "headrace.zip")
             sent = [jar.path(), *([one for one in jars if one.name.startswith("flink-python")] if self.sends_python else [])]
@@ -86,7 +85,7 @@ class Client:
                 **os.environ,
                 "PYTHONPATH": str(modules),
                 "HADOOP_CLASSPATH": os.pathsep.join(map(str, planning)),  # what PyFlink adds to its own jars
-                "FLINK_LOG_DIR": named,
+                "FLINK_LOG_DIR": str(folder),
                 "JVM_ARGS": _JVM,
             }
             try:

@@ -7,15 +7,16 @@ import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from headrace.errors import EnvironmentFault, HeadraceError
 
-__all__ = ["VERSION", "JobFailed", "Rest"]
+__all__ = ["RUNNING", "VERSION", "JobFailed", "Rest", "root_cause"]
 
 VERSION = "2.3"
 _SECONDS = 60.0
@@ -23,6 +24,8 @@ _TOLD_SECONDS = 10.0
 _SUBMIT_SECONDS = 300.0  # the plan is made within the request
 _ENDED = frozenset(["FINISHED", "FAILED", "CANCELED"])
 _TRYING_AGAIN = frozenset(["FAILING", "RESTARTING"])
+RUNNING = frozenset(["INITIALIZING", "CREATED", "RUNNING", "FAILING", "CANCELLING", "RESTARTING", "SUSPENDED", "RECONCILING"])
+_NO_CLUSTER = "give the address of the REST interface of Flink's job manager (http://HOST:8081) in --cluster or FLINK_REST_URL"
 
 
 class JobFailed(HeadraceError):
@@ -44,24 +47,42 @@ class Rest:
     def ask(self, path: str, method: str = "GET", body: Any = None, *, seconds: float = _SECONDS) -> Any:  # noqa: ANN401  (JSON)
         """Return the JSON that the cluster answers."""
         data = None if body is None else json.dumps(body).encode()
-        return self._send(Request(self.url + path, data, {"Content-Type": "application/json"}, method=method), seconds)  # noqa: S310
+        return self._send(path, method, data, "application/json", seconds)
 
-    def _send(self, request: Request, seconds: float) -> Any:  # noqa: ANN401
+    def _send(self, path: str, method: str, data: bytes | None, content_type: str, seconds: float) -> Any:  # noqa: ANN401
         try:
+            request = Request(self.url + path, data, {"Content-Type": content_type}, method=method)  # noqa: S310
             with urlopen(request, timeout=seconds) as answer:  # noqa: S310
-                return json.loads(answer.read() or b"{}")
+                body = answer.read() or b"{}"
         except HTTPError as error:
             with error:
                 raise _refusal(self.url, error.code, error.read()) from None
-        except (URLError, OSError, ValueError) as error:
+        except (HTTPException, OSError, ValueError) as error:  # ValueError: the address cannot be one
             reason = getattr(error, "reason", error)
             raise EnvironmentFault(
                 f"no Flink cluster answers there: {reason}", where=self.url, fix="start it, or name another with --cluster or FLINK_REST_URL"
             ) from None
+        try:
+            return json.loads(body)
+        except ValueError:
+            raise EnvironmentFault(f"what answers there is no Flink cluster: it sends {_kind(body)}", where=self.url, fix=_NO_CLUSTER) from None
+
+    def version(self) -> str:
+        """Return the cluster's version of Flink.
+
+        Raises
+        ------
+        EnvironmentFault
+            If what answers is no Flink cluster.
+        """
+        told = self.ask("/config")
+        if not isinstance(told, dict) or "flink-version" not in told:
+            raise EnvironmentFault("what answers there is no Flink cluster: it tells no version of Flink", where=self.url, fix=_NO_CLUSTER)
+        return str(told["flink-version"])
 
     def check_version(self) -> None:
         """Raise EnvironmentFault unless the cluster is of a version that headrace knows."""
-        found = str(self.ask("/config").get("flink-version", "?"))
+        found = self.version()
         if not found.startswith(f"{VERSION}."):
             raise EnvironmentFault(f"is Flink {found}", where=self.url, fix=f"name a cluster of Flink {VERSION}")
 
@@ -90,8 +111,7 @@ class Rest:
             f'--{edge}\r\nContent-Disposition: form-data; name="jarfile"; filename="{jar.name}"\r\nContent-Type: application/x-java-archive\r\n\r\n'
         )
         body = b"".join([head.encode(), jar.read_bytes(), f"\r\n--{edge}--\r\n".encode()])
-        headers = {"Content-Type": f"multipart/form-data; boundary={edge}"}
-        stored = self._send(Request(f"{self.url}/jars/upload", body, headers, method="POST"), _SECONDS)  # noqa: S310
+        stored = self._send("/jars/upload", "POST", body, f"multipart/form-data; boundary={edge}", _SECONDS)
         return str(stored["filename"]).rpartition("/")[2]
 
     def jobs(self) -> list[dict[str, Any]]:
@@ -143,6 +163,11 @@ class Rest:
         """Have a job end where it is."""
         self.ask(f"/jobs/{job}", "PATCH")
 
+    def check_running(self, job: str) -> None:
+        """Raise EnvironmentFault if a job has ended."""
+        if (state := self.state(job)) not in RUNNING:
+            raise EnvironmentFault(f"has ended: it is {state}", where=f"Flink job {job}", fix="headrace jobs list --running shows those that run")
+
     def savepoint(self, job: str, folder: str | None, *, stop: bool = False, drain: bool = False) -> str:
         """Ask for a savepoint, and return the number to ask its state with; `stop` ends the job with it, `drain` closes its windows before."""
         path = "stop" if stop else "savepoints"
@@ -168,15 +193,16 @@ class Rest:
         cause = root_cause(operation.get("failure-cause", {}).get("stack-trace", ""))
         raise JobFailed(f"no savepoint: {cause}", where=f"Flink job {job}", fix="name a folder that the cluster can write")
 
-    def metrics(self, job: str) -> Mapping[str, float]:
-        """Return a job's own numbers, such as `numRestarts`, and what its sources read and its sinks wrote."""
+    def metrics(self, job: str) -> Mapping[str, str]:
+        """Return a job's own numbers, such as `numRestarts`, as the cluster writes them, with all their digits."""
         known = [one["id"] for one in self.ask(f"/jobs/{job}/metrics")]
         told = self.ask(f"/jobs/{job}/metrics?get={quote(','.join(known))}") if known else []
-        return {one["id"]: float(one["value"]) for one in told if _NUMBER.fullmatch(one["value"])}
+        return {one["id"]: str(one["value"]) for one in told if _NUMBER.fullmatch(one["value"])}
 
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(E-?\d+)?")
-_CAUSE = re.compile(r"^(?:Caused by: )?([\w.$]+(?:Exception|Error|Throwable|Fault))(?::\s*(.*))?$", re.MULTILINE)
+_CAUSE = re.compile(r"^(?:Caused by: )?([\w.$]+(?:Exception|Error|Throwable|Fault))(?::[ \t]*(.*))?$", re.MULTILINE)
+_FRAME = re.compile(r"\n[ \t]+at (\S+)")
 _PROCESS = re.compile(r"headrace\.errors\.ProcessError: (.*)")
 _MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 _CHECKPOINTS = re.compile(r"Exceeded checkpoint tolerable failure threshold\. The latest checkpoint failed due to (.+?)\.?, view ", re.DOTALL)
@@ -197,16 +223,35 @@ def root_cause(trace: str) -> str:
         return f"no checkpoint can be made ({said}): look whether their disk is full or cannot be written; Flink's job manager says it in its log"
     if "BytesMap.initBucketSegments" in trace:
         return "a slot has too little managed memory for so many windows: raise taskmanager.memory.managed.size, or have fewer plans in a job"
-    causes = [(kind.rpartition(".")[2], " ".join((text or "").split())) for kind, text in _CAUSE.findall(trace)]
-    telling = [f"{kind}: {text}" for kind, text in causes if text] or [kind for kind, _ in causes]
-    return telling[-1] if telling else " ".join(trace.split())[:300]
+    causes = list(_CAUSE.finditer(trace))
+    if not causes:
+        return " ".join(trace.split())[:300]
+    told = [
+        (cause[1].rpartition(".")[2], " ".join((cause[2] or "").removesuffix(": Traceback (most recent call last):").split())) for cause in causes
+    ]
+    telling = [f"{kind}: {text}" for kind, text in told if text]
+    kind, text = told[-1]
+    if text:
+        return telling[-1]
+    at = _FRAME.match(trace, causes[-1].end())
+    innermost = f"{kind} at {at[1]}" if at else kind
+    # A text that only names the next cause tells nothing.
+    outer = [one for one in telling if not one.endswith(causes[-1][1])]
+    return f"{outer[-1]}, caused by {innermost}" if outer else innermost
+
+
+def _kind(body: bytes) -> str:
+    """Return what an answer is that is no JSON."""
+    begins = body.lstrip()[:100].lower()
+    return "HTML" if begins.startswith((b"<!doctype html", b"<html")) else f"{begins[:40].decode(errors='replace')!r}, which is no JSON"
 
 
 def _refusal(url: str, code: int, body: bytes) -> HeadraceError:
     try:
-        errors = "\n".join(json.loads(body).get("errors", []))
-    except ValueError:
-        errors = body.decode(errors="replace")
+        errors = "\n".join(map(str, json.loads(body)["errors"]))
+    except (ValueError, LookupError, TypeError):
+        what = f"what answers there is no Flink cluster: it sends status {code} and {_kind(body) if body.strip() else 'nothing'}"
+        return EnvironmentFault(what, where=url, fix=_NO_CLUSTER)
     if code == 404 and "job" in errors.lower():
         return EnvironmentFault("has no such job", where=url, fix="`headrace jobs list --cluster URL` shows those it has")
     return JobFailed(root_cause(errors) or f"answers {code}", where=f"Flink at {url}")

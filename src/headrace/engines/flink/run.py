@@ -7,8 +7,8 @@ import re
 import shutil
 import time
 from codecs import BOM_UTF8
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,19 +82,21 @@ def run_files(job: FileJob, rest: Rest, *, client: Client | None = None, paralle
     JobFailed
         If the job failed on the cluster.
     """
-    places = _stage(job, parallelism)
-    identifier = submit(rest, flink_script(job.plan, places), client=client)
-    _wait_or_cancel(rest, identifier, stop)
-    return _collect(job)
+    with _removing(job):
+        places = _stage(job, parallelism)
+        identifier = submit(rest, flink_script(job.plan, places), client=client)
+        _wait_or_cancel(rest, identifier, stop)
+        return _collect(job)
 
 
 def run_many(jobs: Sequence[FileJob], rest: Rest, called: str = "headrace", *, client: Client | None = None, parallelism: int = 1) -> list[Ledger]:
     """Run many plans as one job of the cluster; as `run_files` in all else."""
-    places = [_stage(job, parallelism, alone=False) for job in jobs]
-    script = flink_script_of_many([(job.plan, place) for job, place in zip(jobs, places, strict=True)], called)
-    identifier = submit(rest, script, client=client)
-    _wait_or_cancel(rest, identifier, lambda: False)
-    return [_collect(job) for job in jobs]
+    with _removing(*jobs):
+        places = [_stage(job, parallelism, alone=False) for job in jobs]
+        script = flink_script_of_many([(job.plan, place) for job, place in zip(jobs, places, strict=True)], called)
+        identifier = submit(rest, script, client=client)
+        _wait_or_cancel(rest, identifier, lambda: False)
+        return [_collect(job) for job in jobs]
 
 
 def _wait_or_cancel(rest: Rest, job: str, stop: Callable[[], bool]) -> None:
@@ -208,6 +210,16 @@ def _work(job: FileJob) -> Path:
     return job.folder.absolute() / ".flink"
 
 
+@contextmanager
+def _removing(*jobs: FileJob) -> Iterator[None]:
+    """Remove at the end the folders in which jobs work, however they end; that of a killed run goes with the next of its output folder."""
+    try:
+        yield
+    finally:
+        for job in jobs:
+            shutil.rmtree(_work(job), ignore_errors=True)
+
+
 def check_inputs(plan: Plan, inputs: Mapping[str, Sequence[Path]]) -> None:
     """Raise unless there is an NDJSON file for each source, and for nothing else.
 
@@ -270,7 +282,6 @@ def _collect(job: FileJob) -> Ledger:
         put(job.folder / "ledger.json", text)
     except OSError as error:
         raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(job.folder), fix="make room or name another --output") from None
-    shutil.rmtree(_work(job), ignore_errors=True)
     return ledger
 
 

@@ -15,8 +15,10 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
@@ -25,6 +27,7 @@ from pyspark.sql import SparkSession
 # What a worker's Python says of a process: that it failed, or that a module is lacking.
 _OF_PROCESS = re.compile(r"headrace\.errors\.ProcessError: (.+)")
 _LAST_NAMED = re.compile(r"^\s*([\w.]*(?:Error|Exception): .+)", re.MULTILINE)
+_DEEPEST = 50
 _LACKING = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 
 
@@ -40,22 +43,38 @@ def told(error: BaseException) -> dict[str, str]:
 
 def reason(error: BaseException) -> str:
     """Return the root cause of an error in one line."""
-    if isinstance(error, Py4JJavaError):
-        cause = error.java_exception
-        while cause.getCause() is not None:
-            cause = cause.getCause()
-        text = f"{cause.getClass().getSimpleName()}: {cause.getMessage()}"
+    java = error.java_exception if isinstance(error, Py4JJavaError) else getattr(error, "_origin", None)
+    if java is not None:
+        text = root_cause(causes_of(java))
     elif isinstance(error, PySparkException):
-        text = str(getattr(error, "getMessage", lambda: error)() or error)
-        origin = getattr(error, "_origin", None)
-        while origin is not None and origin.getCause() is not None:
-            origin = origin.getCause()
-            text = f"{origin.getClass().getSimpleName()}: {origin.getMessage()}"
+        text = str(error.getMessage() or error)
     else:
         text = f"{type(error).__name__}: {error}"
     if "Traceback (most recent call last)" in text and (named := _LAST_NAMED.findall(text)):
         return str(named[-1])[:500]
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:500]
+
+
+def causes_of(java: Any) -> list[tuple[str, str, str]]:  # noqa: ANN401  (an object of the JVM)
+    """Return of a Java exception and its causes, the outermost first, the class, the text, which may be empty, and the place."""
+    found: list[tuple[str, str, str]] = []
+    while java is not None and len(found) < _DEEPEST:
+        trace = java.getStackTrace()
+        found.append((str(java.getClass().getName()), str(java.getMessage() or "").strip(), str(trace[0]) if len(trace) else ""))
+        java = java.getCause()
+    return found
+
+
+def root_cause(causes: Sequence[tuple[str, str, str]]) -> str:
+    """Return the innermost cause; of one without a text where it was raised, and the text of the nearest that has one."""
+    kind, text, place = causes[-1]
+    called = kind.rpartition(".")[2]
+    if text:
+        return f"{called}: {text}"
+    innermost = f"{called} at {place}" if place else called
+    # A text that only names the next cause tells nothing.
+    outer = [(kind, text) for kind, text, _ in causes if text and not text.endswith(causes[-1][0])]
+    return f"{outer[-1][0].rpartition('.')[2]}: {outer[-1][1].splitlines()[0]}, caused by {innermost}" if outer else innermost
 
 
 def end_when_told(stop: Path) -> None:

@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
+import os
+import re
+import socket
 from pathlib import Path
 
 from headrace.engines.environment import engines_folder, java, made, maven_jars, pip_install
 from headrace.engines.spark.script import KAFKA, SPARK
-from headrace.errors import EnvironmentFault
+from headrace.errors import EnvironmentFault, PlanError
 
-__all__ = ["kafka_jars", "process_python", "python_of", "spark_home"]
+__all__ = ["checked_master", "kafka_jars", "process_python", "python_of", "spark_home"]
+
+_MASTER = re.compile(r"local(\[.+\])?|local-cluster\[.+\]|yarn|k8s://.+|spark://(?P<addresses>[^/:,]+:\d+(,[^/:,]+:\d+)*)")
+_CONNECT_SECONDS = 5.0
 
 # What an author's process is run with: all that Spark 4.0 wants of its workers for it, and what headrace does.
 _OF_PROCESSES = ("msgspec>=0.19", "pandas>=2.2,<3", "pyarrow>=15", "protobuf>=5.29,<8")
+
+
+def checked_master(named: str | None) -> str:
+    """Return Spark's master: the one that is named, else that of SPARK_MASTER, else this machine with all its cores.
+
+    Raises
+    ------
+    PlanError
+        If it is no address of a master.
+    EnvironmentFault
+        If no standalone master accepts a connection there.
+    """
+    master, where = named or os.environ.get("SPARK_MASTER") or "local[*]", "--cluster" if named else "SPARK_MASTER"
+    found = _MASTER.fullmatch(master)
+    if not found:
+        raise PlanError(f"{master!r} is no master of Spark", where=where, fix="write spark://HOST:7077, yarn, k8s://URL or local[4]")
+    if not (addresses := found["addresses"]):
+        return master
+    for address in addresses.split(","):
+        host, _, port = address.partition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            why = error
+        else:
+            return master
+    raise EnvironmentFault(f"no master of Spark answers there: {why}", where=master, fix="start it, or name another with --cluster or SPARK_MASTER")
 
 
 def spark_home(home: Path) -> Path:

@@ -7,9 +7,8 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from typing import Any
 from headrace.engines import jar, shipped
 from headrace.engines.entries import Ledger
 from headrace.engines.environment import end_with_parent
-from headrace.engines.spark.environment import kafka_jars, process_python, python_of, spark_home
+from headrace.engines.spark.environment import checked_master, kafka_jars, process_python, python_of, spark_home
 from headrace.engines.spark.script import live_script, spark_script
+from headrace.engines.working import working_folder
 from headrace.errors import EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError
 from headrace.plan.operators import Process
 from headrace.plan.pipeline import Plan
@@ -26,6 +26,7 @@ from headrace.plan.pipeline import Plan
 __all__ = ["Job", "SparkError", "run_files", "run_latest", "run_live", "run_many"]
 
 _NDJSON = {".ndjson", ".jsonl", ".json"}
+_ASIDE = ".spark"
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 60.0  # in which a live script ends, which waits for half of it at most
 
@@ -108,8 +109,9 @@ def run_many(jobs: Sequence[Job], *, master: str | None = None, home: Path, stop
             scripts[place] = _Script(spark_script(job.plan), [*given, f"--output={aside.absolute()}"], _has_processes(job.plan))
         except HeadraceError as error:
             told[place] = error
-    for place, result in zip(scripts, _submit(list(scripts.values()), master, home, [], stop) if scripts else [], strict=True):
-        told[place] = result if isinstance(result, HeadraceError) else _published(jobs[place], result)
+    with _removing(*(jobs[place].folder for place in scripts)):
+        for place, result in zip(scripts, _submit(list(scripts.values()), master, home, [], stop) if scripts else [], strict=True):
+            told[place] = result if isinstance(result, HeadraceError) else _published(jobs[place], result)
     return [one if one is not None else InternalError("a job was not run") for one in told]
 
 
@@ -123,10 +125,11 @@ def run_latest(
     arguments = [f"--kafka-servers={servers}"]
     if output is not None:
         arguments.append(f"--output={_aside(output).absolute()}")
-    (told,) = _submit([_Script(spark_script(plan), arguments, _has_processes(plan))], master, home, kafka_jars(home), stop)
-    if isinstance(told, HeadraceError):
-        raise told
-    return _published(Job(plan, {}, output), told) if output is not None else told
+    with _removing(*([output] if output else [])):
+        (told,) = _submit([_Script(spark_script(plan), arguments, _has_processes(plan))], master, home, kafka_jars(home), stop)
+        if isinstance(told, HeadraceError):
+            raise told
+        return _published(Job(plan, {}, output), told) if output is not None else told
 
 
 def run_live(
@@ -173,7 +176,7 @@ def _check_inputs(job: Job) -> None:
 
 def _aside(folder: Path) -> Path:
     """Return an empty folder in which outputs are made before they are put in place."""
-    aside = folder / ".spark"
+    aside = folder / _ASIDE
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -183,12 +186,20 @@ def _aside(folder: Path) -> Path:
 
 
 def _published(job: Job, ledger: Ledger) -> Ledger:
-    aside = job.folder / ".spark"
-    for made in sorted(aside.iterdir(), key=lambda path: path.name == "ledger.json"):
+    for made in sorted((job.folder / _ASIDE).iterdir(), key=lambda path: path.name == "ledger.json"):
         if not made.name.startswith("."):
             made.replace(job.folder / made.name)
-    shutil.rmtree(aside)
     return ledger
+
+
+@contextmanager
+def _removing(*folders: Path) -> Iterator[None]:
+    """Remove at the end what is made aside in output folders; that of a killed run goes with the next of its output folder."""
+    try:
+        yield
+    finally:
+        for folder in folders:
+            shutil.rmtree(folder / _ASIDE, ignore_errors=True)
 
 
 def _has_processes(plan: Plan) -> bool:
@@ -199,10 +210,8 @@ def _submit(
     scripts: Sequence[_Script], master: str | None, home: Path, jars: Sequence[Path], stop: Callable[[], bool] = lambda: False
 ) -> list[Ledger | HeadraceError]:
     """Run scripts in one session; raise _Stopped if `stop` says so before their end."""
-    spark = spark_home(home)
-    master = master or os.environ.get("SPARK_MASTER") or "local[*]"
-    with tempfile.TemporaryDirectory(prefix="headrace-spark-") as named:
-        folder = Path(named)
+    master, spark = checked_master(master), spark_home(home)
+    with working_folder(home, "spark") as folder:
         jobs = []
         for number, script in enumerate(scripts):
             path = folder / f"job{number}.py"
