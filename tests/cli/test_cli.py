@@ -149,6 +149,28 @@ def test_no_command_imports_what_it_does_not_use(arguments: list[str], used: set
     assert set(HEAVY) & set(done.stderr.splitlines()[-1].split()) <= used
 
 
+def test_files_are_run_where_python_has_no_modules_of_posix() -> None:
+    script = """
+import sys
+
+class Refuses:
+    def find_spec(self, name, path=None, target=None):
+        if name in {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Refuses())
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules.pop(name, None)
+import headrace
+import headrace.cli.doctor, headrace.cli.jobs, headrace.cli.live, headrace.cli.topics, headrace.cli.demo
+import headrace.engines.embedded.run, headrace.engines.embedded.live, headrace.topics.sqlite
+sys.exit(headrace.cli.main(["run", "two.py:big", "--input", "readings.ndjson"]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "readings: 3 received = 2 accepted + 1 filtered\n")
+    assert done.stdout == '{"k":"b","v":2.5}\n{"k":"c","v":3.0}\n'
+
+
 # wrong use
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -23,6 +24,7 @@ import pytest
 
 import waiting
 from headrace import __version__
+from headrace._processes import birth
 from headrace.engines.embedded import jobs as mechanics
 from headrace.engines.embedded.jobs import Ended, Job, State, find, jobs_in, submit
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
@@ -86,7 +88,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for job in jobs_in(tmp_path / JOBS):
         with suppress(EnvironmentFault, ProcessLookupError):
             if job.running:
-                os.killpg(job.submitted().pid, signal.SIGKILL)
+                os.killpg(job.submitted().runner, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -106,7 +108,7 @@ def begun(begin: Callable[..., Job]) -> Callable[[str], tuple[Job, int, int]]:
     def call(script: str) -> tuple[Job, int, int]:
         job = begin(script)
         wait_for(Path("up").exists)
-        return job, job.submitted().pid, int(Path("up").read_text())
+        return job, job.submitted().runner, int(Path("up").read_text())
 
     return call
 
@@ -133,7 +135,7 @@ def test_a_job_runs_as_soon_as_it_is_submitted_and_leaves_how_it_ended(begin: Ca
     what = json.loads((job.folder / "job.json").read_text())
     assert what == {
         "id": job.id, "name": "test", "app": "two.py", "arguments": ["two.py"], "engine": "embedded", "submitted": what["submitted"],
-        "pid": what["pid"], "started": what["started"], "folder": str(folder), "version": __version__,
+        "pid": what["pid"], "runner": what["runner"], "born": what["born"], "started": what["started"], "folder": str(folder), "version": __version__,
     }  # fmt: skip
     assert what["submitted"] <= what["started"] <= ended.ended
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", when) for when in (what["submitted"], what["started"], ended.ended))
@@ -247,6 +249,40 @@ def test_a_pid_that_was_given_to_another_is_neither_believed_nor_signalled(begun
         other.kill()
 
 
+@pytest.mark.parametrize("born", ["as it was", "of another machine start"])
+def test_a_pid_that_was_given_to_another_is_not_signalled_though_the_lock_is_held(
+    begun: Callable[[str], tuple[Job, int, int]], born: str, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    job, runner, _ = begun(LONG)
+    os.killpg(runner, signal.SIGKILL)
+    state(job)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as other:
+        began = birth(other.pid) if born == "as it was" else "f81d4fae-7dec-11d0-a765-00a0c91e6bf6/4711"
+        what = json.loads((job.folder / "job.json").read_text())
+        what |= {"pid": other.pid, "runner": other.pid, "born": {str(other.pid): began}}
+        (job.folder / "job.json").write_text(json.dumps(what))
+        with (job.folder / "lock").open("ab") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            assert job.state() == State.RUNNING
+            status, _, err = run("cancel", job.id, "--timeout", "0")
+            assert status == 1
+            assert err.startswith(f"headrace: job {job.id}: is not ended: the processes that job.json names are gone")
+        assert other.poll() is None
+        assert not (job.folder / "cancel").exists(), "it was not told to end"
+        other.kill()
+
+
+def test_the_run_ends_with_the_pid_that_its_status_shows(
+    begun: Callable[[str], tuple[Job, int, int]], run: Callable[..., tuple[int, str, str]]
+) -> None:
+    job, runner, child = begun(LONG)
+    shown = dict(line.split(maxsplit=1) for line in run("status", job.id)[1].splitlines())
+    assert (shown["pid"], shown["runner"]) == (str(child), str(runner))
+    os.kill(child, signal.SIGKILL)
+    assert state(job) == State.FAILED
+    wait_for(lambda: gone(runner))
+
+
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")])
 def test_the_runner_passes_on_what_it_is_told_once(begun: Callable[[str], tuple[Job, int, int]], number: int, name: str) -> None:
     job, runner, _ = begun(TELLING)
@@ -335,11 +371,11 @@ def test_a_job_is_canceled_once_even_if_two_cancel_it_at_once(begun: Callable[[s
 def test_a_job_that_ends_just_before_it_is_told_to_was_not_canceled(begin: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
     job = begin("import time; time.sleep(0.2)")
 
-    def too_late(_: int) -> None:
+    def too_late(*_: Any) -> None:
         state(job)
         raise ProcessLookupError
 
-    monkeypatch.setattr(mechanics, "_ask_to_end", too_late)
+    monkeypatch.setattr(Job, "_ask_to_end", too_late)
     with pytest.raises(HeadraceError, match="FINISHED"):
         job.cancel()
     assert job.state() == State.FINISHED
@@ -349,24 +385,24 @@ def test_one_who_is_too_late_to_cancel_does_not_undo_what_another_did(
     begun: Callable[[str], tuple[Job, int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, _, _ = begun(LONG)
-    ask = mechanics._ask_to_end
+    ask = Job._ask_to_end
 
-    def another_is_faster(pid: int) -> None:
-        ask(pid)
+    def another_is_faster(job: Job, what: mechanics.Submitted) -> None:
+        ask(job, what)
         state(job)
         raise ProcessLookupError
 
     (job.folder / "cancel").touch()
-    monkeypatch.setattr(mechanics, "_ask_to_end", another_is_faster)
+    monkeypatch.setattr(Job, "_ask_to_end", another_is_faster)
     with pytest.raises(HeadraceError, match="has ended already: CANCELED"):
         job.cancel()
 
 
 def test_a_process_that_outlives_sigkill_is_reported(begun: Callable[[str], tuple[Job, int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
-    job, runner, _ = begun(DEAF)
-    monkeypatch.setattr(mechanics, "_kill", lambda _: None)
+    job, _, child = begun(DEAF)
+    monkeypatch.setattr(Job, "_signal_all", lambda *_: None)
     monkeypatch.setattr(mechanics, "KILL_SECONDS", 0.1)
-    with pytest.raises(EnvironmentFault, match=f"process {runner} lives on after SIGKILL"):
+    with pytest.raises(EnvironmentFault, match=f"process {child} lives on after SIGKILL"):
         job.cancel(0.1)
     assert job.state() == State.RUNNING
 
@@ -492,7 +528,7 @@ def test_a_run_is_submitted_and_does_what_run_does(run: Callable[..., tuple[int,
     assert shown == {
         "id": job.id, "name": "big", "app": "two.py:big", "state": "FINISHED", "exit": "status 0", "engine": "embedded",
         "arguments": "two.py:big --input readings.ndjson --output=out --set limit=1.5", "submitted": shown["submitted"],
-        "started": shown["started"], "ended": shown["ended"], "pid": shown["pid"], "folder": str(folder), "version": __version__, "log": str(job.log),
+        "started": shown["started"], "ended": shown["ended"], "pid": shown["pid"], "runner": shown["runner"], "folder": str(folder), "version": __version__, "log": str(job.log),
     }  # fmt: skip
 
 

@@ -210,6 +210,26 @@ def test_the_demo_shows_fingerprints_at_once_and_ends_by_itself() -> None:
     assert "sensor-data: 3,0" in said
 
 
+def test_the_demo_empties_only_a_folder_of_its_own(folder: Path) -> None:
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").touch()
+    demo = folder / ".headrace" / "demo"
+    demo.mkdir(parents=True)
+    (demo / "thesis.tex").touch()
+    said = headrace("demo", "--for", "0.1s", "--port", "0", status=1).stderr
+    assert "demo: was not made by headrace demo: it has files and no headrace-demo; move it away, or set HEADRACE_HOME" in said
+    assert [path.name for path in demo.iterdir()] == ["thesis.tex"]
+    (demo / "thesis.tex").unlink()
+    headrace("demo", "--for", "0.1s", "--port", "0")
+    (demo / "left").touch()
+    (demo / "link").symlink_to(elsewhere)
+    headrace("demo", "--for", "0.1s", "--port", "0")
+    assert not (demo / "left").exists()
+    assert not (demo / "link").is_symlink()
+    assert (elsewhere / "kept").exists()
+
+
 def test_the_demo_on_a_port_that_is_in_use() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

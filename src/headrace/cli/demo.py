@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 _LATEST = 10
+_MARK = "headrace-demo"
 _RATE_SECONDS = 10.0
 
 
 def demo(*, for_: Annotated[str | None, Parameter(name="--for")] = None, port: int = 8000, seed: int = 1) -> None:
     """Show a simulated kiln, the fingerprint pipeline and a live page, in one process.
 
-    Everything is kept under HEADRACE_HOME in a folder `demo`, which is emptied first. Ten minutes of history come at once,
+    Everything is kept under HEADRACE_HOME in a folder `demo`, which is emptied first if a demo has made it. Ten minutes of history come at once,
     then a message a second from each equipment.
 
     Parameters
@@ -83,9 +84,17 @@ def demo(*, for_: Annotated[str | None, Parameter(name="--for")] = None, port: i
 
 
 def _emptied(folder: Path) -> IO[bytes]:
-    """Return the lock of a folder that has been emptied for this process."""
+    """Return the lock of a folder that has been emptied for this process. Only a folder that a demo has made is emptied."""
+    mark = folder / _MARK
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not mark.is_file() and any(folder.iterdir()):
+            raise EnvironmentFault(
+                f"was not made by headrace demo: it has files and no {_MARK}",
+                where=str(folder),
+                fix="move it away, or set HEADRACE_HOME to another folder",
+            )
+        mark.write_text("headrace demo empties this folder when it starts.\n")
         lock = take(folder / "lock")
     except TakenError:
         raise EnvironmentFault("another demo runs there", where=str(folder), fix="end it, or set HEADRACE_HOME to another folder") from None
@@ -94,8 +103,8 @@ def _emptied(folder: Path) -> IO[bytes]:
             f"cannot be written: {error.strerror}", where=str(folder), fix="let this user write there, or set HEADRACE_HOME"
         ) from None
     for path in folder.iterdir():
-        if path.name != "lock":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.name not in {"lock", _MARK}:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return lock
 
 

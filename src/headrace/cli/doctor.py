@@ -7,7 +7,6 @@ import importlib.metadata
 import ipaddress
 import os
 import platform
-import resource
 import shlex
 import shutil
 import socket
@@ -347,6 +346,10 @@ def _last_arrival(log: Path) -> int | None:
 
 
 def _open_files(_: Case) -> Iterator[Finding]:
+    if sys.platform == "win32":
+        return
+    import resource
+
     limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit != resource.RLIM_INFINITY and limit < _FEW_FILES:
         yield Finding("warn", "open files", f"a process may have {limit}", "raise it: ulimit -n 4096")

@@ -110,7 +110,23 @@ def status(job: str, /, *, cluster: str | None = None) -> None:
     row["arguments"] = " ".join(row["arguments"])
     row["exit"] = _exit(row)
     row["log"] = str(found.log)
-    for key in ("id", "name", "app", "state", "exit", "arguments", "engine", "submitted", "started", "ended", "pid", "folder", "version", "log"):
+    for key in (
+        "id",
+        "name",
+        "app",
+        "state",
+        "exit",
+        "arguments",
+        "engine",
+        "submitted",
+        "started",
+        "ended",
+        "pid",
+        "runner",
+        "folder",
+        "version",
+        "log",
+    ):
         if row.get(key) is not None:
             print(f"{key:<10} {row[key]}")
 

@@ -6,7 +6,6 @@ import ctypes
 import gc
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -20,7 +19,7 @@ from cyclopts import Parameter
 from headrace.cli.apps import home, plan_of
 from headrace.cli.paths import OutputPath, inputs_of
 from headrace.cli.simulate import duration_ms
-from headrace.cli.stopping import asked_to_stop
+from headrace.cli.stopping import asked_to_stop, interruptible_reads
 from headrace.errors import PlanError
 from headrace.plan.pipeline import Plan
 
@@ -175,8 +174,7 @@ def run(
     from headrace.engines.embedded.run import run_files, run_to
 
     _collect_from_here()
-    # Polars, once it is imported, has a read that waits begin again after Ctrl-C.
-    signal.siginterrupt(signal.SIGINT, True)
+    interruptible_reads()
     with _progress() as progress:
         if output is None:
             accounts = run_to(plan, inputs, Printed(sys.stdout.buffer), progress=progress)
@@ -247,7 +245,7 @@ def _suit_batches() -> None:
     # Both would give each batch's memory back to the system and ask for it again, a tenth of the whole cost: Polars' own
     # allocator, which reads this when Polars is imported, and glibc.
     os.environ.setdefault("_RJEM_MALLOC_CONF", _JEMALLOC)
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):  # where there is no glibc
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
 
 from headrace.cli.heartbeat import heartbeat
 
-__all__ = ["asked_to_stop"]
+__all__ = ["asked_to_stop", "interruptible_reads"]
 
 
 def asked_to_stop() -> Callable[[], bool]:
@@ -33,3 +34,9 @@ def asked_to_stop() -> Callable[[], bool]:
         return asked.is_set()
 
     return stop
+
+
+def interruptible_reads() -> None:
+    """Have Ctrl-C end a read that waits: Polars, once it is imported, has it begin again."""
+    if sys.platform != "win32":
+        signal.siginterrupt(signal.SIGINT, True)

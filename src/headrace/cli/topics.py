@@ -20,6 +20,7 @@ from cyclopts import Parameter
 from headrace.cli.logs import NoLogYet, open_log
 from headrace.cli.paths import InputPath
 from headrace.cli.simulate import duration_ms
+from headrace.cli.stopping import interruptible_reads
 from headrace.cli.tables import print_json, print_table
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.protocol import Cursor, Entry, Log, PartitionInfo, TopicInfo
@@ -170,8 +171,7 @@ def append(topic: str, file: Annotated[InputPath, Parameter(allow_leading_hyphen
     """
     with _opened(kafka_servers) as log:
         log.topic(topic)
-        # Polars, once it is imported, has a read that waits begin again after Ctrl-C.
-        signal.siginterrupt(signal.SIGINT, True)
+        interruptible_reads()
         count = 0
         try:
             for lines in filter(None, _lines(file)):

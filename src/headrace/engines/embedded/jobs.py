@@ -9,14 +9,15 @@
 
 `submit` takes the lock and hands it down to the runner, which is this module as a program, and the runner to the command.
 So the lock is held before there is a process, and until the last of the two has gone, however it goes. The runner leads
-a session and a process group of its own, named by its pid. No system gives that number to another process while one of
-the group lives; so as long as the lock is held, the pid in job.json is the job's, and afterwards nobody looks at it.
+a session and a process group of its own, named by its pid.
+
+A pid is only a number, which the system gives to another process one day. So job.json has the pid together with when that
+process began, and a process is signalled only if it began then and has the job's lock file open.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import signal
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -34,6 +35,8 @@ import msgspec
 
 from headrace import __version__
 from headrace._durable import sync, write_whole
+from headrace._lock import lock as lock_file
+from headrace._processes import birth, has_open, openers
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError, near
 
 __all__ = ["Ended", "Job", "State", "Submitted", "find", "jobs_in", "submit"]
@@ -41,7 +44,7 @@ __all__ = ["Ended", "Job", "State", "Submitted", "find", "jobs_in", "submit"]
 START_SECONDS = 30.0
 KILL_SECONDS = 10.0
 _LOOK_SECONDS = 0.02
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_FORWARDED = ("SIGTERM", "SIGINT", "SIGHUP")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_STARTED = 127  # as shells have it
 
@@ -59,7 +62,11 @@ class State(StrEnum):
 
 
 class Submitted(msgspec.Struct, kw_only=True):
-    """What was submitted, as job.json has it; `pid` and `started` are the runner's."""
+    """What was submitted, as job.json has it.
+
+    `pid` is the command's: the run ends with it. `runner` is the process that started it and writes down how it ended. `born`
+    says of both when they began.
+    """
 
     id: str
     name: str
@@ -68,6 +75,8 @@ class Submitted(msgspec.Struct, kw_only=True):
     engine: str = "embedded"
     submitted: str
     pid: int | None = None
+    runner: int | None = None
+    born: dict[int, str] = {}
     started: str | None = None
     folder: str
     version: str = __version__
@@ -108,7 +117,7 @@ class Job:
                 return False
             try:
                 # Shared: two that look at once must not take each other for the job.
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                lock_file(handle, shared=True)
             except BlockingIOError:
                 return True
             finally:
@@ -150,31 +159,34 @@ class Job:
         HeadraceError
             If it has ended already.
         EnvironmentFault
-            If it may not be signalled, or does not even end by SIGKILL.
+            If it may not be signalled, does not even end by SIGKILL, or goes on in processes that job.json does not name.
         """
         if not self.running:
             raise self._over()
-        pid = self.submitted().pid
-        if pid is None:
+        what = self.submitted()
+        if what.runner is None:
             raise EnvironmentFault("has no process yet", where=f"job {self.id}", fix="cancel it again in a moment")
         asked = self.folder / "cancel"
         first = not asked.exists()  # another may cancel it too, and it is canceled if either does
         with _writing(asked):
             asked.touch()
         try:
-            _ask_to_end(pid)
+            self._ask_to_end(what)
         except OSError as error:
             if first:
                 asked.unlink(missing_ok=True)
             if isinstance(error, ProcessLookupError):
-                raise self._over() from None
+                raise self._without_its_own() if self.running else self._over() from None
             raise EnvironmentFault(f"may not be signalled: {error.strerror}", where=f"job {self.id}", fix="cancel it as its user") from None
         sent = signal.SIGTERM
         if not self._ends_within(timeout):
-            _kill(pid)
+            with suppress(ProcessLookupError):  # it ended just now
+                self._signal_all(what, signal.SIGKILL)
             sent = signal.SIGKILL
             if not self._ends_within(KILL_SECONDS):
-                raise EnvironmentFault(f"process {pid} lives on after SIGKILL", where=f"job {self.id}", fix="does it wait for a disk that hangs?")
+                raise EnvironmentFault(
+                    f"process {what.pid} lives on after SIGKILL", where=f"job {self.id}", fix="does it wait for a disk that hangs?"
+                )
         self._leave_word(sent)
         return sent
 
@@ -182,10 +194,42 @@ class Job:
         """Say how the job ended if its runner cannot, killed as it was, now or before."""
         path = self.folder / "exit.json"
         with _writing(path), (self.folder / "lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # others may cancel it too
+            lock_file(lock.fileno(), wait=True)  # others may cancel it too
             if not path.exists():
                 status = 128 + sent if sent == signal.SIGKILL else None
                 _write(path, Ended(status=status, signal=sent.name, ended=_now()))
+
+    def _ask_to_end(self, what: Submitted) -> None:
+        """Send SIGTERM to the runner, which forwards it, or if only the command is left, to all of its group."""
+        assert what.runner is not None
+        if self._is_ours(what, what.runner):
+            os.kill(what.runner, signal.SIGTERM)
+        else:
+            self._signal_all(what, signal.SIGTERM)
+
+    def _signal_all(self, what: Submitted, number: signal.Signals) -> None:
+        """Send a signal to all of the job's process group. Raises ProcessLookupError if none of its processes is known to live."""
+        assert what.runner is not None
+        # While one of the group lives, the system gives its number to no other.
+        known = [what.runner] if what.pid is None else [what.runner, what.pid]
+        if not any(self._is_ours(what, pid) and os.getpgid(pid) == what.runner for pid in known):
+            raise ProcessLookupError
+        os.killpg(what.runner, number)
+
+    def _is_ours(self, what: Submitted, pid: int) -> bool:
+        """Whether a process of job.json lives, and is not another one that was given its number."""
+        began = birth(pid)
+        return began is not None and what.born.get(pid) == began and has_open(pid, self.folder / "lock") is not False
+
+    def _without_its_own(self) -> EnvironmentFault:
+        """Return the error that no process of job.json lives, and yet the lock is held."""
+        holders = ", ".join(map(str, openers(self.folder / "lock")))
+        who = f"process {holders} holds its lock" if holders else "another process holds its lock"
+        return EnvironmentFault(
+            f"is not ended: the processes that job.json names are gone, and {who}",
+            where=f"job {self.id}",
+            fix="look what that is, and end it yourself if it is of the job",
+        )
 
     def _over(self) -> HeadraceError:
         state = self.state()
@@ -198,21 +242,6 @@ class Job:
                 return False
             time.sleep(_LOOK_SECONDS)
         return True
-
-
-def _ask_to_end(pid: int) -> None:
-    """Send SIGTERM to the runner, which forwards it, or if only the command is left, to that."""
-    try:
-        os.kill(pid, signal.SIGTERM)
-    except ProcessLookupError:
-        os.killpg(pid, signal.SIGTERM)
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # it ended just now
 
 
 def jobs_in(folder: Path) -> list[Job]:
@@ -252,6 +281,8 @@ def submit(folder: Path, command: Sequence[str], *, name: str, app: str, argumen
     EnvironmentFault
         If the job's folder cannot be written, or its process does not come up.
     """
+    if sys.platform == "win32":
+        raise EnvironmentFault("needs Linux or macOS", where="headrace jobs", fix="run it in the foreground: headrace run")
     with _writing(folder):
         folder = folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)
@@ -269,7 +300,7 @@ def _made(folder: Path, *, name: str, app: str, arguments: Sequence[str]) -> tup
     lock = -1
     try:
         lock = os.open(aside / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock_file(lock, wait=True)
         what = Submitted(id=job.id, name=name, app=app, arguments=list(arguments), submitted=_text(now), folder=str(Path.cwd()))
         _write(aside / "job.json", what)
         aside.rename(job.folder)
@@ -322,7 +353,9 @@ def _run(folder: Path, lock: int, command: Sequence[str]) -> None:
     up, told = os.pipe()
     if os.fork():
         os.close(told)
-        os._exit(0 if os.read(up, 1) else 1)
+        is_up = os.read(up, 1)
+        os.read(up, 1)  # until the command has a pid too, or cannot be started
+        os._exit(0 if is_up else 1)
     os.close(up)
     os.setsid()
     child: subprocess.Popen[bytes] | None = None
@@ -335,12 +368,12 @@ def _run(folder: Path, lock: int, command: Sequence[str]) -> None:
             child.send_signal(pending.pop(0))
 
     for one in _FORWARDED:
-        signal.signal(one, forward)
+        signal.signal(getattr(signal, one), forward)
     what = Job(folder).submitted()
-    what.pid, what.started = os.getpid(), _now()
+    what.runner, what.started = os.getpid(), _now()
+    _note_birth(what, what.runner)
     _write(folder / "job.json", what)
     os.write(told, b"1")
-    os.close(told)
     environment = os.environ | {"HEADRACE_METRICS_FILE": str(folder / "metrics.prom")}
     try:
         child = subprocess.Popen(command, pass_fds=(lock,), env=environment)  # noqa: S603  (it is what the user asks for)
@@ -348,10 +381,21 @@ def _run(folder: Path, lock: int, command: Sequence[str]) -> None:
         sys.stderr.write(f"headrace: {command[0]}: cannot be started: {error.strerror}\n")
         status = _NOT_STARTED
     else:
+        what.pid = child.pid
+        _note_birth(what, child.pid)
+        with suppress(EnvironmentFault):  # the job runs all the same
+            _write(folder / "job.json", what)
+        os.close(told)
         forward()
         status = child.wait()
     name = signal.Signals(-status).name if status < 0 else None
     _write(folder / "exit.json", Ended(status=status if status >= 0 else 128 - status, signal=name, ended=_now()))
+
+
+def _note_birth(what: Submitted, pid: int) -> None:
+    began = birth(pid)
+    if began is not None:
+        what.born[pid] = began
 
 
 def _decoded(path: Path, kind: type[T]) -> T:
