@@ -49,7 +49,7 @@ test: engines
 	@$(RUN)/pytest
 
 test-long: engines
-	@$(RUN)/pytest -m long
+	@HEADRACE_TEST_PROFILE=long $(RUN)/pytest -m long
 
 check: setup
 	@$(RUN)/ruff check

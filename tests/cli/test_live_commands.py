@@ -244,10 +244,10 @@ def test_the_demo_on_a_port_that_is_in_use() -> None:
 
 
 def test_the_fingerprint_pipeline_is_proved_by_kills(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["prove", "fingerprint", "--kills", "12", "--seed", "3", "--records", "20000"]) == 0
+    assert main(["prove", "fingerprint", "--kills", "6", "--seed", "3", "--records", "8000"]) == 0
     out = capfd.readouterr().out
-    assert "(12 of 12)" in out
-    assert "fingerprint: proved. 12 kills at random, 6 at the steps of a commit" in out
+    assert "(6 of 6)" in out
+    assert "fingerprint: proved. 6 kills at random, 6 at the steps of a commit" in out
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
-"""`headrace prove` at length: hundreds of kills on SQLite, dozens on Kafka."""
+"""`headrace prove`: a few kills of each kind of pipeline on SQLite and on Kafka; `make test-long` kills hundreds of times."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from broker import Shared, kafka
 from headrace.cli import main
+from headrace.topics.failpoints import POINTS
 
 __all__ = ["kafka"]
 
@@ -36,28 +38,69 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("seed", "partitions"), [(1, 1), (2, 2), (3, 3), (4, 2)])
-def test_fifty_kills_on_sqlite(seed: int, partitions: int) -> None:
-    assert main(["prove", "fingerprint", "--kills", "50", "--seed", str(seed), "--partitions", str(partitions)]) == 0
+@pytest.fixture
+def proved(capfd: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Prove a pipeline, and count its kills for the summary of long runs."""
+
+    def prove(app: str, kills: int, *options: str) -> None:
+        assert main(["prove", app, "--kills", str(kills), *options]) == 0
+        last = capfd.readouterr().out.splitlines()[-1]
+        assert f"{app}: proved. {kills} kills at random, {len(POINTS)} at the steps of a commit" in last
+        record_property("kills", kills + len(POINTS))
+
+    return prove
 
 
-def test_kills_of_processes() -> None:
-    assert main(["prove", "rules", "--kills", "25", "--records", "20000"]) == 0
-
-
-@pytest.mark.parametrize("name", ["revised", "through"])
-def test_kills_of_pipelines_with_revisions_and_without_windows(name: str, folder: Path) -> None:
+def events(folder: Path) -> None:
+    """Write a file of two pipelines, and one of events."""
     (folder / "apps.py").write_text(PIPELINES)
     lines = [b'{"k":"%d","t":%d,"v":%d}\n' % (n % 3, 1_700_000_000_000 + n * 100 - n % 61 * 150, n % 17) for n in range(4_000)]
     (folder / "events.ndjson").write_bytes(b"".join(lines))
-    assert main(["prove", f"apps.py:{name}", "--kills", "15", "--input", "events.ndjson", "--partitions", "2"]) == 0
 
 
+def test_a_few_kills_of_processes(proved: Callable[..., None]) -> None:
+    proved("rules", 3, "--records", "5000")
+
+
+@pytest.mark.parametrize("name", ["revised", "through"])
+def test_a_few_kills_of_pipelines_with_revisions_and_without_windows(name: str, proved: Callable[..., None], folder: Path) -> None:
+    events(folder)
+    proved(f"apps.py:{name}", 3, "--input", "events.ndjson", "--partitions", "2")
+
+
+def test_a_few_kills_on_kafka(proved: Callable[..., None], kafka: Shared) -> None:
+    proved("fingerprint", 3, "--records", "5000", "--partitions", "2", "--kafka-servers", kafka.servers)
+
+
+def test_a_few_kills_of_processes_on_kafka(proved: Callable[..., None], kafka: Shared) -> None:
+    proved("rules", 2, "--records", "4000", "--kafka-servers", kafka.servers)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("seed", "partitions"), [(1, 1), (2, 2), (3, 3), (4, 2)])
+def test_fifty_kills_on_sqlite(seed: int, partitions: int, proved: Callable[..., None]) -> None:
+    proved("fingerprint", 50, "--seed", str(seed), "--partitions", str(partitions))
+
+
+@pytest.mark.long
+def test_kills_of_processes(proved: Callable[..., None]) -> None:
+    proved("rules", 25, "--records", "20000")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["revised", "through"])
+def test_kills_of_pipelines_with_revisions_and_without_windows(name: str, proved: Callable[..., None], folder: Path) -> None:
+    events(folder)
+    proved(f"apps.py:{name}", 15, "--input", "events.ndjson", "--partitions", "2")
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_dozen_and_more_kills_on_kafka(seed: int, kafka: Shared) -> None:
-    options = ["--kills", "15", "--seed", str(seed), "--records", "20000", "--partitions", str(seed), "--kafka-servers", kafka.servers]
-    assert main(["prove", "fingerprint", *options]) == 0
+def test_a_dozen_and_more_kills_on_kafka(seed: int, proved: Callable[..., None], kafka: Shared) -> None:
+    options = ["--seed", str(seed), "--records", "20000", "--partitions", str(seed), "--kafka-servers", kafka.servers]
+    proved("fingerprint", 15, *options)
 
 
-def test_kills_of_processes_on_kafka(kafka: Shared) -> None:
-    assert main(["prove", "rules", "--kills", "10", "--records", "15000", "--kafka-servers", kafka.servers]) == 0
+@pytest.mark.long
+def test_kills_of_processes_on_kafka(proved: Callable[..., None], kafka: Shared) -> None:
+    proved("rules", 10, "--records", "15000", "--kafka-servers", kafka.servers)

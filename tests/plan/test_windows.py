@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import headrace as hr
@@ -35,35 +35,24 @@ def all_near(window: Window, time: int) -> list[tuple[int, int]]:
     return [(start, start + size) for start in range(first, time + 3 * size, step)]
 
 
-@settings(deadline=None)
 @given(windows(), times)
 def test_the_ends_of_the_windows_that_hold_a_time_run_from_first_end_to_last_end_by_the_step(window: Window, time: int) -> None:
     held = sorted(end for start, end in all_near(window, time) if start <= time < end)
     assert list(range(window.first_end(time), window.last_end(time) + 1, window.step_ms)) == held
 
 
-@settings(deadline=None)
 @given(windows(), times)
 def test_the_start_of_a_window_is_found_from_its_end(window: Window, time: int) -> None:
     for start, end in all_near(window, time):
         assert window.start_of(end) == start
 
 
-@settings(deadline=None)
-@given(windows(), times, st.integers(0, 500))
-def test_the_ends_within_a_span_are_those_after_its_first_ms_up_to_its_last(window: Window, after: int, length: int) -> None:
-    upto = after + length
-    assert list(window.ends_within(after, upto)) == [end for end in range(after + 1, upto + 1) if end % window.step_ms == 0]
-
-
-@settings(deadline=None)
 @given(windows(), times)
 def test_every_window_is_a_run_of_whole_slices(window: Window, time: int) -> None:
     for start, end in all_near(window, time):
         assert start % window.slice_ms == end % window.slice_ms == 0
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10**7), st.integers(1, 200))
 @example(step=60_001, count=3)
 @example(step=100_003, count=1)

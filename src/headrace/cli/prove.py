@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import secrets
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ from headrace.cli.logs import kafka_servers as asked_kafka
 from headrace.cli.paths import inputs_of
 from headrace.errors import DataError, HeadraceError, PlanError, near
 from headrace.plan.pipeline import Plan
+from headrace.topics import failpoints
 from headrace.topics.failpoints import POINTS
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ _SHIPPED = ("fingerprint", "rules")
 _START_MS = 1_706_123_400_000
 _LIMIT_SECONDS = 300.0
 _BATCH = 500
+_IMPORTED = ["headrace.cli.live", "headrace.engines.embedded.live", "headrace.topics.sqlite", "headrace.topics.kafka"]
+_FORKING = multiprocessing.get_context("forkserver")  # so a run costs its work and no imports: there are many
+_FORKING.set_forkserver_preload(_IMPORTED)
 
 
 Record = tuple[bytes | None, bytes]
@@ -226,6 +231,61 @@ class _OnKafka:
         return sorted((key, msgspec.json.encode({**msgspec.json.decode(value), "arrived_ms": None})) for key, value in records)
 
 
+class _Run:
+    """`headrace run` in a process of its own, forked from one that has imported what it needs.
+
+    Parameters
+    ----------
+    command
+        The command line behind `headrace`.
+    environment
+        What it has beside this process's.
+    log
+        The file for what it prints to standard error.
+    kill_at
+        The step of a commit at which it is killed, as `failpoints.arm` takes it.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, kill_at: str) -> None:
+        self._log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        given = {**os.environ, **environment}
+        self._process: BaseProcess = _FORKING.Process(target=_run, args=(command, given, log, kill_at), daemon=True)
+        self._process.start()
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, of one that was killed the signal below 0; None while it runs."""
+        return self._process.exitcode
+
+    def outlives(self, seconds: float) -> bool:
+        """Return whether it still runs after so long."""
+        self._process.join(seconds)
+        return self._process.exitcode is None
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL, and wait until it is gone."""
+        self._process.kill()
+        self._process.join()
+
+    def said(self) -> str:
+        """Return what it has printed to standard error."""
+        return self._log.read_text(encoding="utf-8", errors="replace").strip() if self._log.exists() else ""
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, kill_at: str) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    for path, stream in ((Path(os.devnull), sys.stdout), (log, sys.stderr)):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(descriptor, stream.fileno())
+        os.close(descriptor)
+    failpoints.arm(kill_at)
+    from headrace.cli import main
+
+    sys.exit(main(command))
+
+
 class _Proof:
     def __init__(self, app: str, plan: Plan, place: _OnSqlite | _OnKafka, settings: Sequence[str], chance: random.Random) -> None:
         self._app, self._plan, self._places, self._chance = app, plan, place, chance
@@ -238,30 +298,22 @@ class _Proof:
         self.rounds += 1
         return self._places.fresh(self.rounds)
 
-    def _start(self, target: Place, kill_at: str = "") -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "headrace", "run", self._app, "--until", "latest"]
-        options = ["--commit-every", "10ms", "--batch-records", str(_BATCH), *self._settings]
-        environment = {**os.environ, **target.environment, "HEADRACE_HOME": str(target.home), "HEADRACE_KILL_AT": kill_at}
-        return subprocess.Popen(  # noqa: S603  (our own command)
-            [*command, *options], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+    def _start(self, target: Place, kill_at: str = "") -> _Run:
+        command = ["run", self._app, "--until", "latest", "--commit-every", "10ms", "--batch-records", str(_BATCH), *self._settings]
+        return _Run(command, {**target.environment, "HEADRACE_HOME": str(target.home)}, target.home / "said", kill_at)
 
-    def _end(self, child: subprocess.Popen[bytes]) -> str:
+    def _end(self, child: _Run) -> str:
         """Wait for a run to end, and return what it said."""
-        try:
-            return child.communicate(timeout=_LIMIT_SECONDS)[1].decode(errors="replace").strip()
-        except subprocess.TimeoutExpired:
+        if child.outlives(_LIMIT_SECONDS):
             child.kill()
-            child.communicate()
-            raise DataError(
-                f"did not end within {_LIMIT_SECONDS:.0f} s", where=f"pipeline {self._plan.pipeline}", fix="give fewer --records"
-            ) from None
+            raise DataError(f"did not end within {_LIMIT_SECONDS:.0f} s", where=f"pipeline {self._plan.pipeline}", fix="give fewer --records")
+        return child.said()
 
-    def _finish(self, child: subprocess.Popen[bytes]) -> None:
+    def _finish(self, child: _Run) -> None:
         said = self._end(child)
-        if child.returncode:
+        if child.status:
             last = said.rpartition("\n")[2]
-            raise Unlike(f"ended with status {child.returncode}: {last}", where=f"pipeline {self._plan.pipeline}")
+            raise Unlike(f"ended with status {child.status}: {last}", where=f"pipeline {self._plan.pipeline}")
 
     def run_unbroken(self) -> None:
         """Run once without a kill, for what is to be expected and how long it takes."""
@@ -291,7 +343,7 @@ class _Proof:
             target = self._fresh()
             child = self._start(target, f"{point}:{self._chance.randint(1, max(min(5, self._expected.commits), 1))}")
             said = self._end(child)
-            if child.returncode != -signal.SIGKILL:
+            if child.status != -signal.SIGKILL:
                 raise Unlike(f"was not killed at {point}: {said[-300:]}", where=f"pipeline {self._plan.pipeline}")
             self._finish(self._start(target))
             self._compare(target, f"after a kill at {point}")
@@ -305,13 +357,12 @@ class _Proof:
             while left:
                 began = time.monotonic()
                 child = self._start(target)
-                if not _outlives(child, self._chance.uniform(0, self._seconds)):
+                if not child.outlives(self._chance.uniform(0, self._seconds)):
                     # A whole run that was faster than the first: moments are drawn from its time from now on.
                     if not mine:
                         self._seconds = min(self._seconds, time.monotonic() - began)
                     break
-                child.send_signal(signal.SIGKILL)
-                child.communicate()
+                child.kill()
                 left, mine = left - 1, mine + 1
             self._finish(self._start(target))
             self._compare(target, f"after {mine} kills")
@@ -331,12 +382,3 @@ class _Proof:
                         where=f"topic {name!r} partition {number}",
                     )
         raise Unlike(f"differs {when}: {found.ledger}, not {self._expected.ledger}", where="the ledger")
-
-
-def _outlives(child: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Return whether a process is still there after so long."""
-    try:
-        child.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return True
-    return False

@@ -58,10 +58,6 @@ class Window:
             return time // self.size_ms * self.size_ms + self.size_ms
         return (time + self.size_ms) // self.step_ms * self.step_ms
 
-    def ends_within(self, after: int, upto: int) -> range:
-        """Return the ends of windows in (after, upto]."""
-        return range(after // self.step_ms * self.step_ms + self.step_ms, upto + 1, self.step_ms)
-
     def __str__(self) -> str:
         size, step = (timedelta(milliseconds=ms) for ms in (self.size_ms, self.step_ms))
         return f"{self.kind} {size}" if self.kind == "tumbling" else f"{self.kind} {size} every {step}"
