@@ -74,7 +74,7 @@ bench-engines: setup java
 
 docs-site: setup
 	@$(RUN)/uv pip install --quiet --python $(RUN)/python --require-hashes -r locks/site.txt
-	@$(RUN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
 LOCKED = $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade

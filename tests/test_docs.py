@@ -6,21 +6,25 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
 
 import headrace
 from headrace.cli import app, main
+from waiting import wait_for
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
+EXAMPLES = ROOT / "examples"
 BLOCKS = [
-    pytest.param(block, id=f"{page.name}-{number}")
+    pytest.param(block, id=f"{page.relative_to(ROOT)}-{number}")
     for page in PAGES
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+    for number, block in enumerate(map(dedent, re.findall(r"^ *```python\n(.*?)```", page.read_text(), re.DOTALL | re.MULTILINE)))
     if "@hr.pipeline" in block
 ]
 
@@ -69,30 +73,57 @@ def test_the_page_on_processes_tests_its_process_and_gives_what_it_says(capsys: 
 
 def test_the_readmes_commands_run_on_the_readmes_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
     (pipeline,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    Path("loop.py").write_text(pipeline)
-    header, *rows = (
-        "datetime;Current;Volume Flow RateRMS",
-        "2020-03-09 10:14:33;1.5;32.0",
-        "2020-03-09 10:14:34;2.5;",
-        "2020-03-09 10:16:00;0.5;oops",
-        "cut",
-    )
-    Path("valve.csv").write_text("\n".join([header, *rows]))
-    commands = [shlex.split(line) for line in README.splitlines() if line.startswith(".venv/bin/headrace ")]
+    assert pipeline == (EXAMPLES / "loop.py").read_text()
+    copy_examples()
+    (block,) = re.findall(r"```\ncd examples\n(.*?)```", README, re.DOTALL)
+    commands = [shlex.split(line) for line in block.splitlines()]
     assert [command[1] for command in commands] == ["check", "run", "ledger"]
     for command in commands:
         assert main(command[1:]) == 0, capsys.readouterr().err
     told = capsys.readouterr()
     assert told.out.startswith("loop.py: pipeline loop version 1 is sound: loop → loop-statistics\n")
-    assert "loop: 4 received = 3 accepted + 1 malformed" in told.err
+    assert "loop: 300 received = 298 accepted + 2 malformed" in told.err
     assert sorted(path.name for path in Path("out").iterdir()) == ["ledger.json", "loop-statistics.ndjson", "loop.dead-letter.ndjson"]
     rows = [json.loads(line) for line in Path("out/loop-statistics.ndjson").read_text().splitlines()]
-    assert [(row["sensor"], row["count"], row["mean"]) for row in rows] == [
-        ("Current", 2, 2.0),
-        ("Volume Flow RateRMS", 1, 32.0),
-        ("Current", 1, 0.5),
-    ]
-    assert rows[0]["window_start"] == "2020-03-09T10:10:00Z", "the command sets minutes=5"
+    assert [(row["sensor"], row["count"]) for row in rows[:3]] == [("Pressure", 146), ("Temperature", 149), ("Volume Flow", 147)]
+    assert [row["window_start"] for row in rows[::3]] == ["2026-03-09T10:10:00Z", "2026-03-09T10:15:00Z"], "the command sets minutes=5"
+
+
+def copy_examples() -> None:
+    """Copy the examples that a checkout has into the working folder."""
+    for file in [*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.csv")]:
+        Path(file.name).write_bytes(file.read_bytes())
+
+
+def test_the_tutorials_commands_print_what_it_says(capfd: pytest.CaptureFixture[str]) -> None:
+    copy_examples()
+    page = (ROOT / "docs/tutorial.md").read_text()
+    (rule,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert rule.removeprefix("import headrace as hr\n\n\n") in (EXAMPLES / "hot.py").read_text()
+    before_live, live = page.split("## The same, live")
+    for command, shown in re.findall(r"```\n(headrace [^\n]*)\n```\n(?:\n```text\n(.*?)```)?", before_live, re.DOTALL):
+        assert main(shlex.split(command)[1:]) == 0, capfd.readouterr().err
+        assert capfd.readouterr().out == shown, command
+    assert Path("out/loop-statistics.ndjson").exists()
+    blocks = re.findall(r"```\n(headrace .*?)```", live, re.DOTALL)
+    for command in [line for block in blocks for line in block.splitlines()]:
+        done = subprocess.run([sys.executable, "-m", "headrace", *shlex.split(command)[1:]], capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        if "tail" in command:
+            events = wait_for(lambda command=command: len(found := tailed(command)) == 2 and found, "the events of the job", seconds=120)
+            assert [event["event"] for event in events] == ["raised", "cleared"]
+        if "list" in command:
+            (job,) = re.findall(r"^(\S+) +hot +hot.py +RUNNING", done.stdout, re.MULTILINE)
+            assert main(["jobs", "cancel", job]) == 0
+        if "prove" in command:
+            assert done.stdout.splitlines()[0] == "hot.py: 300 records, run once unbroken"
+            assert done.stdout.splitlines()[-1].startswith("hot.py: proved.")
+
+
+def tailed(command: str) -> list[dict[str, Any]]:
+    """Return the records that a command prints."""
+    done = subprocess.run([sys.executable, "-m", "headrace", *shlex.split(command)[1:]], capture_output=True, text=True, check=True, timeout=300)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("target", [*re.findall(r"^make (\w+)", README, re.MULTILINE), "check", "bench", "docs"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -23,12 +22,11 @@ DELAY = 10_000
 
 @pytest.fixture
 def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The file that the README tells its reader to write."""
+    """The pipeline that the README shows."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MINUTES", raising=False)
     monkeypatch.delenv("HEADRACE_HOME", raising=False)
-    (block,) = re.findall(r"put it into `loop.py`:\n\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    Path("loop.py").write_text(block)
+    Path("loop.py").write_text((ROOT / "examples" / "loop.py").read_text())
     return "loop.py"
 
 

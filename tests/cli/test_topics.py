@@ -237,6 +237,13 @@ def test_the_lines_of_a_file_are_appended_as_they_are(topics: Callable[..., byte
     assert [part.end for part in log.topic("two").partitions] == [4, 0]
 
 
+def test_the_lines_of_a_csv_file_become_objects_and_a_line_that_does_not_fit_stays_as_it_is(topics: Callable[..., bytes], log: SqliteLog) -> None:
+    Path("valve.csv").write_text('at;T 1;note\n1;2.50;"a ""b"""\n\n2;;\n3;1\n4;"open;x\n')
+    assert topics("append", "one", "valve.csv") == b"Appended 4 records to topic one.\n"
+    values = [entry.value for entry in log.entries("one", 0, 0, 10)]
+    assert values == [b'{"at":"1","T 1":"2.50","note":"a \\"b\\""}', b'{"at":"2"}', b"3;1", b'4;"open;x']
+
+
 @pytest.mark.parametrize(
     ("held", "count"), [(b"", "0 records"), (b"\n \n\r\n", "0 records"), (b"a", "1 record"), (b"a\n", "1 record"), (b"\na\n\nb\n\n", "2 records")]
 )
@@ -298,7 +305,7 @@ def test_what_comes_on_standard_input_is_appended_as_it_comes(log: SqliteLog, na
 def test_what_could_be_appended_before_a_fault_is_told(
     run: Callable[..., tuple[int, str, str]], log: SqliteLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from headrace.cli import topics as module
+    from headrace.cli import records as module
 
     monkeypatch.setattr(module, "_PIECE_BYTES", 4)
     append = SqliteLog.append
@@ -325,6 +332,7 @@ def test_what_could_be_appended_before_a_fault_is_told(
         (["one", "."], 1, ".: cannot be read: Is a directory; name a file that this user may read"),
         (["oen", "nowhere"], 2, ".headrace/log.db: no topic 'oen'; did you mean 'one'?"),
         (["one", "lines", "more"], 2, "unexpected argument 'more'"),
+        (["one", "rows.parquet"], 2, "rows.parquet: a topic takes lines, and the rows of a Parquet file are none; convert the file to NDJSON first"),
     ],
 )
 def test_what_cannot_be_appended_is_one_line(refused: Callable[..., str], log: SqliteLog, arguments: list[str], status: int, says: str) -> None:

@@ -154,6 +154,7 @@ class Stack:
         folder.mkdir()
         for name in ("pyproject.toml", "README.md", "LICENSE", ".dockerignore"):
             shutil.copy(ROOT / name, folder)
+        shutil.copytree(ROOT / "locks", folder / "locks")
         shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(DEPLOY, folder / "deploy", ignore=lambda at, names: [one for one in names if at.endswith("output") and one.endswith(".json")])
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +26,7 @@ from headrace.cli.apps import home, plan_of
 from headrace.cli.logs import LOG_FILE, PREFIX_VARIABLE, SERVER_VARIABLES
 from headrace.cli.logs import kafka_servers as asked_kafka
 from headrace.cli.paths import inputs_of
+from headrace.cli.records import records_of
 from headrace.errors import DataError, HeadraceError, PlanError, near
 from headrace.plan.pipeline import Plan
 from headrace.topics import failpoints
@@ -125,8 +126,7 @@ def _records_of(app: str, plan: Plan, inputs: Sequence[str], most: int) -> dict[
             if topic not in found:
                 raise PlanError(f"pipeline {plan.pipeline} reads no topic {topic!r}", where="--input", fix=near(topic, topics))
             for file in files:
-                with file.open("rb") as lines:
-                    found[topic] += [line.rstrip(b"\r\n") for line in islice(lines, most) if line.strip()]
+                found[topic] += islice(chain.from_iterable(records_of(file)), most)
         return found
     path = home() / LOG_FILE
     if path.is_file():

@@ -7,7 +7,6 @@ import math
 import signal
 import sys
 import time
-from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -19,6 +18,7 @@ from cyclopts import Parameter
 
 from headrace.cli.logs import NoLogYet, open_log
 from headrace.cli.paths import InputPath
+from headrace.cli.records import records_of
 from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import interruptible_reads
 from headrace.cli.tables import print_json, print_table
@@ -160,47 +160,26 @@ def delete(topic: str, /, *, kafka_servers: _Servers = None) -> None:
 
 
 def append(topic: str, file: Annotated[InputPath, Parameter(allow_leading_hyphen=True)] = Path("-"), /, *, kafka_servers: _Servers = None) -> None:
-    """Append the lines of a file to a topic as they are, each a record without a key.
+    """Append the records of a file to a topic, without keys: lines as they are, the lines of a CSV file as JSON objects.
 
     Parameters
     ----------
     topic
         Its name.
     file
-        One record a line; - for standard input. Blank lines are left out.
+        One record a line; - for standard input. Blank lines are left out. Of .csv and .tsv the first line names the columns.
     """
     with _opened(kafka_servers) as log:
         log.topic(topic)
         interruptible_reads()
         count = 0
         try:
-            for lines in filter(None, _lines(file)):
+            for lines in filter(None, records_of(file)):
                 log.append(topic, lines)
                 count += len(lines)
         finally:
             if count or sys.exception() is None:
                 print(f"Appended {_counted(count, 'record')} to topic {topic}.")
-
-
-def _lines(file: Path) -> Iterator[list[bytes]]:
-    """Give the lines of a file, of standard input for -, as they come: without their ends, and those that are blank left out."""
-    try:
-        with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as opened:
-            begun = [opened.read(len(BOM_UTF8)).removeprefix(BOM_UTF8)]
-            while part := opened.read1(_PIECE_BYTES):  # type: ignore[union-attr]
-                begun.append(part)
-                if b"\n" in part:
-                    *whole, rest = b"".join(begun).split(b"\n")
-                    begun = [rest]
-                    yield _records_of(whole)
-            yield _records_of(b"".join(begun).split(b"\n"))
-    except OSError as error:
-        fix = "name a file that exists" if isinstance(error, FileNotFoundError) else "name a file that this user may read"
-        raise EnvironmentFault(f"cannot be read: {error.strerror}", where=str(file), fix=fix) from None
-
-
-def _records_of(lines: Sequence[bytes]) -> list[bytes]:
-    return [line.removesuffix(b"\r") for line in lines if line.strip()]
 
 
 def tail(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
 import polars as pl
 from arro3.core import RecordBatch
 from arro3.io import read_parquet
@@ -19,7 +22,7 @@ from headrace.errors import DataError, EnvironmentFault, PlanError
 from headrace.kernels.reading.batch import Lines, Rows, TextLines
 from headrace.topics.protocol import PartitionReader
 
-__all__ = ["ParquetFile", "TextFile", "open_file"]
+__all__ = ["ParquetFile", "TextFile", "csv_as_json", "open_file"]
 
 CHUNK_BYTES = 6 << 20
 CHUNK_CELLS = 1 << 20
@@ -45,6 +48,37 @@ def open_file(path: Path, chunk: int | None = None) -> PartitionReader:
     if ending in {".parquet", ".pq"}:
         return ParquetFile(path, chunk)
     raise PlanError(f"the format of {path.name!r} is not known", where=str(path), fix="name it .ndjson, .csv or .parquet")
+
+
+def csv_as_json(path: Path) -> Iterator[list[bytes]]:
+    """Yield the lines of a CSV file as a topic holds records: JSON objects of texts by column, empty cells left out.
+
+    A line that does not fit the header is yielded as it is, so that a pipeline sets it aside with the reason.
+
+    Raises
+    ------
+    EnvironmentFault
+        If the file is not there or cannot be read.
+    DataError
+        If it has no usable header line.
+    """
+    with closing(TextFile(path, "csv", CHUNK_BYTES)) as file:
+        columns, separator = file.columns or [], file.separator or ","
+        while not file.finished:
+            lines = file.read()
+            yield [_json_of(lines.raw(place), columns, separator) for place in range(len(lines))]
+
+
+def _json_of(line: str | bytes, columns: list[str], separator: str) -> bytes:
+    if isinstance(line, bytes):
+        return line
+    try:
+        (cells,) = csv.reader(io.StringIO(line), delimiter=separator, strict=True)
+    except (csv.Error, ValueError):
+        return line.encode()
+    if len(cells) != len(columns):
+        return line.encode()
+    return msgspec.json.encode({name: cell for name, cell in zip(columns, cells, strict=True) if cell})
 
 
 def _fault(path: Path, error: OSError) -> EnvironmentFault:
