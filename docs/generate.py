@@ -54,7 +54,7 @@ def entry(one: Function | Aggregate) -> Iterator[str]:
 
 
 def escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", "\\n")
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text).replace("|", "\\|")
 
 
 def functions_page() -> str:

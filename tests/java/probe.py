@@ -82,6 +82,28 @@ class Probe:
             case statements:
                 return [b64decode(one).decode() for one in statements]
 
+    def matched(self, pattern: str, text: str, put: str) -> tuple[list[str | None], str]:
+        """Return the groups of the first match, none if there is none, and the text with each match replaced."""
+        groups, replaced = self._ask("X", pattern, text, put)
+        return [None if one is None else b64decode(one).decode() for one in groups], b64decode(replaced).decode()
+
+    def time(self, pattern: str, text: str) -> int | None:
+        """Return the milliseconds that a text says in a pattern."""
+        return self._ask("T", pattern, text)  # type: ignore[no-any-return]
+
+    def parts(self, text: str, delimiter: str) -> list[str]:
+        """Return the parts of a text."""
+        return [b64decode(one).decode() for one in self._ask("P", text, delimiter)]
+
+    def part(self, text: str, delimiter: str, number: int) -> str | None:
+        """Return the part of a text that has that number."""
+        found = self._ask("N", text, delimiter, str(number))
+        return None if found is None else b64decode(found).decode()
+
+    def cut(self, number: float, decimals: int) -> float:
+        """Return a number cut off."""
+        return float(_shown(self._ask("C", repr(number), str(decimals))))
+
     def _ask(self, *words: str | bytes) -> Any:
         self._tell(f"{words[0]!s} {' '.join(map(_word, words[1:]))}")
         assert self._process.stdout is not None

@@ -11,11 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import polars as pl
+
 from headrace.engines.flink.cast import cast
 from headrace.engines.flink.words import bare, listed, literal, name, text, type_name
 from headrace.errors import PlanError
-from headrace.plan.expression import Call, Cast, Column, Expression, FieldOf, Literal, Struct
+from headrace.kernels.columnar.compile import compile_expression
+from headrace.plan.expression import Call, Cast, Column, Expression, FieldOf, Literal, Struct, columns_of
 from headrace.plan.functions import AGGREGATES, FUNCTIONS, Function, sql_call
+from headrace.plan.functions.regex import regex
 from headrace.plan.schema import BIGINT, DOUBLE, STRING
 
 __all__ = ["Item", "Row", "item", "json_value", "loose", "sha1_of", "sql", "uuid_of"]
@@ -155,16 +159,41 @@ def _cast(made: Cast, row: Row) -> str:
 
 
 def _call(call: Call, row: Row) -> str:
-    if call.function in _DIVISIONS and isinstance(divisor := call.arguments[1], Literal):
+    if call.function == "LIKE" and isinstance(pattern := call.arguments[1], Literal) and "_" in str(pattern.value):
+        # In Flink's LIKE a `_` is no line end.
+        return f"REGEXP({sql(call.arguments[0], row)}, {text(_whole(str(pattern.value)))})"
+    if call.function in _DIVISIONS and isinstance(divisor := _folded(call.arguments[1]), Literal):
         # Flink's planner fails over NULLIF(0, 0), and what is not 0 needs no guard.
         return f"({sql(call.arguments[0], row)} {call.function} {sql(divisor, row)})" if divisor.value else literal(Literal(None, call.type))
     function = (AGGREGATES if call.aggregate else FUNCTIONS)[call.function]
     widened = any(argument.type == BIGINT and not isinstance(argument, Literal) for argument in call.arguments)
     arguments = []
     for position, argument in enumerate(call.arguments):
+        if isinstance(function, Function) and position == function.pattern and isinstance(argument, Literal):
+            arguments.append(text(regex(str(argument.value)).java))
+            continue
         plain = isinstance(argument, Literal) and (position in function.literal or (widened and argument.type == BIGINT))
         arguments.append(bare(argument) if isinstance(argument, Literal) and plain else sql(argument, row))
+    if call.function == "COUNT DISTINCT" and call.arguments[0].type == DOUBLE:
+        arguments = [f"CASE WHEN {argument} = 0 THEN 0E0 ELSE {argument} END" for argument in arguments]  # to Flink 0.0 and -0.0 are two
     return sql_call(function, "flink", arguments, [argument.type for argument in call.arguments])
+
+
+def _whole(pattern: str) -> str:
+    """Return the regular expression of a LIKE pattern."""
+    wild = {"%": ".*", "_": "."}
+    return rf"(?s)\A{''.join(wild.get(letter) or _escaped(letter) for letter in pattern)}\z"
+
+
+def _escaped(letter: str) -> str:
+    return f"\\{letter}" if letter in r"\^$.|?*+()[]{}" else letter
+
+
+def _folded(expression: Expression) -> Expression:
+    """Return the value of an expression over constants of numbers, which Flink's planner would work out and fail over."""
+    if not isinstance(expression, Call) or expression.type not in (BIGINT, DOUBLE) or columns_of(expression):
+        return expression
+    return Literal(pl.select(compile_expression(expression)).item(), expression.type)
 
 
 def sha1_of(arguments: Sequence[Expression], row: Row) -> str:

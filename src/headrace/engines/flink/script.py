@@ -25,7 +25,19 @@ __all__ = ["flink_script", "flink_script_of_many", "is_python"]
 
 _SETTINGS = {"execution.runtime-mode": "streaming", "table.local-time-zone": "UTC", "table.dml-sync": "false"}
 _ISO = {"json.timestamp-format.standard": "ISO-8601"}
-_FUNCTIONS = ("HR_READ", "HR_TIME", "HR_FIRST", "HR_DEAD_LETTER", "HR_DOUBLE", "HR_BIGINT", "HR_TIMESTAMP", "HR_PLACES")
+_FUNCTIONS = (
+    "HR_READ",
+    "HR_TIME",
+    "HR_FIRST",
+    "HR_DEAD_LETTER",
+    "HR_DOUBLE",
+    "HR_BIGINT",
+    "HR_TIMESTAMP",
+    "HR_PLACES",
+    "HR_SPLIT",
+    "HR_SPLIT_INDEX",
+    "HR_TRUNCATE",
+)
 
 
 def flink_script(plan: Plan, places: Places | None = None) -> str:

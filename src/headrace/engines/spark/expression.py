@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 
 from headrace.engines.spark.words import bare, literal, name, text
 from headrace.errors import PlanError
 from headrace.plan.expression import Call, Cast, Column, Expression, FieldOf, Literal, Struct
 from headrace.plan.functions import AGGREGATES, FUNCTIONS, Function, sql_call
+from headrace.plan.functions.regex import regex
 from headrace.plan.schema import BIGINT, DOUBLE, STRING
 
 __all__ = ["Row", "loose", "sql"]
@@ -98,12 +98,12 @@ def _cast(made: Cast, row: Row, order: str) -> str:
 
 
 def _call(call: Call, row: Row, order: str) -> str:
-    if _group_is_lacking(call):
-        return literal(Literal(None, call.type))
     function = (AGGREGATES if call.aggregate else FUNCTIONS)[call.function]
     arguments = []
     for position, argument in enumerate(call.arguments):
-        if isinstance(argument, Literal) and position in function.literal:
+        if isinstance(function, Function) and position == function.pattern and isinstance(argument, Literal):
+            arguments.append(text(regex(str(argument.value)).java))
+        elif isinstance(argument, Literal) and position in function.literal:
             put = _WORD_FOR_WORD.get((call.function, position))
             arguments.append(text(put(str(argument.value))) if put else bare(argument))
         else:
@@ -111,16 +111,3 @@ def _call(call: Call, row: Row, order: str) -> str:
     if call.aggregate and call.function in ("MAP_AGG", "ARRAY_AGG") and "MAP<" in str(call.arguments[-1].type):
         raise PlanError(f"{call.function} of what holds a MAP: Spark cannot sort it", fix="gather what is in the MAP instead")
     return sql_call(function, "spark", arguments, [argument.type for argument in call.arguments], order)
-
-
-def _group_is_lacking(call: Call) -> bool:
-    """Return whether a call asks for a group that its pattern has not, at which Spark fails."""
-    if call.function != "REGEXP_EXTRACT" or len(call.arguments) < 3:
-        return False
-    pattern, group = call.arguments[1:]
-    if not isinstance(pattern, Literal) or not isinstance(group, Literal) or not isinstance(group.value, int):
-        return False
-    try:
-        return group.value > re.compile(str(pattern.value)).groups
-    except re.error:  # not one of Python's
-        return False

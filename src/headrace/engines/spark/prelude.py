@@ -10,6 +10,7 @@ __all__ = ["FROM_MS", "FUNCTIONS", "JAVA", "definitions", "java_functions"]
 _GREATEST = "1.7976931348623157E308D"
 _FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 FROM_MS = f"TIMESTAMP_MILLIS(CASE WHEN {{0}} BETWEEN {_FIRST_MS} AND {_LAST_MS} THEN {{0}} END)"
+_INT = "CAST(CASE WHEN {0} > 1000000000L THEN 1000000000L WHEN {0} < -1000000000L THEN -1000000000L ELSE {0} END AS INT)"
 _WHOLE = "CASE WHEN ABS(x) < 4503599627370496D THEN CAST({}(x) AS DOUBLE) ELSE x END"
 _UUID = (
     "TRANSFORM(ARRAY(SHA1(CONCAT('headrace.uuid.v5', name))), h -> CONCAT(\n"
@@ -32,14 +33,6 @@ FUNCTIONS: dict[str, tuple[str, str, str, str]] = {
         "x DOUBLE", "BIGINT", "CASE WHEN x >= -9223372036854775808D AND x < 9223372036854775808D THEN CAST(x AS BIGINT) END",
         "cut off towards zero; NULL beyond 64 bits",
     ),
-    "hr_timestamp_as": (
-        "value STRING, pattern STRING", "TIMESTAMP",
-        (
-            "CASE WHEN TRY_TO_TIMESTAMP(value, pattern) >= TIMESTAMP'0001-01-01 00:00:00Z'\n"
-            "    THEN DATE_TRUNC('MILLISECOND', TRY_TO_TIMESTAMP(value, pattern)) END"
-        ),
-        "text read by a pattern, from the year 1 on",
-    ),
     "hr_timestamp_3": (
         "ms BIGINT", "TIMESTAMP", FROM_MS.format("ms"),
         "milliseconds since the epoch; NULL beyond the years 1 to 9999",
@@ -60,30 +53,18 @@ FUNCTIONS: dict[str, tuple[str, str, str, str]] = {
     ),
     "hr_substring": (
         "value STRING, start BIGINT", "STRING",
-        "IF(start < -CHAR_LENGTH(value), '', SUBSTRING(value, CAST(start AS INT)))",
+        f"IF(start < -CHAR_LENGTH(value), '', SUBSTRING(value, {_INT.format('start')}))",
         "nothing stands before the start",
     ),
     "hr_substring_of": (
         "value STRING, start BIGINT, length BIGINT", "STRING",
-        "CASE WHEN length >= 0 THEN IF(start < -CHAR_LENGTH(value), '', SUBSTRING(value, CAST(start AS INT), CAST(length AS INT))) END",
+        (
+            "CASE WHEN length >= 0 THEN IF(start < -CHAR_LENGTH(value), '',\n"
+            f"    SUBSTRING(value, {_INT.format('start')}, {_INT.format('length')})) END"
+        ),
         "nothing stands before the start; NULL for a negative length",
     ),
-    "hr_split": (
-        "value STRING, delimiter STRING", "ARRAY<STRING>",
-        (
-            r"CASE WHEN value = '' AND delimiter IS NOT NULL THEN CAST(ARRAY() AS ARRAY<STRING>) WHEN delimiter = '' THEN SPLIT(value, '')"
-            "\n    " r"ELSE SPLIT(value, CONCAT('\\Q', delimiter, '\\E')) END"
-        ),
-        "a delimiter is no regular expression; an empty text has no parts",
-    ),
-    "hr_split_index": (
-        "value STRING, delimiter STRING, place BIGINT", "STRING",
-        (
-            r"CASE WHEN value <> '' AND delimiter <> '' AND place BETWEEN 0 AND 2147483647"
-            "\n    " r"THEN GET(SPLIT(value, CONCAT('\\Q', delimiter, '\\E')), CAST(place AS INT)) END"
-        ),
-        "the part at a place, from 0",
-    ),
+    "hr_int": ("x BIGINT", "INT", _INT.format("x"), "a number of characters, cut to what a text may have"),
     "hr_ceil": ("x DOUBLE", "DOUBLE", _WHOLE.format("CEIL"), "a DOUBLE of any size"),
     "hr_floor": ("x DOUBLE", "DOUBLE", _WHOLE.format("FLOOR"), "a DOUBLE of any size"),
     "hr_uuid_v5": ("name STRING", "STRING", _UUID, "a UUID made of a name"),
@@ -94,6 +75,10 @@ JAVA: dict[str, tuple[str, str]] = {
     "hr_double": ("headrace.spark.HrDouble", "DOUBLE"),
     "hr_bigint": ("headrace.spark.HrBigint", "BIGINT"),
     "hr_timestamp": ("headrace.spark.HrTimestamp", "TIMESTAMP"),
+    "hr_timestamp_as": ("headrace.spark.HrTimestampAs", "TIMESTAMP"),
+    "hr_regexp_extract": ("headrace.spark.HrRegexpExtract", "STRING"),
+    "hr_split": ("headrace.spark.HrSplit", "ARRAY<STRING>"),
+    "hr_split_index": ("headrace.spark.HrSplitIndex", "STRING"),
 }
 
 _NAMED = re.compile(r"\bhr_[a-z0-9_]+(?=\()")

@@ -158,6 +158,7 @@ TABLE = (
         cases=(
             ("COUNT(DISTINCT x)", (1, 2, 1, None, 2), 2),
             ("COUNT(DISTINCT x)", ("a", "A", "é", "é"), 3),
+            ("COUNT(DISTINCT x)", (0.0, -0.0, 1.5), 2),
             ("COUNT(DISTINCT x)", (None, None), 0),
         ),
     ),

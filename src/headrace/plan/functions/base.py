@@ -119,6 +119,8 @@ class Function:
         Positions of arguments that must be constants, and not NULL.
     check
         Takes the values of those constants and raises a PlanError if one is not allowed.
+    pattern
+        The position of the argument that is a regular expression, if there is one.
     """
 
     name: str
@@ -133,6 +135,7 @@ class Function:
     nulls: str = "NULL if any argument is NULL"
     literal: tuple[int, ...] = ()
     check: Callable[..., None] | None = None
+    pattern: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,7 @@ def sql_call(function: Function | Aggregate, dialect: str, arguments: Sequence[s
 
     `arguments` are in SQL already, of the `types` that the function takes; constants it asks for are bare (`3`). `order` is what the rows
     that an aggregate takes come in the order of. In a template `{0}` is the first argument, `{1…}` the second and all after it, `{*}` all
-    of them, `{name}` the function's name and `{order}` the order.
+    of them, `{1i}` the second as an INT, `{name}` the function's name and `{order}` the order.
 
     Raises
     ------
@@ -195,10 +198,23 @@ def sql_call(function: Function | Aggregate, dialect: str, arguments: Sequence[s
             return function.name if which == "name" else order
         if which == "*":
             return ", ".join(arguments)
+        if which.endswith("i"):
+            return _int(arguments[int(which[:-1])], dialect)
         first = int(which.rstrip("…"))
         return ", ".join(arguments[first:]) if which.endswith("…") else arguments[first]
 
-    return re.sub(r"\{(\d+…?|\*|name|order)\}", fill, template)
+    return re.sub(r"\{(\d+[…i]?|\*|name|order)\}", fill, template)
+
+
+_MOST = 1_000_000_000  # more characters than any text has
+_WHOLE = re.compile(r"CAST\((-?\d+) AS BIGINT\)|(-?\d+)L")
+
+
+def _int(argument: str, dialect: str) -> str:
+    """Return a BIGINT of SQL as an INT that counts characters: cut to what a text may have, where a cast would wrap around."""
+    if whole := _WHOLE.fullmatch(argument):
+        return str(min(max(int(whole[1] or whole[2]), -_MOST), _MOST))
+    return f"CAST(LEAST(GREATEST({argument}, -{_MOST}), {_MOST}) AS INT)" if dialect == "flink" else f"hr_int({argument})"
 
 
 def constant(argument: pl.Expr) -> Any:  # noqa: ANN401

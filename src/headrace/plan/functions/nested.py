@@ -46,7 +46,7 @@ TABLE = (
     Function(
         "ELEMENT", signatures("MAP<STRING, T>, STRING -> T; ARRAY<T>, BIGINT -> T"),
         "The value of a map's key, or the element of an array at a position from 1, written `m['key']` and `a[1]`.",
-        _element, flink=("{0}[{1}]", "{0}[CASE WHEN {1} >= 1 THEN CAST({1} AS INT) END]"),
+        _element, flink=("{0}[{1}]", "{0}[CASE WHEN {1} BETWEEN 1 AND 2147483647 THEN CAST({1} AS INT) END]"),
         nulls="NULL if any argument is NULL or there is no such element",
         spark=("{0}[{1}]", "GET({0}, CASE WHEN {1} BETWEEN 1 AND 2147483647 THEN CAST({1} AS INT) - 1 END)"),
         cases=(
@@ -59,6 +59,7 @@ TABLE = (
             ("SPLIT('a,b', ',')[3]", None),
             ("SPLIT('a,b', ',')[0]", None),
             ("SPLIT('a,b', ',')[-1]", None),
+            ("SPLIT('a,b', ',')[4294967297]", None),
             ("SPLIT('a,b', ',')[NULL]", None),
         ),
     ),
@@ -89,12 +90,15 @@ TABLE = (
     Function(
         "SPLIT", signatures("STRING, STRING -> ARRAY<STRING>"),
         "The parts of the first text between occurrences of the second; none of an empty text.",
-        _split,
+        _split, flink="HR_SPLIT({0}, {1})",
         spark="hr_split({0}, {1})",
         cases=(
             ("SPLIT('a,b,,d', ',')", ["a", "b", "", "d"]),
             ("SPLIT('é::😀', '::')", ["é", "😀"]),
             ("SPLIT('abc', '')", ["a", "b", "c"]),
+            ("SPLIT('a😀\n', '')", ["a", "😀", "\n"]),
+            ("SPLIT(',a,', ',')", ["", "a", ""]),
+            ("SPLIT('a.b\\Ec', '.b\\E')", ["a", "c"]),
             ("SPLIT('', ',')", []),
             ("SPLIT('a', NULL)", None),
             ("SPLIT(NULL, ',')", None),

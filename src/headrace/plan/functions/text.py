@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from hashlib import sha1
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from headrace._lazy import lazy_import
 from headrace.errors import PlanError
 from headrace.plan.functions.base import Function, constant, elementwise, signatures
+from headrace.plan.functions.regex import regex
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,10 +20,6 @@ __all__ = ["TABLE"]
 
 _LONGEST = 10_000
 _NAMESPACE = uuid.UUID(bytes=b"headrace.uuid.v5")
-# Java's classes, which are ASCII where Rust's are Unicode.
-_CLASSES = {
-    "d": "[0-9]", "D": "[^0-9]", "w": "[0-9A-Za-z_]", "W": "[^0-9A-Za-z_]", "s": r"[ \t\n\x0B\f\r]", "S": r"[^ \t\n\x0B\f\r]",
-}  # fmt: skip
 
 
 def _like(text: pl.Expr, pattern: pl.Expr) -> pl.Expr:
@@ -31,18 +27,22 @@ def _like(text: pl.Expr, pattern: pl.Expr) -> pl.Expr:
     return text.str.contains("(?s)^" + "".join(wild.get(letter) or pl.escape_regex(letter) for letter in constant(pattern)) + "$")
 
 
-def _regex(pattern: str) -> str:
-    return re.sub(r"\\(.)", lambda escape: _CLASSES.get(escape[1], escape[0]), pattern, flags=re.DOTALL)
+def _rust(pattern: pl.Expr) -> str:
+    return regex(constant(pattern)).rust
 
 
 def _check_regex(pattern: str, *_others: object) -> None:
-    if not pattern:
-        raise PlanError("the pattern is empty")
     try:
-        pl.select(pl.lit("").str.contains(_regex(pattern)))
+        pl.select(pl.lit("").str.contains(regex(pattern).rust))
     except pl.exceptions.ComputeError as error:
         reason = str(error).split("error: ")[-1].splitlines()[0]
         raise PlanError(f"pattern {pattern!r} cannot be used: {reason}") from None
+
+
+def _check_replaced(pattern: str, *_others: object) -> None:
+    _check_regex(pattern)
+    if regex(pattern).empty:
+        raise PlanError(f"pattern {pattern!r} also matches an empty text, which engines find at different places", fix="write + for *, say")
 
 
 def _check_group(pattern: str, group: int = 0) -> None:
@@ -175,7 +175,7 @@ TABLE = (
     Function(
         "SUBSTRING", signatures("STRING, BIGINT -> STRING; STRING, BIGINT, BIGINT -> STRING"),
         "The part from a position, at most so long; 0 is as 1, a negative one counts from the end, and before the start there is nothing.",
-        _substring, flink=("SUBSTRING({0}, CAST({1} AS INT))", "SUBSTRING({0}, CAST({1} AS INT), CAST({2} AS INT))"),
+        _substring, flink=("SUBSTRING({0}, {1i})", "SUBSTRING({0}, {1i}, {2i})"),
         nulls="NULL if any argument is NULL or the length is negative",
         spark=("hr_substring({0}, {1})", "hr_substring_of({0}, {1}, {2})"),
         cases=(
@@ -188,6 +188,12 @@ TABLE = (
             ("SUBSTRING('turbine', 10)", ""),
             ("SUBSTRING('turbine', 2, 0)", ""),
             ("SUBSTRING('turbine', 2, -1)", None),
+            ("SUBSTRING('turbine', 4294967298)", ""),
+            ("SUBSTRING('turbine', -4294967298, 3)", ""),
+            ("SUBSTRING('turbine', 2, 4294967297)", "urbine"),
+            ("SUBSTRING('turbine', -2, 9223372036854775807)", "ne"),
+            ("SUBSTRING('turbine', 9223372036854775807, 9223372036854775807)", ""),
+            ("SUBSTRING('turbine', -9223372036854775808, 1)", ""),
             ("SUBSTRING('a😀b', 2, 1)", "😀"),
             ("SUBSTRING('turbine', NULL)", None),
             ("SUBSTRING('turbine', 1, NULL)", None),
@@ -197,10 +203,12 @@ TABLE = (
     Function(
         "LEFT", signatures("STRING, BIGINT -> STRING"),
         "The first so many characters.",
-        lambda text, length: pl.when(length.is_not_null()).then(text.str.head(length.clip(0))), flink="LEFT({0}, CAST({1} AS INT))",
-        spark="LEFT({0}, CAST({1} AS INT))",
+        lambda text, length: pl.when(length.is_not_null()).then(text.str.head(length.clip(0))), flink="LEFT({0}, {1i})",
+        spark="LEFT({0}, {1i})",
         cases=(
             ("LEFT('turbine', 3)", "tur"),
+            ("LEFT('turbine', 4294967297)", "turbine"),
+            ("LEFT('turbine', -4294967295)", ""),
             ("LEFT('é', 9)", "é"),
             ("LEFT('a', -1)", ""),
             ("LEFT('a', NULL)", None),
@@ -210,10 +218,12 @@ TABLE = (
     Function(
         "RIGHT", signatures("STRING, BIGINT -> STRING"),
         "The last so many characters.",
-        lambda text, length: pl.when(length.is_not_null()).then(text.str.tail(length.clip(0))), flink="RIGHT({0}, CAST({1} AS INT))",
-        spark="RIGHT({0}, CAST({1} AS INT))",
+        lambda text, length: pl.when(length.is_not_null()).then(text.str.tail(length.clip(0))), flink="RIGHT({0}, {1i})",
+        spark="RIGHT({0}, {1i})",
         cases=(
             ("RIGHT('turbine', 3)", "ine"),
+            ("RIGHT('turbine', 4294967297)", "turbine"),
+            ("RIGHT('turbine', -9223372036854775808)", ""),
             ("RIGHT('a😀', 1)", "😀"),
             ("RIGHT('a', -1)", ""),
             ("RIGHT('a', 0)", ""),
@@ -308,7 +318,7 @@ TABLE = (
     Function(
         "SPLIT_INDEX", signatures("STRING, STRING, BIGINT -> STRING"),
         "The part of the text, split at the second, that has the number given, from 0.",
-        _split_index, flink="SPLIT_INDEX({0}, {1}, CAST({2} AS INT))",
+        _split_index, flink="HR_SPLIT_INDEX({0}, {1}, {2})",
         nulls="NULL if any argument is NULL or empty, or there is no such part",
         spark="hr_split_index({0}, {1}, {2})",
         cases=(
@@ -319,6 +329,9 @@ TABLE = (
             ("SPLIT_INDEX('a,b', ',', -1)", None),
             ("SPLIT_INDEX('', ',', 0)", None),
             ("SPLIT_INDEX('abc', '', 1)", None),
+            ("SPLIT_INDEX('a b', '', 1)", None),
+            ("SPLIT_INDEX('a,b', ',', 4294967297)", None),
+            ("SPLIT_INDEX('a\\Eb\\Ec', '\\E', 1)", "b"),
             ("SPLIT_INDEX('a,b', NULL, 0)", None),
         ),
     ),
@@ -331,6 +344,11 @@ TABLE = (
             ("'turbine' LIKE 'tur%'", True),
             ("'turbine' LIKE 'tur'", False),
             ("'😀' LIKE '_'", True),
+            ("'\n' LIKE '_'", True),
+            ("'a\u2028b\r\n' LIKE 'a_b__'", True),
+            ("'ab\n' LIKE '_b'", False),
+            ("'a.c$' LIKE '_.c$'", True),
+            ("'x\\E.' LIKE '_\\E.'", True),
             ("'a\nb' LIKE 'a%b'", True),
             ("'ab\n' LIKE 'ab'", False),
             ("'a.c' LIKE 'a.c'", True),
@@ -343,7 +361,7 @@ TABLE = (
     Function(
         "REGEXP", signatures("STRING, STRING -> BOOLEAN"),
         "Whether the regular expression, a constant, is found in the text.",
-        lambda text, pattern: text.str.contains(_regex(constant(pattern))), literal=(1,), check=_check_regex,
+        lambda text, pattern: text.str.contains(_rust(pattern)), literal=(1,), check=_check_regex, pattern=1,
         spark="({0} RLIKE {1})",
         cases=(
             ("REGEXP('pump-17', '[0-9]+')", True),
@@ -351,35 +369,50 @@ TABLE = (
             ("REGEXP('٣', '\\d')", False),
             ("REGEXP('é', '^[\\w.]$')", False),
             ("REGEXP('', '^$')", True),
+            ("REGEXP('ab\n', 'b$')", False),
+            ("REGEXP('a\u2028b', 'a.b')", True),
+            ("REGEXP('a\nb', 'a.b')", False),
+            ("REGEXP('a\nb', '(?s)a.b')", True),
+            ("REGEXP('PUMP', '(?i)[n-q]UmP')", True),
+            ("REGEXP('\u212aÉ', '(?i)ké')", False),
+            ("REGEXP('éa', '\\ba')", True),
+            ("REGEXP('\x0b', '\\s')", True),
+            ("REGEXP('\xa0', '\\s')", False),
+            ("REGEXP('a😀b', '^a[^x]b$')", True),
             ("REGEXP(NULL, 'a')", None),
         ),
     ),
     Function(
         "REGEXP_REPLACE", signatures("STRING, STRING, STRING -> STRING"),
         "The text with each match of the regular expression replaced by the third, word for word; both are constants.",
-        lambda text, pattern, put: text.str.replace_all(_regex(constant(pattern)), constant(put).replace("$", "$$")), literal=(1, 2),
-        check=_check_regex,
+        lambda text, pattern, put: text.str.replace_all(_rust(pattern), constant(put).replace("$", "$$")), literal=(1, 2),
+        check=_check_replaced, pattern=1,
         cases=(
             ("REGEXP_REPLACE('a1b22', '[0-9]+', '#')", "a#b#"),
             ("REGEXP_REPLACE('a1', '([0-9])', '<$1>')", "a<$1>"),
             ("REGEXP_REPLACE('é', '\\W', '')", ""),
             ("REGEXP_REPLACE('abc', 'x', 'y')", "abc"),
+            ("REGEXP_REPLACE('a1', '[0-9]', '\\1$0')", "a\\1$0"),
+            ("REGEXP_REPLACE('a.b', '[^a-z]+?', '\\')", "a\\b"),
             ("REGEXP_REPLACE(NULL, 'a', 'b')", None),
         ),
     ),
     Function(
         "REGEXP_EXTRACT", signatures("STRING, STRING -> STRING; STRING, STRING, BIGINT -> STRING"),
         "What a group of the regular expression matches, or all of it without one; pattern and group are constants.",
-        lambda text, pattern, group=None: text.str.extract(_regex(constant(pattern)), 0 if group is None else constant(group)),
-        flink=("REGEXP_EXTRACT({0}, {1})", "REGEXP_EXTRACT({0}, {1}, {2})"), literal=(1, 2), check=_check_group,
+        lambda text, pattern, group=None: text.str.extract(_rust(pattern), 0 if group is None else constant(group)),
+        flink=("REGEXP_EXTRACT({0}, {1})", "REGEXP_EXTRACT({0}, {1}, {2})"), literal=(1, 2), check=_check_group, pattern=1,
         nulls="NULL of NULL and where the group matches nothing",
-        spark=("CASE WHEN {0} RLIKE {1} THEN REGEXP_EXTRACT({0}, {1}, 0) END", "NULLIF(REGEXP_EXTRACT({0}, {1}, {2}), '')"),
+        spark=("CASE WHEN {0} RLIKE {1} THEN REGEXP_EXTRACT({0}, {1}, 0) END", "hr_regexp_extract({0}, {1}, {2})"),
         cases=(
             ("REGEXP_EXTRACT('pump-17', '([a-z]+)-([0-9]+)', 2)", "17"),
             ("REGEXP_EXTRACT('pump-17', '[0-9]+')", "17"),
             ("REGEXP_EXTRACT('pump', '[0-9]+')", None),
             ("REGEXP_EXTRACT('pump', '(x)?pump', 1)", None),
             ("REGEXP_EXTRACT('pump', 'pump', 3)", None),
+            ("REGEXP_EXTRACT('ab', 'a(x*)b', 1)", ""),
+            ("REGEXP_EXTRACT('ab', '(?<first>a)(x)?b', 2)", None),
+            ("REGEXP_EXTRACT('abc', 'x*')", ""),
             ("REGEXP_EXTRACT('a😀b', 'a(.)b', 1)", "😀"),
             ("REGEXP_EXTRACT(NULL, 'a')", None),
         ),

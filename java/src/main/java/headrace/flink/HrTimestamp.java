@@ -1,16 +1,22 @@
 package headrace.flink;
 
 import headrace.reading.Text;
+import headrace.reading.TimePattern;
 import org.apache.flink.table.annotation.DataTypeHint;
 import org.apache.flink.table.data.StringData;
 import org.apache.flink.table.data.TimestampData;
 import org.apache.flink.table.functions.ScalarFunction;
 
-/** {@code HR_TIMESTAMP(text) -> TIMESTAMP_LTZ(3)}: a time in ISO 8601, UTC unless it says otherwise; NULL where it is none. */
+/**
+ * {@code HR_TIMESTAMP(text [, pattern]) -> TIMESTAMP_LTZ(3)}: a time in ISO 8601, UTC unless it says otherwise, or in the pattern; NULL where it is none.
+ *
+ * <p>Flink's own TO_TIMESTAMP_LTZ takes a text that does not fit its pattern for ISO 8601, and makes the 1st of March of the 30th of February.
+ */
 public class HrTimestamp extends ScalarFunction {
     private static final long serialVersionUID = 1;
 
     private transient Text text;
+    private transient TimePattern last;
 
     /** Returns the time. */
     public @DataTypeHint(value = "TIMESTAMP_LTZ(3)", bridgedTo = TimestampData.class) TimestampData eval(
@@ -19,6 +25,17 @@ public class HrTimestamp extends ScalarFunction {
             text = new Text();
         }
         Long ms = value == null ? null : text.asTime(value.toBytes());
+        return ms == null ? null : TimestampData.fromEpochMillis(ms);
+    }
+
+    /** Returns the time. */
+    public @DataTypeHint(value = "TIMESTAMP_LTZ(3)", bridgedTo = TimestampData.class) TimestampData eval(
+            @DataTypeHint(value = "STRING", bridgedTo = StringData.class) StringData value, String pattern) {
+        if (value == null || pattern == null) {
+            return null;
+        }
+        last = TimePattern.of(pattern, last);
+        Long ms = last.read(value.toString());
         return ms == null ? null : TimestampData.fromEpochMillis(ms);
     }
 }
