@@ -75,7 +75,7 @@ def jobs(servers: str, parallelism: int) -> dict[str, Callable[[], Cost]]:
     """Return how each engine is run."""
     home = WORK / "engines-home"
     environment = {"HEADRACE_HOME": str(home), "HEADRACE_ENGINES": str(ENGINES), "KAFKA_SERVERS": servers}
-    options = ["--until", "latest", "--anew", "--commit-every", "10s", "--max-ahead", "never"]
+    options = ["--until", "latest", "--anew", "--yes", "--commit-every", "10s", "--max-ahead", "never"]
 
     def headrace(*more: str) -> Callable[[], Cost]:
         def once() -> Cost:

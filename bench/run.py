@@ -252,7 +252,7 @@ def bench_kafka(count: int, runs: int) -> Iterator[str]:
 
         def once() -> Cost:
             shutil.rmtree(folder / "home", ignore_errors=True)
-            options = ("--until", "latest", "--anew", "--commit-every", "10s", "--kafka-servers", broker.servers)
+            options = ("--until", "latest", "--anew", "--yes", "--commit-every", "10s", "--kafka-servers", broker.servers)
             return cost_of(COMMAND, "run", "fingerprint", *options, home=folder / "home")
 
         cost = interleaved(runs, kafka=once)["kafka"]

@@ -205,7 +205,8 @@ sys.exit(headrace.cli.main(["run", "two.py:big", "--input", "readings.ndjson"]))
         (["plan", "fingerprint", "--set", "watermark_seconds=-1"], "stream('sensor-data'): the watermark's delay is -1 day, 23:59:59, which is negative"),
         (["run", "fingerprint"], ".headrace/log.db: no topic 'sensor-data'; make it: headrace topics create"),
         (["run", "fingerprint", "--output", "out"], "--input: no input; name a file: --input FILE; a live run writes to topics"),
-        (["run", "fingerprint", "--input", "readings.ndjson", "--until", "latest"], "--input: options of runs on topics are given; leave out"),
+        (["run", "fingerprint", "--input", "readings.ndjson", "--until", "latest"], "--until: is not for a run over files on this engine; leave out"),
+        (["run", "fingerprint", "--input", "readings.ndjson", "--engine", "flink", "--records", "5"], "--records: is not for a run over files on this engine"),
         (["run", "fingerprint", "--records", "0"], "--records: is 0; give 1 or more"),
         (["run", "fingerprint", "--idle-after", "soon"], "--idle-after: 'soon' is not a duration"),
         (["demo", "--port", "70000"], "--port: is 70000; give 1 to 65535"),
@@ -436,7 +437,7 @@ def test_output_is_a_folder_of_rows_dead_letters_and_the_ledger(run: Callable[..
     with Path("readings.ndjson").open("a") as file:
         file.write("oops\n")
     status, out, err = run("run", "two.py:big", "--input", "readings.ndjson", "--output", "deep/er/out")
-    assert (status, out, err) == (0, "", "readings: 4 received = 2 accepted + 1 malformed + 1 filtered\n")
+    assert (status, out, err.splitlines()[0]) == (0, "", "readings: 4 received = 2 accepted + 1 malformed + 1 filtered")
     made = Path("deep/er/out")
     assert sorted(path.name for path in made.iterdir()) == ["big.ndjson", "ledger.json", "readings.dead-letter.ndjson"]
     assert (made / "big.ndjson").read_text() == '{"k":"b","v":2.5}\n{"k":"c","v":3.0}\n'
@@ -481,6 +482,80 @@ def test_several_files_may_follow_one_input(run: Callable[..., tuple[int, str, s
     assert run("run", "two.py:big", "--input", "readings=", "a.ndjson", "--input", "b.ndjson", "c=d.ndjson") == one
     both = run("run", "two.py:both", "--input", "left=a.ndjson", "b.ndjson", "right=c=d.ndjson", "a.ndjson")
     assert both[2] == "left: 6 received = 6 accepted\nright: 6 received = 6 accepted\n"
+
+
+def test_a_run_over_files_stops_after_so_many_records_and_resumes(run: Callable[..., tuple[int, str, str]]) -> None:
+    arguments = ("run", "two.py:big", "--input", "readings.ndjson")
+    assert run(*arguments, "--records", "2")[:2] == (0, '{"k":"b","v":2.5}\n')
+    status, _, err = run(*arguments, "--output", "out", "--records", "2")
+    assert status == 0
+    assert err.splitlines() == [
+        "readings: 2 received = 1 accepted + 1 filtered",
+        "headrace: stopped before the end of the input, windows left open; the same command resumes there, from out/.run",
+    ]
+    assert Path("out/big.ndjson").read_text() == '{"k":"b","v":2.5}\n'
+    assert run(*arguments, "--output", "out")[2] == "readings: 3 received = 2 accepted + 1 filtered\n"
+    assert Path("out/big.ndjson").read_text() == '{"k":"b","v":2.5}\n{"k":"c","v":3.0}\n'
+    assert run(*arguments, "--output", "out", "--records", "2", "--drain")[2] == "readings: 2 received = 1 accepted + 1 filtered\n"
+    assert run(*arguments, "--duration", "1h")[2] == "readings: 3 received = 2 accepted + 1 filtered\n"
+
+
+def timed(*times: int | str) -> None:
+    Path("timed.ndjson").write_text("".join(json.dumps({"k": "a", "t": time, "v": 2}) + "\n" for time in times))
+
+
+def test_a_run_that_could_use_no_record_has_failed_and_says_why(run: Callable[..., tuple[int, str, str]]) -> None:
+    timed(START // 1000, START // 1000 + 1, "soon")
+    arguments = ("run", "two.py:big", "--input", "timed.ndjson", "--output", "out")
+    status, out, err = run(*arguments)
+    assert (status, out) == (1, "")
+    first, outside, field, last = err.splitlines()
+    assert first == "readings: 3 received = 0 accepted + 3 malformed"
+    assert outside.startswith(
+        "readings: 2 set aside: event time is outside 2000-01-01T00:00:00Z to 2100-01-01T00:00:00Z; the first is partition 0 offset 0: "
+    )
+    assert outside.endswith(": 1705314600 looks like seconds: write TO_TIMESTAMP_LTZ(t, 0)")
+    assert field == "readings: 1 set aside: field 't' is not a BIGINT; the first is partition 0 offset 2: field 't' is not a BIGINT: 'soon'"
+    assert last.startswith("headrace: pipeline big: none of 3 records could be used; do the stream's schema and event_time fit the input?")
+    assert json.loads(Path("out/ledger.json").read_bytes())["sources"]["readings"]["malformed"] == 3
+    status, _, allowed = run(*arguments, "--allow-nothing-accepted")
+    assert (status, allowed.splitlines()) == (0, [first, outside, field])
+
+
+@pytest.mark.parametrize(
+    ("times", "says"),
+    [
+        (START * 1000, f"{START * 1000} looks like microseconds: write TO_TIMESTAMP_LTZ(t / 1000, 3)"),
+        (START * 1000_000, f"{START * 1000_000} looks like nanoseconds: write TO_TIMESTAMP_LTZ(t / 1000000, 3)"),
+        (5, "event time 1970-01-01T00:00:00Z is outside 2000-01-01T00:00:00Z to 2100-01-01T00:00:00Z"),
+    ],
+)
+def test_a_time_in_another_unit_is_recognised(run: Callable[..., tuple[int, str, str]], times: int, says: str) -> None:
+    timed(times, START)
+    status, _, err = run("run", "two.py:big", "--input", "timed.ndjson")
+    assert status == 0
+    assert err.splitlines()[1].endswith(says)
+
+
+def test_ms_taken_for_seconds_are_recognised(run: Callable[..., tuple[int, str, str]]) -> None:
+    Path("two.py").write_text(PIPELINES.replace("(t, 3)", "(t, 0)"))
+    timed(START)
+    assert f"{START} looks like milliseconds: write TO_TIMESTAMP_LTZ(t, 3)" in run("run", "two.py:big", "--input", "timed.ndjson")[2]
+
+
+def test_a_run_without_records_or_of_filtered_ones_alone_is_done(run: Callable[..., tuple[int, str, str]]) -> None:
+    timed()
+    assert run("run", "two.py:big", "--input", "timed.ndjson")[0] == 0
+    assert run("run", "two.py:big", "--input", "readings.ndjson", "--set", "limit=99")[::2] == (0, "readings: 3 received = 0 accepted + 3 filtered\n")
+
+
+def test_only_the_commonest_reasons_are_printed(run: Callable[..., tuple[int, str, str]]) -> None:
+    Path("bad.ndjson").write_text('{"t":1}\n[]\n5\n{"k":\n{"v":"x"}\n{"t":"x"}\n{"t":"y"}\n' + json.dumps({"t": "z" * 5000}) + "\n")
+    lines = run("run", "two.py:big", "--input", "bad.ndjson")[2].splitlines()
+    assert lines[1].startswith("readings: 3 set aside: field 't' is not a BIGINT; the first is partition 0 offset 5: ")
+    assert lines[4].startswith("readings: ")
+    assert lines[4].endswith(" other reasons")
+    assert max(map(len, lines)) < 800
 
 
 ADDRESSES = [

@@ -578,6 +578,32 @@ def test_submit_returns_at_once_and_lets_go_of_its_pipes() -> None:
     assert done.stdout == f"{job.id}: CANCELED, by SIGTERM\n"
 
 
+def test_jobs_are_listed_from_a_folder_below(
+    begin: Callable[..., Job], run: Callable[..., tuple[int, str, str]], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("list") == (0, "ID  NAME  APP  STATE  STARTED  ENDED\n", f"headrace: no jobs in {folder}/.headrace/jobs\n")
+    job = begin("pass")
+    state(job)
+    below = folder / "line" / "press"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    status, out, err = run("list")
+    assert (status, err) == (0, f"headrace: home is {folder}/.headrace, found above the working folder\n")
+    assert job.id in out
+    assert run("status", job.id)[2] == "", "it is named once"
+    (below / ".headrace").mkdir()
+    assert run("list")[2] == f"headrace: no jobs in {below}/.headrace/jobs\n"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="one user alone cannot be two")
+def test_a_home_of_another_user_above_is_passed_over(folder: Path, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / ".headrace").mkdir()
+    os.chown(folder / ".headrace", NOBODY, NOBODY)
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    assert run("list")[2] == f"headrace: no jobs in {folder}/below/.headrace/jobs\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -609,7 +635,7 @@ def test_wrong_use_is_one_line_and_makes_no_job(refused: Callable[..., str], arg
 
 
 def test_the_list_is_a_table_or_lines_of_json(begin: Callable[..., Job], run: Callable[..., tuple[int, str, str]]) -> None:
-    assert run("list") == (0, "ID  NAME  APP  STATE  STARTED  ENDED\n", "")
+    assert run("list")[:2] == (0, "ID  NAME  APP  STATE  STARTED  ENDED\n")
     done = begin("raise SystemExit(3)", name="my job")
     state(done)
     lasting = begin(LONG)

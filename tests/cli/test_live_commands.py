@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -115,11 +116,63 @@ def test_a_run_until_the_topics_present_end(log: SqliteLog) -> None:
     assert len(fingerprints(log)) == 20
 
 
+def test_a_live_run_warns_of_records_that_it_sets_aside_and_a_bounded_one_of_nothing_else_fails(log: SqliteLog) -> None:
+    log.create("sensor-data")
+    log.append("sensor-data", [b'{"equip_id":"110","timestamp":1705314600,"data":{"1":"2"}}', b"{}"])
+    said = headrace("run", "fingerprint", "--records", "2").stderr.splitlines()
+    events = [json.loads(line) for line in said if line.startswith("{")]
+    assert [event["event"] for event in events] == ["started", "records set aside and none accepted", "stopped"]
+    assert {key: events[1][key] for key in ("level", "topic", "received", "accepted", "malformed", "partition", "offset")} == {
+        "level": "warning", "topic": "sensor-data", "received": 2, "accepted": 0, "malformed": 2, "partition": 0, "offset": 0,
+    }  # fmt: skip
+    assert events[1]["first"].endswith("1705314600 looks like seconds: write TO_TIMESTAMP_LTZ(timestamp, 0)")
+    said = headrace("run", "fingerprint", "--until", "latest", status=1).stderr
+    assert "pipeline fingerprint: none of 2 records could be used" in said
+    headrace("run", "fingerprint", "--until", "latest", "--allow-nothing-accepted")
+
+
 def test_a_run_of_so_many_records_and_the_next_goes_on(log: SqliteLog) -> None:
     headrace("simulate", "kiln", "--to", "topic:sensor-data", "--records", "1000", "--start", "2024-01-15T10:30:00Z")
     assert "sensor-data: 333 received" in headrace("run", "fingerprint", "--records", "333").stderr
     assert "sensor-data: 1,000 received" in headrace("run", "fingerprint", "--until", "latest").stderr
     assert len(fingerprints(log)) == 20
+
+
+def test_anew_says_what_it_does_and_is_refused_where_nobody_can_be_asked(log: SqliteLog) -> None:
+    headrace("simulate", "kiln", "--to", "topic:sensor-data", "--records", "1000", "--start", "2024-01-15T10:30:00Z")
+    arguments = ("run", "fingerprint", "--until", "latest", "--anew")
+    assert "--anew" not in headrace(*arguments).stderr, "there is nothing to forget"
+    does = (
+        "forgets what pipeline fingerprint has committed: 1,000 records of sensor-data are read again; "
+        "results are written again to fingerprint-output, behind the 20 records that it has"
+    )
+    asks = f"headrace: --anew: {does}; add --yes if that is meant; without a terminal nobody can be asked\n"
+    assert headrace(*arguments, status=2).stderr == asks
+    assert headrace("jobs", "submit", *arguments[1:], status=2).stderr == asks
+    assert len(fingerprints(log)) == 20
+    assert f"headrace: --anew {does}\n" in headrace(*arguments, "--yes").stderr
+    assert len(fingerprints(log)) == 40
+
+
+@pytest.mark.parametrize(("answer", "written"), [("y\n", 40), ("yes\n", 40), ("\n", 20), ("n\n", 20), ("\x04", 20)])
+def test_anew_asks_on_a_terminal(log: SqliteLog, answer: str, written: int) -> None:
+    headrace("simulate", "kiln", "--to", "topic:sensor-data", "--records", "1000", "--start", "2024-01-15T10:30:00Z")
+    headrace("run", "fingerprint", "--until", "latest")
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([HEADRACE, "run", "fingerprint", "--until", "latest", "--anew"], stdin=theirs, stdout=theirs, stderr=theirs) as asking:
+        os.close(theirs)
+        said = b""
+
+        def asked() -> bool:
+            nonlocal said
+            said += os.read(ours, 10_000)
+            return b"Start anew? [y/N] " in said
+
+        wait_for(asked)
+        os.write(ours, answer.encode())
+        assert asking.wait(LIMIT) == (0 if written == 40 else 1)
+    os.close(ours)
+    assert len(fingerprints(log)) == written
 
 
 def test_metrics_are_served_and_left_in_a_file(folder: Path) -> None:

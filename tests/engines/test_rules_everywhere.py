@@ -110,6 +110,6 @@ def ran(servers: str, folder: Path) -> Callable[..., dict[str, list[Any]]]:
 
 
 def test_kafka_gives_the_same_records(engine: list[str], ran: Callable[..., dict[str, list[Any]]]) -> None:
-    expected = ran("--anew")
+    expected = ran("--anew", "--yes")
     assert all(expected.values())
     assert ran(*engine) == expected

@@ -27,7 +27,7 @@ try:
 except ModuleNotFoundError:
     raise EnvironmentFault("needs the packages httpx, httpx-sse and stamina", where="the bridge", fix="pip install 'headrace[http]'") from None
 
-__all__ = ["HttpBridge", "only_told"]
+__all__ = ["HttpBridge", "only_told", "passed_before"]
 
 MOST_RECORDS = 10_000
 MOST_BYTES = 4 << 20
@@ -59,6 +59,17 @@ class _Position(msgspec.Struct, frozen=True):
     source: str
     last: str | None = None
     passed: int = 0
+
+
+def passed_before(log: Log, topic: str) -> int:
+    """Return how many records bridges have brought into a topic."""
+    manifest = log.manifest(_name(topic))
+    return 0 if manifest is None else msgspec.json.decode(manifest, type=_Position).passed
+
+
+def _name(topic: str) -> str:
+    """Return the name that a topic's bridge has among those who read and write."""
+    return f"bridge:{topic}"
 
 
 class _Unready(Exception):
@@ -102,7 +113,7 @@ class HttpBridge:
         self._source = str(httpx.URL(source).copy_with(username=None, password=None))
         if topic not in {info.name for info in log.topics()}:
             log.create(topic)
-        self._claim: Claim = log.claim(f"bridge:{topic}")
+        self._claim: Claim = log.claim(_name(topic))
         try:
             if anew:
                 self._claim.forget()

@@ -26,11 +26,34 @@ from headrace.plan.settings import resolve
 __all__ = ["find_pipeline", "home", "made", "pipelines_of_file", "plan_of"]
 
 SETTINGS_FILE = Path("headrace.toml")
+_HOME = ".headrace"
+_named: set[Path] = set()  # the homes above the working folder that were named on standard error
 
 
 def home() -> Path:
-    """Return the folder of what lasts: HEADRACE_HOME, or `.headrace` in the working folder."""
-    return Path(os.environ.get("HEADRACE_HOME") or ".headrace")
+    """Return the folder of what lasts: HEADRACE_HOME, or the nearest `.headrace` of the working folder and those above it.
+
+    Of those above, one of another user is passed over: what lies in it decides what headrace does. One that is used is named on
+    standard error, once.
+    """
+    named = os.environ.get("HEADRACE_HOME")
+    here = Path(_HOME)
+    if named or here.exists():
+        return local_path(named, "HEADRACE_HOME", writes=True) if named else here
+    for folder in Path.cwd().parents:
+        if _is_own_folder(folder / _HOME):
+            if folder not in _named:
+                _named.add(folder)
+                print(f"headrace: home is {folder / _HOME}, found above the working folder", file=sys.stderr)
+            return folder / _HOME
+    return here
+
+
+def _is_own_folder(path: Path) -> bool:
+    try:
+        return path.is_dir() and (sys.platform == "win32" or path.stat().st_uid == os.getuid())
+    except OSError:
+        return False
 
 
 def find_pipeline(app: str) -> Pipeline:

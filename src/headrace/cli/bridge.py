@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from headrace.cli.anew import confirm
 from headrace.cli.logs import asked_topic, open_log
 from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import asked_to_stop
@@ -28,6 +29,7 @@ def bridge(
     records: int | None = None,
     give_up_after: str = "60s",
     anew: Annotated[bool, Parameter(negative=())] = False,
+    yes: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Bring the events of a stream into a topic, each once, until it ends or Ctrl-C.
 
@@ -48,7 +50,10 @@ def bridge(
     give_up_after
         How long a source that cannot be reached is asked again; never: for ever.
     anew
-        Forget how far the bridge has come, and begin with the first event.
+        Forget how far the bridge has come, and begin with the first event: events are written again. It says how many, and asks on a
+        terminal; without a terminal it is refused unless --yes is given.
+    yes
+        With --anew: do not ask.
     """
     found = asked_topic(to, kafka_servers)
     if found is None:
@@ -58,12 +63,14 @@ def bridge(
     seconds = duration_ms(duration, "--duration") / 1000 if duration else None
     patience = None if give_up_after == "never" else duration_ms(give_up_after, "--give-up-after") / 1000
     stop = asked_to_stop()
-    from headrace.bridges.http import HttpBridge, only_told
+    from headrace.bridges.http import HttpBridge, only_told, passed_before
 
     only_told()
     topic, servers = found
     with closing(open_log(servers)) as log:
         log.heed(stop)
+        if anew and (before := passed_before(log, topic)):
+            confirm(f"forgets how far the bridge has come: {before:,} records are written to {to} again, if the source still sends them", yes=yes)
         with closing(HttpBridge(log, from_, topic, key=key, patience=patience, anew=anew)) as one:
             print(f"headrace bridge: {one.source} → {to}, {'from the first event' if one.last is None else f'after event {one.last}'}", flush=True)
             passed = asyncio.run(one.run(stop, duration=seconds, records=records))

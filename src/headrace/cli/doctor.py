@@ -180,7 +180,7 @@ def _packages(case: Case) -> Iterator[Finding]:
 def _home(case: Case) -> Iterator[Finding]:
     folder = case.home
     if not folder.exists():
-        yield Finding("ok", str(folder), "is not there yet; what needs it makes it")
+        yield Finding("ok", str(folder), f"is not there yet in {folder.absolute().parent}; what needs it makes it")
     elif not folder.is_dir():
         yield Finding("FAIL", str(folder), "is no folder", "remove the file, or set HEADRACE_HOME to a folder")
         return

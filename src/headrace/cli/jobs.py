@@ -51,7 +51,10 @@ def submit(
         A name to know the job by; else the pipeline's.
     """
     arguments = [app, *options]
-    pipeline, on_cluster = _sound(arguments)
+    pipeline, on_cluster, anew = _sound(arguments)
+    if anew is not None:
+        anew()
+        arguments.append("--yes")
     if on_cluster:
         print(on_cluster())
         return
@@ -84,6 +87,8 @@ def list_jobs(
     theirs = _cluster(cluster)
     ours = (row for job in jobs_in(_folder()) for row in _row(job))
     rows = [row for row in chain(theirs.rows() if theirs else (), ours) if all or not running or row["state"] == State.RUNNING]
+    if not rows:
+        print(f"headrace: no {'running jobs' if running else 'jobs'} in {_folder().absolute()}", file=sys.stderr)
     if json:
         print_json(rows)
     else:
@@ -265,8 +270,11 @@ def _on_cluster(named: str | None, job: str) -> ClusterJob | None:
     return found
 
 
-def _sound(arguments: Sequence[str]) -> tuple[str, Callable[[], str] | None]:
-    """Return the name of the pipeline that `headrace run` would run with these arguments, if it would take them; and how a cluster is given it, if it is."""
+def _sound(arguments: Sequence[str]) -> tuple[str, Callable[[], str] | None, Callable[[], None] | None]:
+    """Return the name of the pipeline that `headrace run` would run with these arguments, if it would take them.
+
+    And how a cluster is given it, if it is; and how to ask whether --anew is meant, since the job itself has no terminal.
+    """
     app, *_ = arguments
     if app.startswith("-"):
         raise PlanError(f"APP is {app!r}, which is an option", fix="write APP first, then the options of headrace run")
@@ -278,13 +286,18 @@ def _sound(arguments: Sequence[str]) -> tuple[str, Callable[[], str] | None]:
     if any(one == "-" or one.endswith("=-") for one in files):
         raise PlanError("a job has no standard input", where="--input -", fix="name a file, or run it in the foreground: headrace run")
     if saver:
-        return app, None
+        return app, None, None
     plan = plan_of(app, given.arguments.get("set") or [])
     jobs = _cluster(given.arguments.get("cluster")) if given.arguments.get("engine") == "flink" else None
-    if jobs is None or given.arguments.get("input"):
-        return plan.pipeline, None
     options = given.arguments.get("live") or LiveOptions()
-    return plan.pipeline, lambda: jobs.submit(plan, options)
+    if jobs is not None and not given.arguments.get("input"):
+        return plan.pipeline, lambda: jobs.submit(plan, options), None
+    if not options.anew or options.yes or given.arguments.get("input"):
+        return plan.pipeline, None, None
+    from headrace.cli.anew import confirm_pipeline
+
+    kept = (home() / given.arguments.get("engine", "embedded") / plan.pipeline).exists()
+    return plan.pipeline, None, lambda: confirm_pipeline(plan, options.kafka_servers, yes=False, kept=kept)
 
 
 def _described(job: Job) -> dict[str, Any]:

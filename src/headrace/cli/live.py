@@ -18,12 +18,14 @@ from headrace.cli.run import LiveOptions
 from headrace.engines.embedded.live import Committed, Limits, Live, Patience, run_live
 from headrace.engines.embedded.metrics import Metrics
 from headrace.errors import EnvironmentFault
+from headrace.kernels.ledger import Account
 from headrace.plan.pipeline import Plan
 from headrace.topics.protocol import Away
 
 __all__ = ["run_on_topics", "serve_metrics", "structured"]
 
 _METRICS_SECONDS = 1.0
+_WARNING_SECONDS = 60.0
 
 
 def structured() -> Any:  # noqa: ANN401  (structlog's own type)
@@ -46,7 +48,7 @@ def serve_metrics(metrics: Metrics, port: int) -> None:
         raise EnvironmentFault(f"cannot be served: {error.strerror}", where=f"metrics on port {port}", fix="name a free --metrics-port") from None
 
 
-def run_on_topics(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) -> dict[str, Mapping[str, int]]:
+def run_on_topics(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) -> dict[str, Account]:
     """Run a plan on the topics of a log until `stop` says so, and return its ledger by topic."""
     log = open_log(options.kafka_servers)
     told = structured()
@@ -59,6 +61,7 @@ def run_on_topics(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) ->
     def committed(commit: Committed) -> None:
         nonlocal shown
         metrics.note(commit)
+        warnings.note(live.run.ledger)
         if file and time.monotonic() - shown >= _METRICS_SECONDS:
             shown = time.monotonic()
             _leave(metrics, Path(file))
@@ -72,6 +75,7 @@ def run_on_topics(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) ->
     patience = Patience(options.ms("idle_after"), options.ms("close_quiet_after"), options.ms("max_ahead"))
     limits = Limits(options.seconds("duration"), options.records, options.drain)
     live = Live(plan, log, patience, options.batch_records, latest=options.until == "latest", anew=options.anew)
+    warnings = _Warnings(told, plan.pipeline, live.run.ledger)
     told.info("started", pipeline=plan.pipeline, version=plan.version, epoch=live.epoch, offsets=live.offsets)
     every = options.seconds("commit_every")
     ledger = run_live(live, limits, stop=stop, commit_seconds=inf if every is None else every, committed=committed, away=away)
@@ -80,7 +84,31 @@ def run_on_topics(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) ->
     counts = {topic: account.counts() for topic, account in ledger.items()}
     told.info("stopped", pipeline=plan.pipeline, epoch=live.epoch, offsets=live.offsets, ledger=counts)
     log.close()
-    return counts
+    return ledger
+
+
+class _Warnings:
+    """Says in the log of a live run that records are set aside, and why; at most once a minute."""
+
+    def __init__(self, told: Any, pipeline: str, ledger: Mapping[str, Account]) -> None:  # noqa: ANN401  (structlog's own type)
+        self._told, self._pipeline = told, pipeline
+        self._at = -inf
+        self._known = {topic: account.counts() for topic, account in ledger.items()}
+
+    def note(self, ledger: Mapping[str, Account]) -> None:
+        """Look at the ledger of a commit."""
+        now = time.monotonic()
+        if now - self._at < _WARNING_SECONDS:
+            return
+        for topic, account in ledger.items():
+            before, counts = self._known[topic], account.counts()
+            new = {fate: counts[fate] - before[fate] for fate in ("received", "accepted", "malformed", "future")}
+            if new["malformed"] + new["future"]:
+                reason = account.reasons.commonest()[0]
+                where = {"partition": reason.partition, "offset": reason.offset}
+                event = "records set aside" if new["accepted"] else "records set aside and none accepted"
+                self._told.warning(event, pipeline=self._pipeline, topic=topic, **new, commonest=reason.text, first=reason.detail, **where)
+                self._at, self._known[topic] = now, counts
 
 
 def _leave(metrics: Metrics, path: Path) -> None:

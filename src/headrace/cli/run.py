@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,19 +20,22 @@ from headrace.cli.apps import home, plan_of
 from headrace.cli.paths import OutputPath, inputs_of
 from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import asked_to_stop, interruptible_reads
-from headrace.errors import PlanError
+from headrace.engines.entries import Ledger
+from headrace.errors import DataError, PlanError
+from headrace.kernels.ledger import Account, Reasons
 from headrace.plan.pipeline import Plan
 
 __all__ = ["LiveOptions", "balance", "flink_url", "run"]
 
 _JEMALLOC = "dirty_decay_ms:-1,muzzy_decay_ms:-1,background_thread:false,narenas:1,thp:always"
+_REASONS, _LONGEST = 3, 300  # how many reasons are printed, and how many letters of each
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class LiveOptions:
-    """The options of runs on topics, which are those without --input.
+    """The options of runs on topics, which are those without --input. --duration, --records and --drain are for files too.
 
     Parameters
     ----------
@@ -47,7 +50,10 @@ class LiveOptions:
     drain
         Close the open windows before the end.
     anew
-        Forget what the pipeline has committed, and start from the first records.
+        Forget what the pipeline has committed, and start from the first records: results are written again. It says how many records
+        that concerns, and asks on a terminal; without a terminal it is refused unless --yes is given.
+    yes
+        With --anew: do not ask.
     commit_every
         The longest time between commits while there is work.
     batch_records
@@ -72,6 +78,7 @@ class LiveOptions:
     records: int | None = None
     drain: Annotated[bool, Parameter(negative=())] = False
     anew: Annotated[bool, Parameter(negative=())] = False
+    yes: Annotated[bool, Parameter(negative=())] = False
     commit_every: str = "1s"
     batch_records: int | None = None
     idle_after: str = "30s"
@@ -124,6 +131,7 @@ def run(
     output: Annotated[OutputPath | None, Parameter(name="--output")] = None,
     set: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
     output_format: Literal["ndjson", "parquet"] = "ndjson",
+    allow_nothing_accepted: Annotated[bool, Parameter(negative=())] = False,
     engine: Literal["embedded", "flink", "spark"] = "embedded",
     cluster: str | None = None,
     live: LiveOptions = LiveOptions(),
@@ -142,6 +150,8 @@ def run(
         writes to topics instead.
     output_format
         ndjson or parquet.
+    allow_nothing_accepted
+        End with status 0 even if every record was set aside as malformed; else the status is then 1. A live run warns.
     set
         KEY=VALUE for a setting of the pipeline.
     engine
@@ -151,7 +161,7 @@ def run(
         none is named, one is started on this machine, and ends with the run.
     """
     if engine != "embedded":
-        _run_on_cluster(engine, plan_of(app, set or []), input, output, cluster, live, output_format)
+        _run_on_cluster(engine, plan_of(app, set or []), input, output, cluster, live, output_format, allow_nothing=allow_nothing_accepted)
         return
     if cluster is not None:
         raise PlanError("the embedded engine has no cluster", where="--cluster", fix="add --engine flink")
@@ -165,31 +175,50 @@ def run(
         if live.from_savepoint is not None:
             raise PlanError("the embedded engine's commits are its savepoints", where="--from-savepoint", fix="leave it out: it goes on by itself")
         stop = asked_to_stop()
-        _run_live(plan_of(app, set or []), live, stop)
+        _run_live(plan_of(app, set or []), live, stop, allow_nothing=allow_nothing_accepted)
         return
     plan = plan_of(app, set or [])
-    _check_bounded(live)
+    _check_bounded(live, "duration", "records", "drain")
     inputs = inputs_of(plan, input)
     from headrace.engines.embedded.output import Printed
-    from headrace.engines.embedded.run import run_files, run_to
+    from headrace.engines.embedded.run import Limits, run_files, run_to
+
+    limits = Limits(live.seconds("duration"), live.records, live.drain)
 
     _collect_from_here()
     interruptible_reads()
     with _progress() as progress:
         if output is None:
-            accounts = run_to(plan, inputs, Printed(sys.stdout.buffer), progress=progress)
+            accounts = run_to(plan, inputs, Printed(sys.stdout.buffer), progress=progress, limits=limits)
         else:
-            accounts = run_files(plan, inputs, output, progress=progress, output_format=output_format)
-    _report(plan, {topic: account.counts() for topic, account in accounts.items()})
+            accounts = run_files(plan, inputs, output, progress=progress, output_format=output_format, limits=limits)
+    _report(plan, accounts, allow_nothing=allow_nothing_accepted)
+    if output is not None and (output / ".run").exists():
+        print(
+            f"headrace: stopped before the end of the input, windows left open; the same command resumes there, from {output}/.run", file=sys.stderr
+        )
 
 
-def _check_bounded(live: LiveOptions) -> None:
-    if replace(live, parallelism=None) != LiveOptions():
-        raise PlanError("options of runs on topics are given", where="--input", fix="leave out --input, or those")
+def _check_bounded(live: LiveOptions, *allowed: str) -> None:
+    """Raise PlanError if there are options that a run over files does not have."""
+    plain = LiveOptions()
+    given = [
+        _option(one.name) for one in fields(live) if one.name not in {"parallelism", *allowed} and getattr(live, one.name) != getattr(plain, one.name)
+    ]
+    if given:
+        raise PlanError("is not for a run over files on this engine", where=", ".join(given), fix="leave out --input, or this")
 
 
 def _run_on_cluster(
-    engine: str, plan: Plan, given: Sequence[str] | None, output: Path | None, cluster: str | None, live: LiveOptions, output_format: str
+    engine: str,
+    plan: Plan,
+    given: Sequence[str] | None,
+    output: Path | None,
+    cluster: str | None,
+    live: LiveOptions,
+    output_format: str,
+    *,
+    allow_nothing: bool,
 ) -> None:
     """Run a pipeline on an engine that is not ours, over files if any are given, else on Kafka's topics."""
     if output_format != "ndjson":
@@ -199,7 +228,9 @@ def _run_on_cluster(
     module = importlib.import_module(f"headrace.cli.{engine}")
     stop = asked_to_stop()
     if not given:
-        _report(plan, module.on_topics(plan, live, cluster=cluster, stop=stop))
+        _confirm(plan, live, kept=(home() / engine / plan.pipeline).exists())
+        ledger = module.on_topics(plan, live, cluster=cluster, stop=stop)
+        _report(plan, ledger, allow_nothing=allow_nothing or live.until is None)
         return
     _check_bounded(live)
     inputs = inputs_of(plan, given)
@@ -210,21 +241,71 @@ def _run_on_cluster(
         if output is None:
             for topic in plan.topics:
                 sys.stdout.buffer.write((folder / f"{topic}.ndjson").read_bytes())
-    _report(plan, ledger)
+        reasons = {topic: _reasons_in(folder / f"{topic}.dead-letter.ndjson") for topic in ledger}
+    _report(plan, ledger, reasons, allow_nothing=allow_nothing)
 
 
-def _report(plan: Plan, sources: Mapping[str, Mapping[str, int | None]]) -> None:
-    """Keep the ledger of a run that has ended, and print it."""
+def _reasons_in(dead_letters: Path) -> Reasons:
+    """Return why records were set aside, as their dead letters say."""
+    reasons = Reasons()
+    with suppress(FileNotFoundError), dead_letters.open("rb") as lines:
+        for line in lines:
+            letter = msgspec.json.decode(line)
+            reasons.note(letter["partition"], letter["offset"], letter["detail"])
+    return reasons
+
+
+def _report(plan: Plan, ledger: Mapping[str, Account] | Ledger, reasons: Mapping[str, Reasons] | None = None, *, allow_nothing: bool) -> None:
+    """Keep the ledger of a run that has ended, and print it, with the commonest reasons why records were set aside.
+
+    Raises
+    ------
+    DataError
+        If there were records, and not one of them could be used.
+    """
+    sources = {topic: one.counts() if isinstance(one, Account) else one for topic, one in ledger.items()}
     _remember(plan, sources)
     for topic, counts in sources.items():
+        account = ledger[topic]
         print(f"{topic}: {balance(counts)}", file=sys.stderr)
+        known = account.reasons if isinstance(account, Account) else (reasons or {}).get(topic, Reasons())
+        _tell_reasons(topic, known)
+    used = [counts[fate] for counts in sources.values() for fate in ("accepted", "filtered", "duplicate")]
+    received = sum(counts["received"] or 0 for counts in sources.values())
+    if received and not allow_nothing and all(count == 0 for count in used):
+        raise DataError(
+            f"none of {received:,} records could be used",
+            where=f"pipeline {plan.pipeline}",
+            fix="do the stream's schema and event_time fit the input? --allow-nothing-accepted takes this as done",
+        )
 
 
-def _run_live(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) -> None:
+def _tell_reasons(topic: str, reasons: Reasons) -> None:
+    found = reasons.commonest()
+    for one in found[:_REASONS]:
+        example = f"partition {one.partition} offset {one.offset}: {_cut(one.detail)}"
+        print(f"{topic}: {one.count:,} set aside: {_cut(one.text)}; the first is {example}", file=sys.stderr)
+    if others := sum(one.count for one in found[_REASONS:]):
+        print(f"{topic}: {others:,} set aside for {len(found) - _REASONS} other reasons", file=sys.stderr)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _confirm(plan: Plan, options: LiveOptions, *, kept: bool = False) -> None:
+    if options.anew:
+        from headrace.cli.anew import confirm_pipeline
+
+        confirm_pipeline(plan, options.kafka_servers, yes=options.yes, kept=kept)
+
+
+def _run_live(plan: Plan, options: LiveOptions, stop: Callable[[], bool], *, allow_nothing: bool) -> None:
+    _confirm(plan, options)
     from headrace.cli.live import run_on_topics
 
     _collect_from_here()
-    _report(plan, run_on_topics(plan, options, stop))
+    _report(plan, run_on_topics(plan, options, stop), allow_nothing=allow_nothing or options.until is None)
 
 
 def _save(output: Path | None, options: LiveOptions, stop: Callable[[], bool]) -> None:

@@ -7,17 +7,59 @@ any of it), accepted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from headrace.errors import InternalError
 
-__all__ = ["Account"]
+__all__ = ["Account", "Reason", "Reasons"]
+
+_MOST_REASONS = 100
+_OUTSIDE = " is outside "
+
+
+@dataclass
+class Reason:
+    """One reason why records were set aside: how many, and the first of them."""
+
+    text: str
+    count: int
+    partition: int
+    offset: int
+    detail: str
+
+
+class Reasons:
+    """Why records of one source were set aside. There are at most a hundred reasons; what has a further one counts as `other`."""
+
+    def __init__(self, saved: Sequence[Sequence[Any]] = ()) -> None:
+        self._found = {one[0]: Reason(*one) for one in saved}
+
+    def note(self, partition: int, offset: int, detail: str) -> None:
+        """Enter a record with the detail that its dead letter has."""
+        # What stands behind the colon, or between these words, is the record's own.
+        head, outside, bounds = detail.partition(_OUTSIDE)
+        text = f"event time{outside}{bounds.partition(': ')[0]}" if outside and head.startswith("event time") else detail.partition(": ")[0]
+        if text.startswith("event time is ") and text.endswith("past its arrival"):
+            text = "event time is too far past its arrival"
+        if text not in self._found and len(self._found) >= _MOST_REASONS:
+            text = "other"
+        found = self._found.setdefault(text, Reason(text, 0, partition, offset, detail))
+        found.count += 1
+
+    def commonest(self) -> list[Reason]:
+        """Return the reasons, the commonest first."""
+        return sorted(self._found.values(), key=lambda one: -one.count)
+
+    def saved(self) -> list[list[Any]]:
+        """Return them for a commit."""
+        return [[one.text, one.count, one.partition, one.offset, one.detail] for one in self._found.values()]
 
 
 @dataclass
 class Account:
-    """The ledger of one pipeline's one source."""
+    """The ledger of one pipeline's one source; `reasons` say why records were set aside, and are no part of what must balance."""
 
     received: int = 0
     accepted: int = 0
@@ -27,6 +69,7 @@ class Account:
     late: int = 0
     filtered: int = 0
     shed: int = 0
+    reasons: Reasons = field(default_factory=Reasons, compare=False, repr=False)
 
     def settle(self, *, received: int, malformed: int, future: int = 0, reached: int, taken: int) -> None:
         """Enter a batch.
@@ -60,10 +103,10 @@ class Account:
 
     def check(self) -> None:
         """Raise InternalError if the ledger does not balance."""
-        fates = [count for name, count in asdict(self).items() if name != "received"]
+        fates = [count for name, count in self.counts().items() if name != "received"]
         if sum(fates) != self.received or min(fates) < 0:
-            raise InternalError(f"the ledger does not balance: {asdict(self)}")
+            raise InternalError(f"the ledger does not balance: {self.counts()}")
 
     def counts(self) -> Mapping[str, int]:
         """Return the counts by name, in the order of the contract."""
-        return asdict(self)
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "reasons"}

@@ -21,7 +21,7 @@ from engines.embedded import pipelines
 from engines.embedded.pipelines import PIPELINES, found, write_inputs
 from headrace.engines.embedded.output import Output, encode_rows
 from headrace.engines.embedded.partition import DeadLetter
-from headrace.engines.embedded.run import Progress, Run, run_files
+from headrace.engines.embedded.run import Limits, Progress, Run, run_files
 from headrace.errors import EnvironmentFault
 from headrace.topics.files import open_file
 
@@ -168,6 +168,60 @@ def test_the_output_does_not_depend_on_how_many_turns_lie_between_commits(name: 
         monkeypatch.setattr("headrace.engines.embedded.run.time.monotonic", count().__next__)
         run_files(PIPELINES[name].plan(), inputs, tmp_path, chunk=300, commit_seconds=every)
         assert found(tmp_path) == expected, f"every {every} turns"
+
+
+# Limits
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_stopped_after_so_many_records_resumes_to_the_same_output(name: str, made, tmp_path: Path) -> None:
+    inputs, expected = made(name, 120)
+    plan, chance = PIPELINES[name].plan(), random.Random(name)
+    received = 0
+    while True:
+        most, chunk = chance.randint(1, 90), int(10 ** chance.uniform(1, 5))
+        accounts = run_files(plan, inputs, tmp_path, chunk=chunk, commit_seconds=chance.choice((0, 1_000)), limits=Limits(records=most))
+        now = sum(account.received for account in accounts.values())
+        if not (tmp_path / ".run").exists():
+            assert now - received <= most
+            break
+        assert now - received == most
+        received = now
+        so_far = found(tmp_path)
+        assert so_far.keys() == expected.keys()
+        for file in so_far:
+            if file != "ledger.json" and ".dead-letter" not in file:
+                assert expected[file].startswith(so_far[file])
+    assert found(tmp_path) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_drained_after_so_many_records_is_that_of_a_file_which_ends_there(name: str, made, tmp_path: Path) -> None:
+    inputs, _ = made(name, 120)
+    plan = PIPELINES[name].plan()
+    (topic, (file, *_)), *_ = inputs.items()
+    lines = file.read_bytes().splitlines(keepends=True)
+    for most in (1, 17, len(lines) - 1):
+        short = tmp_path / f"{most}" / file.name
+        short.parent.mkdir()
+        short.write_bytes(b"".join(lines[:most]))
+        one = {source.topic: [file] if source.topic == topic else [tmp_path / "none.ndjson"] for source in plan.sources}
+        (tmp_path / "none.ndjson").write_bytes(b"")
+        run_files(plan, one | {topic: [short]}, tmp_path / f"short{most}")
+        accounts = run_files(plan, one, tmp_path / f"limited{most}", limits=Limits(records=most, drain=True))
+        assert accounts[topic].received == most
+        assert found(tmp_path / f"limited{most}") == found(tmp_path / f"short{most}")
+        assert not (tmp_path / f"limited{most}" / ".run").exists()
+
+
+def test_a_run_of_a_stated_duration_stops_between_two_batches(made, tmp_path: Path) -> None:
+    inputs, expected = made("means", 300)
+    runs = 0
+    while (tmp_path / ".run").exists() or not runs:
+        run_files(PIPELINES["means"].plan(), inputs, tmp_path, chunk=1 << 20 if runs == 3 else 700, limits=Limits(duration=0 if runs < 3 else None))
+        runs += 1
+    assert runs == 4
+    assert found(tmp_path) == expected
 
 
 # Faults, at every step of a commit and of putting the output in place

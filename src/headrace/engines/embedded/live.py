@@ -20,7 +20,7 @@ from headrace._clock import now_ms
 from headrace.engines.embedded.output import encode_dead_letter, encode_rows
 from headrace.engines.embedded.partition import DeadLetter, Partition
 from headrace.engines.embedded.processing import Counts
-from headrace.engines.embedded.run import Run
+from headrace.engines.embedded.run import NO_LIMITS, Limits, Run
 from headrace.engines.embedded.state import STATE_FORMAT, Parts
 from headrace.errors import EnvironmentFault, InternalError, PlanError
 from headrace.kernels.columnar.watermark import NEVER
@@ -248,7 +248,7 @@ class Live:
     @property
     def received(self) -> int:
         """How many records have been received since the pipeline was begun."""
-        return sum(account.received for account in self.run.ledger.values())
+        return self.run.received
 
     @property
     def offsets(self) -> dict[str, list[int]]:
@@ -342,18 +342,9 @@ class Live:
         self.claim.release()
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When a live run ends by itself: after so many seconds, or so many records; with `drain` it then closes the open windows."""
-
-    duration: float | None = None
-    records: int | None = None
-    drain: bool = False
-
-
 def run_live(
     live: Live,
-    limits: Limits = Limits(),
+    limits: Limits = NO_LIMITS,
     *,
     stop: Callable[[], bool] = lambda: False,
     commit_seconds: float = 1.0,

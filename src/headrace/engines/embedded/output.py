@@ -136,8 +136,11 @@ class Files:
                 continue
         self._open.clear()
 
-    def publish(self, target: Path, schemas: Mapping[str, Schema], format: str) -> None:
-        """Put the files in place, each whole, rows as `format`. Done again after a kill, it does what was left."""
+    def publish(self, target: Path, schemas: Mapping[str, Schema], format: str, *, keep: bool = False) -> None:
+        """Put the files in place, each whole, rows as `format`. Done again after a kill, it does what was left.
+
+        With `keep` copies are put in place, and the files can be appended to.
+        """
         for topic, names in self._dead.items():
             parts = [self._folder / name for name in names]
             joined = self._folder / f"{topic}.dead-letter.ndjson"
@@ -151,7 +154,8 @@ class Files:
                 sync(joined)
                 joined.replace(target / joined.name)
                 sync(target)
-                parts[0].unlink()
+                if not keep:
+                    parts[0].unlink()
         for topic, name in self._rows.items():
             written = self._folder / name
             if not written.exists():
@@ -163,7 +167,14 @@ class Files:
                     sync(aside)
                     aside.replace(target / aside.name)
                     sync(target)
-                    written.unlink()
+                    if not keep:
+                        written.unlink()
+                elif keep:
+                    aside = self._folder / f"{name}.copy"
+                    shutil.copyfile(written, aside)
+                    sync(aside)
+                    aside.replace(target / name)
+                    sync(target)
                 else:
                     written.replace(target / name)
 

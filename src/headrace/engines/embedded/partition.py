@@ -168,11 +168,24 @@ class Partition:
         if self._rows is not None and len(self._rows):
             self._rows = self._timed(self._rows)
 
-    def take(self, count: int | None = None) -> Turn:
-        """Return the next `count` rows of the batch at hand, all by default, with the malformed records among them."""
+    def reach(self, count: int) -> list[int]:
+        """Return how many records of the batch at hand are done after each of the next `count` rows, malformed ones among them."""
+        behind = [*self.fill()["@record"][1 : count + 1], len(self._batch)][:count]
+        return [int(place) - self._used for place in behind]
+
+    @property
+    def at_hand(self) -> int:
+        """How many records of the batch at hand are still to be taken."""
+        return len(self._batch) - self._used
+
+    def take(self, count: int | None = None, most: int | None = None) -> Turn:
+        """Return the next `count` rows of the batch at hand, all by default, with the malformed records among them; at most so many records."""
         rows = self.fill()
         taken = rows if count is None else rows[:count]
         upto = len(self._batch) if len(taken) == len(rows) else int(rows["@record"][len(taken)])
+        if most is not None and upto - self._used > most:
+            upto = self._used + most
+            taken = taken.filter(pl.col("@record") < upto)
         dead = self._dead(self._used, upto)
         start, self._used = self._used, upto
         if len(taken):

@@ -21,13 +21,13 @@ from headrace.engines.embedded.state import STATE_FORMAT
 from headrace.errors import EnvironmentFault
 from headrace.kernels.columnar.order import clock_before, in_order, turn
 from headrace.kernels.columnar.watermark import NEVER, Clock
-from headrace.kernels.ledger import Account
+from headrace.kernels.ledger import Account, Reasons
 from headrace.plan.pipeline import Plan
 from headrace.plan.rewrite import read_numbers_at_once
 from headrace.topics.files import open_file
 from headrace.topics.protocol import PartitionReader
 
-__all__ = ["Progress", "Run", "run_files", "run_to"]
+__all__ = ["NO_LIMITS", "Limits", "Progress", "Run", "accounts_of", "run_files", "run_to"]
 
 _COMMIT_SECONDS = 5.0
 
@@ -89,10 +89,10 @@ class Run:
         """Whether nothing more is there to be read now."""
         return all(partition.drained for partition in self.partitions)
 
-    def take_turn(self) -> None:
-        """Read what comes next and work it through."""
+    def take_turn(self, most: int | None = None) -> None:
+        """Read what comes next, at most so many records, and work it through."""
         before = {p.rank: self.clocks[p.source.topic].holding(p.rank) for p in self.partitions}
-        turns = self._next_in_order() if self.graph.ordered else self._next()
+        turns = self._next_in_order(most) if self.graph.ordered else self._next(most)
         fates = Fates()
         rows, first = [], 0
         for one in turns:
@@ -114,17 +114,23 @@ class Run:
             heard[partition.source.topic] = max(heard[partition.source.topic], partition.heard)
         return heard
 
-    def _next(self) -> list[Turn]:
+    def _next(self, most: int | None) -> list[Turn]:
         """Return the next batch of the partition that holds the clock back, or of all where they are taken together."""
         ready = [partition for partition in self.partitions if not partition.drained]
-        return [partition.take() for partition in (ready if self._live else [min(ready, key=lambda p: p.greatest)])]
+        if self._live:
+            return [partition.take() for partition in ready]
+        return [min(ready, key=lambda p: p.greatest).take(most=most)]
 
-    def _next_in_order(self) -> list[Turn]:
+    def _next_in_order(self, most: int | None) -> list[Turn]:
         """Return, of each partition, the rows that come before any row not read yet."""
         open_ones = [partition for partition in self.partitions if not partition.drained]
         orders = {partition.rank: partition.fill()["@order"] for partition in open_ones}
         counts = turn(orders, {p.rank for p in open_ones if not p.ends_with_batch})
-        return [p.take(counts[p.rank]) for p in open_ones if counts[p.rank] or not len(orders[p.rank])]
+        next_ones = [p for p in open_ones if counts[p.rank] or not len(orders[p.rank])]
+        if most is None:
+            return [p.take(counts[p.rank]) for p in next_ones]
+        shares = _shares(next_ones, counts, orders, most)
+        return [p.take(counts[p.rank], shares[p.rank]) for p in next_ones if shares[p.rank]]
 
     def _with_clocks(self, turns: Sequence[Turn], rows: list[pl.DataFrame], before: Mapping[int, int]) -> list[pl.DataFrame]:
         """Return the rows with `@partition`, and with the clock before each of them for the stages that ask for it."""
@@ -151,6 +157,8 @@ class Run:
             future = sum(letter.reason == "future" for letter in one.dead)
             account = self.ledger[one.partition.source.topic]
             account.settle(received=one.received, malformed=len(one.dead) - future, future=future, reached=reached, taken=taken)
+            for letter in one.dead:
+                account.reasons.note(letter.partition, letter.offset, letter.detail)
             self._output.set_aside(one.dead)
         self._enter_duplicates()
 
@@ -179,8 +187,15 @@ class Run:
         self.graph.settle(self.clocks, Fates(), self._heard, ended=ended)
         self._enter_duplicates()
 
+    @property
+    def received(self) -> int:
+        """How many records have been received."""
+        return sum(account.received for account in self.ledger.values())
+
     def finish(self) -> None:
-        """Close what the end of the input closes."""
+        """Close what the end of the input closes, be it that nothing more is read of it."""
+        for partition in self.partitions:
+            self.clocks[partition.source.topic].finish(partition.rank)
         self.graph.settle(self.clocks, Fates(), self._heard)
         self._enter_duplicates()
 
@@ -190,7 +205,7 @@ class Run:
         positions = [(p.reader.position, p.reader.finished) for p in self.partitions]
         total = sum(at["size"] for at, _ in positions)
         done = sum(at["size"] if finished else at.get("byte", at["record"]) for at, finished in positions)
-        return Progress(done, total, sum(account.received for account in self.ledger.values()))
+        return Progress(done, total, self.received)
 
     # commits
 
@@ -199,6 +214,7 @@ class Run:
         return {
             "partitions": [partition.saved() for partition in self.partitions],
             "ledger": {topic: account.counts() for topic, account in self.ledger.items()},
+            "reasons": {topic: account.reasons.saved() for topic, account in self.ledger.items()},
             "clocks": {topic: {"reached": clock.reached, "resting": sorted(clock.resting)} for topic, clock in self.clocks.items()},
         }
 
@@ -207,11 +223,49 @@ class Run:
         for partition, state in zip(self.partitions, saved["partitions"], strict=True):
             partition.restore(state)
             self._show(partition)
-        self.ledger = {topic: Account(**counts) for topic, counts in saved["ledger"].items()}
+        self.ledger = accounts_of(saved)
         for topic, clock in saved["clocks"].items():
             self.clocks[topic].reached, self.clocks[topic].resting = clock["reached"], set(clock["resting"])
         for partition in self.partitions:
             self._show(partition)
+
+
+def accounts_of(saved: Mapping[str, Any]) -> dict[str, Account]:
+    """Return the ledger that a commit has."""
+    reasons = saved.get("reasons", {})
+    return {topic: Account(**counts, reasons=Reasons(reasons.get(topic, ()))) for topic, counts in saved["ledger"].items()}
+
+
+def _shares(parts: Sequence[Partition], counts: Mapping[int, int], orders: Mapping[int, pl.Series], most: int) -> dict[int, int]:
+    """Return how many of `most` records each partition may take, so that the rows among them are the first of all in their order.
+
+    A malformed record has no place in the order: it goes with the row before it, or where there is no row with its partition.
+    """
+    reach = {p.rank: p.reach(counts[p.rank]) for p in parts}
+    shares = {p.rank: 0 for p in parts}
+    for part in (p for p in parts if not reach[p.rank]):
+        shares[part.rank] = min(part.at_hand, most)
+        most -= shares[part.rank]
+    places = [pl.DataFrame({"@partition": [rank] * len(upto), "@order": orders[rank][: len(upto)]}) for rank, upto in reach.items() if upto]
+    rows = {rank: iter(upto) for rank, upto in reach.items()}
+    for rank in in_order(places)["@partition"] if places else ():
+        taken = min(next(rows[rank]) - shares[rank], most)
+        shares[rank], most = shares[rank] + taken, most - taken
+        if not most:
+            break
+    return shares
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a run ends by itself: after so many seconds, or so many records; with `drain` it then closes the open windows."""
+
+    duration: float | None = None
+    records: int | None = None
+    drain: bool = False
+
+
+NO_LIMITS = Limits()
 
 
 @contextmanager
@@ -228,24 +282,38 @@ def _opened(plan: Plan, inputs: Mapping[str, Sequence[Path]], chunk: int | None 
 
 
 def run_to(
-    plan: Plan, inputs: Mapping[str, Sequence[Path]], output: Output, *, progress: Callable[[Progress], None] | None = None
+    plan: Plan,
+    inputs: Mapping[str, Sequence[Path]],
+    output: Output,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    limits: Limits = NO_LIMITS,
+    chunk: int | None = None,
 ) -> dict[str, Account]:
     """Run the plan over files with no state kept, and return the ledger."""
     plan.check_inputs(inputs)
-    with _opened(plan, inputs) as readers:
+    with _opened(plan, inputs, chunk) as readers:
         run = Run(plan, readers, output)
-        _work(run, progress, lambda: None)
+        _work(run, limits, progress, lambda: None)
     run.graph.tell_failures()
     return run.ledger
 
 
-def _work(run: Run, progress: Callable[[Progress], None] | None, after_turn: Callable[[], None]) -> None:
+def _work(run: Run, limits: Limits, progress: Callable[[Progress], None] | None, after_turn: Callable[[], None]) -> bool:
+    """Work to the end of the input, or as far as the limits allow; return whether everything was closed then."""
+    began, first = time.monotonic(), run.received
     while not run.finished:
-        run.take_turn()
+        left = None if limits.records is None else first + limits.records - run.received
+        if left == 0 or (limits.duration is not None and time.monotonic() - began >= limits.duration):
+            break
+        run.take_turn(left)
         after_turn()
         if progress:
             progress(run.progress)
-    run.finish()
+    done = run.finished or limits.drain
+    if done:
+        run.finish()
+    return done
 
 
 def run_files(
@@ -257,6 +325,7 @@ def run_files(
     chunk: int | None = None,
     commit_seconds: float = _COMMIT_SECONDS,
     output_format: str = "ndjson",
+    limits: Limits = NO_LIMITS,
 ) -> dict[str, Account]:
     """Run the plan over files, and leave its outputs, dead letters and ledger in `folder`.
 
@@ -272,6 +341,9 @@ def run_files(
         How long to work between commits. Nor on that.
     output_format
         `ndjson` or `parquet`.
+    limits
+        When to stop before the end of the input. With windows left open, `folder` then has what came out so far, and the next
+        run goes on from there.
 
     Raises
     ------
@@ -294,10 +366,10 @@ def run_files(
         if manifest is None or not manifest["done"]:
             with _opened(plan, inputs, chunk) as readers:
                 run = Run(plan, readers, files)
-                manifest = _Committing(run, checkpoint, files, identity).work(manifest, progress, commit_seconds)
-        files.publish(folder, {topic: plan.schema_of(topic) for topic in plan.topics}, output_format)
-        _publish_ledger(plan, manifest["ledger"], checkpoint, folder)
-        return {topic: Account(**counts) for topic, counts in manifest["ledger"].items()}
+                manifest = _Committing(run, checkpoint, files, identity).work(manifest, limits, progress, commit_seconds)
+        files.publish(folder, {topic: plan.schema_of(topic) for topic in plan.topics}, output_format, keep=not manifest["done"])
+        _publish_ledger(plan, manifest, checkpoint, folder)
+        return accounts_of(manifest)
     finally:
         checkpoint.close()
 
@@ -311,8 +383,8 @@ class _Committing:
     files: Files
     identity: Mapping[str, Any]
 
-    def work(self, begun: dict[str, Any] | None, progress: Callable[[Progress], None] | None, every: float) -> dict[str, Any]:
-        """Work to the end, from where the manifest `begun` says or from the start, and return the last manifest."""
+    def work(self, begun: dict[str, Any] | None, limits: Limits, progress: Callable[[Progress], None] | None, every: float) -> dict[str, Any]:
+        """Work to the end or the limits, from where the manifest `begun` says or from the start, and return the last manifest."""
         try:
             self.files.open(begun["lengths"] if begun else {})
             if begun:
@@ -328,8 +400,7 @@ class _Committing:
                     self.commit(done=False)
                     due = time.monotonic() + every
 
-            _work(self.run, progress, after_turn)
-            manifest = self.commit(done=True)
+            manifest = self.commit(done=_work(self.run, limits, progress, after_turn))
             self.run.graph.tell_failures()
             return manifest
         finally:
@@ -361,12 +432,13 @@ def _check_same(manifest: Mapping[str, Any], identity: Mapping[str, Any], folder
             )
 
 
-def _publish_ledger(plan: Plan, ledger: Mapping[str, Any], checkpoint: Checkpoint, folder: Path) -> None:
+def _publish_ledger(plan: Plan, manifest: Mapping[str, Any], checkpoint: Checkpoint, folder: Path) -> None:
     path = folder / "ledger.json"
     try:
         aside = checkpoint.folder / "ledger.json"
-        write_durably(aside, msgspec.json.format(msgspec.json.encode({"pipeline": plan.pipeline, "sources": ledger})) + b"\n")
+        write_durably(aside, msgspec.json.format(msgspec.json.encode({"pipeline": plan.pipeline, "sources": manifest["ledger"]})) + b"\n")
         aside.replace(path)
-        checkpoint.discard()
+        if manifest["done"]:
+            checkpoint.discard()
     except OSError as error:
         raise write_fault(path, error) from None

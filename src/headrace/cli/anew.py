@@ -1,0 +1,77 @@
+"""What `--anew` would do, and whether it is meant: said before anything is forgotten."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+
+import msgspec
+
+from headrace.cli.logs import NoLogYet, open_log
+from headrace.errors import HeadraceError, PlanError
+from headrace.plan.pipeline import Plan
+from headrace.topics.protocol import Log, TopicInfo
+
+__all__ = ["confirm", "confirm_pipeline"]
+
+
+def confirm_pipeline(plan: Plan, servers: str | None, *, yes: bool, kept: bool = False) -> None:
+    """Go on only if it is meant that a pipeline forgets what it has committed; one that has committed nothing has nothing to forget.
+
+    Parameters
+    ----------
+    servers
+        What --kafka-servers says, if it was given.
+    yes
+        Whether --yes was given: then what is done is said, and not asked.
+    kept
+        Whether another engine keeps state of it; else its state is in the log.
+
+    Raises
+    ------
+    PlanError
+        If nobody can be asked.
+    HeadraceError
+        If the answer is no.
+    """
+    try:
+        log = open_log(servers, create=False)
+    except NoLogYet:
+        return
+    with closing(log):
+        if not kept and not _has_committed(log, plan.pipeline):
+            return
+        there = {info.name: info for info in log.topics()}
+    confirm(f"forgets what pipeline {plan.pipeline} has committed: {'; '.join(_effects(plan, there))}", yes=yes)
+
+
+def confirm(what: str, *, yes: bool) -> None:
+    """Say what --anew does, and go on only if it is meant. Raises as `confirm_pipeline` does."""
+    if yes:
+        print(f"headrace: --anew {what}", file=sys.stderr)
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise PlanError(what, where="--anew", fix="add --yes if that is meant; without a terminal nobody can be asked")
+    print(f"headrace: --anew {what}\nStart anew? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise HeadraceError("not confirmed; nothing was changed", where="--anew", fix="leave it out to resume from the last commit")
+
+
+def _has_committed(log: Log, pipeline: str) -> bool:
+    try:
+        return log.manifest(pipeline) is not None
+    except (HeadraceError, msgspec.DecodeError):
+        return True  # there is something, and it cannot be read: that may be why it is to be forgotten
+
+
+def _effects(plan: Plan, there: dict[str, TopicInfo]) -> Iterator[str]:
+    for source in plan.sources:
+        yield f"{_records(there, source.topic):,} records of {source.topic} are read again"
+    for topic in (*plan.topics, *(f"{source.topic}.dead-letter" for source in plan.sources)):
+        if count := _records(there, topic):
+            yield f"results are written again to {topic}, behind the {count:,} records that it has"
+
+
+def _records(there: dict[str, TopicInfo], topic: str) -> int:
+    return sum(part.end - part.first for part in there[topic].partitions) if topic in there else 0
