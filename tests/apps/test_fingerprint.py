@@ -312,7 +312,15 @@ BAD: dict[str, tuple[bytes, str]] = {
 
 def dead_letter(offset: int, raw: bytes, partition: int = 0) -> dict[str, Any]:
     """The dead letter without its detail, in the order of its fields."""
-    letter = {"topic": "sensor-data", "partition": partition, "offset": offset, "reason": "malformed", "detail": ..., "arrived_ms": None}
+    letter = {
+        "pipeline": "fingerprint",
+        "topic": "sensor-data",
+        "partition": partition,
+        "offset": offset,
+        "reason": "malformed",
+        "detail": ...,
+        "arrived_ms": None,
+    }
     try:
         return letter | {"raw": raw.decode()}
     except UnicodeDecodeError:

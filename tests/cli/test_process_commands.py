@@ -102,7 +102,7 @@ def test_what_fails_is_written_to_a_topic_and_the_run_goes_on(run: Callable[...,
     assert status == 0, err
     (failed,) = [json.loads(one) for one in Path("out/failed.ndjson").read_text().splitlines()]
     assert failed == {
-        "topic": "readings", "partition": 0, "offset": 1, "reason": "failed", "detail": "Odd.on_record does not end within 1 s", "arrived_ms": None,
+        "pipeline": "odd", "topic": "readings", "partition": 0, "offset": 1, "reason": "failed", "detail": "Odd.on_record does not end within 1 s", "arrived_ms": None,
         "raw": '{"k":"b","t":1705314600001,"v":3.0}', "process": "odd", "key": '{"k":"b"}', "state": None,
     }  # fmt: skip
     assert [json.loads(one) for one in Path("out/out.ndjson").read_text().splitlines()] == [{"k": "a", "n": 1}, {"k": "a", "n": 2}]

@@ -212,7 +212,7 @@ def _unmatched(topic: str, got: Sequence[Row], expected: Sequence[Row]) -> Itera
             yield f"{topic}: {what}: {json.dumps(row, ensure_ascii=False)}"
 
 
-_LETTER = {"topic", "partition", "offset", "reason", "detail", "arrived_ms"}
+_LETTER = {"pipeline", "topic", "partition", "offset", "reason", "detail", "arrived_ms"}
 
 
 def _unmatched_letters(topic: str, got: Sequence[Row], expected: Sequence[Row]) -> Iterator[str]:

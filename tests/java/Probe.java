@@ -61,7 +61,7 @@ class Probe implements Values {
             case "C":
                 return shown(Cut.off(Double.parseDouble(text(words, 1)), Integer.parseInt(text(words, 2))));
             case "D":
-                return quoted(DeadLetter.json(text(words, 1), 3L, null, "malformed", text(words, 2), 5L, bytes(words, 3)));
+                return quoted(DeadLetter.json("pipe", text(words, 1), 3L, null, "malformed", text(words, 2), 5L, bytes(words, 3)));
             default:
                 return list(Statements.of(text(words, 1)).stream().map(Probe::quoted).toArray());
         }

@@ -71,7 +71,7 @@ class Probe:
         return [_fate(self._ask("R", record)) for record in records]
 
     def dead_letter(self, topic: str, detail: str, raw: bytes) -> bytes:
-        """Return the dead letter of a malformed record of partition 3 that arrived at 5."""
+        """Return the dead letter, of pipeline "pipe", of a malformed record of partition 3 that arrived at 5."""
         return b64decode(self._ask("D", topic, detail, raw))
 
     def statements(self, script: str) -> list[str] | str:

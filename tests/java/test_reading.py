@@ -293,7 +293,7 @@ def test_a_dead_letter_is_written_as_the_embedded_engine_writes_it(java: Probe, 
     except UnicodeDecodeError:
         came = record
     letter = DeadLetter(topic, 3, None, "malformed", detail, 5, came)  # type: ignore[arg-type]  # as on a cluster, where files have no record numbers
-    assert java.dead_letter(topic, detail, raw) + b"\n" == encode_dead_letter(letter)
+    assert java.dead_letter(topic, detail, raw) + b"\n" == encode_dead_letter("pipe", letter)
 
 
 SCRIPT = """-- a comment; with a semicolon and it's quote

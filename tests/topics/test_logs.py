@@ -600,12 +600,15 @@ def test_a_pipeline_on_several_partitions_has_the_same_ledger_and_rows(place: Pl
     mark, records = place.mark, [record for record in readings(3_000, 2) if record]
     log.create(f"in-{mark}", 3)
     log.append(f"in-{mark}", records, [b"%d" % (number % 11) for number in range(len(records))])
-    ledger = run_live(Live(plan(mark), log, latest=True))
+    ledger = run_live(Live(plan(mark), log, latest=True, batch_records=200), commit_seconds=0)
     parts = [values(log, f"in-{mark}", number) for number in range(3)]
     assert all(parts)
     expected, counts = from_files(tmp_path / "files", mark, *parts)
     assert ledger[f"in-{mark}"].counts() == counts
     assert comes(lambda: left(log, mark)["out"], expected["out"])
+    dead = [values(log, f"in-{mark}.dead-letter", number) for number in range(3)]
+    assert all(dead)
+    assert without_arrival([letter for letters in dead for letter in letters]) == without_arrival(expected["dead"])
 
 
 def test_a_pipeline_goes_on_where_it_was_stopped(place: Place, log: Log, tmp_path: Path) -> None:

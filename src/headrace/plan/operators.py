@@ -229,7 +229,7 @@ class Process:
 
     `code` is the author's object. `arrival` says that records come in the order of the input, not in that of event time;
     `failed_topic` is where those go at which the process raises, None if it then stops. Where it `drops_duplicates`, a record
-    for which it gives nothing is one.
+    for which it gives nothing is one. `pipeline` is the pipeline's name, which dead letters tell.
     """
 
     input: Operator
@@ -242,6 +242,7 @@ class Process:
     failed_topic: str | None = None
     drops_duplicates: bool = False
     limit_ms: int = field(default=10_000, repr=False)
+    pipeline: str = field(default="", repr=False)
 
     @property
     def schema(self) -> Schema:

@@ -17,7 +17,7 @@ __all__ = ["FAILED", "Pipeline", "Plan", "pipeline"]
 # A record at which a process raised, in the form of a dead letter, with the key and what was kept for it.
 FAILED = Schema.parse(
     {
-        "topic": "STRING", "partition": "BIGINT", "offset": "BIGINT", "reason": "STRING", "detail": "STRING",
+        "pipeline": "STRING", "topic": "STRING", "partition": "BIGINT", "offset": "BIGINT", "reason": "STRING", "detail": "STRING",
         "arrived_ms": "BIGINT", "raw": "STRING", "process": "STRING", "key": "STRING", "state": "STRING",
     }
 )  # fmt: skip

@@ -276,6 +276,7 @@ class Stream:
             broadcast=None if broadcast is None else broadcast.operator,
             failed_topic=failed_to,
             limit_ms=limit_ms,
+            pipeline=str(current_settings().get("@pipeline", "")).partition("/")[0],
         )
         return ProcessedStream(operator, f"{self._path}.process({operator.name})")
 

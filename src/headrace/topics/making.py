@@ -12,19 +12,19 @@ __all__ = ["make_topics"]
 def make_topics(log: Log, plan: Plan, *own: str) -> None:
     """Make the topics that a plan writes and `own` besides, if they are not there; those it reads must be.
 
+    A topic of dead letters has as many partitions as the topic that they come from.
+
     Raises
     ------
     PlanError
         If one that it reads is not there, or one cannot be made.
     """
     there = {info.name for info in log.topics()}
-    for source in plan.sources:
-        log.topic(source.topic)
-    dead = [f"{source.topic}.dead-letter" for source in plan.sources]
-    for topic in (*plan.topics, *dead, *own):
+    partitions = {f"{source.topic}.dead-letter": len(log.topic(source.topic).partitions) for source in plan.sources}
+    for topic in (*plan.topics, *partitions, *own):
         if topic not in there:
             try:
-                log.create(topic)
+                log.create(topic, partitions.get(topic, 1))
             except PlanError as refused:
                 # Another pipeline that reads the same topic may just have made the one for its dead letters.
                 try:

@@ -113,12 +113,17 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """Records to be written to a topic, as lines of JSON without the last line end; `keys` are their keys, if they have any."""
+    """Records to be written to a topic, as lines of JSON without the last line end.
+
+    `keys` are their keys, if they have any. `partition` is the partition that they all go to, whatever their keys; a topic of
+    fewer partitions takes them in the one that is left of it by division.
+    """
 
     topic: str
     lines: bytes
     count: int
     keys: Sequence[str | None] | None = None
+    partition: int | None = None
 
     @property
     def key_bytes(self) -> list[bytes | None] | None:

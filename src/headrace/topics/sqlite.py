@@ -231,11 +231,11 @@ class SqliteLog:
             self._append(topic, values, keys)
             self._expire()
 
-    def _append(self, topic: str, values: Sequence[bytes], keys: Sequence[bytes | None] | None) -> None:
+    def _append(self, topic: str, values: Sequence[bytes], keys: Sequence[bytes | None] | None, chosen: int | None = None) -> None:
         ids = self._partitions_of(topic)
         arrived = self._arrival()
-        if len(ids) == 1 or keys is None:
-            self._append_to(ids[0], values, keys, arrived)
+        if len(ids) == 1 or keys is None or chosen is not None:
+            self._append_to(ids[(chosen or 0) % len(ids)], values, keys, arrived)
             return
         parts: dict[int, tuple[list[bytes], list[bytes | None]]] = {}
         for value, key in zip(values, keys, strict=True):
@@ -642,10 +642,11 @@ class SqliteClaim:
 
     def _put(self, one: Outgoing) -> None:
         ids = self._log._partitions_of(one.topic)
-        if len(ids) > 1 or len(one.lines) >= BLOCK_BYTES:
-            self._log._append(one.topic, one.lines.split(b"\n"), one.key_bytes)
+        chosen = 0 if len(ids) == 1 else one.partition
+        if chosen is None or len(one.lines) >= BLOCK_BYTES:
+            self._log._append(one.topic, one.lines.split(b"\n"), one.key_bytes, chosen)
         else:
-            self._log._insert(ids[0], one.count, one.lines, one.key_bytes, self._log._arrival())
+            self._log._insert(ids[chosen % len(ids)], one.count, one.lines, one.key_bytes, self._log._arrival())
 
     def forget(self) -> None:
         """Forget what the pipeline has committed: it starts anew."""

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import msgspec
 import pytest
@@ -82,6 +83,10 @@ def live_on(log: SqliteLog, wall: Wall, plan: Plan | None = None, patience: Pati
 
 def run_for(live: Live, wall: Wall, seconds: float, **options: Any) -> Any:
     return run_live(live, Limits(duration=seconds, **options), sleep=wall.sleep, poll_seconds=0.1)
+
+
+# Of three partitions, a key of each.
+KEYS_OF = [next(key for n in range(99) if crc32(key := b"%d" % n) % 3 == part) for part in range(3)]
 
 
 # The same as on a file
@@ -192,7 +197,7 @@ def test_what_is_quiet_for_long_is_closed_as_the_clock_passes_it_and_no_further(
     live.work()
     wall.now += 59_999
     live.work()
-    assert not live._staged or live._staged._parts.keys() == {"counting.clock"}
+    assert not live._staged or live._staged._parts.keys() == {("counting.clock", None)}
     wall.now += 1
     live.work()
     live.commit()
@@ -246,6 +251,49 @@ def test_a_record_far_ahead_of_its_arrival_is_set_aside_and_moves_nothing(log: S
     assert letters[0]["raw"] == event(3_601.001).decode()
     counts = ledger["events"].counts()
     assert (counts["future"], counts["malformed"], counts["accepted"], counts["late"]) == (1, 1, 2, 1)
+
+
+@settings(max_examples=25)
+@given(
+    found=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["{", "7", "", None])), max_size=40),
+    stops=st.lists(st.integers(1, 15), max_size=5),
+    batch=st.integers(1, 8),
+    narrow=st.booleans(),
+)
+def test_dead_letters_stand_by_partition_and_offset_whatever_the_batches_and_kills(
+    found: Any, stops: list[int], batch: int, narrow: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder, wall = tmp_path_factory.mktemp("dead"), Wall()
+    log = SqliteLog(folder / "log.db", clock=wall)
+    log.create("events", 3)
+    if narrow:
+        log.create("events.dead-letter", 2)
+    parts: list[list[bytes]] = [[], [], []]
+    for number, (part, bad) in enumerate(found):
+        parts[part].append(event(number % 7) if bad is None else bad.encode())
+    for number, lines in enumerate(parts):
+        log.append("events", lines, [KEYS_OF[number]] * len(lines))
+    live = live_on(log, wall, batch_records=batch)
+    for stop in stops:
+        live.work(stop)
+        live.commit()
+        live.work(stop)  # and then the process is killed
+        live.close()
+        live = live_on(log, wall, batch_records=batch)
+    run_live(live, Limits(duration=60, drain=True), sleep=wall.sleep, poll_seconds=0.1)
+    wanted = [[(part, offset, line) for offset, line in enumerate(lines) if not line.startswith(b'{"')] for part, lines in enumerate(parts)]
+    letters: list[list[Any]] = []
+    for one in log.topic("events.dead-letter").partitions:
+        values = [json.loads(entry.value) for entry in log.entries("events.dead-letter", one.number, 0, 10**6)]
+        assert {value["pipeline"] for value in values} <= {"counting"}
+        letters.append([(value["partition"], value["offset"], value["raw"].encode()) for value in values])
+    log.close()
+    if narrow:
+        assert letters[1] == wanted[1]
+        for part in (0, 2):
+            assert [letter for letter in letters[0] if letter[0] == part] == wanted[part]
+    else:
+        assert letters == wanted
 
 
 def test_arrival_never_falls_when_the_clock_is_set_back(log: SqliteLog, wall: Wall) -> None:

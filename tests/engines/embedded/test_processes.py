@@ -42,7 +42,7 @@ class Kept(Output):
     def set_aside(self, letters: Any) -> None:
         for letter in letters:
             topic = f"{letter.topic}/{letter.partition}"
-            self.topics[topic] = self.topics.get(topic, b"") + encode_dead_letter(letter)
+            self.topics[topic] = self.topics.get(topic, b"") + encode_dead_letter("machine", letter)
 
 
 @st.composite

@@ -64,7 +64,7 @@ def test_a_run_leaves_a_file_for_each_output_topic_one_for_dead_letters_and_the_
         "counts.ndjson": f'{{"k":"a","n":2,{bounds},"revision":0}}\n'.encode(),
         "too-late.ndjson": f'{{"k":"b","t":{T + 1000},"x":3}}\n'.encode(),
         "events.dead-letter.ndjson": (
-            b'{"topic":"events","partition":0,"offset":1,"reason":"malformed",'
+            b'{"pipeline":"made-here","topic":"events","partition":0,"offset":1,"reason":"malformed",'
             b'"detail":"not JSON: it ends too early or holds a lone surrogate","arrived_ms":null,"raw":"{"}\n'
         ),
         "ledger.json": json.dumps({"pipeline": "made-here", "sources": {"events": ledger}}, indent=2).encode() + b"\n",

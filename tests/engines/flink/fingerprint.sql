@@ -193,7 +193,16 @@ FROM (
 ) AS `hashed`;
 
 INSERT INTO `sensor-data.dead-letter`
-SELECT HR_DEAD_LETTER('sensor-data', `partition`, `offset`, 'malformed', `fault`, CAST(NULL AS BIGINT), `record`) AS `json`
+SELECT HR_DEAD_LETTER(
+  'fingerprint',
+  'sensor-data',
+  `partition`,
+  `offset`,
+  'malformed',
+  `fault`,
+  CAST(NULL AS BIGINT),
+  `record`
+) AS `json`
 FROM `sensor-data judged`
 WHERE `fault` IS NOT NULL;
 

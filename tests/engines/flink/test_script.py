@@ -91,7 +91,7 @@ def test_all_that_is_written_is_one_statement_set() -> None:
     assert inserted == [
         ("`out`", "`id`"),
         ("`out2`", "`x`"),
-        ("`readings.dead-letter`", "HR_DEAD_LETTER('readings',"),
+        ("`readings.dead-letter`", "HR_DEAD_LETTER('trial',"),
         ("`trial.ledger`", "'readings',"),
     ]
     assert made.endswith("END; ")

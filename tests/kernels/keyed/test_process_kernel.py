@@ -193,7 +193,7 @@ def test_with_failed_to_the_record_goes_there_and_the_state_is_as_it_was(mistake
     assert tuple(failure) == FAILED.names
     assert re.match(text, failure.pop("detail"))
     assert failure == {
-        "topic": "readings", "partition": 2, "offset": 41, "reason": "failed", "arrived_ms": 1_700_000_000_000, "raw": '{"k":"a","t":2,"v":1.5}',
+        "pipeline": None, "topic": "readings", "partition": 2, "offset": 41, "reason": "failed", "arrived_ms": 1_700_000_000_000, "raw": '{"k":"a","t":2,"v":1.5}',
         "process": "made", "key": '{"k":"a"}', "state": '{"count":1,"values":[1.5],"@timers":{"t":100},"@time":2}',
     }  # fmt: skip
 

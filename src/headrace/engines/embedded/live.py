@@ -101,10 +101,11 @@ class Committed:
 
 
 class Staged:
-    """What a run has to say since the last commit."""
+    """What a pipeline's run has to say since the last commit: by topic, and by partition where it chooses that itself."""
 
-    def __init__(self) -> None:
-        self._parts: dict[str, list[tuple[bytes, int, list[str | None] | None]]] = {}
+    def __init__(self, pipeline: str) -> None:
+        self._pipeline = pipeline
+        self._parts: dict[tuple[str, int | None], list[tuple[bytes, int, list[str | None] | None]]] = {}
 
     def write(self, topic: str, rows: pl.DataFrame, keys: pl.Series | None) -> None:
         """Stage rows for a topic."""
@@ -112,25 +113,25 @@ class Staged:
             self.say(topic, encode_rows(rows)[:-1], len(rows), None if keys is None else keys.to_list())
 
     def set_aside(self, letters: Iterable[DeadLetter]) -> None:
-        """Stage dead letters."""
+        """Stage dead letters, each for the partition of the number that its record's has: so no batch decides their order."""
         for letter in letters:
-            self.say(f"{letter.topic}.dead-letter", encode_dead_letter(letter)[:-1], 1, None)
+            self.say(f"{letter.topic}.dead-letter", encode_dead_letter(self._pipeline, letter)[:-1], 1, None, letter.partition)
 
-    def say(self, topic: str, lines: bytes, count: int, keys: list[str | None] | None) -> None:
+    def say(self, topic: str, lines: bytes, count: int, keys: list[str | None] | None, partition: int | None = None) -> None:
         """Stage lines of JSON for a topic."""
-        self._parts.setdefault(topic, []).append((lines, count, keys))
+        self._parts.setdefault((topic, partition), []).append((lines, count, keys))
 
     def __bool__(self) -> bool:
         return bool(self._parts)
 
     def take(self) -> list[Outgoing]:
-        """Return what was staged, a piece for each topic, and forget it."""
+        """Return what was staged, a piece for each topic and partition, and forget it."""
         pieces = []
-        for topic, parts in self._parts.items():
+        for (topic, partition), parts in sorted(self._parts.items(), key=lambda piece: piece[0][1] or 0):
             counts = [count for _, count, _ in parts]
             keyed = any(keys is not None for *_, keys in parts)
             keys = [key for _, count, keys in parts for key in (keys or [None] * count)] if keyed else None
-            pieces.append(Outgoing(topic, b"\n".join([lines for lines, *_ in parts]), sum(counts), keys))
+            pieces.append(Outgoing(topic, b"\n".join([lines for lines, *_ in parts]), sum(counts), keys, partition))
         self._parts.clear()
         return pieces
 
@@ -169,7 +170,7 @@ class Live:
 
     def _open(self, *, anew: bool) -> None:
         plan = self.plan
-        self._staged, self._parts = Staged(), Parts()
+        self._staged, self._parts = Staged(plan.pipeline), Parts()
         self.epoch = 0
         self.claim = self.log.claim(plan.pipeline)
         try:

@@ -35,10 +35,10 @@ def encode_rows(rows: pl.DataFrame) -> bytes:
     return text.getvalue()
 
 
-def encode_dead_letter(letter: DeadLetter) -> bytes:
+def encode_dead_letter(pipeline: str, letter: DeadLetter) -> bytes:
     """Return a dead letter as one line of JSON."""
     value = {
-        "topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "reason": letter.reason,
+        "pipeline": pipeline, "topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "reason": letter.reason,
         "detail": letter.detail, "arrived_ms": letter.arrived_ms,
     }  # fmt: skip
     if isinstance(letter.raw, str):
@@ -80,8 +80,8 @@ class Files:
     read by turns.
     """
 
-    def __init__(self, folder: Path, topics: Iterable[str], partitions: Iterable[tuple[str, int]]) -> None:
-        self._folder = folder
+    def __init__(self, pipeline: str, folder: Path, topics: Iterable[str], partitions: Iterable[tuple[str, int]]) -> None:
+        self._pipeline, self._folder = pipeline, folder
         self._rows = {topic: f"{topic}.ndjson" for topic in topics}
         self._dead: dict[str, list[str]] = {}
         for topic, number in partitions:
@@ -111,7 +111,7 @@ class Files:
     def set_aside(self, letters: Iterable[DeadLetter]) -> None:
         """Append dead letters to the files of their partitions."""
         for letter in letters:
-            self._append(self._dead[letter.topic][letter.partition], encode_dead_letter(letter))
+            self._append(self._dead[letter.topic][letter.partition], encode_dead_letter(self._pipeline, letter))
 
     def _append(self, name: str, data: bytes) -> None:
         with _blaming(self._folder / name):

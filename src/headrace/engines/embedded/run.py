@@ -362,7 +362,7 @@ def run_files(
         if manifest is not None:
             _check_same(manifest, identity, checkpoint.folder)
         partitions = [(source.topic, number) for source in plan.sources for number in range(len(inputs[source.topic]))]
-        files = Files(checkpoint.folder, plan.topics, partitions)
+        files = Files(plan.pipeline, checkpoint.folder, plan.topics, partitions)
         if manifest is None or not manifest["done"]:
             with _opened(plan, inputs, chunk) as readers:
                 run = Run(plan, readers, files)

@@ -104,8 +104,8 @@ class Intake:
     dead: str
 
     @classmethod
-    def of(cls, source: Source, places: Places, marks: Marks, prefix: str, said: str) -> Intake:
-        """Return the intake of a source; `prefix` stands before the names of its tables."""
+    def of(cls, pipeline: str, source: Source, places: Places, marks: Marks, prefix: str, said: str) -> Intake:
+        """Return the intake of a pipeline's source; `prefix` stands before the names of its tables."""
         given = places.source(source.topic)
         own = _Names.beside({*source.schema.names, marks.topic, marks.now, marks.arrived, *marks.carried})
         reading, judged = f"{prefix}{source.topic} read", f"{prefix}{source.topic} judged"
@@ -122,7 +122,8 @@ class Intake:
         )
         told = source.event_time is not None and _tells_future(given, places.max_ahead_ms)
         future = f"{name(own.fault)} = {text(_FUTURE)}" if told else None
-        return cls(f"{comment(said)}{table}", views, block, judged, name(own.fault), future, _dead(source, given, marks, own, judged, future))
+        dead = _dead(pipeline, source, given, marks, own, judged, future)
+        return cls(f"{comment(said)}{table}", views, block, judged, name(own.fault), future, dead)
 
 
 @dataclass(frozen=True)
@@ -223,11 +224,11 @@ def _judged(source: Source, given: Given, marks: Marks, own: _Names, reading: st
     return f"{listed(columns, 'SELECT {}')}\nFROM {name(reading)}\n{window}"
 
 
-def _dead(source: Source, given: Given, marks: Marks, own: _Names, judged: str, future: str | None) -> str:
+def _dead(pipeline: str, source: Source, given: Given, marks: Marks, own: _Names, judged: str, future: str | None) -> str:
     fault = name(own.fault)
     reason = f"CASE WHEN {future} THEN 'future' ELSE 'malformed' END" if future else "'malformed'"
     arrived = epoch_ms(name(marks.arrived)) if given.arrived else "CAST(NULL AS BIGINT)"
-    parts = [text(source.topic), name(marks.partition), name(marks.offset), reason, fault, arrived, name(own.record)]
+    parts = [text(pipeline), text(source.topic), name(marks.partition), name(marks.offset), reason, fault, arrived, name(own.record)]
     return f"SELECT {listed(parts, 'HR_DEAD_LETTER({})')} AS `json`\nFROM {name(judged)}\nWHERE {fault} IS NOT NULL"
 
 

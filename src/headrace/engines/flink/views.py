@@ -81,7 +81,7 @@ class Views:
         self._taken = {operator.topic for operator in operators if isinstance(operator, Source | Sink)}
         for source in plan.sources:
             with blaming(self.said(source)):
-                self.intakes[id(source)] = Intake.of(source, places, self.marks, prefix, self.said(source))
+                self.intakes[id(source)] = Intake.of(plan.pipeline, source, places, self.marks, prefix, self.said(source))
         self._blocks: dict[int, Block] = {}
         self._sources = plan.sources
         self._paths = Paths(operators)

@@ -48,7 +48,7 @@ def spark_script(plan: Plan) -> str:
     outputs = {sink.topic: _sink(sink, views) for sink in plan.sinks}
     outputs |= {o.late_topic: _late(o, views) for o in plan.operators() if isinstance(o, Aggregate) and o.late_topic}
     outputs |= {o.failed_topic: _failed(o, views) for o in plan.operators() if isinstance(o, Process) and o.failed_topic}
-    outputs |= {f"{topic}.dead-letter": (reading.dead_letters(reading.view), _LETTER_ORDER) for topic, reading in readings.items()}
+    outputs |= {f"{topic}.dead-letter": (reading.dead_letters(plan.pipeline, reading.view), _LETTER_ORDER) for topic, reading in readings.items()}
     ledger = _ledger(plan, views)
     queries = [*views.statements.values(), *(query for query, _ in outputs.values())]
     numbers = {source.topic: views.numbers[id(source)] for source in plan.sources}
@@ -83,7 +83,7 @@ def live_script(plan: Plan) -> str:
     for source, reading in readings:
         intake = f"intake_{views.numbers[id(source)]}"
         streams[intake] = reading.intake
-        letters, entries = reading.dead_letters(intake), reading.entries(intake)
+        letters, entries = reading.dead_letters(plan.pipeline, intake), reading.entries(intake)
         queries[intake] = {}, {f"{source.topic}.dead-letter": (letters, _LETTER_ORDER), ledger_topic(plan): (entries, _LETTER_ORDER)}
     written = [*streams.values()]
     written += [one for behind, outputs in queries.values() for one in (*behind.values(), *(made for made, _ in outputs.values()))]

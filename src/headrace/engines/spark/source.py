@@ -96,10 +96,10 @@ FROM believed"""
         """Of a live source's records, what dead letters and ledger tell of."""
         return f"SELECT _partition, _offset, arrived_ms, malformed, future, value FROM {self.view}"
 
-    def dead_letters(self, view: str) -> str:
+    def dead_letters(self, pipeline: str, view: str) -> str:
         """Return the records of a view that are set aside, as JSON."""
         common = (
-            f"'topic', {text(self._source.topic)}, 'partition', _partition, 'offset', _offset, "
+            f"'pipeline', {text(pipeline)}, 'topic', {text(self._source.topic)}, 'partition', _partition, 'offset', _offset, "
             "'reason', IF(malformed IS NULL, 'future', 'malformed'),\n    'detail', COALESCE(malformed, future), 'arrived_ms', arrived_ms"
         )
         options = "MAP('ignoreNullFields', 'false')"

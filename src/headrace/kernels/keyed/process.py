@@ -233,7 +233,7 @@ class ProcessKernel:
     def _failed(self, what: str, place: Place | None, key: Mapping[str, Any], before: bytes | None, shown: Mapping[str, Any]) -> dict[str, Any]:
         at = place or Place("", None, None)
         return {
-            "topic": at.topic or None, "partition": at.partition, "offset": at.offset, "reason": "failed", "detail": what,
+            "pipeline": self.operator.pipeline or None, "topic": at.topic or None, "partition": at.partition, "offset": at.offset, "reason": "failed", "detail": what,
             "arrived_ms": at.arrived_ms, "raw": _json(shown), "process": self.operator.name, "key": _json(key),
             "state": None if before is None else _json(msgspec.msgpack.decode(before)),
         }  # fmt: skip

@@ -132,8 +132,7 @@ class KafkaClaim:
         """Make a step of work durable: the state first, then output and offsets in one transaction that names it."""
         if self._broken is not None:
             raise self._broken
-        for one in commit.outgoing:
-            self._log._partitions_of(one.topic)
+        counts = {one.topic: self._log._partitions_of(one.topic) for one in commit.outgoing}
         passing("commit.begun")
         epoch = self._epoch + 1
         checksum = self._store.write(epoch, commit.manifest, commit.state, commit.kept)
@@ -144,7 +143,13 @@ class KafkaClaim:
         try:
             self._producer.begin_transaction()
             for one in commit.outgoing:
-                self._log.produce(self._producer, one.topic, one.lines.split(b"\n"), one.key_bytes)
+                self._log.produce(
+                    self._producer,
+                    one.topic,
+                    one.lines.split(b"\n"),
+                    one.key_bytes,
+                    None if one.partition is None else one.partition % counts[one.topic],
+                )
             passing("commit.output")
             self._log.until(give_up_at, partial(self._producer.send_offsets_to_transaction, offsets, self._group), patient=False)
             passing("commit.cursors")

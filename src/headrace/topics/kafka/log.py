@@ -392,14 +392,16 @@ class KafkaLog:
             self._counts.pop(topic, None)
             raise self.undelivered(self._deliveries.failed)
 
-    def produce(self, producer: Producer, topic: str, values: Sequence[bytes], keys: Sequence[bytes | None] | None) -> None:
-        """Hand records to a producer. Raises EnvironmentFault for one that no broker could take."""
+    def produce(
+        self, producer: Producer, topic: str, values: Sequence[bytes], keys: Sequence[bytes | None] | None, chosen: int | None = None
+    ) -> None:
+        """Hand records to a producer, all for one partition if that is chosen. Raises EnvironmentFault for one that no broker could take."""
         largest = max(map(len, values), default=0)
         if largest > MESSAGE_BYTES - 1024:
             raise self.undelivered(Failed(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), topic, largest))
         named = zip(values, repeat(None) if keys is None else keys, strict=keys is not None)
         for keyless, run in groupby(named, _is_keyless):
-            partition = 0 if keyless else -1
+            partition = chosen if chosen is not None else 0 if keyless else -1
             while part := list(islice(run, FETCH_RECORDS)):
                 if self._clock is now_ms:
                     messages = [{"value": value, "key": key} for value, key in part]

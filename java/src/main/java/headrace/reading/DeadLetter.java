@@ -13,9 +13,10 @@ public final class DeadLetter {
      *
      * <p>The record stands there as it came, less a byte order mark and the {@code \r} of its line end; in base64 if it is not UTF-8.
      */
-    public static String json(String topic, Long partition, Long offset, String reason, String detail, Long arrivedMs, byte[] raw) {
+    public static String json(String pipeline, String topic, Long partition, Long offset, String reason, String detail, Long arrivedMs, byte[] raw) {
         StringBuilder out = new StringBuilder();
-        text(topic, out.append("{\"topic\":"));
+        text(pipeline, out.append("{\"pipeline\":"));
+        text(topic, out.append(",\"topic\":"));
         out.append(",\"partition\":").append(partition).append(",\"offset\":").append(offset);
         text(reason, out.append(",\"reason\":"));
         text(detail, out.append(",\"detail\":"));
