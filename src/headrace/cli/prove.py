@@ -386,6 +386,8 @@ class _Proof:
                         where=f"topic {name!r} partition {number}",
                     )
         raise Unlike(f"differs {when}: {found.ledger}, not {self._expected.ledger}", where="the ledger")
+
+
 def _process_of(record: Record) -> str:
     """Return which process failed: what fails in several that share a topic has an order in each of them alone."""
     return str(msgspec.json.decode(record[1])["process"])

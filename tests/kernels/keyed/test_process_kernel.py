@@ -466,7 +466,7 @@ def test_a_broadcast_is_applied_and_keys_read_it() -> None:
     kernel, shared, applied = told({"v": 3}, {"v": 4})
     assert (applied, type(shared.low), shared.low, shared.limits) == ([True, True], float, 4.0, {"all": {"low": 4.0}})
     state, given = kernel.keep.fresh({"k": "a"}), []
-    state.shared = shared.view()
+    state._shared = shared.view()
     kernel.record(state, {}, 1, 1, PLACE, given)
     assert given == [("", 1, ("a",), [0, 4.0])]
 
@@ -503,7 +503,7 @@ def test_a_broadcast_that_cannot_be_applied_is_kept_out_and_the_old_one_stays(ba
 def test_on_record_cannot_write_what_is_shared(write: Callable[[Any], Any]) -> None:
     kernel, shared, _ = told({"v": 3}, on_record=lambda row, state: write(state.shared))
     state = kernel.keep.fresh({"k": "a"})
-    state.shared = shared.view()
+    state._shared = shared.view()
     with pytest.raises(ProcessError, match=r"raised \w+: (shared 'low'|state.shared) is written by on_broadcast alone at test_process_kernel.py:"):
         kernel.record(state, {}, 1, 1, PLACE, [])
     assert (shared.low, shared.limits) == (3.0, {"all": {"low": 3.0}})

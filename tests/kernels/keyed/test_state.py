@@ -395,8 +395,8 @@ def read(state: Any) -> dict[str, Any]:
         **{name: getattr(state, name) for name in VALUES},
         **{name: list(getattr(state, name)) for name in ELEMENTS},
         **{name: {key: getattr(state, name)[key] for key in sorted(getattr(state, name))} for name in ENTRIES},
-        "timer": state.timers,
-        "clock timer": state.clock_timers,
+        "timer": dict(state.timers),
+        "clock timer": dict(state.clock_timers),
     }
 
 
@@ -711,3 +711,27 @@ def test_an_author_tests_a_process_with_a_fresh_state() -> None:
     assert (state.key, state.time, state.now, state.count, state.timers, state.shared.low) == ({"k": "a", "m": None}, 5, 5, 1, {"t": 6}, 10.0)
     with pytest.raises(PlanError, match="has no on_record"):
         fresh_state(object())
+
+
+@pytest.mark.parametrize("name", ["key", "time", "now", "timers", "clock_timers", "shared"])
+def test_what_the_state_says_of_itself_is_read_only(name: str) -> None:
+    class Writes:
+        output = {"x": "BIGINT"}
+
+        def on_record(self, row: Any, state: Any) -> None:  # noqa: ARG002
+            setattr(state, name, getattr(state, name))
+
+    with pytest.raises(ProcessError, match=rf"state\.{name} is read-only"):
+        hr.drive(Writes, [{"k": "a", "t": 1}], by="k", time="t")
+
+
+@pytest.mark.parametrize(("name", "entry"), [("key", "k"), ("timers", "x"), ("clock_timers", "x")])
+def test_what_the_state_says_of_itself_cannot_be_written_within(name: str, entry: str) -> None:
+    class Writes:
+        output = {"x": "BIGINT"}
+
+        def on_record(self, row: Any, state: Any) -> None:  # noqa: ARG002
+            getattr(state, name)[entry] = 1
+
+    with pytest.raises(ProcessError, match="does not support item assignment"):
+        hr.drive(Writes, [{"k": "a", "t": 1}], by="k", time="t")

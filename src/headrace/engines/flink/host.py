@@ -108,7 +108,7 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         self._wake(state, clock, told, given)
         if clock > time:
             self._kernel.keep.purge(state, clock - 1)
-        state.shared = told.view(time)
+        state._shared = told.view(time)
         place = self._origin(source, partition, offset, arrived)
         self._kernel.record(state, self._read(row), time, time if arrived is None else arrived, place, given)
         self._wake(state, clock, told, given)
@@ -163,7 +163,7 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         if self._timed:
             self._order_timers(given, ctx)
         behind = len(given)
-        state.shared = told.view(time)
+        state._shared = told.view(time)
         self._kernel.record(
             state, self._read(row), time, time if arrived is None else arrived, self._origin(source, partition, offset, arrived), given
         )
@@ -185,7 +185,7 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         state, told = self._state(data, ctx), self._all_told(ctx)
         given: list[Given] = []
         clock = _clock(ctx)
-        state.shared = told.view(max(clock, state.time))
+        state._shared = told.view(max(clock, state.time))
         self._kernel.clock(state, ctx.timer_service().current_processing_time(), max(clock, 0), given)
         self._keep(state, armed, few, more, None, ctx)
         return self._rows(given, ctx)
@@ -196,7 +196,7 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         while (at := kernel.keep.wake(state)) is not None and at < upto:
             timer = kernel.next_timer(state)
             if timer is not None and timer <= at:
-                state.shared = told.view(max(at, state.time))
+                state._shared = told.view(max(at, state.time))
                 kernel.fire(state, at + 1, given)
             else:
                 kernel.keep.purge(state, at)

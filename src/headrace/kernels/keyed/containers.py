@@ -16,7 +16,7 @@ __all__ = ["KeptList", "KeptMap", "TextMap"]
 class Timed(Protocol):
     """What has an event time."""
 
-    time: int
+    _time: int
 
 
 class KeptList(MutableSequence[Any]):
@@ -45,7 +45,7 @@ class KeptList(MutableSequence[Any]):
             return
         self.values[place] = self._accept(value)
         if self._ttl is not None:
-            self._stamps[place] = self._state.time
+            self._stamps[place] = self._state._time
             self._ordered = False
 
     def __delitem__(self, place: int | slice) -> None:
@@ -71,21 +71,21 @@ class KeptList(MutableSequence[Any]):
         """Put a value before a place."""
         self.values.insert(index, self._accept(value))
         if self._ttl is not None:
-            self._stamps.insert(index, self._state.time)
+            self._stamps.insert(index, self._state._time)
             self._ordered = False
 
     def append(self, value: Any) -> None:  # noqa: ANN401
         """Put a value behind the last."""
         self.values.append(self._accept(value))
         if self._ttl is not None:
-            if self._stamps and self._stamps[-1] > self._state.time:
+            if self._stamps and self._stamps[-1] > self._state._time:
                 self._ordered = False
-            self._stamps.append(self._state.time)
+            self._stamps.append(self._state._time)
 
     def fill(self, values: Iterable[Any]) -> None:
         """Hold these values, and no others."""
         self.values = [self._accept(value) for value in values]
-        self._stamps = [self._state.time] * len(self.values) if self._ttl is not None else []
+        self._stamps = [self._state._time] * len(self.values) if self._ttl is not None else []
         self._ordered = True
 
     def saved(self) -> Any:  # noqa: ANN401
@@ -166,8 +166,8 @@ class KeptMap(TextMap):
         self.values_[name] = self._accept(value)
         if self._ttl is not None:
             self._stamps.pop(name, None)
-            back = self._stamps and self._stamps[next(reversed(self._stamps))] > self._state.time
-            self._stamps[name] = self._state.time
+            back = self._stamps and self._stamps[next(reversed(self._stamps))] > self._state._time
+            self._stamps[name] = self._state._time
             if back:
                 self._stamps = dict(sorted(self._stamps.items(), key=itemgetter(1)))
 

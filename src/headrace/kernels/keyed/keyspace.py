@@ -49,7 +49,7 @@ class Keyspace:
         if self._ages and self._passed is not None and self._passed > time:  # in the order of arrival a record may come behind the clock
             self.kernel.keep.purge(state, self._passed - 1)
         self.kernel.record(state, row, time, now, place, given)
-        if not self._sleeps or state.timers or state.clock_timers:
+        if not self._sleeps or state._timers or state._clock_timers:
             self._arm(code, state)
 
     def fire(self, upto: int, given: list[Given]) -> None:
@@ -100,15 +100,15 @@ class Keyspace:
                 self._put_away()
             values = dict(zip(self._names, _decode(code) if key is None else key, strict=True))
             state = self.kernel.keep.decode(self._stored.get(code), values)
-            state.shared = self._view
+            state._shared = self._view
             self._at_hand[code] = state
         self._touched.add(code)
         return state
 
     def _arm(self, code: bytes, state: State) -> None:
         self._alarms.set(code, self.kernel.keep.wake(state))
-        if state.clock_timers:
-            self._clock_alarms.set(code, min(state.clock_timers.values()))
+        if state._clock_timers:
+            self._clock_alarms.set(code, min(state._clock_timers.values()))
 
     # what is kept
 
@@ -174,8 +174,8 @@ class Keyspace:
         for code, data in self._stored.items():
             state = keep.decode(data, dict(zip(self._names, _decode(code), strict=True)))
             self._alarms.add(code, keep.wake(state))
-            if state.clock_timers:
-                self._clock_alarms.add(code, min(state.clock_timers.values()))
+            if state._clock_timers:
+                self._clock_alarms.add(code, min(state._clock_timers.values()))
             if migrate:
                 new[code] = keep.encode(state)
         self._alarms.order()

@@ -88,45 +88,45 @@ class ProcessKernel:
         self.keep.begin(state, time, now)
         before = self.keep.encode(state) if self._failing else None
         self._call(self._on_record, row, state, given, before, place, row)
-        if state.timers and not self._arrival:
+        if state._timers and not self._arrival:
             self.fire(state, time, given)
 
     def next_timer(self, state: State) -> int | None:
         """Return the time of the key's next timer."""
-        return min(state.timers.values(), default=None)
+        return min(state._timers.values(), default=None)
 
     def fire(self, state: State, upto: int, given: list[Given]) -> None:
         """Call a key's timers of times before `upto`, in the order of times, then names; those set on the way too."""
-        same, most = 0, _SAME_TIME + len(state.timers)
-        while state.timers:
-            at, name = min((at, name) for name, at in state.timers.items())
+        same, most = 0, _SAME_TIME + len(state._timers)
+        while state._timers:
+            at, name = min((at, name) for name, at in state._timers.items())
             if at >= upto:
                 break
-            del state.timers[name]
-            same = same + 1 if at <= state.time else 0
+            del state._timers[name]
+            same = same + 1 if at <= state._time else 0
             if same > most:
                 raise ProcessError(f"{self._kind} sets timer {name!r} at its own time again and again", where=self._where(None, state))
             if self._on_timer is None:
                 raise ProcessError(f"{self._kind} sets timer {name!r}", where=self._where(None, state), fix="write on_timer(self, name, state)")
-            self.keep.begin(state, max(at, state.time), max(at, state.now))
+            self.keep.begin(state, max(at, state._time), max(at, state._now))
             before = self.keep.encode(state) if self._failing else None
-            self._call(self._on_timer, name, state, given, before, None, {"timer": name, "time": state.time})
+            self._call(self._on_timer, name, state, given, before, None, {"timer": name, "time": state._time})
         self.keep.purge(state, upto - 1)
 
     def clock(self, state: State, upto: int, time: int, given: list[Given]) -> None:
         """Call a key's timers of the clock up to `upto`, at an event time."""
-        same, most = 0, _SAME_TIME + len(state.clock_timers)
-        while state.clock_timers:
-            at, name = min((at, name) for name, at in state.clock_timers.items())
+        same, most = 0, _SAME_TIME + len(state._clock_timers)
+        while state._clock_timers:
+            at, name = min((at, name) for name, at in state._clock_timers.items())
             if at > upto:
                 return
-            del state.clock_timers[name]
-            same = same + 1 if at <= state.now else 0
+            del state._clock_timers[name]
+            same = same + 1 if at <= state._now else 0
             if same > most:
                 raise ProcessError(f"{self._kind} sets clock timer {name!r} at its own time again and again", where=self._where(None, state))
             if self._on_clock is None:
                 raise ProcessError(f"{self._kind} sets clock timer {name!r}", where=self._where(None, state), fix="write on_clock(self, name, state)")
-            self.keep.begin(state, max(time, state.time), at)
+            self.keep.begin(state, max(time, state._time), at)
             before = self.keep.encode(state) if self._failing else None
             self._call(self._on_clock, name, state, given, before, None, {"clock_timer": name, "time": at})
 
@@ -158,17 +158,17 @@ class ProcessKernel:
             del given[behind:]
             if not self._failing:
                 raise ProcessError(what, where=self._where(place, state), fix="mend the process, or give it failed_to= a topic") from error
-            self.failures.append(self._failed(what, place, state.key, before, shown))
-            time, now = state.time, state.now
+            self.failures.append(self._failed(what, place, state._key, before, shown))
+            time, now = state._time, state._now
             self.keep.restore(state, before)
-            state.time, state.now = time, now
+            state._time, state._now = time, now
 
     def _take(self, rows: Any, state: State, given: list[Given]) -> None:  # noqa: ANN401
         if isinstance(rows, Mapping) or (isinstance(rows, tuple) and len(rows) == 2 and isinstance(rows[0], str)):
             rows = (rows,)
         if not isinstance(rows, Iterable) or isinstance(rows, str | bytes):
             raise ProcessError(f"gives {rows!r}", fix="yield dicts of columns, or return one")
-        key, time, outputs = tuple(state.key.values()), state.time, self._outputs
+        key, time, outputs = tuple(state._key.values()), state._time, self._outputs
         for row in rows:
             if isinstance(row, tuple) and len(row) == 2:
                 name, row = row  # noqa: PLW2901
@@ -227,8 +227,8 @@ class ProcessKernel:
         return f"{called} raised {type(error).__name__}: {error}{at}"
 
     def _where(self, place: Place | None, state: State) -> str:
-        key = ", ".join(f"{name} {value!r}" for name, value in state.key.items())
-        return f"process {self.operator.name}, {f'{place}, ' if place else ''}key {key}, time {state.time}, state {self.keep.values(state)}"
+        key = ", ".join(f"{name} {value!r}" for name, value in state._key.items())
+        return f"process {self.operator.name}, {f'{place}, ' if place else ''}key {key}, time {state._time}, state {self.keep.values(state)}"
 
     def _failed(self, what: str, place: Place | None, key: Mapping[str, Any], before: bytes | None, shown: Mapping[str, Any]) -> dict[str, Any]:
         at = place or Place("", None, None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -18,8 +20,20 @@ __all__ = ["Keep", "State", "fresh_state"]
 _decode = msgspec.msgpack.Decoder(dict).decode
 
 
+_INSTEAD = {"timers": "set_timer and clear_timer", "clock_timers": "set_clock_timer and clear_clock_timer", "shared": "on_broadcast"}
+
+
+def _read_only(name: str) -> Callable[[Any, object], NoReturn]:
+    """Return what refuses that a process writes one of the state's own attributes."""
+
+    def refuse(_state: Any, _value: object) -> NoReturn:  # noqa: ANN401
+        raise ValueError(f"state.{name} is read-only{f': {_INSTEAD[name]} write it' if name in _INSTEAD else ''}")
+
+    return refuse
+
+
 class State:
-    """What is kept for one key. The declared state are attributes; what was not declared cannot be set.
+    """What is kept for one key. The declared state are attributes; what was not declared cannot be set, and these are read-only.
 
     Attributes
     ----------
@@ -35,33 +49,40 @@ class State:
         What `on_broadcast` keeps, to be read.
     """
 
-    __slots__ = ("clock_timers", "key", "now", "shared", "time", "timers")
+    __slots__ = ("_clock_timers", "_key", "_now", "_shared", "_time", "_timers")
 
-    key: Mapping[str, Any]
-    time: int
-    now: int
-    timers: dict[str, int]
-    clock_timers: dict[str, int]
-    shared: Any
+    _key: Mapping[str, Any]
+    _time: int
+    _now: int
+    _timers: dict[str, int]
+    _clock_timers: dict[str, int]
+    _shared: Any
+
+    key = property(lambda self: MappingProxyType(self._key), _read_only("key"))
+    time = property(attrgetter("_time"), _read_only("time"))
+    now = property(attrgetter("_now"), _read_only("now"))
+    timers = property(lambda self: MappingProxyType(self._timers), _read_only("timers"))
+    clock_timers = property(lambda self: MappingProxyType(self._clock_timers), _read_only("clock_timers"))
+    shared = property(attrgetter("_shared"), _read_only("shared"))
 
     def set_timer(self, name: str, at: int) -> None:
         """Have `on_timer(name, state)` called when event time passes `at`, ms; one that is set moves there.
 
         One in the past goes off at once, behind the record at hand.
         """
-        self.timers[_name(name)] = _moment(at)
+        self._timers[_name(name)] = _moment(at)
 
     def clear_timer(self, name: str) -> None:
         """Take a timer back, if it is set."""
-        self.timers.pop(name, None)
+        self._timers.pop(name, None)
 
     def set_clock_timer(self, name: str, at: int) -> None:
         """Have `on_clock(name, state)` called when the clock on the wall passes `at`, ms; live runs only."""
-        self.clock_timers[_name(name)] = _moment(at)
+        self._clock_timers[_name(name)] = _moment(at)
 
     def clear_clock_timer(self, name: str) -> None:
         """Take a timer of the clock back, if it is set."""
-        self.clock_timers.pop(name, None)
+        self._clock_timers.pop(name, None)
 
     def __delattr__(self, name: str) -> None:
         raise ValueError(f"state {name!r} cannot be deleted; set it to None")
@@ -112,13 +133,13 @@ class Keep:
 
     def begin(self, state: State, time: int, now: int) -> None:
         """Move a state to a time, at which what is too old is gone."""
-        state.now = now
+        state._now = now
         if self._aging:
-            time_before = state.time
-            state.time = time
+            time_before = state._time
+            state._time = time
             self.purge(state, max(time, time_before))
         else:
-            state.time = time
+            state._time = time
 
     def purge(self, state: Any, now: int) -> None:  # noqa: ANN401
         """Drop what is too old at a time."""
@@ -148,7 +169,7 @@ class Keep:
 
     def wake(self, state: Any) -> int | None:  # noqa: ANN401
         """Return when the state next wants to be looked at: its first timer, or when all that ages is gone."""
-        times = list(state.timers.values())
+        times = list(state._timers.values())
         if self._aging:
             gone = [self._gone_at(state, slot) for slot in self._aging]
             times += [max(one for one in gone if one is not None)] if any(one is not None for one in gone) else []
@@ -177,10 +198,10 @@ class Keep:
         for slot in self._held:
             if len(held := getattr(state, f"_{slot.name}")):
                 values[slot.name] = held.saved()
-        if state.timers:
-            values["@timers"] = state.timers
-        if state.clock_timers:
-            values["@clock_timers"] = state.clock_timers
+        if state._timers:
+            values["@timers"] = state._timers
+        if state._clock_timers:
+            values["@clock_timers"] = state._clock_timers
         return values
 
     def encode(self, state: State) -> bytes | None:
@@ -194,10 +215,10 @@ class Keep:
         values = self.values(state)
         if not values:
             return None
-        if self._aging or state.timers or state.clock_timers:
-            values["@time"] = state.time
-            if state.now != state.time:
-                values["@now"] = state.now
+        if self._aging or state._timers or state._clock_timers:
+            values["@time"] = state._time
+            if state._now != state._time:
+                values["@now"] = state._now
         if self._declared.version > 1:
             values["@version"] = self._declared.version
         try:
@@ -206,7 +227,7 @@ class Keep:
             raise ProcessError(f"cannot be kept: {error}", where=self._where(state)) from None
 
     def _where(self, state: State) -> str:
-        return f"state of {self._declared.name}, key {dict(state.key)}"
+        return f"state of {self._declared.name}, key {dict(state._key)}"
 
     def decode(self, data: bytes | None, key: Mapping[str, Any]) -> State:
         """Return the state that was encoded, migrated if it is of an older version.
@@ -217,7 +238,7 @@ class Keep:
             If it is of a newer version, there is no `migrate`, or that raises.
         """
         state: State = self._class()
-        state.key, state.shared = key, None
+        state._key, state._shared = key, None
         self.restore(state, data)
         return state
 
@@ -225,12 +246,12 @@ class Keep:
         """Put a state back to what was encoded."""
         self._clear(state)
         if data is None:
-            state.timers, state.clock_timers, state.time, state.now = {}, {}, 0, 0
+            state._timers, state._clock_timers, state._time, state._now = {}, {}, 0, 0
             return
         saved: dict[str, Any] = _decode(data)
-        state.timers, state.clock_timers = saved.pop("@timers", None) or {}, saved.pop("@clock_timers", None) or {}
-        state.time = saved.pop("@time", 0)
-        state.now = saved.pop("@now", state.time)
+        state._timers, state._clock_timers = saved.pop("@timers", None) or {}, saved.pop("@clock_timers", None) or {}
+        state._time = saved.pop("@time", 0)
+        state._now = saved.pop("@now", state._time)
         version = saved.pop("@version", 1)
         values = self._known(saved, state) if version == self._declared.version else self._migrated(version, saved, state)
         for name, value in values.items():
@@ -319,7 +340,7 @@ def _stamped(slot: Slot) -> property:
         return slot.default if held is None else held[1]
 
     def write(state: Any, value: object) -> None:  # noqa: ANN401
-        setattr(state, hidden, None if value is None and slot.default is None else (state.time, accept(value)))
+        setattr(state, hidden, None if value is None and slot.default is None else (state._time, accept(value)))
 
     return property(read, write)
 
@@ -339,7 +360,7 @@ def _held(slot: Slot) -> property:
 
 
 def fresh_state(process: object, *, time: int = 0, **key: object) -> Any:  # noqa: ANN401
-    """Return the state of a key of which a process knows nothing, to test the process with.
+    """Return the state of a key of which a process knows nothing, to test the process with. Setting its `time` moves it on.
 
     Parameters
     ----------
@@ -351,7 +372,12 @@ def fresh_state(process: object, *, time: int = 0, **key: object) -> Any:  # noq
         The key's columns.
     """
     declared = declaration_of(process, tuple(key), type(process).__name__)
-    state = Keep(declared).fresh(key)
-    state.time = state.now = time
-    state.shared = Shared(declared)
+    state: Any = Keep(declared).fresh(key)
+    state.__class__ = type(type(state).__name__, (type(state),), {"__slots__": (), "time": property(attrgetter("_time"), _move)})
+    state.time = time
+    state._shared = Shared(declared)
     return state
+
+
+def _move(state: Any, time: int) -> None:  # noqa: ANN401
+    state._time = state._now = time
