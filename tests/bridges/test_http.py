@@ -365,6 +365,12 @@ def test_no_event_of_a_fair_length_is_refused_however_it_comes(lengths: list[int
     [
         ({"kind": "application/json"}, DataError, "answers 200 OK, application/json, not text/event-stream"),
         ({"status": "404 Not Found"}, PlanError, "answers 404 Not Found: id: 1"),
+        (
+            {"kind": "text/event-stream\r\nContent-Encoding: gzip"},
+            DataError,
+            "answers 200 OK, with Content-Encoding gzip, which was not asked for and may expand without bound",
+        ),
+        ({"status": "404 Not Found", "kind": "text/plain\r\nContent-Encoding: gzip"}, PlanError, "answers 404 Not Found; "),
         ({"status": "206 Partial Content"}, DataError, "answers 206 Partial Content, text/event-stream, not text/event-stream"),
     ],
 )

@@ -7,6 +7,7 @@ import json
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,12 +17,15 @@ from unittest.mock import patch
 
 import httpx
 import pytest
+import uvicorn
 
 import headrace.gateway.generators as gateway
 from headrace.cli import main
+from headrace.gateway import timely
 from headrace.gateway.generators import Asked
 from headrace.simulate import Generators
 from serving import LIMIT, Server, free_port
+from waiting import wait_for
 
 NDJSON = {"Accept": "application/x-ndjson"}
 
@@ -141,7 +145,7 @@ def test_from_now_goes_on_after_what_the_client_has() -> None:
 def test_who_takes_slowly_holds_the_server_up_and_no_one_else(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT) as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.sendall(b"GET /generator/stream?rate=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+        slow.sendall(b"GET /generator/stream?rate=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         slow.recv(100)
         time.sleep(0.5)
         before = resident(server)
@@ -235,3 +239,98 @@ def test_simulate_sends_the_same_records(tmp_path: Path, server: Server) -> None
     assert main(["simulate", "generators", "--start", "2024-01-01T00:00:00Z", "--to", str(file), *options]) == 0
     query = "seed=9&fault_probability=0.2&generators=3&units=true&power=1-5&count=100&rate=0"
     assert file.read_bytes().splitlines() == lines(server, query)
+
+
+# names, methods, and clients that take their time
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:8001", "[::1]:8001", "LOCALHOST", "app.localhost", "192.0.2.7", socket.gethostname()])
+def test_it_answers_to_its_own_names(server: Server, host: str) -> None:
+    assert get(server, "count=1", Host=host).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["rebound.example", "localhost.example", "127.0.0.1.example", "", "a b", "x@localhost", "127.0.0.1, evil.example"])
+def test_it_does_not_answer_to_other_names(server: Server, host: str) -> None:
+    for url in (server.url("count=1"), f"http://127.0.0.1:{server.port}/health"):
+        response = httpx.get(url, headers={"Host": host}, timeout=LIMIT)
+        assert response.status_code in {400, 421}
+        assert b"GeneratorID" not in response.content
+        assert b"ok" not in response.content
+
+
+def test_a_name_may_be_allowed() -> None:
+    one = Server(sys.executable, "-m", "headrace", "serve", "generators", "--port", "{port}", "--allow-host", "plant.example")
+    one.start()
+    try:
+        assert get(one, "count=1", Host="plant.example:80").status_code == 200
+        assert get(one, "count=1", Host="other.example").status_code == 421
+    finally:
+        one.end()
+
+
+def test_head_has_the_headers_alone(server: Server) -> None:
+    response = httpx.head(server.url("rate=0"), timeout=LIMIT)
+    assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert httpx.head(f"http://127.0.0.1:{server.port}/health", timeout=LIMIT).status_code == 200
+
+
+@pytest.mark.parametrize("query", ["interval_ms=5e-324", "interval_ms=0.0009", "from=now&interval_ms=1e-300", "rate=1e308"])
+def test_numbers_that_overflow_are_refused(server: Server, query: str) -> None:
+    assert get(server, query).status_code == 422
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port of a server in this process that waits for a moment only, and takes three connections."""
+    monkeypatch.setattr(timely, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(timely, "CONNECTIONS", 3)
+    monkeypatch.setattr(timely, "TAKE_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(gateway.app, http=timely.TimelyProtocol, log_level="critical", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(LIMIT)
+
+
+@pytest.mark.parametrize("begun", [b"", b"G", b"GET /health HTTP/1.1\r\nHost: localhost\r\n"])
+def test_a_request_that_does_not_arrive_in_time_is_cut(impatient: int, begun: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", impatient), timeout=LIMIT) as late:
+        late.sendall(begun)
+        assert late.recv(1000) == b""
+
+
+def test_a_request_is_answered_after_another_on_its_connection_and_then_cut_if_it_is_late(impatient: int) -> None:
+    with socket.create_connection(("127.0.0.1", impatient), timeout=LIMIT) as one:
+        for _ in range(3):
+            one.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b'{"status":"ok"}'):
+                part = one.recv(1000)
+                assert part
+                answer += part
+        one.sendall(b"GET /health")
+        assert one.recv(1000) == b""
+
+
+def test_a_client_that_takes_nothing_is_let_go(impatient: int) -> None:
+    with socket.create_connection(("127.0.0.1", impatient), timeout=LIMIT) as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.sendall(b"GET /generator/stream?rate=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+        def others() -> bool:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", impatient), timeout=LIMIT) as one:
+                one.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+                return b"200 OK" in one.recv(1000)
+            return False
+
+        # Three of those take all the room there is, until they are let go.
+        with socket.create_connection(("127.0.0.1", impatient)) as two, socket.create_connection(("127.0.0.1", impatient)) as three:
+            for one in (two, three):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                one.sendall(b"GET /generator/stream?rate=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            wait_for(others, "room for another", seconds=LIMIT)

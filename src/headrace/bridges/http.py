@@ -265,10 +265,11 @@ class HttpBridge:
         """Return the response if it is a stream of events; None if it says that there is no more."""
         status = response.status_code
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if status == 200 and kind == "text/event-stream":
+        coding = response.headers.get("content-encoding", "identity").strip().lower()
+        if status == 200 and kind == "text/event-stream" and coding in {"", "identity"}:
             return response
         try:
-            body = await anext(response.aiter_text(500), "") if 400 <= status < 500 else ""
+            body = await anext(response.aiter_text(500), "") if 400 <= status < 500 and coding == "identity" else ""
         finally:
             await response.aclose()
         if status == 204:
@@ -278,6 +279,12 @@ class HttpBridge:
             raise _Unready(answers)
         if status >= 400:
             raise PlanError(f"{answers}: {body}" if body else answers, where=self._source, fix="mend the address")
+        if status == 200 and kind == "text/event-stream":
+            raise DataError(
+                f"{answers}, with Content-Encoding {coding}, which was not asked for and may expand without bound",
+                where=self._source,
+                fix="have the source send events as they are",
+            )
         raise DataError(
             f"{answers}, {kind or 'of no type'}, not text/event-stream", where=self._source, fix="give the address of a stream of server-sent events"
         )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from headrace.cli.stopping import asked_to_stop
 from headrace.errors import EnvironmentFault, PlanError, near
@@ -13,7 +16,14 @@ __all__ = ["serve"]
 _SERVICES = {"generators": "/generator/stream"}
 
 
-def serve(service: str, /, *, host: str = "127.0.0.1", port: int = 8001) -> None:
+def serve(
+    service: str,
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8001,
+    allow_host: Annotated[list[str] | None, Parameter(negative=())] = None,
+) -> None:
     """Serve one service alone, until Ctrl-C or SIGTERM.
 
     Parameters
@@ -24,6 +34,9 @@ def serve(service: str, /, *, host: str = "127.0.0.1", port: int = 8001) -> None
         The address to listen at: that of the loopback interface, unless others are to reach it too.
     port
         0 for any that is free.
+    allow_host
+        A name by which clients know this server, besides its addresses, localhost and this machine's name; requests for other names
+        are refused. HEADRACE_ALLOWED_HOSTS of the environment names some too, with commas between.
     """
     if service not in _SERVICES:
         raise PlanError(f"unknown service {service!r}", fix=near(service, _SERVICES))
@@ -33,8 +46,11 @@ def serve(service: str, /, *, host: str = "127.0.0.1", port: int = 8001) -> None
     asked_to_stop()
     from headrace.gateway.generators import app
 
+    app.state.hosts |= {host, *(allow_host or ())}
     try:
         import uvicorn
+
+        from headrace.gateway.timely import TimelyProtocol
     except ModuleNotFoundError:
         raise EnvironmentFault("needs the package uvicorn", where="the server", fix="pip install 'headrace[server]'") from None
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -50,5 +66,5 @@ def serve(service: str, /, *, host: str = "127.0.0.1", port: int = 8001) -> None
         shown = f"[{host}]" if family == socket.AF_INET6 else host
         print(f"headrace serve {service}: http://{shown}:{listening.getsockname()[1]}{_SERVICES[service]}   Ctrl-C ends it", flush=True)
         # A stream has no end of its own: those that still run are cut a second after the signal.
-        config = uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=1)
+        config = uvicorn.Config(app, http=TimelyProtocol, log_level="critical", access_log=False, timeout_graceful_shutdown=1)
         uvicorn.Server(config).run(sockets=[listening])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ try:
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse, StreamingResponse
     from pydantic import BaseModel, ConfigDict, Field
+    from starlette.types import ASGIApp, Receive, Scope, Send
 except ModuleNotFoundError:
     from headrace.errors import EnvironmentFault
 
@@ -24,10 +26,11 @@ except ModuleNotFoundError:
 from headrace import __version__
 from headrace._clock import now_ms
 from headrace.errors import PlanError, near
+from headrace.gateway.hosts import REFUSED, is_own_host
 from headrace.simulate.generators import Generators, parse_span
 from headrace.simulate.writing import time_ms
 
-__all__ = ["Asked", "app"]
+__all__ = ["Asked", "Guard", "app"]
 
 SSE, NDJSON = "text/event-stream", "application/x-ndjson"
 QUIET_SECONDS = 15.0
@@ -45,7 +48,7 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     count: Annotated[Number | None, Field(description="end after so many records")] = None
-    rate: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="records a second; 0: as fast as they are taken")] = None
+    rate: Annotated[float | None, Field(ge=0, le=1e9, allow_inf_nan=False, description="records a second; 0: as fast as they are taken")] = None
     first: Annotated[Number | Literal["now"], Field(alias="from", description="the first record's number; now: the one whose time it is")] = 0
     seed: Annotated[int, Field(description="the same seed sends the same records")] = 0
     generators: Annotated[int, Field(description="how many there are")] = 10
@@ -55,7 +58,7 @@ class Asked(BaseModel):
     voltage: Annotated[str, Field(description="V")] = "220-240"
     units: Annotated[bool, Field(description="numbers as text with their units")] = False
     start: Annotated[str, Field(description="the time of record 0")] = "2024-01-01T00:00:00Z"
-    interval_ms: Annotated[float, Field(gt=0, le=86_400_000, description="the time between two records of a generator")] = 1000.0
+    interval_ms: Annotated[float, Field(ge=0.001, le=86_400_000, description="the time between two records of a generator")] = 1000.0
 
     @property
     def plant(self) -> Generators:
@@ -85,7 +88,27 @@ class Asked(BaseModel):
         return begin if last_id is None else max(begin, last_id + 1), end
 
 
+class Guard:
+    """Answers only to names that no one else can own, and to those in `app.state.hosts`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        hosts = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"host"]
+        if len(hosts) > 1 or not all(is_own_host(host, app.state.hosts) for host in hosts):
+            await JSONResponse({"detail": REFUSED}, 421)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+app.add_middleware(Guard)
+app.state.hosts = {name.strip() for name in os.environ.get("HEADRACE_ALLOWED_HOSTS", "").split(",") if name.strip()}
+
+
 @app.get("/generator/stream", response_class=StreamingResponse)
+@app.head("/generator/stream", include_in_schema=False)
 async def stream(
     request: Request,
     asked: Annotated[Asked, Query()],
@@ -98,6 +121,9 @@ async def stream(
         # By the standard of server-sent events, a client that hears this does not come back.
         return Response(status_code=204)
     lines = NDJSON in request.headers.get("accept", "")
+    media_type, headers = NDJSON if lines else SSE, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    if request.method == "HEAD":
+        return Response(media_type=media_type, headers=headers)
 
     def event(number: int) -> bytes:
         return b"id: %d\ndata: %b\n\n" % (number, plant.line(number, start_ms, interval_ms))
@@ -107,8 +133,8 @@ async def stream(
 
     return StreamingResponse(
         _pieces(first, end, asked.pace, line if lines else event, b"\n" if lines else b":\n\n"),
-        media_type=NDJSON if lines else SSE,
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        media_type=media_type,
+        headers=headers,
     )
 
 
@@ -135,6 +161,7 @@ async def _pieces(first: int, end: float, rate: float, text: Callable[[int], byt
 
 
 @app.get("/health")
+@app.head("/health", include_in_schema=False)
 async def health() -> dict[str, str]:
     """Say that the server is there."""
     return {"status": "ok"}
