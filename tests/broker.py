@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,15 +108,19 @@ def _end_with_parent() -> None:
 class Broker:
     """A broker with its data in a folder. It can be started again after it was stopped or killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: str = "", users: Sequence[str] = ()) -> None:
         self.folder, self.port = folder, free_port()
         self.servers = f"127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._properties = folder / "server.properties"
-        self._properties.write_text(PROPERTIES.format(port=self.port, controller=free_port(), folder=folder))
+        controller = free_port()
+        self._properties.write_text(
+            PROPERTIES.format(port=self.port, controller=controller, folder=folder) + more.format(port=self.port, controller=controller)
+        )
+        format_ = ["kafka.tools.StorageTool", "format", f"--cluster-id={CLUSTER}", "-c", str(self._properties)]
         done = subprocess.run(
-            [*self._java("-Xmx128m"), "kafka.tools.StorageTool", "format", f"--cluster-id={CLUSTER}", "-c", str(self._properties)],
+            [*self._java("-Xmx128m"), *format_, *(word for user in users for word in ("--add-scram", user))],
             check=False,
             capture_output=True,
             text=True,
@@ -182,6 +186,49 @@ class Broker:
         done = subprocess.run([*self._java("-Xmx128m"), name, *arguments], check=False, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+
+SECURE = """listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},SECURE://127.0.0.1:{secure}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SECURE://127.0.0.1:{secure}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL
+listener.name.secure.ssl.keystore.type=PEM
+listener.name.secure.ssl.keystore.location={folder}/server.pem
+listener.name.secure.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+"""
+USER, PASSWORD = "plant", 'pass"word 7'
+
+
+class SecureBroker(Broker):
+    """A broker with a second listener, which has TLS and asks for a password (SCRAM): `secure` is its address, `ca` signed its certificate."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.ca = authority(folder, "ca")
+        key, request, certificate, names = (folder / name for name in ("server.key", "server.csr", "server.crt", "names"))
+        names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+        _openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", request, "-subj", "/CN=127.0.0.1")
+        signing = ["-CA", self.ca, "-CAkey", folder / "ca.key", "-CAcreateserial", "-extfile", names, "-days", "2"]
+        _openssl("x509", "-req", "-in", request, *signing, "-out", certificate)
+        (folder / "server.pem").write_text(key.read_text() + certificate.read_text() + self.ca.read_text())
+        port = free_port()
+        self.secure = f"127.0.0.1:{port}"
+        more = SECURE.replace("{secure}", str(port)).replace("{folder}", str(folder))
+        super().__init__(folder, more, [f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"])
+
+
+def authority(folder: Path, name: str) -> Path:
+    """Make a certificate authority, and return its certificate."""
+    certificate = folder / f"{name}.pem"
+    _openssl(
+        "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", folder / f"{name}.key", "-out", certificate, "-subj", f"/CN={name}", "-days", "2"
+    )
+    return certificate
+
+
+def _openssl(*arguments: str | Path) -> None:
+    done = subprocess.run(["openssl", *map(str, arguments)], check=False, capture_output=True, text=True, timeout=START_SECONDS)
+    assert done.returncode == 0, done.stderr
 
 
 # One broker for all workers: a process keeps it for as long as any of them holds a lock, however they end.

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from headrace.cli import main
-from headrace.cli.logs import addresses, kafka_servers, open_log
+from headrace.cli.logs import KafkaOptions, addresses, asked_cluster, open_log
 from headrace.cli.simulate import duration_ms
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.protocol import Entry
@@ -343,13 +343,18 @@ def test_what_cannot_be_appended_is_one_line(refused: Callable[..., str], log: S
 # where the log is
 
 
+def servers(given: str | None = None) -> str | None:
+    cluster = asked_cluster(KafkaOptions(kafka_servers=given))
+    return None if cluster is None else cluster.servers
+
+
 def test_the_servers_come_from_the_option_then_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert kafka_servers(None) is None
+    assert servers() is None
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "c:3")
-    assert kafka_servers(None) == "c:3"
+    assert servers() == "c:3"
     monkeypatch.setenv("KAFKA_SERVERS", "a:1, b:2")
-    assert kafka_servers(None) == "a:1,b:2"
-    assert kafka_servers("[::1]:9092") == "[::1]:9092"
+    assert servers() == "a:1,b:2"
+    assert servers("[::1]:9092") == "[::1]:9092"
     assert addresses("[::1]:9092,localhost:1", "") == [("::1", 9092), ("localhost", 1)]
     monkeypatch.setenv("KAFKA_SERVERS", "nowhere")
     with pytest.raises(PlanError, match="environment KAFKA_SERVERS: 'nowhere' is not HOST:PORT"):

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import msgspec
 
-from headrace.cli.logs import NoLogYet, open_log
+from headrace.cli.logs import KafkaOptions, NoLogYet, open_log
 from headrace.errors import HeadraceError, PlanError
 from headrace.plan.pipeline import Plan
 from headrace.topics.protocol import Log, TopicInfo
@@ -16,13 +16,13 @@ from headrace.topics.protocol import Log, TopicInfo
 __all__ = ["confirm", "confirm_pipeline"]
 
 
-def confirm_pipeline(plan: Plan, servers: str | None, *, yes: bool, kept: bool = False) -> None:
+def confirm_pipeline(plan: Plan, kafka: KafkaOptions, *, yes: bool, kept: bool = False) -> None:
     """Go on only if it is meant that a pipeline forgets what it has committed; one that has committed nothing has nothing to forget.
 
     Parameters
     ----------
-    servers
-        What --kafka-servers says, if it was given.
+    kafka
+        The options that name a Kafka cluster.
     yes
         Whether --yes was given: then what is done is said, and not asked.
     kept
@@ -36,7 +36,7 @@ def confirm_pipeline(plan: Plan, servers: str | None, *, yes: bool, kept: bool =
         If the answer is no.
     """
     try:
-        log = open_log(servers, create=False)
+        log = open_log(kafka, create=False)
     except NoLogYet:
         return
     with closing(log):

@@ -23,7 +23,7 @@ from headrace.errors import HeadraceError, PlanError, near
 from headrace.plan.pipeline import Pipeline, Plan
 from headrace.plan.settings import resolve
 
-__all__ = ["find_pipeline", "home", "made", "pipelines_of_file", "plan_of"]
+__all__ = ["SETTINGS_FILE", "find_pipeline", "home", "made", "pipelines_of_file", "plan_of", "table_of_settings"]
 
 SETTINGS_FILE = Path("headrace.toml")
 _HOME = ".headrace"
@@ -147,7 +147,7 @@ def plan_of(app: str, settings: Iterable[str]) -> Plan:
     """Return APP's plan, its settings from `--set`, the environment, `headrace.toml` and the defaults."""
     pipeline = find_pipeline(app)
     given = dict(_key_value(one) for one in settings)
-    return made(pipeline, resolve(pipeline.settings, given, os.environ, _from_file(pipeline.name)))
+    return made(pipeline, resolve(pipeline.settings, given, os.environ, table_of_settings(pipeline.name)))
 
 
 def made(pipeline: Pipeline, settings: Mapping[str, Any]) -> Plan:
@@ -164,7 +164,8 @@ def _key_value(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _from_file(name: str) -> dict[str, Any]:
+def table_of_settings(name: str) -> dict[str, Any]:
+    """Return a table of `headrace.toml`, empty if it is not there."""
     if not SETTINGS_FILE.is_file():
         return {}
     try:

@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from headrace.cli.anew import confirm
-from headrace.cli.logs import asked_topic, open_log
+from headrace.cli.logs import KafkaOptions, asked_topic, open_log
 from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import asked_to_stop
 from headrace.errors import PlanError
@@ -23,7 +23,7 @@ def bridge(
     to: str,
     /,
     *,
-    kafka_servers: str | None = None,
+    kafka: KafkaOptions = KafkaOptions(),
     key: str | None = None,
     duration: str | None = None,
     records: int | None = None,
@@ -39,8 +39,6 @@ def bridge(
         http://… or https://…: a stream of server-sent events that have ids and can be resumed.
     to
         topic:NAME of the SQLite log, or kafka:NAME.
-    kafka_servers
-        HOST:PORT of Kafka, for kafka:NAME; else KAFKA_SERVERS of the environment.
     key
         The field of a record by which the partition is chosen. Without one all go to the first.
     duration
@@ -55,7 +53,7 @@ def bridge(
     yes
         With --anew: do not ask.
     """
-    found = asked_topic(to, kafka_servers)
+    found = asked_topic(to, kafka)
     if found is None:
         raise PlanError(f"cannot be bridged to {to!r}", where="TO", fix="give topic:NAME or kafka:NAME")
     if records is not None and records < 1:
@@ -66,8 +64,8 @@ def bridge(
     from headrace.bridges.http import HttpBridge, only_told, passed_before
 
     only_told()
-    topic, servers = found
-    with closing(open_log(servers)) as log:
+    topic, cluster = found
+    with closing(open_log(cluster)) as log:
         log.heed(stop)
         if anew and (before := passed_before(log, topic)):
             confirm(f"forgets how far the bridge has come: {before:,} records are written to {to} again, if the source still sends them", yes=yes)

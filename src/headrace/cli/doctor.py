@@ -29,9 +29,11 @@ import headrace.apps
 from headrace import __version__
 from headrace._clock import now_ms
 from headrace.cli.apps import SETTINGS_FILE, find_pipeline, home, pipelines_of_file, plan_of
-from headrace.cli.logs import LOG_FILE, addresses, asked_servers, kafka_servers, open_log
+from headrace.cli.logs import LOG_FILE, KafkaOptions, addresses, asked_cluster, open_log
 from headrace.errors import HeadraceError, PlanError, near
 from headrace.plan.pipeline import Pipeline, Plan
+from headrace.topics.cluster import Cluster as Kafka
+from headrace.topics.cluster import properties_of_table
 from headrace.topics.look import Look
 
 __all__ = ["Finding", "doctor"]
@@ -69,7 +71,7 @@ def doctor(
     app: str | None = None,
     /,
     *,
-    kafka_servers: Annotated[str | None, Parameter(name="--kafka-servers")] = None,
+    kafka: KafkaOptions = KafkaOptions(),
     json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Check what headrace stands on, and say how to mend what is not well.
@@ -78,13 +80,11 @@ def doctor(
     ----------
     app
         A pipeline to check as well: a shipped one (fingerprint), file.py[:name], or module:name.
-    kafka_servers
-        HOST:PORT of Kafka, several with commas between; else KAFKA_SERVERS of the environment, else Kafka is not checked.
     json
         A JSON object a line.
     """
     failed = count = 0
-    for name, finding in _findings(Case(app, kafka_servers)):
+    for name, finding in _findings(Case(app, kafka)):
         count += 1
         failed += finding.state == "FAIL"
         print(msgspec.json.encode({"check": name, **msgspec.to_builtins(finding)}).decode() if json else finding, flush=True)
@@ -105,7 +105,7 @@ class Case:
     """What is looked at: the surroundings, and a pipeline and Kafka if they are named."""
 
     app: str | None
-    servers: str | None
+    options: KafkaOptions = field(default_factory=KafkaOptions)
     home: Path = field(default_factory=home)
 
     @property
@@ -114,9 +114,14 @@ class Case:
         return self.home / LOG_FILE
 
     @cached_property
+    def kafka(self) -> Kafka | None:
+        """The Kafka cluster that is asked for."""
+        return asked_cluster(self.options)
+
+    @cached_property
     def topics(self) -> Mapping[str, int] | None:
         """The topics of the SQLite log or of Kafka with the number of their partitions, None where they cannot be had."""
-        if asked_servers(self.servers) is not None:
+        if self.kafka is not None:
             return None if isinstance(self.cluster, str) else self.cluster.topics
         if not self.log.exists():
             return {}
@@ -127,9 +132,10 @@ class Case:
     @cached_property
     def cluster(self) -> Cluster | str:
         """What Kafka says of itself, or why it says nothing."""
-        servers = kafka_servers(self.servers)
         try:
-            return _cluster(servers or "")
+            return _cluster(self.kafka or Kafka(""))
+        except HeadraceError as error:
+            return str(error)
         except Exception as error:  # noqa: BLE001  (Kafka's client has errors of its own, and it may not be there)
             said = error.args[0] if error.args else error
             return str(said.str()) if hasattr(said, "str") else str(said)
@@ -162,7 +168,7 @@ def _python(_: Case) -> Iterator[Finding]:
 
 
 def _packages(case: Case) -> Iterator[Finding]:
-    for name in (*_PACKAGES, *(["confluent-kafka"] if asked_servers(case.servers) else [])):
+    for name in (*_PACKAGES, *(["confluent-kafka"] if case.kafka is not None else [])):
         module = name.replace("-", ".") if name.startswith("arro3") else name.replace("-", "_")
         try:
             importlib.import_module(module)
@@ -290,7 +296,7 @@ def _log(case: Case) -> Iterator[Finding]:
         yield Finding(
             "warn", where, f"is too large to be checked in {_CHECK_SECONDS:.0f} s", "check it yourself: PRAGMA quick_check in the sqlite3 shell"
         )
-    topics = case.topics if asked_servers(case.servers) is None else None
+    topics = case.topics if case.kafka is None else None
     shown = "" if topics is None else f", {_counted(len(topics), 'topic')}"
     yield Finding("ok", where, f"{'whole, ' if whole else ''}format {version}, {path.stat().st_size / _MB:,.1f} MB{shown}")
     yield from _wal(path)
@@ -393,6 +399,9 @@ def _table(name: str, table: object, known: Mapping[str, Pipeline]) -> Iterator[
     if not isinstance(table, dict):
         yield Finding("warn", f"{SETTINGS_FILE} {name}", "stands in no table and is not read", "write [PIPELINE] above the settings of a pipeline")
         return
+    if name == "kafka":
+        properties_of_table(table, where, SETTINGS_FILE.parent, os.environ)
+        return
     if name not in known:
         yield Finding("warn", where, f"no pipeline {name!r} is known here", f"{near(name, known)}; if it is your own: headrace doctor FILE.py:{name}")
         return
@@ -414,7 +423,7 @@ def _app(case: Case) -> Iterator[Finding]:
     yield Finding("ok", f"pipeline {plan.pipeline}", f"version {plan.version} is sound")
     if case.topics is not None:
         yield from _sources(case, plan, case.topics)
-    if asked_servers(case.servers) is not None:
+    if case.kafka is not None:
         if case.topics is not None:
             yield from _state_beside_kafka(case, plan)
     elif case.log.exists():
@@ -423,7 +432,7 @@ def _app(case: Case) -> Iterator[Finding]:
 
 
 def _sources(case: Case, plan: Plan, topics: Mapping[str, int]) -> Iterator[Finding]:
-    kafka = "" if case.servers is None else f" --kafka-servers {case.servers}"
+    kafka = "".join(f" --{name.replace('_', '-')} {value}" for name, value in vars(case.options).items() if value is not None)
     for source in plan.sources:
         where = f"topic {source.topic}"
         if source.topic in topics:
@@ -457,7 +466,7 @@ def _state(case: Case, plan: Plan) -> Iterator[Finding]:
 
 def _state_beside_kafka(case: Case, plan: Plan) -> Iterator[Finding]:
     where = f"state of pipeline {plan.pipeline}"
-    with closing(open_log(case.servers, create=False)) as log:
+    with closing(open_log(case.kafka, create=False)) as log:
         manifest = log.manifest(plan.pipeline)
         lag = sum(max(cursor.end - cursor.offset, 0) for cursor in log.cursors() if cursor.group == plan.pipeline)
     if manifest is None:
@@ -505,27 +514,28 @@ def _difference(case: Case, plan: Plan, said: Mapping[str, Any]) -> str | None:
 
 
 def _kafka(case: Case) -> Iterator[Finding]:
-    servers, asked = kafka_servers(case.servers), asked_servers(case.servers)
-    if servers is None or asked is None:
+    kafka = case.kafka
+    if kafka is None:
         return
-    places = addresses(servers, asked[0])
+    places = addresses(kafka.servers, kafka.asked)
     faults = {place: _fault_of_connection(*place) for place in places}
     for (host, port), fault in faults.items():
         where = f"Kafka {host}:{port}"
         if fault is None:
             yield Finding("ok", where, "takes connections")
         else:
-            fix = f"start it, or mend {asked[0]}"
+            fix = f"start it, or mend {kafka.asked}"
             yield Finding("FAIL", where, f"cannot be reached: {fault}", fix)
     if all(faults.values()):
         return
+    where = f"Kafka {kafka.servers}"
     if isinstance(case.cluster, str):
-        yield Finding(
-            "FAIL", f"Kafka {servers}", f"takes connections, but says nothing of its topics: {case.cluster}", "see that it is Kafka, without TLS"
-        )
+        what, _, fix = case.cluster.partition("; ")
+        yield Finding("FAIL", where, f"takes connections, but says nothing of its topics: {what}", fix or "see that it is Kafka, without TLS")
         return
-    yield Finding("ok", f"Kafka {servers}", f"{_counted(len(case.cluster.brokers), 'broker')}, {_counted(len(case.cluster.topics), 'topic')}")
-    yield from _open_brokers(dict.fromkeys([*places, *case.cluster.brokers]))
+    yield Finding("ok", where, f"{_counted(len(case.cluster.brokers), 'broker')}, {_counted(len(case.cluster.topics), 'topic')}")
+    if kafka.settings.get("security.protocol", "PLAINTEXT").upper() == "PLAINTEXT":
+        yield from _open_brokers(dict.fromkeys([*places, *case.cluster.brokers]))
 
 
 def _fault_of_connection(host: str, port: int) -> str | None:
@@ -547,11 +557,10 @@ def _fault_of_connection(host: str, port: int) -> str | None:
     return fault[-1]
 
 
-def _cluster(servers: str) -> Cluster:
-    from confluent_kafka.admin import AdminClient
+def _cluster(kafka: Kafka) -> Cluster:
+    from headrace.topics.kafka import asked
 
-    client = AdminClient({"bootstrap.servers": servers, "socket.timeout.ms": int(_KAFKA_SECONDS * 1000), "log_level": 0})
-    said = client.list_topics(timeout=_KAFKA_SECONDS)
+    said = asked(kafka, _KAFKA_SECONDS)
     return Cluster(
         tuple((str(broker.host), int(broker.port)) for broker in said.brokers.values()),
         {str(name): len(topic.partitions) for name, topic in said.topics.items() if not str(name).startswith("__")},

@@ -11,15 +11,16 @@ from pathlib import Path
 
 from headrace.cli.apps import home
 from headrace.cli.entries import ledger_ends, ledger_on_topic
-from headrace.cli.logs import PREFIX_VARIABLE, kafka_servers, open_log
+from headrace.cli.logs import PREFIX_VARIABLE, asked_cluster, open_log
 from headrace.cli.run import LiveOptions, flink_url
 from headrace.engines.entries import Ledger, ledger_topic
 from headrace.engines.flink.client import Client
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
-from headrace.engines.flink.places import Kafka
+from headrace.engines.flink.places import SHADED, Kafka
 from headrace.engines.flink.rest import Rest
 from headrace.engines.flink.run import FileJob, check_inputs, run_files, run_topics
 from headrace.engines.flink.script import flink_script
+from headrace.engines.kafka import java_properties
 from headrace.engines.working import working_folder
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.plan.operators import Process
@@ -79,15 +80,15 @@ def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Ca
             with suppress(FileNotFoundError):
                 shutil.rmtree(kept)
         # From the first records on, the ledger is that of this run; else that of all runs which went on from one another.
-        before = ledger_ends(plan, options.kafka_servers) if options.anew or places.bounded else {}
+        before = ledger_ends(plan, options) if options.anew or places.bounded else {}
         seconds = options.seconds("duration")
         run_topics(plan, places, rest, kept, client=client, begin_at=options.from_savepoint, seconds=seconds, drain=options.drain, stop=stop)
-    return ledger_on_topic(plan, options.kafka_servers, before)
+    return ledger_on_topic(plan, options, before)
 
 
 def make_written(plan: Plan, options: LiveOptions) -> None:
     """Make the topics that a plan writes, if they are not there."""
-    with closing(open_log(options.kafka_servers)) as log:
+    with closing(open_log(options)) as log:
         make_topics(log, plan, ledger_topic(plan))
 
 
@@ -99,15 +100,17 @@ def kafka_places(plan: Plan, options: LiveOptions) -> Kafka:
     PlanError
         If no Kafka is named, as Flink cannot read the embedded log, or a topic that the plan reads is not there.
     """
-    servers = kafka_servers(options.kafka_servers)
-    if servers is None:
+    kafka = asked_cluster(options)
+    if kafka is None:
         raise PlanError("Flink reads topics of Kafka, and none is named", where="--kafka-servers", fix="name it, or give files with --input")
-    with closing(open_log(options.kafka_servers)) as log:
+    connection = java_properties(kafka, "Flink", shaded=SHADED)
+    with closing(open_log(kafka)) as log:
         partitions = {source.topic: len(log.topic(source.topic).partitions) for source in plan.sources}
     return Kafka(
-        servers,
+        kafka.servers,
         plan.pipeline,
         partitions,
+        connection=connection,
         parallelism=options.parallelism or 1,
         bounded=options.until == "latest",
         max_ahead_ms=options.ms("max_ahead"),

@@ -297,7 +297,7 @@ def _sound(arguments: Sequence[str]) -> tuple[str, Callable[[], str] | None, Cal
     from headrace.cli.anew import confirm_pipeline
 
     kept = (home() / given.arguments.get("engine", "embedded") / plan.pipeline).exists()
-    return plan.pipeline, None, lambda: confirm_pipeline(plan, options.kafka_servers, yes=False, kept=kept)
+    return plan.pipeline, None, lambda: confirm_pipeline(plan, options, yes=False, kept=kept)
 
 
 def _described(job: Job) -> dict[str, Any]:

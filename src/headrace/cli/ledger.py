@@ -8,24 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from headrace.cli.apps import find_pipeline, home
+from headrace.cli.logs import KafkaOptions, open_log
 from headrace.errors import EnvironmentFault, PlanError
 
 __all__ = ["ledger"]
 
 
-def ledger(app: str, /, *, kafka_servers: str | None = None) -> None:
+def ledger(app: str, /, *, kafka: KafkaOptions = KafkaOptions()) -> None:
     """Show what became of every record of a pipeline's last run.
 
     Parameters
     ----------
     app
         A shipped pipeline (fingerprint), file.py[:name], or module:name.
-    kafka_servers
-        HOST:PORT of Kafka, if the pipeline runs on its topics.
     """
     name = find_pipeline(app).name
     path = home() / "ledgers" / f"{name}.json"
-    live = _committed(name, kafka_servers)
+    live = _committed(name, kafka)
     if live is None and not path.is_file():
         raise PlanError(f"pipeline {name!r} has not been run here", where=str(home()), fix=f"run it first: headrace run {app} --input FILE")
     sources = live["ledger"] if live is not None and (not path.is_file() or live["committed_ms"] > path.stat().st_mtime * 1000) else _kept(path)
@@ -44,12 +43,10 @@ def _kept(path: Path) -> dict[str, dict[str, int | None]]:
     return found
 
 
-def _committed(pipeline: str, servers: str | None) -> dict[str, Any] | None:
+def _committed(pipeline: str, kafka: KafkaOptions) -> dict[str, Any] | None:
     """Return what the pipeline's last commit on topics said, if there is one."""
-    if servers is None and not (home() / "log.db").is_file():
+    if kafka == KafkaOptions() and not (home() / "log.db").is_file():
         return None
-    from headrace.cli.logs import open_log
-
-    with closing(open_log(servers)) as log:
+    with closing(open_log(kafka)) as log:
         manifest = log.manifest(pipeline)
     return None if manifest is None else json.loads(manifest)

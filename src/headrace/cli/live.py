@@ -50,7 +50,7 @@ def serve_metrics(metrics: Metrics, port: int) -> None:
 
 def run_on_topics(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) -> dict[str, Account]:
     """Run a plan on the topics of a log until `stop` says so, and return its ledger by topic."""
-    log = open_log(options.kafka_servers)
+    log = open_log(options)
     told = structured()
     metrics = Metrics(plan.pipeline)
     if options.metrics_port is not None:

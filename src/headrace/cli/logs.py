@@ -1,19 +1,26 @@
-"""From the command line's options and the environment to a log: the SQLite file of the home, or Kafka."""
+"""From the command line's options, the environment and `headrace.toml` to a log: the SQLite file of the home, or Kafka."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from headrace.cli.apps import home
+from cyclopts import Parameter
+
+from headrace.cli.apps import SETTINGS_FILE, home, table_of_settings
+from headrace.cli.paths import InputPath
 from headrace.errors import PlanError
+from headrace.topics.cluster import SERVERS, Cluster, Property, properties_of_environment, properties_of_file, properties_of_table
 from headrace.topics.protocol import Log
 
-__all__ = ["LOG_FILE", "PREFIX_VARIABLE", "SERVER_VARIABLES", "NoLogYet", "addresses", "asked_servers", "asked_topic", "kafka_servers", "open_log"]
+__all__ = ["LOG_FILE", "PREFIX_VARIABLE", "SERVER_VARIABLES", "KafkaOptions", "NoLogYet", "addresses", "asked_cluster", "asked_topic", "open_log"]
 
 LOG_FILE = "log.db"
 PREFIX_VARIABLE = "HEADRACE_TOPIC_PREFIX"
 SERVER_VARIABLES = ("KAFKA_SERVERS", "KAFKA_BOOTSTRAP_SERVERS")
+_HERE = "127.0.0.1:9092"
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s:/\[\]]+)):(\d{1,5})")
 
 
@@ -21,13 +28,30 @@ class NoLogYet(PlanError):
     """The home has no log, and there is no reason to make one."""
 
 
-def open_log(servers: str | None = None, *, create: bool = True) -> Log:
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class KafkaOptions:
+    """The options that name a Kafka cluster.
+
+    Parameters
+    ----------
+    kafka_servers
+        HOST:PORT of Kafka, several with commas between; else KAFKA_SERVERS of the environment, else the SQLite log.
+    kafka_config
+        File of properties of Kafka's clients, as librdkafka names them: TOML, or lines of NAME=VALUE. For TLS and passwords.
+    """
+
+    kafka_servers: str | None = None
+    kafka_config: InputPath | None = None
+
+
+def open_log(asked: KafkaOptions | Cluster | None = None, *, create: bool = True) -> Log:
     """Return the log that the command line and the environment ask for.
 
     Parameters
     ----------
-    servers
-        What `--kafka-servers` says, if it was given.
+    asked
+        The options that name a Kafka cluster, or the cluster itself.
     create
         Whether to make the SQLite log if there is none.
 
@@ -36,15 +60,15 @@ def open_log(servers: str | None = None, *, create: bool = True) -> Log:
     NoLogYet
         If there is no SQLite log, and `create` is not set.
     PlanError
-        If the servers are no addresses.
+        If the servers are no addresses, or Kafka's properties are wrong.
     EnvironmentFault
         If the log cannot be opened.
     """
-    found = kafka_servers(servers)
-    if found is not None:
+    cluster = asked if isinstance(asked, Cluster) else asked_cluster(asked)
+    if cluster is not None:
         from headrace.topics.kafka import KafkaLog
 
-        return _named(KafkaLog(found, folder=home()))
+        return _named(KafkaLog(cluster, folder=home()))
     path = home() / LOG_FILE
     if not create and not path.exists():
         raise NoLogYet("no topics yet", where=str(home()), fix="make one: headrace topics create TOPIC")
@@ -63,29 +87,42 @@ def _named(log: Log) -> Log:
     return PrefixedLog(log, prefix)
 
 
-def asked_topic(to: str, servers: str | None) -> tuple[str, str | None] | None:
-    """Return the topic that `topic:NAME` or `kafka:NAME` stands for, and its Kafka servers; None if it is neither."""
+def asked_topic(to: str, options: KafkaOptions) -> tuple[str, Cluster | None] | None:
+    """Return the topic that `topic:NAME` or `kafka:NAME` stands for, and its Kafka cluster; None if it is neither."""
     kind, colon, topic = to.partition(":")
     if not colon or kind not in {"topic", "kafka"} or topic.startswith("//"):
         return None
-    return topic, (servers or os.environ.get("KAFKA_SERVERS") or "127.0.0.1:9092") if kind == "kafka" else None
+    if kind == "topic":
+        return topic, None
+    return topic, asked_cluster(options, else_servers=_HERE)
 
 
-def asked_servers(given: str | None) -> tuple[str, str] | None:
-    """Return where Kafka was asked for, and what was said there; None where it was not."""
-    if given is not None:
-        return "--kafka-servers", given
-    return next(((f"environment {name}", os.environ[name]) for name in SERVER_VARIABLES if os.environ.get(name)), None)
+def asked_cluster(options: KafkaOptions | None = None, *, else_servers: str | None = None) -> Cluster | None:
+    """Return the Kafka cluster that is asked for; None stands for the SQLite log.
 
-
-def kafka_servers(given: str | None) -> str | None:
-    """Return the Kafka servers that are asked for, as Kafka's clients take them; None stands for the SQLite log."""
-    asked = asked_servers(given)
-    if asked is None:
+    The option comes before the file of --kafka-config, that before the environment, and that before [kafka] in headrace.toml.
+    """
+    options = options or KafkaOptions()
+    in_file = properties_of_file(options.kafka_config, os.environ) if options.kafka_config is not None else []
+    in_table = properties_of_table(table_of_settings("kafka"), f"[kafka] in {SETTINGS_FILE}", SETTINGS_FILE.parent, os.environ)
+    option = [Property(SERVERS, options.kafka_servers, "--kafka-servers")] if options.kafka_servers is not None else []
+    variables = [Property(SERVERS, os.environ[name], f"environment {name}") for name in SERVER_VARIABLES if os.environ.get(name)]
+    # A variable that is set and empty asks for the SQLite log, whatever the table says.
+    tabled = [] if any(name in os.environ for name in SERVER_VARIABLES) else _named_so(SERVERS, in_table)
+    asked = [*option, *_named_so(SERVERS, in_file), *variables, *tabled]
+    if not asked and else_servers is None:
+        if options.kafka_config is not None:
+            fix = f"give --kafka-servers HOST:PORT, or write {SERVERS} there"
+            raise PlanError("names no servers", where=f"--kafka-config {options.kafka_config}", fix=fix)
         return None
-    place, text = asked
-    addresses(text, place)
-    return ",".join(part.strip() for part in text.split(","))
+    servers = asked[0] if asked else Property(SERVERS, else_servers or "", "default")
+    addresses(servers.value, servers.place)
+    properties = {one.name: one for one in [*in_table, *properties_of_environment(os.environ), *in_file] if one.name != SERVERS}
+    return Cluster(",".join(part.strip() for part in servers.value.split(",")), tuple(properties.values()), servers.place)
+
+
+def _named_so(name: str, properties: Sequence[Property]) -> list[Property]:
+    return [one for one in properties if one.name == name]
 
 
 def addresses(servers: str, place: str) -> list[tuple[str, int]]:

@@ -23,8 +23,7 @@ import msgspec
 from cyclopts import Parameter
 
 from headrace.cli.apps import home, plan_of
-from headrace.cli.logs import LOG_FILE, PREFIX_VARIABLE, SERVER_VARIABLES
-from headrace.cli.logs import kafka_servers as asked_kafka
+from headrace.cli.logs import LOG_FILE, PREFIX_VARIABLE, SERVER_VARIABLES, KafkaOptions, asked_cluster
 from headrace.cli.paths import inputs_of
 from headrace.cli.records import records_of
 from headrace.errors import DataError, HeadraceError, PlanError, near
@@ -33,6 +32,7 @@ from headrace.topics import failpoints
 from headrace.topics.failpoints import POINTS
 
 if TYPE_CHECKING:
+    from headrace.topics.cluster import Cluster
     from headrace.topics.protocol import Log
     from headrace.topics.sqlite import SqliteLog
 
@@ -74,13 +74,14 @@ def prove(
     input: Annotated[list[str] | None, Parameter(name="--input", negative=())] = None,
     records: int = 40_000,
     partitions: int = 2,
-    kafka_servers: str | None = None,
+    kafka: KafkaOptions = KafkaOptions(),
     set: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
 ) -> None:
     """Kill a pipeline at random moments, and at every step of its commit, and compare what it leaves with an unbroken run.
 
     Each run takes in another number of records at once. Output and dead letters must be the same to the byte, in the same order.
-    It works on a copy of the input in a temporary home and touches nothing else.
+    It works on a copy of the input in a temporary home and touches nothing else. With --kafka-servers or --kafka-config it is proved on
+    Kafka, on topics of its own that are removed again; else on the SQLite log.
 
     Parameters
     ----------
@@ -96,8 +97,6 @@ def prove(
         How many records to take at most.
     partitions
         How many partitions the copied topics have.
-    kafka_servers
-        HOST:PORT of Kafka, to prove it there, on topics of its own that are removed again; else it is proved on the SQLite log.
     set
         KEY=VALUE for a setting of the pipeline.
     """
@@ -106,8 +105,10 @@ def prove(
         raise PlanError("a number is too small", where="--kills, --partitions, --records", fix="give 1 or more")
     with tempfile.TemporaryDirectory(prefix="headrace-prove-") as folder:
         found = _records_of(app, plan, input or [], records)
-        servers = None if kafka_servers is None else asked_kafka(kafka_servers)
-        place = _OnSqlite(Path(folder), found, partitions) if servers is None else _OnKafka(Path(folder), found, partitions, servers)
+        cluster = None if kafka == KafkaOptions() else asked_cluster(kafka)
+        place = (
+            _OnSqlite(Path(folder), found, partitions) if cluster is None else _OnKafka(Path(folder), found, partitions, cluster, kafka.kafka_config)
+        )
         proof = _Proof(app, plan, place, set or [], random.Random(seed))  # noqa: S311  (repeatable, not secret)
         print(f"{app}: {sum(map(len, found.values())):,} records, run once unbroken", flush=True)
         proof.run_unbroken()
@@ -172,6 +173,8 @@ class Place:
 class _OnSqlite:
     """Each run has a copy of one log."""
 
+    options: Sequence[str] = ()
+
     def __init__(self, folder: Path, records: Mapping[str, Sequence[bytes]], partitions: int) -> None:
         self._folder, self._whole = folder, folder / "whole"
         with closing(_log(self._whole / LOG_FILE)) as log:
@@ -199,14 +202,15 @@ class _OnSqlite:
 class _OnKafka:
     """Each run has topics of its own, whose names begin with a prefix that nothing else has."""
 
-    def __init__(self, folder: Path, records: Mapping[str, Sequence[bytes]], partitions: int, servers: str) -> None:
-        self._folder, self._records, self._partitions, self._servers = folder, records, partitions, servers
+    def __init__(self, folder: Path, records: Mapping[str, Sequence[bytes]], partitions: int, cluster: Cluster, config: Path | None) -> None:
+        self._folder, self._records, self._partitions, self._cluster = folder, records, partitions, cluster
+        self.options = ["--kafka-servers", cluster.servers, *([] if config is None else ["--kafka-config", str(config)])]
         self._prefix = f"prove-{secrets.token_hex(4)}"
 
     def fresh(self, number: int) -> Place:
         """Return a new place with the input and nothing else."""
         prefix = f"{self._prefix}-{number}."
-        place = Place(self._folder / f"run-{number}", {"KAFKA_SERVERS": self._servers, PREFIX_VARIABLE: prefix})
+        place = Place(self._folder / f"run-{number}", {PREFIX_VARIABLE: prefix})
         with closing(self.open(place)) as log:
             _fill(log, self._records, self._partitions)
         return place
@@ -216,7 +220,7 @@ class _OnKafka:
         from headrace.topics.kafka import KafkaLog
         from headrace.topics.prefixed import PrefixedLog
 
-        return PrefixedLog(KafkaLog(self._servers, place.home), place.environment[PREFIX_VARIABLE])
+        return PrefixedLog(KafkaLog(self._cluster, place.home), place.environment[PREFIX_VARIABLE])
 
     def remove(self, place: Place) -> None:
         """Remove what a run left."""
@@ -301,7 +305,8 @@ class _Proof:
 
     def _start(self, target: Place, kill_at: str = "") -> _Run:
         batch = str(self._chance.randint(_BATCH // 4, _BATCH))
-        command = ["run", self._app, "--until", "latest", "--commit-every", "10ms", "--batch-records", batch, *self._settings]
+        options = ["--commit-every", "10ms", "--batch-records", batch, *self._places.options, *self._settings]
+        command = ["run", self._app, "--until", "latest", *options]
         return _Run(command, {**target.environment, "HEADRACE_HOME": str(target.home)}, target.home / "said", kill_at)
 
     def _end(self, child: _Run) -> str:

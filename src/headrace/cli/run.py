@@ -17,7 +17,8 @@ import msgspec
 from cyclopts import Parameter
 
 from headrace.cli.apps import home, plan_of
-from headrace.cli.paths import OutputPath, inputs_of
+from headrace.cli.logs import KafkaOptions
+from headrace.cli.paths import InputPath, OutputPath, inputs_of
 from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import asked_to_stop, interruptible_reads
 from headrace.engines.entries import Ledger
@@ -34,13 +35,15 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class LiveOptions:
+class LiveOptions(KafkaOptions):
     """The options of runs on topics, which are those without --input. --duration, --records and --drain are for files too.
 
     Parameters
     ----------
     kafka_servers
-        HOST:PORT of Kafka, whose topics are then read and written; else those of the SQLite log in HEADRACE_HOME.
+        HOST:PORT of Kafka, whose topics are then read and written; else KAFKA_SERVERS of the environment, else those of the SQLite log in HEADRACE_HOME.
+    kafka_config
+        File of properties of Kafka's clients, as librdkafka names them: TOML, or lines of NAME=VALUE. For TLS and passwords.
     until
         latest: end where the topics end now, with all windows closed, as a run over files does.
     duration
@@ -72,7 +75,7 @@ class LiveOptions:
         On Flink, start with the state that a savepoint holds.
     """
 
-    kafka_servers: str | None = None
+    kafka_config: InputPath | None = None  # here again, that its type is found
     until: Literal["latest"] | None = None
     duration: str | None = None
     records: int | None = None
@@ -297,7 +300,7 @@ def _confirm(plan: Plan, options: LiveOptions, *, kept: bool = False) -> None:
     if options.anew:
         from headrace.cli.anew import confirm_pipeline
 
-        confirm_pipeline(plan, options.kafka_servers, yes=options.yes, kept=kept)
+        confirm_pipeline(plan, options, yes=options.yes, kept=kept)
 
 
 def _run_live(plan: Plan, options: LiveOptions, stop: Callable[[], bool], *, allow_nothing: bool) -> None:
@@ -315,7 +318,7 @@ def _save(output: Path | None, options: LiveOptions, stop: Callable[[], bool]) -
     _collect_from_here()
     seconds = options.seconds("duration")
     latest = options.until == "latest"
-    save(open_log(options.kafka_servers), output or Path("output"), stop=stop, duration=seconds, records=options.records, latest=latest)
+    save(open_log(options), output or Path("output"), stop=stop, duration=seconds, records=options.records, latest=latest)
 
 
 def _suit_batches() -> None:

@@ -18,12 +18,13 @@ from cyclopts import Parameter
 
 from headrace._clock import now_ms
 from headrace.cli.heartbeat import heartbeat
-from headrace.cli.logs import asked_topic
+from headrace.cli.logs import KafkaOptions, asked_topic
 from headrace.cli.paths import local_path
 from headrace.errors import EnvironmentFault, PlanError, near
 
 if TYPE_CHECKING:
     from headrace.simulate.writing import Plant, Writable
+    from headrace.topics.cluster import Cluster
 
 __all__ = ["GeneratorOptions", "KilnOptions", "duration_ms", "simulate"]
 
@@ -118,7 +119,7 @@ def simulate(
     /,
     *,
     to: str | None = None,
-    kafka_servers: str | None = None,
+    kafka: KafkaOptions = KafkaOptions(),
     rate: float | None = None,
     seed: int = 0,
     records: int | None = None,
@@ -137,8 +138,6 @@ def simulate(
     to
         An NDJSON file, topic:NAME of the SQLite log, or kafka:NAME. Without it, messages go to standard output and the report to
         standard error.
-    kafka_servers
-        HOST:PORT of Kafka, for kafka:NAME; else KAFKA_SERVERS of the environment.
     rate
         Messages a second over the whole plant, instead of one a second for each equipment.
     seed
@@ -164,15 +163,15 @@ def simulate(
     from headrace.simulate.writing import time_ms
 
     made = options[plant].plant(seed)
-    topic, servers = asked_topic(to or "", kafka_servers) or (None, None)
-    with _sink(to, topic, servers, made) as sink, _ended_by_sigterm(sink) as gentle:
+    topic, cluster = asked_topic(to or "", kafka) or (None, None)
+    with _sink(to, topic, cluster, made) as sink, _ended_by_sigterm(sink) as gentle:
         plants.simulate(
             made,
             gentle,
             clock=now_ms,
             sleep=gentle.sleep,
             target=to or "standard output",
-            servers=servers,
+            servers=None if cluster is None else cluster.servers,
             topic=topic,
             rate=rate,
             records=records,
@@ -185,7 +184,7 @@ def simulate(
 
 
 @contextmanager
-def _sink(to: str | None, topic: str | None, servers: str | None, plant: Plant) -> Iterator[Writable]:
+def _sink(to: str | None, topic: str | None, cluster: Cluster | None, plant: Plant) -> Iterator[Writable]:
     """Open what the messages go to."""
     if to is None:
         yield sys.stdout.buffer
@@ -196,7 +195,7 @@ def _sink(to: str | None, topic: str | None, servers: str | None, plant: Plant) 
         from headrace.cli.logs import open_log
         from headrace.simulate.topic import TopicSink
 
-        with closing(open_log(servers)) as log:
+        with closing(open_log(cluster)) as log:
             if topic not in {info.name for info in log.topics()}:
                 log.create(topic)
             yield TopicSink(log, topic, [str(one).encode() for one in plant.equipment])

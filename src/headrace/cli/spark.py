@@ -11,9 +11,10 @@ from pathlib import Path
 
 from headrace.cli.apps import home
 from headrace.cli.entries import ledger_ends, ledger_on_topic
-from headrace.cli.logs import PREFIX_VARIABLE, kafka_servers, open_log
+from headrace.cli.logs import PREFIX_VARIABLE, asked_cluster, open_log
 from headrace.cli.run import LiveOptions
 from headrace.engines.entries import Ledger, ledger_topic
+from headrace.engines.kafka import java_properties
 from headrace.engines.spark.environment import checked_master, kafka_jars
 from headrace.engines.spark.run import run_files, run_latest, run_live
 from headrace.engines.spark.script import live_script, spark_script
@@ -42,15 +43,16 @@ def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Ca
     options.refuse("Spark", "records", "batch_records", "metrics_port", "from_savepoint", "drain")
     if os.environ.get(PREFIX_VARIABLE):
         raise PlanError("is not for Spark", where=PREFIX_VARIABLE, fix="unset it")
-    servers = kafka_servers(options.kafka_servers)
-    if servers is None:
+    kafka = asked_cluster(options)
+    if kafka is None:
         raise PlanError("Spark reads topics of Kafka, and none is named", where="--kafka-servers", fix="name it, or give files with --input")
     bounded = options.until == "latest"
     # What Spark cannot do, and what it lacks, is told before anything is made.
     _ = spark_script(plan) if bounded else live_script(plan)
     checked_master(cluster)
     kafka_jars(home())
-    with closing(open_log(options.kafka_servers)) as log:
+    connection = java_properties(kafka, "Spark")
+    with closing(open_log(kafka)) as log:
         make_topics(log, plan, *([] if bounded else [ledger_topic(plan)]))
     seconds = options.seconds("duration")
     ends_at = None if seconds is None else time.monotonic() + seconds
@@ -59,12 +61,12 @@ def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Ca
         return stop() or (ends_at is not None and time.monotonic() >= ends_at)
 
     if bounded:
-        return run_latest(plan, servers, master=cluster, home=home(), stop=done)
+        return run_latest(plan, kafka.servers, connection=connection, master=cluster, home=home(), stop=done)
     kept = home() / "spark" / plan.pipeline
-    before = ledger_ends(plan, options.kafka_servers) if options.anew or not kept.exists() else {}
+    before = ledger_ends(plan, options) if options.anew or not kept.exists() else {}
     if options.anew:
         shutil.rmtree(kept, ignore_errors=True)
     every = options.seconds("commit_every")
     trigger = f"{round(1000 * every)} milliseconds" if every else "10 seconds"
-    run_live(plan, servers, checkpoint=kept, trigger=trigger, master=cluster, home=home(), stop=done)
-    return ledger_on_topic(plan, options.kafka_servers, before)
+    run_live(plan, kafka.servers, checkpoint=kept, trigger=trigger, connection=connection, master=cluster, home=home(), stop=done)
+    return ledger_on_topic(plan, options, before)

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from headrace.cli.logs import NoLogYet, open_log
+from headrace.cli.logs import KafkaOptions, NoLogYet, open_log
 from headrace.cli.paths import InputPath
 from headrace.cli.records import records_of
 from headrace.cli.simulate import duration_ms
@@ -27,12 +27,6 @@ from headrace.topics.protocol import Cursor, Entry, Log, PartitionInfo, TopicInf
 
 __all__ = ["append", "create", "delete", "describe", "groups", "list_topics", "tail"]
 
-_Servers = Annotated[
-    str | None,
-    Parameter(
-        name="--kafka-servers", help="HOST:PORT of Kafka, several with commas between; else KAFKA_SERVERS of the environment, else the SQLite log."
-    ),
-]
 _Json = Annotated[bool, Parameter(name="--json", negative=(), help="JSON objects, one a line.")]
 _LARGEST = (1 << 63) - 1
 _MOST_PARTITIONS = 10_000
@@ -49,7 +43,7 @@ def create(
     retention: str | None = None,
     retention_bytes: int | None = None,
     if_missing: Annotated[bool, Parameter(negative=())] = False,
-    kafka_servers: _Servers = None,
+    kafka: KafkaOptions = KafkaOptions(),
 ) -> None:
     """Make a topic.
 
@@ -73,7 +67,7 @@ def create(
     if retention_bytes is not None and retention_bytes > _LARGEST:
         raise PlanError(f"{retention_bytes} is too large", where="--retention-bytes", fix="leave it out to keep all")
     kept_ms = None if retention is None else _retention_ms(retention)
-    with closing(open_log(kafka_servers)) as log:
+    with closing(open_log(kafka)) as log:
         try:
             log.create(topic, partitions, replication, retention_ms=kept_ms, retention_bytes=retention_bytes)
         except PlanError:
@@ -94,10 +88,10 @@ def _retention_ms(text: str) -> int:
     return kept_ms
 
 
-def list_topics(*, json: _Json = False, kafka_servers: _Servers = None) -> None:
+def list_topics(*, json: _Json = False, kafka: KafkaOptions = KafkaOptions()) -> None:
     """Show the topics, by name."""
     infos: list[TopicInfo] = []
-    with _noting_that_there_is_none(), _opened(kafka_servers) as log:
+    with _noting_that_there_is_none(), _opened(kafka) as log:
         infos = log.topics()
     if json:
         print_json(_whole(info) for info in infos)
@@ -106,7 +100,7 @@ def list_topics(*, json: _Json = False, kafka_servers: _Servers = None) -> None:
     print_table(("TOPIC", "PARTITIONS", "RECORDS", "BYTES", "REPLICATION", "RETENTION"), rows)
 
 
-def describe(topic: str, /, *, json: _Json = False, kafka_servers: _Servers = None) -> None:
+def describe(topic: str, /, *, json: _Json = False, kafka: KafkaOptions = KafkaOptions()) -> None:
     """Show a topic and its partitions.
 
     Parameters
@@ -114,7 +108,7 @@ def describe(topic: str, /, *, json: _Json = False, kafka_servers: _Servers = No
     topic
         Its name.
     """
-    with _opened(kafka_servers) as log:
+    with _opened(kafka) as log:
         info = log.topic(topic)
     if json:
         parts = [
@@ -130,10 +124,10 @@ def describe(topic: str, /, *, json: _Json = False, kafka_servers: _Servers = No
     )
 
 
-def groups(*, json: _Json = False, kafka_servers: _Servers = None) -> None:
+def groups(*, json: _Json = False, kafka: KafkaOptions = KafkaOptions()) -> None:
     """Show how far pipelines and other readers have come."""
     cursors: list[Cursor] = []
-    with _noting_that_there_is_none(), _opened(kafka_servers) as log:
+    with _noting_that_there_is_none(), _opened(kafka) as log:
         cursors = log.cursors()
     columns = ("group", "topic", "partition", "offset", "end", "lag")
     rows = [(one.group, one.topic, one.partition, one.offset, one.end, max(one.end - one.offset, 0)) for one in cursors]
@@ -143,7 +137,7 @@ def groups(*, json: _Json = False, kafka_servers: _Servers = None) -> None:
         print_table([column.upper() for column in columns], rows)
 
 
-def delete(topic: str, /, *, kafka_servers: _Servers = None) -> None:
+def delete(topic: str, /, *, kafka: KafkaOptions = KafkaOptions()) -> None:
     """Remove a topic and all its records, at once and without asking.
 
     Parameters
@@ -151,7 +145,7 @@ def delete(topic: str, /, *, kafka_servers: _Servers = None) -> None:
     topic
         Its name.
     """
-    with _opened(kafka_servers) as log:
+    with _opened(kafka) as log:
         info = log.topic(topic)
         readers = sorted({cursor.group for cursor in log.cursors() if cursor.topic == topic})
         log.delete(topic)
@@ -159,7 +153,9 @@ def delete(topic: str, /, *, kafka_servers: _Servers = None) -> None:
     print(f"Deleted topic {topic}: {gone}{', and how far ' + ', '.join(readers) + ' had come' if readers else ''}.")
 
 
-def append(topic: str, file: Annotated[InputPath, Parameter(allow_leading_hyphen=True)] = Path("-"), /, *, kafka_servers: _Servers = None) -> None:
+def append(
+    topic: str, file: Annotated[InputPath, Parameter(allow_leading_hyphen=True)] = Path("-"), /, *, kafka: KafkaOptions = KafkaOptions()
+) -> None:
     """Append the records of a file to a topic, without keys: lines as they are, the lines of a CSV file as JSON objects.
 
     Parameters
@@ -169,7 +165,7 @@ def append(topic: str, file: Annotated[InputPath, Parameter(allow_leading_hyphen
     file
         One record a line; - for standard input. Blank lines are left out. Of .csv and .tsv the first line names the columns.
     """
-    with _opened(kafka_servers) as log:
+    with _opened(kafka) as log:
         log.topic(topic)
         interruptible_reads()
         count = 0
@@ -193,7 +189,7 @@ def tail(
     keys: Annotated[bool, Parameter(negative=())] = False,
     timeout: str | None = None,
     max_records: int | None = None,
-    kafka_servers: _Servers = None,
+    kafka: KafkaOptions = KafkaOptions(),
 ) -> None:
     """Print the records of a topic as they are, one a line, in the order of their arrival.
 
@@ -224,7 +220,7 @@ def tail(
     if timeout is not None and not follow:
         raise PlanError("is for --follow", where="--timeout", fix="add --follow, or leave it out")
     until = math.inf if timeout is None else time.monotonic() + duration_ms(timeout, "--timeout") / 1000
-    with _opened(kafka_servers) as log, _ended_by_signals() if follow else nullcontext():
+    with _opened(kafka) as log, _ended_by_signals() if follow else nullcontext():
         parts = _chosen(log.topic(topic), partition)
         readers = [_Reader(log, topic, part.number, part.first) for part in parts]
         there: Iterable[Entry]
@@ -326,9 +322,9 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _opened(servers: str | None) -> Iterator[Log]:
+def _opened(kafka: KafkaOptions) -> Iterator[Log]:
     """Open the log of a command that makes none."""
-    with closing(open_log(servers, create=False)) as log:
+    with closing(open_log(kafka, create=False)) as log:
         yield log
 
 

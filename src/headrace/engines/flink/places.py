@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["Files", "Given", "Kafka", "Places", "Staged"]
+__all__ = ["SHADED", "Files", "Given", "Kafka", "Places", "Staged"]
 
+SHADED = "org.apache.flink.kafka.shaded."  # before the names of Kafka's classes in the connector's jar
 _RECORD = "`record` BYTES"
 _NEVER = "36500 d"  # an interval that no watermark crosses before the end of the input
 
@@ -160,6 +161,8 @@ class Kafka:
         What stands before the names that topics have on Kafka.
     kept
         The folder for checkpoints, that they outlive the job; else the cluster's own.
+    connection
+        More properties of Kafka's clients, as Java names them: TLS and passwords. They are never shown.
     """
 
     servers: str
@@ -173,6 +176,7 @@ class Kafka:
     prefix: str = ""
     kept: str | None = None
     rocksdb: bool = True
+    connection: Mapping[str, str] = field(default_factory=dict, repr=False)
     keyed: bool = field(default=True, init=False)
     hint: str = field(default="", init=False)
 
@@ -199,13 +203,17 @@ class Kafka:
             **(kept if self.kept else {}),
         }
 
+    @property
+    def _connection(self) -> dict[str, str]:
+        return {"properties.bootstrap.servers": self.servers} | {f"properties.{name}": value for name, value in self.connection.items()}
+
     def source(self, topic: str) -> Given:
         """Return what there is of a topic."""
         tasks = min(self.parallelism, self.partitions.get(topic, self.parallelism))
         options = {
             "connector": "kafka",
             "topic": self.prefix + topic,
-            "properties.bootstrap.servers": self.servers,
+            **self._connection,
             "properties.group.id": f"{self.prefix}{self.pipeline}.flink",
             "properties.isolation.level": "read_committed",
             "scan.startup.mode": "earliest-offset",
@@ -230,7 +238,7 @@ class Kafka:
         return {
             "connector": "kafka",
             "topic": self.prefix + topic,
-            "properties.bootstrap.servers": self.servers,
+            **self._connection,
             "properties.transaction.timeout.ms": "600000",
             "sink.delivery-guarantee": "exactly-once",
             "sink.transactional-id-prefix": f"{self.prefix}{self.pipeline}.flink.{topic}",

@@ -143,7 +143,7 @@ def run_topics(  # noqa: PLR0913
         If what is kept belongs to another script, or the cluster has gone away.
     """
     script = flink_script(plan, replace(places, kept=str(kept)))
-    _check_kept(kept, script)
+    _check_kept(kept, flink_script(plan, replace(places, connection={})))
     job = submit(rest, script, client=client, savepoint=begin_at or _last_state(kept))
     ends_at = None if seconds is None else time.monotonic() + seconds
     try:

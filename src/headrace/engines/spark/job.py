@@ -57,9 +57,16 @@ def records_of_files(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
     return every
 
 
-def records_of_topic(spark: SparkSession, servers: str, topic: str) -> DataFrame:
+def connection(servers: str, file: str | None) -> dict[str, str]:
+    """Return the options with which Spark connects to Kafka."""
+    lines = Path(file).read_text(encoding="utf-8").splitlines() if file is not None else []
+    given = [line.partition("=") for line in lines if line.strip() and line.strip()[0] not in "#!"]
+    return {"kafka.bootstrap.servers": servers} | {f"kafka.{name.strip()}": value.strip() for name, _, value in given}
+
+
+def records_of_topic(spark: SparkSession, kafka: dict[str, str], topic: str) -> DataFrame:
     """Return what a Kafka topic holds now; the ends of its partitions are those of this moment."""
-    options = {"kafka.bootstrap.servers": servers, "subscribe": topic, "startingOffsets": "earliest", "endingOffsets": "latest"}
+    options = {**kafka, "subscribe": topic, "startingOffsets": "earliest", "endingOffsets": "latest"}
     records = spark.read.format("kafka").options(**options, **{"kafka.isolation.level": "read_committed"}).load()
     return records.selectExpr("partition", "offset", "UNIX_MILLIS(timestamp) AS arrived_ms", "COALESCE(value, CAST('' AS BINARY)) AS value")
 
@@ -79,10 +86,10 @@ def write_file(lines: DataFrame, order: str, folder: str, topic: str) -> None:
     shutil.rmtree(aside)
 
 
-def write_topic(lines: DataFrame, order: str, servers: str, topic: str) -> None:
+def write_topic(lines: DataFrame, order: str, kafka: dict[str, str], topic: str) -> None:
     """Write lines to a Kafka topic in their order, at least once: a task that is tried again writes its lines again."""
     ordered = lines.repartition(1).sortWithinPartitions(*map(f.expr, order.split(" | ")))
-    ordered.select(f.col("json").alias("value")).write.format("kafka").option("kafka.bootstrap.servers", servers).option("topic", topic).save()
+    ordered.select(f.col("json").alias("value")).write.format("kafka").options(**kafka).option("topic", topic).save()
 
 
 def write_ledger(folder: str, sources: dict[str, dict[str, Any]]) -> None:
@@ -92,22 +99,22 @@ def write_ledger(folder: str, sources: dict[str, dict[str, Any]]) -> None:
     Path(folder, ".ledger.json").replace(Path(folder, "ledger.json"))
 
 
-def register(spark: SparkSession, inputs: dict[str, list[str]], servers: str | None) -> None:
+def register(spark: SparkSession, inputs: dict[str, list[str]], kafka: dict[str, str] | None) -> None:
     """Make views of the topics' records, and the functions that read them."""
     for topic, number in SOURCES.items():
         function, gives = READERS[topic]
         spark.udf.registerJavaFunction(f"hr_read_{number}", function, gives)
-        records = records_of_files(spark, inputs[topic]) if servers is None else records_of_topic(spark, servers, topic)
+        records = records_of_files(spark, inputs[topic]) if kafka is None else records_of_topic(spark, kafka, topic)
         records.createOrReplaceTempView(f"records_{number}")
     for called, (function, gives) in JAVA_FUNCTIONS.items():
         spark.udf.registerJavaFunction(called, function, gives)
 
 
-def run(spark: SparkSession, inputs: dict[str, list[str]], output: str | None, servers: str | None) -> dict[str, dict[str, Any]]:
+def run(spark: SparkSession, inputs: dict[str, list[str]], output: str | None, kafka: dict[str, str] | None) -> dict[str, dict[str, Any]]:
     """Run the plan, and return its ledger."""
     for key, value in SETTINGS.items():
         spark.conf.set(key, value)
-    register(spark, inputs, servers)
+    register(spark, inputs, kafka)
     for statement in FUNCTIONS:
         spark.sql(statement)
     kept = []
@@ -120,8 +127,8 @@ def run(spark: SparkSession, inputs: dict[str, list[str]], output: str | None, s
         for topic, (query, order) in OUTPUTS.items():
             if output is not None:
                 write_file(spark.sql(query), order, output, topic)
-            elif servers is not None:
-                write_topic(spark.sql(query), order, servers, topic)
+            elif kafka is not None:
+                write_topic(spark.sql(query), order, kafka, topic)
         counts = {row["source"]: row for row in spark.sql(LEDGER).collect()}
     finally:
         for view in kept:
@@ -148,7 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     parser.add_argument(
         "--kafka-servers", metavar="HOST:PORT", help="read the topics from Kafka, up to their present ends; write to it without --output"
     )
+    parser.add_argument("--kafka-config", metavar="FILE", help="properties of Kafka's clients in Java, a line NAME=VALUE each: TLS and passwords")
     options = parser.parse_args(arguments)
+    kafka = None if options.kafka_servers is None else connection(options.kafka_servers, options.kafka_config)
     inputs: dict[str, list[str]] = {topic: [] for topic in SOURCES}
     for one in options.input:
         topic, _, path = one.rpartition("=") if one.partition("=")[0] in SOURCES else (next(iter(SOURCES)), "", one)
@@ -159,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
         parser.error("name a folder: --output FOLDER")
     if options.output and "://" not in options.output:
         Path(options.output).mkdir(parents=True, exist_ok=True)
-    return run(SparkSession.builder.appName(PIPELINE).getOrCreate(), inputs, options.output, options.kafka_servers)
+    return run(SparkSession.builder.appName(PIPELINE).getOrCreate(), inputs, options.output, kafka)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -43,14 +44,21 @@ PATIENCE = 30.0  # seconds
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"  # processes need it
 
 
-def records_of_topic(spark: SparkSession, servers: str, topic: str) -> DataFrame:
+def connection(servers: str, file: str | None) -> dict[str, str]:
+    """Return the options with which Spark connects to Kafka."""
+    lines = Path(file).read_text(encoding="utf-8").splitlines() if file is not None else []
+    given = [line.partition("=") for line in lines if line.strip() and line.strip()[0] not in "#!"]
+    return {"kafka.bootstrap.servers": servers} | {f"kafka.{name.strip()}": value.strip() for name, _, value in given}
+
+
+def records_of_topic(spark: SparkSession, kafka: dict[str, str], topic: str) -> DataFrame:
     """Return the stream of a topic's records, from its beginning at the first start."""
-    options = {"kafka.bootstrap.servers": servers, "subscribe": topic, "startingOffsets": "earliest", "kafka.isolation.level": "read_committed"}
+    options = {**kafka, "subscribe": topic, "startingOffsets": "earliest", "kafka.isolation.level": "read_committed"}
     records = spark.readStream.format("kafka").options(**options).load()
     return records.selectExpr("partition", "offset", "UNIX_MILLIS(timestamp) AS arrived_ms", "COALESCE(value, CAST('' AS BINARY)) AS value")
 
 
-def start(spark: SparkSession, name: str, servers: str, checkpoint: str, trigger: str) -> StreamingQuery:
+def start(spark: SparkSession, name: str, kafka: dict[str, str], checkpoint: str, trigger: str) -> StreamingQuery:
     """Start the query of a view: each micro-batch of its rows goes through the views behind it to the topics."""
     behind, outputs = QUERIES[name]
 
@@ -62,7 +70,7 @@ def start(spark: SparkSession, name: str, servers: str, checkpoint: str, trigger
         for topic, (lines, order) in outputs.items():
             ordered = session.sql(lines).repartition(1).sortWithinPartitions(*map(f.expr, order.split(" | ")))
             values = ordered.select(f.col("json").alias("value"))
-            values.write.format("kafka").option("kafka.bootstrap.servers", servers).option("topic", topic).save()
+            values.write.format("kafka").options(**kafka).option("topic", topic).save()
         rows.unpersist()
 
     stream = spark.table(name).writeStream.queryName(name).outputMode("append").option("checkpointLocation", f"{checkpoint}/{name}")
@@ -107,7 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kafka-servers", required=True, metavar="HOST:PORT")
     parser.add_argument("--checkpoint", required=True, metavar="FOLDER", help="where the queries keep how far they are and their open windows")
     parser.add_argument("--trigger", default="10 seconds", help="how often there is a micro-batch; available-now works off what is there and ends")
+    parser.add_argument("--kafka-config", metavar="FILE", help="properties of Kafka's clients in Java, a line NAME=VALUE each: TLS and passwords")
     options = parser.parse_args(arguments)
+    kafka = connection(options.kafka_servers, options.kafka_config)
     spark = SparkSession.builder.appName(PIPELINE).getOrCreate()
     for key, value in SETTINGS.items():
         spark.conf.set(key, value)
@@ -116,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for topic, number in SOURCES.items():
         function, gives = READERS[topic]
         spark.udf.registerJavaFunction(f"hr_read_{number}", function, gives)
-        records_of_topic(spark, options.kafka_servers, topic).createOrReplaceTempView(f"records_{number}")
+        records_of_topic(spark, kafka, topic).createOrReplaceTempView(f"records_{number}")
     for called, (function, gives) in JAVA_FUNCTIONS.items():
         spark.udf.registerJavaFunction(called, function, gives)
     for statement in FUNCTIONS:
@@ -127,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = Event()
     before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
     try:
-        attend(spark, lambda name: start(spark, name, options.kafka_servers, options.checkpoint, options.trigger), asked)
+        attend(spark, lambda name: start(spark, name, kafka, options.checkpoint, options.trigger), asked)
     finally:
         signal.signal(signal.SIGTERM, before)
 

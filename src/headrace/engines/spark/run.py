@@ -9,7 +9,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,12 @@ class _Stopped(EnvironmentFault):
 
 @dataclass(frozen=True)
 class _Script:
-    """A script with its arguments; `processes` says whether it runs an author's."""
+    """A script with its arguments; `processes` says whether it runs an author's. `connection` are properties of Kafka's clients, never shown."""
 
     text: str
     arguments: list[str]
     processes: bool
+    connection: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -116,17 +117,25 @@ def run_many(jobs: Sequence[Job], *, master: str | None = None, home: Path, stop
 
 
 def run_latest(
-    plan: Plan, servers: str, *, output: Path | None = None, master: str | None = None, home: Path, stop: Callable[[], bool] = lambda: False
+    plan: Plan,
+    servers: str,
+    *,
+    output: Path | None = None,
+    connection: Mapping[str, str] | None = None,
+    master: str | None = None,
+    home: Path,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Ledger:
     """Run the plan over what Kafka's topics hold now, to Kafka's topics or to files of a folder, and return the ledger.
 
-    What is written to Kafka is written at least once: a task that Spark tries again writes its records again.
+    What is written to Kafka is written at least once: a task that Spark tries again writes its records again. `connection` has
+    more properties of Kafka's clients, as Java names them: TLS and passwords.
     """
     arguments = [f"--kafka-servers={servers}"]
     if output is not None:
         arguments.append(f"--output={_aside(output).absolute()}")
     with _removing(*([output] if output else [])):
-        (told,) = _submit([_Script(spark_script(plan), arguments, _has_processes(plan))], master, home, kafka_jars(home), stop)
+        (told,) = _submit([_Script(spark_script(plan), arguments, _has_processes(plan), connection or {})], master, home, kafka_jars(home), stop)
         if isinstance(told, HeadraceError):
             raise told
         return _published(Job(plan, {}, output), told) if output is not None else told
@@ -138,6 +147,7 @@ def run_live(
     *,
     checkpoint: Path,
     trigger: str = "10 seconds",
+    connection: Mapping[str, str] | None = None,
     master: str | None = None,
     home: Path,
     stop: Callable[[], bool] = lambda: False,
@@ -150,13 +160,15 @@ def run_live(
         Where the queries keep how far they are and their open windows: started again with it, they go on from there.
     trigger
         How often there is a micro-batch; `available-now` works off what is there and ends, with the last windows left open.
+    connection
+        More properties of Kafka's clients, as Java names them: TLS and passwords.
     stop
         When it returns true, the queries end between two micro-batches; one that takes longer than half a minute is ended
         and will be begun anew.
     """
     arguments = [f"--kafka-servers={servers}", f"--checkpoint={checkpoint.absolute()}", f"--trigger={trigger}"]
     try:
-        (told,) = _submit([_Script(live_script(plan), arguments, _has_processes(plan))], master, home, kafka_jars(home), stop)
+        (told,) = _submit([_Script(live_script(plan), arguments, _has_processes(plan), connection or {})], master, home, kafka_jars(home), stop)
     except _Stopped:
         return
     if isinstance(told, HeadraceError):
@@ -216,7 +228,13 @@ def _submit(
         for number, script in enumerate(scripts):
             path = folder / f"job{number}.py"
             path.write_text(script.text, encoding="utf-8")
-            jobs.append({"script": str(path), "arguments": script.arguments})
+            arguments = script.arguments
+            if script.connection:
+                # Others see a process's arguments, and not a file in this folder.
+                properties = folder / f"kafka{number}.properties"
+                properties.write_text("".join(f"{name}={value}\n" for name, value in script.connection.items()), encoding="utf-8")
+                arguments = [*arguments, f"--kafka-config={properties}"]
+            jobs.append({"script": str(path), "arguments": arguments})
         (folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
         results, log, stopped = folder / "results", folder / "log", folder / "stop"
         settings = {"spark.ui.enabled": "false", "spark.sql.warehouse.dir": str(folder / "warehouse"), "spark.log.level": "ERROR"}

@@ -3,8 +3,8 @@
 from headrace.errors import EnvironmentFault
 
 try:
-    from headrace.topics.kafka.log import KafkaLog
+    from headrace.topics.kafka.log import KafkaLog, asked
 except ModuleNotFoundError:
     raise EnvironmentFault("needs the package confluent-kafka", where="Kafka", fix="pip install 'headrace[kafka]'") from None
 
-__all__ = ["KafkaLog"]
+__all__ = ["KafkaLog", "asked"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from threading import Thread
@@ -11,6 +12,9 @@ from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
+
+from headrace.errors import PlanError
+from headrace.topics.cluster import Cluster
 
 __all__ = [
     "ANSWER_SECONDS",
@@ -32,6 +36,8 @@ __all__ = [
     "error_of",
     "lasting",
     "let_go",
+    "protocol_of",
+    "refusal_of",
     "renew_admin",
     "settings_of",
 ]
@@ -91,41 +97,59 @@ UNWELL = {
 TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
 NOT_THERE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 
+_NAME = re.compile(r"[a-z]+(?:\.[a-z]+)+")
 _UNDERSCORED = {"log_level", "error_cb", "on_delivery"}
 # What Kafka's library has to say comes back as errors: on a user's terminal stands one line, and it is ours.
 _SILENCE = logging.getLogger("headrace.kafka")
 _SILENCE.setLevel(logging.CRITICAL + 1)
 
-# What the clients of some servers last complained of: a wait that ends in vain says it.
-complaints: dict[str, str] = {}
-_admins: dict[str, AdminClient] = {}
+# What the clients of a cluster last complained of: a wait that ends in vain says it.
+complaints: dict[Cluster, KafkaError] = {}
+_admins: dict[Cluster, AdminClient] = {}
 
 _T = TypeVar("_T")
 
 
-def settings_of(servers: str, **more: str | float | Callable[..., object]) -> dict[str, Any]:
-    """Return the settings of a client; a name's `_` stands for a dot."""
+def _complain(cluster: Cluster, error: KafkaError) -> None:
+    """Keep what a client complains of; that no broker is left says nothing of why."""
+    if error.code() != KafkaError._ALL_BROKERS_DOWN or cluster not in complaints:
+        complaints[cluster] = error
+
+
+def settings_of(cluster: Cluster, **more: str | float | Callable[..., object]) -> dict[str, Any]:
+    """Return the settings of a client; a name's `_` stands for a dot. The cluster's own properties come before ours."""
     common: dict[str, Any] = {
-        "bootstrap_servers": servers,
+        "bootstrap_servers": cluster.servers,
         "log_level": 0,
         "logger": _SILENCE,
-        "error_cb": lambda error: complaints.update({servers: error.str()}),
+        "error_cb": lambda error: _complain(cluster, error),
         "retry_backoff_ms": 5,
         "reconnect_backoff_max_ms": 1000,
     }
-    return {name if name in _UNDERSCORED else name.replace("_", "."): value for name, value in (common | more).items()}
+    ours = {name if name in _UNDERSCORED else name.replace("_", "."): value for name, value in (common | more).items()}
+    return ours | cluster.settings
 
 
-def admin_of(servers: str) -> AdminClient:
-    """Return the client for whatever is neither read nor written. It is never taken down."""
-    if servers not in _admins:
-        _admins[servers] = lasting(AdminClient(settings_of(servers)))
-    return _admins[servers]
+def admin_of(cluster: Cluster) -> AdminClient:
+    """Return the client for whatever is neither read nor written. It is never taken down.
+
+    Raises
+    ------
+    PlanError
+        If Kafka's library does not know a property of the cluster's, or cannot use its value.
+    """
+    if cluster not in _admins:
+        try:
+            _admins[cluster] = lasting(AdminClient(settings_of(cluster)))
+        except KafkaException as exception:
+            said = cluster.without_secrets(error_of(exception).str())
+            raise PlanError(f"Kafka's client cannot be set up: {said}", where=cluster.place(*_NAME.findall(said)), fix="correct it") from None
+    return _admins[cluster]
 
 
-def renew_admin(servers: str) -> None:
+def renew_admin(cluster: Cluster) -> None:
     """Have another client from now on: one that knew where groups were kept before a broker went away fails an assertion of its own."""
-    _admins.pop(servers, None)
+    _admins.pop(cluster, None)
 
 
 def lasting(client: _T) -> _T:
@@ -143,6 +167,36 @@ def error_of(exception: KafkaException) -> KafkaError:
     """Return what an exception of Kafka's is about."""
     error = exception.args[0]
     return error if isinstance(error, KafkaError) else KafkaError(KafkaError._FAIL, str(exception))
+
+
+def refusal_of(cluster: Cluster, said: KafkaError) -> tuple[str, str] | None:
+    """Return what a broker or a client refuses of the other for as long as properties are what they are, and the fix; None if it is nothing such."""
+    text = said.str()
+    match said.code():
+        case KafkaError._AUTHENTICATION | KafkaError.SASL_AUTHENTICATION_FAILED:
+            names = ("sasl.username", "sasl.password", "sasl.mechanism", "sasl.mechanisms")
+            return (
+                f"it refuses the user or the password: {text}",
+                f"correct sasl.username, sasl.password or sasl.mechanism in {cluster.place(*names)}",
+            )
+        case KafkaError._SSL if "certificate" in text and "verif" in text:
+            place = cluster.place("ssl.ca.location", "ssl.ca.pem")
+            return (
+                "its certificate is not signed by a known CA, or is of another host",
+                f"set ssl.ca.location to the CA's certificate (PEM) in {place}",
+            )
+    return None
+
+
+def protocol_of(cluster: Cluster, said: KafkaError) -> tuple[str, str] | None:
+    """Return what it looks like when the two sides do not speak the same protocol, and the fix; None where nothing says so."""
+    protocol, place = cluster.settings.get("security.protocol", "PLAINTEXT").upper(), cluster.place("security.protocol")
+    # A connection that was refused, or a name that is not known, would have been complained of.
+    if protocol.endswith("PLAINTEXT") and said.code() == KafkaError._ALL_BROKERS_DOWN:
+        return "it closes every connection", f"if the listener has TLS or asks for a password, set security.protocol (SSL, SASL_SSL) in {place}"
+    if protocol.endswith("SSL") and (said.code() == KafkaError._SSL or "PLAINTEXT broker listener" in said.str()):
+        return f"there is no TLS with it: {said.str()}", f"if the listener has no TLS, set another security.protocol in {place}"
+    return None
 
 
 def check_each(partitions: Iterable[TopicPartition]) -> None:

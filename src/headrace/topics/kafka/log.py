@@ -24,10 +24,11 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
 from headrace._clock import now_ms
 from headrace.errors import EnvironmentFault, PlanError, near
+from headrace.topics.cluster import Cluster
 from headrace.topics.kafka import client
 from headrace.topics.kafka.claim import KafkaClaim, mark_of
 from headrace.topics.kafka.client import (
@@ -46,6 +47,8 @@ from headrace.topics.kafka.client import (
     check_each,
     complaints,
     error_of,
+    protocol_of,
+    refusal_of,
     renew_admin,
     settings_of,
 )
@@ -73,8 +76,8 @@ class KafkaLog:
 
     Parameters
     ----------
-    servers
-        Where some brokers listen: `host:port`, with commas between several.
+    cluster
+        Where some brokers listen, `host:port`, with commas between several; or that with the properties of clients.
     folder
         The home: the state of pipelines goes to `state/PIPELINE`, their locks to `pipelines`.
     clock
@@ -83,26 +86,37 @@ class KafkaLog:
     Raises
     ------
     EnvironmentFault
-        If no broker answers.
+        If no broker answers, or one refuses us.
+    PlanError
+        If a property is unknown or cannot be used.
     """
 
-    def __init__(self, servers: str, folder: Path, clock: Callable[[], int] = now_ms) -> None:
-        self.servers, self.folder, self._clock = servers, folder, clock
+    def __init__(self, cluster: str | Cluster, folder: Path, clock: Callable[[], int] = now_ms) -> None:
+        self.cluster, self.folder, self._clock = Cluster(cluster) if isinstance(cluster, str) else cluster, folder, clock
         self._counts: dict[str, int] = {}
         self._appender: Producer | None = None
         self._deliveries = Deliveries()
         self._stop: Callable[[], bool] = lambda: False
         self._stop_at = inf
+        self._reach()
+
+    def _reach(self) -> None:
+        """Wait for a broker's answer, in vain as soon as one refuses us for good."""
         with self._blaming("be reached"):
-            self._all_names()
+            asked(self.cluster, client.ANSWER_SECONDS)
+
+    @property
+    def servers(self) -> str:
+        """Where some brokers listen."""
+        return self.cluster.servers
 
     @property
     def _admin(self) -> AdminClient:
-        return admin_of(self.servers)
+        return admin_of(self.cluster)
 
     def settings(self, **more: str | float | Callable[..., object]) -> dict[str, Any]:
         """Return the settings of a client; a name's `_` stands for a dot."""
-        return settings_of(self.servers, **more)
+        return settings_of(self.cluster, **more)
 
     # waiting
 
@@ -165,9 +179,14 @@ class KafkaLog:
         if error.code() in SILENT:
             with suppress(KafkaException, AttributeError):
                 self._admin.poll(0)
-            renew_admin(self.servers)
-            said = f": {complaints[self.servers]}" if self.servers in complaints else ""
-            return Away(f"cannot {doing}: it does not answer{said}", where=self._where, fix="start it, and see `headrace doctor`")
+            renew_admin(self.cluster)
+        said = complaints.get(self.cluster) if error.code() in SILENT else error
+        if said is not None and (refusal := refusal_of(self.cluster, said)):
+            return EnvironmentFault(f"cannot {doing}: {refusal[0]}", where=self._where, fix=refusal[1])
+        if error.code() in SILENT:
+            why, fix = f"it does not answer{f': {said.str()}' if said is not None else ''}", "start it, and see `headrace doctor`"
+            why, fix = (said and protocol_of(self.cluster, said)) or (why, fix)
+            return Away(f"cannot {doing}: {why}", where=self._where, fix=fix)
         if error.code() in REFUSED:
             return EnvironmentFault(f"cannot {doing}: {error.str()}", where=self._where, fix="give this user the right, and see `headrace doctor`")
         kind = Away if error.code() in UNWELL else EnvironmentFault
@@ -579,6 +598,27 @@ class KafkaLog:
     def close(self) -> None:
         """Let go of the connections."""
         self._appender = None
+
+
+def asked(cluster: Cluster, seconds: float) -> ClusterMetadata:
+    """Return what a cluster says of its brokers and topics, given up early if one side refuses the other for good.
+
+    Raises
+    ------
+    PlanError
+        If a property is unknown or cannot be used.
+    KafkaException
+        If no broker answers, or one refuses us.
+    """
+    complaints.pop(cluster, None)
+    admin = admin_of(cluster)
+    answer = _aside(lambda left: admin.list_topics(timeout=left), seconds)
+    while not answer.done():
+        admin.poll(0.02)
+        said = complaints.get(cluster)
+        if said is not None and refusal_of(cluster, said):
+            raise KafkaException(said)
+    return answer.result()
 
 
 def _is_keyless(record: tuple[bytes, bytes | None]) -> bool:
