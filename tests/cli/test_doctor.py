@@ -223,7 +223,7 @@ def test_little_memory_is_told(found: Found, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_few_open_files_are_told(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.resource, "getrlimit", lambda _: (256, 4096))
+    monkeypatch.setattr("resource.getrlimit", lambda _: (256, 4096))
     assert str(bad(found()["open files"])) == "warn  open files: a process may have 256; raise it: ulimit -n 4096"
 
 
