@@ -139,6 +139,7 @@ HEAVY = ("polars.dataframe", "pyarrow", "arro3.core", "arro3.io", "sqlglot", "ri
         (["serve", "nonsense"], set()),
         (["check", "two.py"], {"sqlglot"}),
         (["plan", "fingerprint"], {"sqlglot"}),
+        (["plan", "fingerprint", "--engine", "flink"], {"sqlglot"}),
         (["run", "fingerprint", "--input", "nowhere=x"], {"sqlglot", "polars.dataframe", "arro3.core", "arro3.io"}),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",

@@ -10,17 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
-import polars as pl
-
+from headrace._lazy import lazy_import
 from headrace.engines.flink.cast import cast
 from headrace.engines.flink.words import bare, listed, literal, name, text, type_name
 from headrace.errors import PlanError
-from headrace.kernels.columnar.compile import compile_expression
 from headrace.plan.expression import Call, Cast, Column, Expression, FieldOf, Literal, Struct, columns_of
 from headrace.plan.functions import AGGREGATES, FUNCTIONS, Function, sql_call
 from headrace.plan.functions.regex import regex
 from headrace.plan.schema import BIGINT, DOUBLE, STRING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from headrace.kernels.columnar import compile as columnar
+else:
+    pl, columnar = lazy_import("polars"), lazy_import("headrace.kernels.columnar.compile")
 
 __all__ = ["Item", "Row", "item", "json_value", "loose", "sha1_of", "sql", "uuid_of"]
 
@@ -193,7 +199,7 @@ def _folded(expression: Expression) -> Expression:
     """Return the value of an expression over constants of numbers, which Flink's planner would work out and fail over."""
     if not isinstance(expression, Call) or expression.type not in (BIGINT, DOUBLE) or columns_of(expression):
         return expression
-    return Literal(pl.select(compile_expression(expression)).item(), expression.type)
+    return Literal(pl.select(columnar.compile_expression(expression)).item(), expression.type)
 
 
 def sha1_of(arguments: Sequence[Expression], row: Row) -> str:
