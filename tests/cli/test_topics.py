@@ -211,7 +211,7 @@ def test_a_damaged_log_is_named(refused: Callable[..., str]) -> None:
     LOG.write_bytes(b"no database" * 1000)
     said = refused("list", status=1)
     assert said.startswith(".headrace/log.db: is damaged or no log: ")
-    assert said.endswith("; bring back a copy, or name another HEADRACE_HOME")
+    assert said.endswith("; restore a backup, or name another HEADRACE_HOME")
 
 
 def test_without_permission_the_home_is_named(tmp_path: Path) -> None:
@@ -424,7 +424,7 @@ def test_all_of_a_large_topic_is_printed_piece_by_piece(topics: Callable[..., by
 def test_tail_reads_on_where_retention_has_dropped_the_first(topics: Callable[..., bytes], log: SqliteLog) -> None:
     for n in range(5):
         log.append("one", [b"%d" % n])
-    log._db.execute("UPDATE topics SET retention_bytes = 2")
+    log.alter("one", retention_ms=None, retention_bytes=2)
     log.expire_now(0)
     assert topics("tail", "one", "--from-beginning") == topics("tail", "one") == b"3\n4\n"
 

@@ -277,10 +277,13 @@ def _log(case: Case) -> Iterator[Finding]:
         return
     if not os.access(path, os.W_OK):
         yield Finding("FAIL", where, "cannot be written by this user", "let this user write it and its folder, or set HEADRACE_HOME")
-    from headrace.topics.sqlite import FORMAT
+    from headrace.topics.sqlite_schema import FORMAT
 
     try:
         version, tables = Look(path).format()
+        if version == 1 and tables:
+            yield Finding("warn", where, "is of format 1, without checksums", "any command that opens it upgrades it: headrace topics list")
+            return
         if version != FORMAT:
             if version or tables:
                 what, fix = f"is a log of format {version}, not {FORMAT}", "use the headrace that made it, or name another HEADRACE_HOME"
@@ -288,17 +291,21 @@ def _log(case: Case) -> Iterator[Finding]:
             else:
                 yield Finding("ok", where, "is empty")
             return
-        whole = Look(path).check(_CHECK_SECONDS)
+        faults = Look(path).faults(_CHECK_SECONDS)
     except sqlite3.Error as error:
-        yield Finding("FAIL", where, f"is damaged or cannot be read: {error}", "bring back a copy, or name another HEADRACE_HOME")
+        yield Finding("FAIL", where, f"is damaged or cannot be read: {error}", "restore a backup, or name another HEADRACE_HOME")
         return
-    if not whole:
+    if faults:
+        for fault in faults:
+            yield Finding("FAIL", where, fault, "restore a backup, or name another HEADRACE_HOME")
+        return
+    if faults is None:
         yield Finding(
             "warn", where, f"is too large to be checked in {_CHECK_SECONDS:.0f} s", "check it yourself: PRAGMA quick_check in the sqlite3 shell"
         )
     topics = case.topics if case.kafka is None else None
     shown = "" if topics is None else f", {_counted(len(topics), 'topic')}"
-    yield Finding("ok", where, f"{'whole, ' if whole else ''}format {version}, {path.stat().st_size / _MB:,.1f} MB{shown}")
+    yield Finding("ok", where, f"{'' if faults is None else 'whole, '}format {version}, {path.stat().st_size / _MB:,.1f} MB{shown}")
     yield from _wal(path)
 
 
@@ -428,7 +435,8 @@ def _app(case: Case) -> Iterator[Finding]:
             yield from _state_beside_kafka(case, plan)
     elif case.log.exists():
         with suppress(sqlite3.Error):  # which the check of the log shows
-            yield from _state(case, plan)
+            if Look(case.log).format()[0] != 1:
+                yield from _state(case, plan)
 
 
 def _sources(case: Case, plan: Plan, topics: Mapping[str, int]) -> Iterator[Finding]:

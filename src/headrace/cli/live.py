@@ -76,6 +76,9 @@ def run_on_topics(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) ->
     limits = Limits(options.seconds("duration"), options.records, options.drain)
     live = Live(plan, log, patience, options.batch_records, latest=options.until == "latest", anew=options.anew)
     warnings = _Warnings(told, plan.pipeline, live.run.ledger)
+    for name, first in live.expired.items():
+        what = f"{name} begins at offset {first}: earlier records have expired, and the results lack them"
+        told.warning("expired", pipeline=plan.pipeline, partition=name, first=first, what=what)
     told.info("started", pipeline=plan.pipeline, version=plan.version, epoch=live.epoch, offsets=live.offsets)
     every = options.seconds("commit_every")
     ledger = run_live(live, limits, stop=stop, commit_seconds=inf if every is None else every, committed=committed, away=away)

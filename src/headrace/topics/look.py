@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
-from zlib import crc32
+
+from headrace.topics.sums import BLOCK, block_is_sound, body_sum, sound
 
 __all__ = ["Look"]
+
+_MOST_FAULTS = 10
+_ROWS = {
+    "log": "id, seq, arrived_ms, trusted_ms, leapt_ms, held_ms, catalog, unsummed, sum",
+    "topics": "id, name, retention_ms, retention_bytes, sum",
+    "partitions": "id, topic, number, first, next, bytes, sum",
+    "cursors": "reader, partition, next, sum",
+    "pipelines": "name, epoch, owner, manifest, checksum",
+}
 
 _T = TypeVar("_T")
 
@@ -39,6 +50,7 @@ class Look:
 
     def _ask(self, ask: Callable[[sqlite3.Connection], _T], mode: str) -> _T:
         with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, timeout=5.0)) as db:
+            db.text_factory = lambda data: data.decode(errors="surrogateescape")
             return ask(db)
 
     def format(self) -> tuple[int, int]:
@@ -51,23 +63,23 @@ class Look:
 
         return self.read(ask)
 
-    def check(self, seconds: float) -> bool:
-        """Return whether the log could be checked in so many seconds."""
+    def faults(self, seconds: float) -> list[str] | None:
+        """Return what is damaged, by name; None if that could not be found out in so many seconds."""
 
-        def ask(db: sqlite3.Connection) -> bool:
+        def ask(db: sqlite3.Connection) -> list[str]:
             end = time.monotonic() + seconds
             db.set_progress_handler(lambda: time.monotonic() > end, 100_000)
-            try:
-                (first, *others) = (row[0] for row in db.execute("PRAGMA quick_check(10)"))
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorname == "SQLITE_INTERRUPT":
-                    return False
-                raise
+            (first, *others) = (row[0] for row in db.execute("PRAGMA quick_check(10)"))
             if first != "ok":
                 raise sqlite3.DatabaseError(f"{first}{' and more' if others else ''}")
-            return True
+            return list(islice(_damaged_rows(db), _MOST_FAULTS))
 
-        return self.read(ask)
+        try:
+            return self.read(ask)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname == "SQLITE_INTERRUPT":
+                return None
+            raise
 
     def topics(self) -> dict[str, int]:
         """Return the topics, and how many partitions each has."""
@@ -81,9 +93,9 @@ class Look:
 
     def manifest(self, pipeline: str) -> tuple[bytes, bool] | None:
         """Return what a pipeline's last commit said of it, and whether that is whole; None if there is none."""
-        asked = "SELECT manifest, checksum FROM pipelines WHERE name = ? AND manifest IS NOT NULL"
+        asked = "SELECT name, epoch, owner, manifest, checksum FROM pipelines WHERE name = ? AND manifest IS NOT NULL"
         row = self.read(lambda db: db.execute(asked, (pipeline,)).fetchone())
-        return (row[0], crc32(row[0]) == row[1]) if row else None
+        return (row[3], sound(row[-1], *row[:-1])) if row else None
 
     def places(self, pipeline: str) -> list[tuple[str, int, int, int, int]]:
         """Return topic and partition, the offset that a pipeline is to read next, and the first and the end of what is there."""
@@ -99,8 +111,43 @@ class Look:
         def ask(db: sqlite3.Connection) -> str | None:
             for name in names:
                 row = db.execute("SELECT data, checksum FROM state WHERE pipeline = ? AND name = ?", (pipeline, name)).fetchone()
-                if row is None or crc32(row[0]) != row[1]:
+                if row is None or not sound(row[1], pipeline, name, body_sum(row[0])):
                     return name
             return None
 
         return self.read(ask)
+
+
+def _damaged_rows(db: sqlite3.Connection) -> Iterator[str]:
+    """Find rows that are not as they were written, and records that are missing."""
+    for table, columns in _ROWS.items():
+        for row in db.execute(f"SELECT {columns} FROM {table} NOT INDEXED"):  # noqa: S608  (names of our own)
+            if not sound(row[-1], *row[:-1]):
+                yield f"a row of the table {table} is damaged: {', '.join(str(one)[:40] for one in row[:3])}"
+    for pipeline, name, checksum, data in db.execute("SELECT pipeline, name, checksum, data FROM state NOT INDEXED"):
+        if not sound(checksum, pipeline, name, body_sum(data)):
+            yield f"part {name} of the state of pipeline {pipeline} is damaged"
+    yield from _damaged_blocks(db)
+
+
+def _damaged_blocks(db: sqlite3.Connection) -> Iterator[str]:
+    asked = "SELECT partitions.id, name, number, first, next FROM partitions JOIN topics ON topic = topics.id"
+    parts = {key: (f"topic {name} partition {number}", first, end) for key, name, number, first, end in db.execute(asked)}
+    reached = {key: first for key, (_, first, _) in parts.items()}
+    (unsummed,) = db.execute("SELECT unsummed FROM log").fetchone()
+    for row in db.execute(f"SELECT {BLOCK}, keys, body FROM blocks ORDER BY seq"):  # noqa: S608  (names of our own)
+        if not block_is_sound(row[:10], unsummed):
+            yield f"block {str(row[0])[:40]} of the file is damaged"
+            continue
+        key, first, end = row[1], row[2], row[2] + row[3]
+        if key not in parts:
+            continue
+        name = parts[key][0]
+        if row[9] is not None and (body_sum(row[10]), body_sum(row[11])) != tuple(row[7:9]):
+            yield f"{name}: records {first} to {end - 1} are damaged"
+        if first != reached[key]:
+            yield f"{name}: records {min(first, reached[key])} to {max(first, reached[key]) - 1} are {'missing' if first > reached[key] else 'there twice'}"
+        reached[key] = end
+    for key, (name, _, end) in parts.items():
+        if reached[key] != end:
+            yield f"{name}: records {reached[key]} to {end - 1} are missing"

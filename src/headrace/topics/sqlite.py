@@ -2,57 +2,98 @@
 
 Records lie in blocks, each what one call appended to one partition. A block's number, `seq`, grows over the whole file, so
 it orders the records of all topics as they were appended; reading goes along it. A pipeline's output, state and cursors
-are in the same file, and so one transaction makes a step of its work durable.
+are in the same file, and so one transaction makes a step of its work durable. Each row has a checksum over all its columns.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sqlite3
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import msgspec
-import polars as pl
 
 from headrace._clock import now_ms
 from headrace.errors import EnvironmentFault, PlanError, near
-from headrace.kernels.reading.batch import Lines, Stamps, TextLines
 from headrace.topics.failpoints import passing
 from headrace.topics.owner import locked
 from headrace.topics.protocol import Commit, Cursor, Entry, Outgoing, PartitionInfo, TopicInfo
+from headrace.topics.sqlite_feed import SqliteFeed
+from headrace.topics.sqlite_schema import FORMAT, SMALL_TABLES, create, upgrade
+from headrace.topics.sums import BLOCK, UNSOUND, block_is_sound, body_sum, row_sum, sound
 
 __all__ = ["SqliteLog"]
 
-FORMAT = 1
-FETCH_BYTES = 3 << 20
 BLOCK_BYTES = 4 << 20
 _BUSY_SECONDS = 30.0
 _EXPIRE_MS = 10_000
-_SCHEMA = """
-CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, retention_ms INTEGER, retention_bytes INTEGER);
-CREATE TABLE partitions (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, topic INTEGER NOT NULL REFERENCES topics, number INTEGER NOT NULL,
-    first INTEGER NOT NULL DEFAULT 0, next INTEGER NOT NULL DEFAULT 0, UNIQUE (topic, number));
-CREATE TABLE blocks (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, partition INTEGER NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
-    arrived_ms INTEGER NOT NULL, size INTEGER NOT NULL, packed INTEGER NOT NULL, keys BLOB, body BLOB NOT NULL);
-CREATE UNIQUE INDEX blocks_of_partition ON blocks (partition, first);
-CREATE TABLE cursors (reader TEXT NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL, PRIMARY KEY (reader, partition)) WITHOUT ROWID;
-CREATE TABLE pipelines (name TEXT PRIMARY KEY, epoch INTEGER NOT NULL, owner TEXT NOT NULL, manifest BLOB, checksum INTEGER);
-CREATE TABLE state (pipeline TEXT NOT NULL, name TEXT NOT NULL, checksum INTEGER NOT NULL, data BLOB NOT NULL, UNIQUE (pipeline, name));
-"""
-
-_TOPIC_COLUMNS = "id, name, retention_ms, retention_bytes"
+_EXPIRE_BLOCKS = 2_000
+_LOOK_SECONDS = 2.0
+_HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
+_RESTORE = "restore a backup, or name another HEADRACE_HOME"
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[bytes]).decode
 _unpack_keys = msgspec.msgpack.Decoder(list[bytes | None]).decode
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Head:
+    """The row of the log as a whole.
+
+    Attributes
+    ----------
+    seq
+        The number of the last block.
+    arrived_ms
+        The arrival time of the last record.
+    trusted_ms, leapt_ms, held_ms
+        While a leap of the clock is not confirmed: the last arrival before it, the clock behind it, and the length of the gap.
+    catalog
+        Grows with each change of topics.
+    unsummed
+        Blocks up to this number were written by format 1 and may lack checksums.
+    """
+
+    seq: int
+    arrived_ms: int
+    trusted_ms: int
+    leapt_ms: int
+    held_ms: int
+    catalog: int
+    unsummed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Topic:
+    """A topic: its row, and the ids of its partitions by number."""
+
+    id: int
+    name: str
+    retention_ms: int | None
+    retention_bytes: int | None
+    partitions: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Partition:
+    """The row of a partition; `bytes` is the size of its blocks."""
+
+    id: int
+    topic: int
+    number: int
+    first: int
+    next: int
+    bytes: int
 
 
 class SqliteLog:
@@ -63,51 +104,69 @@ class SqliteLog:
     path
         The file; it is made if it is not there.
     clock
-        Gives arrival times, ms since the epoch. A clock that is set back does not make them fall.
+        Gives arrival times, ms since the epoch. A clock that is set back does not make them fall, unless it had leapt before.
 
     Raises
     ------
     EnvironmentFault
-        If the file cannot be opened or made, or is none of ours.
+        If the file cannot be opened or made, is none of ours, or is damaged.
     """
 
     def __init__(self, path: Path, clock: Callable[[], int] = now_ms) -> None:
         self.path, self._clock = path, clock
         self._expired_ms = 0
+        self._head: _Head | None = None
+        self._catalog: dict[str, _Topic] = {}
+        self._catalog_version: int | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EnvironmentFault(
                 f"cannot be made: {error.strerror}", where=str(path.parent), fix="let this user write there, or set HEADRACE_HOME"
             ) from None
+        self._files: dict[Path, tuple[int, int]] = {}
+        self._looked = 0.0
         with self._blaming():
             self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            # A damaged row may hold bytes that are no text, which its checksum then shows.
+            self._db.text_factory = lambda data: data.decode(errors="surrogateescape")
             self._db.execute("PRAGMA page_size = 8192")
+            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._prepare()
 
     def _prepare(self) -> None:
-        found = self._format()
-        if found == 0:
+        if self._format() in {0, 1}:
             with self._writing():
-                if self._format() == 0:
-                    for statement in _SCHEMA.split(";\n"):
-                        self._db.execute(statement)
-                    self._db.execute(f"PRAGMA user_version = {FORMAT}")
-            found = self._format()
+                found = self._format()
+                if found == 0:
+                    create(self._db)
+                elif found == 1:
+                    upgrade(self._db)
+        found = self._format()
         if found != FORMAT:
             raise EnvironmentFault(
                 f"is a log of format {found}, not {FORMAT}", where=str(self.path), fix="use the headrace that made it, or name another HEADRACE_HOME"
             )
+        for table in SMALL_TABLES:
+            (said,) = self._db.execute(f"PRAGMA integrity_check({table})").fetchone()
+            if said != "ok":
+                raise self.damaged(str(self.path), f"is damaged: {said}")
+        self._files = {self.path.with_name(self.path.name + end): (0, 0) for end in ("", "-wal", "-shm")}
+        self._files = {file: _identity(file) for file in self._files}
 
     def _format(self) -> int:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
+    # faults
+
     @contextmanager
     def _blaming(self) -> Iterator[None]:
-        """Make of an error of SQLite's one that names the file and the mend."""
+        """Make of an error of SQLite's one that names the file and the fix; see now and then that the file is still there."""
         try:
+            if self._files and time.monotonic() - self._looked >= _LOOK_SECONDS:
+                self._check_files()
             yield
         except sqlite3.Error as error:
             raise self.fault(error) from None
@@ -120,33 +179,133 @@ class SqliteLog:
         elif code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             what, fix = f"is kept locked for more than {_BUSY_SECONDS:.0f} s", "end the process that holds it"
         elif code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-            what, fix = f"is damaged or no log: {error}", "bring back a copy, or name another HEADRACE_HOME"
+            what, fix = f"is damaged or no log: {error}", _RESTORE
         elif code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
             what, fix = f"cannot be opened for writing: {error}", "let this user write it and its folder, or set HEADRACE_HOME"
         else:
             what, fix = f"cannot be used: {error}", "see that the disk works and has room"
         return EnvironmentFault(what, where=str(self.path), fix=fix)
 
+    def _check_files(self) -> None:
+        """Raise EnvironmentFault if a file of the log is no longer the one that was opened: what is written would vanish with it."""
+        self._looked = time.monotonic()
+        for file, identity in self._files.items():
+            if _identity(file) != identity:
+                raise EnvironmentFault(
+                    "was removed or replaced while it was open; what this process writes would be lost",
+                    where=str(file),
+                    fix="end all that uses this HEADRACE_HOME, put a whole log in place (headrace restore), and start again",
+                )
+
+    def damaged(self, where: str, what: str) -> EnvironmentFault:
+        """Return what to raise for rows that are not as they were written."""
+        return EnvironmentFault(f"{what} in {self.path}", where=where, fix=_RESTORE)
+
+    # transactions
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Make what is done within one transaction, undone if it fails."""
+        self._check_files()
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            if self._head is not None:
+                self._write_head(self._head)
             self._db.execute("COMMIT")
+            self._check_files()
         except BaseException:
             with suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
+            self._catalog_version = None
             raise
+        finally:
+            self._head = None
 
     @contextmanager
     def _viewing(self) -> Iterator[None]:
         """See the file as it is at one moment."""
+        if self._db.in_transaction:
+            yield
+            return
         self._db.execute("BEGIN")
         try:
             yield
         finally:
             self._db.execute("COMMIT")
+
+    # rows that are checked
+
+    def _read_head(self) -> _Head:
+        row = self._db.execute("SELECT id, seq, arrived_ms, trusted_ms, leapt_ms, held_ms, catalog, unsummed, sum FROM log").fetchone()
+        if row is None or not sound(row[-1], *row[:-1]):
+            raise self.damaged(str(self.path), "the row of the log as a whole is damaged")
+        return _Head(*row[1:-1])
+
+    def _changing_head(self) -> _Head:
+        """Return the log's row, which is written when the transaction ends."""
+        if self._head is None:
+            self._head = self._read_head()
+        return self._head
+
+    def _write_head(self, head: _Head) -> None:
+        row = astuple(head)
+        self._db.execute(
+            "UPDATE log SET seq = ?, arrived_ms = ?, trusted_ms = ?, leapt_ms = ?, held_ms = ?, catalog = ?, unsummed = ?, sum = ?",
+            (*row, row_sum(1, *row)),
+        )
+
+    def _catalog_now(self) -> dict[str, _Topic]:
+        """Return the topics by name."""
+        version = (self._head or self._read_head()).catalog
+        if version != self._catalog_version:
+            with self._viewing():
+                self._catalog = self._read_catalog()
+            self._catalog_version = version
+        return self._catalog
+
+    def _read_catalog(self) -> dict[str, _Topic]:
+        topics: dict[int, _Topic] = {}
+        for *row, checksum in self._db.execute("SELECT id, name, retention_ms, retention_bytes, sum FROM topics NOT INDEXED"):
+            if not sound(checksum, *row):
+                raise self.damaged(f"topic {row[1]!r}", "its row is damaged")
+            topics[row[0]] = _Topic(*row)
+        for *row, checksum in self._db.execute("SELECT id, topic, number, first, next, bytes, sum FROM partitions NOT INDEXED"):
+            part = self._checked(row, checksum, f"{topics[row[1]].name} partition {row[2]}" if row[1] in topics else None)
+            if part.topic not in topics:
+                raise self.damaged(str(self.path), f"the row of the topic of partition {part.number} is missing")
+            topics[part.topic].partitions[part.number] = part.id
+        for one in topics.values():
+            ordered = sorted(one.partitions.items())
+            one.partitions.clear()
+            one.partitions.update(ordered)
+        return {one.name: one for one in topics.values()}
+
+    def _checked(self, row: Sequence[Any], checksum: object, name: str | None = None) -> _Partition:
+        if not sound(checksum, *row):
+            raise self.damaged(name or self._named(row[0]), "its row, with its first and next offsets, is damaged")
+        return _Partition(*row)
+
+    def _named(self, partition: object) -> str:
+        for topic in self._catalog.values():
+            for number, key in topic.partitions.items():
+                if key == partition:
+                    return f"{topic.name} partition {number}"
+        return f"partition with id {partition}"
+
+    def _partition_row(self, key: int) -> _Partition:
+        row = self._db.execute("SELECT id, topic, number, first, next, bytes, sum FROM partitions WHERE id = ?", (key,)).fetchone()
+        if row is None:
+            raise EnvironmentFault(
+                "has been deleted while it was read", where=self._named(key), fix="make the topic again and start the pipeline anew"
+            )
+        return self._checked(row[:-1], row[-1])
+
+    def _write_partition(self, part: _Partition) -> None:
+        self._db.execute(
+            "UPDATE partitions SET first = ?, next = ?, bytes = ?, sum = ? WHERE id = ?",
+            (part.first, part.next, part.bytes, row_sum(*astuple(part)), part.id),
+        )
 
     # topics
 
@@ -156,18 +315,31 @@ class SqliteLog:
         """Make a topic. Raises PlanError if there is one of that name, or a number cannot be."""
         if not topic or not topic.isprintable() or {*"/\\"} & {*topic}:
             raise PlanError(f"topic name {topic!r} cannot be used", fix="use letters, digits, '.', '_' and '-'")
-        for name, value in {"partitions": partitions, "retention": retention_ms, "retention bytes": retention_bytes}.items():
-            if value is not None and value < 1:
-                raise PlanError(f"{name} is {value}", where=f"topic {topic!r}", fix="give 1 or more")
+        _check_numbers(topic, {"partitions": partitions, "retention": retention_ms, "retention bytes": retention_bytes})
         if replication != 1:
             raise PlanError(f"a replication of {replication}", where=f"topic {topic!r}", fix="the SQLite log is one file: give 1, or use Kafka")
         with self._blaming(), self._writing():
-            if self._db.execute("SELECT 1 FROM topics WHERE name = ?", (topic,)).fetchone():
+            if topic in self._catalog_now():
                 raise PlanError(f"there is a topic {topic!r} already", where=str(self.path), fix="delete it first, or name another")
             made = self._db.execute(
                 "INSERT INTO topics (name, retention_ms, retention_bytes) VALUES (?, ?, ?)", (topic, retention_ms, retention_bytes)
-            )
-            self._db.executemany("INSERT INTO partitions (topic, number) VALUES (?, ?)", [(made.lastrowid, number) for number in range(partitions)])
+            ).lastrowid
+            row = made, topic, retention_ms, retention_bytes
+            self._db.execute("UPDATE topics SET sum = ? WHERE id = ?", (row_sum(*row), made))
+            for number in range(partitions):
+                key = self._db.execute("INSERT INTO partitions (topic, number) VALUES (?, ?)", (made, number)).lastrowid
+                self._db.execute("UPDATE partitions SET sum = ? WHERE id = ?", (row_sum(key, made, number, 0, 0, 0), key))
+            self._changing_head().catalog += 1
+
+    def alter(self, topic: str, *, retention_ms: int | None, retention_bytes: int | None) -> None:
+        """Set how long a topic keeps its records, and how many bytes a partition; None is for ever."""
+        _check_numbers(topic, {"retention": retention_ms, "retention bytes": retention_bytes})
+        with self._blaming(), self._writing():
+            row = self._topic_named(topic).id, topic, retention_ms, retention_bytes
+            self._db.execute("UPDATE topics SET retention_ms = ?, retention_bytes = ?, sum = ? WHERE id = ?", (*row[2:], row_sum(*row), row[0]))
+            self._changing_head().catalog += 1
+        with self._blaming(), self._writing():
+            self.expire_now()
 
     def delete(self, topic: str) -> None:
         """Remove a topic and all its records. Raises PlanError if there is none of that name."""
@@ -177,44 +349,33 @@ class SqliteLog:
             self._db.executemany("DELETE FROM cursors WHERE partition = ?", parts)
             self._db.executemany("DELETE FROM partitions WHERE id = ?", parts)
             self._db.execute("DELETE FROM topics WHERE name = ?", (topic,))
+            self._changing_head().catalog += 1
 
     def topics(self) -> list[TopicInfo]:
         """Return the topics, by name."""
-        with self._blaming():
-            return [self._info(*row) for row in self._db.execute(f"SELECT {_TOPIC_COLUMNS} FROM topics ORDER BY name").fetchall()]  # noqa: S608
+        with self._blaming(), self._viewing():
+            return [self._info(one) for _, one in sorted(self._catalog_now().items())]
 
     def topic(self, name: str) -> TopicInfo:
         """Return one topic. Raises PlanError if there is none of that name."""
-        with self._blaming():
-            row = self._db.execute(f"SELECT {_TOPIC_COLUMNS} FROM topics WHERE name = ?", (name,)).fetchone()  # noqa: S608
-            if row is None:
-                raise self._unknown(name)
-            return self._info(*row)
+        with self._blaming(), self._viewing():
+            return self._info(self._topic_named(name))
 
-    def _info(self, key: int, name: str, kept_ms: int | None, kept_bytes: int | None) -> TopicInfo:
-        return TopicInfo(name, self._infos(key), 1, kept_ms, kept_bytes)
+    def _info(self, topic: _Topic) -> TopicInfo:
+        parts = [self._partition_row(key) for key in topic.partitions.values()]
+        infos = tuple(PartitionInfo(part.number, part.first, part.next, part.bytes) for part in parts)
+        return TopicInfo(topic.name, infos, 1, topic.retention_ms, topic.retention_bytes)
 
-    def _unknown(self, name: str) -> PlanError:
-        names = [row[0] for row in self._db.execute("SELECT name FROM topics")]
-        fix = near(name, names) if names else "make it: headrace topics create"
-        return PlanError(f"no topic {name!r}", where=str(self.path), fix=fix)
-
-    def _infos(self, topic: int) -> tuple[PartitionInfo, ...]:
-        rows = self._db.execute(
-            "SELECT number, first, next, (SELECT COALESCE(SUM(size), 0) FROM blocks WHERE partition = partitions.id)"
-            " FROM partitions WHERE topic = ? ORDER BY number",
-            (topic,),
-        )
-        return tuple(PartitionInfo(*row) for row in rows)
+    def _topic_named(self, name: str) -> _Topic:
+        known = self._catalog_now()
+        if name not in known:
+            fix = near(name, known) if known else "make it: headrace topics create"
+            raise PlanError(f"no topic {name!r}", where=str(self.path), fix=fix)
+        return known[name]
 
     def _partitions_of(self, topic: str) -> dict[int, int]:
         """Return the ids of a topic's partitions, by number."""
-        rows = self._db.execute(
-            "SELECT number, partitions.id FROM partitions JOIN topics ON topic = topics.id WHERE name = ? ORDER BY number", (topic,)
-        ).fetchall()
-        if not rows:
-            raise self._unknown(topic)
-        return dict(rows)
+        return self._topic_named(topic).partitions
 
     def _partition(self, topic: str, number: int) -> int:
         """Return a partition's id. Raises PlanError if there is none of that number."""
@@ -257,85 +418,152 @@ class SqliteLog:
                 start, size = end, 0
 
     def _insert(self, partition: int, count: int, body: bytes, keys: Sequence[bytes | None] | None, arrived: int, *, packed: bool = False) -> None:
-        (first,) = self._db.execute("UPDATE partitions SET next = next + ? WHERE id = ? RETURNING next - ?", (count, partition, count)).fetchone()
         kept = None if keys is None or not any(key is not None for key in keys) else _pack(list(keys))
         size = len(body) + len(kept or b"")
+        part, head = self._partition_row(partition), self._changing_head()
+        head.seq += 1
+        head.arrived_ms = arrived
+        block = (head.seq, partition, part.next, count, arrived, size, int(packed), body_sum(kept), body_sum(body))
         self._db.execute(
-            "INSERT INTO blocks (partition, first, count, arrived_ms, size, packed, keys, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (partition, first, count, arrived, size, packed, kept, body),
+            f"INSERT INTO blocks ({BLOCK}, keys, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  (names of our own)
+            (*block, row_sum(*block), kept, body),
         )
+        self._write_partition(replace(part, next=part.next + count, bytes=part.bytes + size))
 
     def _arrival(self) -> int:
-        """Return the arrival time of what is appended now, which never falls."""
-        last = self._db.execute("SELECT arrived_ms FROM blocks ORDER BY seq DESC LIMIT 1").fetchone()
-        return max(self._clock(), last[0] if last else 0)
+        """Return the arrival time of what is appended now.
+
+        It does not fall, with one exception: a clock that had leapt and is set back behind the leap was wrong before, and arrivals
+        follow it. A leap is more than an hour since the last arrival. A silence looks the same, so for a day the gap does not
+        count for retention; by then a wrong clock has been noticed.
+        """
+        head, now = self._changing_head(), self._clock()
+        gap = now - head.arrived_ms
+        if head.held_ms and head.trusted_ms <= now < head.arrived_ms - _HOUR_MS:
+            _log.warning("The clock was set back by %s. It had been ahead: arrival times follow it.", _shown(-gap))
+            head.arrived_ms, head.held_ms = now, 0
+        elif head.held_ms and now - head.leapt_ms >= _DAY_MS:
+            head.held_ms = 0
+        if gap > _HOUR_MS and head.seq:
+            if gap > head.held_ms:
+                head.trusted_ms, head.leapt_ms = head.arrived_ms, now
+            head.held_ms += gap
+            if gap > _DAY_MS:
+                _log.warning(
+                    "The clock is %s past the last arrival in %s. If it is wrong, set it right within a day: until then no record expires by this leap.",
+                    _shown(gap),
+                    self.path,
+                )
+        return max(now, head.arrived_ms)
 
     def _expire(self) -> None:
-        """Drop what the topics keep no longer, at most every ten seconds. The last block of a partition stays."""
+        """Drop what the topics keep no longer, at most every ten seconds unless more is left. The last block of a partition stays."""
         now = self._clock()
         if abs(now - self._expired_ms) < _EXPIRE_MS:
             return
-        self._expired_ms = now
-        self.expire_now(now)
+        if self.expire_now():
+            self._expired_ms = now
 
-    def expire_now(self, now: int) -> None:
-        """Drop what the topics keep no longer, by age and by size, block by block."""
-        limited = self._db.execute(
-            "SELECT partitions.id, retention_ms, retention_bytes FROM partitions JOIN topics ON topic = topics.id"
-            " WHERE retention_ms IS NOT NULL OR retention_bytes IS NOT NULL"
-        ).fetchall()
-        for partition, kept_ms, kept_bytes in limited:
-            (last,) = self._db.execute("SELECT MAX(first) FROM blocks WHERE partition = ?", (partition,)).fetchone()
-            bound = 0
-            if kept_ms is not None:
-                found = self._db.execute("SELECT MAX(first + count) FROM blocks WHERE partition = ? AND arrived_ms < ?", (partition, now - kept_ms))
-                bound = found.fetchone()[0] or 0
-            if kept_bytes is not None:
-                total = 0
-                for first, count, size in self._db.execute(
-                    "SELECT first, count, size FROM blocks WHERE partition = ? ORDER BY first DESC", (partition,)
-                ):
-                    total += size
-                    if total > kept_bytes:
-                        bound = max(bound, first + count)
-                        break
-            if last is not None and bound:
-                self._db.execute("DELETE FROM blocks WHERE partition = ? AND first < ?", (partition, min(bound, last)))
-                self._db.execute(
-                    "UPDATE partitions SET first = COALESCE((SELECT MIN(first) FROM blocks WHERE partition = partitions.id), next) WHERE id = ?",
-                    (partition,),
-                )
+    def expire_now(self, now: int | None = None) -> bool:
+        """Drop what the topics keep no longer, by age and by size, block by block, and return whether nothing is left to drop.
+
+        Age counts from the last arrival in the log, without the gap of a leap that is not confirmed, unless `now` is given.
+        """
+        head = self._head or self._read_head()
+        horizon = head.arrived_ms - head.held_ms if now is None else now
+        limited = [one for one in self._catalog_now().values() if one.retention_ms is not None or one.retention_bytes is not None]
+        done = [self._expire_in(topic, key, horizon, head.unsummed) for topic in limited for key in topic.partitions.values()]
+        return all(done)
+
+    def _expire_in(self, topic: _Topic, key: int, horizon: int, unsummed: int) -> bool:
+        """Drop blocks of one partition, some thousand at most, and return whether no more are to go.
+
+        What it costs follows what it drops, not what there is. A damaged block, or one that arrived under a clock that was ahead,
+        goes when one behind it does.
+        """
+        part = self._partition_row(key)
+        bound, dropped, passed = part.first, 0, 0
+        ready: tuple[int, int] | None = None
+        # The newest block is never dropped: a bound counts once another block follows it.
+        for place, row in enumerate(
+            self._db.execute(f"SELECT {BLOCK} FROM blocks WHERE partition = ? ORDER BY first", (key,))  # noqa: S608  (names of our own)
+        ):
+            if ready is not None:
+                bound, dropped = ready
+            if place == _EXPIRE_BLOCKS:
+                break
+            if not block_is_sound(row, unsummed):
+                continue
+            _, _, first, count, arrived, size, *_ = row
+            excess = topic.retention_bytes is not None and part.bytes - passed > topic.retention_bytes
+            expired = topic.retention_ms is not None and arrived < horizon - topic.retention_ms
+            if arrived <= horizon and not excess and not expired:
+                break
+            passed += size
+            if excess or expired:
+                ready = first + count, passed
+        else:
+            place = 0
+        if bound > part.first:
+            self._db.execute("DELETE FROM blocks WHERE partition = ? AND first < ?", (key, bound))
+            self._write_partition(replace(part, first=bound, bytes=part.bytes - dropped))
+        return bound == part.first or place < _EXPIRE_BLOCKS
 
     # reading
-
     def entries(self, topic: str, partition: int, offset: int, most: int) -> list[Entry]:
         """Return up to `most` records of a partition from an offset on, or from the first that is still there."""
-        with self._blaming():
+        with self._blaming(), self._viewing():
             one = self._partition(topic, partition)
+            part, unsummed = self._partition_row(one), self._read_head().unsummed
             found: list[Entry] = []
             blocks = self._db.execute(
-                "SELECT first, count, arrived_ms, packed, keys, body FROM blocks WHERE partition = ? AND first >= "
+                f"SELECT {BLOCK}, keys, body FROM blocks WHERE partition = ? AND first >= "  # noqa: S608  (names of our own)
                 "COALESCE((SELECT MAX(first) FROM blocks WHERE partition = ? AND first <= ?), 0) ORDER BY first",
                 (one, one, offset),
             )
-            for first, count, arrived, packed, keys, body in blocks:
+            reached = max(offset, part.first)
+            for row in blocks:
+                first = self._first_of(row, one, reached, unsummed)
+                if found and first < reached:
+                    raise self.damaged(self._named(one), f"records {first} to {reached - 1} are there twice")
+                count, arrived, packed, keys, body = row[3], row[4], row[6], row[10], row[11]
                 values = _unpack(body) if packed else body.split(b"\n")
                 names = _unpack_keys(keys) if keys is not None else [None] * count
                 for place, (value, key) in enumerate(zip(values, names, strict=True)):
                     if first + place >= offset:
                         found.append(Entry(topic, partition, first + place, arrived, key, value))
+                reached = first + count
                 if len(found) >= most:
                     break
+            else:
+                if reached < part.next:
+                    raise self.damaged(self._named(one), f"records {reached} to {part.next - 1} are missing")
             return found[:most]
+
+    def _first_of(self, row: Sequence[Any], partition: int, reached: int, unsummed: int) -> int:
+        """Return the first offset of a block. Raises EnvironmentFault unless it is sound and follows what was reached."""
+        where = self._named(partition)
+        if not block_is_sound(row[:10], unsummed) or row[1] != partition:
+            raise self.damaged(where, f"the block of records at offset {reached} or after it (number {row[0]} of the file) is damaged")
+        first, end = int(row[2]), row[2] + row[3]
+        if row[9] is not None and (body_sum(row[10]), body_sum(row[11])) != tuple(row[7:9]):
+            raise self.damaged(where, f"records {first} to {end - 1} are damaged")
+        if first > reached:
+            raise self.damaged(where, f"records {reached} to {first - 1} are missing")
+        return first
 
     def cursors(self) -> list[Cursor]:
         """Return how far each named reader has come."""
-        with self._blaming():
-            rows = self._db.execute(
-                "SELECT reader, name, number, cursors.next, partitions.next FROM cursors JOIN partitions ON partition = partitions.id"
-                " JOIN topics ON topic = topics.id ORDER BY reader, name, number"
-            )
-            return [Cursor(*row) for row in rows]
+        with self._blaming(), self._viewing():
+            topics = self._catalog_now()
+            places = {key: (one.name, number) for one in topics.values() for number, key in one.partitions.items()}
+            found = []
+            for reader, partition, following, checksum in self._db.execute("SELECT reader, partition, next, sum FROM cursors").fetchall():
+                if not sound(checksum, reader, partition, following):
+                    raise self.damaged(f"cursor of {reader}", "how far it has read is damaged")
+                if partition in places:
+                    found.append(Cursor(reader, *places[partition], following, self._partition_row(partition).next))
+            return sorted(found, key=lambda one: (one.group, one.topic, one.partition))
 
     def move(self, group: str, cursors: Mapping[tuple[str, int], int]) -> None:
         """Note how far a named reader has come, by topic and partition."""
@@ -344,7 +572,8 @@ class SqliteLog:
 
     def _move(self, group: str, cursors: Mapping[tuple[str, int], int]) -> None:
         for (topic, number), offset in cursors.items():
-            self._db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (group, self._partition(topic, number), offset))
+            row = group, self._partition(topic, number), offset
+            self._db.execute("INSERT OR REPLACE INTO cursors (reader, partition, next, sum) VALUES (?, ?, ?, ?)", (*row, row_sum(*row)))
 
     def feed(self, topics: Sequence[str], *, latest: bool = False, skip_gone: bool = False) -> SqliteFeed:
         """Return a feed of topics from their first records on; with `latest` it ends where the topics end now.
@@ -371,200 +600,22 @@ class SqliteLog:
         self._db.close()
 
 
-class SqliteReader:
-    """A partition as a feed has fetched it."""
-
-    columns = separator = None
-
-    def __init__(self, name: str, key: int, first: int, end: int | None) -> None:
-        self.name, self.key = name, key
-        self.next, self.end = first, end
-        self.blocks: deque[tuple[Any, ...]] = deque()
-
-    @property
-    def finished(self) -> bool:
-        """Whether it has been read up to where it was to end."""
-        return self.end is not None and self.next >= self.end
-
-    @property
-    def drained(self) -> bool:
-        """Whether all that was fetched has been read."""
-        return not self.blocks
-
-    @property
-    def waiting(self) -> int:
-        """How many records were fetched and have not been read."""
-        return sum(block[2] for block in self.blocks)
-
-    @property
-    def position(self) -> dict[str, Any]:
-        """The offset of the next record, where reading ends, if it does, and which partition of the file it is."""
-        return {"record": self.next, "size": self.end, "partition": self.key}
-
-    def seek(self, position: dict[str, Any]) -> None:
-        """Go on reading at a position, before anything has been fetched."""
-        if position.get("partition", self.key) != self.key:
-            raise EnvironmentFault("has been made anew since it was read", where=self.name, fix="start the pipeline with --anew")
-        self.next = position["record"]
-        self.blocks.clear()
-
-    def read(self) -> Lines:
-        """Return what was fetched."""
-        if not self.blocks:
-            return Lines.of([])
-        blocks = list(self.blocks)
-        self.blocks.clear()
-        self.next = blocks[-1][1] + blocks[-1][2]
-        lines = _lines(blocks)
-        frame = pl.DataFrame(
-            [(seq, arrived, count, first) for seq, first, count, arrived, _, _ in blocks],
-            schema={"order": pl.Int64, "arrived": pl.Int64, "count": pl.Int64, "first": pl.Int64},
-            orient="row",
-        )
-        spread = frame.select(
-            pl.col("order", "arrived").repeat_by("count").explode(empty_as_null=False),
-            pl.int_ranges("first", pl.col("first") + pl.col("count")).explode(empty_as_null=False).alias("offset"),
-        )
-        lines.stamps = Stamps(spread["offset"], spread["arrived"], spread["order"])
-        return lines
-
-    def close(self) -> None:
-        """Do nothing: the feed has the file."""
+def _identity(file: Path) -> tuple[int, int]:
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
-def _lines(blocks: Sequence[tuple[Any, ...]]) -> Lines:
-    if any(packed for *_, packed, _ in blocks):
-        return Lines.of([value for *_, packed, body in blocks for value in (_unpack(body) if packed else body.split(b"\n"))])
-    return TextLines(b"\n".join([body for *_, body in blocks]), sum(block[2] for block in blocks))
+def _check_numbers(topic: str, numbers: Mapping[str, int | None]) -> None:
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise PlanError(f"{name} is {value}", where=f"topic {topic!r}", fix="give 1 or more")
 
 
-class SqliteFeed:
-    """The partitions of some topics, read together along the file."""
-
-    def __init__(self, log: SqliteLog, topics: Sequence[str], *, latest: bool, skip_gone: bool) -> None:
-        self._log, self._skip_gone = log, skip_gone
-        self._db = log._db
-        self.readers: dict[str, list[SqliteReader]] = {}
-        with log._blaming(), log._viewing():
-            for topic in topics:
-                ids = log._partitions_of(topic)
-                infos = log.topic(topic).partitions
-                self.readers[topic] = [
-                    SqliteReader(f"{topic} partition {info.number}", ids[info.number], info.first, info.end if latest else None) for info in infos
-                ]
-        self._by_key = {reader.key: reader for readers in self.readers.values() for reader in readers}
-        self._mine = ", ".join(map(str, self._by_key))
-        self._seq: int | None = None
-        self._version: int | None = None
-
-    def _rewind(self) -> int:
-        """Return the number of the block that comes before all that is to be read."""
-        starts = []
-        for reader in self._by_key.values():
-            row = self._db.execute(
-                "SELECT first FROM partitions WHERE id = ?",
-                (reader.key,),
-            ).fetchone()
-            if row is None:
-                raise EnvironmentFault(
-                    "has been deleted while it was read", where=reader.name, fix="make the topic again and start the pipeline anew"
-                )
-            if reader.next < row[0] and not self._skip_gone:
-                raise _gone(reader, row[0], reader.next)
-            found = self._db.execute(
-                "SELECT seq FROM blocks WHERE partition = ? AND first >= COALESCE("
-                "(SELECT MAX(first) FROM blocks WHERE partition = ? AND first <= ?), 0) ORDER BY first LIMIT 1",
-                (reader.key, reader.key, reader.next),
-            ).fetchone()
-            if found:
-                starts.append(found[0])
-        if starts:
-            return int(min(starts)) - 1
-        (last,) = self._db.execute("SELECT COALESCE(MAX(seq), 0) FROM blocks").fetchone()
-        return int(last)
-
-    def fetch(self, most: int | None = None) -> bool:
-        """Take in the next blocks, up to some MB or `most` records, and return whether there were any."""
-        with self._log._blaming():
-            version = self._db.execute("PRAGMA data_version").fetchone()[0] + self._db.total_changes
-            if self._seq is not None and version == self._version:
-                return False
-            if self._seq is None:
-                # One view of the file for all questions.
-                with self._log._viewing():
-                    self._seq = self._rewind()
-            with closing(
-                self._db.execute("SELECT seq, partition, first, count, arrived_ms, packed, body FROM blocks WHERE seq > ? ORDER BY seq", (self._seq,))
-            ) as rows:
-                fetched = self._take_in(rows, most)
-            if fetched < FETCH_BYTES and (most is None or sum(reader.waiting for reader in self._by_key.values()) < most):
-                # All is read: there is nothing more until the file changes.
-                self._version = version
-            self._check_there()
-            return fetched > 0
-
-    def _take_in(self, rows: Iterable[tuple[Any, ...]], most: int | None) -> int:
-        """Give the readers their blocks, up to some MB or `most` records, and return how many bytes that were."""
-        fetched = 0
-        for seq, partition, first, count, arrived, packed, body in rows:
-            self._seq = seq
-            reader = self._by_key.get(partition)
-            if reader is None:
-                continue
-            taken = self._take(reader, seq, first, count, arrived, packed, body, most)
-            fetched += (len(body) + 1) * bool(taken)
-            most = None if most is None else most - taken
-            if most == 0:
-                # The rest of this block is for the next time.
-                self._seq = seq - 1
-            if fetched >= FETCH_BYTES or most == 0:
-                break
-        return fetched
-
-    def _take(self, reader: SqliteReader, seq: int, first: int, count: int, arrived: int, packed: int, body: bytes, most: int | None) -> int:
-        """Give a reader of a block what it has not read yet and is to read, and return how many records that were."""
-        wanted = reader.blocks[-1][1] + reader.blocks[-1][2] if reader.blocks else reader.next
-        if first > wanted and not self._skip_gone:
-            raise _gone(reader, first, wanted)
-        start = max(wanted, first)
-        end = min(first + count, first + count if reader.end is None else reader.end, first + count if most is None else start + most)
-        if end <= start:
-            return 0
-        if start > first or end < first + count:
-            body = _pack((_unpack(body) if packed else body.split(b"\n"))[start - first : end - first])
-            packed = 1
-        reader.blocks.append((seq, start, end - start, arrived, packed, body))
-        return end - start
-
-    def _check_there(self) -> None:
-        """Raise EnvironmentFault if a topic is no longer the one that was there."""
-        for topic, readers in self.readers.items():
-            there = self._db.execute("SELECT partitions.id FROM partitions JOIN topics ON topic = topics.id WHERE name = ?", (topic,))
-            if {row[0] for row in there} != {reader.key for reader in readers}:
-                raise EnvironmentFault(
-                    "has been deleted, or made anew, while it was read", where=f"topic {topic!r}", fix="start the pipeline with --anew"
-                )
-
-    def lag(self) -> dict[tuple[str, int], int]:
-        """Return how many records of each partition are still to be read."""
-        with self._log._blaming():
-            self._check_there()
-            return {
-                (topic, number): max(self._db.execute("SELECT next FROM partitions WHERE id = ?", (reader.key,)).fetchone()[0] - reader.next, 0)
-                for topic, readers in self.readers.items()
-                for number, reader in enumerate(readers)
-            }
-
-    def close(self) -> None:
-        """Do nothing: the log has the file."""
-
-
-def _gone(reader: SqliteReader, first: int, wanted: int) -> EnvironmentFault:
-    return EnvironmentFault(
-        f"has kept no records before {first}; {wanted} was to be read next",
-        where=reader.name,
-        fix="let the topic keep its records longer; a pipeline goes on without them if started with --anew",
-    )
+def _shown(ms: int) -> str:
+    return f"{ms / _DAY_MS:,.1f} days" if ms >= _DAY_MS else f"{ms / _HOUR_MS:.1f} hours"
 
 
 class SqliteClaim:
@@ -579,21 +630,35 @@ class SqliteClaim:
         self._lock = locked(log.path.parent / "pipelines", pipeline)
         try:
             with log._blaming(), log._writing():
-                self._db.execute(
-                    "INSERT INTO pipelines (name, epoch, owner) VALUES (?, 1, ?) "
-                    "ON CONFLICT (name) DO UPDATE SET epoch = epoch + 1, owner = excluded.owner",
-                    (pipeline, f"process {os.getpid()} on {socket.gethostname()}"),
-                )
-                row = self._db.execute("SELECT epoch, manifest, checksum FROM pipelines WHERE name = ?", (pipeline,)).fetchone()
+                self._take_over(f"process {os.getpid()} on {socket.gethostname()}")
         except BaseException:
             self._lock.close()
             raise
-        self._epoch, self._manifest, self._checksum = row
+
+    def _take_over(self, owner: str) -> None:
+        """Raise the pipeline's epoch. A damaged row stays so: its checksum is not made good."""
+        rows = self._db.execute("SELECT name, epoch, owner, manifest, checksum FROM pipelines WHERE name = ?", (self.pipeline,)).fetchall()
+        # A damaged name would make a pipeline that has committed look new.
+        for row in rows or self._db.execute("SELECT name, epoch, owner, manifest, checksum FROM pipelines NOT INDEXED"):
+            if not rows and (row[0] == self.pipeline or not sound(row[-1], *row[:-1])):
+                raise self._damaged(f"the row of pipeline {row[0]!r}, or")
+        row = rows[0] if rows else (self.pipeline, 0, "", None, row_sum(self.pipeline, 0, "", None))
+        self._whole = sound(row[-1], *row[:-1])
+        self._epoch, self._manifest = row[1] + 1, row[3]
+        self._write(owner, self._manifest)
+
+    def _write(self, owner: str, manifest: bytes | None) -> None:
+        row = self.pipeline, self._epoch, owner, manifest
+        self._db.execute(
+            "INSERT INTO pipelines (name, epoch, owner, manifest, checksum) VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+            " epoch = excluded.epoch, owner = excluded.owner, manifest = excluded.manifest, checksum = excluded.checksum",
+            (*row, row_sum(*row) if self._whole else UNSOUND),
+        )
 
     @property
     def manifest(self) -> bytes | None:
         """The last commit's, or None before the first. Raises EnvironmentFault if it is damaged."""
-        if self._manifest is not None and crc32(self._manifest) != self._checksum:
+        if not self._whole:
             raise self._damaged("the last commit")
         return None if self._manifest is None else bytes(self._manifest)
 
@@ -608,7 +673,7 @@ class SqliteClaim:
         """Return a part of the state that the last commit stored."""
         with self._log._blaming():
             row = self._db.execute("SELECT data, checksum FROM state WHERE pipeline = ? AND name = ?", (self.pipeline, name)).fetchone()
-        if row is None or crc32(row[0]) != row[1]:
+        if row is None or not sound(row[1], self.pipeline, name, body_sum(row[0])):
             raise self._damaged(f"part {name} of the state")
         return bytes(row[0])
 
@@ -620,16 +685,16 @@ class SqliteClaim:
                 who = owner[1] if owner else "nobody"
                 raise EnvironmentFault(f"belongs to {who} now", where=f"pipeline {self.pipeline}", fix="let that one run, or end it first")
             passing("commit.begun")
-            self._db.execute(
-                "UPDATE pipelines SET manifest = ?, checksum = ? WHERE name = ?", (commit.manifest, crc32(commit.manifest), self.pipeline)
-            )
+            self._whole = True
+            self._write(owner[1], commit.manifest)
             passing("commit.manifest")
             known = {row[0] for row in self._db.execute("SELECT name FROM state WHERE pipeline = ?", (self.pipeline,))}
             self._db.executemany(
                 "DELETE FROM state WHERE pipeline = ? AND name = ?", [(self.pipeline, name) for name in known.difference(commit.kept)]
             )
             self._db.executemany(
-                "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)", [(self.pipeline, name, crc32(data), data) for name, data in commit.state.items()]
+                "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)",
+                [(self.pipeline, name, row_sum(self.pipeline, name, body_sum(data)), data) for name, data in commit.state.items()],
             )
             passing("commit.state")
             for one in commit.outgoing:
@@ -651,7 +716,8 @@ class SqliteClaim:
     def forget(self) -> None:
         """Forget what the pipeline has committed: it starts anew."""
         with self._log._blaming(), self._log._writing():
-            self._db.execute("UPDATE pipelines SET manifest = NULL, checksum = NULL WHERE name = ?", (self.pipeline,))
+            self._whole = True
+            self._write(f"process {os.getpid()} on {socket.gethostname()}", None)
             self._db.execute("DELETE FROM state WHERE pipeline = ?", (self.pipeline,))
             self._db.execute("DELETE FROM cursors WHERE reader = ?", (self.pipeline,))
         self._manifest = None

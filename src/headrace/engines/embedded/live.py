@@ -150,6 +150,11 @@ class Live:
         Whether to forget what the pipeline has committed and start from the first records.
     clock, tick
         The clock on the wall, ms since the epoch, and one that only goes forward, in seconds.
+
+    Attributes
+    ----------
+    expired
+        The first offset, by partition, where a pipeline that has no state yet begins behind records that retention dropped.
     """
 
     plan: Plan
@@ -178,6 +183,8 @@ class Live:
                 self.claim.forget()
             make_topics(self.log, self.plan, self._clock_topic)
             self.feed = self.log.feed([source.topic for source in plan.sources], latest=self.latest)
+            firsts = {reader.name: reader.position["record"] for readers in self.feed.readers.values() for reader in readers}
+            self.expired = {name: first for name, first in firsts.items() if first} if self.claim.manifest is None else {}
             self.run = Run(plan, self.feed.readers, self._staged, live=True, max_ahead_ms=self.patience.max_ahead)
             if self.claim.manifest is not None:
                 self._restore(msgspec.json.decode(self.claim.manifest))

@@ -1,0 +1,261 @@
+"""A feed of the SQLite log: the partitions of some topics, read together along the file, each block checked before it is used."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import polars as pl
+
+from headrace.errors import EnvironmentFault
+from headrace.kernels.reading.batch import Lines, Stamps, TextLines
+from headrace.topics.sums import block_is_sound, body_sum
+
+if TYPE_CHECKING:
+    from headrace.topics.sqlite import SqliteLog
+
+__all__ = ["SqliteFeed"]
+
+FETCH_BYTES = 3 << 20
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[bytes]).decode
+
+
+class SqliteReader:
+    """A partition as a feed has fetched it.
+
+    `follows` is the offset at which the partition's next block in the file must begin; None before the first was met.
+    """
+
+    columns = separator = None
+
+    def __init__(self, name: str, key: int, first: int, end: int | None) -> None:
+        self.name, self.key = name, key
+        self.next, self.end = first, end
+        self.follows: int | None = None
+        self.blocks: deque[tuple[Any, ...]] = deque()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has been read up to where it was to end."""
+        return self.end is not None and self.next >= self.end
+
+    @property
+    def drained(self) -> bool:
+        """Whether all that was fetched has been read."""
+        return not self.blocks
+
+    @property
+    def waiting(self) -> int:
+        """How many records were fetched and have not been read."""
+        return sum(block[2] for block in self.blocks)
+
+    @property
+    def wanted(self) -> int:
+        """The offset of the first record that has not been fetched."""
+        return self.blocks[-1][1] + self.blocks[-1][2] if self.blocks else self.next
+
+    @property
+    def position(self) -> dict[str, Any]:
+        """The offset of the next record, where reading ends, if it does, and which partition of the file it is."""
+        return {"record": self.next, "size": self.end, "partition": self.key}
+
+    def seek(self, position: dict[str, Any]) -> None:
+        """Go on reading at a position, before anything has been fetched."""
+        if position.get("partition", self.key) != self.key:
+            raise EnvironmentFault("has been made anew since it was read", where=self.name, fix="start the pipeline with --anew")
+        self.next = position["record"]
+        self.blocks.clear()
+
+    def read(self) -> Lines:
+        """Return what was fetched."""
+        if not self.blocks:
+            return Lines.of([])
+        blocks = list(self.blocks)
+        self.blocks.clear()
+        self.next = blocks[-1][1] + blocks[-1][2]
+        lines = _lines(blocks)
+        frame = pl.DataFrame(
+            [(seq, arrived, count, first) for seq, first, count, arrived, _, _ in blocks],
+            schema={"order": pl.Int64, "arrived": pl.Int64, "count": pl.Int64, "first": pl.Int64},
+            orient="row",
+        )
+        spread = frame.select(
+            pl.col("order", "arrived").repeat_by("count").explode(empty_as_null=False),
+            pl.int_ranges("first", pl.col("first") + pl.col("count")).explode(empty_as_null=False).alias("offset"),
+        )
+        lines.stamps = Stamps(spread["offset"], spread["arrived"], spread["order"])
+        return lines
+
+    def close(self) -> None:
+        """Do nothing: the feed has the file."""
+
+
+def _lines(blocks: Sequence[tuple[Any, ...]]) -> Lines:
+    if any(packed for *_, packed, _ in blocks):
+        return Lines.of([value for *_, packed, body in blocks for value in (_unpack(body) if packed else body.split(b"\n"))])
+    return TextLines(b"\n".join([body for *_, body in blocks]), sum(block[2] for block in blocks))
+
+
+class SqliteFeed:
+    """The partitions of some topics, read together along the file."""
+
+    def __init__(self, log: SqliteLog, topics: Sequence[str], *, latest: bool, skip_gone: bool) -> None:
+        self._log, self._skip_gone = log, skip_gone
+        self._db = log._db
+        self.readers: dict[str, list[SqliteReader]] = {}
+        with log._blaming(), log._viewing():
+            for topic in topics:
+                self.readers[topic] = []
+                for number, key in log._partitions_of(topic).items():
+                    part = log._partition_row(key)
+                    self.readers[topic].append(SqliteReader(f"{topic} partition {number}", key, part.first, part.next if latest else None))
+        self._by_key = {reader.key: reader for readers in self.readers.values() for reader in readers}
+        self._seq: int | None = None
+        self._version: int | None = None
+        self._catalog: int | None = None
+
+    def _rewind(self) -> int:
+        """Return the number of the block that comes before all that is to be read."""
+        starts = []
+        for reader in self._by_key.values():
+            part = self._log._partition_row(reader.key)
+            if reader.next < part.first and not self._skip_gone:
+                raise _gone(reader, part.first, reader.next)
+            if reader.next > part.next:
+                raise self._log.damaged(reader.name, f"ends at offset {part.next}, and {reader.next} was to be read next")
+            found = self._db.execute(
+                "SELECT seq FROM blocks WHERE partition = ? AND first >= COALESCE("
+                "(SELECT MAX(first) FROM blocks WHERE partition = ? AND first <= ?), 0) ORDER BY first LIMIT 1",
+                (reader.key, reader.key, reader.next),
+            ).fetchone()
+            if found:
+                starts.append(found[0])
+        if starts:
+            return int(min(starts)) - 1
+        return self._log._read_head().seq
+
+    def fetch(self, most: int | None = None) -> bool:
+        """Take in the next blocks, up to some MB or `most` records, and return whether there were any."""
+        with self._log._blaming():
+            version = self._db.execute("PRAGMA data_version").fetchone()[0] + self._db.total_changes
+            if self._seq is not None and version == self._version:
+                return False
+            # One view of the file for all questions.
+            with self._log._viewing():
+                self._check_there()
+                if self._seq is None:
+                    self._seq = self._rewind()
+                with closing(
+                    self._db.execute(
+                        "SELECT seq, partition, first, count, arrived_ms, size, packed, keys_sum, body_sum, sum, body"
+                        " FROM blocks WHERE seq > ? ORDER BY seq",
+                        (self._seq,),
+                    )
+                ) as rows:
+                    fetched = self._take_in(rows, most)
+                if fetched < FETCH_BYTES and (most is None or sum(reader.waiting for reader in self._by_key.values()) < most):
+                    # All is read: there is nothing more until the file changes.
+                    self._version = version
+                    self._check_ends()
+            return fetched > 0
+
+    def _take_in(self, rows: Iterable[tuple[Any, ...]], most: int | None) -> int:
+        """Hand the readers their blocks, up to some MB or `most` records, and return how many bytes that were."""
+        fetched = 0
+        unsummed = self._log._read_head().unsummed
+        for row in rows:
+            seq, partition, *_, body = row
+            reader = self._by_key.get(partition)
+            if reader is not None:
+                self._check(reader, row, unsummed)
+                taken = self._take(reader, row, most)
+                fetched += (len(body) + 1) * bool(taken)
+                most = None if most is None else most - taken
+            self._seq = seq
+            if most == 0 and reader is not None:
+                # The rest of this block is for the next time.
+                self._seq, reader.follows = seq - 1, row[2]
+            if fetched >= FETCH_BYTES or most == 0:
+                break
+        return fetched
+
+    def _check(self, reader: SqliteReader, row: tuple[Any, ...], unsummed: int) -> None:
+        """Raise EnvironmentFault unless a block is as it was written, and the one that comes next in its partition."""
+        follows = reader.wanted if reader.follows is None else reader.follows
+        if not block_is_sound(row[:10], unsummed):
+            raise self._log.damaged(reader.name, f"the block of records at offset {follows} or after it (number {row[0]} of the file) is damaged")
+        first, count, packed, summed, body = row[2], row[3], row[6], row[8], row[10]
+        if summed is not None and body_sum(body) != summed:
+            raise self._log.damaged(reader.name, f"records {first} to {first + count - 1} are damaged")
+        reached = first if reader.follows is None and first <= follows else follows
+        if first > reached:
+            gone = self._log._partition_row(reader.key).first
+            if reached >= gone:
+                raise self._log.damaged(reader.name, f"records {reached} to {first - 1} are missing")
+            if not self._skip_gone:
+                raise _gone(reader, gone, reached)
+        elif first < reached:
+            raise self._log.damaged(reader.name, f"records {first} to {reached - 1} are there twice")
+        if summed is None and not packed and body.count(b"\n") != count - 1:
+            raise self._log.damaged(reader.name, f"records {first} to {first + count - 1} are damaged: they are not {count}")
+        reader.follows = first + count
+
+    def _take(self, reader: SqliteReader, row: tuple[Any, ...], most: int | None) -> int:
+        """Hand a reader what it has not read yet of a block and is to read, and return how many records that were."""
+        seq, _, first, count, arrived, _, packed, _, _, _, body = row
+        start = max(reader.wanted, first)
+        end = min(first + count, first + count if reader.end is None else reader.end, first + count if most is None else start + most)
+        if end <= start:
+            return 0
+        if start > first or end < first + count:
+            body = _pack((_unpack(body) if packed else body.split(b"\n"))[start - first : end - first])
+            packed = 1
+        reader.blocks.append((seq, start, end - start, arrived, packed, body))
+        return int(end - start)
+
+    def _check_ends(self) -> None:
+        """Raise EnvironmentFault if a partition has had records after the last that the file has."""
+        for reader in self._by_key.values():
+            part = self._log._partition_row(reader.key)
+            reached = max(reader.wanted if reader.follows is None else reader.follows, part.first)
+            if reached < part.next:
+                raise self._log.damaged(reader.name, f"records {reached} to {part.next - 1} are missing")
+
+    def _check_there(self) -> None:
+        """Raise EnvironmentFault if a topic is no longer the one that was there."""
+        catalog = self._log._read_head().catalog
+        if catalog == self._catalog:
+            return
+        for topic, readers in self.readers.items():
+            there = self._log._catalog_now().get(topic)
+            if there is None or set(there.partitions.values()) != {reader.key for reader in readers}:
+                raise EnvironmentFault(
+                    "has been deleted, or made anew, while it was read", where=f"topic {topic!r}", fix="start the pipeline with --anew"
+                )
+        self._catalog = catalog
+
+    def lag(self) -> dict[tuple[str, int], int]:
+        """Return how many records of each partition are still to be read."""
+        with self._log._blaming(), self._log._viewing():
+            self._check_there()
+            return {
+                (topic, number): max(self._log._partition_row(reader.key).next - reader.next, 0)
+                for topic, readers in self.readers.items()
+                for number, reader in enumerate(readers)
+            }
+
+    def close(self) -> None:
+        """Do nothing: the log has the file."""
+
+
+def _gone(reader: SqliteReader, first: int, wanted: int) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"has kept no records before {first}; {wanted} was to be read next",
+        where=reader.name,
+        fix="let the topic keep its records longer; a pipeline goes on without them if started with --anew",
+    )
