@@ -109,6 +109,16 @@ def test_a_flipped_bit_is_told_or_changes_nothing(tmp_path: Path, whole: tuple[b
     check_flips(tmp_path, whole, 60, seed=1)
 
 
+def test_a_damaged_schema_is_told(tmp_path: Path, whole: tuple[bytes, dict[str, Any]]) -> None:
+    path = tmp_path / "log.db"
+    at = whole[0].index(b"CREATE TABLE blocks") + 7
+    path.write_bytes(whole[0][:at] + b"\xce" + whole[0][at + 1 :])
+    with pytest.raises(EnvironmentFault, match=r"log\.db.*is damaged"):
+        SqliteLog(path)
+    with pytest.raises(sqlite3.Error):
+        Look(path).faults(60)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(10))
 def test_many_flipped_bits_are_told_or_change_nothing(tmp_path: Path, whole: tuple[bytes, dict[str, Any]], seed: int) -> None:

@@ -51,7 +51,11 @@ class Look:
     def _ask(self, ask: Callable[[sqlite3.Connection], _T], mode: str) -> _T:
         with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, timeout=5.0)) as db:
             db.text_factory = lambda data: data.decode(errors="surrogateescape")
-            return ask(db)
+            try:
+                return ask(db)
+            except UnicodeDecodeError as error:
+                # SQLite quotes a damaged schema in its message, which Python then cannot read.
+                raise sqlite3.DatabaseError(f"the schema is damaged: {error.reason}") from None
 
     def format(self) -> tuple[int, int]:
         """Return the log's format, and how many tables it has."""

@@ -170,6 +170,9 @@ class SqliteLog:
             yield
         except sqlite3.Error as error:
             raise self.fault(error) from None
+        except UnicodeDecodeError as error:
+            # SQLite quotes a damaged schema in its message, which Python then cannot read.
+            raise self.damaged(str(self.path), f"is damaged: {error.reason}") from None
 
     def fault(self, error: sqlite3.Error) -> EnvironmentFault:
         """Return what to raise for an error of SQLite's."""
