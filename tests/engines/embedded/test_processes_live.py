@@ -580,3 +580,57 @@ def test_keys_that_are_damaged_by_a_byte(log: SqliteLog, wall: Wall) -> None:
     with pytest.raises(EnvironmentFault, match=r"is damaged.*--anew"):
         live_on(log, wall, counting(Counting()), FAR)
     live_on(log, wall, counting(Counting()), FAR, anew=True).close()
+
+
+# Code that changes under one version
+
+
+def by_code(of: type) -> Plan:
+    return hr.pipeline("counting", version="1")(lambda: {"out": source("in", 0).process(of(), by=["k"], name="counter")}).plan()
+
+
+def old_code() -> type:
+    class Counter:
+        output = {"n": "BIGINT"}
+        state = {"n": hr.Value("BIGINT", 0)}
+
+        def on_record(self, row: Any, state: Any) -> Any:  # noqa: ARG002
+            state.n += 1
+            return {"n": state.n}
+
+    return Counter
+
+
+def new_code() -> type:
+    class Counter:
+        output = {"n": "BIGINT"}
+        state = {"n": hr.Value("BIGINT", 0)}
+
+        def on_record(self, row: Any, state: Any) -> Any:  # noqa: ARG002
+            state.n += 10
+            return {"n": state.n}
+
+    return Counter
+
+
+def test_code_that_changed_under_one_version_is_told_and_written_down_with_its_offsets_once(
+    log: SqliteLog, wall: Wall, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.create("in")
+    for code, second in ((old_code(), 0), (old_code(), 10), (new_code(), 20), (new_code(), 30)):
+        add(log, "in", [line(second), line(second + 1)])
+        live = live_on(log, wall, by_code(code), FAR, latest=True)
+        run_live(live, sleep=wall.sleep)
+    steps = [step for step in written(log, "counting.clock") if step["code"]]
+    assert [row["n"] for row in written(log, "out")] == [1, 2, 3, 4, 14, 24, 34, 44]
+    assert [step["offsets"] for step in steps] == [[4]]
+    ((before, now),) = [step["code"]["counter"] for step in steps]
+    assert before != now
+    assert f"process counter: its code has changed under the same version ({before}, now {now})" in caplog.text
+    assert caplog.text.count("its code has changed") == 1
+
+    caplog.clear()
+    again = live_on(log, wall, by_code(old_code()), FAR, anew=True)
+    again.take(Step((4,), (0,), (), code={"counter": (before, now)}))
+    again.close()
+    assert f"this replay has {before}" in caplog.text

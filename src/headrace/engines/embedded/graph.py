@@ -218,6 +218,16 @@ class Graph:
                     self._emit(stage.operator, rows)
         self._write_merged()
 
+    @property
+    def changed_code(self) -> dict[str, tuple[str, str | None]]:
+        """The processes whose state was made by other code than runs now: the digests of both, by the process's name."""
+        return {p.operator.name: (p.code_before, p.code) for p in self.processes if p.code_before is not None}
+
+    def tell_changed_code(self, where: str) -> None:
+        """Say which processes go on with other code, from where."""
+        for name, (before, now) in self.changed_code.items():
+            _log.warning("process %s: its code has changed under the same version (%s, now %s); the new code works %s", name, before, now, where)
+
     def tell_failures(self) -> None:
         """Say what processes failed at, now that the run ends."""
         for process in self.processes:

@@ -7,6 +7,7 @@ windows back, and when windows close although nothing comes any more. Each such 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -36,6 +37,7 @@ _PAUSE_SECONDS = 0.5
 _DAY_SECONDS = 86_400.0
 
 _encode = msgspec.json.encode
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ NO_CLOCK = Patience(None, None, None, rings=False)
 class Step:
     """A step of the clock: at these offsets, the partitions, by their ranks, had shown this much and these rested.
 
-    With `clock_ms`, timers of the clock up to then went off. `ended` says that the input was taken to end there.
+    With `clock_ms`, timers of the clock up to then went off. `ended` says that the input was taken to end there. `code` are the
+    processes whose code changed there: the digests of the code before and behind, by name.
     """
 
     offsets: tuple[int, ...]
@@ -82,6 +85,7 @@ class Step:
     resting: tuple[int, ...]
     clock_ms: int | None = None
     ended: bool = False
+    code: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +199,8 @@ class Live:
         self._heard = dict.fromkeys((partition.rank for partition in self.run.partitions), self._committed_at)
         self._failed = False
         self.changed = self.claim.manifest is None
+        if self.run.graph.changed_code:
+            self._note_changed_code()
 
     def reopen(self) -> None:
         """Let the pipeline go and take it again, as a new process would: what was not committed is forgotten, and done again."""
@@ -204,6 +210,12 @@ class Live:
     @property
     def _clock_topic(self) -> str:
         return f"{self.plan.pipeline}.clock"
+
+    def _note_changed_code(self) -> None:
+        """Say that processes go on with other code, and write it down with the offsets, for a replay."""
+        self.run.graph.tell_changed_code(f"from offsets {self.offsets}")
+        self._write_step(code=self.run.graph.changed_code)
+        self.changed = True
 
     # state
 
@@ -318,12 +330,19 @@ class Live:
     def _take_step(self, shown: Mapping[int, int], *, clock_ms: int | None = None, ended: bool = False) -> None:
         """Take a step of the clock, and write it down."""
         self.run.show(shown, clock_ms=clock_ms, ended=ended)
+        self._write_step(clock_ms=clock_ms, ended=ended)
+
+    def _write_step(self, **more: Any) -> None:  # noqa: ANN401  (the step's own fields)
         resting = tuple(sorted(rank for clock in self.run.clocks.values() for rank in clock.resting))
-        step = Step(tuple(p.next_offset for p in self.run.partitions), tuple(p.greatest for p in self.run.partitions), resting, clock_ms, ended)
+        step = Step(tuple(p.next_offset for p in self.run.partitions), tuple(p.greatest for p in self.run.partitions), resting, **more)
         self._staged.say(self._clock_topic, _encode({"at_ms": self.clock(), **asdict(step)}), 1, None)
 
     def take(self, step: Step) -> None:
-        """Take a step that was written down, in a replay that has come to its offsets."""
+        """Take a step that was written down, in a replay that has come to its offsets; say so if other code went on there."""
+        for name, (before, now) in step.code.items():
+            told = next((process.code for process in self.run.graph.processes if process.operator.name == name), None)
+            if told != now:
+                _log.warning("process %s: code %s went on as code %s at offsets %s, and this replay has %s", name, before, now, self.offsets, told)
         for clock in self.run.clocks.values():
             clock.resting = {p.rank for p in self.run.partitions if p.rank in step.resting and p.rank in clock.watermarks}
         self.run.show(dict(enumerate(step.shown)), clock_ms=step.clock_ms, ended=step.ended)

@@ -12,6 +12,7 @@ from headrace.engines.watchdog import watch
 from headrace.kernels.columnar.order import gathered, in_order
 from headrace.kernels.columnar.watermark import NEVER
 from headrace.kernels.columnar.window import key_text
+from headrace.kernels.keyed.code import code_digest
 from headrace.kernels.keyed.keyspace import Keyspace
 from headrace.kernels.keyed.process import Given, Place, ProcessKernel
 from headrace.kernels.reading.text import polars_type
@@ -65,6 +66,8 @@ class Processing:
         How many records of each topic were found to be duplicates since this was last emptied.
     all_failed
         How many records, timers and rules it failed at in this run.
+    code_before
+        The digest of the code that made its state, where that was not this code.
     """
 
     operator: Process
@@ -81,6 +84,7 @@ class Processing:
     handled: int = 0
     failed: int = 0
     all_failed: int = 0
+    code_before: str | None = None
 
     def __post_init__(self) -> None:
         """Make the kernel, and have it watched."""
@@ -89,6 +93,7 @@ class Processing:
         self._columns = list(operator.input.schema.names)
         self.kernel = ProcessKernel(operator)
         self.keyspace = Keyspace(self.kernel)
+        self.code = code_digest(operator.code)
         self._schemas = {name: operator.output(name) for name in operator.declared.outputs}
         watch(self.kernel)
 

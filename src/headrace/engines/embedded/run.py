@@ -389,6 +389,7 @@ class _Committing:
             self.files.open(begun["lengths"] if begun else {})
             if begun:
                 self.checkpoint.restore(begun, self.run.graph)
+                self.run.graph.tell_changed_code("from where the run was stopped")
                 self.run.restore(begun)
             else:
                 self.commit(done=False)

@@ -71,6 +71,7 @@ class Parts:
             "rules": self._save_buffer(process.rules, new),
             "keys": [segment.name for segment in segments],
             "version": process.operator.declared.version,
+            "code": process.code,
             "slots": _forms(process),
             "shared": space.shared.encode().hex() if process.operator.declared.shared else None,
         }
@@ -126,6 +127,8 @@ class Parts:
         for number, (process, state) in enumerate(zip(graph.processes, saved["processes"], strict=True)):
             _check_forms(process, state)
             process.clock = state["clock"]
+            if (before := state.get("code")) is not None and process.code not in {None, before}:
+                process.code_before = before
             process.buffer, process.rules = self._load_buffer(state["buffer"], load), self._load_buffer(state["rules"], load)
             keys = process.keyspace.load(load(name) for name in state["keys"])
             self._keys[number] = [_Segment(name, of) for name, of in zip(state["keys"], keys, strict=True)]
