@@ -16,6 +16,11 @@ settings.register_profile("long", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HEADRACE_TEST_PROFILE") or "short")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that read an engine's run over the conformance suite last: it goes on beside all others from the session's beginning."""
+    items.sort(key=lambda item: "outcomes" in getattr(item, "fixturenames", ()))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what long tests have counted with `record_property`: kills, cases, seconds."""
     figures: Counter[str] = Counter()

@@ -1,8 +1,14 @@
-"""The engines under test. Each runs all jobs once, whatever the number of workers, and every test is handed its outcome."""
+"""The engines under test. Each runs all jobs once, whatever the number of workers, and every test is handed its outcome.
+
+The clusters' runs take minutes: they begin when tests are collected, in processes of their own beside all other tests.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +16,7 @@ from conformance import suite
 from conformance.engine import Embedded, Engine
 from conformance.on_flink import Flink
 from conformance.on_spark import Spark
+from headrace.engines.environment import end_with_parent
 
 ENGINES: list[Engine] = [Embedded(), Flink(), Spark()]
 
@@ -21,7 +28,35 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return request.param
 
 
+def _folder(factory: pytest.TempPathFactory) -> Path:
+    folder = factory.getbasetemp()
+    return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "conformance"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin the runs of clusters whose outcomes tests will read, unless another worker does."""
+    if session.config.option.collectonly or os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
+        return
+    read = {item.callspec.params.get("engine") for item in session.items if isinstance(item, pytest.Function) and "outcomes" in item.fixturenames}
+    folder = _folder(session.config._tmp_path_factory)
+    folder.mkdir(exist_ok=True)
+    for engine in ENGINES[1:]:
+        if engine in read and engine.missing() is None:
+            with (folder / f"{engine.name}.log").open("ab") as log:
+                subprocess.Popen(
+                    [sys.executable, __file__, engine.name, folder],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    preexec_fn=end_with_parent,  # noqa: PLW1509  (a call of C and nothing else)
+                )
+
+
 @pytest.fixture(scope="session")
 def outcomes(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> suite.Outcomes:
-    folder = tmp_path_factory.getbasetemp()
-    return suite.outcomes(engine, (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "conformance")
+    return suite.outcomes(engine, _folder(tmp_path_factory))
+
+
+if __name__ == "__main__":
+    os.nice(5)  # what others wait for has the cores first
+    suite.outcomes(next(one for one in ENGINES if one.name == sys.argv[1]), Path(sys.argv[2]))

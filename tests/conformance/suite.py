@@ -42,6 +42,13 @@ def jobs() -> dict[str, Job]:
     }
 
 
+def asked(engine: str) -> dict[str, Job]:
+    """Return by name all that an engine is asked for in one run: these jobs, random plans and random processes."""
+    from conformance import test_differential, test_differential_processes
+
+    return {**jobs(), **test_differential.jobs(engine), **test_differential_processes.jobs()}
+
+
 def judged(case: form.Case, job: Job, engine: str, got: Outcome) -> list[str]:
     """Return what is wrong with the outcome of a case, and with its marks: one that is no longer true is wrong too."""
     if (why := mark(case.unsupported, job, engine)) is not None:
@@ -75,7 +82,8 @@ def outcomes(engine: Engine, folder: Path) -> Outcomes:
 
 def _run(engine: Engine) -> dict[str, Any]:
     try:
-        return {name: _kept(outcome) for name, outcome in zip(jobs(), engine.run(list(jobs().values())), strict=True)}
+        found = engine.run(list(asked(engine.name).values()))
+        return {name: _kept(outcome) for name, outcome in zip(asked(engine.name), found, strict=True)}
     except Exception:  # noqa: BLE001  (whatever it is, it is told to each test, and not tried again)
         return {"failed": traceback.format_exc()}
 

@@ -1,4 +1,4 @@
-"""Random plans over random input: many in one run of each engine, all compared with the plain reference.
+"""Random plans over random input: in the run of each engine that has the suite's own cases, and compared with the plain reference.
 
 A difference is made small by running single jobs on the engine at fault, and told as a case that can be put into cases/.
 CONFORMANCE_SEED and CONFORMANCE_PLANS ask for other plans, or more.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -25,6 +26,8 @@ from conformance.form import Case, Operator, Pipeline, Source, Step, read, writt
 
 SEED, PLANS = int(os.environ.get("CONFORMANCE_SEED", "1")), int(os.environ.get("CONFORMANCE_PLANS", "100"))
 AT_LEAST = 50
+ON_CLUSTERS = 40  # to these a plan is seconds; `make test-long` has them run all
+LONG_SEED, LONG_PLANS = 2, 300
 START = 1_704_067_200_000  # 2024
 SCHEMA = {"k": "STRING", "n": "BIGINT", "t": "BIGINT NOT NULL", "x": "DOUBLE", "m": "MAP<STRING, STRING>", "l": "ARRAY<DOUBLE>"}
 BROKEN = [
@@ -115,10 +118,10 @@ def cases(draw: st.DrawFn) -> Case:
     return Case("random", "headrace", sources, steps, pipeline, {}, "reference")
 
 
-def generated(check: Callable[[Case], None], *phases: Phase) -> None:
+def generated(check: Callable[[Case], None], *phases: Phase, seeded: int = SEED, plans: int = PLANS) -> None:
     """Put the same random cases, one after the other, to `check`; with the phase of shrinking, smaller ones behind one that fails."""
-    quiet = settings(max_examples=PLANS, phases=phases, database=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
-    seed(SEED)(quiet(given(cases())(check)))()
+    quiet = settings(max_examples=plans, phases=phases, database=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
+    seed(seeded)(quiet(given(cases())(check)))()
 
 
 # The comparison
@@ -146,20 +149,54 @@ def told(case: Case) -> str:
 CLUSTERS = ("flink", "spark")  # to these a restart is seconds: they have those of the suite's own cases
 
 
-def faults(engine: Engine, batch: Sequence[Case]) -> list[list[str] | None]:
-    """Return for each case what an engine gives otherwise, or None where it refuses what the suite knows that it refuses."""
+def numbered(batch: Sequence[Case], engine: str) -> dict[str, Job]:
+    """Return the jobs of cases as an engine is asked for them, by names for which order stands."""
+    jobs = {f"random plan {number}": msgspec.structs.replace(case, name=f"random-{number}").job() for number, case in enumerate(batch)}
+    return {name: replace(job, restarts=()) for name, job in jobs.items()} if engine in CLUSTERS else jobs
+
+
+@cache
+def drawn(seeded: int, plans: int) -> tuple[Case, ...]:
+    """Return the random cases of a seed, each once."""
+    batch: dict[str, Case] = {}
+
+    def gather(case: Case) -> None:
+        batch.setdefault(written(case), case)
+
+    generated(gather, Phase.generate, seeded=seeded, plans=plans)
+    return tuple(batch.values())
+
+
+def batch_of(engine: str) -> Sequence[Case]:
+    """Return the cases that an engine runs beside those of the suite."""
+    return drawn(SEED, PLANS)[: None if asked_for_more() or engine not in CLUSTERS else ON_CLUSTERS]
+
+
+def asked_for_more() -> bool:
+    return "CONFORMANCE_PLANS" in os.environ
+
+
+def jobs(engine: str) -> dict[str, Job]:
+    """Return the same as jobs by name."""
+    return numbered(batch_of(engine), engine)
+
+
+def faults(engine: Engine, batch: Sequence[Case], outcomes: Mapping[str, Outcome] | None = None) -> list[list[str] | None]:
+    """Return for each case what an engine gives otherwise, or None where it refuses what the suite knows that it refuses.
+
+    Where there are no outcomes of it yet, it is run.
+    """
     known = [why for case in suite.cases().values() for name, why in case.unsupported.items() if name == engine.name]
     found: list[list[str] | None] = []
-    jobs = [msgspec.structs.replace(case, name=f"random-{number}").job() for number, case in enumerate(batch)]
-    if engine.name in CLUSTERS:
-        jobs = [replace(job, restarts=()) for job in jobs]
-    for case, got in zip(batch, engine.run(jobs), strict=True):
+    asked = numbered(batch, engine.name)
+    told = engine.run(list(asked.values())) if outcomes is None else [outcomes[name] for name in asked]
+    for case, got in zip(batch, told, strict=True):
         refused = got.refused is not None and any(re.search(why, str(got.refused)) for why in known)
         found.append(None if refused else differences(got, expected(case)))
     return found
 
 
-def smallest(engine: Engine, known: dict[str, list[str] | None]) -> tuple[Case, list[str]]:
+def smallest(engine: Engine, known: dict[str, list[str] | None], seeded: int, plans: int) -> tuple[Case, list[str]]:
     """Return a case as small as can be in which an engine gives otherwise, given what was found in those of the batch."""
     last: list[tuple[Case, list[str]]] = []
 
@@ -172,29 +209,31 @@ def smallest(engine: Engine, known: dict[str, list[str] | None]) -> tuple[Case, 
             raise Differs
 
     with suppress(Differs):
-        generated(check, Phase.generate, Phase.shrink)
+        generated(check, Phase.generate, Phase.shrink, seeded=seeded, plans=plans)
     return last[-1]
 
 
-def compare(engine: Engine) -> int:
-    """Run a batch of random cases and return how many were compared. Raises Differs with a small case, if any gave otherwise."""
-    batch: dict[str, Case] = {}
-
-    def gather(case: Case) -> None:
-        batch.setdefault(written(case), case)
-
-    generated(gather, Phase.generate)
-    known = dict(zip(batch, faults(engine, list(batch.values())), strict=True))
+def compare(engine: Engine, batch: Sequence[Case], outcomes: Mapping[str, Outcome] | None = None, *, seeded: int = SEED) -> int:
+    """Return how many of a seed's random cases were compared. Raises Differs with a small case, if any gave otherwise."""
+    known = dict(zip(map(written, batch), faults(engine, batch, outcomes), strict=True))
     wrong = sum(1 for found in known.values() if found)
     if wrong:
-        case, found = smallest(engine, known)
-        raise Differs("\n".join([f"{engine.name}: {wrong} of {len(batch)} plans (seed {SEED}); one made small:", *found, told(case)]))
+        case, found = smallest(engine, known, seeded, len(batch))
+        raise Differs("\n".join([f"{engine.name}: {wrong} of {len(batch)} plans (seed {seeded}); one made small:", *found, told(case)]))
     return sum(found is not None for found in known.values())
 
 
-def test_an_engine_gives_what_the_reference_gives_over_random_plans(engine: Engine) -> None:
-    compared = compare(engine)
-    assert compared >= min(AT_LEAST, PLANS // 2)
+def test_an_engine_gives_what_the_reference_gives_over_random_plans(engine: Engine, outcomes: Mapping[str, Outcome]) -> None:
+    batch = batch_of(engine.name)
+    assert compare(engine, batch, outcomes) >= min(AT_LEAST, len(batch) // 2)
+
+
+@pytest.mark.long
+def test_an_engine_gives_it_over_hundreds(engine: Engine, record_property: Callable[[str, object], None]) -> None:
+    batch = drawn(LONG_SEED, LONG_PLANS)
+    compared = compare(engine, batch, seeded=LONG_SEED)
+    record_property(f"random plans on {engine.name}", compared)
+    assert compared >= len(batch) // 2
 
 
 class _Forgetful:
@@ -212,10 +251,9 @@ class _Forgetful:
         return outcomes
 
 
-def test_a_difference_is_made_small_and_told_as_a_case_that_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(globals(), "PLANS", 40)
+def test_a_difference_is_made_small_and_told_as_a_case_that_can_be_read() -> None:
     with pytest.raises(Differs) as raised:
-        compare(_Forgetful())
+        compare(_Forgetful(), drawn(SEED, 40))
     _, brace, text = str(raised.value).partition("\n{")
     (case,) = read(f"[{brace}{text}]")
     job = case.job()
