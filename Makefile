@@ -46,7 +46,7 @@ engines: setup
 	@$(RUN)/python tests/spark.py --fetch
 
 test: engines
-	@$(RUN)/pytest
+	@$(RUN)/pytest --durations=25
 
 test-long: engines
 	@HEADRACE_TEST_PROFILE=long $(RUN)/pytest -m long

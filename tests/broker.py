@@ -26,7 +26,7 @@ import pytest
 VERSION = "4.3.1"
 FOLDER = Path(__file__).parent.parent / "build" / "kafka"
 JARS = FOLDER / "libs"
-START_SECONDS = 90
+START_SECONDS = 240
 CLUSTER = "aGVhZHJhY2UtdGVzdHM5OQ"
 POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 <modelVersion>4.0.0</modelVersion><groupId>headrace</groupId><artifactId>broker</artifactId><version>1</version><packaging>pom</packaging>
@@ -162,7 +162,7 @@ class Broker:
     def signal(self, number: signal.Signals) -> None:
         """Send the broker a signal: SIGSTOP has it stand still until SIGCONT, all its threads, when this returns."""
         os.kill(self.pid, number)
-        give_up_at = time.monotonic() + 10
+        give_up_at = time.monotonic() + 180
         while number == signal.SIGSTOP and not self._stands():
             assert time.monotonic() < give_up_at, "the broker does not stand still"
             time.sleep(0.001)
@@ -178,7 +178,7 @@ class Broker:
             return
         self._process.send_signal(signal.SIGCONT)
         self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-        self._process.wait(60)
+        self._process.wait(180)
         self._process = None
 
     def run_tool(self, name: str, *arguments: str) -> str:

@@ -1,6 +1,7 @@
 """Hypothesis' profiles, the long tests' figures, and what holds for all tests: none asserts a time, not even that of an example.
 
-HEADRACE_TEST_PROFILE=long, which `make test-long` sets, draws ten times as many examples wherever a test does not say how many.
+A run draws the same examples as the one before it. HEADRACE_TEST_PROFILE=long, which `make test-long` sets, draws others, and many
+more wherever a test does not say how many.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections import Counter
 import pytest
 from hypothesis import settings
 
-settings.register_profile("short", deadline=None)
+settings.register_profile("short", deadline=None, derandomize=True, max_examples=60)
 settings.register_profile("long", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HEADRACE_TEST_PROFILE") or "short")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests that read an engine's run over the conformance suite last: it goes on beside all others from the session's beginning."""
-    items.sort(key=lambda item: "outcomes" in getattr(item, "fixturenames", ()))
+    items.sort(key=lambda item: {"engine", "outcomes"} <= set(getattr(item, "fixturenames", ())))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

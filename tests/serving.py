@@ -12,7 +12,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-LIMIT = 60.0
+LIMIT = 180.0
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 
 
@@ -57,7 +57,7 @@ class Server:
         process, self._process = self._process, None
         process.send_signal(number)
         try:
-            _, err = process.communicate(timeout=20)
+            _, err = process.communicate(timeout=180)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

@@ -29,7 +29,7 @@ from headrace.topics.sqlite import SqliteLog
 
 T0 = 1_706_123_400_000
 MINUTE = 60_000
-SECONDS = 60
+SECONDS = 180
 """How long any child may take."""
 
 

@@ -45,9 +45,9 @@ JOBS = Path(".headrace/jobs")
 
 # Each says that it is up by a file that has its pid, and ends by itself if a test leaves it behind.
 UP = "import os, pathlib, signal, sys, time; up = lambda: (pathlib.Path('up.new').write_text(str(os.getpid())), os.rename('up.new', 'up'))\n"
-LONG = UP + "up(); time.sleep(60)"
-DEAF = UP + "signal.signal(signal.SIGTERM, signal.SIG_IGN); up(); time.sleep(60)"
-GRACEFUL = UP + "signal.signal(signal.SIGTERM, lambda *_: (print('committed', flush=True), sys.exit(0))); up(); time.sleep(60)"
+LONG = UP + "up(); time.sleep(600)"
+DEAF = UP + "signal.signal(signal.SIGTERM, signal.SIG_IGN); up(); time.sleep(600)"
+GRACEFUL = UP + "signal.signal(signal.SIGTERM, lambda *_: (print('committed', flush=True), sys.exit(0))); up(); time.sleep(600)"
 TELLING = (
     UP + "[signal.signal(s, lambda n, _: print(signal.Signals(n).name, flush=True)) for s in (2, 15)]; up(); [time.sleep(0.1) for _ in range(600)]"
 )
@@ -57,7 +57,7 @@ def python(script: str) -> list[str]:
     return [sys.executable, "-c", script]
 
 
-wait_for = partial(waiting.wait_for, seconds=30, every=0.01)
+wait_for = partial(waiting.wait_for, seconds=180, every=0.01)
 
 
 def gone(pid: int) -> bool:
@@ -144,7 +144,7 @@ def test_a_job_runs_as_soon_as_it_is_submitted_and_leaves_how_it_ended(begin: Ca
 
 def test_a_job_is_a_session_of_its_own_without_input_and_knows_where_its_figures_belong(begun: Callable[[str], tuple[Job, int, int]]) -> None:
     show = "print(os.getsid(0), os.getpgid(0), repr(sys.stdin.read()), os.environ['HEADRACE_METRICS_FILE'], sep='|', flush=True);"
-    job, runner, child = begun(UP + show + "up(); time.sleep(60)")
+    job, runner, child = begun(UP + show + "up(); time.sleep(600)")
     assert job.log.read_text() == f"{runner}|{runner}|''|{job.folder}/metrics.prom\n"
     assert runner not in (child, os.getpid())
     assert os.getsid(0) != runner
@@ -153,7 +153,7 @@ def test_a_job_is_a_session_of_its_own_without_input_and_knows_where_its_figures
 def test_whoever_submits_is_left_no_child_to_reap() -> None:
     # In a process that has no other children.
     script = "import os, pathlib; from headrace.engines.embedded.jobs import submit; submit(pathlib.Path('.headrace/jobs'), ['true'], name='', app='', arguments=[]); os.waitpid(-1, os.WNOHANG)"
-    done = subprocess.run(python(script), capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(python(script), capture_output=True, text=True, timeout=180, check=False)
     assert done.stderr.splitlines()[-1].startswith("ChildProcessError")
 
 
@@ -188,7 +188,7 @@ def test_ids_sort_by_time_even_when_several_submit_at_once(begin: Callable[..., 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(180)
     assert len({job.id for job in at_once}) == 4
     assert [state(job) for job in at_once] == [State.FINISHED] * 4
 
@@ -239,7 +239,7 @@ def test_a_pid_that_was_given_to_another_is_neither_believed_nor_signalled(begun
     job, runner, _ = begun(LONG)
     os.killpg(runner, signal.SIGKILL)
     state(job)
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as other:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True) as other:
         what = json.loads((job.folder / "job.json").read_text()) | {"pid": other.pid}
         (job.folder / "job.json").write_text(json.dumps(what))
         assert job.state() == State.LOST
@@ -256,7 +256,7 @@ def test_a_pid_that_was_given_to_another_is_not_signalled_though_the_lock_is_hel
     job, runner, _ = begun(LONG)
     os.killpg(runner, signal.SIGKILL)
     state(job)
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True) as other:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True) as other:
         began = birth(other.pid) if born == "as it was" else "f81d4fae-7dec-11d0-a765-00a0c91e6bf6/4711"
         what = json.loads((job.folder / "job.json").read_text())
         what |= {"pid": other.pid, "runner": other.pid, "born": {str(other.pid): began}}
@@ -363,7 +363,7 @@ def test_a_job_is_canceled_once_even_if_two_cancel_it_at_once(begun: Callable[[s
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(180)
     assert set(done) <= {signal.SIGKILL, signal.SIGTERM, "has ended already: CANCELED"}
     assert job.state() == State.CANCELED
 
@@ -568,13 +568,13 @@ def test_jobs_lie_under_headrace_home(run: Callable[..., tuple[int, str, str]], 
 
 
 def test_submit_returns_at_once_and_lets_go_of_its_pipes() -> None:
-    Path("slow.py").write_text(f"import time\nif __import__('os').environ.get('HEADRACE_METRICS_FILE'):\n    time.sleep(60)\n{PIPELINE}")
+    Path("slow.py").write_text(f"import time\nif __import__('os').environ.get('HEADRACE_METRICS_FILE'):\n    time.sleep(600)\n{PIPELINE}")
     done = subprocess.run(
-        [HEADRACE, "jobs", "submit", "slow.py", "--input", "readings.ndjson"], capture_output=True, text=True, timeout=30, check=True
+        [HEADRACE, "jobs", "submit", "slow.py", "--input", "readings.ndjson"], capture_output=True, text=True, timeout=180, check=True
     )
     job = Job(JOBS / done.stdout.strip())
     assert (job.state(), done.stderr) == (State.RUNNING, "")
-    done = subprocess.run([HEADRACE, "jobs", "cancel", job.id], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([HEADRACE, "jobs", "cancel", job.id], capture_output=True, text=True, timeout=180, check=True)
     assert done.stdout == f"{job.id}: CANCELED, by SIGTERM\n"
 
 
@@ -717,7 +717,7 @@ def test_a_follower_sees_lines_as_they_come_and_may_leave(begun: Callable[[str],
     with subprocess.Popen([HEADRACE, "jobs", "logs", job.id, "--follow"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as follower:
         assert follower.stdout.readline() == b"tick\n"
         follower.stdout.close()
-        assert follower.wait(30) == 0
+        assert follower.wait(180) == 0
         assert follower.stderr.read() == b""
     assert job.state() == State.RUNNING
 
@@ -729,7 +729,7 @@ def test_a_log_that_is_gone_is_named(refused: Callable[..., str]) -> None:
 
 def test_metrics_are_what_the_run_leaves(begun: Callable[[str], tuple[Job, int, int]], run: Callable[..., tuple[int, str, str]]) -> None:
     text = 'headrace_records_total{fate="accepted"} 5\n'
-    job, _, _ = begun(UP + f"pathlib.Path(os.environ['HEADRACE_METRICS_FILE']).write_text({text!r}); up(); time.sleep(60)")
+    job, _, _ = begun(UP + f"pathlib.Path(os.environ['HEADRACE_METRICS_FILE']).write_text({text!r}); up(); time.sleep(600)")
     assert run("metrics", job.id) == (0, text, "")
 
 
@@ -775,7 +775,7 @@ def unprivileged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tupl
     script = f"import os, sys, headrace.cli.jobs, headrace.cli.run; headrace.cli.jobs.plan_of('two.py', []); {drop}; sys.exit(headrace.cli.main(['jobs', *sys.argv[1:]]))"
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=180, check=False)
         return done.returncode, done.stdout, done.stderr
 
     yield call

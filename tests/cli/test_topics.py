@@ -221,7 +221,7 @@ def test_without_permission_the_home_is_named(tmp_path: Path) -> None:
     drop = f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})" if os.getuid() == 0 else ""
     script = f"import os, sys, headrace.cli.topics, headrace.topics.sqlite; from headrace.cli import main; {drop}; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", script, "topics", "create", "a"]
-    done = subprocess.run(command, env={**os.environ, "HEADRACE_HOME": "home"}, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, env={**os.environ, "HEADRACE_HOME": "home"}, capture_output=True, text=True, check=False, timeout=180)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("headrace: home/log.db: cannot be opened for writing: ")
 
@@ -272,7 +272,7 @@ def test_appending_what_comes_ends_with_ctrl_c_and_tells_what_was_appended(log: 
         while not log.entries("one", 0, 0, 10) and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(180) == 130
         assert process.stdout is not None
         assert process.stdout.read() == b"Appended 2 records to topic one.\n"
     finally:
@@ -293,7 +293,7 @@ def test_what_comes_on_standard_input_is_appended_as_it_comes(log: SqliteLog, na
         while not (there := log.entries("one", 0, 0, 10)) and process.poll() is None:
             time.sleep(0.05)
         assert [entry.value for entry in there] == [b"a", b"b"]
-        out, err = process.communicate(b"un", timeout=20)
+        out, err = process.communicate(b"un", timeout=180)
         assert (process.returncode, out, err) == (0, b"Appended 3 records to topic one.\n", b"")
         assert log.entries("one", 0, 2, 10)[0].value == b"begun"
     finally:
@@ -460,7 +460,7 @@ def test_following_shows_what_comes_while_it_waits_and_ends_with_a_signal(log: S
             sender.join()
             assert line == b"hello\n"
             process.send_signal(number)
-            _, err = process.communicate(timeout=20)
+            _, err = process.communicate(timeout=180)
             assert (process.returncode, err) == (0, b"")
         finally:
             guard.cancel()
@@ -474,7 +474,7 @@ def test_whoever_reads_may_leave(log: SqliteLog) -> None:
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(20) == 0
+    assert process.wait(180) == 0
     assert process.stderr is not None
     assert process.stderr.read() == b""
     process.stderr.close()

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from conformance import suite
 from conformance.engine import Embedded, Engine
 from conformance.on_flink import Flink
@@ -37,19 +40,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin the runs of clusters whose outcomes tests will read, unless another worker does."""
     if session.config.option.collectonly or os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
         return
-    read = {item.callspec.params.get("engine") for item in session.items if isinstance(item, pytest.Function) and "outcomes" in item.fixturenames}
+    readers = [item for item in session.items if isinstance(item, pytest.Function) and {"engine", "outcomes"} <= {*item.fixturenames}]
+    read = {item.callspec.params["engine"] for item in readers}
     folder = _folder(session.config._tmp_path_factory)
     folder.mkdir(exist_ok=True)
     for engine in ENGINES[1:]:
         if engine in read and engine.missing() is None:
             with (folder / f"{engine.name}.log").open("ab") as log:
-                subprocess.Popen(
+                running = subprocess.Popen(
                     [sys.executable, __file__, engine.name, folder],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     preexec_fn=end_with_parent,  # noqa: PLW1509  (a call of C and nothing else)
                 )
+                running.returncode = 0  # no one waits for it: its outcomes are waited for
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def test_of_two_that_want_the_same_one_makes_it(tmp_path: Path) -> None:
     for one in both:
         one.start()
     for one in both:
-        one.join(30)
+        one.join(180)
     assert len(makers) == 1
     assert (tmp_path / "engine-1" / "whole").exists()
 

@@ -81,7 +81,7 @@ def rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def worker(text: str, *path: Path | str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-I", "-S", "-c", WORKER, json.dumps([*map(str, path), sysconfig.get_paths()["purelib"]])]
-    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=180, check=False)
 
 
 def test_a_process_works_where_there_is_the_archive_and_the_packages_alone(rule: Any, tmp_path: Path) -> None:

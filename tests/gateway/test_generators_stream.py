@@ -135,7 +135,7 @@ def test_from_now_the_records_have_the_time_of_the_clock(server: Server) -> None
     with httpx.stream("GET", server.url("from=now"), headers=NDJSON, timeout=LIMIT) as response:
         found = [json.loads(line) for line, _ in zip(response.iter_lines(), range(21), strict=False)]
     assert [one["GeneratorID"] for one in found] == [*[f"G{number}" for number in range(1, 11)] * 2, "G1"]
-    assert abs(found[-1]["timestamp"] / 1000 - time.time()) < 10
+    assert abs(found[-1]["timestamp"] / 1000 - time.time()) < LIMIT
 
 
 def test_from_now_goes_on_after_what_the_client_has() -> None:
@@ -159,7 +159,7 @@ def test_who_leaves_is_noticed(server: Server) -> None:
     for rate in ("0", "0.001", "1000"):
         with httpx.stream("GET", server.url(f"rate={rate}"), timeout=LIMIT) as response:
             next(response.iter_bytes())
-    give_up_at = time.monotonic() + 10
+    give_up_at = time.monotonic() + 180
     while sockets(server) > before and time.monotonic() < give_up_at:
         time.sleep(0.05)
     assert sockets(server) <= before

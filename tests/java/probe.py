@@ -116,7 +116,7 @@ class Probe:
 
     def end(self) -> None:
         """Have the process end."""
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=180)
 
 
 def _word(word: str | bytes) -> str:

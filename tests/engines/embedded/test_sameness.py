@@ -313,11 +313,14 @@ def test_a_run_interrupted_again_and_again_while_it_puts_its_output_in_place_get
 # Kills
 
 
+@pytest.mark.parametrize("most", [2, pytest.param(30, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("seed", "name"), list(enumerate(NAMES)))
-def test_a_process_killed_at_random_moments_leaves_a_run_that_goes_on_to_the_same_output(seed: int, name: str, made, tmp_path: Path) -> None:
+def test_a_process_killed_at_random_moments_leaves_a_run_that_goes_on_to_the_same_output(
+    seed: int, name: str, most: int, made, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     inputs, expected = made(name, 2_000)
     chance, manifest, kills = random.Random(seed), tmp_path / ".run" / "manifest.json", 0
-    while kills < 6:
+    while kills < most:
         before = manifest.stat().st_ino if manifest.exists() else 0
         process = started(name, inputs, tmp_path, chunk=chance.randint(300, 2_000), commit_seconds=chance.choice([0, 0.01, 0.05]))
         while process.poll() is None and (not manifest.exists() or manifest.stat().st_ino == before):
@@ -331,3 +334,4 @@ def test_a_process_killed_at_random_moments_leaves_a_run_that_goes_on_to_the_sam
             kills += 1
     run_files(PIPELINES[name].plan(), inputs, tmp_path)
     assert found(tmp_path) == expected
+    record_property("kills", kills)

@@ -229,7 +229,7 @@ def test_a_cluster_ends_with_a_run_that_is_killed(tmp_path: Path) -> None:
     process = subprocess.Popen([str(one) for one in command], env=environment, stderr=subprocess.DEVNULL)
     wait_for(lambda: len(_javas(tmp_path)) == 2)
     process.kill()
-    process.wait(30)
+    process.wait(180)
     wait_for(lambda: not _javas(tmp_path))
 
 
@@ -248,7 +248,7 @@ def test_a_topic_that_is_not_there_is_told_before_anything_starts(
 def test_a_cluster_without_the_connector_is_told_which_jar_it_lacks(tmp_path: Path) -> None:
     if (why := missing()) is not None:
         pytest.skip(why)
-    with Cluster(tmp_path / "cluster", fetched(BUILD), Sizes(heap=256), JAVA) as cluster:
+    with Cluster(tmp_path / "cluster", fetched(BUILD), Sizes(managers=0), JAVA) as cluster:
         with pytest.raises(JobFailed, match=r"lacks a connector: put flink-sql-connector-kafka-5.0.0-2.2.jar into the lib folder"):
             submit(cluster.rest, flink_script(PLAN, Kafka("127.0.0.1:9", "fingerprint")))
         pids = list(cluster.pids.values())

@@ -27,7 +27,7 @@ from headrace.plan.pipeline import Plan
 from headrace.topics.making import make_topics
 from spark import FOLDER, HOME, missing, plain, same
 
-SECONDS = 60
+SECONDS = 180
 LONG = 240
 COUNTS = """
 import headrace as hr

@@ -99,7 +99,7 @@ def test_windows_and_processes_outlive_an_executor(kafka: Shared, tmp_path: Path
     for topic, rows in wanted.items():
         assert len(there(topic)) == len(rows) > 10, topic
         assert all(map(same, there(topic), rows)), topic
-    give_up_at = time.monotonic() + 30
+    give_up_at = time.monotonic() + 180
     while left := [one for one in every if alive(one)]:
         assert time.monotonic() < give_up_at, f"left running: {[told(one) for one in left]}"
         time.sleep(0.1)
