@@ -517,7 +517,7 @@ def test_a_run_that_could_use_no_record_has_failed_and_says_why(run: Callable[..
     )
     assert outside.endswith(": 1705314600 looks like seconds: write TO_TIMESTAMP_LTZ(t, 0)")
     assert field == "readings: 1 set aside: field 't' is not a BIGINT; the first is partition 0 offset 2: field 't' is not a BIGINT: 'soon'"
-    assert last.startswith("headrace: pipeline big: none of 3 records could be used; do the stream's schema and event_time fit the input?")
+    assert last.startswith("headrace: pipeline big: no record could be used of 3 received; do the stream's schema and event_time fit the input?")
     assert json.loads(Path("out/ledger.json").read_bytes())["sources"]["readings"]["malformed"] == 3
     status, _, allowed = run(*arguments, "--allow-nothing-accepted")
     assert (status, allowed.splitlines()) == (0, [first, outside, field])

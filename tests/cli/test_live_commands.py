@@ -127,7 +127,7 @@ def test_a_live_run_warns_of_records_that_it_sets_aside_and_a_bounded_one_of_not
     }  # fmt: skip
     assert events[1]["first"].endswith("1705314600 looks like seconds: write TO_TIMESTAMP_LTZ(timestamp, 0)")
     said = headrace("run", "fingerprint", "--until", "latest", status=1).stderr
-    assert "pipeline fingerprint: none of 2 records could be used" in said
+    assert "pipeline fingerprint: no record could be used of 2 received" in said
     headrace("run", "fingerprint", "--until", "latest", "--allow-nothing-accepted")
 
 

@@ -11,8 +11,8 @@ from importlib.resources import files
 
 import pytest
 
-from headrace.console import live
 from headrace.console.live import LivePage
+from headrace.gateway import pages
 from waiting import wait_for
 
 LIMIT = 60.0
@@ -22,8 +22,8 @@ LONG = "x" * 30_000_000
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[LivePage]:
     """A page that waits for a moment only, and takes three connections."""
-    monkeypatch.setattr(live, "REQUEST_SECONDS", 0.5)
-    monkeypatch.setattr(live, "CONNECTIONS", 3)
+    monkeypatch.setattr(pages, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(pages, "CONNECTIONS", 3)
     one = LivePage(0, lambda: {"status": "ok"}, lambda: {"long": LONG}, lambda: b"metric 1\n")
     yield one
     one.close()

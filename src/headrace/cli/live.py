@@ -39,13 +39,20 @@ def structured() -> Any:  # noqa: ANN401  (structlog's own type)
 
 
 def serve_metrics(metrics: Metrics, port: int) -> None:
-    """Serve the metrics on the loopback interface, from a thread of its own."""
-    from prometheus_client import start_http_server
+    """Serve the metrics on the loopback interface, from threads of their own."""
+    from http import HTTPStatus
+
+    from headrace.gateway.pages import Answer, Pages
+
+    def page() -> Answer:
+        return HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", metrics.text()
 
     try:
-        start_http_server(port, addr="127.0.0.1", registry=metrics.registry)
-    except OSError as error:
-        raise EnvironmentFault(f"cannot be served: {error.strerror}", where=f"metrics on port {port}", fix="name a free --metrics-port") from None
+        Pages(port, {"/metrics": page, "/": page})
+    except (OSError, OverflowError) as error:
+        raise EnvironmentFault(
+            f"cannot be served: {getattr(error, 'strerror', error)}", where=f"metrics on port {port}", fix="name a free --metrics-port"
+        ) from None
 
 
 def run_on_topics(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) -> dict[str, Account]:

@@ -306,7 +306,7 @@ class _Proof:
     def _start(self, target: Place, kill_at: str = "") -> _Run:
         batch = str(self._chance.randint(_BATCH // 4, _BATCH))
         options = ["--commit-every", "10ms", "--batch-records", batch, *self._places.options, *self._settings]
-        command = ["run", self._app, "--until", "latest", *options]
+        command = ["run", self._app, "--until", "latest", "--allow-nothing-accepted", *options]
         return _Run(command, {**target.environment, "HEADRACE_HOME": str(target.home)}, target.home / "said", kill_at)
 
     def _end(self, child: _Run) -> str:

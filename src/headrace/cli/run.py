@@ -277,7 +277,7 @@ def _report(plan: Plan, ledger: Mapping[str, Account] | Ledger, reasons: Mapping
     received = sum(counts["received"] or 0 for counts in sources.values())
     if received and not allow_nothing and all(count == 0 for count in used):
         raise DataError(
-            f"none of {received:,} records could be used",
+            f"no record could be used of {received:,} received",
             where=f"pipeline {plan.pipeline}",
             fix="do the stream's schema and event_time fit the input? --allow-nothing-accepted takes this as done",
         )

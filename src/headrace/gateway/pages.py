@@ -1,0 +1,151 @@
+"""Pages served over HTTP on the loopback interface, from threads of their own, next to what a process does.
+
+A client has a limited time for each request and for what it takes, there is room for a limited number of them, and only
+names that no one else can own are answered.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from headrace.gateway.hosts import REFUSED, is_own_host
+
+__all__ = ["CONNECTIONS", "REQUEST_SECONDS", "Answer", "Pages"]
+
+CONNECTIONS = 64
+REQUEST_SECONDS = 10.0
+
+Answer = tuple[HTTPStatus, str, bytes]
+
+
+class Pages:
+    """Serves pages until it is closed.
+
+    Parameters
+    ----------
+    port
+        Where; 0 for any that is free.
+    pages
+        What answers each path: its status, type and content. They are called from several threads.
+
+    Raises
+    ------
+    OSError, OverflowError
+        If the port is in use, may not be taken, or is none.
+    """
+
+    def __init__(self, port: int, pages: Mapping[str, Callable[[], Answer]]) -> None:
+        self._server = _Server(("127.0.0.1", port), _handler(pages))
+        self.port = self._server.server_port
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="pages", daemon=True).start()
+
+    def close(self) -> None:
+        """Serve no more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    """A server that takes no more than `CONNECTIONS` at once, and for which a client that leaves is no error."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._free = threading.BoundedSemaphore(CONNECTIONS)
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  (socketserver's own types)
+        """Answer a connection in a thread of its own, or close it if there are too many."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Answer a connection, and make room for another."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401, ARG002
+        """Say in one line what went wrong, unless the client has left or is too slow."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, ConnectionError | TimeoutError):
+            print(f"headrace: a page: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+class _Timely(io.RawIOBase):
+    """What comes on a connection, up to a time that is set for each request as a whole."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.until = 0.0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  (any writable buffer)
+        """Read what is there. Raises TimeoutError when the time is over."""
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        try:
+            return self._connection.recv_into(buffer)
+        finally:
+            with suppress(OSError):
+                self._connection.settimeout(REQUEST_SECONDS)
+
+
+def _handler(pages: Mapping[str, Callable[[], Answer]]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = REQUEST_SECONDS  # also of what is sent
+
+        def setup(self) -> None:
+            super().setup()
+            self._timely = _Timely(self.connection)
+            self.rfile = io.BufferedReader(self._timely)
+
+        def handle_one_request(self) -> None:
+            self._timely.until = time.monotonic() + REQUEST_SECONDS
+            super().handle_one_request()
+
+        def do_GET(self) -> None:
+            hosts = self.headers.get_all("Host", [])
+            if len(hosts) > 1 or not all(map(is_own_host, hosts)):
+                self._answer(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", f"{REFUSED}\n".encode())
+                return
+            path = self.path.partition("?")[0]
+            if path not in pages:
+                self._answer(HTTPStatus.NOT_FOUND, "text/plain", f"there is {', '.join(pages)}\n".encode())
+                return
+            self._answer(*pages[path]())
+
+        do_HEAD = do_GET  # noqa: N815  (so the library calls it)
+
+        def _answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("Content-Security-Policy", "default-src 'self' 'unsafe-inline'")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing of each request."""
+
+    return Handler
