@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from headrace.errors import EnvironmentFault
 
 if TYPE_CHECKING:
     from headrace.kernels.reading.batch import Records
 
-__all__ = ["Away", "Claim", "Commit", "Cursor", "Entry", "Feed", "Log", "Outgoing", "PartitionInfo", "PartitionReader", "TopicInfo"]
+__all__ = ["Away", "Claim", "Commit", "Cursor", "Entry", "Feed", "KeyedReader", "Log", "Outgoing", "PartitionInfo", "PartitionReader", "TopicInfo"]
 
 
 class Away(EnvironmentFault):
@@ -65,6 +65,13 @@ class PartitionReader(Protocol):
 
     def close(self) -> None:
         """Let go of what is open."""
+
+
+@runtime_checkable
+class KeyedReader(Protocol):
+    """A reader of a log whose records have keys; their stamps tell them if `keyed` is set."""
+
+    keyed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +129,13 @@ class Outgoing:
     topic: str
     lines: bytes
     count: int
-    keys: Sequence[str | None] | None = None
+    keys: Sequence[str | bytes | None] | None = None
     partition: int | None = None
 
     @property
     def key_bytes(self) -> list[bytes | None] | None:
         """The keys as a log keeps them."""
-        return None if self.keys is None else [None if key is None else key.encode() for key in self.keys]
+        return None if self.keys is None else [key.encode() if isinstance(key, str) else key for key in self.keys]
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,11 @@ class Graph:
         self.placed = bool(self.processes)
 
     @property
+    def passes_records(self) -> bool:
+        """Whether records are written that went through neither window nor process: they keep the keys that they came with."""
+        return bool(self.directs) or any(window.operator.late_topic for window in self.windows)
+
+    @property
     def clocked(self) -> list[tuple[str, frozenset[str]]]:
         """The columns in which stages want the clock before each row, and the sources whose clock it is."""
         windows = [(window.kernel.clock_column, window.feeders) for window in self.windows if window.kernel.lateness]
@@ -195,23 +200,26 @@ class Graph:
                 rows = rows.with_columns(closed.alias("@watermark"), closed.alias(stage.kernel.clock_column))
             stage.waiting.setdefault(rank, []).append(rows)
 
-    def settle(self, clocks: Mapping[str, Clock], fates: Fates, heard: Mapping[str, int], *, ended: bool = False) -> None:
+    def settle(
+        self, clocks: Mapping[str, Clock], fates: Fates, heard: Mapping[str, int], *, ended: bool = False, keys: pl.Series | None = None
+    ) -> None:
         """End a turn: the rows that waited go on in their order, and the clock moves.
 
         `heard` is the last event time of each source's records. Where the input has `ended`, time stops there for processes.
+        `keys` are those of the turn's records, by `@record`: rows that are neither of windows nor of processes are written with them.
         """
         for direct in self.directs:
             parts = [rows for _, rows in gathered(direct.waiting)]
             if parts:
                 rows = in_order(parts)
                 fates.note(rows["@record"], rows["@record"])
-                self._write(direct.sink.topic, rows.select(direct.sink.schema.names), None)
+                self._write(direct.sink.topic, rows.select(direct.sink.schema.names), None if keys is None else keys.gather(rows["@record"]))
         for stage in self._stages:
             now = _now([clocks[topic] for topic in stage.feeders])
             if isinstance(stage, Processing):
                 self._settle_process(stage, now, heard if ended or now >= FOREVER else None, fates)
             else:
-                self._settle_window(stage, fates)
+                self._settle_window(stage, fates, keys)
                 # Rows that a process gives for a time come when the clock is past it.
                 behind = stage.made and NEVER < now < FOREVER
                 for rows in stage.kernel.advance(stage.state, now - 1 if behind else now):
@@ -274,7 +282,7 @@ class Graph:
                 self._write(topic, rows.drop("@time", "@key", strict=False), rows["@key"] if self._keyed else None)
                 parts.clear()
 
-    def _settle_window(self, window: Window, fates: Fates) -> None:
+    def _settle_window(self, window: Window, fates: Fates, keys: pl.Series | None) -> None:
         late = []
         parts = gathered(window.waiting)
         if window.kernel.lateness and parts:
@@ -287,7 +295,9 @@ class Graph:
             for emitted in fed.emitted:
                 self._emit(window.operator, emitted)
         if window.operator.late_topic and sum(map(len, late)):
-            self._write(window.operator.late_topic, in_order(late).select(window.operator.input.schema.names), None)
+            rows = in_order(late)
+            theirs = None if keys is None or window.made else keys.gather(rows["@record"])
+            self._write(window.operator.late_topic, rows.select(window.operator.input.schema.names), theirs)
 
     def _emit(self, operator: Operator, rows: pl.DataFrame) -> None:
         for consumer in self._consumers.get(id(operator), ()):

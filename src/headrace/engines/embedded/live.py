@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any
@@ -109,7 +109,7 @@ class Staged:
 
     def __init__(self, pipeline: str) -> None:
         self._pipeline = pipeline
-        self._parts: dict[tuple[str, int | None], list[tuple[bytes, int, list[str | None] | None]]] = {}
+        self._parts: dict[tuple[str, int | None], list[tuple[bytes, int, Sequence[str | bytes | None] | None]]] = {}
 
     def write(self, topic: str, rows: pl.DataFrame, keys: pl.Series | None) -> None:
         """Stage rows for a topic."""
@@ -121,7 +121,7 @@ class Staged:
         for letter in letters:
             self.say(f"{letter.topic}.dead-letter", encode_dead_letter(self._pipeline, letter)[:-1], 1, None, letter.partition)
 
-    def say(self, topic: str, lines: bytes, count: int, keys: list[str | None] | None, partition: int | None = None) -> None:
+    def say(self, topic: str, lines: bytes, count: int, keys: Sequence[str | bytes | None] | None, partition: int | None = None) -> None:
         """Stage lines of JSON for a topic."""
         self._parts.setdefault((topic, partition), []).append((lines, count, keys))
 

@@ -37,7 +37,7 @@ class Turn:
     """The part of a partition's batch whose turn it is.
 
     `rows` are its readable records, with `@record`, `@time`, `@watermark`, `@shown` (the greatest event time so far) and
-    `@order`; `received` counts all, and `first` is the `@record` of the first of them.
+    `@order`; `received` counts all, and `first` is the `@record` of the first of them. `keys` are those of all, if they have any.
     """
 
     partition: Partition
@@ -45,6 +45,7 @@ class Turn:
     first: int
     received: int
     dead: list[DeadLetter]
+    keys: pl.Series | None = None
 
 
 class Partition:
@@ -193,7 +194,8 @@ class Partition:
             if self._placed:
                 self.heard = max(self.heard, int(taken["@time"].max()))  # type: ignore[arg-type]
         self._rows = rows[len(taken) :]
-        return Turn(self, taken, start, upto - start, dead)
+        keys = None if self._stamps is None or self._stamps.keys is None else self._stamps.keys.slice(start, upto - start)
+        return Turn(self, taken, start, upto - start, dead, keys)
 
     def _dead(self, first: int, behind: int) -> list[DeadLetter]:
         """Return the records of [first, behind) that were set aside, in their order."""

@@ -25,7 +25,7 @@ from headrace.kernels.ledger import Account, Reasons
 from headrace.plan.pipeline import Plan
 from headrace.plan.rewrite import read_numbers_at_once
 from headrace.topics.files import open_file
-from headrace.topics.protocol import PartitionReader
+from headrace.topics.protocol import KeyedReader, PartitionReader
 
 __all__ = ["NO_LIMITS", "Limits", "Progress", "Run", "accounts_of", "run_files", "run_to"]
 
@@ -68,6 +68,8 @@ class Run:
         self.ledger = {source.topic: Account() for source in plan.sources}
         self.clocks = {source.topic: Clock() for source in plan.sources}
         for partition in self.partitions:
+            if isinstance(partition.reader, KeyedReader):
+                partition.reader.keyed = self.graph.passes_records
             self._show(partition)
 
     def _show(self, partition: Partition) -> None:
@@ -103,7 +105,7 @@ class Run:
         for one, frame in zip(turns, rows, strict=True):
             self.graph.push(one.partition.source, one.partition.rank, frame)
             self._show(one.partition)
-        self.graph.settle(self.clocks, fates, self._heard)
+        self.graph.settle(self.clocks, fates, self._heard, keys=_keys(turns))
         self._enter(turns, fates)
 
     @property
@@ -443,3 +445,10 @@ def _publish_ledger(plan: Plan, manifest: Mapping[str, Any], checkpoint: Checkpo
             checkpoint.discard()
     except OSError as error:
         raise write_fault(path, error) from None
+
+
+def _keys(turns: Sequence[Turn]) -> pl.Series | None:
+    """Return the keys of the records of turns, by `@record`; None if they have none."""
+    if all(one.keys is None for one in turns):
+        return None
+    return pl.concat([pl.Series([None] * one.received, dtype=pl.Binary) if one.keys is None else one.keys for one in turns])

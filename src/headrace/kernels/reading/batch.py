@@ -31,11 +31,14 @@ class Stamps:
         When the log took them.
     order
         Their place among the records of all partitions that are read together; it never falls within a partition.
+    keys
+        Their keys, as bytes; None where they were not asked for, or no record has one.
     """
 
     offsets: pl.Series
     arrived_ms: pl.Series
     order: pl.Series
+    keys: pl.Series | None = None
 
 
 class Lines:

@@ -37,6 +37,7 @@ class KafkaReader:
         self.next, self.end = first, end
         # The offset up to which all was fetched; it passes over what is no record, as the marks of transactions.
         self.reached = first
+        self.keyed = False
         self._order = 0
         self._messages: list[Message] = []
 
@@ -81,13 +82,23 @@ class KafkaReader:
         if not messages:
             return Lines.of([])
         self.next = self.reached
-        values = [value or b"" for value in map(Message.value, messages)]
-        whole = b"\n".join(values)
+        values: list[Any] = list(map(Message.value, messages))
+        try:
+            whole = b"\n".join(values)
+        except TypeError:
+            # A tombstone, which has no value, is no record.
+            messages = [message for message in messages if message.value() is not None]
+            if not messages:
+                return Lines.of([])
+            values = list(map(Message.value, messages))
+            whole = b"\n".join(values)
         lines = TextLines(whole, len(values)) if whole.count(b"\n") == len(values) - 1 else Lines.of(values)
         arrived = pl.Series(map(itemgetter(1), map(Message.timestamp, messages)), dtype=pl.Int64)
         order = arrived.cum_max().clip(lower_bound=self._order)
         self._order = int(order[-1])
-        lines.stamps = Stamps(pl.Series(map(Message.offset, messages), dtype=pl.Int64), arrived, order)
+        keys = list(map(Message.key, messages)) if self.keyed else []
+        told = pl.Series(keys, dtype=pl.Binary) if any(key is not None for key in keys) else None
+        lines.stamps = Stamps(pl.Series(map(Message.offset, messages), dtype=pl.Int64), arrived, order, told)
         return lines
 
     def close(self) -> None:
