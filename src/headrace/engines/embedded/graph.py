@@ -226,6 +226,11 @@ class Graph:
                     self._emit(stage.operator, rows)
         self._write_merged()
 
+    def forget_touched(self) -> None:
+        """Forget which keys were touched, where nothing is ever committed."""
+        for process in self.processes:
+            process.keyspace.forget_touched()
+
     @property
     def changed_code(self) -> dict[str, tuple[str, str | None]]:
         """The processes whose state was made by other code than runs now: the digests of both, by the process's name."""

@@ -36,7 +36,7 @@ class Fed:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a process holds and has done: its keys, their bytes, those that wait for a timer, rows that wait; and, since this was last asked, records handled and failures."""
+    """What a process holds and has done: its keys, their bytes as they are stored, those that wait for a timer, rows that wait; and, since this was last asked, records handled and failures."""
 
     keys: int
     state_bytes: int
@@ -66,6 +66,8 @@ class Processing:
         How many records of each topic were found to be duplicates since this was last emptied.
     all_failed
         How many records, timers and rules it failed at in this run.
+    stored_bytes
+        How many bytes of keys the last commit has, deletions and what later parts have anew among them.
     code_before
         The digest of the code that made its state, where that was not this code.
     """
@@ -84,6 +86,7 @@ class Processing:
     handled: int = 0
     failed: int = 0
     all_failed: int = 0
+    stored_bytes: int = 0
     code_before: str | None = None
 
     def __post_init__(self) -> None:
@@ -209,7 +212,7 @@ class Processing:
         """Return what it holds and has done."""
         waiting = sum(len(rows) for parts in self.buffer.values() for rows in parts)
         handled, self.handled, failed, self.failed = self.handled, 0, self.failed, 0
-        return Counts(len(self.keyspace), self.keyspace.size, self.keyspace.timers, waiting, handled, failed)
+        return Counts(len(self.keyspace), self.stored_bytes, self.keyspace.timers, waiting, handled, failed)
 
     # what is open
 

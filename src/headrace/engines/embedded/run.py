@@ -296,7 +296,7 @@ def run_to(
     plan.check_inputs(inputs)
     with _opened(plan, inputs, chunk) as readers:
         run = Run(plan, readers, output)
-        _work(run, limits, progress, lambda: None)
+        _work(run, limits, progress, run.graph.forget_touched)
     run.graph.tell_failures()
     return run.ledger
 

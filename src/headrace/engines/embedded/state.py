@@ -2,6 +2,8 @@
 
 Buffered rows are stored as they came, and dropped when they are done with. Of a process's keys those touched since the
 last commit are stored; parts of like size are then made one, so that what a commit writes follows the keys touched.
+A key that is gone stands in a part as a deletion, until no older part has the key; so what is stored is bounded by the
+keys that live, whatever has come and gone.
 """
 
 from __future__ import annotations
@@ -57,14 +59,16 @@ class Parts:
         space = process.keyspace
         segments = self._keys.setdefault(number, [])
         if touched := space.take_touched():
-            segments.append(_Segment("", touched))
+            segments.append(_Segment("", touched, 0))
             # Each is at least twice the next, so that a key is written anew some log(keys) times; those of many keys are left alone.
             while len(segments) > 1 and len(segments[-2].keys) < min(2 * len(segments[-1].keys), _MANY_KEYS):
                 last = segments.pop()
-                segments[-1] = _Segment("", [*dict.fromkeys([*segments[-1].keys, *last.keys])])
-            segments[-1] = _Segment(self._put(space.encoded(segments[-1].keys), new), segments[-1].keys)
+                segments[-1] = _Segment("", [*dict.fromkeys([*segments[-1].keys, *last.keys])], 0)
+            keys = segments.pop().keys
+            self._add(segments, len(segments), keys if segments else [key for key in keys if key in space], space, new)
             if sum(len(segment.keys) for segment in segments) > 2 * (len(space) + _MANY_KEYS):
                 self._write_stalest(segments, space, new)
+        process.stored_bytes = sum(segment.size for segment in segments)
         return {
             "clock": process.clock,
             "buffer": self._save_buffer(process.buffer, new),
@@ -77,15 +81,28 @@ class Parts:
         }
 
     def _write_stalest(self, segments: list[_Segment], space: Keyspace, new: dict[str, bytes]) -> None:
-        """Write the segment anew most of whose keys stand in later ones."""
+        """Write the segment anew that has the most to drop: keys that stand in later ones, and deletions of keys that no older one has."""
+        first: dict[bytes, int] = {}
+        for place, segment in enumerate(segments):
+            for key in segment.keys:
+                if key not in space:
+                    first.setdefault(key, place)
         later: set[bytes] = set()
         left: list[tuple[float, int, list[bytes]]] = []
         for place in range(len(segments) - 1, -1, -1):
-            keys = [key for key in segments[place].keys if key not in later]
+            fresh = [key for key in segments[place].keys if key not in later]
+            keys = [key for key in fresh if first.get(key) != place]
             left.append((len(keys) / len(segments[place].keys), place, keys))
-            later.update(keys)
+            later.update(fresh)
         _, place, keys = min(left)
-        segments[place : place + 1] = [_Segment(self._put(space.encoded(keys), new), keys)] if keys else []
+        del segments[place]
+        self._add(segments, place, keys, space, new)
+
+    def _add(self, segments: list[_Segment], place: int, keys: list[bytes], space: Keyspace, new: dict[str, bytes]) -> None:
+        """Store keys as a segment at a place, if there are any."""
+        if keys:
+            data = space.encoded(keys)
+            segments.insert(place, _Segment(self._put(data, new), keys, len(data)))
 
     def _gather(self, frames: list[pl.DataFrame]) -> None:
         """Make one frame of those that have not been stored, and of all when there are many."""
@@ -130,8 +147,10 @@ class Parts:
             if (before := state.get("code")) is not None and process.code not in {None, before}:
                 process.code_before = before
             process.buffer, process.rules = self._load_buffer(state["buffer"], load), self._load_buffer(state["rules"], load)
-            keys = process.keyspace.load(load(name) for name in state["keys"])
-            self._keys[number] = [_Segment(name, of) for name, of in zip(state["keys"], keys, strict=True)]
+            parts = [load(name) for name in state["keys"]]
+            keys, sizes = process.keyspace.load(parts), map(len, parts)
+            self._keys[number] = [_Segment(*one) for one in zip(state["keys"], keys, sizes, strict=True)]
+            process.stored_bytes = sum(segment.size for segment in self._keys[number])
             process.keyspace.wake(migrate=state["version"] != process.operator.declared.version)
             if state["shared"] is not None:
                 process.keyspace.restore_shared(bytes.fromhex(state["shared"]))
@@ -147,10 +166,11 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """A stored part of a process's keys; of a key in several, the last holds."""
+    """A stored part of a process's keys, of a size in bytes; of a key in several, the last holds."""
 
     name: str
     keys: list[bytes]
+    size: int
 
 
 def _forms(process: Processing) -> dict[str, str]:

@@ -29,7 +29,6 @@ class Keyspace:
         self._stored: dict[bytes, bytes] = {}
         self._at_hand: dict[bytes, State] = {}
         self._touched: set[bytes] = set()
-        self._size = 0
         self._compact = Compact()
         self._alarms = _Alarms()
         self._clock_alarms = _Alarms()
@@ -116,11 +115,9 @@ class Keyspace:
         self._put_away()
         return len(self._stored)
 
-    @property
-    def size(self) -> int:
-        """How many bytes are kept for all keys, as they are stored."""
-        self._put_away()
-        return self._size
+    def __contains__(self, code: object) -> bool:
+        """Whether a key has state that is put away: after `take_touched`, whether it has any."""
+        return code in self._stored
 
     @property
     def timers(self) -> int:
@@ -130,17 +127,11 @@ class Keyspace:
     def _put_away(self) -> None:
         encode, stored = self.kernel.keep.encode, self._stored
         for code, state in self._at_hand.items():
-            data, before = encode(state), stored.get(code)
-            self._size -= 0 if before is None else len(code) + len(before)
-            if data is not None:
+            if (data := encode(state)) is not None:
                 stored[code] = data
-                self._size += len(code) + len(data)
-            elif before is not None:
-                del stored[code]
+            else:
+                stored.pop(code, None)
         self._at_hand.clear()
-
-    def _measure(self) -> None:
-        self._size = sum(map(len, self._stored)) + sum(map(len, self._stored.values()))
 
     def take_touched(self) -> list[bytes]:
         """Return the keys touched since this was last asked."""
@@ -148,6 +139,10 @@ class Keyspace:
         touched = [*self._touched]
         self._touched.clear()
         return touched
+
+    def forget_touched(self) -> None:
+        """Forget which keys were touched, where nothing is ever committed."""
+        self._touched.clear()
 
     def encoded(self, keys: Iterable[bytes]) -> bytes:
         """Return keys with what is kept for them, as bytes; nothing, where that is so."""
@@ -163,7 +158,6 @@ class Keyspace:
             self._stored.update(zip(flat[::2], flat[1::2], strict=True))
         for key in [key for key, data in self._stored.items() if data is None]:
             del self._stored[key]
-        self._measure()
         return keys
 
     def wake(self, *, migrate: bool) -> None:
@@ -183,7 +177,6 @@ class Keyspace:
         if migrate:
             self._stored = {code: data for code, data in new.items() if data is not None}
             self._touched.update(new)
-            self._measure()
 
     def restore_shared(self, data: bytes) -> None:
         """Hold the shared state that was encoded."""
