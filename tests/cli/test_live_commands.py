@@ -216,6 +216,24 @@ def test_the_ledger_of_a_run_that_was_killed(log: SqliteLog) -> None:
     assert "900" in headrace("ledger", "fingerprint").stdout
 
 
+def test_the_ledger_of_a_run_on_a_cluster_is_that_of_its_topic_while_it_goes_on(log: SqliteLog, folder: Path) -> None:
+    headrace("topics", "create", "fingerprint.ledger")
+    counts = {"topic": "sensor-data", "malformed": 1, "future": 0, "reached": 110, "accepted": 100}
+    for received in (200, 511):
+        log.append("fingerprint.ledger", [json.dumps({**counts, "received": received}).encode()], [None])
+    fates = dict(line.split() for line in headrace("ledger", "fingerprint").stdout.splitlines()[1:])
+    assert (fates["received"], fates["accepted"], fates["late"], fates["filtered"]) == ("711", "200", "20", "489")
+    begins = folder / ".headrace" / "ledgers" / "fingerprint.begins.json"
+    begins.parent.mkdir(parents=True, exist_ok=True)
+    begins.write_text('{"log": "", "offsets": {"0": 1}}')
+    assert "511" in headrace("ledger", "fingerprint").stdout
+    begins.write_text('{"log": "another:9092", "offsets": {"0": 1}}')
+    assert "711" in headrace("ledger", "fingerprint").stdout
+    headrace("simulate", "kiln", "--records", "5", "--to", "kiln.ndjson")
+    headrace("run", "fingerprint", "--input", "kiln.ndjson", "--output", "out")
+    assert "711" not in headrace("ledger", "fingerprint").stdout
+
+
 @pytest.mark.parametrize("options", [[], ["--records", "100000000"]], ids=["paced", "at full speed"])
 def test_sigterm_ends_a_simulation_between_two_batches(folder: Path, options: list[str]) -> None:
     child = subprocess.Popen([HEADRACE, "simulate", "kiln", "--to", "out.ndjson", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from headrace.cli.entries import begin_ledger
 from headrace.cli.flink import kafka_places, make_written, named_client
 from headrace.cli.run import LiveOptions
 from headrace.engines.flink.rest import RUNNING, Rest
@@ -42,6 +43,8 @@ class ClusterJobs:
         script = flink_script(plan, kafka_places(plan, options))
         self._rest.check_version()
         make_written(plan, options)
+        if options.from_savepoint is None:
+            begin_ledger(plan, options)
         return submit(self._rest, script, client=named_client(kafka=True), savepoint=options.from_savepoint)
 
     def find(self, prefix: str) -> ClusterJob | None:

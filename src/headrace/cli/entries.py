@@ -2,34 +2,82 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 
 import msgspec
 
-from headrace.cli.logs import KafkaOptions, open_log
+from headrace.cli.apps import home
+from headrace.cli.logs import PREFIX_VARIABLE, KafkaOptions, asked_cluster, open_log
 from headrace.engines.entries import Ledger, added_up, ledger_topic
 from headrace.plan.pipeline import Plan
+from headrace.topics.protocol import Entry, Log
 
-__all__ = ["ledger_ends", "ledger_on_topic"]
+__all__ = ["begin_ledger", "ledger_on_topic", "told_on_topic"]
 
 _ENTRIES = 1000
 
 
-def ledger_ends(plan: Plan, kafka: KafkaOptions) -> dict[int, int]:
-    """Return by partition where the topic of the ledger ends."""
-    with closing(open_log(kafka)) as log:
-        return {partition.number: partition.end for partition in log.topic(ledger_topic(plan)).partitions}
+class _Begins(msgspec.Struct):
+    """Where the ledger of the runs that went on from one another begins, by partition of its topic."""
+
+    log: str
+    offsets: dict[int, int]
 
 
-def ledger_on_topic(plan: Plan, kafka: KafkaOptions, before: Mapping[int, int]) -> Ledger:
-    """Return the ledger that the entries on its topic come to, less those that were there before."""
-    topic = ledger_topic(plan)
-    entries = []
+def begin_ledger(plan: Plan, kafka: KafkaOptions) -> None:
+    """Have the ledger begin behind what its topic holds: a run begins that starts from the first records."""
     with closing(open_log(kafka)) as log:
-        for partition in log.topic(topic).partitions:
-            at = before.get(partition.number, partition.first)
-            while at < partition.end and (found := log.entries(topic, partition.number, at, _ENTRIES)):
-                entries += [msgspec.json.decode(entry.value) for entry in found]
-                at = found[-1].offset + 1
-    return added_up(plan, entries)
+        ends = {partition.number: partition.end for partition in log.topic(ledger_topic(plan)).partitions}
+    path = _path(plan)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.encode(_Begins(_log(kafka), ends)))
+    except OSError as error:
+        print(f"headrace: {path}: where the ledger begins cannot be kept: {error.strerror}", file=sys.stderr)
+
+
+def ledger_on_topic(plan: Plan, kafka: KafkaOptions) -> Ledger:
+    """Return the ledger that the entries on its topic come to, of the runs that went on from one another."""
+    with closing(open_log(kafka)) as log:
+        return _told(log, plan, kafka)[0]
+
+
+def told_on_topic(plan: Plan, kafka: KafkaOptions, log: Log) -> tuple[Ledger, int] | None:
+    """Return the same with the time in ms of the last entry, None where the log has no entry for it."""
+    if not any(info.name == ledger_topic(plan) for info in log.topics()):
+        return None
+    ledger, at = _told(log, plan, kafka)
+    return None if at is None else (ledger, at)
+
+
+def _told(log: Log, plan: Plan, kafka: KafkaOptions) -> tuple[Ledger, int | None]:
+    topic, begins = ledger_topic(plan), _begins(plan, kafka)
+    entries: list[Entry] = []
+    for partition in log.topic(topic).partitions:
+        at = max(begins.get(partition.number, partition.first), partition.first)
+        while at < partition.end and (found := log.entries(topic, partition.number, at, _ENTRIES)):
+            entries += found
+            at = found[-1].offset + 1
+    latest = max((entry.arrived_ms for entry in entries), default=None)
+    return added_up(plan, (msgspec.json.decode(entry.value) for entry in entries)), latest
+
+
+def _begins(plan: Plan, kafka: KafkaOptions) -> Mapping[int, int]:
+    with suppress(OSError, msgspec.MsgspecError):
+        begins = msgspec.json.decode(_path(plan).read_bytes(), type=_Begins)
+        if begins.log == _log(kafka):
+            return begins.offsets
+    return {}
+
+
+def _path(plan: Plan) -> Path:
+    return home() / "ledgers" / f"{plan.pipeline}.begins.json"
+
+
+def _log(kafka: KafkaOptions) -> str:
+    cluster = asked_cluster(kafka)
+    return f"{cluster.servers if cluster else ''} {os.environ.get(PREFIX_VARIABLE, '')}".strip()

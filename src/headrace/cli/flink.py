@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from headrace.cli.apps import home
-from headrace.cli.entries import ledger_ends, ledger_on_topic
+from headrace.cli.entries import begin_ledger, ledger_on_topic
 from headrace.cli.logs import PREFIX_VARIABLE, asked_cluster, open_log
 from headrace.cli.run import LiveOptions, flink_url
 from headrace.engines.entries import Ledger, ledger_topic
@@ -79,11 +79,11 @@ def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Ca
         if options.anew:
             with suppress(FileNotFoundError):
                 shutil.rmtree(kept)
-        # From the first records on, the ledger is that of this run; else that of all runs which went on from one another.
-        before = ledger_ends(plan, options) if options.anew or places.bounded else {}
+        if places.bounded or not (kept.exists() or options.from_savepoint):
+            begin_ledger(plan, options)
         seconds = options.seconds("duration")
         run_topics(plan, places, rest, kept, client=client, begin_at=options.from_savepoint, seconds=seconds, drain=options.drain, stop=stop)
-    return ledger_on_topic(plan, options, before)
+    return ledger_on_topic(plan, options)
 
 
 def make_written(plan: Plan, options: LiveOptions) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from headrace.cli.apps import find_pipeline, home
-from headrace.cli.logs import KafkaOptions, open_log
+from headrace.cli.apps import find_pipeline, home, plan_of
+from headrace.cli.logs import KafkaOptions, NoLogYet, open_log
 from headrace.errors import EnvironmentFault, PlanError
+
+if TYPE_CHECKING:
+    from headrace.engines.entries import Ledger
 
 __all__ = ["ledger"]
 
 
 def ledger(app: str, /, *, kafka: KafkaOptions = KafkaOptions()) -> None:
-    """Show what became of every record of a pipeline's last run.
+    """Show what became of every record of a pipeline's last run, also of one that goes on now.
 
     Parameters
     ----------
@@ -24,10 +28,13 @@ def ledger(app: str, /, *, kafka: KafkaOptions = KafkaOptions()) -> None:
     """
     name = find_pipeline(app).name
     path = home() / "ledgers" / f"{name}.json"
-    live = _committed(name, kafka)
-    if live is None and not path.is_file():
+    told = [*_on_log(app, kafka)]
+    if path.is_file() and all(path.stat().st_mtime * 1000 >= at for at, _ in told):
+        sources: Ledger = _kept(path)
+    elif told:
+        _, sources = max(told, key=lambda one: one[0])
+    else:
         raise PlanError(f"pipeline {name!r} has not been run here", where=str(home()), fix=f"run it first: headrace run {app} --input FILE")
-    sources = live["ledger"] if live is not None and (not path.is_file() or live["committed_ms"] > path.stat().st_mtime * 1000) else _kept(path)
     for topic, counts in sources.items():
         print(topic)
         for fate, count in counts.items():
@@ -43,10 +50,18 @@ def _kept(path: Path) -> dict[str, dict[str, int | None]]:
     return found
 
 
-def _committed(pipeline: str, kafka: KafkaOptions) -> dict[str, Any] | None:
-    """Return what the pipeline's last commit on topics said, if there is one."""
-    if kafka == KafkaOptions() and not (home() / "log.db").is_file():
-        return None
-    with closing(open_log(kafka)) as log:
-        manifest = log.manifest(pipeline)
-    return None if manifest is None else json.loads(manifest)
+def _on_log(app: str, kafka: KafkaOptions) -> Iterator[tuple[float, Ledger]]:
+    """Yield what the log has: the ledger of the last commit, that of the topic to which a cluster writes its own, and when in ms."""
+    from headrace.cli.entries import told_on_topic
+
+    try:
+        log = open_log(kafka, create=False)
+    except NoLogYet:
+        return
+    plan = plan_of(app, [])
+    with closing(log):
+        if (manifest := log.manifest(plan.pipeline)) is not None:
+            committed = json.loads(manifest)
+            yield committed["committed_ms"], committed["ledger"]
+        if (told := told_on_topic(plan, kafka, log)) is not None:
+            yield told[1], told[0]

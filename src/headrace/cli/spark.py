@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from headrace.cli.apps import home
-from headrace.cli.entries import ledger_ends, ledger_on_topic
+from headrace.cli.entries import begin_ledger, ledger_on_topic
 from headrace.cli.logs import PREFIX_VARIABLE, asked_cluster, open_log
 from headrace.cli.run import LiveOptions
 from headrace.engines.entries import Ledger, ledger_topic
@@ -63,10 +63,10 @@ def on_topics(plan: Plan, options: LiveOptions, *, cluster: str | None, stop: Ca
     if bounded:
         return run_latest(plan, kafka.servers, connection=connection, master=cluster, home=home(), stop=done)
     kept = home() / "spark" / plan.pipeline
-    before = ledger_ends(plan, options) if options.anew or not kept.exists() else {}
-    if options.anew:
+    if options.anew or not kept.exists():
+        begin_ledger(plan, options)
         shutil.rmtree(kept, ignore_errors=True)
     every = options.seconds("commit_every")
     trigger = f"{round(1000 * every)} milliseconds" if every else "10 seconds"
     run_live(plan, kafka.servers, checkpoint=kept, trigger=trigger, connection=connection, master=cluster, home=home(), stop=done)
-    return ledger_on_topic(plan, options, before)
+    return ledger_on_topic(plan, options)

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+import headrace
 import headrace as hr
 from engines.embedded.pipelines import PIPELINES, STATISTICS, write_inputs
 from headrace.apps.fingerprint import fingerprint
 from headrace.engines.embedded.run import run_files as run_embedded
+from headrace.engines.spark.environment import python_of, spark_home
 from headrace.engines.spark.run import Job, SparkError, _Script, _submit, run_files, run_many
 from headrace.engines.working import working_folder
 from headrace.errors import EnvironmentFault, PlanError
@@ -159,6 +161,48 @@ def test_a_job_that_fails_says_why_in_one_line() -> None:
         assert isinstance(one, SparkError)
         assert str(one).startswith(f"Spark: {expected}")
         assert "\n" not in str(one)
+
+
+FAILING_AT_ITS_STOP = """
+import signal, threading
+from pathlib import Path
+def main(arguments):
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    Path(arguments[0]).touch()
+    asked.wait()
+    raise RuntimeError("the broker has gone")
+"""
+
+
+def test_a_job_that_fails_while_it_is_stopped_says_so(tmp_path: Path) -> None:
+    if (why := missing()) is not None:
+        pytest.skip(why)
+    runs = tmp_path / "runs"
+    (told,) = _submit([_Script(FAILING_AT_ITS_STOP, [str(runs)], processes=False)], "local[1]", HOME, [], runs.exists)
+    assert str(told) == "Spark: RuntimeError: the broker has gone"
+
+
+ENDING = """
+from types import SimpleNamespace as Query
+from headrace.engines.spark import live_job
+failed = Query(isActive=False, exception=lambda: RuntimeError("no memory"), stop=lambda: None)
+ended = []
+goes_on = Query(isActive=True, status={"isTriggerActive": False}, exception=lambda: RuntimeError("it was stopped"), stop=lambda: ended.append(1))
+try:
+    live_job.end([failed, goes_on])
+except RuntimeError as error:
+    print(error, len(ended))
+live_job.end([goes_on])
+"""
+
+
+def test_a_live_query_that_fails_while_others_are_stopped_is_told_when_all_have_ended() -> None:
+    if (why := missing()) is not None:
+        pytest.skip(why)
+    environment = {**os.environ, "PYTHONPATH": str(Path(headrace.__file__).parent.parent)}
+    command = [str(python_of(spark_home(HOME))), "-c", ENDING]
+    assert subprocess.run(command, check=True, capture_output=True, text=True, env=environment, timeout=60).stdout == "no memory 1\n"
 
 
 def test_what_is_no_master_is_told_before_anything_starts(tmp_path: Path) -> None:

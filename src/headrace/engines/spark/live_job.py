@@ -100,13 +100,19 @@ def attend(spark: SparkSession, begin: Callable[[str], StreamingQuery], asked: E
 
 
 def end(queries: Iterable[StreamingQuery]) -> None:
-    """End queries between two micro-batches; one that is too long in the same is ended in it, and begins it anew when it is started again."""
-    left, give_up_at = list(queries), time.monotonic() + PATIENCE
+    """End queries between two micro-batches; one that is too long in the same is ended in it, and begins it anew when it is started again.
+
+    One that has failed meanwhile is told of when all have ended.
+    """
+    left, give_up_at, failed = list(queries), time.monotonic() + PATIENCE, None
     while left:
         for query in [one for one in left if not one.isActive or not one.status["isTriggerActive"] or time.monotonic() > give_up_at]:
+            failed = failed or (None if query.isActive else query.exception())
             query.stop()
             left.remove(query)
         time.sleep(0.05)
+    if failed is not None:
+        raise failed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

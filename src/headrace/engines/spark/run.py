@@ -221,7 +221,7 @@ def _has_processes(plan: Plan) -> bool:
 def _submit(
     scripts: Sequence[_Script], master: str | None, home: Path, jars: Sequence[Path], stop: Callable[[], bool] = lambda: False
 ) -> list[Ledger | HeadraceError]:
-    """Run scripts in one session; raise _Stopped if `stop` says so before their end."""
+    """Run scripts in one session; raise _Stopped if `stop` says so before their end, and none of them fails."""
     master, spark = checked_master(master), spark_home(home)
     with working_folder(home, "spark") as folder:
         jobs = []
@@ -257,8 +257,10 @@ def _submit(
         environment = {**os.environ, "SPARK_HOME": str(spark), "PYSPARK_PYTHON": workers, "PYSPARK_DRIVER_PYTHON": python}
         if processes:  # a stream's own Python on the driver is given no --py-files
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, (archive, os.environ.get("PYTHONPATH"))))
-        _run(command, environment, log, stop, stopped)
+        was_stopped = _run(command, environment, log, stop, stopped)
         told = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
+        if was_stopped and not any("error" in one or "process" in one for one in told):
+            raise _Stopped
         if len(told) < len(scripts):
             told += [{"error": _last_word(log)}] * (len(scripts) - len(told))
     return [_result(one) for one in told]
@@ -271,8 +273,8 @@ def _result(told: Mapping[str, Any]) -> Ledger | HeadraceError:
     return SparkError(told["error"], where="Spark") if "error" in told else ledger
 
 
-def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, stop: Callable[[], bool], stopped: Path) -> None:
-    """Run a command, which ends with this process however that ends. If `stop` says so, it is told by a file `stopped`, and _Stopped raised."""
+def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, stop: Callable[[], bool], stopped: Path) -> bool:
+    """Run a command, which ends with this process however that ends. If `stop` says so, it is told by a file `stopped`; return whether it was."""
     with log.open("wb") as said:
         process = subprocess.Popen(  # noqa: S603  (Spark, and files made here)
             command,
@@ -287,11 +289,11 @@ def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, stop
             while not stop():
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL_SECONDS)
-                    return
+                    return False
             stopped.touch()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_SECONDS)
-            raise _Stopped
+            return True
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
