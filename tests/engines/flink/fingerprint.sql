@@ -18,6 +18,7 @@ SET 'restart-strategy.type' = 'none';
 
 CREATE TEMPORARY FUNCTION HR_READ AS 'headrace.flink.HrRead';
 CREATE TEMPORARY FUNCTION HR_TIME AS 'headrace.flink.HrTime';
+CREATE TEMPORARY FUNCTION HR_BEFORE AS 'headrace.flink.HrBefore';
 CREATE TEMPORARY FUNCTION HR_FIRST AS 'headrace.flink.HrFirst';
 CREATE TEMPORARY FUNCTION HR_DEAD_LETTER AS 'headrace.flink.HrDeadLetter';
 
@@ -95,7 +96,7 @@ SELECT
   'sensor-data' AS `topic`,
   `partition`,
   COUNT(*) OVER `so_far` - 1 AS `offset`,
-  CASE WHEN `event_time` < MAX(`event_time`) OVER `so_far` THEN MAX(`event_time`) OVER `so_far` - INTERVAL '10' SECOND ELSE TO_TIMESTAMP_LTZ(0, 3) END AS `watermark`,
+  COALESCE(HR_BEFORE(`event_time`) OVER `so_far`, TO_TIMESTAMP_LTZ(946684799999, 3)) - INTERVAL '10' SECOND AS `watermark`,
   `event_time`,
   `now`
 FROM `sensor-data read`
@@ -214,7 +215,7 @@ SELECT
   CAST(0 AS BIGINT),
   CAST(0 AS BIGINT),
   CAST(0 AS BIGINT)
-FROM TABLE(TUMBLE(TABLE `sensor-data judged`, DESCRIPTOR(`event_time`), INTERVAL '73000' DAY(5)))
+FROM TABLE(TUMBLE(TABLE `sensor-data judged`, DESCRIPTOR(`event_time`), INTERVAL '999999' DAY(6), INTERVAL '10956' DAY(6)))
 GROUP BY `window_start`, `window_end`
 UNION ALL
 SELECT
@@ -224,7 +225,7 @@ SELECT
   CAST(NULL AS BIGINT),
   COUNT(*) FILTER (WHERE `first`),
   COUNT(*) FILTER (WHERE `first` AND `taken`)
-FROM TABLE(TUMBLE(TABLE `sensor-data reached`, DESCRIPTOR(`event_time`), INTERVAL '73000' DAY(5)))
+FROM TABLE(TUMBLE(TABLE `sensor-data reached`, DESCRIPTOR(`event_time`), INTERVAL '999999' DAY(6), INTERVAL '10956' DAY(6)))
 GROUP BY `window_start`, `window_end`;
 
 END;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+import headrace as hr
 from broker import Shared
 from conformance.engine import Outcome, differences, left
 from flink import BUILD, JAVA, missing
@@ -74,6 +76,34 @@ def test_files_give_what_the_embedded_engine_gives(flink: Rest, tmp_path: Path, 
     assert expected.ledger["sensor-data"]["late"]
     assert expected.ledger["sensor-data"]["malformed"]
     assert not (tmp_path / "out" / ".flink").exists()
+
+
+@hr.pipeline("epoch", version="1")
+def epoch(delay: int = 0) -> dict[str, hr.Stream]:
+    schema, time = {"k": "STRING", "t": "BIGINT", "v": "BIGINT"}, "TO_TIMESTAMP_LTZ(t, 3)"
+    rows = hr.stream("rows", schema=schema, event_time=time, watermark=hr.milliseconds(delay), event_time_range=("1969-01-01", "1971-01-01"))
+    windows = {"tumbling": hr.tumbling(hr.seconds(2)), "sliding": hr.sliding(hr.seconds(3), hr.seconds(1))}
+    return {name: rows.window(window, by=["k"]).late_to(f"{name}-late").aggregate(n="COUNT(*)", total="SUM(v)") for name, window in windows.items()}
+
+
+@pytest.mark.parametrize("delay", [0, 1, 700])
+def test_windows_on_both_sides_of_1970_with_many_equal_times_are_those_of_the_embedded_engine(flink: Rest, tmp_path: Path, delay: int) -> None:
+    """In one file a watermark stands behind each record, so that Flink's own rule of lateness is in force too."""
+    draw = random.Random(delay)
+    plan = epoch.plan(delay=delay)
+    records = []
+    for number in range(600):
+        time = (number * 20 - 6000 + draw.choice([0, 0, 0, -900, 400, -5000])) // 500 * 500 - draw.randint(0, 1)
+        bad = draw.random() < 0.05
+        records.append(b"{" if bad else b'{"k": "%s", "t": %d, "v": %d}' % (draw.choice([b"a", b"b"]), time, number))
+    (tmp_path / "rows.ndjson").write_bytes(b"\n".join(records))
+    inputs = {"rows": [tmp_path / "rows.ndjson"]}
+    run_embedded(plan, inputs, tmp_path / "expected")
+    run_files(FileJob(plan, inputs, tmp_path / "out"), flink)
+    got, expected = (left(tmp_path / folder, ["rows"]) for folder in ("out", "expected"))
+    same(got, expected)
+    assert expected.ledger["rows"]["late"]
+    assert expected.ledger["rows"]["malformed"]
 
 
 # Kafka

@@ -80,8 +80,14 @@ def test_the_event_time_takes_a_name_that_is_free() -> None:
 
 def test_without_an_event_time_the_watermark_stays_where_it_is() -> None:
     made = flat(script(hr.stream("readings", schema=SCHEMA).select("id")))
-    assert "`event_time` AS TO_TIMESTAMP_LTZ(0, 3), WATERMARK FOR `event_time` AS `event_time`," in made
+    assert "`event_time` AS TO_TIMESTAMP_LTZ(946684799999, 3), WATERMARK FOR `event_time` AS `event_time`," in made
     assert "SELECT `id` FROM `readings judged` WHERE `fault` IS NULL;" in made
+
+
+def test_event_times_of_more_years_than_a_window_of_flink_can_have_are_refused() -> None:
+    stream = hr.stream("a", schema=SCHEMA, event_time="TO_TIMESTAMP_LTZ(t, 3)", event_time_range=("0001-01-02", "9999-01-01"))
+    with pytest.raises(PlanError, match="event times of more than 2739 years, for which Flink has no window; name a narrower event_time_range"):
+        script(stream)
 
 
 def test_all_that_is_written_is_one_statement_set() -> None:
@@ -455,7 +461,8 @@ def test_rows_of_windows_come_to_a_process_with_the_last_ms_of_their_windows() -
     assert "CAST(`window_end` AS TIMESTAMP_LTZ(3)) - INTERVAL '0.001' SECOND AS `event_time`" in made
     assert "JSON_ARRAY(`id` NULL ON NULL) AS `order`" in made
     assert (
-        "SELECT MAX(`event_time`) AS `latest` FROM TABLE(TUMBLE(TABLE `process_4_times`, DESCRIPTOR(`event_time`), INTERVAL '73000' DAY(5)))" in made
+        "SELECT MAX(`event_time`) AS `latest` FROM TABLE("
+        "TUMBLE(TABLE `process_4_times`, DESCRIPTOR(`event_time`), INTERVAL '999999' DAY(6), INTERVAL '10956' DAY(6)))" in made
     )
 
 

@@ -11,9 +11,8 @@ from headrace.engines.flink.words import listed, name, text, type_name
 from headrace.plan.operators import Operator, Process, Source, inputs_of, upstream
 from headrace.plan.schema import TIMESTAMP, Schema
 
-__all__ = ["EVER", "given", "is_taken", "json_array", "number_of", "plain", "rows_of", "told", "ways"]
+__all__ = ["given", "is_taken", "json_array", "number_of", "plain", "rows_of", "told", "ways"]
 
-EVER = "INTERVAL '73000' DAY(5)"
 _FORM = {"time": "BIGINT", "source": "INT", "partition": "INT", "offset": "BIGINT", "arrived": "BIGINT", "row": "STRING", "order": "STRING"}
 _ROW = f"CAST({{}} AS ROW<{', '.join(f'`{field}` {kind}' for field, kind in _FORM.items())}>)"
 
@@ -67,7 +66,7 @@ def told(
 def _end(marks: Marks, view: str, fault: str | None = None) -> str:
     """Return what gives the last event time of a view's rows when there are no more."""
     latest = f"MAX({name(marks.time)})" + (f" FILTER (WHERE {fault} IS NULL)" if fault else "")
-    windows = f"TABLE(TUMBLE(TABLE {name(view)}, DESCRIPTOR({name(marks.time)}), {EVER}))"
+    windows = f"TABLE(TUMBLE(TABLE {name(view)}, DESCRIPTOR({name(marks.time)}), {marks.ever}))"
     inner = f"SELECT {latest} AS `latest`\nFROM {windows}\nGROUP BY `window_start`, `window_end`"
     outer = f"SELECT {epoch_ms('`latest`')} AS `time`\nFROM {listed([inner], '({})')}"
     return listed([outer], "({})")

@@ -11,6 +11,7 @@ from headrace.engines.flink.block import Block, named
 from headrace.engines.flink.expression import Item, sql
 from headrace.engines.flink.places import Given, Places
 from headrace.engines.flink.words import comment, duration, listed, name, text, type_name
+from headrace.errors import PlanError
 from headrace.plan.expression import columns_of
 from headrace.plan.functions import FUNCTIONS, sql_call
 from headrace.plan.operators import Source
@@ -20,7 +21,8 @@ __all__ = ["MS", "Intake", "Marks", "epoch_ms", "fresh"]
 
 MS = "INTERVAL '0.001' SECOND"
 _WATERMARK = "the watermark that a record's own partition had before it: what it had passed is late"
-_EPOCH = "TO_TIMESTAMP_LTZ(0, 3)"
+_LONGEST_DAYS = 999_999  # of a window in Flink
+_DAY_MS = 86_400_000
 _EMPTY = "not JSON: it is blank"
 _FUTURE = "event time is too far past its arrival"
 
@@ -40,7 +42,7 @@ class Marks:
     time
         Event time, from which Flink's watermark is made.
     watermark
-        The watermark of the record's own partition before it, as a time; that of a record that moves it is the epoch.
+        The watermark of the record's own partition before it, as a time.
     topic, partition, offset
         Where the record stands.
     now
@@ -51,6 +53,8 @@ class Marks:
         Where a process must know: on which way a row has come from its record, and what orders the rows of one place and way.
     carried
         Those that go with the rows.
+    ever
+        What stands in TUMBLE for one window that holds all times of a bounded input.
     ascending
         Whether Flink's watermark stays one ms behind headrace's, of whose very time there may still be records that processes take.
     """
@@ -65,16 +69,40 @@ class Marks:
     way: str
     order: str
     carried: tuple[str, ...]
+    ever: str
     ascending: bool = False
 
     @classmethod
-    def beside(cls, taken: Collection[str], *, sources: int, bounded: bool, processes: bool = False) -> Marks:
-        """Return names that are none of those taken."""
+    def beside(cls, taken: Collection[str], *, sources: Collection[Source], bounded: bool, processes: bool = False) -> Marks:
+        """Return names that are none of those taken.
+
+        Raises
+        ------
+        PlanError
+            If no window of Flink is as long as the event times that are believed.
+        """
         named = ("event_time", "watermark", "topic", "partition", "offset", "now", "arrived", "way", "order")
         time, watermark, topic, partition, offset, now, arrived, way, order = (fresh(one, taken) for one in named)
-        carried = [time, watermark, partition, offset, *([topic] if sources > 1 else []), *([] if bounded else [now])]
+        carried = [time, watermark, partition, offset, *([topic] if len(sources) > 1 else []), *([] if bounded else [now])]
         carried += [arrived] if processes else []
-        return cls(time, watermark, topic, partition, offset, now, arrived, way, order, tuple(carried), ascending=processes)
+        return cls(time, watermark, topic, partition, offset, now, arrived, way, order, tuple(carried), _ever(sources), ascending=processes)
+
+
+def _ever(sources: Collection[Source]) -> str:
+    """Return size and offset of the window that holds all event times."""
+    first = (min(source.range_ms[0] for source in sources) - 1) // _DAY_MS
+    if max(source.range_ms[1] for source in sources) > (first + _LONGEST_DAYS) * _DAY_MS:
+        raise PlanError(
+            f"event times of more than {_LONGEST_DAYS // 365} years, for which Flink has no window",
+            where="event_time_range",
+            fix="name a narrower event_time_range",
+        )
+    return f"INTERVAL '{_LONGEST_DAYS}' DAY(6), INTERVAL '{first}' DAY(6)"
+
+
+def _unmoved(source: Source) -> str:
+    """Return the time of what moves no watermark: it is before any that is believed."""
+    return f"TO_TIMESTAMP_LTZ({source.range_ms[0] - 1}, 3)"
 
 
 @dataclass(frozen=True)
@@ -155,7 +183,7 @@ def _table(source: Source, given: Given, marks: Marks, own: _Names, prefix: str,
     call = _call(source)
     columns = [*given.columns, f"{name(own.read)} AS {call}"]
     if source.event_time is None:
-        time = _EPOCH
+        time = _unmoved(source)
     else:
         first, last = (text(_date(ms)) for ms in source.range_ms)
         latest = [f"{given.arrived} + {duration(ahead)}"] if given.arrived and ahead is not None else []
@@ -209,7 +237,7 @@ def _tells_future(given: Given, ahead: int | None) -> bool:
 
 
 def _judged(source: Source, given: Given, marks: Marks, own: _Names, reading: str) -> str:
-    time, fault, shown = name(marks.time), name(own.fault), f"MAX({name(marks.time)}) OVER `so_far`"
+    time, fault, before = name(marks.time), name(own.fault), f"HR_BEFORE({name(marks.time)}) OVER `so_far`"
     delay = f" - {duration(source.delay_ms)}" if source.delay_ms else ""
     columns = [name(column) for column in source.schema.names]
     columns += [fault, f"CASE WHEN {fault} IS NOT NULL THEN {name(own.record)} END AS {name(own.record)}"]
@@ -219,7 +247,7 @@ def _judged(source: Source, given: Given, marks: Marks, own: _Names, reading: st
         columns.append(name(marks.arrived))
     elif marks.arrived in marks.carried:
         columns.append(named("CAST(NULL AS TIMESTAMP_LTZ(3))", marks.arrived))
-    columns += [f"CASE WHEN {time} < {shown} THEN {shown}{delay} ELSE {_EPOCH} END AS {name(marks.watermark)}", time, name(marks.now)]
+    columns += [f"COALESCE({before}, {_unmoved(source)}){delay} AS {name(marks.watermark)}", time, name(marks.now)]
     window = f"WINDOW `so_far` AS (PARTITION BY {name(marks.partition)} ORDER BY {name(marks.now)} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
     return f"{listed(columns, 'SELECT {}')}\nFROM {name(reading)}\n{window}"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from headrace.engines.entries import ledger_topic
-from headrace.engines.flink.hosting import EVER, is_taken, ways
+from headrace.engines.flink.hosting import is_taken, ways
 from headrace.engines.flink.parts import DUPLICATES
 from headrace.engines.flink.views import Views
 from headrace.engines.flink.words import listed, name, text
@@ -57,7 +57,7 @@ class Ledger:
                 yield reached
         for process in self._dropping:
             if (dropped := self._views.dropped(process)) is not None:
-                length, time = EVER if self._bounded else _LIVE, name(self._views.marks.time)
+                length, time = self._views.marks.ever if self._bounded else _LIVE, name(self._views.marks.time)
                 yield (
                     f"{listed(['`topic`', *[_UNKNOWN] * 5, 'COUNT(*)'], 'SELECT {}')}\n"
                     f"FROM TABLE(TUMBLE(TABLE {name(dropped)}, DESCRIPTOR({time}), {length}))\nGROUP BY `window_start`, `window_end`, `topic`"
@@ -67,7 +67,7 @@ class Ledger:
             yield f"{listed(given, 'SELECT {}')}\nFROM {name(self._views.hosted(process))}\nWHERE `output` = {DUPLICATES}"
 
     def _every(self, view: str) -> str:
-        length = EVER if self._bounded else _LIVE
+        length = self._views.marks.ever if self._bounded else _LIVE
         return f"FROM TABLE(TUMBLE(TABLE {name(view)}, DESCRIPTOR({name(self._time)}), {length}))\nGROUP BY `window_start`, `window_end`"
 
     def _received(self, source: Source, *, counted: bool) -> str:

@@ -28,6 +28,7 @@ _ISO = {"json.timestamp-format.standard": "ISO-8601"}
 _FUNCTIONS = (
     "HR_READ",
     "HR_TIME",
+    "HR_BEFORE",
     "HR_FIRST",
     "HR_DEAD_LETTER",
     "HR_DOUBLE",

@@ -70,7 +70,7 @@ class Views:
         self.prefix = prefix
         taken = {field for operator in plan.operators() for field in operator.schema.names}
         hosting_any = any(isinstance(operator, Process) for operator in plan.operators())
-        self.marks = Marks.beside(taken, sources=len(plan.sources), bounded=places.bounded, processes=hosting_any)
+        self.marks = Marks.beside(taken, sources=plan.sources, bounded=places.bounded, processes=hosting_any)
         self.key = fresh("key", taken)
         self.intakes: dict[int, Intake] = {}
         self._places = places
@@ -361,9 +361,13 @@ class Views:
     def last_end(self, aggregate: Aggregate) -> str:
         """Return the last millisecond of the last window that holds a row, in ms since the epoch."""
         time, window = epoch_ms(name(self.marks.time)), aggregate.window
-        if window.kind == "sliding":
-            return f"({time} + {window.size_ms}) / {window.step_ms} * {window.step_ms} - 1"
-        return f"{time} / {window.size_ms} * {window.size_ms} + {window.size_ms - 1}"
+        step = window.step_ms if window.kind == "sliding" else window.size_ms
+        # Flink divides towards 0: times before 1970 are moved behind it by whole steps.
+        moved = max(-min(source.range_ms[0] for source in self._sources) // step + 1, 0) * step
+        ahead = moved + (window.size_ms if window.kind == "sliding" else 0)
+        begins = f"{f'({time} + {ahead})' if ahead else time} / {step} * {step}"
+        last = (0 if window.kind == "sliding" else window.size_ms) - 1 - moved
+        return f"{begins} {'+' if last >= 0 else '-'} {abs(last)}"
 
     def is_taken(self, aggregate: Aggregate) -> str:
         """Return whether any window of an aggregate takes a row; what processes give is never late."""

@@ -22,6 +22,8 @@ _MILLISECONDS = {0: 1000, 3: 1}
 _MOMENT = datetime(2024, 1, 24, 19, 10, 1, 567000, tzinfo=UTC)
 _PART = "TIMESTAMP_LTZ(3) -> BIGINT"
 _EPOCH_MS = "(EXTRACT(EPOCH FROM {0}) * 1000 + EXTRACT(MILLISECOND FROM {0}))"
+# Flink counts the parts of times before 1970 towards 0: 2,000 years later they are the same, the day of the week too.
+_LATER = "{0} + INTERVAL '2000' YEAR(4)"
 _PATTERN_PIECE = re.compile(r"'((?:[^']|'')*)'|([A-Za-z])\2*|[^A-Za-z'\[\]{}#]")
 # What a run of letters in a pattern is to chrono, which writes it, and as a regular expression, which reads it.
 _LETTERS = {
@@ -157,6 +159,8 @@ TABLE = (
             ("DATE_FORMAT(TO_TIMESTAMP_LTZ(1706123401567, 3), 'yyyy-MM-dd''T''HH:mm''Z''')", "2024-01-24T19:10Z"),
             ("DATE_FORMAT(TO_TIMESTAMP_LTZ(1706123401567, 3), '''it''''s'' yyyy, 100% é')", "it's 2024, 100% é"),
             ("DATE_FORMAT(TO_TIMESTAMP_LTZ(-62135596800, 0), 'yyyy-MM-dd')", "0001-01-01"),
+            ("DATE_FORMAT(TO_TIMESTAMP_LTZ(-1500, 3), 'yyyy-MM-dd HH:mm:ss.SSS')", "1969-12-31 23:59:58.500"),
+            ("DATE_FORMAT(TO_TIMESTAMP_LTZ(-1000, 3), 'HH:mm:ss.SSS')", "23:59:59.000"),
             ("DATE_FORMAT(NULL, 'yyyy')", None),
         ),
     ),
@@ -168,6 +172,7 @@ TABLE = (
         cases=(
             ("EPOCH_MS(TO_TIMESTAMP_LTZ(1706123401567, 3))", 1706123401567),
             ("EPOCH_MS(TO_TIMESTAMP_LTZ(-1500, 3))", -1500),
+            ("EPOCH_MS(TO_TIMESTAMP_LTZ(-62135596800001 + 2, 3))", -62135596799999),
             ("EPOCH_MS(TO_TIMESTAMP_LTZ(253402300799, 0))", 253402300799000),
             ("EPOCH_MS(NULL)", None),
         ),
@@ -180,6 +185,7 @@ TABLE = (
         spark="hr_timestamp_3(UNIX_MILLIS({0}) + {1})",
         cases=(
             ("ADD_MS(TO_TIMESTAMP_LTZ(1706123401, 0), 567)", _MOMENT),
+            ("EPOCH_MS(ADD_MS(TO_TIMESTAMP_LTZ(-1500, 3), -750))", -2250),
             ("ADD_MS(TO_TIMESTAMP_LTZ(1708715401, 0), -2592000000)", _MOMENT.replace(microsecond=0)),
             ("ADD_MS(TO_TIMESTAMP_LTZ(1706123401, 0), 9223372036854775807)", None),
             ("ADD_MS(TO_TIMESTAMP_LTZ(253402300799, 0), 1000)", None),
@@ -189,12 +195,14 @@ TABLE = (
     Function(
         "YEAR", signatures(_PART),
         "The year.",
-        lambda time: time.dt.year().cast(pl.Int64), flink_gaps=("YEAR(TO_TIMESTAMP_LTZ(-1, 3))",),
+        lambda time: time.dt.year().cast(pl.Int64), flink=f"YEAR({_LATER}) - 2000",
         spark="CAST(YEAR({0}) AS BIGINT)",
         cases=(
             ("YEAR(TO_TIMESTAMP_LTZ(1706123401, 0))", 2024),
             ("YEAR(TO_TIMESTAMP_LTZ(-1, 3))", 1969),
             ("YEAR(TO_TIMESTAMP_LTZ(253402300799, 0))", 9999),
+            ("YEAR(TO_TIMESTAMP_LTZ(-1500, 3))", 1969),
+            ("YEAR(TO_TIMESTAMP_LTZ(-62135596800000, 3))", 1),
             ("YEAR(NULL)", None),
         ),
     ),
@@ -202,25 +210,39 @@ TABLE = (
         "MONTH", signatures(_PART),
         "The month, from 1.",
         lambda time: time.dt.month().cast(pl.Int64),
-        spark="CAST(MONTH({0}) AS BIGINT)",
-        cases=(("MONTH(TO_TIMESTAMP_LTZ(1706123401, 0))", 1), ("MONTH(TO_TIMESTAMP_LTZ(253402300799, 0))", 12), ("MONTH(NULL)", None)),
+        flink=f"MONTH({_LATER})", spark="CAST(MONTH({0}) AS BIGINT)",
+        cases=(
+            ("MONTH(TO_TIMESTAMP_LTZ(1706123401, 0))", 1),
+            ("MONTH(TO_TIMESTAMP_LTZ(253402300799, 0))", 12),
+            ("MONTH(TO_TIMESTAMP_LTZ(-1500, 3))", 12),
+            ("MONTH(TO_TIMESTAMP_LTZ(-62135596800000, 3))", 1),
+            ("MONTH(NULL)", None),
+        ),
     ),
     Function(
         "DAYOFMONTH", signatures(_PART),
         "The day of the month, from 1.",
         lambda time: time.dt.day().cast(pl.Int64),
-        spark="CAST(DAYOFMONTH({0}) AS BIGINT)",
-        cases=(("DAYOFMONTH(TO_TIMESTAMP_LTZ(1706123401, 0))", 24), ("DAYOFMONTH(TO_TIMESTAMP_LTZ(0, 0))", 1), ("DAYOFMONTH(NULL)", None)),
+        flink=f"DAYOFMONTH({_LATER})", spark="CAST(DAYOFMONTH({0}) AS BIGINT)",
+        cases=(
+            ("DAYOFMONTH(TO_TIMESTAMP_LTZ(1706123401, 0))", 24),
+            ("DAYOFMONTH(TO_TIMESTAMP_LTZ(0, 0))", 1),
+            ("DAYOFMONTH(TO_TIMESTAMP_LTZ(-1500, 3))", 31),
+            ("DAYOFMONTH(TO_TIMESTAMP_LTZ(-62135596800000, 3))", 1),
+            ("DAYOFMONTH(NULL)", None),
+        ),
     ),
     Function(
         "DAYOFWEEK", signatures(_PART),
         "The day of the week, 1 being Sunday.",
         lambda time: (time.dt.weekday() % 7 + 1).cast(pl.Int64),
-        spark="CAST(DAYOFWEEK({0}) AS BIGINT)",
+        flink=f"DAYOFWEEK({_LATER})", spark="CAST(DAYOFWEEK({0}) AS BIGINT)",
         cases=(
             ("DAYOFWEEK(TO_TIMESTAMP_LTZ('2024-01-24 00:00:00'))", 4),
             ("DAYOFWEEK(TO_TIMESTAMP_LTZ('2024-01-27 23:59:59'))", 7),
             ("DAYOFWEEK(TO_TIMESTAMP_LTZ('2024-01-28 00:00:00'))", 1),
+            ("DAYOFWEEK(TO_TIMESTAMP_LTZ(-1500, 3))", 4),
+            ("DAYOFWEEK(TO_TIMESTAMP_LTZ(-62135596800000, 3))", 2),
             ("DAYOFWEEK(NULL)", None),
         ),
     ),
@@ -228,21 +250,39 @@ TABLE = (
         "HOUR", signatures(_PART),
         "The hour, from 0 to 23.",
         lambda time: time.dt.hour().cast(pl.Int64),
-        spark="CAST(HOUR({0}) AS BIGINT)",
-        cases=(("HOUR(TO_TIMESTAMP_LTZ(1706123401, 0))", 19), ("HOUR(TO_TIMESTAMP_LTZ(0, 0))", 0), ("HOUR(NULL)", None)),
+        flink=f"HOUR({_LATER})", spark="CAST(HOUR({0}) AS BIGINT)",
+        cases=(
+            ("HOUR(TO_TIMESTAMP_LTZ(1706123401, 0))", 19),
+            ("HOUR(TO_TIMESTAMP_LTZ(0, 0))", 0),
+            ("HOUR(TO_TIMESTAMP_LTZ(-1500, 3))", 23),
+            ("HOUR(TO_TIMESTAMP_LTZ(-62135596800000, 3))", 0),
+            ("HOUR(NULL)", None),
+        ),
     ),
     Function(
         "MINUTE", signatures(_PART),
         "The minute, from 0 to 59.",
         lambda time: time.dt.minute().cast(pl.Int64),
-        spark="CAST(MINUTE({0}) AS BIGINT)",
-        cases=(("MINUTE(TO_TIMESTAMP_LTZ(1706123401, 0))", 10), ("MINUTE(TO_TIMESTAMP_LTZ(3599, 0))", 59), ("MINUTE(NULL)", None)),
+        flink=f"MINUTE({_LATER})", spark="CAST(MINUTE({0}) AS BIGINT)",
+        cases=(
+            ("MINUTE(TO_TIMESTAMP_LTZ(1706123401, 0))", 10),
+            ("MINUTE(TO_TIMESTAMP_LTZ(3599, 0))", 59),
+            ("MINUTE(TO_TIMESTAMP_LTZ(-1500, 3))", 59),
+            ("MINUTE(TO_TIMESTAMP_LTZ(-62135596800000, 3))", 0),
+            ("MINUTE(NULL)", None),
+        ),
     ),
     Function(
         "SECOND", signatures(_PART),
         "The second, from 0 to 59, without its fraction.",
         lambda time: time.dt.second().cast(pl.Int64),
-        spark="CAST(SECOND({0}) AS BIGINT)",
-        cases=(("SECOND(TO_TIMESTAMP_LTZ(1706123401, 0))", 1), ("SECOND(TO_TIMESTAMP_LTZ(59999, 3))", 59), ("SECOND(NULL)", None)),
+        flink=f"SECOND({_LATER})", spark="CAST(SECOND({0}) AS BIGINT)",
+        cases=(
+            ("SECOND(TO_TIMESTAMP_LTZ(1706123401, 0))", 1),
+            ("SECOND(TO_TIMESTAMP_LTZ(59999, 3))", 59),
+            ("SECOND(TO_TIMESTAMP_LTZ(-1500, 3))", 58),
+            ("SECOND(TO_TIMESTAMP_LTZ(-62135596800000, 3))", 0),
+            ("SECOND(NULL)", None),
+        ),
     ),
 )  # fmt: skip
