@@ -184,25 +184,26 @@ def test_a_job_that_fails_while_it_is_stopped_says_so(tmp_path: Path) -> None:
 
 
 ENDING = """
+import runpy, sys
 from types import SimpleNamespace as Query
-from headrace.engines.spark import live_job
+end = runpy.run_path(sys.argv[1])["end"]
 failed = Query(isActive=False, exception=lambda: RuntimeError("no memory"), stop=lambda: None)
 ended = []
 goes_on = Query(isActive=True, status={"isTriggerActive": False}, exception=lambda: RuntimeError("it was stopped"), stop=lambda: ended.append(1))
 try:
-    live_job.end([failed, goes_on])
+    end([failed, goes_on])
 except RuntimeError as error:
     print(error, len(ended))
-live_job.end([goes_on])
+end([goes_on])
 """
 
 
 def test_a_live_query_that_fails_while_others_are_stopped_is_told_when_all_have_ended() -> None:
     if (why := missing()) is not None:
         pytest.skip(why)
-    environment = {**os.environ, "PYTHONPATH": str(Path(headrace.__file__).parent.parent)}
-    command = [str(python_of(spark_home(HOME))), "-c", ENDING]
-    assert subprocess.run(command, check=True, capture_output=True, text=True, env=environment, timeout=60).stdout == "no memory 1\n"
+    script = Path(headrace.__file__).parent / "engines" / "spark" / "live_job.py"
+    command = [str(python_of(spark_home(HOME))), "-c", ENDING, str(script)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout == "no memory 1\n"
 
 
 def test_what_is_no_master_is_told_before_anything_starts(tmp_path: Path) -> None:
