@@ -532,6 +532,14 @@ def test_a_run_is_submitted_and_does_what_run_does(run: Callable[..., tuple[int,
     }  # fmt: skip
 
 
+def test_several_files_after_one_input_reach_the_run(run: Callable[..., tuple[int, str, str]]) -> None:
+    Path("more.ndjson").write_bytes(Path("readings.ndjson").read_bytes())
+    job = submitted(run, "two.py", "--input", "readings.ndjson", "more.ndjson", "--output", "out")
+    assert state(job) == State.FINISHED, job.log.read_text()
+    assert job.submitted().arguments == ["two.py", "--input", "readings.ndjson", "more.ndjson", "--output", "out"]
+    assert json.loads(Path("out/ledger.json").read_bytes())["sources"]["readings"]["received"] == 6
+
+
 def test_the_saver_is_submitted_as_a_pipeline_is(run: Callable[..., tuple[int, str, str]]) -> None:
     with closing(SqliteLog(Path(".headrace/log.db"))) as log:
         for topic in ("sensor-data", "fingerprint-output"):

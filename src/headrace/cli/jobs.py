@@ -50,7 +50,7 @@ def submit(
     name
         A name to know the job by; else the pipeline's.
     """
-    arguments = [app, *options]
+    arguments = [app, *(part for option in options for part in option.split(GROUP))]
     pipeline, on_cluster, anew = _sound(arguments)
     if anew is not None:
         anew()
