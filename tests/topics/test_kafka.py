@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import resource
@@ -23,7 +22,6 @@ from zlib import crc32
 import msgspec
 import pytest
 
-import headrace as hr
 from broker import Broker, Shared, free_port, missing
 from headrace.engines.embedded import live as engine
 from headrace.engines.embedded.live import Live, run_live
@@ -279,55 +277,6 @@ def test_a_tombstone_is_no_record(log: KafkaLog) -> None:
                 found += [(int(lines.stamps.offsets[at]), str(lines.raw(at))) for at in range(len(lines)) if lines.stamps is not None]
         assert found == [(1, "1"), (4, ""), (5, "2")]
         assert [feed.readers[name][0].position["record"] for name in (topic, bare)] == [7, 1]
-
-
-@pytest.mark.parametrize("most", [None, 2])
-def test_records_without_windows_keep_the_keys_that_they_came_with(log: KafkaLog, most: int | None) -> None:
-    topic = new_topic(log)
-
-    @hr.pipeline(f"passes-{topic}", version="1")
-    def passes() -> dict[str, hr.Stream]:
-        events = hr.stream(topic, schema={"t": "BIGINT", "v": "ARRAY<BIGINT>"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
-        return {f"out-{topic}": events.where("t > 1700000000000").unnest("v", value="one").select("one")}
-
-    start = 1_700_000_000_000
-    sent = [
-        (b"a", start + 1, "[1,2]"), (None, start + 2, "[3]"), (b"dropped", start, "[4]"), (b"bad", 7, "[5]"), (b"", start + 3, "[6]"),
-        (b"\xff\x00", start + 4, "[7,8]"), (b"none", start + 5, "[]"), (b"z", start + 6, "[9]"),
-    ]  # fmt: skip
-    producer = Producer({"bootstrap.servers": log.servers})
-    for key, time_ms, values in sent:
-        producer.produce(topic, b'{"t":%d,"v":%s}' % (time_ms, values.encode()), key)
-    producer.produce(topic, None, b"tombstone")
-    assert producer.flush(10) == 0
-    ledger = run_live(Live(passes.plan(), log, latest=True, batch_records=most))
-    assert {name: count for name, count in ledger[topic].counts().items() if count} == {"received": 8, "malformed": 1, "filtered": 2, "accepted": 5}
-    want = [(b"a", 1), (b"a", 2), (None, 3), (b"", 6), (b"\xff\x00", 7), (b"\xff\x00", 8), (b"z", 9)]
-    assert soon(lambda: [(one.key, json.loads(one.value)["one"]) for one in log.entries(f"out-{topic}", 0, 0, 99)] == want)
-
-
-def test_late_records_keep_their_keys_too(log: KafkaLog) -> None:
-    topic = new_topic(log, 2)
-
-    @hr.pipeline(f"late-{topic}", version="1")
-    def late() -> dict[str, hr.Stream]:
-        events = hr.stream(topic, schema={"t": "BIGINT"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
-        windows = events.window(hr.tumbling(hr.seconds(1)), by=["t"]).late_to(f"late-{topic}")
-        return {f"out-{topic}": windows.aggregate(n="COUNT(*)")}
-
-    start = 1_700_000_000_000
-    producer = Producer({"bootstrap.servers": log.servers})
-    for number, key, time_ms in ((0, b"a", start + 9_000), (0, b"b", start), (1, None, start + 9_000), (1, b"c", start + 1), (1, None, start + 2)):
-        producer.produce(topic, b'{"t":%d}' % time_ms, key, number)
-    assert producer.flush(10) == 0
-    run_live(Live(late.plan(), log, latest=True))
-    want = [(b"b", start), (None, start + 2), (b"c", start + 1)]
-    assert soon(
-        lambda: (
-            sorted([(one.key or b"", one.value) for one in log.entries(f"late-{topic}", 0, 0, 99)])
-            == sorted([(key or b"", b'{"t":%d}' % time_ms) for key, time_ms in want])
-        )
-    )
 
 
 def test_times_of_producers_are_taken_where_a_topic_keeps_them(kafka: Shared, log: KafkaLog, tmp_path: Path) -> None:

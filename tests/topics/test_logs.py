@@ -750,3 +750,42 @@ def test_a_clock_set_back_does_not_turn_arrivals_around(tmp_path: Path) -> None:
             assert stamps is not None
             assert stamps.arrived_ms.is_sorted()
             assert stamps.order.is_sorted()
+
+
+# Keys of records that pass
+
+
+@pytest.mark.parametrize("most", [None, 2])
+def test_records_without_windows_keep_the_keys_that_they_came_with(place: Place, log: Log, topic: str, most: int | None) -> None:
+    @hr.pipeline(place.name("passes"), version="1")
+    def passes() -> dict[str, hr.Stream]:
+        events = hr.stream(topic, schema={"t": "BIGINT", "v": "ARRAY<BIGINT>"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+        return {f"out-{topic}": events.where(f"t > {START}").unnest("v", value="one").select("one")}
+
+    sent = [
+        (b"a", START + 1, "[1,2]"), (None, START + 2, "[3]"), (b"dropped", START, "[4]"), (b"bad", 7, "[5]"), (b"", START + 3, "[6]"),
+        (b"\xff\x00", START + 4, "[7,8]"), (b"none", START + 5, "[]"), (b"z", START + 6, "[9]"),
+    ]  # fmt: skip
+    log.append(topic, [b'{"t":%d,"v":%s}' % (time_ms, each.encode()) for _, time_ms, each in sent], [key for key, _, _ in sent])
+    ledger = run_live(Live(passes.plan(), log, latest=True, batch_records=most))
+    assert {name: count for name, count in ledger[topic].counts().items() if count} == {"received": 8, "malformed": 1, "filtered": 2, "accepted": 5}
+    want = [(b"a", 1), (b"a", 2), (None, 3), (b"", 6), (b"\xff\x00", 7), (b"\xff\x00", 8), (b"z", 9)]
+    assert soon(lambda: [(one.key, json.loads(one.value)["one"]) for one in log.entries(f"out-{topic}", 0, 0, 99)] == want)
+
+
+def test_late_records_keep_their_keys_too(place: Place, log: Log) -> None:
+    topic = place.name("late")
+    log.create(topic, 2)
+
+    @hr.pipeline(place.name("lateness"), version="1")
+    def late() -> dict[str, hr.Stream]:
+        events = hr.stream(topic, schema={"t": "BIGINT"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+        windows = events.window(hr.tumbling(hr.seconds(1)), by=["t"]).late_to(f"aside-{topic}")
+        return {f"out-{topic}": windows.aggregate(n="COUNT(*)")}
+
+    times = [START + 9_000, START, START + 1, START + 9_001, START + 2, START + 3]
+    keys: list[bytes | None] = [None, None, None, b"a", b"a", b"a"]
+    log.append(topic, [b'{"t":%d}' % time_ms for time_ms in times], keys)
+    run_live(Live(late.plan(), log, latest=True))
+    found = [(one.key, json.loads(one.value)["t"]) for one in log.entries(f"aside-{topic}", 0, 0, 99)]
+    assert sorted(found, key=str) == sorted([(keys[at], times[at]) for at in (1, 2, 4, 5)], key=str)

@@ -12,7 +12,7 @@ import polars as pl
 
 from headrace.errors import EnvironmentFault
 from headrace.kernels.reading.batch import Lines, Stamps, TextLines
-from headrace.topics.sums import block_is_sound, body_sum
+from headrace.topics.sums import BLOCK, block_is_sound, body_sum
 
 if TYPE_CHECKING:
     from headrace.topics.sqlite import SqliteLog
@@ -23,6 +23,7 @@ FETCH_BYTES = 3 << 20
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[bytes]).decode
+_unpack_keys = msgspec.msgpack.Decoder(list[bytes | None]).decode
 
 
 class SqliteReader:
@@ -37,6 +38,7 @@ class SqliteReader:
         self.name, self.key = name, key
         self.next, self.end = first, end
         self.follows: int | None = None
+        self.keyed = False
         self.blocks: deque[tuple[Any, ...]] = deque()
 
     @property
@@ -80,7 +82,7 @@ class SqliteReader:
         self.next = blocks[-1][1] + blocks[-1][2]
         lines = _lines(blocks)
         frame = pl.DataFrame(
-            [(seq, arrived, count, first) for seq, first, count, arrived, _, _ in blocks],
+            [(seq, arrived, count, first) for seq, first, count, arrived, *_ in blocks],
             schema={"order": pl.Int64, "arrived": pl.Int64, "count": pl.Int64, "first": pl.Int64},
             orient="row",
         )
@@ -88,7 +90,10 @@ class SqliteReader:
             pl.col("order", "arrived").repeat_by("count").explode(empty_as_null=False),
             pl.int_ranges("first", pl.col("first") + pl.col("count")).explode(empty_as_null=False).alias("offset"),
         )
-        lines.stamps = Stamps(spread["offset"], spread["arrived"], spread["order"])
+        keys = None
+        if any(block[4] is not None for block in blocks):
+            keys = pl.Series([key for block in blocks for key in block[4] or [None] * block[2]], dtype=pl.Binary)
+        lines.stamps = Stamps(spread["offset"], spread["arrived"], spread["order"], keys)
         return lines
 
     def close(self) -> None:
@@ -150,13 +155,10 @@ class SqliteFeed:
                 self._check_there()
                 if self._seq is None:
                     self._seq = self._rewind()
-                with closing(
-                    self._db.execute(
-                        "SELECT seq, partition, first, count, arrived_ms, size, packed, keys_sum, body_sum, sum, body"
-                        " FROM blocks WHERE seq > ? ORDER BY seq",
-                        (self._seq,),
-                    )
-                ) as rows:
+                # Keys are long, and few ask for them.
+                keys = "keys" if any(reader.keyed for reader in self._by_key.values()) else "NULL"
+                asked = f"SELECT {BLOCK}, {keys}, body FROM blocks WHERE seq > ? ORDER BY seq"  # noqa: S608  (names of our own)
+                with closing(self._db.execute(asked, (self._seq,))) as rows:
                     fetched = self._take_in(rows, most)
                 if fetched < FETCH_BYTES and (most is None or sum(reader.waiting for reader in self._by_key.values()) < most):
                     # All is read: there is nothing more until the file changes.
@@ -189,8 +191,8 @@ class SqliteFeed:
         follows = reader.wanted if reader.follows is None else reader.follows
         if not block_is_sound(row[:10], unsummed):
             raise self._log.damaged(reader.name, f"the block of records at offset {follows} or after it (number {row[0]} of the file) is damaged")
-        first, count, packed, summed, body = row[2], row[3], row[6], row[8], row[10]
-        if summed is not None and body_sum(body) != summed:
+        first, count, packed, keys_summed, summed, keys, body = row[2], row[3], row[6], row[7], row[8], row[10], row[11]
+        if (summed is not None and body_sum(body) != summed) or (keys is not None and keys_summed is not None and body_sum(keys) != keys_summed):
             raise self._log.damaged(reader.name, f"records {first} to {first + count - 1} are damaged")
         reached = first if reader.follows is None and first <= follows else follows
         if first > reached:
@@ -207,7 +209,7 @@ class SqliteFeed:
 
     def _take(self, reader: SqliteReader, row: tuple[Any, ...], most: int | None) -> int:
         """Hand a reader what it has not read yet of a block and is to read, and return how many records that were."""
-        seq, _, first, count, arrived, _, packed, _, _, _, body = row
+        seq, _, first, count, arrived, _, packed, _, _, _, keys, body = row
         start = max(reader.wanted, first)
         end = min(first + count, first + count if reader.end is None else reader.end, first + count if most is None else start + most)
         if end <= start:
@@ -215,7 +217,8 @@ class SqliteFeed:
         if start > first or end < first + count:
             body = _pack((_unpack(body) if packed else body.split(b"\n"))[start - first : end - first])
             packed = 1
-        reader.blocks.append((seq, start, end - start, arrived, packed, body))
+        names = None if keys is None or not reader.keyed else _unpack_keys(keys)[start - first : end - first]
+        reader.blocks.append((seq, start, end - start, arrived, names, packed, body))
         return int(end - start)
 
     def _check_ends(self) -> None:
