@@ -95,7 +95,7 @@ def _run(given: Sequence[str], *, debug: bool) -> int:
         if error.filename is None and error.errno is not None:
             raise
         return _fail(f"{error.filename or type(error).__name__}: {error.strerror or error}", 1, debug=debug)
-    except Exception as error:  # noqa: BLE001  (the last resort: whatever it is, it is ours)
+    except BaseException as error:  # noqa: BLE001  (the last resort: whatever it is, it is ours; a panic of Polars' is no Exception)
         return _fail(f"a fault of headrace's own: {type(error).__name__}: {error}; please report it, with what --debug shows", 1, debug=debug)
     return 0
 

@@ -399,6 +399,8 @@ def in_parquet(path: Path, frame: pl.DataFrame) -> pl.DataFrame:
 
 def rule_for(value: Any, dtype: pl.DataType, kind: Type) -> Any:
     """Return what the rule makes of a typed value, or UNREADABLE."""
+    if kind == TIMESTAMP and isinstance(dtype, pl.Date) and value is not None:
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
     if kind == TIMESTAMP and isinstance(dtype, pl.Datetime) and value is not None:
         return value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
     if kind == STRING and isinstance(dtype, pl.List | pl.Struct | pl.Map) and "nan" in repr(value) + repr(value).replace("inf", "nan"):

@@ -162,7 +162,7 @@ def _for_json(value: object) -> object:
         case bytes():
             return value.decode("utf-8", "backslashreplace")
         case dict():
-            return {key: _for_json(inner) for key, inner in value.items()}
+            return {str(_for_json(key)): _for_json(inner) for key, inner in value.items()}
         case list():
             return [_for_json(inner) for inner in value]
     return value

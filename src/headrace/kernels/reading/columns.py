@@ -48,7 +48,7 @@ class ColumnReader:
         separator: str | None = None,
         unread: Collection[str] = (),
     ) -> None:
-        self.schema, self.rest, self.rest_type = schema, rest, rest_type
+        self.schema, self.rest, self.rest_type, self._name = schema, rest, rest_type, name
         self._gather = _side_by_side if rest in unread else _gathered
         self._columns, self._separator = list(columns), separator or ""
         for field in schema.fields:
@@ -65,21 +65,28 @@ class ColumnReader:
         columns = [records, *(self._column(records, cells, field, malformed) for field in self.schema.fields)]
         if self.rest is not None:
             none = pl.Series(self.rest, [{}], dtype=polars_type(self.rest_type)).new_from_index(0, len(records))
-            others = [(name, cells[name].alias("cell")) for name in self._others]
+            others = [(name, self._cell(cells, name).alias("cell")) for name in self._others]
             columns.append(self._gather(others, self.rest, self.rest_type) if others else none)
         frame = pl.DataFrame(columns)
         return Read(frame.filter(~pl.col("@record").is_in(list(malformed))) if malformed else frame, malformed)
 
     def _column(self, records: pl.Series, cells: pl.DataFrame, field: Field, malformed: dict[int, str]) -> pl.Series:
-        if field.name not in cells.columns:
+        if field.name not in self._columns:
             return pl.Series(field.name, [None], dtype=polars_type(field.type)).new_from_index(0, len(records))
-        found = cells[field.name]
+        found = self._cell(cells, field.name)
         read = adapt(found, field.type)
         bad = read.is_null() & found.is_not_null()
         if bad.any():
             for record, value in zip(records.filter(bad), values_of(found.filter(bad)), strict=True):
                 malformed.setdefault(record, f"field {field.name!r} is not a {field.type.kind}: {shown(value)}")
         return read.alias(field.name)
+
+    def _cell(self, cells: pl.DataFrame, name: str) -> pl.Series:
+        if name not in cells.columns:
+            raise DataError(
+                f"column {name!r} has decimals inside other values, which cannot be read", where=self._name, fix="write them as DOUBLE or text"
+            )
+        return cells[name]
 
     # CSV: a record is a line; a quoted cell holds separators and doubled quotes, but no line end
 
@@ -146,13 +153,15 @@ def adapt(column: pl.Series, kind: Type) -> pl.Series:
     if kind == BIGINT and dtype.is_float():
         whole = column.cast(pl.Int64, strict=False)
         return whole.set(whole.cast(dtype) != column, None)
+    if kind == TIMESTAMP and isinstance(dtype, pl.Date):
+        return column.cast(pl.Datetime("ms", "UTC")).cast(target)
     if kind == TIMESTAMP and isinstance(dtype, pl.Datetime):
         return (column.dt.replace_time_zone("UTC") if dtype.time_zone is None else column.dt.convert_time_zone("UTC")).cast(target)
     if kind == STRING and (dtype.is_integer() or dtype == pl.Boolean):
         return column.cast(pl.String)
     if dtype in (target, pl.Null()) and _all_finite(column):
         return column.cast(target)
-    values = [read_value(_plain(value), kind) for value in column.to_list()]
+    values = [_read(value, kind) for value in column.to_list()]
     return pl.Series(column.name, [None if value is UNREADABLE else value for value in values], dtype=target)
 
 
@@ -187,15 +196,24 @@ def _all_finite(column: pl.Series) -> bool:
     return not column.dtype.is_float() or column.is_finite().all()
 
 
+def _read(value: object, kind: Type) -> object:
+    try:
+        return read_value(_plain(value), kind)
+    except UnicodeDecodeError:
+        return UNREADABLE
+
+
 def _plain(value: object) -> object:
-    """Return a value of a typed column as a JSON parser would have given it."""
+    """Return a value of a typed column as a JSON parser would have given it. Raises UnicodeDecodeError at bytes that are no text."""
     match value:
         case float():
             return JsonNumber(Decimal(value))
         case dict():
-            return {key: _plain(inner) for key, inner in value.items()}
+            return {str(_plain(key)): _plain(inner) for key, inner in value.items()}
         case list():
             return [_plain(inner) for inner in value]
+        case bytes():
+            return value.decode()
         case None | bool() | int() | str():
             return value
     return str(value)
