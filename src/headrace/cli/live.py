@@ -92,7 +92,7 @@ def run_on_topics(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) ->
     if file:
         _leave(metrics, Path(file))
     counts = {topic: account.counts() for topic, account in ledger.items()}
-    told.info("stopped", pipeline=plan.pipeline, epoch=live.epoch, offsets=live.offsets, ledger=counts)
+    told.info("stopped", pipeline=plan.pipeline, epoch=live.epoch, offsets=live.offsets, ledger=counts, open=live.run.graph.open_counts())
     log.close()
     return ledger
 

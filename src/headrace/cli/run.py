@@ -51,7 +51,8 @@ class LiveOptions(KafkaOptions):
     records
         Stop after so many records, windows left open.
     drain
-        Close the open windows before the end.
+        Close the open windows before the end. Over files, event time also runs on after the last event, for 24 hours at most, until no timer
+        of a process is left.
     anew
         Forget what the pipeline has committed, and start from the first records: results are written again. It says how many records
         that concerns, and asks on a terminal; without a terminal it is refused unless --yes is given.

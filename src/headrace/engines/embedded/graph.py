@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 
@@ -241,6 +242,22 @@ class Graph:
         for name, (before, now) in self.changed_code.items():
             _log.warning("process %s: its code has changed under the same version (%s, now %s); the new code works %s", name, before, now, where)
 
+    def open_counts(self) -> dict[str, Any]:
+        """Return what is open: `windows`, how many have rows and have not closed, and `timers`, of event time, by process."""
+        windows = sum(map(_open_windows, self.windows))
+        timers = {process.operator.name: count for process in self.processes if (count := process.keyspace.count_timers())}
+        return ({"windows": windows} if windows else {}) | ({"timers": timers} if timers else {})
+
+    def tell_open(self, *, drained: bool) -> None:
+        """Say which timers are still set, now that the run is at the end of its input."""
+        why = (
+            "event time ran on for a day after the last event, and no further"
+            if drained
+            else "event time stops at the last event; --drain lets it run on"
+        )
+        for name, count in self.open_counts().get("timers", {}).items():
+            _log.warning("process %s: event-time timers that are still set: %d; %s", name, count, why)
+
     def tell_failures(self) -> None:
         """Say what processes failed at, now that the run ends."""
         for process in self.processes:
@@ -318,6 +335,14 @@ class Graph:
                 self._emit(consumer, self._regroups[id(consumer)](rows))
             else:
                 self._emit(consumer, self._steps[id(consumer)](rows))
+
+
+def _open_windows(window: Window) -> int:
+    """Return how many windows have rows and have not closed."""
+    state, of = window.state, window.kernel.window
+    frames = [*(rows for parts in state.buffer.values() for rows in parts), state.folded, state.stragglers]
+    slices = {one for rows in frames if rows is not None for one in rows["@slice"].unique()}
+    return len({end for one in slices for end in range(of.first_end(one), of.last_end(one) + 1, of.step_ms) if end - 1 > state.clock})
 
 
 def _closing(window: Window, upto: float) -> int | None:

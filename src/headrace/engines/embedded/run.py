@@ -30,6 +30,7 @@ from headrace.topics.protocol import KeyedReader, PartitionReader
 __all__ = ["NO_LIMITS", "Limits", "Progress", "Run", "accounts_of", "run_files", "run_to"]
 
 _COMMIT_SECONDS = 5.0
+DRAIN_MS = 24 * 60 * 60 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +52,23 @@ class Run:
         with its keys, and a partition read to its end rests, since more may come another time.
     max_ahead_ms
         How far past its arrival a record's event time may lie.
+    drain
+        Whether event time runs on for processes where the input ends, until no timer is left, `DRAIN_MS` at most.
     """
 
     def __init__(
-        self, plan: Plan, readers: Mapping[str, Sequence[PartitionReader]], output: Output, *, live: bool = False, max_ahead_ms: int | None = None
+        self,
+        plan: Plan,
+        readers: Mapping[str, Sequence[PartitionReader]],
+        output: Output,
+        *,
+        live: bool = False,
+        max_ahead_ms: int | None = None,
+        drain: bool = False,
     ) -> None:
         plan, unread = read_numbers_at_once(plan)
         self._output, self._live = output, live
+        self._drain_ms = DRAIN_MS if drain else 0
         origins = [(source.topic, number) for source in plan.sources for number in range(len(readers[source.topic]))]
         self.graph = Graph(plan, output.write, keyed=live, origins=origins)
         self.partitions: list[Partition] = []
@@ -110,11 +121,11 @@ class Run:
 
     @property
     def _heard(self) -> dict[str, int]:
-        """The last event time of each source's records."""
+        """The last event time of each source's records, and of a drain what it adds: where the input ends, processes see time stop there."""
         heard = dict.fromkeys(self.clocks, NEVER)
         for partition in self.partitions:
             heard[partition.source.topic] = max(heard[partition.source.topic], partition.heard)
-        return heard
+        return {topic: at + self._drain_ms if at > NEVER else at for topic, at in heard.items()}
 
     def _next(self, most: int | None) -> list[Turn]:
         """Return the next batch of the partition that holds the clock back, or of all where they are taken together."""
@@ -260,7 +271,10 @@ def _shares(parts: Sequence[Partition], counts: Mapping[int, int], orders: Mappi
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a run ends by itself: after so many seconds, or so many records; with `drain` it then closes the open windows."""
+    """When a run ends by itself: after so many seconds, or so many records; with `drain` it then closes the open windows.
+
+    Over files, `drain` also has event time run on for processes, `DRAIN_MS` at most, so that timers after the last event fire.
+    """
 
     duration: float | None = None
     records: int | None = None
@@ -295,9 +309,11 @@ def run_to(
     """Run the plan over files with no state kept, and return the ledger."""
     plan.check_inputs(inputs)
     with _opened(plan, inputs, chunk) as readers:
-        run = Run(plan, readers, output)
-        _work(run, limits, progress, run.graph.forget_touched)
+        run = Run(plan, readers, output, drain=limits.drain)
+        done = _work(run, limits, progress, run.graph.forget_touched)
     run.graph.tell_failures()
+    if done:
+        run.graph.tell_open(drained=limits.drain)
     return run.ledger
 
 
@@ -367,7 +383,7 @@ def run_files(
         files = Files(plan.pipeline, checkpoint.folder, plan.topics, partitions)
         if manifest is None or not manifest["done"]:
             with _opened(plan, inputs, chunk) as readers:
-                run = Run(plan, readers, files)
+                run = Run(plan, readers, files, drain=limits.drain)
                 manifest = _Committing(run, checkpoint, files, identity).work(manifest, limits, progress, commit_seconds)
         files.publish(folder, {topic: plan.schema_of(topic) for topic in plan.topics}, output_format, keep=not manifest["done"])
         _publish_ledger(plan, manifest, checkpoint, folder)
@@ -403,15 +419,18 @@ class _Committing:
                     self.commit(done=False)
                     due = time.monotonic() + every
 
-            manifest = self.commit(done=_work(self.run, limits, progress, after_turn))
+            done = _work(self.run, limits, progress, after_turn)
+            manifest = self.commit(done=done, left_open=self.run.graph.open_counts())
             self.run.graph.tell_failures()
+            if manifest["done"]:
+                self.run.graph.tell_open(drained=limits.drain)
             return manifest
         finally:
             self.files.close()
 
-    def commit(self, *, done: bool) -> dict[str, Any]:
-        """Make all of it durable together, and return the manifest."""
-        manifest = {**self.identity, **self.run.saved(), "lengths": self.files.sync(), "done": done}
+    def commit(self, *, done: bool, left_open: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Make all of it durable together, and return the manifest. `left_open` is what a run that ends leaves open."""
+        manifest = {**self.identity, **self.run.saved(), "lengths": self.files.sync(), "done": done, "open": left_open or {}}
         self.checkpoint.commit(manifest, self.run.graph)
         return manifest
 
@@ -439,7 +458,9 @@ def _publish_ledger(plan: Plan, manifest: Mapping[str, Any], checkpoint: Checkpo
     path = folder / "ledger.json"
     try:
         aside = checkpoint.folder / "ledger.json"
-        write_durably(aside, msgspec.json.format(msgspec.json.encode({"pipeline": plan.pipeline, "sources": manifest["ledger"]})) + b"\n")
+        left_open = {"open": manifest["open"]} if manifest.get("open") else {}
+        written = msgspec.json.encode({"pipeline": plan.pipeline, "sources": manifest["ledger"], **left_open})
+        write_durably(aside, msgspec.json.format(written) + b"\n")
         aside.replace(path)
         if manifest["done"]:
             checkpoint.discard()

@@ -18,6 +18,7 @@ __all__ = ["Keyspace"]
 _MOST_AT_HAND = 10_000
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list).decode
+_decode_state = msgspec.msgpack.Decoder(dict).decode
 
 
 class Keyspace:
@@ -91,6 +92,13 @@ class Keyspace:
     def last_timer(self) -> int | None:
         """The latest time at which a key wants to be woken."""
         return self._alarms.last
+
+    def count_timers(self) -> int:
+        """Return how many timers of event time are set, of all keys."""
+        if not len(self._alarms):
+            return 0
+        self._put_away()
+        return sum(len(_decode_state(data).get("@timers", ())) for data in self._stored.values())
 
     def _state(self, code: bytes, key: tuple[Any, ...] | None = None) -> State:
         state = self._at_hand.get(code)
