@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import shutil
+import signal
+import subprocess
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from headrace.engines import jar
-from headrace.engines.spark.environment import kafka_jars, process_python, spark_home
+from headrace.engines.environment import end_with_parent
+from headrace.engines.spark import run as spark_run
+from headrace.engines.spark.environment import kafka_jars, process_python, python_of, spark_home
 from headrace.engines.spark.script import SPARK
 from headrace.errors import EnvironmentFault
+from keeper import keep, kept
+from waiting import wait_for
 
 FOLDER = Path(os.environ.get("HEADRACE_ENGINES") or Path(__file__).parent.parent / "build" / "engines")
 HOME = FOLDER.parent
@@ -41,6 +53,81 @@ def missing_for_processes() -> str | None:
     return missing()
 
 
+# One JVM for the runs of many tests: of the half minute of CPU that a session takes, most is Java becoming warm.
+
+
+def _option(command: Sequence[str], name: str) -> list[str]:
+    return [value for option, value in pairwise(command) if option == name]
+
+
+@contextmanager
+def _serving(folder: Path) -> Iterator[str]:
+    """Start the JVM, and yield the folder for its requests."""
+    (folder / "requests").mkdir(exist_ok=True)
+    spark = spark_home(HOME)
+    python = python_of(spark)
+    jars = ",".join(map(str, [jar.path(), *kafka_jars(HOME)]))
+    command = [str(spark / "bin" / "spark-submit"), "--master", "local[2]", "--jars", jars]
+    command += [str(Path(__file__).with_name("warm_driver.py")), str(folder / "requests"), str(Path(spark_run.__file__).with_name("driver.py"))]
+    environment = {**os.environ, "SPARK_HOME": str(spark), "PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=end_with_parent,  # noqa: PLW1509  (a call of C and nothing else)
+        )
+        try:
+            yield str(folder / "requests")
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _ask(folder: Path, command: Sequence[str]) -> None:
+    """Have a command of headrace's done by the JVM that is kept, and wait for its end."""
+    with (folder / "turn").open("ab") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        settings = dict(one.split("=", 1) for one in _option(command, "--conf"))
+        asked = {"settings": {"spark.master": _option(command, "--master")[0], **settings}, "arguments": command[-3:]}
+        number = len(list(folder.glob("*.request")))
+        (folder / "new").write_text(json.dumps(asked))
+        (folder / "new").rename(folder / f"{number}.request")
+        done, ended = folder / f"{number}.done", folder / "ended"
+        wait_for(lambda: done.exists() or ended.exists(), "the end of Spark's run", seconds=900, every=0.1)
+        assert done.exists(), (folder.parent / "log").read_text()[-2000:]
+
+
+@pytest.fixture(scope="session")
+def spark_requests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
+    """Return the folder for requests to the JVM that all workers share, or None where there is no Spark."""
+    if missing() or not list(FOLDER.glob("spark-*-kafka")):
+        yield None
+        return
+    with kept("spark", __file__, tmp_path_factory) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def warm_spark(spark_requests: Path | None) -> Iterator[None]:
+    """Have runs on this machine's cores done by one JVM. Those with processes, whose modules stay, and those asked to stop have one of their own."""
+    cold = spark_run._run
+
+    def run(command: Sequence[str], environment: Mapping[str, str], log: Path, stop: Callable[[], bool], stopped: Path) -> None:
+        local = _option(command, "--master")[0].startswith("local[")
+        if spark_requests is None or not local or _option(command, "--py-files") or stop():
+            cold(command, environment, log, stop, stopped)
+        else:
+            _ask(spark_requests, command)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spark_run, "_run", run)
+        yield
+
+
 def same(got: Any, expected: Any) -> bool:
     """Return whether two JSON values are equal, doubles to 9 digits, in the order of their keys."""
     if isinstance(got, float) and isinstance(expected, float):
@@ -63,7 +150,8 @@ def plain(letter: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     if sys.argv[1:] != ["--fetch"]:
-        sys.exit(__doc__)
+        keep(Path(sys.argv[1]), _serving(Path(sys.argv[1])))
+        sys.exit()
     os.environ["HEADRACE_ENGINES"] = str(FOLDER)
     try:
         spark_home(HOME)

@@ -289,7 +289,7 @@ def test_a_run_interrupted_again_and_again_while_it_puts_its_output_in_place_get
     inputs, expected = made("merging", 60)
     plan = PIPELINES["merging"].plan()
     with pytest.raises(Interrupted), monkeypatch.context() as patch:
-        patch.setattr("headrace.engines.embedded.output.Files.publish", lambda *_: (_ for _ in ()).throw(Interrupted))
+        patch.setattr("headrace.engines.embedded.output.Files.publish", lambda *_, **__: (_ for _ in ()).throw(Interrupted))
         run_files(plan, inputs, tmp_path)
     for attempt in count(1):
         with monkeypatch.context() as patch:

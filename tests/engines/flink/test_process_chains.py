@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from headrace.engines.entries import added_up
 from headrace.engines.flink.rest import Rest
 from headrace.engines.flink.run import FileJob, run_files, run_many, run_topics
 from headrace.plan.pipeline import Plan
+from keeper import once
 
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
 
@@ -183,7 +185,11 @@ def jobs() -> dict[str, tuple[Plan, dict[str, list[list[bytes]]]]]:
 @pytest.fixture(scope="module")
 def outcomes(flink: Rest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Outcome, Outcome]]:
     """Return what Flink and the embedded engine give."""
-    folder, given, found = tmp_path_factory.mktemp("chains"), {}, {}
+    return once("chains", tmp_path_factory, partial(_outcomes, flink))
+
+
+def _outcomes(flink: Rest, folder: Path) -> dict[str, tuple[Outcome, Outcome]]:
+    given, found = {}, {}
     for name, (plan, inputs) in jobs().items():
         given[name] = FileJob(plan, written_files(folder / name, inputs), folder / name / "flink")
         (folder / name / "flink").mkdir()

@@ -27,6 +27,7 @@ from headrace.engines.spark.run import Job, run_latest, run_live, run_many
 from headrace.engines.spark.script import live_script, spark_script
 from headrace.errors import HeadraceError, PlanError, ProcessError
 from headrace.plan.pipeline import Plan
+from keeper import once
 from spark import HOME, lines, missing_for_processes, same
 
 SCHEMA = {"k": "STRING", "t": "BIGINT", "n": "BIGINT", "x": "DOUBLE", "s": "STRING"}
@@ -144,7 +145,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path
     """Return by name where Spark put its outputs, where the embedded engine did, and what Spark's run gave."""
     if (why := missing_for_processes()) is not None:
         pytest.skip(why)
-    folder = tmp_path_factory.mktemp("runs")
+    return once("spark-processes", tmp_path_factory, _runs)
+
+
+def _runs(folder: Path) -> dict[str, tuple[Path, Path, Any]]:
     given = {}
     for name, (made, inputs) in jobs().items():
         (folder / name).mkdir()
@@ -385,7 +389,7 @@ def test_a_killed_live_run_goes_on_and_loses_nothing(kafka: Shared, tmp_path: Pa
     chance, done, seen = random.Random(7), 0, 0
     for most in (35, 70):  # of each partition, so that something is left for the second run, however slowly the first begins
         with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}) as run:
-            give_up_at = time.monotonic() + 120
+            give_up_at = time.monotonic() + 180
             try:
                 while len(everything(kafka.servers, made.topics[0])) < seen + 20:
                     assert run.poll() is None, "the run has ended"

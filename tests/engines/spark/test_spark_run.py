@@ -23,6 +23,7 @@ from headrace.engines.spark.environment import python_of, spark_home
 from headrace.engines.spark.run import Job, SparkError, _Script, _submit, run_files, run_many
 from headrace.engines.working import working_folder
 from headrace.errors import EnvironmentFault, PlanError
+from keeper import once
 from spark import FOLDER, HOME, lines, missing, plain, same
 
 ODD = [
@@ -90,13 +91,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path
     """Return by name where Spark put its outputs, where the embedded engine did, and what Spark's run gave."""
     if (why := missing()) is not None:
         pytest.skip(why)
-    folder = tmp_path_factory.mktemp("runs")
+    return once("spark-runs", tmp_path_factory, _runs)
+
+
+def _runs(folder: Path) -> dict[str, tuple[Path, Path, Any]]:
     kiln = []
     for seed in range(3):
         kiln.append(folder / f"kiln{seed}.ndjson")
         said = ["--records", "2000", "--disorder", "20s", "--bad", "0.01", "--numbers", "0.3", "--start", "2024-01-24T19:10:00"]
         command = [sys.executable, "-m", "headrace", "simulate", "kiln", "--to", str(kiln[-1]), "--seed", str(seed), *said]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=180)
     strange = folder / "odd one [1]{é}.ndjson"
     strange.write_bytes(b"\n".join(ODD))
     shown = folder / "shown.ndjson"
@@ -246,7 +250,7 @@ def processes(marked: str) -> set[str]:
 
 
 def wait_until(true: Callable[[], bool], what: str) -> None:
-    give_up_at = time.monotonic() + 90
+    give_up_at = time.monotonic() + 180
     while not true():
         assert time.monotonic() < give_up_at, what
         time.sleep(0.1)
