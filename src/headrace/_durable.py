@@ -6,7 +6,19 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["put", "sync", "write_durably", "write_whole"]
+__all__ = ["private", "private_folder", "put", "sync", "write_durably", "write_whole"]
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file; one that is made only its owner may read and write. It is an `opener` for `open`."""
+    return os.open(path, flags, 0o600)
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing, for its owner alone. One that is there stays as it is."""
+    if not path.is_dir():
+        private_folder(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -20,22 +32,22 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_durably(path: Path, data: bytes | memoryview) -> None:
-    """Write a file; its name becomes durable with its folder."""
-    with path.open("wb") as file:
+def write_durably(path: Path, data: bytes | memoryview, *, secret: bool = False) -> None:
+    """Write a file, one that is `secret` for its owner alone; its name becomes durable with its folder."""
+    with open(path, "wb", opener=private if secret else None) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
-def put(path: Path, data: bytes | memoryview) -> None:
+def put(path: Path, data: bytes | memoryview, *, secret: bool = False) -> None:
     """Put a file in place, whole: at any moment it is there as it was or as it is to be. Its name becomes durable with its folder."""
     aside = path.with_name(f".{path.name}.new")
-    write_durably(aside, data)
+    write_durably(aside, data, secret=secret)
     aside.replace(path)
 
 
-def write_whole(path: Path, data: bytes | memoryview) -> None:
+def write_whole(path: Path, data: bytes | memoryview, *, secret: bool = False) -> None:
     """Put a file in place, whole and durable."""
-    put(path, data)
+    put(path, data, secret=secret)
     sync(path.parent)

@@ -501,3 +501,18 @@ def test_a_topic_that_is_deleted_or_made_anew_while_it_is_followed_is_told(
         later.start()
         assert says in refused("tail", "one", "--follow", "--lines", "0", "--timeout", "30s", status=status)
         later.join()
+
+
+def test_retention_is_altered_and_room_is_given_back(topics: Callable[..., bytes], refused: Callable[..., str], log: SqliteLog) -> None:
+    for n in range(20):
+        log.append("one", [b"%d" % n * 50_000])
+    assert topics("alter", "one", "--retention", "7d") == b"Topic one keeps its records: 7d.\n"
+    assert topics("alter", "one", "--retention-bytes", "1000") == b"Topic one keeps its records: 7d, 1,000 bytes a partition.\n"
+    assert len(log.entries("one", 0, 0, 99)) == 1
+    gave = topics("compact")
+    assert gave.startswith(b"Gave back ")
+    assert int(gave.split()[2].replace(b",", b"")) > 500_000
+    assert topics("alter", "one", "--retention", "none", "--retention-bytes", "none") == b"Topic one keeps its records: for ever.\n"
+    assert "nothing to change" in refused("alter", "one")
+    assert "'x' is no number of bytes" in refused("alter", "one", "--retention-bytes", "x")
+    assert refused("alter", "nine", "--retention", "1d").startswith(".headrace/log.db: no topic 'nine'")

@@ -126,6 +126,16 @@ def test_a_topic_is_made_listed_described_and_deleted(place: Place, log: Log) ->
     assert [part.end for part in log.topic(name).partitions] == [0]
 
 
+def test_retention_is_altered(log: Log, topic: str) -> None:
+    for ms, size in ((60_000, 10_000), (None, 20_000), (None, None)):
+        log.alter(topic, retention_ms=ms, retention_bytes=size)
+        assert comes(lambda: (log.topic(topic).retention_ms, log.topic(topic).retention_bytes), (ms, size))  # noqa: B023
+    with pytest.raises(PlanError, match="is 0"):
+        log.alter(topic, retention_ms=0, retention_bytes=None)
+    with pytest.raises(PlanError, match="no topic"):
+        log.alter(f"{topic}-no", retention_ms=1, retention_bytes=None)
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..\\x", "new\nline"])
 def test_a_name_that_cannot_be_is_refused(log: Log, name: str) -> None:
     with pytest.raises(PlanError, match="cannot be used"):

@@ -14,6 +14,7 @@ from headrace.engines.embedded.live import Live, run_live
 from headrace.errors import EnvironmentFault
 from headrace.topics.protocol import Commit, Outgoing
 from headrace.topics.sqlite import SqliteLog
+from headrace.topics.store import Store
 from topics.test_logs import Clock, plan, values
 
 HOUR, DAY = 3_600_000, 86_400_000
@@ -179,3 +180,28 @@ def test_a_pipeline_that_begins_behind_expired_records_says_so_once(log: SqliteL
     live = Live(plan("m"), log, latest=True)
     assert live.expired == {}
     live.close()
+
+
+# room that is given back, and rights
+
+
+def test_compact_gives_room_back_while_others_read_and_write(tmp_path: Path, log: SqliteLog, clock: Clock) -> None:
+    log.create("t", retention_bytes=100_000)
+    for _ in range(100):
+        log.append("t", [b"x" * 100_000])
+    clock.now += 60_000
+    log.append("t", [b"last"])
+    with closing(SqliteLog(tmp_path / "home" / "log.db", clock)) as other:
+        assert other.compact() > 9_000_000
+        log.append("t", [b"more"])
+    assert (tmp_path / "home" / "log.db").stat().st_size < 1_000_000
+    assert values(log, "t")[-2:] == [b"last", b"more"]
+
+
+def test_a_home_and_its_files_are_for_their_owner_alone(tmp_path: Path, log: SqliteLog) -> None:
+    log.create("t")
+    log.claim("p").release()
+    Store(tmp_path / "home", "p").write(1, b"m", {"a": b"x"}, ["a"])
+    found = [tmp_path / "home", *(tmp_path / "home").rglob("*")]
+    assert len(found) >= 8
+    assert {path.name for path in found if path.stat().st_mode & 0o077} == set()

@@ -50,8 +50,12 @@ _topics.command("headrace.cli.topics:describe", name="describe", help="Show a to
 _topics.command("headrace.cli.topics:append", name="append", help="Append the lines of a file to a topic, each a record.")
 _topics.command("headrace.cli.topics:tail", name="tail", help="Print the records of a topic as they are, one a line.")
 _topics.command("headrace.cli.topics:groups", name="groups", help="Show how far pipelines and other readers have come.")
+_topics.command("headrace.cli.topics:alter", name="alter", help="Change how long a topic keeps its records.")
+_topics.command("headrace.cli.topics:compact", name="compact", help="Give the room of dropped records back to the disk.")
 _topics.command("headrace.cli.topics:delete", name="delete", help="Remove a topic and all its records, without asking.")
 app.command(_topics)
+app.command("headrace.cli.backup:backup", name="backup", help="Write the whole home to one file, while runs go on.")
+app.command("headrace.cli.backup:restore", name="restore", help="Put a backup in place as the home.")
 app.command("headrace.cli.doctor:doctor", name="doctor", help="Check what headrace stands on, and say how to mend what is not well.")
 
 

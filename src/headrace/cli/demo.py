@@ -16,6 +16,7 @@ import msgspec
 from cyclopts import Parameter
 
 from headrace._clock import now_ms
+from headrace._durable import private_folder
 from headrace._lock import TakenError, take
 from headrace.cli.apps import home, plan_of
 from headrace.cli.simulate import duration_ms
@@ -87,7 +88,7 @@ def _emptied(folder: Path) -> IO[bytes]:
     """Return the lock of a folder that has been emptied for this process. Only a folder that a demo has made is emptied."""
     mark = folder / _MARK
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         if not mark.is_file() and any(folder.iterdir()):
             raise EnvironmentFault(
                 f"was not made by headrace demo: it has files and no {_MARK}",

@@ -193,6 +193,25 @@ def _home(case: Case) -> Iterator[Finding]:
     place = _there(folder)
     yield _probe(place)
     yield from _filesystem(place)
+    if folder.exists():
+        yield from _rights(folder)
+
+
+def _rights(folder: Path) -> Iterator[Finding]:
+    """Warn of a home, or files in it, that other users may read or write: they hold what the plant sent."""
+    if sys.platform == "win32":
+        return
+    own = [folder, folder / LOG_FILE, *(path for name in ("state", "jobs", "ledgers", "pipelines") for path in (folder / name).rglob("*"))]
+    opened = [path for path in own if path.exists() and path.stat().st_mode & 0o077 and (path.is_file() or path == folder)]
+    if opened:
+        what = (
+            f"may be read by other users: {_counted(len(opened), 'file')} of the home, {opened[0]} the first"
+            if opened[0] != folder
+            else "may be read by other users"
+        )
+        yield Finding("warn", str(folder), what, f"keep them out: chmod -R go= {shlex.quote(str(folder))}")
+    else:
+        yield Finding("ok", str(folder), "only its owner may read it")
 
 
 def _there(path: Path) -> Path:
@@ -277,6 +296,12 @@ def _log(case: Case) -> Iterator[Finding]:
         return
     if not os.access(path, os.W_OK):
         yield Finding("FAIL", where, "cannot be written by this user", "let this user write it and its folder, or set HEADRACE_HOME")
+    yield from _content(case)
+
+
+def _content(case: Case) -> Iterator[Finding]:
+    """Check the rows of the log."""
+    path, where = case.log, str(case.log)
     from headrace.topics.sqlite_schema import FORMAT
 
     try:
@@ -290,6 +315,12 @@ def _log(case: Case) -> Iterator[Finding]:
                 yield Finding("FAIL", where, what if version else "is a database, but no log", fix)
             else:
                 yield Finding("ok", where, "is empty")
+            return
+        if Look(path).lacks_wal():
+            what = "was copied while it was in use, without its -wal, or closed by another program: what the -wal held is missing"
+            yield Finding(
+                "FAIL", where, what, "copy it with headrace backup; if it is no copy, any command that opens it settles it: headrace topics list"
+            )
             return
         faults = Look(path).faults(_CHECK_SECONDS)
     except sqlite3.Error as error:

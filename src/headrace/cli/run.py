@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 import msgspec
 from cyclopts import Parameter
 
+from headrace._durable import private_folder, put
 from headrace.cli.apps import home, plan_of
 from headrace.cli.logs import KafkaOptions
 from headrace.cli.paths import InputPath, OutputPath, inputs_of
@@ -353,8 +354,8 @@ def _remember(plan: Plan, sources: Mapping[str, Mapping[str, int | None]]) -> No
     """Keep the ledger of the pipeline's last run for `headrace ledger`."""
     folder = home() / "ledgers"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{plan.pipeline}.json").write_bytes(msgspec.json.encode({"pipeline": plan.pipeline, "sources": sources}))
+        private_folder(folder)
+        put(folder / f"{plan.pipeline}.json", msgspec.json.encode({"pipeline": plan.pipeline, "sources": sources}), secret=True)
     except OSError as error:
         print(f"headrace: {folder}: the ledger cannot be kept for `headrace ledger`: {error.strerror}", file=sys.stderr)
 

@@ -25,7 +25,7 @@ from headrace.cli.tables import print_json, print_table
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.protocol import Cursor, Entry, Log, PartitionInfo, TopicInfo
 
-__all__ = ["append", "create", "delete", "describe", "groups", "list_topics", "tail"]
+__all__ = ["alter", "append", "compact", "create", "delete", "describe", "groups", "list_topics", "tail"]
 
 _Json = Annotated[bool, Parameter(name="--json", negative=(), help="JSON objects, one a line.")]
 _LARGEST = (1 << 63) - 1
@@ -76,6 +76,44 @@ def create(
             print(f"There is a topic {topic} already.")
         else:
             print(f"Created topic {topic}.")
+
+
+def alter(topic: str, /, *, retention: str | None = None, retention_bytes: str | None = None, kafka: KafkaOptions = KafkaOptions()) -> None:
+    """Change how long a topic keeps its records. What is not named stays as it is.
+
+    Parameters
+    ----------
+    topic
+        Its name.
+    retention
+        How long its records are kept: 30s, 12h, 7d; none for ever.
+    retention_bytes
+        How many bytes of each partition are kept; none for all.
+    """
+    if retention is None and retention_bytes is None:
+        raise PlanError("nothing to change", where=f"topic {topic!r}", fix="give --retention or --retention-bytes")
+    if retention_bytes not in {None, "none"} and not (retention_bytes or "").isdecimal():
+        raise PlanError(f"{retention_bytes!r} is no number of bytes", where="--retention-bytes", fix="give a whole number, or none")
+    with _opened(kafka) as log:
+        info = log.topic(topic)
+        kept_ms = info.retention_ms if retention is None else None if retention == "none" else _retention_ms(retention)
+        kept_bytes = info.retention_bytes if retention_bytes is None else None if retention_bytes == "none" else int(retention_bytes)
+        if kept_bytes is not None and kept_bytes > _LARGEST:
+            raise PlanError(f"{kept_bytes} is too large", where="--retention-bytes", fix="give none to keep all")
+        log.alter(topic, retention_ms=kept_ms, retention_bytes=kept_bytes)
+        print(f"Topic {topic} keeps its records: {_retention(log.topic(topic))}.")
+
+
+def compact() -> None:
+    """Give the room that dropped records and deleted topics had back to the disk. Runs may go on meanwhile."""
+    from headrace.topics.sqlite import SqliteLog
+
+    with closing(open_log(None, create=False)) as log:
+        if not isinstance(log, SqliteLog):
+            raise PlanError(
+                "Kafka's brokers give room back by themselves", where="topics compact", fix="unset KAFKA_SERVERS to compact the SQLite log"
+            )
+        print(f"Gave back {log.compact():,} bytes.")
 
 
 def _retention_ms(text: str) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
+from headrace._durable import private_folder
 from headrace._lock import TakenError, take
 from headrace.errors import EnvironmentFault
 
@@ -47,7 +48,7 @@ def made(folder: Path, make: Callable[[Path], None]) -> Path:
         return folder
     aside = folder.with_name(f".{folder.name}.new")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(folder.parent)
         lock = wait_for_lock(folder.with_name(f".{folder.name}.lock"))
         try:
             if not folder.exists():

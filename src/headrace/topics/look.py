@@ -67,6 +67,12 @@ class Look:
 
         return self.read(ask)
 
+    def lacks_wal(self) -> bool:
+        """Return whether the log is in WAL mode, as while it is in use, and its -wal is not there."""
+        with self.path.open("rb") as file:
+            header = file.read(20)
+        return header[18:20] == b"\x02\x02" and not self.path.with_name(f"{self.path.name}-wal").exists()
+
     def faults(self, seconds: float) -> list[str] | None:
         """Return what is damaged, by name; None if that could not be found out in so many seconds."""
 

@@ -9,10 +9,14 @@ from headrace.topics.protocol import Log
 __all__ = ["make_topics"]
 
 
+RETENTION_MS = 30 * 86_400_000  # of topics that a run makes
+
+
 def make_topics(log: Log, plan: Plan, *own: str) -> None:
     """Make the topics that a plan writes and `own` besides, if they are not there; those it reads must be.
 
-    A topic of dead letters has as many partitions as the topic that they come from.
+    A topic of dead letters has as many partitions as the topic that they come from. Topics that the plan writes, and those of dead
+    letters, keep their records for 30 days; `own`, which a replay may need, for ever.
 
     Raises
     ------
@@ -24,7 +28,7 @@ def make_topics(log: Log, plan: Plan, *own: str) -> None:
     for topic in (*plan.topics, *partitions, *own):
         if topic not in there:
             try:
-                log.create(topic, partitions.get(topic, 1))
+                log.create(topic, partitions.get(topic, 1), retention_ms=None if topic in own else RETENTION_MS)
             except PlanError as refused:
                 # Another pipeline that reads the same topic may just have made the one for its dead letters.
                 try:

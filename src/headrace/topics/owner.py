@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import IO
 
+from headrace._durable import private_folder
 from headrace._lock import TakenError, take
 from headrace.errors import EnvironmentFault
 
@@ -15,7 +16,7 @@ def locked(folder: Path, pipeline: str) -> IO[bytes]:
     """Return the pipeline's lock file, locked for this process."""
     path = folder / f"{pipeline}.lock"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         return take(path)
     except TakenError as error:
         raise EnvironmentFault(f"is run by process {error.owner} already", where=f"pipeline {pipeline}", fix="end that one first") from None

@@ -28,6 +28,10 @@ class PrefixedLog:
         """Make a topic."""
         self._log.create(self._prefix + topic, partitions, replication, retention_ms=retention_ms, retention_bytes=retention_bytes)
 
+    def alter(self, topic: str, *, retention_ms: int | None, retention_bytes: int | None) -> None:
+        """Set how long a topic keeps its records."""
+        self._log.alter(self._prefix + topic, retention_ms=retention_ms, retention_bytes=retention_bytes)
+
     def delete(self, topic: str) -> None:
         """Remove a topic."""
         self._log.delete(self._prefix + topic)

@@ -237,6 +237,9 @@ class Log(Protocol):
             If there is one of that name, or a number cannot be.
         """
 
+    def alter(self, topic: str, *, retention_ms: int | None, retention_bytes: int | None) -> None:
+        """Set how long a topic keeps its records, and how many bytes a partition; None is for ever."""
+
     def delete(self, topic: str) -> None:
         """Remove a topic and all its records."""
 

@@ -22,6 +22,7 @@ from zlib import crc32
 import msgspec
 
 from headrace._clock import now_ms
+from headrace._durable import private, private_folder
 from headrace.errors import EnvironmentFault, PlanError, near
 from headrace.topics.failpoints import passing
 from headrace.topics.owner import locked
@@ -36,6 +37,7 @@ BLOCK_BYTES = 4 << 20
 _BUSY_SECONDS = 30.0
 _EXPIRE_MS = 10_000
 _EXPIRE_BLOCKS = 2_000
+_COMPACT_PAGES = 500
 _LOOK_SECONDS = 2.0
 _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
 _RESTORE = "restore a backup, or name another HEADRACE_HOME"
@@ -119,7 +121,7 @@ class SqliteLog:
         self._catalog: dict[str, _Topic] = {}
         self._catalog_version: int | None = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
         except OSError as error:
             raise EnvironmentFault(
                 f"cannot be made: {error.strerror}", where=str(path.parent), fix="let this user write there, or set HEADRACE_HOME"
@@ -127,6 +129,8 @@ class SqliteLog:
         self._files: dict[Path, tuple[int, int]] = {}
         self._looked = 0.0
         with self._blaming():
+            with suppress(OSError):  # which SQLite then names; the files beside it have the rights of this one
+                os.close(private(str(path), os.O_RDWR | os.O_CREAT))
             self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             # A damaged row may hold bytes that are no text, which its checksum then shows.
             self._db.text_factory = lambda data: data.decode(errors="surrogateescape")
@@ -343,6 +347,46 @@ class SqliteLog:
             self._changing_head().catalog += 1
         with self._blaming(), self._writing():
             self.expire_now()
+
+    def compact(self) -> int:
+        """Give unused pages back to the disk, a few MB at a time so that writers need not wait; return how many bytes that were.
+
+        A log of format 1 must be rewritten as a whole for that, once, and nobody else may have it open.
+        """
+        with self._blaming():
+            before = self._pages()
+            if not self._db.execute("PRAGMA auto_vacuum").fetchone()[0]:
+                self._rewrite()
+            while self._db.execute("PRAGMA freelist_count").fetchone()[0]:
+                with self._writing():
+                    self._db.execute(f"PRAGMA incremental_vacuum({_COMPACT_PAGES})").fetchall()
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return (before - self._pages()) * int(self._db.execute("PRAGMA page_size").fetchone()[0])
+
+    def _pages(self) -> int:
+        return int(self._db.execute("PRAGMA page_count").fetchone()[0])
+
+    def _rewrite(self) -> None:
+        self._db.execute("PRAGMA busy_timeout = 0")
+        try:
+            self._db.execute("PRAGMA journal_mode = DELETE")
+            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            self._db.execute("VACUUM")
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+                raise
+            raise EnvironmentFault(
+                "was made by an earlier headrace and must be rewritten to get smaller, and another process has it open",
+                where=str(self.path),
+                fix="end all that uses this HEADRACE_HOME, then compact again",
+            ) from None
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("BEGIN")
+            self._read_head()
+            self._db.execute("COMMIT")
+            self._files = {file: _identity(file) for file in self._files}
 
     def delete(self, topic: str) -> None:
         """Remove a topic and all its records. Raises PlanError if there is none of that name."""
@@ -599,7 +643,14 @@ class SqliteLog:
         """Do nothing: there is no server to wait for."""
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file.
+
+        The last to close it takes the log out of WAL mode. So a file in WAL mode that has no -wal beside it is an incomplete copy.
+        """
+        if all(_identity(file) == identity for file, identity in self._files.items()):
+            with suppress(sqlite3.Error):
+                self._db.execute("PRAGMA busy_timeout = 0")
+                self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
 
 

@@ -15,7 +15,7 @@ from zlib import crc32
 
 import msgspec
 
-from headrace._durable import put, sync
+from headrace._durable import private_folder, put, sync
 from headrace.errors import EnvironmentFault
 from headrace.topics.failpoints import passing
 
@@ -84,13 +84,13 @@ class Store:
         checksum = hashlib.sha256(encoded).hexdigest()
         with self._blaming():
             if not self.folder.exists():
-                self.folder.mkdir(parents=True)
+                private_folder(self.folder)
                 for folder in (self.folder.parent, self.home):
                     sync(folder)
             for name, data in state.items():
-                put(self._part(name, sums[name]), data)
+                put(self._part(name, sums[name]), data, secret=True)
             passing("commit.state")
-            put(self._manifest(epoch, checksum), encoded)
+            put(self._manifest(epoch, checksum), encoded, secret=True)
             sync(self.folder)
         passing("commit.manifest")
         self._note(whole, self._manifest(epoch, checksum))
@@ -108,7 +108,7 @@ class Store:
         needed = {self._begun}.union(*self._files.values())
         with self._blaming():
             if not self.begun:
-                put(self._begun, b"")
+                put(self._begun, b"", secret=True)
                 sync(self.folder)
             for path in self._superseded - needed:
                 path.unlink(missing_ok=True)

@@ -34,7 +34,7 @@ from typing import TypeVar
 import msgspec
 
 from headrace import __version__
-from headrace._durable import sync, write_whole
+from headrace._durable import private, private_folder, sync, write_whole
 from headrace._lock import lock as lock_file
 from headrace._processes import birth, has_open, openers
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError, near
@@ -285,7 +285,7 @@ def submit(folder: Path, command: Sequence[str], *, name: str, app: str, argumen
         raise EnvironmentFault("needs Linux or macOS", where="headrace jobs", fix="run it in the foreground: headrace run")
     with _writing(folder):
         folder = folder.absolute()
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         lock, job = _made(folder, name=name, app=app, arguments=arguments)
         try:
             _start(job, lock, command)
@@ -299,7 +299,7 @@ def _made(folder: Path, *, name: str, app: str, arguments: Sequence[str]) -> tup
     now, job, aside = _place(folder)
     lock = -1
     try:
-        lock = os.open(aside / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = os.open(aside / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         lock_file(lock, wait=True)
         what = Submitted(id=job.id, name=name, app=app, arguments=list(arguments), submitted=_text(now), folder=str(Path.cwd()))
         _write(aside / "job.json", what)
@@ -320,7 +320,7 @@ def _place(folder: Path) -> tuple[datetime, Job, Path]:
         job = Job(folder / f"{now:%Y%m%d-%H%M%S}-{now.microsecond * 0x10000 // 1_000_000:04x}")
         aside = folder / f".{job.id}"
         try:
-            aside.mkdir()
+            aside.mkdir(mode=0o700)
         except FileExistsError:
             continue  # someone submits in the same moment; in the next there is another id
         if not job.folder.exists():
@@ -333,7 +333,7 @@ def _start(job: Job, lock: int, command: Sequence[str]) -> None:
     # -P: a file of the working folder must not get in the way of a module of its name.
     runner = [sys.executable, "-P", "-m", __name__, str(job.folder), str(lock), "--", *command]
     with (
-        job.log.open("ab") as log,
+        open(job.log, "ab", opener=private) as log,
         subprocess.Popen(  # noqa: S603  (it is what the user asks for)
             runner, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(lock,), start_new_session=True
         ) as starter,
@@ -410,7 +410,7 @@ def _decoded(path: Path, kind: type[T]) -> T:
 def _write(path: Path, what: msgspec.Struct) -> None:
     """Put a file in place, whole and durable."""
     with _writing(path):
-        write_whole(path, msgspec.json.format(msgspec.json.encode(what)) + b"\n")
+        write_whole(path, msgspec.json.format(msgspec.json.encode(what)) + b"\n", secret=True)
 
 
 @contextmanager

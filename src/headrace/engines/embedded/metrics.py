@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from headrace._durable import private
 from headrace.engines.embedded.live import Committed
 
 __all__ = ["Metrics"]
@@ -71,5 +72,6 @@ class Metrics:
     def write(self, path: Path) -> None:
         """Leave the metrics in a file, whole."""
         aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.write_bytes(self.text())
+        with open(aside, "wb", opener=private) as file:
+            file.write(self.text())
         aside.replace(path)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace._durable import put, write_whole
+from headrace._durable import private_folder, put, write_whole
 from headrace.engines import jar
 from headrace.engines.entries import Ledger, added_up, ledger_topic
 from headrace.engines.flink.client import Client
@@ -197,7 +197,7 @@ def _check_kept(kept: Path, script: str) -> None:
         if path.exists() and path.read_text() != body:
             fix = "--anew forgets it and starts from the first records"
             raise EnvironmentFault("holds the state of another version of the pipeline, or of other settings", where=str(kept), fix=fix)
-        kept.mkdir(parents=True, exist_ok=True)
+        private_folder(kept)
         write_whole(path, body.encode())
     except OSError as error:
         raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(kept), fix="name another HEADRACE_HOME") from None

@@ -24,7 +24,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ClusterMetadata, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ClusterMetadata, ConfigEntry, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
 from headrace._clock import now_ms
 from headrace.errors import EnvironmentFault, PlanError, near
@@ -220,6 +220,21 @@ class KafkaLog:
             except KafkaException as error:
                 raise self._refusal(topic, error_of(error)) from None
         self._await_topic(topic, there=True)
+
+    def alter(self, topic: str, *, retention_ms: int | None, retention_bytes: int | None) -> None:
+        """Set how long a topic keeps its records, and how many bytes a partition; None is for ever."""
+        self.topic(topic)
+        wanted = {"retention.ms": retention_ms, "retention.bytes": retention_bytes}
+        for name, value in wanted.items():
+            if value is not None and value < 1:
+                raise PlanError(f"{name} is {value}", where=f"topic {topic!r}", fix="give 1 or more")
+        entries = [
+            ConfigEntry(name, str(-1 if value is None else value), incremental_operation=AlterConfigOpType.SET) for name, value in wanted.items()
+        ]
+        with self._blaming(f"change topic {topic!r}"):
+            resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+            (made,) = self._admin.incremental_alter_configs([resource], request_timeout=client.ANSWER_SECONDS).values()
+            self._await(made)
 
     def _refusal(self, topic: str, error: KafkaError) -> Exception:
         where = f"topic {topic!r}"
