@@ -809,6 +809,11 @@ def test_another_users_job_is_seen_and_not_canceled(
 ) -> None:
     job, runner, child = begun(LONG)
     try:
+        status, out, err = unprivileged("list")
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        assert "Permission denied" in err
+        for path in (home := Path(".headrace"), *home.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         assert " RUNNING " in unprivileged("list")[1]
         said = f"headrace: .headrace/jobs/{job.id}/cancel: cannot be written: Permission denied; let this user write there\n"
         assert unprivileged("cancel", job.id) == (1, "", said)
