@@ -508,7 +508,8 @@ def test_where_a_port_is_bound_is_read_from_the_system(family: socket.AddressFam
         assert module._listens_outside(server.getsockname()[1]) == outside
 
 
-def test_a_home_that_others_may_read_is_told(found: Found, log: SqliteLog) -> None:
+@pytest.mark.usefixtures("log")
+def test_a_home_that_others_may_read_is_told(found: Found) -> None:
     assert [one.what for one in found()["home"] if "read" in one.what] == ["only its owner may read it"]
     LOG.chmod(0o644)
     assert bad(found()["home"]).what == "may be read by other users: 1 file of the home, .headrace/log.db the first"

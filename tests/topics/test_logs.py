@@ -129,7 +129,7 @@ def test_a_topic_is_made_listed_described_and_deleted(place: Place, log: Log) ->
 def test_retention_is_altered(log: Log, topic: str) -> None:
     for ms, size in ((60_000, 10_000), (None, 20_000), (None, None)):
         log.alter(topic, retention_ms=ms, retention_bytes=size)
-        assert comes(lambda: (log.topic(topic).retention_ms, log.topic(topic).retention_bytes), (ms, size))  # noqa: B023
+        assert comes(lambda: (log.topic(topic).retention_ms, log.topic(topic).retention_bytes), (ms, size))
     with pytest.raises(PlanError, match="is 0"):
         log.alter(topic, retention_ms=0, retention_bytes=None)
     with pytest.raises(PlanError, match="no topic"):
