@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import IO
 
-from headrace._durable import private
-
 __all__ = ["TakenError", "lock", "take"]
 
 _BEHIND_ALL = 1 << 30  # on Windows a locked byte cannot be read, so none of those written is locked
@@ -32,7 +30,7 @@ def take(path: Path) -> IO[bytes]:
     OSError
         If the file cannot be made or written.
     """
-    file = open(path, "ab+", buffering=0, opener=private)  # noqa: SIM115  (the caller closes it)
+    file = open(path, "ab+", buffering=0, opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115  (the caller closes it)
     try:
         lock(file.fileno())
         file.truncate(0)
