@@ -248,6 +248,8 @@ def _aggregated(node: exp.Expr, rows: Sequence[Row]) -> Any:
             return len({_value(of, row) for row in rows} - {None})
         case exp.Count(this=exp.Star()):
             return len(rows)
+        case exp.Literal():
+            return _leaf(node, {})
         case exp.Func() if type(node) in AGGREGATES:
             return over(AGGREGATES[type(node)], "@")([{"@": _value(node.this, row)} for row in rows])
         case exp.Anonymous(this=str(name), expressions=[of]) if name in reference.FUNCTIONS:

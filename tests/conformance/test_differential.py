@@ -40,14 +40,38 @@ WINDOWS: list[tuple[dict[str, Any], int]] = [
     ({"tumbling": "10s"}, 10_000), ({"tumbling": "7ms"}, 7), ({"tumbling": "150s"}, 150_000), ({"sliding": ("30s", "10s")}, 10_000), ({"sliding": ("4m", "2m")}, 120_000),
     ({"cumulating": ("40s", "10s")}, 10_000), ({"cumulating": ("6m", "3m")}, 180_000), ({"tumbling": "1d"}, 86_400_000),
 ]  # fmt: skip
-WHERES = ["x > 0", "x IS NOT NULL", "n IS NOT NULL", "NOT x > 1.5", "n % 2 = 0 OR x < 0", "x > 0 AND n IS NOT NULL", "k = 'a'", "x > 1000"]
-DERIVED = [{"y": "x * 2 + 1"}, {"y": "x - n"}, {"n": "n % 3"}, {"x": "-x"}, {"k": "'one'"}, {"text": "CAST(n AS STRING)"}]
+WHERES = [
+    "x > 0",
+    "x IS NOT NULL",
+    "n IS NOT NULL",
+    "NOT x > 1.5",
+    "n % 2 = 0 OR x < 0",
+    "x > 0 AND n IS NOT NULL",
+    "k = 'a'",
+    "x > 1000",
+    "1 < 2",
+    "'a' = 'b'",
+]
+DERIVED = [
+    {"y": "x * 2 + 1"},
+    {"y": "x - n"},
+    {"n": "n % 3"},
+    {"x": "-x"},
+    {"k": "'one'"},
+    {"text": "CAST(n AS STRING)"},
+    {"y": "2 * 3.5"},
+    {"n": "TRY_CAST('5' AS BIGINT)"},
+]
 AGGREGATES = {
     "rows": "COUNT(*)", "values": "COUNT(x)", "total": "SUM(x)", "sum": "SUM(n)", "low": "MIN(x)", "high": "MAX(n)", "mean": "AVG(x)", "mid": "MEDIAN(x)",
     "spread": "STDDEV_POP(x)", "kinds": "COUNT(DISTINCT n)", "some": "COUNT(*) FILTER (WHERE x > 0)", "range": "MAX(x) - MIN(x)", "least": "MIN(k)",
 }  # fmt: skip
-ORDERED = {"all": "ARRAY_AGG(x)", "first": "FIRST_VALUE(n)", "last": "LAST_VALUE(t)"}
-SECOND = {"groups": "COUNT(*)", "of": "SUM(rows)", "most": "MAX(rows)"}
+CONSTANT = {
+    "ones": "COUNT(1)", "texts": "COUNT('x')", "sevens": "SUM(7)", "halves": "SUM(0.5)", "fives": "SUM(TRY_CAST('5' AS BIGINT))", "half": "AVG(0.5)", "one": "COUNT(DISTINCT 1)",
+    "nothing": "COUNT(CAST(NULL AS DOUBLE))", "each": "COUNT(*) FILTER (WHERE 1 < 2)", "more": "COUNT(*) + 1", "flat": "STDDEV_POP(2.5)", "text": "MAX('x')",
+}  # fmt: skip
+ORDERED = {"all": "ARRAY_AGG(x)", "first": "FIRST_VALUE(n)", "last": "LAST_VALUE(t)", "same": "ARRAY_AGG(1)", "name": "FIRST_VALUE('x')"}
+SECOND = {"groups": "COUNT(*)", "of": "SUM(rows)", "most": "MAX(rows)", "ones": "COUNT(1)", "sevens": "SUM(7)"}
 
 # Plans and input
 
@@ -66,7 +90,7 @@ def pipelines(draw: st.DrawFn, topics: int, partitions: int, step: int, window: 
     if draw(st.booleans()):
         rows.append(Operator(derive=draw(st.sampled_from(DERIVED))))
     rows += _wheres(draw)
-    plain = [*rows, Operator(select=draw(st.sampled_from([["k", "x"], ["t", "n"], {"a": "x + 0.5", "b": "k", "c": "n"}])))]
+    plain = [*rows, Operator(select=draw(st.sampled_from([["k", "x"], ["t", "n"], {"a": "x + 0.5", "b": "k", "c": "n"}, {"a": "7", "b": "'x'"}])))]
     sinks = draw(st.sampled_from([("out",), ("out",), ("out",), ("out", "plain"), ("plain",)]))
     made = {"plain": plain} if "plain" in sinks else {}
     if "out" in sinks:
@@ -75,6 +99,8 @@ def pipelines(draw: st.DrawFn, topics: int, partitions: int, step: int, window: 
         single = topics == partitions == 1 and window in ({"tumbling": "10s"}, {"tumbling": "7ms"})
         asked = draw(st.lists(st.sampled_from([*AGGREGATES, *(ORDERED if single else ())]), max_size=5, unique=True))
         calls = {name: (AGGREGATES | ORDERED)[name] for name in ("rows", *asked)}
+        constant = draw(st.sampled_from([*CONSTANT]))
+        calls[constant] = CONSTANT[constant]
         made["out"] = [*rows, Operator(window=window, by=keys, allowed_lateness=lateness, late_to=late), Operator(aggregate=calls)]
         if draw(st.booleans()):
             made["out"].append(Operator(where="rows > 1"))

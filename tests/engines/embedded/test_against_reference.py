@@ -118,17 +118,20 @@ AGGREGATES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "rows": ("COUNT(*)", over("COUNT")), "values": ("COUNT(x)", over("COUNT", "x")), "total": ("SUM(x)", over("SUM", "x")), "sum": ("SUM(n)", over("SUM", "n")),
     "low": ("MIN(x)", over("MIN", "x")), "high": ("MAX(n)", over("MAX", "n")), "mean": ("AVG(x)", over("AVG", "x")), "mid": ("MEDIAN(x)", over("MEDIAN", "x")),
     "spread": ("STDDEV_POP(x)", over("STDDEV_POP", "x")), "first": ("FIRST_VALUE(x)", over("FIRST_VALUE", "x")), "all": ("ARRAY_AGG(n)", over("ARRAY_AGG", "n")),
-    "last": ("LAST_VALUE(t)", over("LAST_VALUE", "t")),
+    "last": ("LAST_VALUE(t)", over("LAST_VALUE", "t")), "ones": ("COUNT(1)", over("COUNT")), "halves": ("SUM(0.5)", lambda rows: 0.5 * len(rows)),
+    "same": ("ARRAY_AGG(CONCAT('a', 'b'))", lambda rows: ["ab"] * len(rows)), "flat": ("STDDEV_POP(2.5)", lambda _: 0.0),
 }  # fmt: skip
 SECOND: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "groups": ("COUNT(*)", over("COUNT")), "of": ("SUM(rows)", over("SUM", "rows")), "means": ("ARRAY_AGG(mean)", over("ARRAY_AGG", "mean")),
-    "top": ("MAX(high)", over("MAX", "high")), "lasts": ("LAST_VALUE(last)", over("LAST_VALUE", "last")),
+    "top": ("MAX(high)", over("MAX", "high")), "lasts": ("LAST_VALUE(last)", over("LAST_VALUE", "last")), "ones": ("COUNT('x')", over("COUNT")),
+    "sevens": ("SUM(7)", lambda rows: 7 * len(rows)),
 }  # fmt: skip
 PREDICATES: dict[str, Callable[[Row], bool]] = {
     "TRUE": lambda _: True,
     "x > 0": lambda row: row["x"] is not None and row["x"] > 0,
     "n IS NOT NULL": lambda row: row["n"] is not None,
     "rows > 1": lambda row: row["rows"] > 1,
+    "'a' = 'b'": lambda _: False,
     "x > 1e9": lambda row: row["x"] is not None and row["x"] > 1e9,
 }
 SECOND_MS, MINUTE_MS = 1000, 60_000
@@ -150,7 +153,7 @@ def jobs(draw: st.DrawFn) -> Job:
         window,
         tuple(draw(st.lists(spans, min_size=1, max_size=2))),
         unnested,
-        tuple(draw(st.lists(st.sampled_from(["TRUE", "x > 0", "x > 1e9", "n IS NOT NULL"]), min_size=1, max_size=2))),
+        tuple(draw(st.lists(st.sampled_from(["TRUE", "x > 0", "x > 1e9", "n IS NOT NULL", "'a' = 'b'"]), min_size=1, max_size=2))),
         keys,
         draw(st.sampled_from([0, 0, window.step // 2, window.step, 3 * window.step])),
         draw(st.sampled_from([None, "too-late"])),

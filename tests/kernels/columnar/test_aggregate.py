@@ -9,6 +9,7 @@ import pytest
 
 import headrace as hr
 from headrace.kernels.columnar.aggregate import Folding
+from headrace.kernels.columnar.compile import compile_expression
 from headrace.plan.operators import Aggregate
 
 ROWS = 4_000
@@ -29,6 +30,42 @@ def folding_of(aggregates: dict[str, str]) -> Folding:
     operator = rows.window(hr.tumbling(hr.seconds(1))).aggregate(**aggregates).operator
     assert isinstance(operator, Aggregate)
     return Folding(operator.calls)
+
+
+CONSTANTS = [f"CAST(NULL AS {kind})" for kind in ("BIGINT", "DOUBLE", "STRING")] + [
+    "1",
+    "0.5",
+    "'x'",
+    "TRUE",
+    "CONCAT('a', 'b')",
+    "TRY_CAST('5' AS BIGINT)",
+    ":setting",
+]
+
+
+@pytest.mark.parametrize("text", CONSTANTS)
+def test_a_constant_folds_as_a_column_that_holds_it(text: str) -> None:
+    rows = hr.stream("rows", schema={"t": "BIGINT", "x": "DOUBLE"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+
+    def build(setting: int = 7) -> dict[str, hr.Stream]:  # noqa: ARG001
+        held = rows.derive(constant=text).window(hr.tumbling(hr.seconds(1)))
+        built.update({of: held.aggregate(**{name: call.format(of) for name, call in calls.items()}).operator for of in (text, "constant")})
+        return {"out": rows}
+
+    built: dict[str, object] = {}
+    calls = {"n": "COUNT({})", "different": "COUNT(DISTINCT {})", "all": "ARRAY_AGG({})", "last": "LAST_VALUE({})", "map": "MAP_AGG('k', {})"}
+    if "x" not in text and "S" not in text and "TRUE" not in text and "CONCAT" not in text:
+        calls |= {"sum": "SUM({})", "mean": "AVG({})", "spread": "VAR_SAMP({})", "mid": "MEDIAN({})", "share": "PERCENTILE({}, 0.5)"}
+    hr.pipeline("constants", version="1")(build).plan()
+    constant, column = (Folding(built[of].calls) for of in (text, "constant"))  # type: ignore[attr-defined]
+    plain = FRAME.head(7).with_columns(_value_of(built["constant"]).alias("constant"))
+    got, expected = (folding.result(folding.merge(folding.fold(plain, ["slice", "k"]), ["k"])) for folding in (constant, column))
+    assert got.equals(expected)
+    assert got["@call0"].sum() == (0 if "NULL" in text else 7)
+
+
+def _value_of(operator: object) -> pl.Expr:
+    return compile_expression(dict(operator.input.columns)["constant"])  # type: ignore[attr-defined]
 
 
 def in_pieces(frame: pl.DataFrame, size: int) -> pl.DataFrame:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from headrace.kernels.columnar.compile import compile_expression
-from headrace.plan.expression import Call, Expression, columns_of
+from headrace.plan.expression import Call, Column, Expression, columns_of
 from headrace.plan.functions import AGGREGATES
 
 __all__ = ["Folding"]
@@ -23,19 +23,28 @@ class Folding:
 
     def __post_init__(self) -> None:
         self.columns = set().union(*(columns_of(call) for _, call in self.calls))
+        self._arguments: dict[Expression, str] = {}
         self._fold: list[pl.Expr] = []
         self._states: dict[str, list[str]] = {}
         for name, call in self.calls:
             assert isinstance(call, Call)
-            states = AGGREGATES[call.function].fold(*map(compile_expression, call.arguments))
+            states = AGGREGATES[call.function].fold(*map(self._argument, call.arguments))
             self._states[name] = list(states)
             self._fold += [state.alias(f"{name}.{key}") for key, state in states.items()]
+
+    def _argument(self, expression: Expression) -> pl.Expr:
+        """Return an argument as a column of the rows, so that a constant has a value for each row of a group, not one for the group."""
+        if isinstance(expression, Column):
+            return pl.col(expression.name)
+        return pl.col(self._arguments.setdefault(expression, f"@argument{len(self._arguments)}"))
 
     def _state(self, name: str) -> dict[str, pl.Expr]:
         return {key: pl.col(f"{name}.{key}") for key in self._states[name]}
 
     def fold(self, rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         """Return the states of the rows, group by group."""
+        if self._arguments:
+            rows = rows.with_columns(compile_expression(expression).alias(name) for expression, name in self._arguments.items())
         return _fold_groups(rows, by, self._fold) if by else rows.select(self._fold)
 
     def merge(self, states: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
