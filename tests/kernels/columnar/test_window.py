@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any
 
 import polars as pl
 import pytest
 
 import headrace as hr
+from headrace.kernels.columnar.aggregate import Folding
 from headrace.kernels.columnar.watermark import FOREVER, NEVER
 from headrace.kernels.columnar.window import RegroupKernel, WindowKernel, WindowState
 from headrace.plan.operators import Aggregate, Regroup
@@ -62,7 +66,7 @@ class Feeding:
         return bool(len(fed.taken))
 
     def advance(self, clock: int) -> list[Any]:
-        return given(self.kernel.advance(self.state, clock))
+        return given(list(self.kernel.advance(self.state, clock)))
 
 
 def ms(time: datetime) -> int:
@@ -319,6 +323,109 @@ def test_a_record_of_several_rows_revises_each_group_once() -> None:
     assert feeding.feed_rows(T, T + 10 * S, [("b", 2), ("a", 3), ("b", 4)]) == [(0, 10 * S, "a", [1, 3], 1), (0, 10 * S, "b", [2, 4])]
 
 
+# However the input comes
+
+WIDE = hr.sliding(hr.seconds(60), hr.seconds(1))
+STEPPED = hr.sliding(hr.seconds(42), hr.seconds(6))
+GROWING = hr.cumulating(hr.seconds(50), hr.seconds(2))
+AGGREGATES = {
+    "n": "COUNT(*)",
+    "total": "SUM(x)",
+    "mean": "AVG(x)",
+    "spread": "STDDEV_POP(x)",
+    "mid": "MEDIAN(x)",
+    "first": "FIRST_VALUE(x)",
+    "all": "ARRAY_AGG(x)",
+}
+
+
+def kernel_of_doubles(window: Window, by: tuple[str, ...], lateness: int) -> WindowKernel:
+    events = hr.stream("events", schema={"k": "STRING", "j": "STRING", "t": "BIGINT", "x": "DOUBLE"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+    operator = events.window(window, by=by, allowed_lateness=hr.milliseconds(lateness)).aggregate(**AGGREGATES).operator
+    assert isinstance(operator, Aggregate)
+    return WindowKernel(operator, by[:1])
+
+
+def random_rows(seed: int, delay: int) -> pl.DataFrame:
+    """Return 240 records of two partitions over some minutes, disordered and with a gap, as a window kernel gets them."""
+    chance, greatest, rows = random.Random(seed), [NEVER, NEVER], []
+    time = T
+    for record in range(240):
+        time += chance.choice([0, 100, 700, 1_500]) + 90_000 * (record == 120)
+        partition, at = chance.randrange(2), time - chance.choice([0, 0, 300, 4_000, 25_000])
+        marks = [one - delay if one > NEVER else NEVER for one in greatest]
+        keys = chance.choice(["a", "b", None]), chance.choice(["p", "q"])
+        rows += [(record, partition, at, marks[partition], min(marks), *keys, chance.uniform(-1, 1) * 10 ** chance.randint(-6, 6))]
+        greatest[partition] = max(greatest[partition], at)
+    return pl.DataFrame(rows, schema={"@record": pl.UInt32, "@partition": pl.Int64, "@time": pl.Int64, "@watermark": pl.Int64, "@clock": pl.Int64, "k": pl.String, "j": pl.String, "x": pl.Float64}, orient="row")  # fmt: skip
+
+
+def emitted(kernel: WindowKernel, rows: pl.DataFrame, sizes: Iterator[int], *, forgetful: bool = False) -> pl.DataFrame:
+    """Return what a kernel emits for rows that come in batches of these sizes; one that is forgetful is restored between them."""
+    state, frames, start = WindowState(), [], 0
+    while start < len(rows):
+        batch = rows[start : start + next(sizes)]
+        start += len(batch)
+        for partition, part in [(0, batch)] if kernel.lateness else [(p, batch.filter(pl.col("@partition") == p)) for p in (0, 1)]:
+            frames += kernel.feed(state, partition, part).emitted
+        frames += kernel.advance(state, FOREVER if start >= len(rows) else rows["@clock"][start])
+        if forgetful:
+            state = WindowState(state.clock, state.buffer, state.folded, state.stragglers, state.revisions)
+    return pl.concat(frames).drop("@round", strict=False)
+
+
+@pytest.mark.parametrize("lateness", [0, 22 * S])
+@pytest.mark.parametrize("window", [TUMBLING, hr.tumbling(hr.seconds(90)), SLIDING, WIDE, STEPPED, GROWING], ids=str)
+def test_the_last_digits_and_the_order_do_not_depend_on_batches_restarts_or_how_many_windows_close_at_once(
+    window: Window, lateness: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revised = 0
+    for seed, by in enumerate([("k", "j"), ()]):
+        kernel, rows = kernel_of_doubles(window, by, lateness), random_rows(seed, delay=5 * S)
+        expected = emitted(kernel, rows, repeat(len(rows)))
+        revised += (expected["revision"] > 0).sum()
+        with monkeypatch.context() as patch:
+            patch.setattr("headrace.kernels.columnar.window._PORTION", 50)
+            chance = random.Random(seed)
+            for most in (5, 90):
+                got = emitted(kernel, rows, iter([chance.randint(1, most) for _ in range(len(rows))]), forgetful=most > 5)
+                assert got.equals(expected)
+    assert bool(revised) == bool(lateness)
+
+
+@pytest.mark.parametrize("window", [SLIDING, WIDE, STEPPED, GROWING], ids=str)
+def test_overlapping_windows_hold_their_slices_in_the_order_of_time(window: Window) -> None:
+    kernel, rows = kernel_of_doubles(window, ("k",), 0), random_rows(7, delay=5 * S)
+    slice_ms, expected = window.slice_ms, {}
+    for record in rows.to_dicts():
+        time, watermark = record["@time"], record["@watermark"]
+        first = time // slice_ms * slice_ms
+        for end in window.ends_within(time, window.last_end(time)):
+            if watermark < end - 1:
+                place = first, watermark >= first + slice_ms - 1, record["@partition"], record["@record"]
+                expected.setdefault((end, record["k"]), []).append((place, record["x"]))
+    found = {(T + ms(row["window_end"]), row["k"]): row["all"] for row in emitted(kernel, rows, repeat(40)).to_dicts()}
+    assert found == {key: [x for _, x in sorted(values)] for key, values in expected.items()}
+
+
+def test_what_a_window_merges_does_not_grow_with_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    merged = []
+    merge = Folding.merge
+    monkeypatch.setattr(Folding, "merge", lambda self, states, by: merged.append(len(states)) or merge(self, states, by))
+    seconds = pl.DataFrame({"x": [0] * 1_000, "@time": [T + second * S for second in range(1_000)]})
+    hidden = [pl.lit(NEVER).alias("@watermark"), pl.lit(0).alias("@record"), pl.lit("a").alias("k")]
+    counts = {}
+    for size in (8, 64, 512):
+        merged.clear()
+        kernel, state = kernel_of(hr.sliding(hr.seconds(size), hr.seconds(1))), WindowState()
+        kernel.feed(state, 0, seconds.with_columns(hidden))
+        windows = sum(map(len, kernel.advance(state, FOREVER)))
+        assert windows == 1_000 + size - 1
+        counts[size] = sum(merged) / windows
+    assert counts[64] < counts[8] + 7
+    assert counts[512] < counts[64] + 7
+
+
 # Grouping further
 
 
@@ -334,6 +441,6 @@ def test_rows_of_a_window_are_grouped_further_within_their_window() -> None:
     feeding = Feeding(WindowKernel(stream.operator))
     for time, k, x in [(0, "b", 1), (0, None, 2), (1, "b", 3), (1, None, 2), (10, "b", 1)]:
         feeding.feed(T + time * S, k=k, x=x)
-    rows = regroup(stream, feeding.kernel.advance(feeding.state, FOREVER), total="SUM(n)", xs="ARRAY_AGG(x)")
+    rows = regroup(stream, list(feeding.kernel.advance(feeding.state, FOREVER)), total="SUM(n)", xs="ARRAY_AGG(x)")
     found = [(ms(row["window_end"]), row["k"], row["total"], row["xs"]) for row in rows.to_dicts()]
     assert found == [(10 * S, None, 2, [2]), (10 * S, "b", 2, [1, 3]), (20 * S, "b", 1, [1])]

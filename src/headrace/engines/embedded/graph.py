@@ -364,7 +364,7 @@ def _timed_by_window(rows: pl.DataFrame) -> pl.DataFrame:
     """Return rows of windows as rows of the last ms of their windows."""
     time = (pl.col("@end") - 1).alias("@time")
     unplaced = [pl.lit(None, pl.Int64).alias(name) for name in ("@offset", "@arrived")]
-    return rows.with_columns(
+    return rows.drop("@round", strict=False).with_columns(
         time, time.alias("@record"), pl.lit(NEVER, pl.Int64).alias("@watermark"), pl.lit(-1, pl.Int64).alias("@partition"), *unplaced
     )
 

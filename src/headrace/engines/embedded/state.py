@@ -139,8 +139,10 @@ class Parts:
         """Give the stages a saved state. `load` returns a part and answers for its being whole, which `is_whole` tells."""
         self._next = saved["next"]
         for window, state in zip(graph.windows, saved["windows"], strict=True):
-            frames = {name: self._load(state[name], load) for name in _FRAMES if name in state}
-            window.state = WindowState(clock=state["clock"], buffer=self._load_buffer(state["buffer"], load), **frames)
+            window.state = WindowState(clock=state["clock"], buffer=self._load_buffer(state["buffer"], load))
+            for name in _FRAMES:
+                if name in state:
+                    setattr(window.state, name, self._load(state[name], load))
         for number, (process, state) in enumerate(zip(graph.processes, saved["processes"], strict=True)):
             _check_forms(process, state)
             process.clock = state["clock"]

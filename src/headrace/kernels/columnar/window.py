@@ -13,13 +13,20 @@ ends later, or by one within its lateness. They are kept as they are and folded 
 window that closes merges the states of its slices in time order, stragglers behind their slice. So the result is a
 function of the rows alone: not of batches, nor of the interleaving of partitions.
 
+Windows that overlap do not merge slice by slice. The states of two neighbouring slices are merged into one *block*, those
+of two neighbouring blocks into one of twice the length, and so on; a block of 2^n slices starts at a multiple of its
+length. A window merges the fewest blocks that it is made of, at most two of each length. Which blocks there are and which
+a window takes depends on the numbers of its slices alone, so floats are added in the same order whenever it closes. A group
+with stragglers is merged slice by slice.
+
 With allowed lateness, a record may come to windows that have closed: each gives the groups of the record's rows again,
-with `revision` one higher. Such records are met one by one, in the order of the input.
+with `revision` one higher, in the order of the input. All such records of a turn are met at once: rows know the sequence
+number of their record, and each revision is made of the stragglers that had come up to its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -58,6 +65,8 @@ class WindowState:
         Rows kept apart, with `@from`, the end of the first window that takes them.
     revisions
         How often each group of a closed window within its lateness was given: `@end`, the keys, `@revision`.
+    blocks
+        States of blocks of 2, 4, 8 … slices, `@slice` their first; None until worked out from `folded`, of which they follow.
     """
 
     clock: int = NEVER
@@ -65,6 +74,7 @@ class WindowState:
     folded: pl.DataFrame | None = None
     stragglers: pl.DataFrame | None = None
     revisions: pl.DataFrame | None = None
+    blocks: list[pl.DataFrame] | None = None
 
 
 def first_taken(window: Window, lateness: int) -> pl.Expr:
@@ -81,6 +91,7 @@ def _last_end(window: Window, time: pl.Expr) -> pl.Expr:
     return (time + window.size_ms).floordiv(window.step_ms) * window.step_ms
 
 
+_PORTION = 40_000
 _BOUNDS = ("@end", "@start", "@revision")
 _WINDOW_COLUMNS = {
     "window_start": pl.col("@start").cast(pl.Datetime("ms", "UTC")).alias("window_start"),
@@ -100,6 +111,8 @@ class WindowKernel:
         self._keyed = keyed
         self.window, self.lateness = operator.window, operator.lateness_ms
         self._slice_ms, self._one_slice = self.window.slice_ms, self.window.one_slice
+        overlapping = self.window.size_ms > self.window.step_ms
+        self._levels = (self.window.size_ms // self._slice_ms).bit_length() - 1 if overlapping else 0
         self.clock_column = clock_column
         self.keys = list(operator.keys)
         self.revise_by = self.keys if revise_by is None else list(revise_by)
@@ -118,7 +131,7 @@ class WindowKernel:
         taken, late = (rows, rows.clear()) if fits.all() else (rows.filter(fits), rows.filter(~fits))
         emitted = []
         if self.lateness:
-            emitted = self._admit_one_by_one(state, taken)
+            emitted = self._admit_revising(state, taken)
         else:
             self._admit(state, partition, taken)
         return Fed(emitted, late.drop("@from"), taken["@record"])
@@ -126,39 +139,34 @@ class WindowKernel:
     def _admit(self, state: WindowState, partition: int, taken: pl.DataFrame) -> None:
         """Put rows into the buffer or among the stragglers."""
         slice_ms = self._slice_ms
-        rows = taken.select(*self._kept, "@from", "@watermark", (pl.col("@time").floordiv(slice_ms) * slice_ms).alias("@slice"))
+        sequence = ["@sequence"] if self.lateness else []
+        rows = taken.select(*self._kept, *sequence, "@from", "@watermark", (pl.col("@time").floordiv(slice_ms) * slice_ms).alias("@slice"))
         behind = rows["@watermark"] >= rows["@slice"] + (slice_ms - 1)
         if behind.any():
-            straggling = rows.filter(behind).select(pl.lit(partition, pl.Int64).alias("@partition"), "@slice", "@from", *self._kept)
+            straggling = rows.filter(behind).select(pl.lit(partition, pl.Int64).alias("@partition"), "@slice", "@from", *self._kept, *sequence)
             state.stragglers = _with(state.stragglers, straggling)
             rows = rows.filter(~behind)
         if len(rows):
             state.buffer.setdefault(partition, []).append(rows.select("@slice", *self._kept))
 
-    def _admit_one_by_one(self, state: WindowState, taken: pl.DataFrame) -> list[pl.DataFrame]:
-        """Put rows into their place, giving closed windows again for each record that comes to one."""
-        revising = pl.col("@from") - 1 <= pl.col(self.clock_column)
-        records = (
-            taken.select(revising.alias("revises"), pl.col("@record").rle_id().alias("of"))
-            .with_row_index("first")
-            .group_by("of", maintain_order=True)
-        )
-        emitted: list[pl.DataFrame] = []
-        start = 0
-        for first, count in records.agg(pl.first("first"), pl.len(), pl.first("revises")).filter("revises").select("first", "len").iter_rows():
-            self._admit_parts(state, taken[start:first])
-            rows = taken[first : first + count]
-            emitted += self.advance(state, rows[self.clock_column][0])
-            self._admit_parts(state, rows)
-            emitted += self._revise(state, rows)
-            start = first + count
-        self._admit_parts(state, taken[start:])
-        return emitted
+    def _admit_revising(self, state: WindowState, taken: pl.DataFrame) -> list[pl.DataFrame]:
+        """Put rows into their place, and return what closed windows emit on their way: each again for each record that comes to it.
 
-    def _admit_parts(self, state: WindowState, rows: pl.DataFrame) -> None:
-        if len(rows):
-            for (partition,), part in rows.partition_by("@partition", as_dict=True, maintain_order=True).items():
-                self._admit(state, partition, part)
+        All at once, and yet as if the records came one by one: a window shows what had come up to then, by `@sequence`.
+        """
+        if taken.is_empty():
+            return []
+        clock = pl.col(self.clock_column).cum_max().clip(lower_bound=state.clock)
+        taken = taken.with_columns(pl.struct("@partition", "@record").rle_id().cast(pl.Int64).alias("@sequence"), clock.alias(self.clock_column))
+        if state.stragglers is not None:
+            state.stragglers = state.stragglers.with_columns(pl.lit(-1, pl.Int64).alias("@sequence"))
+        for (partition,), part in taken.partition_by("@partition", as_dict=True, maintain_order=True).items():
+            self._admit(state, partition, part)
+        revising = taken.filter(pl.col("@from") - 1 <= pl.col(self.clock_column))
+        emitted = self._revise(state, revising) if len(revising) else []
+        if state.stragglers is not None:
+            state.stragglers = state.stragglers.drop("@sequence")
+        return emitted
 
     def last_open_end(self, state: WindowState) -> int | None:
         """Return the end of the latest window that has rows and has not closed, if there is one."""
@@ -167,22 +175,30 @@ class WindowKernel:
         end = max((self.window.last_end(one) for one in slices), default=None)
         return None if end is None or end - 1 <= state.clock else end
 
-    def advance(self, state: WindowState, clock: int) -> list[pl.DataFrame]:
-        """Move the clock: fold the slices that are over, and return the rows of the windows that close, if any."""
+    def advance(self, state: WindowState, clock: int) -> Iterator[pl.DataFrame]:
+        """Move the clock: fold the slices that are over, and yield the rows of the windows that close, some windows at a time."""
         if clock <= state.clock:
-            return []
-        before, state.clock = state.clock, clock
-        self._fold(state)
-        closed = self._merged(state, before + 1, clock + 1)
+            return
+        if state.revisions is not None:
+            state.revisions = _left(state.revisions, pl.col("@end") > clock + 1 - self.lateness)
+        for closed in self._close(state, clock):
+            yield self._finish(closed.with_columns(pl.lit(0, pl.Int64).alias("@revision"), pl.lit(0, pl.Int64).alias("@round")))
         self._forget(state)
-        if closed is None:
-            return []
-        if self.lateness:
-            self._remember_given(state, closed)
-        return [self._finish(closed.with_columns(pl.lit(0, pl.Int64).alias("@revision")))]
 
-    def _fold(self, state: WindowState) -> None:
-        """Fold the rows of slices that are over, in the order of partition and offset."""
+    def _close(self, state: WindowState, clock: int, until: pl.DataFrame | None = None) -> Iterator[pl.DataFrame]:
+        """Move the clock, and yield the states of the windows that close; `until` as in `_merged`."""
+        if clock <= state.clock:
+            return
+        before, state.clock = state.clock, clock
+        self._fold(state, before)
+        for closed in self._merged(state, before + 1, clock + 1, until=until):
+            if self.lateness:
+                given = closed.select("@end", *self.revise_by).unique(maintain_order=True).with_columns(pl.lit(0, pl.Int64).alias("@revision"))
+                state.revisions = _with(state.revisions, given)
+            yield closed
+
+    def _fold(self, state: WindowState, before: int) -> None:
+        """Fold the rows of slices that are over since the clock was `before`, in the order of partition and offset."""
         behind_last = state.clock + 1 - self._slice_ms
         ready: list[pl.DataFrame] = []
         for partition in sorted(state.buffer):
@@ -200,38 +216,131 @@ class WindowKernel:
         if ready:
             folded = self.folding.fold(pl.concat(ready), ["@slice", *self.keys])
             state.folded = _with(state.folded, folded)
+        self._build(state, before)
 
-    def _merged(self, state: WindowState, after: int, upto: int, group: pl.DataFrame | None = None) -> pl.DataFrame | None:
-        """Return one state for each window with an end in (after, upto] and key; of one `group` alone if it is given."""
-        parts = []
-        if state.folded is not None:
-            parts.append(self._spread(self._of_group(state.folded, group), after, upto))
+    def _build(self, state: WindowState, before: int) -> None:
+        """Merge pairs of blocks into those that are over since the clock was `before`; into all, where none are known."""
+        if not self._levels or state.folded is None:
+            return
+        parts = state.folded
+        blocks: list[pl.DataFrame] = []
+        for level in range(1, self._levels + 1):
+            known, length = state.blocks[level - 1] if state.blocks else None, self._slice_ms << level
+            over, was_over = ((clock + 1) // length * length for clock in (state.clock, before))
+            if known is None or over > was_over:
+                start = pl.col("@slice").floordiv(length) * length
+                pairs = parts.filter((start < over) if known is None else (start < over) & (start >= was_over))
+                merged = self.folding.merge(pairs.sort("@slice").with_columns(start), ["@slice", *self.keys])
+                known = merged if known is None else pl.concat([known, merged])
+            blocks.append(known)
+            parts = known
+        state.blocks = blocks
+
+    def _merged(
+        self, state: WindowState, after: int, upto: int, targets: pl.DataFrame | None = None, until: pl.DataFrame | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """Yield one state for each window with an end in (after, upto] and key, some windows at a time.
+
+        `targets` are groups of windows, by `@end` and the keys to revise by, each as it was when the record `@sequence` had come; then
+        there is one state for each target and key. `until` tells when windows close, by `@clock` and `@sequence`.
+        """
+        if upto // self.window.step_ms == after // self.window.step_ms or (state.folded is None and state.stragglers is None):
+            return
+        if state.blocks is None:
+            self._build(state, NEVER)
+        folded = [] if state.folded is None else [_of(rows, targets, self.revise_by) for rows in (state.folded, *(state.blocks or ()))]
+        blocks = [self._with_ends(rows, level, after, upto) for level, rows in enumerate(folded)]
+        slices = self._with_ends(folded[0], None, after, upto) if folded and self._levels else None
+        straggling = []
         if state.stragglers is not None:
-            rows = self._spread(self._of_group(state.stragglers, group).sort("@partition", maintain_order=True), after, upto)
-            rows = rows.filter(pl.col("@end") >= pl.col("@from"))
-            parts.append(self.folding.fold(rows, ["@end", "@slice", *self.keys]))
-        parts = [part for part in parts if len(part)]
-        if not parts:
-            return None
-        if self._one_slice and len(parts) == 1:
-            return parts[0].drop("@slice")
+            stragglers = _of(state.stragglers, targets, self.revise_by).sort("@partition", maintain_order=True)
+            straggling.append(self._with_ends(stragglers, None, after, upto))
+        by = ["@end", *self.keys] if targets is None else ["@sequence", "@end", *self.keys]
+        for first, last in self._portions([*blocks, *straggling]):
+            parts = [part for rows in blocks if len(part := self._spread(rows, first, last))]
+            late = [shown for rows in straggling if len(shown := self._shown(self._spread(rows, first, last), targets, until))]
+            if targets is not None:
+                parts = [self._for_targets(part, targets) for part in parts]
+            if not late:
+                yield from [parts[0].drop("@slice")] if self._one_slice and parts else [self._merge(parts, by)] if parts else []
+                continue
+            behind = self.folding.fold(late[0], [*by, "@slice"])
+            groups = behind.select(by).unique()
+            apart = [] if slices is None else [_of(self._spread(_of(slices, groups, self.keys), first, last), groups, ["@end", *self.keys])]
+            if targets is not None:
+                apart = [self._for_targets(part, targets) for part in apart]
+            apart = [_of(part, groups, by) for part in (parts if slices is None else apart)]
+            left = [part.join(groups, on=by, how="anti", nulls_equal=True, maintain_order="left") for part in parts]
+            merged = self._merge([*apart, behind], by)
+            others = [part.drop("@slice") for part in left] if self._one_slice else [self._merge(left, by)] if left else []
+            yield pl.concat([merged, *(part.select(merged.columns) for part in others)])
+
+    def _merge(self, parts: list[pl.DataFrame], by: list[str]) -> pl.DataFrame:
+        """Merge states in the order of their slices."""
         columns = parts[0].columns
-        states = pl.concat([part.select(columns) for part in parts]).sort("@slice", maintain_order=True)
-        return self.folding.merge(states, ["@end", *self.keys])
+        return self.folding.merge(pl.concat([part.select(columns) for part in parts]).sort("@slice", maintain_order=True), by)
 
-    def _of_group(self, rows: pl.DataFrame, group: pl.DataFrame | None) -> pl.DataFrame:
-        return (
-            rows if group is None or not self.revise_by else rows.join(group, on=self.revise_by, how="semi", nulls_equal=True, maintain_order="left")
-        )
+    def _shown(self, late: pl.DataFrame, targets: pl.DataFrame | None, until: pl.DataFrame | None) -> pl.DataFrame:
+        """Return the stragglers that had come when their window closed, or for each target those that had come by then."""
+        if targets is not None:
+            came = late.rename({"@sequence": "@came"})
+            return self._for_targets(came, targets).filter(pl.col("@came") <= pl.col("@sequence")).drop("@came")
+        if until is None:
+            return late
+        closes = until["@sequence"].gather(until["@clock"].search_sorted(late["@end"] - 1, "left"))
+        return late.filter(late["@sequence"] < closes)
 
-    def _spread(self, rows: pl.DataFrame, after: int, upto: int) -> pl.DataFrame:
-        """Return each row once for every window that holds its slice and ends in (after, upto], as `@end`."""
-        step, start = self.window.step_ms, pl.col("@slice")
-        first = pl.max_horizontal(start.floordiv(step) * step + step, pl.lit(after // step * step + step))
-        last = pl.min_horizontal(_last_end(self.window, start), pl.lit(upto))
+    def _for_targets(self, rows: pl.DataFrame, targets: pl.DataFrame) -> pl.DataFrame:
+        """Return each row for every target it belongs to, with its `@sequence`."""
+        on = ["@end", *self.revise_by]
+        return rows.join(targets.select("@sequence", *on), on=on, nulls_equal=True, maintain_order="left_right")
+
+    def _with_ends(self, rows: pl.DataFrame, level: int | None, after: int, upto: int) -> pl.DataFrame:
+        """Return the blocks of a level that windows with an end in (after, upto] take, with the `@first` and the `@last` of those ends.
+
+        A window takes a block that lies in it, unless the block of twice the length does so too. At the level None, it takes every slice.
+        """
+        step, length = self.window.step_ms, self._slice_ms << (level or 0)
+        start = pl.col("@slice")
+        first, last = (start + (length + step - 1)).floordiv(step) * step, _last_end(self.window, start)
+        if level is not None and self._levels:
+            left = start.floordiv(length) % 2 == 0
+            before_parent = (start + (2 * length - 1)).floordiv(step) * step
+            first = pl.when(left).then(first).otherwise(pl.max_horizontal(first, _last_end(self.window, start - length) + step))
+            last = pl.when(left).then(pl.min_horizontal(last, before_parent)).otherwise(last)
+        elif "@from" in rows.columns:
+            first = pl.max_horizontal(first, "@from")
+        first = pl.max_horizontal(first, pl.lit(after // step * step + step)).alias("@first")
+        last = pl.min_horizontal(last, pl.lit(upto // step * step)).alias("@last")
+        return rows.with_columns(first, last).filter(pl.col("@first") <= pl.col("@last"))
+
+    def _portions(self, frames: Sequence[pl.DataFrame]) -> Iterator[tuple[int, int]]:
+        """Yield the ends of windows in portions, first and last, in each of which the rows spread to no more than some ten thousand."""
+        ends = pl.concat([rows.select("@first", "@last") for rows in frames]).sort("@first")
+        if ends.is_empty():
+            return
+        step, before = self.window.step_ms, pl.col("@last").cum_max().shift(1)
+        new = pl.col("@last") - pl.max_horizontal(pl.col("@first") - step, before)
+        sums = ends.select((pl.col("@last") - pl.col("@first") + step).sum().alias("spread"), new.clip(lower_bound=0).sum().alias("covered"))
+        spread, covered = sums.row(0)
+        last_of_all = int(ends["@last"].max())  # type: ignore[arg-type]
+        if spread <= _PORTION * step:
+            yield int(ends["@first"][0]), last_of_all
+            return
+        length = max(_PORTION * covered // spread, 1) * step
+        last = -(2**63)
+        while last < last_of_all:
+            first = ends.filter(pl.col("@last") > last).select(pl.max_horizontal(pl.col("@first").min(), last + step)).item()
+            last = first + length - step
+            yield first, last
+
+    def _spread(self, rows: pl.DataFrame, first: int, last: int) -> pl.DataFrame:
+        """Return each row once for every window in [first, last] that takes it, with its `@end`."""
+        rows = rows.filter((pl.col("@first") <= last) & (pl.col("@last") >= first))
         if self._one_slice:
-            return rows.with_columns((start + step).alias("@end")).filter((pl.col("@end") > after) & (pl.col("@end") <= upto))
-        return rows.with_columns(pl.int_ranges(first, last + 1, step).alias("@end")).explode("@end", empty_as_null=False)
+            return rows.rename({"@first": "@end"}).drop("@last")
+        ends = pl.int_ranges(pl.col("@first").clip(lower_bound=first), pl.col("@last").clip(upper_bound=last) + 1, self.window.step_ms)
+        return rows.with_columns(ends.alias("@end")).drop("@first", "@last").explode("@end", empty_as_null=False)
 
     def _forget(self, state: WindowState) -> None:
         """Drop what no window can need any more."""
@@ -239,10 +348,10 @@ class WindowKernel:
         needed = _last_end(self.window, pl.col("@slice")) > gone
         if state.folded is not None:
             state.folded = _left(state.folded, needed)
+        if state.blocks is not None:
+            state.blocks = None if state.folded is None else [rows.filter(needed) for rows in state.blocks]
         if state.stragglers is not None:
             state.stragglers = _left(state.stragglers, needed)
-        if state.revisions is not None:
-            state.revisions = _left(state.revisions, pl.col("@end") > gone)
 
     def _finish(self, merged: pl.DataFrame) -> pl.DataFrame:
         """Return the operator's rows, by window end, then key."""
@@ -251,31 +360,53 @@ class WindowKernel:
         start = (end - 1).floordiv(self.window.size_ms) * self.window.size_ms if self.window.kind == "cumulating" else end - self.window.size_ms
         rows = rows.with_columns(start.alias("@start"))
         key = [key_text(self.keys)] if self._keyed else []
-        return rows.select(*_BOUNDS, *key, *self.keys, *self._columns, *_WINDOW_COLUMNS.values()).sort("@end", *self.keys)
+        turns = ["@round"] if self.lateness else []
+        return rows.select(*turns, *_BOUNDS, *key, *self.keys, *self._columns, *_WINDOW_COLUMNS.values()).sort(*turns, "@end", *self.keys)
 
     # revisions
 
-    def _remember_given(self, state: WindowState, closed: pl.DataFrame) -> None:
-        given = closed.select("@end", *self.revise_by).unique(maintain_order=True).with_columns(pl.lit(0, pl.Int64).alias("@revision"))
-        state.revisions = _with(state.revisions, given)
-
     def _revise(self, state: WindowState, rows: pl.DataFrame) -> list[pl.DataFrame]:
-        """Return the groups of a record's rows, which have come to closed windows, as each of them gives it now."""
-        after, upto = rows["@from"][0] - 1, min(state.clock + 1, self.window.last_end(rows["@time"][0]))
-        merged = self._merged(state, after, upto, rows.select(self.revise_by))
-        if merged is None:
+        """Return what windows emit up to the last of these rows, which come to closed ones: those that close until then, and each group again.
+
+        `@round` tells the order: a record's windows come behind those that close before it.
+        """
+        until = rows.select("@sequence", pl.col(self.clock_column).alias("@clock"))
+        rounds = []
+        for closed in self._close(state, int(until["@clock"][-1]), until):
+            closes = until["@sequence"].gather(until["@clock"].search_sorted(closed["@end"] - 1, "left"))
+            rounds.append(closed.with_columns((closes * 2).alias("@round"), pl.lit(0, pl.Int64).alias("@revision")))
+        targets = self._count_revisions(state, self._targets(rows))
+        most = 1 if state.stragglers is None else max(1, len(_of(state.stragglers, targets, self.revise_by)) // len(rows))
+        for some in targets.iter_slices(max(1, _PORTION // most)):
+            after, upto = int(some["@end"].min()) - 1, int(some["@end"].max())  # type: ignore[arg-type]
+            for merged in self._merged(state, after, upto, some):
+                again = merged.join(some, on=["@sequence", "@end", *self.revise_by], nulls_equal=True, maintain_order="left")
+                rounds.append(again.with_columns((pl.col("@sequence") * 2 + 1).alias("@round")).drop("@sequence"))
+        self._forget(state)
+        if not rounds:
             return []
+        columns = rounds[0].columns
+        return [self._finish(pl.concat([one.select(columns) for one in rounds]))]
+
+    def _targets(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the groups of closed windows that rows come to: `@sequence`, `@end` and the keys to revise by."""
+        step = self.window.step_ms
+        last = pl.min_horizontal(pl.col(self.clock_column) + 1, _last_end(self.window, pl.col("@time"))).floordiv(step) * step
+        ends = pl.int_ranges(pl.col("@from"), last + 1, step).alias("@end")
+        return rows.select("@sequence", ends, *self.revise_by).explode("@end", empty_as_null=False).unique(maintain_order=True)
+
+    def _count_revisions(self, state: WindowState, targets: pl.DataFrame) -> pl.DataFrame:
+        """Return the targets with their `@revision`, and remember it."""
         key = ["@end", *self.revise_by]
-        again = merged.select(key).unique(maintain_order=True)
-        if state.revisions is None:
-            again = again.with_columns(pl.lit(0, pl.Int64).alias("@revision"))
-        else:
-            again = again.join(state.revisions, on=key, how="left", nulls_equal=True, maintain_order="left").with_columns(
-                (pl.col("@revision") + 1).fill_null(0)
-            )
-            state.revisions = state.revisions.join(again, on=key, how="anti", nulls_equal=True, maintain_order="left")
-        state.revisions = _with(state.revisions, again)
-        return [self._finish(merged.join(again, on=key, how="left", nulls_equal=True, maintain_order="left"))]
+        known = targets.clear().select(*key, pl.lit(0, pl.Int64).alias("@revision")) if state.revisions is None else state.revisions
+        before = pl.col("@revision").fill_null(-1) + 1
+        counted = targets.join(known, on=key, how="left", nulls_equal=True, maintain_order="left").with_columns(
+            before + pl.int_range(pl.len(), dtype=pl.Int64).over(key)
+        )
+        again = counted.group_by(key, maintain_order=True).agg(pl.last("@revision"))
+        left = known.join(again, on=key, how="anti", nulls_equal=True, maintain_order="left")
+        state.revisions = pl.concat([left, again.select(left.columns)])
+        return counted
 
 
 class RegroupKernel:
@@ -289,15 +420,21 @@ class RegroupKernel:
 
     def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return one row for each window and key."""
-        result = self.folding.result(self.folding.fold(rows, [*_BOUNDS, *self.keys]))
+        turns = ["@round"] if "@round" in rows.columns else []
+        result = self.folding.result(self.folding.fold(rows, [*turns, *_BOUNDS, *self.keys]))
         bounds = [column for name, column in _WINDOW_COLUMNS.items() if name not in self.keys]
         key = [key_text(self.keys)] if self._keyed else []
-        return result.select(*_BOUNDS, *key, *self.keys, *self._columns, *bounds).sort("@end", *self.keys)
+        return result.select(*turns, *_BOUNDS, *key, *self.keys, *self._columns, *bounds).sort(*turns, "@end", *self.keys)
 
 
 def key_text(keys: Sequence[str]) -> pl.Expr:
     """Return the keys as one text, `@key`, by which a log chooses the partition."""
     return pl.concat_str([pl.col(key).cast(pl.String).fill_null("") for key in keys] or [pl.lit("")], separator="\x1f").alias("@key")
+
+
+def _of(rows: pl.DataFrame, groups: pl.DataFrame | None, by: list[str]) -> pl.DataFrame:
+    """Return the rows of the groups alone, if they are given and there is a key."""
+    return rows if groups is None or not by else rows.join(groups, on=by, how="semi", nulls_equal=True, maintain_order="left")
 
 
 def _with(rows: pl.DataFrame | None, more: pl.DataFrame) -> pl.DataFrame:
