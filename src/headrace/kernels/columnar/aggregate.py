@@ -59,6 +59,8 @@ class Folding:
     def result(self, states: pl.DataFrame) -> pl.DataFrame:
         """Return the values of the calls in place of their states."""
         values = [AGGREGATES[call.function].result(self._state(name)).alias(name) for name, call in self.calls]  # type: ignore[union-attr]
+        # Of frames with one and the same count, Polars would keep that as a scalar, and multiply by its inverse instead of dividing.
+        states = pl.DataFrame(states.get_columns())
         return states.with_columns(values).drop([f"{name}.{key}" for name, keys in self._states.items() for key in keys])
 
 
