@@ -45,6 +45,7 @@ def test_records_pass_through_an_engine_over_tls_with_a_password(secure: SecureB
     if (why := {"flink": flink, "spark": spark}[engine].missing()) is not None:
         pytest.skip(why)
     from headrace.topics.kafka import KafkaLog
+    from headrace.topics.kafka.client import Deliveries
 
     properties = {
         "security.protocol": "SASL_SSL", "ssl.ca.location": str(secure.ca), "sasl.mechanism": "SCRAM-SHA-512",
@@ -60,6 +61,12 @@ def test_records_pass_through_an_engine_over_tls_with_a_password(secure: SecureB
                 log.delete(topic)
         log.create("events")
         log.append("events", [b'{"t":%d,"k":"%d"}' % (1_700_000_000_000 + at, at) for at in range(20)])
+        tombstones = log.producer(Deliveries(), LIMIT)
+        if engine == "spark":
+            tombstones.produce("events", None, b"gone", 0)  # on Flink it counts as malformed
+        log.append("events", [b'{"t":%d,"k":"%d"}' % (1_700_000_000_020, 20)])
+        tombstones.produce("events", b"", b"empty", 0)
+        assert tombstones.flush(60) == 0
         command = [sys.executable, "-m", "headrace", "run", "app.py", "--engine", engine, "--until", "latest"]
         given = {"HEADRACE_HOME": str(home), "HEADRACE_ENGINES": str(flink.BUILD / "engines"), "PLANT_PASSWORD": PASSWORD}
         ran = subprocess.run(
@@ -67,7 +74,7 @@ def test_records_pass_through_an_engine_over_tls_with_a_password(secure: SecureB
             check=False, cwd=tmp_path, env={**os.environ, **given}, capture_output=True, text=True, timeout=LIMIT,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr
-        assert "20 received = 20 accepted" in ran.stderr
+        assert "22 received = 21 accepted + 1 malformed" in ran.stderr
         assert PASSWORD not in ran.stdout + ran.stderr
-        assert sorted(int(entry.value.split(b'"')[3]) for entry in log.entries("out", 0, 0, 99)) == list(range(20))
+        assert sorted(int(entry.value.split(b'"')[3]) for entry in log.entries("out", 0, 0, 99)) == list(range(21))
     assert [path for path in home.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()] == []

@@ -68,7 +68,8 @@ def records_of_topic(spark: SparkSession, kafka: dict[str, str], topic: str) -> 
     """Return what a Kafka topic holds now; the ends of its partitions are those of this moment."""
     options = {**kafka, "subscribe": topic, "startingOffsets": "earliest", "endingOffsets": "latest"}
     records = spark.read.format("kafka").options(**options, **{"kafka.isolation.level": "read_committed"}).load()
-    return records.selectExpr("partition", "offset", "UNIX_MILLIS(timestamp) AS arrived_ms", "COALESCE(value, CAST('' AS BINARY)) AS value")
+    there = records.where("value IS NOT NULL")  # a tombstone is no record
+    return there.selectExpr("partition", "offset", "UNIX_MILLIS(timestamp) AS arrived_ms", "value")
 
 
 def write_file(lines: DataFrame, order: str, folder: str, topic: str) -> None:

@@ -55,7 +55,8 @@ def records_of_topic(spark: SparkSession, kafka: dict[str, str], topic: str) -> 
     """Return the stream of a topic's records, from its beginning at the first start."""
     options = {**kafka, "subscribe": topic, "startingOffsets": "earliest", "kafka.isolation.level": "read_committed"}
     records = spark.readStream.format("kafka").options(**options).load()
-    return records.selectExpr("partition", "offset", "UNIX_MILLIS(timestamp) AS arrived_ms", "COALESCE(value, CAST('' AS BINARY)) AS value")
+    there = records.where("value IS NOT NULL")  # a tombstone is no record
+    return there.selectExpr("partition", "offset", "UNIX_MILLIS(timestamp) AS arrived_ms", "value")
 
 
 def start(spark: SparkSession, name: str, kafka: dict[str, str], checkpoint: str, trigger: str) -> StreamingQuery:
