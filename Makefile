@@ -34,7 +34,7 @@ demo: $(if $(wildcard .venv/.ready),.venv/.ready,.venv/.runs)
 
 java: $(JAR)
 
-$(JAR): java/pom.xml $(shell find java/src -name '*.java')
+$(JAR): java/pom.xml $(shell find java/src -type f)
 	@{ command -v javac && command -v mvn; } >/dev/null || { echo "make: a JDK (11 or newer) and Maven are needed (Debian: apt install openjdk-17-jdk-headless maven)" >&2; exit 1; }
 	@mvn -q -B -f java/pom.xml package
 	@touch $@

@@ -131,7 +131,7 @@ def _ledger(topics: live.Topics, rows: Mapping[str, list[Any]]) -> Ledger:
 
 
 def _are_counted(servers: str, topics: Sequence[live.Topics]) -> bool:
-    """Return whether the ledgers, whose entries come every ten seconds, tell of all records."""
+    """Return whether the ledgers, whose entries come with each checkpoint, tell of all records."""
     rows = live.rows(servers, [one.prefix + ledger_topic(one.job.plan) for one in topics])
     return all(
         _ledger(one, rows)[topic]["received"] == sum(map(len, partitions)) for one in topics for topic, partitions in one.job.inputs.items()

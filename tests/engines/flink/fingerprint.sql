@@ -63,8 +63,9 @@ CREATE TEMPORARY TABLE `fingerprint.ledger` (
   `reached` BIGINT,
   `accepted` BIGINT
 ) WITH (
-  'connector' = 'filesystem',
+  'connector' = 'headrace-ledger',
   'path' = 'fingerprint.ledger',
+  'ledger.connector' = 'filesystem',
   'format' = 'json'
 );
 
@@ -210,22 +211,21 @@ WHERE `fault` IS NOT NULL;
 INSERT INTO `fingerprint.ledger`
 SELECT
   'sensor-data',
-  COUNT(*),
-  COUNT(*) FILTER (WHERE `fault` IS NOT NULL),
+  CAST(1 AS BIGINT),
+  CAST(CASE WHEN `fault` IS NOT NULL THEN 1 ELSE 0 END AS BIGINT),
   CAST(0 AS BIGINT),
   CAST(0 AS BIGINT),
   CAST(0 AS BIGINT)
-FROM TABLE(TUMBLE(TABLE `sensor-data judged`, DESCRIPTOR(`event_time`), INTERVAL '999999' DAY(6), INTERVAL '10956' DAY(6)))
-GROUP BY `window_start`, `window_end`
+FROM `sensor-data judged`
 UNION ALL
 SELECT
   'sensor-data',
   CAST(NULL AS BIGINT),
   CAST(NULL AS BIGINT),
   CAST(NULL AS BIGINT),
-  COUNT(*) FILTER (WHERE `first`),
-  COUNT(*) FILTER (WHERE `first` AND `taken`)
-FROM TABLE(TUMBLE(TABLE `sensor-data reached`, DESCRIPTOR(`event_time`), INTERVAL '999999' DAY(6), INTERVAL '10956' DAY(6)))
-GROUP BY `window_start`, `window_end`;
+  CAST(1 AS BIGINT),
+  CAST(CASE WHEN `taken` THEN 1 ELSE 0 END AS BIGINT)
+FROM `sensor-data reached`
+WHERE `first`;
 
 END;

@@ -152,6 +152,15 @@ def test_a_live_run_that_is_stopped_goes_on_where_it_was(flink: Rest, topics: To
     same(Outcome(got.written, got.dead, {}), Outcome(expected.written, expected.dead, {}))
 
 
+def test_a_stop_writes_the_ledger_of_all_that_was_read(flink: Rest, topics: Topics, tmp_path: Path) -> None:
+    """Its entries are committed with the dead letters of the records that they count."""
+    topics.send(lines(6, 600))
+    run_topics(PLAN, topics.places(), flink, tmp_path / "kept", stop=lambda: bool(topics.rows("sensor-data.dead-letter")))
+    ledger = topics.outcome().ledger["sensor-data"]
+    assert ledger["malformed"] == len(topics.rows("sensor-data.dead-letter")) > 0
+    assert ledger["received"] == sum(count for fate, count in ledger.items() if fate != "received" and count) > 0
+
+
 def test_a_drained_job_gives_the_last_windows_of_a_topic_that_has_been_silent(flink: Rest, topics: Topics, tmp_path: Path) -> None:
     topics.send(lines(3, 300))
     expected = topics.expected(tmp_path)

@@ -139,7 +139,8 @@ def test_topics_of_kafka_are_read_and_written_in_transactions() -> None:
     assert "'key.fields' = 'key'" in made
     assert "`arrived` + INTERVAL '1' HOUR) , WATERMARK" in made.replace("),", ") ,")
     assert "THEN 'future' ELSE 'malformed'" in made
-    assert "DESCRIPTOR(`now`), INTERVAL '10' SECOND" in made
+    assert "'connector' = 'headrace-ledger', 'topic' = 'plant.fingerprint.ledger'," in made
+    assert "'ledger.connector' = 'kafka', 'format' = 'json'" in made
 
 
 def test_what_several_operators_read_is_made_once() -> None:

@@ -6,7 +6,7 @@ end takes one of its rows, late if rows reach ends and none is taken, and filter
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from headrace.engines.entries import ledger_topic
@@ -19,7 +19,7 @@ from headrace.plan.pipeline import Plan
 
 __all__ = ["Ledger"]
 
-_LIVE = "INTERVAL '10' SECOND"
+_ONE = "CAST(1 AS BIGINT)"
 _UNKNOWN = "CAST(NULL AS BIGINT)"
 
 
@@ -32,9 +32,8 @@ class _End:
 
 
 class Ledger:
-    """The entries of a plan's ledger: rows of `topic` and counts, to be added up.
+    """The entries of a plan's ledger: rows of `topic` and counts, which their table adds up between two checkpoints.
 
-    Of a bounded input they come once, at its end; of a live one every ten seconds.
     `reached` counts the records of which any row reached an end. Where these cannot be counted they are NULL.
     """
 
@@ -45,8 +44,10 @@ class Ledger:
         self._more = [_UNKNOWN] if self._dropping else []
         counts = ("received", "malformed", "future", "reached", "accepted", *(["duplicate"] if self._dropping else []))
         self.columns = ("`topic` STRING", *(f"`{one}` BIGINT" for one in counts))
-        marks = views.marks
-        self._time = marks.time if bounded else marks.now
+
+    def options(self, sink: Mapping[str, str]) -> dict[str, str]:
+        """Return the options of the table, whose sums go where `sink` says."""
+        return {**sink, "connector": "headrace-ledger", "ledger.connector": sink["connector"], "format": "json"}
 
     def entries(self) -> Iterator[str]:
         """Yield the SELECTs of the entries, having made the views that they read."""
@@ -57,26 +58,17 @@ class Ledger:
                 yield reached
         for process in self._dropping:
             if (dropped := self._views.dropped(process)) is not None:
-                length, time = self._views.marks.ever if self._bounded else _LIVE, name(self._views.marks.time)
-                yield (
-                    f"{listed(['`topic`', *[_UNKNOWN] * 5, 'COUNT(*)'], 'SELECT {}')}\n"
-                    f"FROM TABLE(TUMBLE(TABLE {name(dropped)}, DESCRIPTOR({time}), {length}))\nGROUP BY `window_start`, `window_end`, `topic`"
-                )
+                yield f"{listed(['`topic`', *[_UNKNOWN] * 5, _ONE], 'SELECT {}')}\nFROM {name(dropped)}"
                 continue
             given = ["`key`", *[_UNKNOWN] * 5, "CAST(`json` AS BIGINT)"]
             yield f"{listed(given, 'SELECT {}')}\nFROM {name(self._views.hosted(process))}\nWHERE `output` = {DUPLICATES}"
 
-    def _every(self, view: str) -> str:
-        length = self._views.marks.ever if self._bounded else _LIVE
-        return f"FROM TABLE(TUMBLE(TABLE {name(view)}, DESCRIPTOR({name(self._time)}), {length}))\nGROUP BY `window_start`, `window_end`"
-
     def _received(self, source: Source, *, counted: bool) -> str:
         intake = self._views.intakes[id(source)]
         faulty, future = f"{intake.fault} IS NOT NULL", intake.is_future
-        counts = ["COUNT(*)", f"COUNT(*) FILTER (WHERE {faulty}{f' AND NOT {future}' if future else ''})"]
-        counts.append(f"COUNT(*) FILTER (WHERE {future})" if future else "CAST(0 AS BIGINT)")
+        counts = [_ONE, _one_if(f"{faulty} AND NOT {future}" if future else faulty), _one_if(future) if future else "CAST(0 AS BIGINT)"]
         rest = ["CAST(0 AS BIGINT)" if counted else _UNKNOWN] * 2
-        return f"{listed([text(source.topic), *counts, *rest, *self._more], 'SELECT {}')}\n{self._every(intake.judged)}"
+        return f"{listed([text(source.topic), *counts, *rest, *self._more], 'SELECT {}')}\nFROM {name(intake.judged)}"
 
     def _reached(self, source: Source, ends: list[_End]) -> str | None:
         """Return the SELECT that counts the records whose rows reach ends; empty if none can, None if they cannot be counted."""
@@ -85,18 +77,17 @@ class Ledger:
             return ""
         several = any(ways(source, end.rows) != 1 for end in ends)
         if len(groups) == 1 and not several:
-            counts = ["COUNT(*) FILTER (WHERE `first`)", "COUNT(*) FILTER (WHERE `first` AND `taken`)"]
-            return f"{self._counting(source, counts)}\n{self._every(self._first(source, ends))}"
+            return f"{self._counting(source, '`taken`')}\nFROM {name(self._first(source, ends))}\nWHERE `first`"
         if not self._bounded:
             return None  # rows of one record come at different times, and cannot be waited for
-        marks, view = self._views.marks, self._of_each(source, groups)
-        record = f"{self._every(view)}, {name(marks.partition)}, {name(marks.offset)}"
-        inner = f"SELECT MAX(CASE WHEN `taken` THEN 1 ELSE 0 END) AS `taken`, `window_start`, `window_end`\n{record}"
-        counts = ["COUNT(*)", "COUNT(*) FILTER (WHERE `taken` = 1)"]
-        return f"{self._counting(source, counts)}\nFROM (\n{inner}\n)\nGROUP BY `window_start`, `window_end`"
+        marks = self._views.marks
+        rows = f"TABLE(TUMBLE(TABLE {name(self._of_each(source, groups))}, DESCRIPTOR({name(marks.time)}), {marks.ever}))"
+        record = f"GROUP BY `window_start`, `window_end`, {name(marks.partition)}, {name(marks.offset)}"
+        inner = f"SELECT MAX(CASE WHEN `taken` THEN 1 ELSE 0 END) AS `taken`\nFROM {rows}\n{record}"
+        return f"{self._counting(source, '`taken` = 1')}\nFROM (\n{inner}\n)"
 
-    def _counting(self, source: Source, counts: list[str]) -> str:
-        return listed([text(source.topic), *[_UNKNOWN] * 3, *counts, *self._more], "SELECT {}")
+    def _counting(self, source: Source, taken: str) -> str:
+        return listed([text(source.topic), *[_UNKNOWN] * 3, _ONE, _one_if(taken), *self._more], "SELECT {}")
 
     def _ends(self, source: Source) -> list[_End]:
         """Return the ends that rows of a source can reach."""
@@ -115,7 +106,7 @@ class Ledger:
         takers = [end.taker for end in ends]
         taken = "TRUE" if None in takers else " OR ".join(self._is_taken(taker) for taker in takers if taker)
         block = replace(block, where=(*block.where, *self._only(source)))
-        return block.selecting([name(marks.partition), name(marks.offset), first, f"{taken} AS `taken`", name(self._time)])
+        return block.selecting([name(marks.partition), name(marks.offset), first, f"{taken} AS `taken`", name(marks.time)])
 
     def _is_taken(self, taker: Aggregate | Process) -> str:
         if isinstance(taker, Aggregate):
@@ -135,10 +126,14 @@ class Ledger:
         for ends in groups:
             view = self._first(source, ends)
             marks = self._views.marks
-            parts.append(f"SELECT {name(marks.partition)}, {name(marks.offset)}, `taken`, {name(self._time)}\nFROM {name(view)}\nWHERE `first`")
+            parts.append(f"SELECT {name(marks.partition)}, {name(marks.offset)}, `taken`, {name(marks.time)}\nFROM {name(view)}\nWHERE `first`")
         view = self._views.new(f"{source.topic} ends")
         self._views.statements.append(f"CREATE TEMPORARY VIEW {name(view)} AS\n" + "\nUNION ALL\n".join(parts) + ";")
         return view
+
+
+def _one_if(condition: str) -> str:
+    return f"CAST(CASE WHEN {condition} THEN 1 ELSE 0 END AS BIGINT)"
 
 
 def _rows(operator: Operator) -> Operator:

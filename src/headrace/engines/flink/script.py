@@ -135,7 +135,7 @@ class _Statements:
         written += [_dead(source, places, views) for source in plan.sources]
         ledger = Ledger(plan, views, bounded=places.bounded)
         tables = [*(intake.table for intake in views.intakes.values()), *(table for table, _ in written)]
-        tables.append(_table(prefix + ledger.topic, ledger.columns, {**places.sink(ledger.topic), "format": "json"}))
+        tables.append(_table(prefix + ledger.topic, ledger.columns, ledger.options(places.sink(ledger.topic))))
         # One sink: of several with the same transactions Flink makes one only where their plans are alike, and fails where it does not.
         entries = "\nUNION ALL\n".join(ledger.entries())
         inserts = [*(insert for _, insert in written), f"INSERT INTO {name(prefix + ledger.topic)}\n{entries};"]
