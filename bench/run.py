@@ -293,8 +293,23 @@ def bench_keys(_count: int, _runs: int) -> Iterator[str]:
     yield subprocess.run([sys.executable, HERE / "processes.py", "touch", home], check=True, capture_output=True, text=True).stdout.rstrip()
 
 
+def bench_windows(count: int, runs: int) -> Iterator[str]:
+    count //= 5
+    source, app = messages("clean", count), HERE / "windows.py"
+    costs = interleaved(runs, **{name: (lambda n=name: headrace(f"{app}:{n}", source)) for name in ("tumbling", "sliding", "revised")})
+    with (WORK / "out" / "out.ndjson").open("rb") as file:  # of the last run, which is the revised one
+        revisions = sum(b'"revision":0}' not in line for line in file)
+    base = costs["tumbling"]
+    yield f"windows, {count:,} messages of 100 equipment × 5 sensors (CPU s; MB)"
+    yield f"tumbling by 1 s            {base.cpu:8.2f}{base.memory:7.0f} MB"
+    yield f"sliding 60 s by 1 s        {costs['sliding'].cpu:8.2f}{costs['sliding'].memory:7.0f} MB   {costs['sliding'].cpu / base.cpu:.2f} × CPU, {costs['sliding'].memory / base.memory:.2f} × memory"
+    each = (costs["revised"].cpu - base.cpu) / revisions * 1e6
+    yield f"tumbling by 1 s, revised   {costs['revised'].cpu:8.2f}{costs['revised'].memory:7.0f} MB   {each:.0f} µs for each of {revisions:,} revisions"
+
+
 BENCHES = {
     "fingerprint": bench_fingerprint,
+    "windows": bench_windows,
     "parquet": bench_parquet,
     "shapes": bench_shapes,
     "memory": bench_memory,
