@@ -157,6 +157,28 @@ def test_a_damaged_block_is_named_with_its_offsets(tmp_path: Path, damage: str, 
             log.entries(IN, 0, 0, 1_000)
 
 
+@pytest.mark.parametrize("lost", ["topic = 1", "topic = 1 AND number = 0", "topic = 1 AND number = 1"])
+def test_a_topic_that_lacks_a_partition_is_told(tmp_path: Path, lost: str) -> None:
+    path = tmp_path / "log.db"
+    with closing(SqliteLog(path)) as log:
+        log.create(IN, 3)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute(f"DELETE FROM partitions WHERE {lost}")
+    with closing(SqliteLog(path)) as log, pytest.raises(EnvironmentFault, match=f"topic '{IN}': a row of its partitions is missing"):
+        log.append(IN, [b"1", b"2"], [b"a", b"b"])
+
+
+def test_a_block_that_is_there_twice_is_told_as_damage(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    with closing(SqliteLog(path)) as log:
+        log.create(IN)
+        log.append(IN, [b"1"])
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE blocks SET seq = 2")
+    with closing(SqliteLog(path)) as log, pytest.raises(EnvironmentFault, match="is damaged or no log: UNIQUE constraint failed"):
+        log.append(IN, [b"2"])
+
+
 # Format 1
 
 OLD_SCHEMA = """

@@ -132,15 +132,19 @@ class SqliteLog:
             with suppress(OSError):  # which SQLite then names; the files beside it have the rights of this one
                 os.close(private(str(path), os.O_RDWR | os.O_CREAT))
             self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            # A damaged row may hold bytes that are no text, which its checksum then shows.
-            self._db.text_factory = lambda data: data.decode(errors="surrogateescape")
-            self._db.execute("PRAGMA page_size = 8192")
-            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
 
     def _prepare(self) -> None:
+        # A damaged row may hold bytes that are no text, which its checksum then shows.
+        self._db.text_factory = lambda data: data.decode(errors="surrogateescape")
+        self._db.execute("PRAGMA page_size = 8192")
+        self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
         if self._format() in {0, 1}:
             with self._writing():
                 found = self._format()
@@ -185,7 +189,7 @@ class SqliteLog:
             what, fix = "cannot be written: the disk is full", "make room, then start again: it goes on from the last commit"
         elif code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             what, fix = f"is kept locked for more than {_BUSY_SECONDS:.0f} s", "end the process that holds it"
-        elif code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        elif code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_CONSTRAINT")):
             what, fix = f"is damaged or no log: {error}", _RESTORE
         elif code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
             what, fix = f"cannot be opened for writing: {error}", "let this user write it and its folder, or set HEADRACE_HOME"
@@ -284,6 +288,8 @@ class SqliteLog:
             topics[part.topic].partitions[part.number] = part.id
         for one in topics.values():
             ordered = sorted(one.partitions.items())
+            if not ordered or [number for number, _ in ordered] != list(range(len(ordered))):
+                raise self.damaged(f"topic {one.name!r}", "a row of its partitions is missing")
             one.partitions.clear()
             one.partitions.update(ordered)
         return {one.name: one for one in topics.values()}
