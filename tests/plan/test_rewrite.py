@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -142,7 +144,11 @@ def results(plan: Plan, lines: list[str]) -> tuple[bytes, bytes, bytes]:
         file, out = Path(name) / "messages.ndjson", Path(name) / "out"
         file.write_text("".join(line + "\n" for line in lines))
         run_files(plan, {"messages": [file]}, out)
-        return (out / "out-0.ndjson").read_bytes(), (out / "messages.dead-letter.ndjson").read_bytes(), (out / "ledger.json").read_bytes()
+        return outputs(out)
+
+
+def outputs(out: Path) -> tuple[bytes, bytes, bytes]:
+    return (out / "out-0.ndjson").read_bytes(), (out / "messages.dead-letter.ndjson").read_bytes(), (out / "ledger.json").read_bytes()
 
 
 @settings(deadline=None, max_examples=100)
@@ -158,3 +164,28 @@ def test_the_results_are_those_of_the_plan_as_written(rows: list[tuple[int, str]
         for second, of in rows
     ]
     assert results(plan_of(at_once), lines) == results(plan_of(*as_written), lines)
+
+
+DOUBLES = st.none() | st.floats() | st.sampled_from([math.nan, math.inf, -math.inf, -0.0])
+COLUMNS = {
+    "doubles": (pl.Float64, DOUBLES), "more": (pl.Float64, DOUBLES), "floats": (pl.Float32, st.none() | st.floats(width=32)),
+    "counts": (pl.Int64, st.none() | st.integers(-(2**63), 2**63 - 1)), "texts": (pl.String, st.none() | st.sampled_from(TEXTS)),
+}  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.sets(st.sampled_from(sorted(COLUMNS))), st.integers(1, 8), st.data())
+def test_the_results_of_wide_rows_are_those_of_the_plan_as_written(names: set[str], count: int, data: st.DataObject) -> None:
+    columns = {name: data.draw(st.lists(values, min_size=count, max_size=count)) for name, (_, values) in COLUMNS.items() if name in names}
+    times = {"t": [T + second * 1000 for second in range(count)]}
+    frame = pl.DataFrame(times | {name: pl.Series(values, dtype=COLUMNS[name][0]) for name, values in columns.items()})
+    wide = gathered()
+    as_written = [summed(cast(wide)), entries(wide).window(WINDOW).aggregate(last="LAST_VALUE(raw)")]
+    with TemporaryDirectory() as name:
+        file = Path(name) / "messages.parquet"
+        frame.write_parquet(file)
+        found = []
+        for number, plan in enumerate((plan_of(summed(cast(wide))), plan_of(*as_written))):
+            run_files(plan, {"messages": [file]}, Path(name) / str(number))
+            found.append(outputs(Path(name) / str(number)))
+    assert found[0] == found[1]

@@ -25,7 +25,7 @@ from headrace.topics.protocol import PartitionReader
 __all__ = ["ParquetFile", "TextFile", "csv_as_json", "open_file"]
 
 CHUNK_BYTES = 6 << 20
-CHUNK_CELLS = 1 << 20
+CHUNK_CELLS = 1 << 19
 _SEPARATORS = ",;\t|"
 _NOTHING = Lines.of([])
 

@@ -116,9 +116,12 @@ def _unnest_wide(rows: pl.DataFrame, column: str, key: str, value: str, kept: li
     cells.columns = [f"value {number}" for number in range(len(names))]  # theirs come with the data, and could be patterns
     values = cells.select(pl.concat_arr(cells.columns).explode().alias(value)).to_series()
     owners = pl.select(pl.int_range(len(values), dtype=pl.UInt32) // len(names)).to_series()
-    keys = pl.concat([pl.Series(key, names, dtype=pl.String)] * len(rows))
+    keys = pl.concat([pl.Series(key, names, dtype=pl.String)] * len(rows), rechunk=True)
     entries = rows.select(*_hidden(rows), *kept)[owners].with_columns(keys, values)
     if values.null_count():
         entries = entries.filter(values.is_not_null())
     read = entries[value]
-    return entries.with_columns(read_column(read, DOUBLE) if read.dtype == pl.String else read.fill_nan(None))
+    if read.dtype == pl.String:
+        return entries.with_columns(read_column(read, DOUBLE))
+    finite = read.is_finite()
+    return entries if finite.all() else entries.with_columns(read.set(~finite, None))

@@ -61,16 +61,17 @@ class ColumnReader:
     def read(self, batch: Records) -> Read:
         """Return the rows of the readable records, and why the others are not."""
         malformed: dict[int, str] = {}
-        records, cells = self._cells(batch, malformed) if isinstance(batch, Lines) else _numbered(batch)
+        records, frame = self._cells(batch, malformed) if isinstance(batch, Lines) else _numbered(batch)
+        cells = dict(zip(frame.columns, frame.get_columns(), strict=True))
         columns = [records, *(self._column(records, cells, field, malformed) for field in self.schema.fields)]
         if self.rest is not None:
             none = pl.Series(self.rest, [{}], dtype=polars_type(self.rest_type)).new_from_index(0, len(records))
-            others = [(name, self._cell(cells, name).alias("cell")) for name in self._others]
+            others = [(name, self._cell(cells, name)) for name in self._others]
             columns.append(self._gather(others, self.rest, self.rest_type) if others else none)
         frame = pl.DataFrame(columns)
         return Read(frame.filter(~pl.col("@record").is_in(list(malformed))) if malformed else frame, malformed)
 
-    def _column(self, records: pl.Series, cells: pl.DataFrame, field: Field, malformed: dict[int, str]) -> pl.Series:
+    def _column(self, records: pl.Series, cells: dict[str, pl.Series], field: Field, malformed: dict[int, str]) -> pl.Series:
         if field.name not in self._columns:
             return pl.Series(field.name, [None], dtype=polars_type(field.type)).new_from_index(0, len(records))
         found = self._cell(cells, field.name)
@@ -81,8 +82,8 @@ class ColumnReader:
                 malformed.setdefault(record, f"field {field.name!r} is not a {field.type.kind}: {shown(value)}")
         return read.alias(field.name)
 
-    def _cell(self, cells: pl.DataFrame, name: str) -> pl.Series:
-        if name not in cells.columns:
+    def _cell(self, cells: dict[str, pl.Series], name: str) -> pl.Series:
+        if name not in cells:
             raise DataError(
                 f"column {name!r} has decimals inside other values, which cannot be read", where=self._name, fix="write them as DOUBLE or text"
             )
@@ -222,12 +223,13 @@ def _plain(value: object) -> object:
 def _side_by_side(cells: _Cells, name: str, kind: Type) -> pl.Series:
     """Return columns as one column of structs, keys sorted: a MAP that is about to be unnested, at a fraction of its price.
 
-    Texts are left to be read then. Else NULL means that there is no entry, and NaN, which no DOUBLE is, that its value is NULL.
+    Texts are left to be read then. Else NULL means that there is no entry, and NaN or an infinity, which no DOUBLE is, that its value is NULL.
     """
     texts = all(column.dtype == pl.String for _, column in cells)
-    return pl.DataFrame([(column if texts else _marked(column, kind.element)).alias(named) for named, column in sorted(cells, key=_name)]).to_struct(
-        name
-    )
+    ordered = sorted(cells, key=_name)
+    return pl.DataFrame(
+        [column if texts or column.dtype == pl.Float64 else _marked(column, kind.element).alias(named) for named, column in ordered]
+    ).to_struct(name)
 
 
 def _name(cell: tuple[str, pl.Series]) -> str:
@@ -235,6 +237,7 @@ def _name(cell: tuple[str, pl.Series]) -> str:
 
 
 def _marked(column: pl.Series, kind: Type) -> pl.Series:
+    column = column.alias("cell")
     read = adapt(column, kind)
     lost = read.is_null() & column.is_not_null()
     return read.set(lost, float("nan")) if lost.any() else read
@@ -242,7 +245,7 @@ def _marked(column: pl.Series, kind: Type) -> pl.Series:
 
 def _gathered(cells: _Cells, name: str, kind: Type) -> pl.Series:
     """Return columns gathered into one MAP column, keys sorted; a cell that is NULL is not there."""
-    ordered = sorted(cells, key=_name)
+    ordered = [(named, column.alias("cell")) for named, column in sorted(cells, key=_name)]
     there = pl.DataFrame([column.is_not_null().alias(f"there {number}") for number, (_, column) in enumerate(ordered)])
     keys = there.select(pl.when(f"there {number}").then(pl.lit(named)).alias(f"key {number}") for number, (named, _) in enumerate(ordered))
     values = pl.DataFrame([adapt(column, kind.element).alias(f"value {number}") for number, (_, column) in enumerate(ordered)])
