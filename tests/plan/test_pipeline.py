@@ -191,3 +191,16 @@ def test_the_version_enters_generated_ids() -> None:
 
     assert len({ids("p", "1"), ids("p", "2"), ids("q", "1")}) == 3
     assert ids("p", "1") == ids("p", "1")
+
+
+def test_metadata_belongs_to_the_identity_of_state_and_plans_without_it_keep_theirs() -> None:
+    def identity(metadata: dict[str, str] | None) -> list[str]:
+        stream = hr.stream("in", schema={"k": "STRING"}, metadata=metadata).select("k")
+        found: list[str] = hr.pipeline("p", version="1")(lambda: {"out": stream}).plan().identity["operators"]
+        return found
+
+    plain = identity(None)
+    assert plain == identity({})
+    assert "metadata" not in str(plain)
+    kinds = [identity({"m": kind}) for kind in ("key", "headers", "partition", "offset", "arrival_time")]
+    assert len({*map(str, kinds), str(plain), str(identity({"n": "key"}))}) == 7

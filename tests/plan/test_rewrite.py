@@ -189,3 +189,10 @@ def test_the_results_of_wide_rows_are_those_of_the_plan_as_written(names: set[st
             run_files(plan, {"messages": [file]}, Path(name) / str(number))
             found.append(outputs(Path(name) / str(number)))
     assert found[0] == found[1]
+
+
+def test_headers_are_read_as_the_texts_that_they_are() -> None:
+    source = hr.stream("messages", schema={"t": "BIGINT"}, event_time="TO_TIMESTAMP_LTZ(t, 3)", metadata={"data": "headers"})
+    plan, retyped = read_numbers_at_once(plan_of(summed(cast(source))))
+    assert not retyped
+    assert plan.sources[0].schema["data"].type == map_of(STRING, STRING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import resource
@@ -22,10 +23,12 @@ from zlib import crc32
 import msgspec
 import pytest
 
+import headrace as hr
 from broker import Broker, Shared, free_port, missing
 from headrace.engines.embedded import live as engine
 from headrace.engines.embedded.live import Live, run_live
 from headrace.errors import EnvironmentFault, PlanError
+from headrace.plan.pipeline import Plan
 from headrace.topics import store
 from headrace.topics.protocol import Away, Commit, Outgoing
 from topics.test_logs import from_files, left, plan, readings, without_arrival
@@ -38,6 +41,7 @@ from confluent_kafka.admin import NewPartitions, NewTopic, OffsetSpec  # noqa: E
 from headrace.topics.kafka import KafkaLog, client  # noqa: E402
 from headrace.topics.kafka import claim as claims  # noqa: E402
 from headrace.topics.kafka import log as logs  # noqa: E402
+from headrace.topics.kafka.feed import KafkaReader  # noqa: E402
 
 READ_COMMITTED, READ_UNCOMMITTED = IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED
 
@@ -277,6 +281,35 @@ def test_a_tombstone_is_no_record(log: KafkaLog) -> None:
                 found += [(int(lines.stamps.offsets[at]), str(lines.raw(at))) for at in range(len(lines)) if lines.stamps is not None]
         assert found == [(1, "1"), (4, ""), (5, "2")]
         assert [feed.readers[name][0].position["record"] for name in (topic, bare)] == [7, 1]
+
+
+def test_headers_of_records_are_read_where_a_plan_declares_them(log: KafkaLog) -> None:
+    topic = new_topic(log)
+    producer = Producer({"bootstrap.servers": log.servers})
+    sent: list[Any] = [
+        [("unit", b"C"), ("line", "Ä".encode()), ("unit", b"K")], None, [("empty", b""), ("null", None), ("broken", b"\xff")], [], [("", b"no name")],
+    ]  # fmt: skip
+    for number, headers in enumerate(sent):
+        producer.produce(topic, b'{"v":%d}' % number, headers=headers)
+        producer.produce(topic, None, headers=[("on", b"a tombstone")])
+    producer.produce(topic, b"bad", headers=[("on", b"a malformed record")])
+    assert producer.flush(10) == 0
+
+    def plan_of(known: dict[str, str]) -> Plan:
+        return hr.pipeline(f"with-{topic}", version="1")(lambda: {f"out-{topic}": hr.stream(topic, schema={"v": "BIGINT"}, metadata=known)}).plan()
+
+    want: list[dict[str, Any]] = [
+        {"line": "Ä", "unit": "K"}, {}, {"broken": None, "empty": "", "null": None}, {}, {"": "no name"},
+    ]  # fmt: skip
+    for most in (None, 1, 3):
+        run_live(Live(plan_of({"h": "headers", "again": "headers"}), log, latest=True, batch_records=most, anew=True))
+        assert soon(lambda: bool(log.entries(f"out-{topic}", 0, 4, 9)))
+        rows = [json.loads(one.value) for one in log.entries(f"out-{topic}", 0, 0, 9)]
+        assert rows == [{"v": number, "h": headers, "again": headers} for number, headers in enumerate(want)]
+        log.delete(f"out-{topic}")
+    without = Live(plan_of({"at": "offset"}), log, anew=True)
+    assert not any(reader.headered for readers in without.feed.readers.values() for reader in readers if isinstance(reader, KafkaReader))
+    without.close()
 
 
 def test_times_of_producers_are_taken_where_a_topic_keeps_them(kafka: Shared, log: KafkaLog, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pytest
 import headrace as hr
 from headrace._clock import now_ms
 from headrace.engines.embedded.live import Live, run_live
-from headrace.engines.embedded.run import run_files
+from headrace.engines.embedded.run import Limits, run_files
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.kernels.reading.batch import Lines
 from headrace.plan.pipeline import Plan
@@ -799,3 +800,75 @@ def test_late_records_keep_their_keys_too(place: Place, log: Log) -> None:
     run_live(Live(late.plan(), log, latest=True))
     found = [(one.key, json.loads(one.value)["t"]) for one in log.entries(f"aside-{topic}", 0, 0, 99)]
     assert sorted(found, key=str) == sorted([(keys[at], times[at]) for at in (1, 2, 4, 5)], key=str)
+
+
+# Metadata of records
+
+
+def with_metadata(place: Place, topic: str) -> Plan:
+    known = {"device": "key", "headers": "headers", "part": "partition", "at": "offset", "received": "arrival_time"}
+
+    @hr.pipeline(place.name("metadata"), version="1")
+    def metadata() -> dict[str, hr.Stream]:
+        events = hr.stream(topic, schema={"v": "BIGINT NOT NULL"}, metadata=known, event_time="received")
+        counts = events.window(hr.tumbling(hr.hours(876_000)), by=["device", "part"]).aggregate(n="COUNT(*)", last="MAX(at)")
+        return {f"out-{topic}": events, f"counts-{topic}": counts.select("device", "part", "n", "last")}
+
+    return metadata.plan()
+
+
+def test_what_a_log_knows_of_a_record_is_read_as_columns(place: Place, log: Log) -> None:
+    topic = place.name("known")
+    log.create(topic, 2)
+    keys: list[bytes | None] = [b"a", None, b"b", b"\xff\x00", b"", "é".encode(), b"c", b"d"]
+    values = [b'{"v":%d}' % number for number in range(7)] + [b"{}"]
+    log.append(topic, values, keys)
+    run_live(Live(with_metadata(place, topic), log, latest=True))
+    there = [entry for part in (0, 1) for entry in log.entries(topic, part, 0, 99) if entry.value != b"{}"]
+    names = {None: None, b"a": "a", b"b": "b", b"\xff\x00": None, b"": "", "é".encode(): "é", b"c": "c"}
+    want = [
+        {
+            "v": json.loads(one.value)["v"], "device": names[one.key], "headers": None if place.servers is None else {},
+            "part": one.partition, "at": one.offset, "received": one.arrived_ms,
+        }
+        for one in there
+    ]  # fmt: skip
+
+    def found() -> list[dict[str, Any]]:
+        rows = [json.loads(entry.value) for entry in log.entries(f"out-{topic}", 0, 0, 99)]
+        return sorted(({**row, "received": _ms(row["received"])} for row in rows), key=lambda row: (row["part"], row["at"]))
+
+    assert comes(found, want)
+    counts = [json.loads(entry.value) for entry in log.entries(f"counts-{topic}", 0, 0, 99)]
+    assert sum(row["n"] for row in counts) == 7
+    assert {row["device"] for row in counts} == set(names.values())
+
+
+def _ms(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def test_metadata_is_the_same_whatever_the_batches_and_restarts(place: Place, log: Log) -> None:
+    topic = place.name("same")
+    log.create(topic, 2)
+    for number in range(0, 60, 6):
+        some = range(number, number + 6)
+        log.append(topic, [b'{"v":%d}' % one if one % 7 else b"{}" for one in some], [None if one % 5 == 0 else b"k%d" % (one % 3) for one in some])
+    plan = with_metadata(place, topic)
+    run_live(Live(plan, log, latest=True))
+    outputs = [f"{name}-{topic}" for name in ("out", "counts")]
+
+    def found() -> list[list[tuple[bytes | None, bytes]]]:
+        rows = [[(one.key, one.value) for one in log.entries(name, 0, 0, 999)] for name in outputs]
+        # Between Kafka's partitions there is no order.
+        return rows if place.servers is None else [sorted(some, key=str) for some in rows]
+
+    assert soon(lambda: len(found()[0]) == 51)
+    once = found()
+    for name in outputs:
+        log.delete(name)
+    run_live(Live(plan, log, anew=True, batch_records=7), Limits(records=11))
+    for _ in range(4):
+        run_live(Live(plan, log, latest=True, batch_records=5), Limits(records=9))
+    run_live(Live(plan, log, latest=True))
+    assert comes(found, once)

@@ -5,7 +5,7 @@ A plan is a graph of them, from sources to sinks. They say what is computed; eng
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from headrace.plan.expression import Expression
@@ -14,6 +14,7 @@ from headrace.plan.schema import BIGINT, STRING, TIMESTAMP, Field, Schema, Type,
 from headrace.plan.window import Window
 
 __all__ = [
+    "METADATA",
     "WINDOW_COLUMNS",
     "Aggregate",
     "Derive",
@@ -33,6 +34,11 @@ __all__ = [
 ]  # fmt: skip
 
 TEXTS = map_of(STRING, STRING)
+
+# What a topic knows of a record besides its value, and whether it may be unknown.
+METADATA: dict[str, tuple[Type, bool]] = {
+    "key": (STRING, True), "headers": (TEXTS, True), "partition": (BIGINT, False), "offset": (BIGINT, False), "arrival_time": (TIMESTAMP, True),
+}  # fmt: skip
 Named = tuple[tuple[str, Expression], ...]
 
 WINDOW_COLUMNS = (
@@ -40,6 +46,11 @@ WINDOW_COLUMNS = (
     Field("window_end", TIMESTAMP, nullable=False),
     Field("revision", BIGINT, nullable=False),
 )
+
+
+def metadata_fields(metadata: Iterable[tuple[str, str]]) -> tuple[Field, ...]:
+    """Return the columns that hold what a topic knows of its records, by column name and kind."""
+    return tuple(Field(name, *METADATA[kind]) for name, kind in metadata)
 
 
 def _fields(named: Named) -> tuple[Field, ...]:
@@ -51,7 +62,8 @@ class Source:
     """A topic read under a schema.
 
     `delay_ms` is how far the watermark stays behind the greatest event time; `range_ms` what event times are believed;
-    `rest` names a MAP of the fields that the schema does not declare, STRING to STRING unless `rest_type` says otherwise.
+    `rest` names a MAP of the fields that the schema does not declare, STRING to STRING unless `rest_type` says otherwise;
+    `metadata` are columns and the kinds of `METADATA` that they hold.
     """
 
     topic: str
@@ -61,14 +73,18 @@ class Source:
     range_ms: tuple[int, int]
     rest: str | None = None
     rest_type: Type = TEXTS
+    # Not in the repr: that is part of the identity of saved state, which plans without metadata keep. The text of a source tells it.
+    metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @property
     def schema(self) -> Schema:
-        """The declared columns, and `rest` behind them."""
-        return self.declared.with_fields(Field(self.rest, self.rest_type, nullable=False)) if self.rest else self.declared
+        """The declared columns, then `rest`, then the metadata."""
+        rest = (Field(self.rest, self.rest_type, nullable=False),) if self.rest else ()
+        return self.declared.with_fields(*rest, *metadata_fields(self.metadata))
 
     def __str__(self) -> str:
-        return f"stream {self.topic!r} ({self.declared})"
+        metadata = f", metadata {', '.join(f'{name} = {kind}' for name, kind in self.metadata)}" if self.metadata else ""
+        return f"stream {self.topic!r} ({self.declared}){metadata}"
 
 
 @dataclass(frozen=True)

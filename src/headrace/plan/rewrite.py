@@ -32,7 +32,7 @@ def _castable(plan: Plan) -> tuple[Source, str] | None:
     operators = list(plan.operators())
     for source in plan.sources:
         timed_by = columns_of(source.event_time) if source.event_time else set()
-        for column in source.schema.fields:
+        for column in source.schema.without(*dict(source.metadata)).fields:
             if column.type == _TEXTS and column.name not in timed_by and _only_cast(operators, source, column.name):
                 return source, column.name
     return None

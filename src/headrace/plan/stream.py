@@ -13,6 +13,7 @@ from headrace.errors import PlanError, near
 from headrace.plan.deduplicate import Deduplicate
 from headrace.plan.expression import Call, Column, Expression, columns_of, rebuild, walk
 from headrace.plan.operators import (
+    METADATA,
     WINDOW_COLUMNS,
     Aggregate,
     Derive,
@@ -27,6 +28,7 @@ from headrace.plan.operators import (
     Union,
     Unnest,
     Where,
+    metadata_fields,
     topics_of,
     upstream,
 )
@@ -53,6 +55,7 @@ def stream(
     watermark: timedelta = timedelta(0),
     event_time_range: tuple[str, str] = _BELIEVED,
     rest: str | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Stream:
     """Return the stream of a topic's records.
 
@@ -70,23 +73,42 @@ def stream(
         ISO dates; an event time before the first or not before the second makes a record malformed.
     rest
         A name for a column `MAP<STRING, STRING>` of all the fields that the schema does not declare.
+    metadata
+        Names for columns of what the topic knows of a record, such as `{"device": "key", "received": "arrival_time"}`: `key` (STRING),
+        `headers` (MAP<STRING, STRING>), `partition` and `offset` (BIGINT), `arrival_time` (TIMESTAMP_LTZ(3)). What a topic does
+        not know is NULL: files have no keys, headers and arrival times, embedded topics have no headers.
 
     Raises
     ------
     PlanError
-        If a type, the expression or a duration is wrong.
+        If a type, the expression, a duration or the metadata is wrong.
     """
     place = f"stream({topic!r})"
     declared = Schema.parse(schema, place)
     if rest is not None and check_name(rest, f"{place} rest") in declared:
         raise PlanError(f"rest {rest!r} is a declared column", where=place, fix="give it another name")
+    known = _metadata({} if metadata is None else metadata, declared, rest, f"{place} metadata")
     time = None
     if event_time is not None:
-        time = _bound(event_time, declared, f"{place} event_time")
+        time = _bound(event_time, declared.with_fields(*metadata_fields(known)), f"{place} event_time")
         if time.type != TIMESTAMP:
             raise PlanError(f"event_time is a {time.type}", where=place, fix="write TO_TIMESTAMP_LTZ(column, 3) for ms since the epoch")
     delay = milliseconds(watermark, "the watermark's delay", place)
-    return Stream(Source(topic, declared, time, delay, _range_ms(event_time_range, place), rest), place)
+    return Stream(Source(topic, declared, time, delay, _range_ms(event_time_range, place), rest, metadata=known), place)
+
+
+def _metadata(metadata: Mapping[str, str], declared: Schema, rest: str | None, where: str) -> tuple[tuple[str, str], ...]:
+    """Return columns and what they hold of a record's metadata. Raises PlanError if one cannot be."""
+    if not isinstance(metadata, Mapping):
+        raise PlanError(f"{metadata!r} is not a table of columns", where=where, fix='write {"device": "key"}')
+    for name, kind in metadata.items():
+        if check_name(name, where) in declared or name == rest:
+            other = "rest" if name == rest else "a column of the schema"
+            raise PlanError(f"column {name!r} is {other} too", where=where, fix="give it another name")
+        if kind not in METADATA:
+            fix = near(kind, METADATA) if isinstance(kind, str) else f"name one of {', '.join(METADATA)}"
+            raise PlanError(f"column {name!r} holds unknown metadata {kind!r}", where=where, fix=fix)
+    return tuple(metadata.items())
 
 
 def _range_ms(believed: tuple[str, str], place: str) -> tuple[int, int]:

@@ -11,7 +11,21 @@ from headrace.errors import EnvironmentFault
 if TYPE_CHECKING:
     from headrace.kernels.reading.batch import Records
 
-__all__ = ["Away", "Claim", "Commit", "Cursor", "Entry", "Feed", "KeyedReader", "Log", "Outgoing", "PartitionInfo", "PartitionReader", "TopicInfo"]
+__all__ = [
+    "Away",
+    "Claim",
+    "Commit",
+    "Cursor",
+    "Entry",
+    "Feed",
+    "HeaderedReader",
+    "KeyedReader",
+    "Log",
+    "Outgoing",
+    "PartitionInfo",
+    "PartitionReader",
+    "TopicInfo",
+]
 
 
 class Away(EnvironmentFault):
@@ -72,6 +86,13 @@ class KeyedReader(Protocol):
     """A reader of a log whose records have keys; their stamps tell them if `keyed` is set."""
 
     keyed: bool
+
+
+@runtime_checkable
+class HeaderedReader(Protocol):
+    """A reader of a log whose records have headers; their stamps tell them if `headered` is set."""
+
+    headered: bool
 
 
 @dataclass(frozen=True, slots=True)

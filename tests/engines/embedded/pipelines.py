@@ -43,7 +43,9 @@ def revising() -> dict[str, hr.Stream]:
 @hr.pipeline("merging", version="1")
 def merging() -> dict[str, hr.Stream]:
     """Two topics of different shape; one goes into the union twice; as they come, and in windows longer than a slice."""
-    plant, other = events("plant", 2), hr.stream("other", schema={"at": "BIGINT", "x": "DOUBLE"}, event_time="TO_TIMESTAMP_LTZ(at, 3)")
+    known = {"of": "partition", "place": "offset", "id": "key", "came": "arrival_time", "more": "headers"}
+    plant = events("plant", 2)
+    other = hr.stream("other", schema={"at": "BIGINT", "x": "DOUBLE"}, event_time="TO_TIMESTAMP_LTZ(at, 3)", metadata=known)
     one, two = plant.where("x > 0.2").select("t", "k", "x", "n"), plant.where("n > 2").select("t", "k", "n", x="x * 3").select("t", "k", "x", "n")
     both = one.union(other.select(t="at", k="'other'", x="x", n="TRY_CAST(x AS BIGINT)"), two)
     windows = both.window(hr.cumulating(hr.seconds(200), hr.seconds(100)), by=[]).late_to("too-late").aggregate(**STATISTICS)

@@ -13,6 +13,7 @@ from headrace.kernels.columnar.watermark import NEVER, watermark_before
 from headrace.kernels.reading.batch import Lines, Read, Records, Stamps
 from headrace.kernels.reading.columns import ColumnReader
 from headrace.kernels.reading.json import JsonReader
+from headrace.kernels.reading.metadata import metadata_column
 from headrace.plan.operators import Source
 from headrace.topics.protocol import PartitionReader
 
@@ -123,11 +124,19 @@ class Partition:
             self._start = self.reader.position
             self._batch = self.reader.read()
             self._used = 0
-            read = self._intake(self._decode(self._batch))
+            read = self._intake(self._with_metadata(self._decode(self._batch)))
             self._set_aside = {place: ("malformed", detail) for place, detail in read.malformed.items()}
             rows = self._believed(read.frame)
             self._rows = self._timed(self._told(rows) if self._placed else rows)
         return self._rows
+
+    def _with_metadata(self, read: Read) -> Read:
+        """Return the batch with the columns of what the topic knows of its records."""
+        if not self.source.metadata:
+            return read
+        records = read.frame["@record"]
+        columns = [metadata_column(kind, records, self.number, self._start["record"], self._stamps).alias(n) for n, kind in self.source.metadata]
+        return Read(read.frame.with_columns(columns), read.malformed)
 
     def _told(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return the rows with their offsets and times of arrival."""

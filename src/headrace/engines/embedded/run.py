@@ -25,7 +25,7 @@ from headrace.kernels.ledger import Account, Reasons
 from headrace.plan.pipeline import Plan
 from headrace.plan.rewrite import read_numbers_at_once
 from headrace.topics.files import open_file
-from headrace.topics.protocol import KeyedReader, PartitionReader
+from headrace.topics.protocol import HeaderedReader, KeyedReader, PartitionReader
 
 __all__ = ["NO_LIMITS", "Limits", "Progress", "Run", "accounts_of", "run_files", "run_to"]
 
@@ -79,8 +79,11 @@ class Run:
         self.ledger = {source.topic: Account() for source in plan.sources}
         self.clocks = {source.topic: Clock() for source in plan.sources}
         for partition in self.partitions:
+            known = {kind for _, kind in partition.source.metadata}
             if isinstance(partition.reader, KeyedReader):
-                partition.reader.keyed = self.graph.passes_records
+                partition.reader.keyed = self.graph.passes_records or "key" in known
+            if isinstance(partition.reader, HeaderedReader):
+                partition.reader.headered = "headers" in known
             self._show(partition)
 
     def _show(self, partition: Partition) -> None:

@@ -11,6 +11,7 @@ from headrace.engines.flink.block import Block, named
 from headrace.engines.flink.expression import Item, sql
 from headrace.engines.flink.places import Given, Places
 from headrace.engines.flink.words import comment, duration, listed, name, text, type_name
+from headrace.engines.metadata import check_metadata
 from headrace.errors import PlanError
 from headrace.plan.expression import columns_of
 from headrace.plan.functions import FUNCTIONS, sql_call
@@ -134,6 +135,7 @@ class Intake:
     @classmethod
     def of(cls, pipeline: str, source: Source, places: Places, marks: Marks, prefix: str, said: str) -> Intake:
         """Return the intake of a pipeline's source; `prefix` stands before the names of its tables."""
+        check_metadata(source, "Flink")
         given = places.source(source.topic)
         own = _Names.beside({*source.schema.names, marks.topic, marks.now, marks.arrived, *marks.carried})
         reading, judged = f"{prefix}{source.topic} read", f"{prefix}{source.topic} judged"

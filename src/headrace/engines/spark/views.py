@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import singledispatchmethod
 
+from headrace.engines.metadata import check_metadata
 from headrace.engines.spark.block import Block
 from headrace.engines.spark.expression import loose, sql
 from headrace.engines.spark.rows import plain_json, read_json, timed_row
@@ -157,6 +158,7 @@ class Views:
 
     @_make.register
     def _(self, source: Source) -> Block:
+        check_metadata(source, "Spark")
         number = self.numbers[id(source)]
         reading = Reading(source, number)
         self.statements[reading.view] = f"-- {self.said(source)}\n{reading.live_query if self._live else reading.query}"

@@ -33,12 +33,15 @@ class Stamps:
         Their place among the records of all partitions that are read together; it never falls within a partition.
     keys
         Their keys, as bytes; None where they were not asked for, or no record has one.
+    headers
+        Their headers, MAP<STRING, STRING>; None where they were not asked for, or the log has none.
     """
 
     offsets: pl.Series
     arrived_ms: pl.Series
     order: pl.Series
     keys: pl.Series | None = None
+    headers: pl.Series | None = None
 
 
 class Lines:

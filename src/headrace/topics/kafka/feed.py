@@ -15,6 +15,7 @@ from confluent_kafka.admin import OffsetSpec
 
 from headrace.errors import EnvironmentFault
 from headrace.kernels.reading.batch import Lines, Stamps, TextLines
+from headrace.kernels.reading.metadata import headers_of
 from headrace.topics.kafka import client
 from headrace.topics.kafka.client import FETCH_RECORDS, NOT_THERE, SILENT, UNKNOWN_TOPIC, error_of
 
@@ -37,7 +38,7 @@ class KafkaReader:
         self.next, self.end = first, end
         # The offset up to which all was fetched; it passes over what is no record, as the marks of transactions.
         self.reached = first
-        self.keyed = False
+        self.keyed = self.headered = False
         self._order = 0
         self._messages: list[Message] = []
 
@@ -98,7 +99,9 @@ class KafkaReader:
         self._order = int(order[-1])
         keys = list(map(Message.key, messages)) if self.keyed else []
         told = pl.Series(keys, dtype=pl.Binary) if any(key is not None for key in keys) else None
-        lines.stamps = Stamps(pl.Series(map(Message.offset, messages), dtype=pl.Int64), arrived, order, told)
+        received: list[Any] = list(map(Message.headers, messages)) if self.headered else []
+        headers = headers_of(received) if received else None
+        lines.stamps = Stamps(pl.Series(map(Message.offset, messages), dtype=pl.Int64), arrived, order, told, headers)
         return lines
 
     def close(self) -> None:
