@@ -120,7 +120,7 @@ def test_a_line_says_how_it_is_and_where(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_the_log_is_looked_at_without_a_change_to_the_home(found: Found, log: SqliteLog) -> None:
     assert ".headrace/log.db-wal" in files()
-    assert found()["log"][0].what.startswith("whole, format 2, ")
+    assert found()["log"][0].what.startswith("whole, format 3, ")
     log.close()
     before = files()
     assert set(before) == {"own.py", ".headrace/log.db"}
@@ -301,7 +301,7 @@ def test_a_damaged_log_is_told(found: Found, log: SqliteLog) -> None:
 def test_a_log_of_another_version_and_another_database_are_told(found: Found, log: SqliteLog) -> None:
     log._db.execute("PRAGMA user_version = 9")
     one = bad(found()["log"])
-    assert (one.what, one.fix) == ("is a log of format 9, not 2", "use the headrace that made it, or name another HEADRACE_HOME")
+    assert (one.what, one.fix) == ("is a log of format 9, not 3", "use the headrace that made it, or name another HEADRACE_HOME")
     log._db.execute("PRAGMA user_version = 0")
     assert bad(found()["log"]).what == "is a database, but no log"
 

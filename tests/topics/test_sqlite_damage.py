@@ -18,6 +18,8 @@ from headrace.engines.embedded.live import Limits, Live, run_live
 from headrace.errors import EnvironmentFault, HeadraceError
 from headrace.topics.look import Look
 from headrace.topics.sqlite import SqliteLog
+from headrace.topics.sqlite_schema import ROWS
+from headrace.topics.sums import row_sum
 from topics.test_logs import plan, readings
 
 MARK = "m"
@@ -162,10 +164,53 @@ def test_a_topic_that_lacks_a_partition_is_told(tmp_path: Path, lost: str) -> No
     path = tmp_path / "log.db"
     with closing(SqliteLog(path)) as log:
         log.create(IN, 3)
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+    with closing(SqliteLog(path)) as log, closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute(f"DELETE FROM partitions WHERE {lost}")
-    with closing(SqliteLog(path)) as log, pytest.raises(EnvironmentFault, match=f"topic '{IN}': a row of its partitions is missing"):
-        log.append(IN, [b"1", b"2"], [b"a", b"b"])
+        with pytest.raises(EnvironmentFault, match=f"topic '{IN}': a row of its partitions is missing"):
+            log.append(IN, [b"1", b"2"], [b"a", b"b"])
+    with pytest.raises(EnvironmentFault, match=r"log\.db: is damaged: its tables are of different commits"):
+        SqliteLog(path)
+    assert Look(path).faults(60) == ["its tables are of different commits"]
+
+
+@pytest.mark.parametrize("kept", ["topics", "partitions", "cursors", "pipelines", "log"])
+def test_a_table_of_an_earlier_commit_is_told(tmp_path: Path, kept: str) -> None:
+    """As of a disk that acknowledges a sync, loses it, and keeps what came before and after."""
+    path = begun(tmp_path)
+    old = tmp_path / "old.db"
+    shutil.copy(path, old)
+    with closing(SqliteLog(path)) as log:
+        log.create("more")
+        log.append(IN, records()[600:])
+        run_live(Live(plan(MARK), log, latest=True))
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("ATTACH ? AS old", (str(old),))
+        db.executescript(f"DELETE FROM {kept}; INSERT INTO {kept} SELECT * FROM old.{kept};")
+    with pytest.raises(EnvironmentFault, match=r"log\.db: is damaged: its tables are of different commits"):
+        SqliteLog(path)
+
+
+def test_a_log_whose_damaged_rows_were_written_anew_is_whole(tmp_path: Path) -> None:
+    path = begun(tmp_path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE pipelines SET checksum = checksum + 1")
+    with closing(SqliteLog(path)) as log:
+        log.append(IN, records()[600:])
+        run_live(Live(plan(MARK), log, latest=True, anew=True))
+    with closing(SqliteLog(path)) as log:
+        log.delete(IN)
+    assert Look(path).faults(60) == []
+
+
+def test_a_log_of_format_2_is_tied_together(tmp_path: Path) -> None:
+    path = begun(tmp_path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        *head, _, _ = db.execute(f"SELECT {ROWS['log']} FROM log").fetchone()
+        db.execute("ALTER TABLE log DROP COLUMN tie")
+        db.execute("UPDATE log SET sum = ?", (row_sum(*head),))
+        db.execute("PRAGMA user_version = 2")
+    outcome(path)
+    assert (Look(path).format()[0], Look(path).faults(60)) == (3, [])
 
 
 def test_a_block_that_is_there_twice_is_told_as_damage(tmp_path: Path) -> None:
@@ -223,7 +268,7 @@ def test_a_log_of_format_1_is_upgraded_and_its_pipelines_go_on(tmp_path: Path, w
     path.write_bytes(whole[0])
     old = aged(path, tmp_path / "log.db")
     assert outcome(old) == whole[1]
-    assert Look(old).format()[0] == 2
+    assert Look(old).format()[0] == 3
     assert Look(old).faults(60) == []
     with closing(SqliteLog(old)) as log:
         log.append(IN, [b"more"])

@@ -306,8 +306,9 @@ def _content(case: Case) -> Iterator[Finding]:
 
     try:
         version, tables = Look(path).format()
-        if version == 1 and tables:
-            yield Finding("warn", where, "is of format 1, without checksums", "any command that opens it upgrades it: headrace topics list")
+        if 0 < version < FORMAT and tables:
+            lacks = "without checksums" if version == 1 else "whose tables are not tied together"
+            yield Finding("warn", where, f"is of format {version}, {lacks}", "any command that opens it upgrades it: headrace topics list")
             return
         if version != FORMAT:
             if version or tables:

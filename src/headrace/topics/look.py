@@ -11,18 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from headrace.topics.sqlite_schema import ROWS, tie_of
 from headrace.topics.sums import BLOCK, block_is_sound, body_sum, sound
 
 __all__ = ["Look"]
 
 _MOST_FAULTS = 10
-_ROWS = {
-    "log": "id, seq, arrived_ms, trusted_ms, leapt_ms, held_ms, catalog, unsummed, sum",
-    "topics": "id, name, retention_ms, retention_bytes, sum",
-    "partitions": "id, topic, number, first, next, bytes, sum",
-    "cursors": "reader, partition, next, sum",
-    "pipelines": "name, epoch, owner, manifest, checksum",
-}
 
 _T = TypeVar("_T")
 
@@ -130,10 +124,12 @@ class Look:
 
 def _damaged_rows(db: sqlite3.Connection) -> Iterator[str]:
     """Find rows that are not as they were written, and records that are missing."""
-    for table, columns in _ROWS.items():
+    for table, columns in ROWS.items():
         for row in db.execute(f"SELECT {columns} FROM {table} NOT INDEXED"):  # noqa: S608  (names of our own)
             if not sound(row[-1], *row[:-1]):
                 yield f"a row of the table {table} is damaged: {', '.join(str(one)[:40] for one in row[:3])}"
+    if (tie_of(db),) not in db.execute("SELECT tie FROM log").fetchall():
+        yield "its tables are of different commits"
     for pipeline, name, checksum, data in db.execute("SELECT pipeline, name, checksum, data FROM state NOT INDEXED"):
         if not sound(checksum, pipeline, name, body_sum(data)):
             yield f"part {name} of the state of pipeline {pipeline} is damaged"

@@ -28,7 +28,7 @@ from headrace.topics.failpoints import passing
 from headrace.topics.owner import locked
 from headrace.topics.protocol import Commit, Cursor, Entry, Outgoing, PartitionInfo, TopicInfo
 from headrace.topics.sqlite_feed import SqliteFeed
-from headrace.topics.sqlite_schema import FORMAT, SMALL_TABLES, create, upgrade
+from headrace.topics.sqlite_schema import FORMAT, ROWS, SMALL_TABLES, create, tie_of, upgrade
 from headrace.topics.sums import BLOCK, UNSOUND, block_is_sound, body_sum, row_sum, sound
 
 __all__ = ["SqliteLog"]
@@ -64,6 +64,8 @@ class _Head:
         Grows with each change of topics.
     unsummed
         Blocks up to this number were written by format 1 and may lack checksums.
+    tie
+        The checksums of all rows of topics, partitions, cursors and pipelines, put together by XOR.
     """
 
     seq: int
@@ -73,6 +75,7 @@ class _Head:
     held_ms: int
     catalog: int
     unsummed: int
+    tie: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ class _Topic:
 
 @dataclass(frozen=True, slots=True)
 class _Partition:
-    """The row of a partition; `bytes` is the size of its blocks."""
+    """The row of a partition as it was read; `bytes` is the size of its blocks."""
 
     id: int
     topic: int
@@ -96,6 +99,7 @@ class _Partition:
     first: int
     next: int
     bytes: int
+    sum: int
 
 
 class SqliteLog:
@@ -118,6 +122,7 @@ class SqliteLog:
         self.path, self._clock = path, clock
         self._expired_ms = 0
         self._head: _Head | None = None
+        self._untied = False
         self._catalog: dict[str, _Topic] = {}
         self._catalog_version: int | None = None
         try:
@@ -145,13 +150,13 @@ class SqliteLog:
         self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
-        if self._format() in {0, 1}:
+        if self._format() < FORMAT:
             with self._writing():
                 found = self._format()
                 if found == 0:
                     create(self._db)
-                elif found == 1:
-                    upgrade(self._db)
+                elif found < FORMAT:
+                    upgrade(self._db, found)
         found = self._format()
         if found != FORMAT:
             raise EnvironmentFault(
@@ -161,8 +166,17 @@ class SqliteLog:
             (said,) = self._db.execute(f"PRAGMA integrity_check({table})").fetchone()
             if said != "ok":
                 raise self.damaged(str(self.path), f"is damaged: {said}")
+        with self._viewing():
+            self._check_tie()
         self._files = {self.path.with_name(self.path.name + end): (0, 0) for end in ("", "-wal", "-shm")}
         self._files = {file: _identity(file) for file in self._files}
+
+    def _check_tie(self) -> None:
+        """Raise EnvironmentFault if tables are of different commits. A damaged row, which makes this unknown, is told by who uses it."""
+        rows = {table: self._db.execute(f"SELECT {columns} FROM {table} NOT INDEXED").fetchall() for table, columns in ROWS.items()}  # noqa: S608
+        self._untied = not all(sound(row[-1], *row[:-1]) for found in rows.values() for row in found) or not rows["log"]
+        if not self._untied and tie_of(self._db) != rows["log"][0][-2]:
+            raise self.damaged(str(self.path), "is damaged: its tables are of different commits, as after a disk that lost what it had acknowledged")
 
     def _format(self) -> int:
         return int(self._db.execute("PRAGMA user_version").fetchone()[0])
@@ -248,7 +262,7 @@ class SqliteLog:
     # rows that are checked
 
     def _read_head(self) -> _Head:
-        row = self._db.execute("SELECT id, seq, arrived_ms, trusted_ms, leapt_ms, held_ms, catalog, unsummed, sum FROM log").fetchone()
+        row = self._db.execute(f"SELECT {ROWS['log']} FROM log").fetchone()  # noqa: S608  (names of our own)
         if row is None or not sound(row[-1], *row[:-1]):
             raise self.damaged(str(self.path), "the row of the log as a whole is damaged")
         return _Head(*row[1:-1])
@@ -260,9 +274,11 @@ class SqliteLog:
         return self._head
 
     def _write_head(self, head: _Head) -> None:
+        if self._untied:
+            head.tie = tie_of(self._db)
         row = astuple(head)
         self._db.execute(
-            "UPDATE log SET seq = ?, arrived_ms = ?, trusted_ms = ?, leapt_ms = ?, held_ms = ?, catalog = ?, unsummed = ?, sum = ?",
+            "UPDATE log SET seq = ?, arrived_ms = ?, trusted_ms = ?, leapt_ms = ?, held_ms = ?, catalog = ?, unsummed = ?, tie = ?, sum = ?",
             (*row, row_sum(1, *row)),
         )
 
@@ -297,7 +313,7 @@ class SqliteLog:
     def _checked(self, row: Sequence[Any], checksum: object, name: str | None = None) -> _Partition:
         if not sound(checksum, *row):
             raise self.damaged(name or self._named(row[0]), "its row, with its first and next offsets, is damaged")
-        return _Partition(*row)
+        return _Partition(*(*row, checksum))
 
     def _named(self, partition: object) -> str:
         for topic in self._catalog.values():
@@ -315,10 +331,22 @@ class SqliteLog:
         return self._checked(row[:-1], row[-1])
 
     def _write_partition(self, part: _Partition) -> None:
+        """Write a row that was read, with other numbers."""
+        checksum = row_sum(part.id, part.topic, part.number, part.first, part.next, part.bytes)
         self._db.execute(
-            "UPDATE partitions SET first = ?, next = ?, bytes = ?, sum = ? WHERE id = ?",
-            (part.first, part.next, part.bytes, row_sum(*astuple(part)), part.id),
+            "UPDATE partitions SET first = ?, next = ?, bytes = ?, sum = ? WHERE id = ?", (part.first, part.next, part.bytes, checksum, part.id)
         )
+        self._retie(part.sum, checksum)
+
+    def _retie(self, *sums: int | None) -> None:
+        """Note in the log's row that rows with these checksums came or went."""
+        head = self._changing_head()
+        for one in sums:
+            head.tie ^= one if isinstance(one, int) else UNSOUND
+
+    def _sums(self, which: str, *values: object) -> list[int | None]:
+        """Return the checksums of some rows of a small table."""
+        return [row[0] for row in self._db.execute(f"SELECT {which}", values)]
 
     # topics
 
@@ -339,9 +367,12 @@ class SqliteLog:
             ).lastrowid
             row = made, topic, retention_ms, retention_bytes
             self._db.execute("UPDATE topics SET sum = ? WHERE id = ?", (row_sum(*row), made))
+            self._retie(row_sum(*row))
             for number in range(partitions):
                 key = self._db.execute("INSERT INTO partitions (topic, number) VALUES (?, ?)", (made, number)).lastrowid
-                self._db.execute("UPDATE partitions SET sum = ? WHERE id = ?", (row_sum(key, made, number, 0, 0, 0), key))
+                checksum = row_sum(key, made, number, 0, 0, 0)
+                self._db.execute("UPDATE partitions SET sum = ? WHERE id = ?", (checksum, key))
+                self._retie(checksum)
             self._changing_head().catalog += 1
 
     def alter(self, topic: str, *, retention_ms: int | None, retention_bytes: int | None) -> None:
@@ -349,6 +380,7 @@ class SqliteLog:
         _check_numbers(topic, {"retention": retention_ms, "retention bytes": retention_bytes})
         with self._blaming(), self._writing():
             row = self._topic_named(topic).id, topic, retention_ms, retention_bytes
+            self._retie(row_sum(*row), *self._sums("sum FROM topics WHERE id = ?", row[0]))
             self._db.execute("UPDATE topics SET retention_ms = ?, retention_bytes = ?, sum = ? WHERE id = ?", (*row[2:], row_sum(*row), row[0]))
             self._changing_head().catalog += 1
         with self._blaming(), self._writing():
@@ -398,6 +430,9 @@ class SqliteLog:
         """Remove a topic and all its records. Raises PlanError if there is none of that name."""
         with self._blaming(), self._writing():
             parts = [(one,) for one in self._partitions_of(topic).values()]
+            for one in parts:
+                self._retie(*self._sums("sum FROM partitions WHERE id = ?", *one), *self._sums("sum FROM cursors WHERE partition = ?", *one))
+            self._retie(*self._sums("sum FROM topics WHERE name = ?", topic))
             self._db.executemany("DELETE FROM blocks WHERE partition = ?", parts)
             self._db.executemany("DELETE FROM cursors WHERE partition = ?", parts)
             self._db.executemany("DELETE FROM partitions WHERE id = ?", parts)
@@ -626,6 +661,7 @@ class SqliteLog:
     def _move(self, group: str, cursors: Mapping[tuple[str, int], int]) -> None:
         for (topic, number), offset in cursors.items():
             row = group, self._partition(topic, number), offset
+            self._retie(row_sum(*row), *self._sums("sum FROM cursors WHERE reader = ? AND partition = ?", *row[:2]))
             self._db.execute("INSERT OR REPLACE INTO cursors (reader, partition, next, sum) VALUES (?, ?, ?, ?)", (*row, row_sum(*row)))
 
     def feed(self, topics: Sequence[str], *, latest: bool = False, skip_gone: bool = False) -> SqliteFeed:
@@ -709,10 +745,12 @@ class SqliteClaim:
 
     def _write(self, owner: str, manifest: bytes | None) -> None:
         row = self.pipeline, self._epoch, owner, manifest
+        checksum = row_sum(*row) if self._whole else UNSOUND
+        self._log._retie(checksum, *self._log._sums("checksum FROM pipelines WHERE name = ?", self.pipeline))
         self._db.execute(
             "INSERT INTO pipelines (name, epoch, owner, manifest, checksum) VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
             " epoch = excluded.epoch, owner = excluded.owner, manifest = excluded.manifest, checksum = excluded.checksum",
-            (*row, row_sum(*row) if self._whole else UNSOUND),
+            (*row, checksum),
         )
 
     @property
@@ -779,6 +817,7 @@ class SqliteClaim:
             self._whole = True
             self._write(f"process {os.getpid()} on {socket.gethostname()}", None)
             self._db.execute("DELETE FROM state WHERE pipeline = ?", (self.pipeline,))
+            self._log._retie(*self._log._sums("sum FROM cursors WHERE reader = ?", self.pipeline))
             self._db.execute("DELETE FROM cursors WHERE reader = ?", (self.pipeline,))
         self._manifest = None
 

@@ -1,19 +1,30 @@
-"""The tables of the SQLite log, and the step from format 1, which had no checksums."""
+"""The tables of the SQLite log, and the steps from format 1, which had no checksums, and format 2, whose tables were not tied."""
 
 from __future__ import annotations
 
 import sqlite3
 from zlib import crc32
 
-from headrace.topics.sums import UNSOUND, row_sum
+from headrace.topics.sums import UNSOUND, row_sum, sound
 
-__all__ = ["FORMAT", "SMALL_TABLES", "create", "upgrade"]
+__all__ = ["FORMAT", "ROWS", "SMALL_TABLES", "create", "tie_of", "upgrade"]
 
-FORMAT = 2
-SMALL_TABLES = ("log", "topics", "partitions", "cursors", "pipelines")
+FORMAT = 3
+# The small tables and their columns; the last is the checksum of the others.
+_HEAD = "id, seq, arrived_ms, trusted_ms, leapt_ms, held_ms, catalog, unsummed"
+ROWS = {
+    "log": f"{_HEAD}, tie, sum",
+    "topics": "id, name, retention_ms, retention_bytes, sum",
+    "partitions": "id, topic, number, first, next, bytes, sum",
+    "cursors": "reader, partition, next, sum",
+    "pipelines": "name, epoch, owner, manifest, checksum",
+}
+SMALL_TABLES = tuple(ROWS)
+_TIED = SMALL_TABLES[1:]
 _LOG = """CREATE TABLE log (
     id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, arrived_ms INTEGER NOT NULL, trusted_ms INTEGER NOT NULL, leapt_ms INTEGER NOT NULL,
-    held_ms INTEGER NOT NULL, catalog INTEGER NOT NULL, unsummed INTEGER NOT NULL, sum INTEGER NOT NULL)"""
+    held_ms INTEGER NOT NULL, catalog INTEGER NOT NULL, unsummed INTEGER NOT NULL, sum INTEGER NOT NULL,
+    tie INTEGER NOT NULL DEFAULT 0)"""
 _SCHEMA = """CREATE TABLE topics (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, retention_ms INTEGER, retention_bytes INTEGER, sum INTEGER);
 CREATE TABLE partitions (
@@ -42,10 +53,29 @@ def create(db: sqlite3.Connection) -> None:
     _run(db, _LOG)
     _run(db, _SCHEMA)
     _put_head(db, seq=0, arrived_ms=0, unsummed=0)
+    _put_tie(db)
 
 
-def upgrade(db: sqlite3.Connection) -> None:
-    """Make a log of format 1 one of today's, within a transaction. Its blocks stay as they are and have no checksums."""
+def upgrade(db: sqlite3.Connection, found: int) -> None:
+    """Make a log of an earlier format one of today's, within a transaction."""
+    if found == 1:
+        _add_sums(db)
+    else:
+        db.execute("ALTER TABLE log ADD COLUMN tie INTEGER NOT NULL DEFAULT 0")
+    _put_tie(db)
+
+
+def tie_of(db: sqlite3.Connection) -> int:
+    """Return the checksums of all rows of the small tables, put together: the log's row has it, so that no table is of another commit."""
+    tie = 0
+    for table in _TIED:
+        for (checksum,) in db.execute(f"SELECT {ROWS[table].rsplit(', ', 1)[1]} FROM {table}"):  # noqa: S608  (names of our own)
+            tie ^= checksum if isinstance(checksum, int) else UNSOUND
+    return tie
+
+
+def _add_sums(db: sqlite3.Connection) -> None:
+    """Give a log of format 1 checksums. Its blocks stay as they are and have none."""
     _run(db, _LOG)
     _run(db, _UPGRADE)
     seq, arrived = db.execute("SELECT seq, arrived_ms FROM blocks ORDER BY seq DESC LIMIT 1").fetchone() or (0, 0)
@@ -79,5 +109,11 @@ def _run(db: sqlite3.Connection, statements: str) -> None:
 
 def _put_head(db: sqlite3.Connection, *, seq: int, arrived_ms: int, unsummed: int) -> None:
     head = (1, seq, arrived_ms, arrived_ms, 0, 0, 1, unsummed)
-    db.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*head, row_sum(*head)))
+    db.execute(f"INSERT INTO log ({_HEAD}, sum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*head, row_sum(*head)))  # noqa: S608  (names of our own)
+
+
+def _put_tie(db: sqlite3.Connection) -> None:
+    for *head, checksum in db.execute(f"SELECT {_HEAD}, sum FROM log").fetchall():  # noqa: S608  (names of our own)
+        tie = tie_of(db)
+        db.execute("UPDATE log SET tie = ?, sum = ?", (tie, row_sum(*head, tie) if sound(checksum, *head) else UNSOUND))
     db.execute(f"PRAGMA user_version = {FORMAT}")
