@@ -150,6 +150,15 @@ def test_no_command_imports_what_it_does_not_use(arguments: list[str], used: set
     assert set(HEAVY) & set(done.stderr.splitlines()[-1].split()) <= used
 
 
+def test_a_run_whose_expressions_are_known_does_not_import_the_parser() -> None:
+    arguments = ["run", "two.py:big", "--input", "readings.ndjson"]
+    script = f"import sys; from headrace.cli import main; main({arguments!r}); print('sqlglot' in sys.modules, file=sys.stderr)"
+    Path(".headrace").mkdir()
+    runs = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True) for _ in range(2)]
+    assert [one.stderr.splitlines()[-1] for one in runs] == ["True", "False"]
+    assert runs[0].stdout == runs[1].stdout != ""
+
+
 def test_files_are_run_where_python_has_no_modules_of_posix() -> None:
     script = """
 import sys

@@ -25,6 +25,7 @@ from headrace.cli.stopping import asked_to_stop, interruptible_reads
 from headrace.engines.entries import Ledger
 from headrace.errors import DataError, PlanError
 from headrace.kernels.ledger import Account, Reasons
+from headrace.plan.cache import caching_in
 from headrace.plan.pipeline import Plan
 
 __all__ = ["LiveOptions", "balance", "flink_url", "run"]
@@ -166,7 +167,7 @@ def run(
         none is named, one is started on this machine, and ends with the run.
     """
     if engine != "embedded":
-        _run_on_cluster(engine, plan_of(app, set or []), input, output, cluster, live, output_format, allow_nothing=allow_nothing_accepted)
+        _run_on_cluster(engine, _plan_of(app, set or []), input, output, cluster, live, output_format, allow_nothing=allow_nothing_accepted)
         return
     if cluster is not None:
         raise PlanError("the embedded engine has no cluster", where="--cluster", fix="add --engine flink")
@@ -180,9 +181,9 @@ def run(
         if live.from_savepoint is not None:
             raise PlanError("the embedded engine's commits are its savepoints", where="--from-savepoint", fix="leave it out: it goes on by itself")
         stop = asked_to_stop()
-        _run_live(plan_of(app, set or []), live, stop, allow_nothing=allow_nothing_accepted)
+        _run_live(_plan_of(app, set or []), live, stop, allow_nothing=allow_nothing_accepted)
         return
-    plan = plan_of(app, set or [])
+    plan = _plan_of(app, set or [])
     _check_bounded(live, "duration", "records", "drain")
     inputs = inputs_of(plan, input)
     from headrace.engines.embedded.output import Printed
@@ -202,6 +203,11 @@ def run(
         print(
             f"headrace: stopped before the end of the input, windows left open; the same command resumes there, from {output}/.run", file=sys.stderr
         )
+
+
+def _plan_of(app: str, settings: Sequence[str]) -> Plan:
+    with caching_in(home() / "expressions.cache"):
+        return plan_of(app, settings)
 
 
 def _check_bounded(live: LiveOptions, *allowed: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from headrace._lazy import lazy_import
 from headrace.errors import PlanError, near
+from headrace.plan.cache import cached
 from headrace.plan.deduplicate import Deduplicate
 from headrace.plan.expression import Call, Column, Expression, columns_of, rebuild, walk
 from headrace.plan.operators import (
@@ -124,7 +125,10 @@ def _range_ms(believed: tuple[str, str], place: str) -> tuple[int, int]:
 def _bound(text: str, schema: Schema, where: str, *, aggregates: bool = False) -> Expression:
     if not isinstance(text, str):
         raise PlanError(f"{text!r} is not a SQL text", where=where)
-    return sql.parse_expression(text, schema, current_settings(), where=where, aggregates=aggregates)
+    settings = current_settings()
+    return cached(
+        lambda: sql.parse_expression(text, schema, settings, where=where, aggregates=aggregates), text, schema, settings, aggregates=aggregates
+    )
 
 
 class Stream:
