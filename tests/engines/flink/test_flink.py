@@ -32,6 +32,7 @@ from headrace.engines.flink.rest import JobFailed, Rest, root_cause
 from headrace.engines.flink.run import FileJob, run_files, run_topics, submit, wait
 from headrace.engines.flink.script import flink_script
 from headrace.errors import EnvironmentFault
+from headrace.plan.pipeline import Plan
 from headrace.simulate.kiln import Kiln
 from headrace.topics.kafka import KafkaLog
 
@@ -39,6 +40,8 @@ confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package con
 
 import flink_topics  # noqa: E402
 from flink_topics import jobs_command, wait_for  # noqa: E402
+
+from known import METADATA, counted, in_ms, known_rows, send_known  # noqa: E402
 
 START = 1_706_123_400_000
 PLAN = fingerprint.plan()
@@ -138,6 +141,38 @@ def test_topics_up_to_their_end_give_what_the_embedded_engine_gives(flink: Rest,
     run_topics(PLAN, topics.places(bounded=True, parallelism=4), flink, tmp_path / "kept")
     same(topics.outcome(), topics.expected(tmp_path))
     assert not (tmp_path / "kept").exists()
+
+
+def metadata_plan(known: dict[str, str], event_time: str) -> Plan:
+    stream = hr.stream("readings", schema={"v": "BIGINT NOT NULL"}, metadata=known, event_time=event_time)
+    counts = stream.window(hr.tumbling(hr.hours(876_000)), by=["part"]).aggregate(n="COUNT(*)", last="MAX(v)")
+    return hr.pipeline("known", version="1")(lambda: {"out": stream, "counts": counts.select("part", "n", "last")}).plan()
+
+
+def test_of_files_the_partition_of_records_is_known_and_the_rest_is_null(flink: Rest, tmp_path: Path) -> None:
+    plan = metadata_plan({kind: kind for kind in ("key", "headers", "arrival_time")} | {"part": "partition"}, "TO_TIMESTAMP_LTZ(v, 3)")
+    inputs = {"readings": files(tmp_path / "in", [[b'{"v":%d}' % (START + number) for number in range(20)] for _ in range(2)])["sensor-data"]}
+    run_embedded(plan, inputs, tmp_path / "expected")
+    (tmp_path / "out").mkdir()
+    run_files(FileJob(plan, inputs, tmp_path / "out"), flink)
+    got, expected = (left(tmp_path / folder, ["readings"]) for folder in ("out", "expected"))
+    same(got, expected)
+    assert {row["part"] for row in expected.written["out"]} == {0, 1}
+
+
+def test_metadata_of_records_is_what_kafka_has_and_can_be_the_event_time(flink: Rest, kafka: Shared, tmp_path: Path) -> None:
+    plan = metadata_plan(METADATA, "received")
+    topics = flink_topics.Topics(kafka.servers, tmp_path / "home", plan, 2)
+    with closing(topics.log):
+        send_known(kafka.servers, f"{topics.prefix}readings")
+        run_topics(plan, topics.places(bounded=True), flink, tmp_path / "kept")
+        expected = known_rows(kafka.servers, f"{topics.prefix}readings")
+        assert in_ms(topics.rows("out")) == expected
+        counts = sorted(topics.rows("counts"), key=lambda row: int(row["part"]))
+        assert [(row["part"], row["n"]) for row in counts] == [(row["part"], row["n"]) for row in counted(expected)]
+        reasons = [letter["detail"] for letter in topics.rows("readings.dead-letter")]
+        assert "NULL in NOT NULL column 'v'" in reasons
+        assert 1 <= len(reasons) <= 2, "the malformed record; a tombstone is one too"
 
 
 def test_a_live_run_that_is_stopped_goes_on_where_it_was(flink: Rest, topics: Topics, tmp_path: Path) -> None:

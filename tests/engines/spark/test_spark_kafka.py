@@ -135,6 +135,30 @@ def test_what_a_topic_holds_gives_the_embedded_engines_records(kafka: Shared, tm
     assert [plain(letter | {"arrived_ms": None}) for letter in found] == [plain(letter) for letter in letters]
 
 
+def test_metadata_of_records_is_what_kafka_has_and_can_be_the_event_time(kafka: Shared, tmp_path: Path) -> None:
+    skip_unless_there()
+    from known import METADATA, counted, in_ms, known_rows, send_known
+
+    topic = f"known-{uuid.uuid4().hex[:8]}"
+
+    def plan(name: str) -> Plan:
+        stream = hr.stream(topic, schema={"v": "BIGINT NOT NULL"}, metadata=METADATA, event_time="received")
+        counts = stream.window(hr.tumbling(hr.hours(876_000)), by=["part"]).aggregate(n="COUNT(*)", last="MAX(at)")
+        outputs = {f"{topic}-{name}": stream} | ({f"{topic}-counts": counts.select("part", "n", "last")} if name == "batch" else {})
+        return hr.pipeline(f"{topic}-{name}", version="1")(lambda: outputs).plan()
+
+    create(kafka.servers, plan("batch"), **{topic: 2, f"{topic}.dead-letter": 1, f"{topic}-live": 1, f"{topic}-live.ledger": 1})
+    send_known(kafka.servers, topic)
+    run_latest(plan("batch"), kafka.servers, home=HOME)
+    run_live(plan("live"), kafka.servers, checkpoint=tmp_path / "checkpoint", trigger="available-now", home=HOME)
+    expected = known_rows(kafka.servers, topic)
+    for name in ("batch", "live"):
+        assert in_ms(map(json.loads, everything(kafka.servers, f"{topic}-{name}"))) == expected
+    counts = [json.loads(value) for value in everything(kafka.servers, f"{topic}-counts")]
+    assert sorted(counts, key=lambda row: row["part"]) == counted(expected)
+    assert len(everything(kafka.servers, f"{topic}.dead-letter")) == 2, "the malformed record, of each run"
+
+
 def test_a_live_run_goes_on_from_its_checkpoint_and_closes_the_same_windows(kafka: Shared, tmp_path: Path) -> None:
     skip_unless_there()
     plant = f"plant-{uuid.uuid4().hex[:8]}"

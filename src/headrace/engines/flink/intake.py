@@ -10,8 +10,8 @@ from textwrap import indent
 from headrace.engines.flink.block import Block, named
 from headrace.engines.flink.expression import Item, sql
 from headrace.engines.flink.places import Given, Places
+from headrace.engines.flink.refuse import check_metadata
 from headrace.engines.flink.words import comment, duration, listed, name, text, type_name
-from headrace.engines.metadata import check_metadata
 from headrace.errors import PlanError
 from headrace.plan.expression import columns_of
 from headrace.plan.functions import FUNCTIONS, sql_call
@@ -135,8 +135,8 @@ class Intake:
     @classmethod
     def of(cls, pipeline: str, source: Source, places: Places, marks: Marks, prefix: str, said: str) -> Intake:
         """Return the intake of a pipeline's source; `prefix` stands before the names of its tables."""
-        check_metadata(source, "Flink")
-        given = places.source(source.topic)
+        given = places.source(source.topic, set(dict(source.metadata).values()))
+        check_metadata(source, given)
         own = _Names.beside({*source.schema.names, marks.topic, marks.now, marks.arrived, *marks.carried})
         reading, judged = f"{prefix}{source.topic} read", f"{prefix}{source.topic} judged"
         table = _table(source, given, marks, own, prefix, places.max_ahead_ms)
@@ -175,10 +175,17 @@ def _call(source: Source) -> str:
     return f"HR_READ(`record`, {text(columns)}{rest})"
 
 
-def _time(source: Source, read: str) -> str:
+def _columns(source: Source, given: Given, read: str) -> dict[str, str]:
+    """Return the columns of a record of the table, which `read` is, in SQL."""
+    return {column: f"{read}.`row`.{name(column)}" for column in source.schema.names} | {
+        column: given.metadata[kind] for column, kind in source.metadata
+    }
+
+
+def _time(source: Source, given: Given, read: str) -> str:
     """Return the event time of what `read` is, in SQL."""
     assert source.event_time is not None
-    return sql(source.event_time, {column: Item(f"{read}.`row`.{name(column)}") for column in source.schema.names})
+    return sql(source.event_time, {column: Item(made) for column, made in _columns(source, given, read).items()})
 
 
 def _table(source: Source, given: Given, marks: Marks, own: _Names, prefix: str, ahead: int | None) -> str:
@@ -189,7 +196,7 @@ def _table(source: Source, given: Given, marks: Marks, own: _Names, prefix: str,
     else:
         first, last = (text(_date(ms)) for ms in source.range_ms)
         latest = [f"{given.arrived} + {duration(ahead)}"] if given.arrived and ahead is not None else []
-        time = listed([_time(source, call), first, last, *latest], "HR_TIME({})")
+        time = listed([_time(source, given, call), first, last, *latest], "HR_TIME({})")
     delay = (f" - {duration(source.delay_ms)}" if source.delay_ms else "") + (f" - {MS}" if marks.ascending else "")
     columns += [f"{name(marks.time)} AS {time}", f"WATERMARK FOR {name(marks.time)} AS {name(marks.time)}{delay}", f"{name(marks.now)} AS PROCTIME()"]
     options = ",\n".join(f"  {text(key)} = {text(value)}" for key, value in given.options.items())
@@ -204,7 +211,7 @@ def _date(ms: int) -> str:
 
 def _reading(source: Source, given: Given, marks: Marks, own: _Names, prefix: str, ahead: int | None) -> str:
     read = name(own.read)
-    columns = [named(f"{read}.`row`.{name(column)}", column) for column in source.schema.names]
+    columns = [named(made, column) for column, made in _columns(source, given, read).items()]
     columns += [f"{_fault(source, given, marks, own, ahead)} AS {name(own.fault)}"]
     columns += [named("`record`", own.record), named(given.partition, marks.partition)]
     columns += [named(given.offset, marks.offset)] if given.offset else []
@@ -220,7 +227,7 @@ def _fault(source: Source, given: Given, marks: Marks, own: _Names, ahead: int |
     malformed = f"{read}.`malformed`" if given.lines else f"COALESCE({read}.`malformed`, CASE WHEN {read} IS NULL THEN {text(_EMPTY)} END)"
     if source.event_time is None:
         return malformed
-    time = _time(source, read)
+    time = _time(source, given, read)
     first, last = source.range_ms
     absent = f"no event time: {', '.join(sorted(columns_of(source.event_time))) or 'it'} cannot be read as one"
     beyond = f"event time is outside {_date(first)} to {_date(last)}"

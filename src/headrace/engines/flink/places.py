@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from headrace.plan.schema import LAST_MS
 
 __all__ = ["SHADED", "Files", "Given", "Kafka", "Places", "Staged"]
 
 SHADED = "org.apache.flink.kafka.shaded."  # before the names of Kafka's classes in the connector's jar
 _RECORD = "`record` BYTES"
+_OF_FILES = {
+    "key": "CAST(NULL AS STRING)",
+    "headers": "CAST(NULL AS MAP<STRING, STRING>)",
+    "arrival_time": "CAST(NULL AS TIMESTAMP_LTZ(3))",
+}
+_OF_KAFKA = {
+    "key": "HR_UTF8(`key`)",
+    "headers": "HR_HEADERS(`headers`)",
+    "partition": "CAST(`part` AS BIGINT)",
+    "offset": "`position`",
+    "arrival_time": f"CASE WHEN `arrived` BETWEEN TO_TIMESTAMP_LTZ(0, 3) AND TO_TIMESTAMP_LTZ({LAST_MS}, 3) THEN `arrived` END",
+}
 _NEVER = "36500 d"  # an interval that no watermark crosses before the end of the input
 
 
@@ -31,6 +45,8 @@ class Given:
         When the record was appended; None where that is not known.
     lines
         Whether records are lines of a text, of which blank ones are none.
+    metadata
+        What plans may declare as columns, in SQL by kind.
     """
 
     options: Mapping[str, str]
@@ -39,6 +55,7 @@ class Given:
     offset: str | None = None
     arrived: str | None = None
     lines: bool = True
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 class Places(Protocol):
@@ -68,8 +85,8 @@ class Places(Protocol):
     def keyed(self) -> bool:
         """Whether records are written with the keys of their windows."""
 
-    def source(self, topic: str) -> Given:
-        """Return what there is of a topic that is read."""
+    def source(self, topic: str, known: Collection[str] = ()) -> Given:
+        """Return what there is of a topic that is read; `known` are the kinds of metadata that the plan declares."""
 
     def sink(self, topic: str) -> Mapping[str, str]:
         """Return the connector's options for a topic that is written."""
@@ -103,9 +120,10 @@ class Files:
             "restart-strategy.type": "none",
         }
 
-    def source(self, topic: str) -> Given:
+    def source(self, topic: str, known: Collection[str] = ()) -> Given:  # noqa: ARG002  (files know the same of all records)
         """Return what there is of a file."""
-        return Given({"connector": "filesystem", "path": self.path(f"{topic}.ndjson"), "format": "raw"}, (_RECORD,), "CAST(0 AS INT)")
+        options = {"connector": "filesystem", "path": self.path(f"{topic}.ndjson"), "format": "raw"}
+        return Given(options, (_RECORD,), "CAST(0 AS INT)", metadata=_OF_FILES | {"partition": "CAST(0 AS BIGINT)"})
 
     def sink(self, topic: str) -> Mapping[str, str]:
         """Return the options of a folder of part files."""
@@ -131,10 +149,11 @@ class Staged(Files):
         """Of several files none is ahead of the others; of a single one a watermark stands behind each record."""
         return {**super().settings, "pipeline.auto-watermark-interval": "0 ms" if self.single else _NEVER}
 
-    def source(self, topic: str) -> Given:
+    def source(self, topic: str, known: Collection[str] = ()) -> Given:  # noqa: ARG002  (files know the same of all records)
         """Return what there is of a topic's files."""
         options = {"connector": "filesystem", "path": self.path(f"in/{topic}"), "format": "raw"}
-        return Given(options, (_RECORD, "`file` STRING NOT NULL METADATA FROM 'file.name' VIRTUAL"), "CAST(`file` AS INT)")
+        told = (_RECORD, "`file` STRING NOT NULL METADATA FROM 'file.name' VIRTUAL")
+        return Given(options, told, "CAST(`file` AS INT)", metadata=_OF_FILES | {"partition": "CAST(`file` AS BIGINT)"})
 
     def sink(self, topic: str) -> Mapping[str, str]:
         """Return the options of a folder of part files."""
@@ -207,7 +226,7 @@ class Kafka:
     def _connection(self) -> dict[str, str]:
         return {"properties.bootstrap.servers": self.servers} | {f"properties.{name}": value for name, value in self.connection.items()}
 
-    def source(self, topic: str) -> Given:
+    def source(self, topic: str, known: Collection[str] = ()) -> Given:
         """Return what there is of a topic."""
         tasks = min(self.parallelism, self.partitions.get(topic, self.parallelism))
         options = {
@@ -225,13 +244,18 @@ class Kafka:
             options["scan.bounded.mode"] = "latest-offset"
         elif self.idle_after_ms is not None:
             options["scan.watermark.idle-timeout"] = f"{self.idle_after_ms} ms"
-        told = (
+        told = [
             _RECORD,
             "`part` INT METADATA FROM 'partition' VIRTUAL",
             "`position` BIGINT METADATA FROM 'offset' VIRTUAL",
             "`arrived` TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL",
-        )
-        return Given(options, told, "`part`", "`position`", "`arrived`", lines=False)
+        ]
+        if "key" in known:
+            options |= {"key.format": "raw", "key.fields": "key", "value.fields-include": "EXCEPT_KEY"}
+            told.insert(0, "`key` BYTES")
+        if "headers" in known:
+            told.append("`headers` MAP<STRING, BYTES> METADATA VIRTUAL")
+        return Given(options, tuple(told), "`part`", "`position`", "`arrived`", lines=False, metadata=_OF_KAFKA)
 
     def sink(self, topic: str) -> Mapping[str, str]:
         """Return the options of a topic that is written in transactions."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from headrace.engines.flink.places import Given
 from headrace.errors import PlanError
 from headrace.plan.expression import Call, Column, Expression
-from headrace.plan.operators import Aggregate, Derive, Operator, Regroup, Select, Where
+from headrace.plan.operators import Aggregate, Derive, Operator, Regroup, Select, Source, Where
 
-__all__ = ["blaming", "check_regroup", "check_window"]
+__all__ = ["blaming", "check_metadata", "check_regroup", "check_window"]
 
 _ORDERED = frozenset(["FIRST_VALUE", "LAST_VALUE", "ARRAY_AGG"])
 _OWN = ("window_start", "window_end", "window_time")
@@ -22,6 +23,14 @@ def blaming(operator: str) -> Iterator[None]:
         yield
     except PlanError as error:
         raise PlanError(error.what, where=error.where or f"Flink SQL of {operator}", fix=error.fix) from None
+
+
+def check_metadata(source: Source, given: Given) -> None:
+    """Raise PlanError unless a connector tells all the metadata that a source declares: of files it tells no offsets."""
+    for column, kind in source.metadata:
+        if kind not in given.metadata:
+            what = f"Flink cannot provide the {kind} of a file's record, which column {column!r} holds"
+            raise PlanError(what, fix="read the records from Kafka, run it on the embedded engine, or leave the column out of metadata")
 
 
 def check_window(aggregate: Aggregate) -> None:

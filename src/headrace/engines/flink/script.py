@@ -38,6 +38,8 @@ _FUNCTIONS = (
     "HR_SPLIT",
     "HR_SPLIT_INDEX",
     "HR_TRUNCATE",
+    "HR_UTF8",
+    "HR_HEADERS",
 )
 
 

@@ -16,6 +16,7 @@ from pyspark.sql import functions as f
 PIPELINE = ""
 SOURCES: dict[str, int] = {}
 READERS: dict[str, tuple[str, str]] = {}
+HEADERED: tuple[str, ...] = ()
 JAVA_FUNCTIONS: dict[str, tuple[str, str]] = {}
 FUNCTIONS: list[str] = []
 VIEWS: dict[str, str] = {}
@@ -33,6 +34,8 @@ SETTINGS = {
     "spark.sql.files.minPartitionNum": "1",  # with the next: a file is read by one task, so that its records can be numbered
     "spark.sql.files.maxPartitionBytes": str(2**62),
 }
+HEADERS = "ARRAY<STRUCT<key: STRING, value: BINARY>>"
+UNKNOWN = "CAST(NULL AS BIGINT) AS arrived_ms", "CAST(NULL AS BINARY) AS key", f"CAST(NULL AS {HEADERS}) AS headers"  # of records of files
 BLANK = r"'^[ \\t\\r\\x0B\\f]*\\z'"
 FATES = ("accepted", "malformed", "future", "duplicate", "late", "filtered", "shed")
 
@@ -50,7 +53,7 @@ def records_of_files(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
         whole = f.expr("IF(SUBSTRING(value, -1) = X'0D', SUBSTRING(value, 1, OCTET_LENGTH(value) - 1), value) AS value")
         numbered = f.expr(f"CAST({partition} AS INT) AS partition"), f.monotonically_increasing_id().alias("offset")
         kept = bare.where(f"NOT CAST(value AS STRING) RLIKE {BLANK}").select(whole)
-        files.append(kept.select(*numbered, f.expr("CAST(NULL AS BIGINT) AS arrived_ms"), "value"))
+        files.append(kept.select(*numbered, *map(f.expr, UNKNOWN), "value"))
     every = files[0]
     for one in files[1:]:
         every = every.unionAll(one)
@@ -66,10 +69,11 @@ def connection(servers: str, file: str | None) -> dict[str, str]:
 
 def records_of_topic(spark: SparkSession, kafka: dict[str, str], topic: str) -> DataFrame:
     """Return what a Kafka topic holds now; the ends of its partitions are those of this moment."""
-    options = {**kafka, "subscribe": topic, "startingOffsets": "earliest", "endingOffsets": "latest"}
+    options = {**kafka, "subscribe": topic, "startingOffsets": "earliest", "endingOffsets": "latest", "includeHeaders": str(topic in HEADERED)}
     records = spark.read.format("kafka").options(**options, **{"kafka.isolation.level": "read_committed"}).load()
     there = records.where("value IS NOT NULL")  # a tombstone is no record
-    return there.selectExpr("partition", "offset", "UNIX_MILLIS(timestamp) AS arrived_ms", "value")
+    headers = f"COALESCE(headers, CAST(ARRAY() AS {HEADERS}))" if topic in HEADERED else f"CAST(NULL AS {HEADERS})"
+    return there.selectExpr("partition", "offset", "UNIX_MILLIS(timestamp) AS arrived_ms", "key", f"{headers} AS headers", "value")
 
 
 def write_file(lines: DataFrame, order: str, folder: str, topic: str) -> None:

@@ -21,6 +21,7 @@ from pyspark.sql.streaming import StreamingQuery
 PIPELINE = ""
 SOURCES: dict[str, int] = {}
 READERS: dict[str, tuple[str, str]] = {}
+HEADERED: tuple[str, ...] = ()
 WATERMARKS: dict[str, str] = {}
 PROCESSES: dict[str, Any] = {}
 JAVA_FUNCTIONS: dict[str, tuple[str, str]] = {}
@@ -39,6 +40,7 @@ SETTINGS = {
         f"org.apache.spark.sql.catalyst.optimizer.{rule}" for rule in ("PushDownPredicates", "PushPredicateThroughNonJoin")
     ),
 }
+HEADERS = "ARRAY<STRUCT<key: STRING, value: BINARY>>"
 SLOW, TRIES = re.compile("Python worker .*to connect back"), 10
 PATIENCE = 30.0  # seconds
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"  # processes need it
@@ -53,10 +55,11 @@ def connection(servers: str, file: str | None) -> dict[str, str]:
 
 def records_of_topic(spark: SparkSession, kafka: dict[str, str], topic: str) -> DataFrame:
     """Return the stream of a topic's records, from its beginning at the first start."""
-    options = {**kafka, "subscribe": topic, "startingOffsets": "earliest", "kafka.isolation.level": "read_committed"}
-    records = spark.readStream.format("kafka").options(**options).load()
+    options = {**kafka, "subscribe": topic, "startingOffsets": "earliest", "includeHeaders": str(topic in HEADERED)}
+    records = spark.readStream.format("kafka").options(**options, **{"kafka.isolation.level": "read_committed"}).load()
     there = records.where("value IS NOT NULL")  # a tombstone is no record
-    return there.selectExpr("partition", "offset", "UNIX_MILLIS(timestamp) AS arrived_ms", "value")
+    headers = f"COALESCE(headers, CAST(ARRAY() AS {HEADERS}))" if topic in HEADERED else f"CAST(NULL AS {HEADERS})"
+    return there.selectExpr("partition", "offset", "UNIX_MILLIS(timestamp) AS arrived_ms", "key", f"{headers} AS headers", "value")
 
 
 def start(spark: SparkSession, name: str, kafka: dict[str, str], checkpoint: str, trigger: str) -> StreamingQuery:

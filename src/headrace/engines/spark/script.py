@@ -57,6 +57,7 @@ def spark_script(plan: Plan) -> str:
         f"PIPELINE = {plan.pipeline!r}",
         f"SOURCES = {numbers!r}",
         _table("READERS", {topic: f"({reading.function[0]!r}, {_quoted(reading.function[1])})" for topic, reading in readings.items()}),
+        *_headered(plan),
         f"JAVA_FUNCTIONS = {java_functions(queries)!r}",
         "FUNCTIONS = [\n" + "".join(f"    {_quoted(one)},\n" for one in definitions(queries)) + "]",
         _table("VIEWS", {view: _quoted(query) for view, query in views.statements.items()}),
@@ -94,6 +95,7 @@ def live_script(plan: Plan) -> str:
         f"PIPELINE = {plan.pipeline!r}",
         f"SOURCES = {numbers!r}",
         _table("READERS", {source.topic: f"({reading.function[0]!r}, {_quoted(reading.function[1])})" for source, reading in readings}),
+        *_headered(plan),
         f"WATERMARKS = { {reading.view: f'{source.delay_ms} milliseconds' for source, reading in readings if id(source) in timed}!r}",
         *_processes(processes, "live_hosting"),
         f"JAVA_FUNCTIONS = {java_functions(written)!r}",
@@ -102,6 +104,12 @@ def live_script(plan: Plan) -> str:
         _table("QUERIES", {named: _query(*one) for named, one in queries.items()}),
     ]
     return _script(_LIVE_JOB, _live_header(plan), constants)
+
+
+def _headered(plan: Plan) -> list[str]:
+    """Return the constant of the topics whose headers are read."""
+    topics = tuple(source.topic for source in plan.sources if "headers" in dict(source.metadata).values())
+    return [f"HEADERED = {topics!r}"]
 
 
 def _timed(plan: Plan) -> frozenset[int]:

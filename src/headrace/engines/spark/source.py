@@ -8,13 +8,23 @@ from headrace.engines.spark.expression import loose
 from headrace.engines.spark.words import name, text, type_name
 from headrace.plan import operators
 from headrace.plan.expression import columns_of
-from headrace.plan.schema import BIGINT, BOOLEAN, STRING, Field, Type
+from headrace.plan.schema import BIGINT, BOOLEAN, LAST_MS, STRING, Field, Type
 
 __all__ = ["MAX_AHEAD_MS", "Source"]
 
 MAX_AHEAD_MS = 3_600_000
 NEVER = -(2**62)
 _SOUND = "malformed IS NULL AND future IS NULL"
+_TEXT = "IF(IS_VALID_UTF8(CAST({0} AS STRING)), CAST({0} AS STRING), NULL)"
+_METADATA = {
+    "key": _TEXT.format("key"),
+    "headers": (
+        f"MAP_FROM_ENTRIES(ARRAY_SORT(MAP_ENTRIES(MAP_FROM_ENTRIES(TRANSFORM(headers, one -> STRUCT(one.key, {_TEXT.format('one.value')}))))))"
+    ),
+    "partition": "CAST(partition AS BIGINT)",
+    "offset": "CAST(offset AS BIGINT)",
+    "arrival_time": f"CASE WHEN arrived_ms BETWEEN 0 AND {LAST_MS} THEN TIMESTAMP_MILLIS(arrived_ms) END",
+}
 _EMPTY = "not JSON: it ends too early or holds a lone surrogate"
 
 
@@ -28,7 +38,7 @@ class Source:
     @property
     def function(self) -> tuple[str, str]:
         """The Java function that reads its records, and the type of what that gives."""
-        row = ", ".join(f"{name(field.name)}: {type_name(field.type)}" for field in self._source.schema.fields)
+        row = ", ".join(f"{name(field.name)}: {type_name(field.type)}" for field in self._source.schema.without(*self._metadata).fields)
         return f"headrace.spark.{'HrReadRest' if self._source.rest else 'HrRead'}", f"STRUCT<row: STRUCT<{row}>, malformed: STRING>"
 
     @property
@@ -38,9 +48,23 @@ class Source:
         return f"hr_read_{self._number}(value, {declared}{rest})"
 
     @property
+    def items(self) -> dict[str, str]:
+        """The columns of its view's rows."""
+        return {column: f"{'known' if column in self._metadata else 'row'}.{name(column)}" for column in self._source.schema.names}
+
+    @property
+    def _metadata(self) -> dict[str, str]:
+        return {column: _METADATA[kind] for column, kind in self._source.metadata}
+
+    @property
+    def _known(self) -> str:
+        pairs = ", ".join(f"{text(column)}, {value}" for column, value in self._metadata.items())
+        return f", NAMED_STRUCT({pairs}) AS known" if pairs else ""
+
+    @property
     def _believed(self) -> str:
         source, time = self._source, self._source.event_time
-        row = {field.name: f"record.row.{name(field.name)}" for field in source.schema.fields}
+        row = {field.name: f"record.row.{name(field.name)}" for field in source.schema.fields} | self._metadata
         at = "CAST(NULL AS BIGINT)" if time is None else f"UNIX_MILLIS({loose(time, row)})"
         faults = [f"WHEN record IS NULL THEN {text(_EMPTY)}", "WHEN record.malformed IS NOT NULL THEN record.malformed"]
         ahead = "CAST(NULL AS STRING)"
@@ -79,7 +103,7 @@ class Source:
 SELECT
   partition AS _partition, offset AS _offset, arrived_ms, time_ms AS _time_ms,
   COALESCE(greatest_ms - {self._source.delay_ms}, {NEVER}) AS _watermark_ms, COALESCE(GREATEST(greatest_ms, time_ms), {NEVER}) AS _shown_ms,
-  record.row AS row, malformed, future, CASE WHEN NOT ({_SOUND}) THEN value END AS value
+  record.row AS row{self._known}, malformed, future, CASE WHEN NOT ({_SOUND}) THEN value END AS value
 FROM shown"""
 
     @property
@@ -88,7 +112,7 @@ FROM shown"""
         return f"""{self._believed}
 SELECT
   partition AS _partition, offset AS _offset, arrived_ms, time_ms AS _time_ms, CASE WHEN {_SOUND} THEN TIMESTAMP_MICROS(time_ms * 1000 + 999) END AS _time,
-  record.row AS row, malformed, future, CASE WHEN NOT ({_SOUND}) THEN value END AS value
+  record.row AS row{self._known}, malformed, future, CASE WHEN NOT ({_SOUND}) THEN value END AS value
 FROM believed"""
 
     @property

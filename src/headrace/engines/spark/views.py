@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import singledispatchmethod
 
-from headrace.engines.metadata import check_metadata
 from headrace.engines.spark.block import Block
 from headrace.engines.spark.expression import loose, sql
 from headrace.engines.spark.rows import plain_json, read_json, timed_row
@@ -158,7 +157,6 @@ class Views:
 
     @_make.register
     def _(self, source: Source) -> Block:
-        check_metadata(source, "Spark")
         number = self.numbers[id(source)]
         reading = Reading(source, number)
         self.statements[reading.view] = f"-- {self.said(source)}\n{reading.live_query if self._live else reading.query}"
@@ -166,8 +164,7 @@ class Views:
         arrived = {"_arrived_ms": "arrived_ms"} if self._processed else {}
         hidden = {"_source": str(number), **{column: name(column) for column in (*RECORD[1:], *time)}, **arrived}
         hidden["_entry"] = "CAST(ARRAY() AS ARRAY<INT>)"
-        items = {column: f"row.{name(column)}" for column in source.schema.names}
-        return Block(reading.view, items, hidden, where=("malformed IS NULL AND future IS NULL",))
+        return Block(reading.view, reading.items, hidden, where=("malformed IS NULL AND future IS NULL",))
 
     @_make.register
     def _(self, derive: Derive) -> Block:
