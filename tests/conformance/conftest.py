@@ -63,5 +63,4 @@ def outcomes(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> suite.
 
 
 if __name__ == "__main__":
-    os.nice(5)  # what others wait for has the cores first
     suite.outcomes(next(one for one in ENGINES if one.name == sys.argv[1]), Path(sys.argv[2]))

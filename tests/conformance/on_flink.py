@@ -24,7 +24,7 @@ from headrace.engines.flink.script import flink_script, flink_script_of_many
 from headrace.errors import HeadraceError, PlanError
 from headrace.plan.operators import Process
 
-TOGETHER, PROCESSES_TOGETHER = 100, 20
+TOGETHER, PROCESSES_TOGETHER = 50, 20
 SIZES = Sizes(planning=1536, heap=1536, managed=4096, network=512)
 
 

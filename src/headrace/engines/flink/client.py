@@ -19,7 +19,7 @@ from headrace.errors import EnvironmentFault
 __all__ = ["Client", "pyflink"]
 
 _MSGSPEC = "msgspec>=0.22,<0.23"
-_SUBMIT_SECONDS = 300.0
+_SUBMIT_SECONDS = 900.0
 _JVM = "-Xmx768m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 
 
