@@ -90,6 +90,7 @@ def test_help_lists_the_commands_and_no_more(run: Callable[..., tuple[int, str, 
     status, out, err = run("--help")
     listed = [line.split()[1] for line in out.splitlines() if line.startswith("│ ") and line[2] != " "]
     assert listed == [
+        "backup",
         "bridge",
         "check",
         "demo",
@@ -98,6 +99,7 @@ def test_help_lists_the_commands_and_no_more(run: Callable[..., tuple[int, str, 
         "ledger",
         "plan",
         "prove",
+        "restore",
         "run",
         "serve",
         "simulate",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import cache, partial
 from itertools import takewhile
 from typing import Any
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import ParseError
+from sqlglot.errors import ParseError, TokenError
 
 import reference
 from conformance.engine import Outcome
@@ -39,7 +41,10 @@ def outcome(case: Case) -> Outcome:
     found = reference.run(sources, branches)
     written = {sink: [_shown(row) for one in rows for row in afterwards.get(sink, lambda row: [row])(one)] for sink, rows in found.written.items()}
     dead = {
-        topic: [letter(topic, one["partition"], one["offset"], one["raw"]) | {"detail": "malformed", "arrived_ms": None} for one in letters]
+        topic: [
+            letter(topic, one["partition"], one["offset"], one["raw"]) | {"pipeline": case.name, "detail": "malformed", "arrived_ms": None}
+            for one in letters
+        ]
         for topic, letters in found.dead.items()
     }
     return Outcome(written, dead, found.ledger)
@@ -64,24 +69,32 @@ class _Source(reference.Source):
     """A source whose event time is what an expression says."""
 
     moment: Callable[[Row], int | None] = lambda _: None
+    believed: range = reference.EVENT_TIMES
 
     def read(self, line: bytes) -> Row:
         row = reference.Source.read(replace(self, time=None), line) if self.time else super().read(line)
         if not self.time:
             return row
-        if (moment := self.moment(row)) is None or int(moment) not in reference.EVENT_TIMES:
+        if (moment := self.moment(row)) is None or int(moment) not in self.believed:
             raise ValueError(line)
         return row | {"@time": int(moment)}
 
 
 def _source(case: Case, topic: str, partitions: Sequence[Sequence[bytes]]) -> _Source:
     source = case.sources[topic]
-    if source.rest or source.event_time_range or any(word in kind for kind in source.schema.values() for word in NOT_SPOKEN):
+    if source.rest or any(word in kind for kind in source.schema.values() for word in NOT_SPOKEN):
         raise Unspoken(topic)
     files = [b"".join(record + b"\n" for record in records) for records in partitions]
     if source.event_time is None:
         return _Source(topic, source.schema, files, milliseconds(source.watermark), None)
-    return _Source(topic, source.schema, files, milliseconds(source.watermark), "@time", partial(_value, _parsed(source.event_time)))
+    first, end = map(_day_ms, source.event_time_range or ("2000-01-01", "2100-01-01"))
+    return _Source(
+        topic, source.schema, files, milliseconds(source.watermark), "@time", partial(_value, _parsed(source.event_time)), range(first, end)
+    )
+
+
+def _day_ms(day: str) -> int:
+    return (date.fromisoformat(day) - date(1970, 1, 1)).days * 86_400_000
 
 
 # Operators
@@ -164,11 +177,15 @@ def _entries(one: Operator, found: Any) -> list[Row]:
 # Expressions
 
 
+def _quoted(name: re.Match[str]) -> str:
+    return '"' + name[1].replace("``", "`").replace('"', '""') + '"'
+
+
 @cache
 def _parsed(text: str) -> exp.Expr:
     try:
-        return sqlglot.parse_one(text)
-    except ParseError as error:
+        return sqlglot.parse_one(re.sub(r"`((?:[^`]|``)*)`", _quoted, text))
+    except (ParseError, TokenError) as error:
         raise Unspoken(text) from error
 
 
@@ -182,7 +199,7 @@ def _finite(value: Any) -> Any:
 
 BINARY: dict[type[exp.Expr], Callable[[Any, Any], Any]] = {
     exp.EQ: operator.eq, exp.NEQ: operator.ne, exp.LT: operator.lt, exp.LTE: operator.le, exp.GT: operator.gt, exp.GTE: operator.ge,
-    exp.Add: operator.add, exp.Sub: operator.sub, exp.Mul: operator.mul, exp.Mod: lambda a, b: int(math.fmod(a, b)),
+    exp.Add: operator.add, exp.DPipe: operator.add, exp.Sub: operator.sub, exp.Mul: operator.mul, exp.Mod: lambda a, b: int(math.fmod(a, b)),
 }  # fmt: skip
 AGGREGATES: dict[type[exp.Expr], str] = {
     exp.Count: "COUNT", exp.Sum: "SUM", exp.Min: "MIN", exp.Max: "MAX", exp.Avg: "AVG", exp.Median: "MEDIAN", exp.StddevPop: "STDDEV_POP",
@@ -206,9 +223,11 @@ def _value(node: exp.Expr, row: Row) -> Any:
             return decisive if decisive in values else None if None in values else not decisive
         case exp.Binary() if type(node) in BINARY:
             return _finite(_unless_null(BINARY[type(node)])(_value(node.left, row), _value(node.right, row)))
+        case exp.Concat():
+            return _unless_null(lambda *texts: "".join(texts))(*(_value(one, row) for one in node.expressions))
         case exp.Cast():
             return _cast(_value(node.this, row), node)
-        case exp.Anonymous(this="TO_TIMESTAMP_LTZ", expressions=[of, unit]):
+        case exp.Anonymous(this="TO_TIMESTAMP_LTZ", expressions=[of, unit]) if unit.this in {"3", "0"}:
             return _unless_null(lambda time: Instant(time * {"3": 1, "0": 1000}[unit.this]))(_value(of, row))
     return _leaf(node, row)
 

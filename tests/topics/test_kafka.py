@@ -888,13 +888,13 @@ def test_a_disk_that_is_full_at_any_write_of_a_commit_leaves_the_last_one(
     expected, counts = from_files(tmp_path / "files", mark, records)
     writes, put = 0, store.put
 
-    def put_or_not(path: Path, data: bytes) -> None:
+    def put_or_not(path: Path, data: bytes, **more: Any) -> None:
         nonlocal writes
         writes += 1
         if writes == full_at + 1:
             path.write_bytes(data[: len(data) // 2])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        put(path, data)
+        put(path, data, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "put", put_or_not)

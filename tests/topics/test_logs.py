@@ -409,11 +409,12 @@ def test_who_has_lost_the_pipeline_cannot_commit(place: Place, log: Log, pipelin
     (place.folder / "pipelines" / f"{pipeline}.lock").unlink()
     with closing(place.open()) as another:
         second = another.claim(pipeline)
-        with pytest.raises(EnvironmentFault, match=r"belongs to .* now"):
+        # Kafka does not say who took a transaction from whom: a run asks, and learns it from the committed mark.
+        with pytest.raises(EnvironmentFault, match=r"belongs to .* now|another process took the pipeline"):
             first.commit(Commit(b"m2", {}, ["a"], [Outgoing(out, b"lost", 1)], {(topic, 0): 2}))
         assert second.manifest == b"m1"
         second.commit(Commit(b"m3", {}, ["a"], [Outgoing(out, b"2", 1)], {(topic, 0): 3}))
-        with pytest.raises(EnvironmentFault, match=r"belongs to .* now"):
+        with pytest.raises(EnvironmentFault, match=r"belongs to .* now|another process took the pipeline"):
             first.commit(Commit(b"m4", {}, ["a"], [Outgoing(out, b"lost", 1)], {(topic, 0): 4}))
         assert comes(lambda: values(another, out), [b"1", b"2"])
         second.release()

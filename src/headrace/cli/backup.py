@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from headrace.cli.apps import home
+from headrace.cli.paths import InputPath, OutputPath
 from headrace.topics.backup import backup as take
 from headrace.topics.backup import restore as put_back
 
 __all__ = ["backup", "restore"]
 
 
-def backup(file: Path, /) -> None:
+def backup(file: OutputPath, /) -> None:
     """Write the home to one file: the log with its topics and state, state beside Kafka, ledgers and jobs. Runs may go on meanwhile.
 
     Parameters
@@ -26,7 +26,7 @@ def backup(file: Path, /) -> None:
     print(f"Backed up {home()} to {file}: {len(found.files):,} files, {found.size / 1e6:,.1f} MB, checked.")
 
 
-def restore(file: Path, /, *, replace: Annotated[bool, Parameter(negative=())] = False) -> None:
+def restore(file: InputPath, /, *, replace: Annotated[bool, Parameter(negative=())] = False) -> None:
     """Put a backup in place as the home. No process may use it meanwhile.
 
     Parameters

@@ -207,7 +207,7 @@ def test_a_run_drained_after_so_many_records_is_that_of_a_file_which_ends_there(
         short.write_bytes(b"".join(lines[:most]))
         one = {source.topic: [file] if source.topic == topic else [tmp_path / "none.ndjson"] for source in plan.sources}
         (tmp_path / "none.ndjson").write_bytes(b"")
-        run_files(plan, one | {topic: [short]}, tmp_path / f"short{most}")
+        run_files(plan, one | {topic: [short]}, tmp_path / f"short{most}", limits=Limits(drain=True))
         accounts = run_files(plan, one, tmp_path / f"limited{most}", limits=Limits(records=most, drain=True))
         assert accounts[topic].received == most
         assert found(tmp_path / f"limited{most}") == found(tmp_path / f"short{most}")
