@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -144,8 +145,9 @@ def lines(path: Path) -> list[Any]:
 
 
 def plain(letter: dict[str, Any]) -> dict[str, Any]:
-    """Return a dead letter without why a text is not JSON: each engine's parser says that in its own words."""
-    return letter | {"detail": letter["detail"].split(":")[0] if letter["detail"].startswith("not JSON") else letter["detail"]}
+    """Return a dead letter without what engines say differently: why a text is not JSON, and which unit a number looks like."""
+    detail = re.sub(r": -?\d+ looks like .*", "", letter["detail"])
+    return letter | {"detail": detail.split(":")[0] if detail.startswith("not JSON") else detail}
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def test_what_a_topic_holds_gives_the_embedded_engines_records(kafka: Shared, tm
     skip_unless_there()
     plant = f"plant-{uuid.uuid4().hex[:8]}"
     plan = fingerprints(plant)
-    create(kafka.servers, plan, **{plant: 3})
+    create(kafka.servers, plan, **{plant: 3, f"{plant}.dead-letter": 1})
     files = [tmp_path / f"{partition}.ndjson" for partition in range(3)]
     for partition, file in enumerate(files):
         produce(kafka.servers, plant, simulate(file, "--records", "1500", "--disorder", "20s", "--seed", str(partition)), partition)
