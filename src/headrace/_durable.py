@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["private", "private_folder", "put", "sync", "write_durably", "write_whole"]
+__all__ = ["durable_folder", "private", "private_folder", "put", "sync", "sync_name", "write_durably", "write_whole"]
 
 
 def private(path: str, flags: int) -> int:
@@ -16,9 +17,23 @@ def private(path: str, flags: int) -> int:
 
 def private_folder(path: Path) -> None:
     """Make a folder, and those above it that are missing, for its owner alone. One that is there stays as it is."""
-    if not path.is_dir():
-        private_folder(path.parent)
-        path.mkdir(mode=0o700, exist_ok=True)
+    durable_folder(path, 0o700)
+
+
+def durable_folder(path: Path, mode: int = 0o777) -> None:
+    """Make a folder, and those above it that are missing, so that their names are durable. One that is there stays as it is."""
+    if path.is_dir():
+        return
+    if not path.parent.exists():
+        durable_folder(path.parent, mode)
+    path.mkdir(mode=mode, exist_ok=True)
+    sync_name(path)
+
+
+def sync_name(path: Path) -> None:
+    """Make the name of a folder durable, if the one above it may be read."""
+    with suppress(PermissionError):
+        sync(path.parent)
 
 
 def sync(path: Path) -> None:

@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KINDS", "Disk", "Fault", "NoVfsError"]
+__all__ = ["KINDS", "Disk", "Fault", "Faulty", "NoVfsError", "flipped", "sectors"]
 
 KINDS = ("cut", "kill", "full", "eio", "drop", "lie", "read", "write")
 SECTOR = 512
@@ -101,7 +101,7 @@ class Inode:
                 if chance.random() < kept:
                     _apply(found, (offset, data))
             else:
-                for start, piece in _sectors(offset, data):
+                for start, piece in sectors(offset, data):
                     if chance.random() < kept:
                         _apply(found, (start, piece))
         return Inode(bytearray(found), found)
@@ -180,8 +180,8 @@ _Vfs._fields_ = [
 ]
 
 
-class Disk:
-    """A disk on which the faults of a schedule strike.
+class Faulty:
+    """What counts the calls on a disk, and has the faults of a schedule strike them.
 
     Attributes
     ----------
@@ -191,27 +191,51 @@ class Disk:
         Each fault that has struck: its number in the schedule, the call, what that did, and the file.
     crashed
         Whether the power is off or the process dead: start the disk again.
-    error
-        What went wrong in here, which is a fault of this module.
     """
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
-        self.files: dict[str, Inode] = {}
-        self.removed: dict[str, Inode] = {}
         self.waiting = sorted(enumerate(faults), key=lambda one: one[1].call)
         self.lasting: list[tuple[int, Fault]] = []
         self.trace: list[tuple[str, ...]] = []
         self.struck: list[tuple[int, int, str, str]] = []
         self.crashed = False
-        self.error: BaseException | None = None
-        self._life = self._opened = 0
-        self._random = random.Random(1)
-        self._handles: dict[int, Handle] = {}
 
     @property
     def calls(self) -> int:
         """How many calls there were."""
         return len(self.trace)
+
+    def _strikes(self, does: str, name: str, can: tuple[str, ...]) -> tuple[Fault, random.Random] | None:
+        """Count a call, and return the fault that strikes it."""
+        self.trace.append(can)
+        found = next((one for one in self.lasting if one[1].kind in can), None)
+        if found is None and self.waiting and self.waiting[0][1].call <= self.calls:
+            found = next((one for one in self.waiting if one[1].call <= self.calls and one[1].kind in can), None)
+            if found is not None:
+                self.waiting.remove(found)
+                self.struck.append((found[0], self.calls, does, name))
+                if found[1].lasting:
+                    self.lasting.append(found)
+        return None if found is None else (found[1], random.Random(found[1].seed))
+
+
+class Disk(Faulty):
+    """A disk on which the faults of a schedule strike.
+
+    Attributes
+    ----------
+    error
+        What went wrong in here, which is a fault of this module.
+    """
+
+    def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        super().__init__(faults)
+        self.files: dict[str, Inode] = {}
+        self.removed: dict[str, Inode] = {}
+        self.error: BaseException | None = None
+        self._life = self._opened = 0
+        self._random = random.Random(1)
+        self._handles: dict[int, Handle] = {}
 
     @property
     def open_files(self) -> list[str]:
@@ -227,19 +251,6 @@ class Disk:
             inode.locks, inode.shared, inode.shared_locks = {}, [], {}
 
     # faults
-
-    def _strikes(self, does: str, name: str, can: tuple[str, ...]) -> tuple[Fault, random.Random] | None:
-        """Count a call, and return the fault that strikes it."""
-        self.trace.append(can)
-        found = next((one for one in self.lasting if one[1].kind in can), None)
-        if found is None and self.waiting and self.waiting[0][1].call <= self.calls:
-            found = next((one for one in self.waiting if one[1].call <= self.calls and one[1].kind in can), None)
-            if found is not None:
-                self.waiting.remove(found)
-                self.struck.append((found[0], self.calls, does, name))
-                if found[1].lasting:
-                    self.lasting.append(found)
-        return None if found is None else (found[1], random.Random(found[1].seed))
 
     def _crash(self, fault: Fault, chance: random.Random) -> None:
         self.crashed = True
@@ -345,7 +356,7 @@ class Disk:
                 if fault.kind != "eio":
                     self._crash(fault, chance)
                 return _ERRORS["read"]
-            data = _flipped(data, chance)
+            data = flipped(data, chance)
         memmove(buffer, data + bytes(count - len(data)), count)
         return _OK if len(data) == count else _SHORT_READ
 
@@ -360,7 +371,7 @@ class Disk:
             return _OK
         fault, chance = strike
         if fault.kind == "write":
-            self._put(handle.inode, offset, _flipped(data, chance))
+            self._put(handle.inode, offset, flipped(data, chance))
             return _OK
         done = data if fault.kind == "cut" else data[: chance.choice([0, 0, count // SECTOR // 2 * SECTOR, chance.randint(0, count)])]
         self._put(handle.inode, offset, done)
@@ -504,7 +515,8 @@ def _apply(data: bytearray, change: tuple[int, bytes | None]) -> None:
         data[offset : offset + len(written)] = written
 
 
-def _sectors(offset: int, data: bytes) -> Iterator[tuple[int, bytes]]:
+def sectors(offset: int, data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield what a write does to each sector."""
     start = offset
     while start < offset + len(data):
         end = min((start // SECTOR + 1) * SECTOR, offset + len(data))
@@ -512,7 +524,8 @@ def _sectors(offset: int, data: bytes) -> Iterator[tuple[int, bytes]]:
         start = end
 
 
-def _flipped(data: bytes, chance: random.Random) -> bytes:
+def flipped(data: bytes, chance: random.Random) -> bytes:
+    """Return bytes with one bit of them flipped."""
     found = bytearray(data)
     used = [place for place, byte in enumerate(data) if byte] or range(len(data))
     place = chance.choice(chance.choice([used, range(len(data))]))

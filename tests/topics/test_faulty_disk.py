@@ -245,9 +245,9 @@ def check(schedules: Iterable[Schedule], folder: Path, note: Callable[[str, obje
     """Run a job under each schedule, and note how many there were, which faults struck, and how often damage was told."""
     counts: Counter[str] = Counter()
     broken = []
-    for number, schedule in enumerate(schedules):
+    for schedule in schedules:
         try:
-            said, disk = outcome(schedule, folder / str(number))
+            said, disk = outcome(schedule, folder)
         except Exception as error:
             if not isinstance(error, AssertionError):
                 error.add_note(rerun(schedule))

@@ -15,7 +15,7 @@ from zlib import crc32
 
 import msgspec
 
-from headrace._durable import private_folder, put, sync
+from headrace._durable import private_folder, put, sync, sync_name
 from headrace.errors import EnvironmentFault
 from headrace.topics.failpoints import passing
 
@@ -45,6 +45,7 @@ class Store:
     _kept: dict[int, Kept] = field(default_factory=dict)
     _files: dict[int, set[Path]] = field(default_factory=dict)
     _superseded: set[Path] = field(default_factory=set)
+    _placed: bool = False
 
     @property
     def folder(self) -> Path:
@@ -54,7 +55,8 @@ class Store:
     @property
     def begun(self) -> bool:
         """Whether a commit is known to have been made."""
-        return self._begun.exists()
+        with self._blaming("read"):
+            return self._begun.exists()
 
     @property
     def _begun(self) -> Path:
@@ -67,13 +69,12 @@ class Store:
         return self.folder / (f"{name}.part" if isinstance(checksum, int) else f"{name}-{checksum}.part")
 
     @contextmanager
-    def _blaming(self) -> Iterator[None]:
+    def _blaming(self, done: str = "written") -> Iterator[None]:
+        fix = "make room and let this user write there" if done == "written" else "see that the disk works, and let this user read there"
         try:
             yield
         except OSError as error:
-            raise EnvironmentFault(
-                f"cannot be written: {error.strerror}", where=str(error.filename or self.folder), fix="make room and let this user write there"
-            ) from None
+            raise EnvironmentFault(f"cannot be {done}: {error.strerror}", where=str(error.filename or self.folder), fix=fix) from None
 
     def write(self, epoch: int, manifest: bytes, state: Mapping[str, bytes], kept: Collection[str]) -> str:
         """Write the new parts and the manifest of a commit, durably, and return the manifest's checksum."""
@@ -83,10 +84,12 @@ class Store:
         encoded = msgspec.msgpack.encode(whole)
         checksum = hashlib.sha256(encoded).hexdigest()
         with self._blaming():
-            if not self.folder.exists():
-                private_folder(self.folder)
-                for folder in (self.folder.parent, self.home):
-                    sync(folder)
+            private_folder(self.folder)
+            if not self._placed:
+                # A process that made them may have died before their names were durable.
+                for folder in (self.folder, self.folder.parent, self.home):
+                    sync_name(folder)
+                self._placed = True
             for name, data in state.items():
                 put(self._part(name, sums[name]), data, secret=True)
             passing("commit.state")
@@ -120,7 +123,8 @@ class Store:
 
     def _look(self, epoch: int, checksum: str) -> tuple[Kept, Path]:
         path, anew = self._manifest(epoch, checksum), "or forget the state: headrace run --anew"
-        found = next((one for one in (path, self.folder / f"{epoch}.manifest") if one.exists()), path)
+        with self._blaming("read"):
+            found = next((one for one in (path, self.folder / f"{epoch}.manifest") if one.exists()), path)
         try:
             encoded = found.read_bytes()
         except OSError as error:
@@ -149,7 +153,8 @@ class Store:
         if mark is not None:
             self._note(*self._look(*mark))
         needed = {self._begun}.union(*self._files.values())
-        self._superseded = set(self.folder.iterdir()) - needed if self.folder.exists() else set()
+        with self._blaming("read"):
+            self._superseded = set(self.folder.iterdir()) - needed if self.folder.exists() else set()
         return None if mark is None else self._kept[mark[0]].manifest
 
     def load(self, name: str) -> bytes:

@@ -15,7 +15,7 @@ from zlib import crc32
 
 import msgspec
 
-from headrace._durable import sync, write_durably
+from headrace._durable import durable_folder, sync, write_durably
 from headrace._lock import TakenError, take
 from headrace.engines.embedded.graph import Graph
 from headrace.engines.embedded.output import write_fault
@@ -42,7 +42,7 @@ class Checkpoint:
             If the folder cannot be made, another process has it, or the manifest is damaged.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            durable_folder(self.folder)
             self._lock = take(self.folder / "lock")
         except TakenError as error:
             raise EnvironmentFault(
