@@ -78,7 +78,7 @@ def demo(*, for_: Annotated[str | None, Parameter(name="--for")] = None, port: i
                 plant.stop()
         if plant.failed is not None:
             raise plant.failed
-    from headrace.cli.run import balance
+    from headrace.kernels.ledger import balance
 
     for topic, account in ledger.items():
         print(f"{topic}: {balance(account.counts())}", file=sys.stderr)

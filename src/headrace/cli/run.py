@@ -24,11 +24,11 @@ from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import asked_to_stop, interruptible_reads
 from headrace.engines.entries import Ledger
 from headrace.errors import DataError, PlanError
-from headrace.kernels.ledger import Account, Reasons
+from headrace.kernels.ledger import Account, Reasons, balance
 from headrace.plan.cache import caching_in
 from headrace.plan.pipeline import Plan
 
-__all__ = ["LiveOptions", "balance", "flink_url", "run"]
+__all__ = ["LiveOptions", "flink_url", "run"]
 
 _JEMALLOC = "dirty_decay_ms:-1,muzzy_decay_ms:-1,background_thread:false,narenas:1,thp:always"
 _REASONS, _LONGEST = 3, 300  # how many reasons are printed, and how many letters of each
@@ -347,13 +347,6 @@ def _collect_from_here() -> None:
     """Have garbage collected again. What has been made up to here stays; the collector need not look at it."""
     gc.freeze()
     gc.enable()
-
-
-def balance(counts: Mapping[str, int | None]) -> str:
-    """Return a ledger in one line: what was received, and what of it became what; `?` what was not counted."""
-    shown = {name: "?" if count is None else f"{count:,}" for name, count in counts.items()}
-    fates = " + ".join(f"{shown[name]} {name}" for name, count in counts.items() if name != "received" and (count != 0 or name == "accepted"))
-    return f"{shown['received']} received = {fates}"
 
 
 def _remember(plan: Plan, sources: Mapping[str, Mapping[str, int | None]]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from headrace.errors import InternalError
 
-__all__ = ["Account", "Reason", "Reasons"]
+__all__ = ["Account", "Reason", "Reasons", "balance"]
 
 _MOST_REASONS = 100
 _OUTSIDE = " is outside "
@@ -110,3 +110,10 @@ class Account:
     def counts(self) -> Mapping[str, int]:
         """Return the counts by name, in the order of the contract."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "reasons"}
+
+
+def balance(counts: Mapping[str, int | None]) -> str:
+    """Return a ledger in one line: what was received, and what of it became what; `?` what was not counted."""
+    shown = {name: "?" if count is None else f"{count:,}" for name, count in counts.items()}
+    fates = " + ".join(f"{shown[name]} {name}" for name, count in counts.items() if name != "received" and (count != 0 or name == "accepted"))
+    return f"{shown['received']} received = {fates}"

@@ -8,18 +8,19 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 import polars as pl
-from arro3.core import DataType, Field, RecordBatch, Schema
+from arro3.core import RecordBatch
 from arro3.io import read_parquet
 
 from headrace.errors import DataError, EnvironmentFault, PlanError
 from headrace.kernels.reading.batch import Lines, Rows, TextLines
+from headrace.topics.arrow import casts_for_polars, frame_of
 from headrace.topics.protocol import PartitionReader
 
 __all__ = ["ParquetFile", "TextFile", "csv_as_json", "open_file"]
@@ -214,36 +215,6 @@ class TextFile:
             self._file.close()
 
 
-# Polars panics at decimals of other widths than 128 bits. In a column they are cast; inside others they cannot be.
-_NESTED_DECIMAL = re.compile(r"\(.*Decimal(?:32|64|256)\(", re.DOTALL)
-_DECIMAL = re.compile(r"Decimal(32|64|256)\(\d+, (-?\d+)\)")
-
-
-def _for_polars(batch: RecordBatch, casts: Mapping[str, DataType | None]) -> RecordBatch:
-    """Return a batch with some columns cast, and those of no type left out."""
-    for name, target in casts.items():
-        place = batch.schema.get_field_index(name)
-        batch = batch.remove_column(place) if target is None else batch.set_column(place, Field(name, target), batch.column(place).cast(target))
-    return batch
-
-
-def _casts(kinds: Iterable[tuple[str, str]]) -> dict[str, DataType | None]:
-    """Return the types in which Polars takes columns that it would panic at; None where there is none. A wide decimal is a text."""
-    casts: dict[str, DataType | None] = {}
-    for name, kind in kinds:
-        if _NESTED_DECIMAL.search(kind):
-            casts[name] = None
-        elif found := _DECIMAL.search(kind):
-            casts[name] = DataType.utf8() if found[1] == "256" else DataType.decimal128(38, int(found[2]))
-    return casts
-
-
-def _kinds(schema: Schema) -> list[tuple[str, str]]:
-    """Return the names of columns and what Arrow calls their types."""
-    fields = (schema.field(place) for place in range(len(schema)))
-    return [(field.name, str(field.type)) for field in fields]
-
-
 class ParquetFile:
     """A Parquet file, its rows in their order.
 
@@ -275,9 +246,9 @@ class ParquetFile:
             raise DataError(f"has column {name!r} twice", where=self.name, fix="give each column a name of its own") from None
         except pl.exceptions.PolarsError as error:
             raise DataError(f"is no Parquet file: {str(error).splitlines()[0]}", where=self.name) from None
-        kinds = _kinds(read_parquet(path).schema)
-        self.columns = [name for name, _ in kinds]
-        self._casts = _casts(kinds)
+        schema = read_parquet(path).schema
+        self.columns = schema.names
+        self._casts = casts_for_polars(schema)
         self._chunk = chunk or max(CHUNK_CELLS // max(len(self.columns), 1), 1)
         self._at = 0
         self._batches: Iterator[RecordBatch] | None = None
@@ -310,7 +281,7 @@ class ParquetFile:
         try:
             if self._batches is None:
                 self._batches = self._rows_from(self._at)
-            frame = pl.DataFrame(_for_polars(next(self._batches), self._casts))
+            frame = frame_of(next(self._batches), self._casts)
         except (Exception, pl.exceptions.PanicException) as error:  # noqa: BLE001  (the decoder raises plain Exceptions)
             raise EnvironmentFault(
                 f"cannot be read on: {' '.join(str(error).split()) or 'it has fewer rows than it says'}",

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import msgspec
 import polars as pl
@@ -22,7 +22,7 @@ from headrace.errors import EnvironmentFault
 from headrace.kernels.reading.json import arrow_schema
 from headrace.plan.schema import Schema
 
-__all__ = ["Files", "Output", "Printed", "encode_dead_letter", "encode_rows"]
+__all__ = ["Files", "Output", "Printed", "dead_letter_record", "encode_dead_letter", "encode_rows"]
 
 _encoder = msgspec.json.Encoder()
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -35,9 +35,9 @@ def encode_rows(rows: pl.DataFrame) -> bytes:
     return text.getvalue()
 
 
-def encode_dead_letter(pipeline: str, letter: DeadLetter) -> bytes:
-    """Return a dead letter as one line of JSON."""
-    value = {
+def dead_letter_record(pipeline: str, letter: DeadLetter) -> dict[str, Any]:
+    """Return a dead letter as a record: with `raw`, or `raw_base64` where the record is not UTF-8."""
+    value: dict[str, Any] = {
         "pipeline": pipeline, "topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "reason": letter.reason,
         "detail": letter.detail, "arrived_ms": letter.arrived_ms,
     }  # fmt: skip
@@ -45,7 +45,12 @@ def encode_dead_letter(pipeline: str, letter: DeadLetter) -> bytes:
         value["raw"] = letter.raw
     else:
         value["raw_base64"] = base64.b64encode(letter.raw).decode()
-    return _encoder.encode(value) + b"\n"
+    return value
+
+
+def encode_dead_letter(pipeline: str, letter: DeadLetter) -> bytes:
+    """Return a dead letter as one line of JSON."""
+    return _encoder.encode(dead_letter_record(pipeline, letter)) + b"\n"
 
 
 class Output(Protocol):
