@@ -84,7 +84,7 @@ def names_page() -> str:
     for name in headrace.__all__:
         value = getattr(headrace, name)
         parts += described(f"hr.{name}", value)
-        if inspect.isclass(value) and name in ("Stream", "WindowedStream", "Pipeline", "Plan"):
+        if inspect.isclass(value) and name in ("Stream", "WindowedStream", "Pipeline", "Plan", "Result", "Table"):
             for method, function in inspect.getmembers(value, lambda one: inspect.isfunction(one) or isinstance(one, property)):
                 if not method.startswith("_"):
                     parts += described(f".{method}", function)

@@ -72,6 +72,25 @@ def test_the_page_on_processes_tests_its_process_and_gives_what_it_says(capsys: 
     assert capsys.readouterr().out == '{"door":"north","since":"2026-01-01T08:00:00Z"}\n'
 
 
+def test_the_page_on_notebooks_gives_what_it_says(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs/notebook.md").read_text()
+    on_a_frame, in_a_test, row_by_row = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (shown,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    written: dict[str, Any] = {}
+    exec(on_a_frame, written)
+    assert capsys.readouterr().out == shown
+    assert len([line for line in on_a_frame.splitlines() if line]) == 10
+    exec(row_by_row, written)
+    assert capsys.readouterr().out.splitlines()[::16] == ["fingerprint-output 1767254400000 856.0", "fingerprint-output 1767255360000 856.0"]
+    (pipeline,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/pipelines.md").read_text(), re.DOTALL)
+    monkeypatch.syspath_prepend(Path.cwd())
+    monkeypatch.delitem(sys.modules, "hot", raising=False)
+    Path("hot.py").write_text(pipeline)
+    exec(in_a_test, written)
+    written["test_only_readings_above_the_limit_are_hot"]()
+    monkeypatch.delitem(sys.modules, "hot")
+
+
 def test_the_readmes_commands_run_on_the_readmes_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
     (pipeline,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert pipeline == (EXAMPLES / "loop.py").read_text()

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from headrace.engines.embedded.pipeline import Pipeline, pipeline
+from headrace.engines.embedded.results import Result, Table
 from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError
 from headrace.kernels.keyed.drive import drive
 from headrace.kernels.keyed.state import fresh_state
-from headrace.plan.pipeline import Pipeline, Plan, pipeline
+from headrace.plan.pipeline import Plan
 from headrace.plan.process import List, Map, Value
 from headrace.plan.stream import ProcessedStream, Stream, WindowedStream, stream
 from headrace.plan.window import Window, cumulating, sliding, tumbling
@@ -27,7 +29,9 @@ __all__ = [
     "PlanError",
     "ProcessError",
     "ProcessedStream",
+    "Result",
     "Stream",
+    "Table",
     "Value",
     "Window",
     "WindowedStream",

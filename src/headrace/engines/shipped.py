@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import headrace
 from headrace.errors import PlanError, ProcessError
 from headrace.plan.operators import Operator, Process, Source
 
@@ -80,7 +79,7 @@ def archive(path: Path) -> Path:
 
 def _modules() -> Iterator[tuple[str, Path]]:
     """Yield the modules to be sent: their names in the archive, and their files."""
-    home = Path(headrace.__file__).parent
+    home = Path(__file__).parents[1]
     for file in home.rglob("*.py"):
         yield f"headrace/{file.relative_to(home)}", file
     installed = [Path(path) for path in {*sysconfig.get_paths().values()}]

@@ -12,7 +12,7 @@ from headrace.plan.schema import Schema
 from headrace.plan.settings import Setting, settings_of, using
 from headrace.plan.stream import Stream
 
-__all__ = ["FAILED", "Pipeline", "Plan", "pipeline"]
+__all__ = ["FAILED", "Pipeline", "Plan"]
 
 # A record at which a process raised, in the form of a dead letter, with the key and what was kept for it.
 FAILED = Schema.parse(
@@ -49,8 +49,12 @@ class Plan:
     @property
     def topics(self) -> tuple[str, ...]:
         """The topics written: the sinks', then those of late rows and of processes' failures."""
-        late = [o.late_topic for o in self.operators() if isinstance(o, Aggregate) and o.late_topic]
-        return (*(sink.topic for sink in self.sinks), *late, *self.failed_topics)
+        return (*(sink.topic for sink in self.sinks), *self.late_topics, *self.failed_topics)
+
+    @property
+    def late_topics(self) -> tuple[str, ...]:
+        """The topics of rows that were late for a window."""
+        return tuple(o.late_topic for o in self.operators() if isinstance(o, Aggregate) and o.late_topic)
 
     @property
     def failed_topics(self) -> tuple[str, ...]:
@@ -127,7 +131,8 @@ class Pipeline:
         for name in settings:
             if name not in known:
                 raise PlanError(f"unknown setting {name!r}", where=f"pipeline {self.name}", fix=near(name, known))
-        values = {name: settings.get(name, setting.default) for name, setting in known.items()}
+        place = f"pipeline {self.name}"
+        values = {name: one.read(settings[name], place) if name in settings else one.default for name, one in known.items()}
         with using({**values, "@pipeline": f"{self.name}/{self.version}"}):
             sinks = self.function(**values)
         if not isinstance(sinks, Mapping) or not sinks or not all(isinstance(one, Stream) for one in sinks.values()):
@@ -176,19 +181,3 @@ def _check_name(name: str, where: str, what: str) -> None:
     """Raise PlanError unless files can be named so."""
     if not isinstance(name, str) or name in {"", ".", ".."} or not name.isprintable() or {*"/\\"} & {*name}:
         raise PlanError(f"{what} name {name!r} cannot be used", where=where, fix="use letters, digits, '.', '_' and '-'")
-
-
-def pipeline(name: str, *, version: str, env: Sequence[str] = ()) -> Callable[[Callable[..., Mapping[str, Stream]]], Pipeline]:
-    """Make a pipeline of a function that returns its sinks.
-
-    The function's parameters are the pipeline's settings and have defaults. `version` changes only by the author's hand:
-    it enters every generated id and all saved state.
-
-    The variable `HEADRACE_SET_LIMIT` of the environment sets `limit`. `env=["LIMIT"]` also takes the bare name, `LIMIT`; list only
-    names that nothing else in an environment has.
-    """
-
-    def decorate(function: Callable[..., Mapping[str, Stream]]) -> Pipeline:
-        return Pipeline(function, name, version, env)
-
-    return decorate

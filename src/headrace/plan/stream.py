@@ -83,6 +83,16 @@ def stream(
     ------
     PlanError
         If a type, the expression, a duration or the metadata is wrong.
+
+    Examples
+    --------
+    >>> readings = hr.stream(
+    ...     "readings",
+    ...     schema={"tag": "STRING NOT NULL", "time": "BIGINT", "value": "DOUBLE"},
+    ...     event_time="TO_TIMESTAMP_LTZ(time, 3)",
+    ...     watermark=hr.seconds(5),
+    ... )
+    >>> hot = readings.where("value > 90").window(hr.tumbling(hr.minutes(1)), by=["tag"]).aggregate(n="COUNT(*)")
     """
     place = f"stream({topic!r})"
     declared = Schema.parse(schema, place)
