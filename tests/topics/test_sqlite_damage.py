@@ -17,6 +17,7 @@ import pytest
 from headrace.engines.embedded.live import Limits, Live, run_live
 from headrace.errors import EnvironmentFault, HeadraceError
 from headrace.topics.look import Look
+from headrace.topics.protocol import Commit
 from headrace.topics.sqlite import SqliteLog
 from headrace.topics.sqlite_schema import ROWS
 from headrace.topics.sums import row_sum
@@ -171,6 +172,16 @@ def test_a_topic_that_lacks_a_partition_is_told(tmp_path: Path, lost: str) -> No
     with pytest.raises(EnvironmentFault, match=r"log\.db: is damaged: its tables are of different commits"):
         SqliteLog(path)
     assert Look(path).faults(60) == ["its tables are of different commits"]
+
+
+def test_a_damaged_name_of_a_part_of_state_is_told(tmp_path: Path) -> None:
+    with closing(SqliteLog(tmp_path / "log.db")) as log:
+        claim = log.claim("p")
+        claim.commit(Commit(b"m", {"a": b"1"}, {"a"}, [], {}))
+        log._db.execute("UPDATE state SET name = CAST(x'61e3' AS TEXT)")
+        with pytest.raises(EnvironmentFault, match=r"log\.db: is damaged: surrogates not allowed"):
+            claim.commit(Commit(b"m", {"b": b"2"}, {"b"}, [], {}))
+        claim.release()
 
 
 @pytest.mark.parametrize("kept", ["topics", "partitions", "cursors", "pipelines", "log"])

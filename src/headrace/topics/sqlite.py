@@ -192,8 +192,8 @@ class SqliteLog:
             yield
         except sqlite3.Error as error:
             raise self.fault(error) from None
-        except UnicodeDecodeError as error:
-            # SQLite quotes a damaged schema in its message, which Python then cannot read.
+        except (UnicodeDecodeError, UnicodeEncodeError) as error:
+            # SQLite quotes a damaged schema in its message, which Python then cannot read; or a damaged text is asked for again.
             raise self.damaged(str(self.path), f"is damaged: {error.reason}") from None
 
     def fault(self, error: sqlite3.Error) -> EnvironmentFault:
