@@ -200,10 +200,6 @@ def value_of(kind: pa.DataType) -> object:
         return DAY
     if pa.types.is_boolean(kind):
         return True
-    return (
-        1.0
-        if pa.types.is_floating(kind)
-        else pa.scalar(1, pa.int64()).cast(kind, safe=False).as_py()
-        if not pa.types.is_time(kind)
-        else dt.time(0, 0, 1)
-    )
+    if pa.types.is_time(kind):
+        return dt.time(0, 0, 1)
+    return 1.0 if pa.types.is_floating(kind) else 1
