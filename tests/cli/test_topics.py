@@ -486,6 +486,7 @@ def test_a_topic_that_is_deleted_or_made_anew_while_it_is_followed_is_told(
     from headrace.cli import topics as module
 
     monkeypatch.setattr(module, "_LOOK_SECONDS", 0.2)
+    coming = module._coming
     log.append("one", [b"a"])
 
     def anew() -> None:
@@ -497,10 +498,13 @@ def test_a_topic_that_is_deleted_or_made_anew_while_it_is_followed_is_told(
         (lambda: log.delete("one"), 2, "no topic 'one'"),
     ):
         log.append("one", [b"a"])
-        later = threading.Timer(0.5, change)
-        later.start()
-        assert says in refused("tail", "one", "--follow", "--lines", "0", "--timeout", "30s", status=status)
-        later.join()
+
+        def changed(*given: Any, change: Callable[[], object] = change) -> Iterator[Entry]:
+            change()
+            return coming(*given)
+
+        monkeypatch.setattr(module, "_coming", changed)
+        assert says in refused("tail", "one", "--follow", "--lines", "0", "--timeout", "180s", status=status)
 
 
 def test_retention_is_altered_and_room_is_given_back(topics: Callable[..., bytes], refused: Callable[..., str], log: SqliteLog) -> None:
