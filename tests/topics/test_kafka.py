@@ -85,7 +85,7 @@ def new_topic(log: KafkaLog, partitions: int = 1) -> str:
     return name
 
 
-def read(feed: Any, topic: str, count: int, seconds: float = 15) -> list[str]:
+def read(feed: Any, topic: str, count: int, seconds: float = 180) -> list[str]:
     found: list[str] = []
     give_up_at = time.monotonic() + seconds
     while len(found) < count:
@@ -97,7 +97,7 @@ def read(feed: Any, topic: str, count: int, seconds: float = 15) -> list[str]:
     return found
 
 
-def fault_of(feed: Any, seconds: float = 10) -> str:
+def fault_of(feed: Any, seconds: float = 180) -> str:
     """Return what a feed ends with within some seconds."""
     give_up_at = time.monotonic() + seconds
     with pytest.raises(EnvironmentFault) as caught:
@@ -106,7 +106,7 @@ def fault_of(feed: Any, seconds: float = 10) -> str:
     return str(caught.value)
 
 
-def soon(true: Callable[[], bool], seconds: float = 10) -> bool:
+def soon(true: Callable[[], bool], seconds: float = 180) -> bool:
     give_up_at = time.monotonic() + seconds
     while not (now := true()) and time.monotonic() < give_up_at:
         time.sleep(0.02)

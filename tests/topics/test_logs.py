@@ -89,7 +89,7 @@ def fetched(feed: Feed, count: int, seconds: float = 10) -> dict[tuple[str, int]
     return found
 
 
-def soon(true: Callable[[], bool], seconds: float = 10) -> bool:
+def soon(true: Callable[[], bool], seconds: float = 180) -> bool:
     give_up_at = time.monotonic() + seconds
     while not (now := true()) and time.monotonic() < give_up_at:
         time.sleep(0.02)
@@ -102,7 +102,7 @@ def values(log: Log, topic: str, partition: int = 0) -> list[bytes]:
 
 def comes(found: Callable[[], Any], expected: Any) -> bool:
     """Wait until something is found as expected: what Kafka has committed it shows some ms later."""
-    soon(lambda: found() == expected, 5)
+    soon(lambda: found() == expected)
     assert found() == expected
     return True
 
