@@ -117,12 +117,12 @@ def warm_spark(spark_requests: Path | None) -> Iterator[None]:
     """Have runs on this machine's cores done by one JVM. Those with processes, whose modules stay, and those asked to stop have one of their own."""
     cold = spark_run._run
 
-    def run(command: Sequence[str], environment: Mapping[str, str], log: Path, stop: Callable[[], bool], stopped: Path) -> None:
+    def run(command: Sequence[str], environment: Mapping[str, str], log: Path, stop: Callable[[], bool], stopped: Path) -> bool:
         local = _option(command, "--master")[0].startswith("local[")
         if spark_requests is None or not local or _option(command, "--py-files") or stop():
-            cold(command, environment, log, stop, stopped)
-        else:
-            _ask(spark_requests, command)
+            return cold(command, environment, log, stop, stopped)
+        _ask(spark_requests, command)
+        return False
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spark_run, "_run", run)
