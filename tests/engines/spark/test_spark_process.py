@@ -184,7 +184,9 @@ def test_spark_gives_what_the_embedded_engine_gives(runs: Runs, name: str) -> No
     sources = [one.name.removesuffix(".dead-letter.ndjson") for one in wanted.glob("*.dead-letter.ndjson")]
     found = differences(left(got, sources), left(wanted, sources))
     assert not found, "\n".join(found)
-    assert (got / "ledger.json").read_text() == (wanted / "ledger.json").read_text()
+    # What stays open, such as timers, a cluster does not count.
+    ledgers = [json.loads((folder / "ledger.json").read_text()) | {"open": None} for folder in (got, wanted)]
+    assert ledgers[0] == ledgers[1]
 
 
 @pytest.mark.parametrize("name", ["machine 0", "machine 1", "machine 2", "machine 3"])
