@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,8 @@ class Rest:
         if state == "FAILED":
             raise self._failed(job)
         if state in _TRYING_AGAIN and _PROCESS.search(self._trace(job)):
-            self.cancel(job)  # it would raise again
+            with suppress(EnvironmentFault):  # it would raise again, or has failed for good meanwhile
+                self.cancel(job)
             raise self._failed(job)
         return state in _ENDED
 
