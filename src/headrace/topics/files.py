@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import io
 import os
 import re
 import sys
@@ -20,6 +19,7 @@ from arro3.io import read_parquet
 
 from headrace.errors import DataError, EnvironmentFault, PlanError
 from headrace.kernels.reading.batch import Lines, Rows, TextLines
+from headrace.kernels.reading.columns import csv_cells
 from headrace.topics.arrow import casts_for_polars, frame_of
 from headrace.topics.protocol import PartitionReader
 
@@ -71,14 +71,9 @@ def csv_as_json(path: Path) -> Iterator[list[bytes]]:
 
 
 def _json_of(line: str | bytes, columns: list[str], separator: str) -> bytes:
-    if isinstance(line, bytes):
-        return line
-    try:
-        (cells,) = csv.reader(io.StringIO(line), delimiter=separator, strict=True)
-    except (csv.Error, ValueError):
-        return line.encode()
-    if len(cells) != len(columns):
-        return line.encode()
+    cells = csv_cells(line, len(columns), separator)
+    if isinstance(cells, str):
+        return line if isinstance(line, bytes) else line.encode()
     return msgspec.json.encode({name: cell for name, cell in zip(columns, cells, strict=True) if cell})
 
 

@@ -17,7 +17,7 @@ from headrace.kernels.reading.rules import UNREADABLE, JsonNumber, read_value
 from headrace.kernels.reading.text import in_calendar, polars_type, read_column
 from headrace.plan.schema import BIGINT, DOUBLE, STRING, TIMESTAMP, Field, Schema, Type
 
-__all__ = ["ColumnReader"]
+__all__ = ["ColumnReader", "csv_cells"]
 
 _ODD = '["\r\ufeff]'  # what Polars' CSV reader may not be trusted with
 csv.field_size_limit(sys.maxsize)
@@ -101,7 +101,7 @@ class ColumnReader:
             return places, cells
         quoted, kept = [], []
         for place in (~plain).arg_true():
-            row = self._split_one(batch.raw(place))
+            row = csv_cells(batch.raw(place), len(self._columns), self._separator)
             if isinstance(row, str):
                 malformed[place] = row
             else:
@@ -121,16 +121,18 @@ class ColumnReader:
         text = str(lines.str.join("\n").item()).encode()
         return pl.read_csv(text, has_header=False, separator=self._separator, quote_char=None, schema=schema)
 
-    def _split_one(self, line: str | bytes) -> list[str | None] | str:
-        if isinstance(line, bytes):
-            return "not UTF-8"
-        try:
-            (cells,) = csv.reader(io.StringIO(line), delimiter=self._separator, strict=True)
-        except (csv.Error, ValueError) as error:
-            return f"not CSV: {error}"
-        if len(cells) != len(self._columns):
-            return f"{len(cells)} cells where the header names {len(self._columns)}"
-        return [cell or None for cell in cells]
+
+def csv_cells(line: str | bytes, count: int, separator: str) -> list[str | None] | str:
+    """Return the cells of a CSV line, None for an empty one, or why it does not have `count` of them."""
+    if isinstance(line, bytes):
+        return "not UTF-8"
+    try:
+        (cells,) = csv.reader(io.StringIO(line), delimiter=separator, strict=True)
+    except (csv.Error, ValueError) as error:
+        return f"not CSV: {error}"
+    if len(cells) != count:
+        return f"{len(cells)} cells where the header names {count}"
+    return [cell or None for cell in cells]
 
 
 def _numbered(batch: Rows) -> tuple[pl.Series, pl.DataFrame]:
