@@ -25,12 +25,14 @@ def records_of(file: Path) -> Iterator[list[bytes]]:
     PlanError
         If it is a Parquet file, whose rows are no lines.
     """
-    from headrace.topics.files import csv_as_json
-
     ending = file.suffix.lower()
     if ending in {".parquet", ".pq"}:
         raise PlanError("a topic takes lines, and the rows of a Parquet file are none", where=str(file), fix="convert the file to NDJSON first")
-    return csv_as_json(file) if ending in {".csv", ".tsv"} else _lines(file)
+    if ending in {".csv", ".tsv"}:
+        from headrace.topics.files import csv_as_json
+
+        return csv_as_json(file)
+    return _lines(file)
 
 
 def _lines(file: Path) -> Iterator[list[bytes]]:
