@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +17,7 @@ from headrace.plan.expression import Call, Column, Literal
 from headrace.plan.functions import FUNCTIONS
 from headrace.plan.functions.regex import regex
 from headrace.plan.schema import BIGINT, DOUBLE, STRING, Type
-from java.probe import Probe, missing
+from java.probe import Probe
 
 PATTERNS = 400
 ALPHABET = [
@@ -52,16 +51,6 @@ ALPHABET = [
     "$",
     "\\",
 ]
-
-
-@pytest.fixture(scope="module")
-def java() -> Iterator[Probe]:
-    """Return a Java that answers."""
-    if (why := missing()) is not None:
-        pytest.skip(why)
-    probe = Probe()
-    yield probe
-    probe.end()
 
 
 def of(name: str, kind: Type, columns: list[tuple[list[Any], Type]], *constants: object) -> list[Any]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from probe import Probe, missing, schema_text
 
 from exact import shown
 from headrace.engines.embedded.output import encode_dead_letter
@@ -17,20 +15,12 @@ from headrace.engines.embedded.partition import DeadLetter
 from headrace.kernels.reading.record import TEXTS, Malformed, read_record
 from headrace.kernels.reading.rules import UNREADABLE, read_text
 from headrace.plan.schema import Schema, Type
+from java.probe import Probe, schema_text
 from kernels.reading import test_json as lines
 from kernels.reading import test_rules as rules
 
 WHITE = b" \t\n\r\x0b\x0c"
 BOM = b"\xef\xbb\xbf"
-
-
-@pytest.fixture(scope="module")
-def java() -> Iterator[Probe]:
-    if (why := missing()) is not None:
-        pytest.skip(why)
-    probe = Probe()
-    yield probe
-    probe.end()
 
 
 def typed(value: Any, kind: Type) -> Any:

@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KINDS", "Disk", "Fault", "Faulty", "NoVfsError", "flipped", "sectors"]
+__all__ = ["KINDS", "Disk", "Fault", "Faulty", "NoVfsError", "drawn_faults", "flipped", "sectors"]
 
 KINDS = ("cut", "kill", "full", "eio", "drop", "lie", "read", "write")
 SECTOR = 512
@@ -67,6 +67,17 @@ class Fault:
     call: int
     seed: int
     lasting: bool = False
+
+
+def drawn_faults(chance: random.Random, calls: int) -> tuple[Fault, ...]:
+    """Return one to three faults within so many calls, and after a lie or a forgetful sync a power cut."""
+    faults = []
+    for _ in range(chance.choice([1, 1, 2, 3])):
+        kind, call = chance.choice(KINDS), chance.randint(1, calls)
+        faults.append(Fault(kind, call, chance.randrange(1000), kind not in {"cut", "kill"} and chance.random() < 0.3))
+        if kind in {"lie", "drop"}:
+            faults.append(Fault("cut", chance.randint(call, calls), chance.randrange(1000)))
+    return tuple(faults)
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ from headrace.engines.embedded.live import NO_CLOCK, Limits, Live, run_live
 from headrace.errors import EnvironmentFault
 from headrace.plan.pipeline import Plan
 from headrace.topics.sqlite import SqliteLog
-from topics.faulty_disk import KINDS, Disk, Fault, NoVfsError
+from topics.faulty_disk import KINDS, Disk, Fault, NoVfsError, drawn_faults
 from topics.small_pipeline import small
 
 START = 1_700_000_000_000
@@ -228,17 +228,10 @@ def outcome(schedule: Schedule, folder: Path) -> tuple[str, Disk]:
 
 
 def drawn(seed: int) -> Schedule:
-    """Return the schedule of a seed: one to three faults, and after a lie or a forgetful sync a power cut."""
+    """Return the schedule of a seed."""
     chance = random.Random(seed)
     schedule = Schedule(chance.random() < 0.5, chance.random() < 0.5, ())
-    calls = len(unbroken(schedule)[1])
-    faults = []
-    for _ in range(chance.choice([1, 1, 2, 3])):
-        kind, call = chance.choice(KINDS), chance.randint(1, calls)
-        faults.append(Fault(kind, call, chance.randrange(1000), kind not in {"cut", "kill"} and chance.random() < 0.3))
-        if kind in {"lie", "drop"}:
-            faults.append(Fault("cut", chance.randint(call, calls), chance.randrange(1000)))
-    return Schedule(schedule.retention, schedule.cached, tuple(faults))
+    return Schedule(schedule.retention, schedule.cached, drawn_faults(chance, len(unbroken(schedule)[1])))
 
 
 def check(schedules: Iterable[Schedule], folder: Path, note: Callable[[str, object], None]) -> None:

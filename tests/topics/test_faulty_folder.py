@@ -12,7 +12,7 @@ import pytest
 from headrace._durable import private_folder
 from headrace.errors import EnvironmentFault
 from headrace.topics.store import Store
-from topics.faulty_disk import KINDS, Fault
+from topics.faulty_disk import KINDS, Fault, drawn_faults
 from topics.faulty_folder import ROOT, Folder
 
 EPOCHS = 6
@@ -79,14 +79,7 @@ def trace() -> list[tuple[str, ...]]:
 
 
 def drawn(seed: int) -> tuple[Fault, ...]:
-    chance, calls = random.Random(seed), len(trace())
-    faults = []
-    for _ in range(chance.choice([1, 1, 2, 3])):
-        kind, call = chance.choice(KINDS), chance.randint(1, calls)
-        faults.append(Fault(kind, call, chance.randrange(1000), kind not in {"cut", "kill"} and chance.random() < 0.3))
-        if kind in {"lie", "drop"}:
-            faults.append(Fault("cut", chance.randint(call, calls), chance.randrange(1000)))
-    return tuple(faults)
+    return drawn_faults(random.Random(seed), len(trace()))
 
 
 def check(schedules: Iterable[tuple[Fault, ...]], note: Callable[[str, object], None]) -> None:
