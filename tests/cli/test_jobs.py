@@ -447,6 +447,7 @@ def test_without_room_the_mend_is_to_make_some(begin: Callable[..., Job], monkey
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
+    JOBS.mkdir(parents=True)
     monkeypatch.setattr(mechanics.os, "fsync", full)
     with pytest.raises(EnvironmentFault, match="cannot be written: No space left on device; make room"):
         begin("pass")
