@@ -24,7 +24,7 @@ from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import asked_to_stop, interruptible_reads
 from headrace.engines.entries import Ledger
 from headrace.errors import DataError, PlanError
-from headrace.kernels.ledger import Account, Reasons, balance
+from headrace.kernels.ledger import Account, Reasons, balance, received_in_vain
 from headrace.plan.cache import caching_in
 from headrace.plan.pipeline import Plan
 
@@ -281,9 +281,7 @@ def _report(plan: Plan, ledger: Mapping[str, Account] | Ledger, reasons: Mapping
         print(f"{topic}: {balance(counts)}", file=sys.stderr)
         known = account.reasons if isinstance(account, Account) else (reasons or {}).get(topic, Reasons())
         _tell_reasons(topic, known)
-    used = [counts[fate] for counts in sources.values() for fate in ("accepted", "filtered", "duplicate")]
-    received = sum(counts["received"] or 0 for counts in sources.values())
-    if received and not allow_nothing and all(count == 0 for count in used):
+    if (received := received_in_vain(sources.values())) and not allow_nothing:
         raise DataError(
             f"no record could be used of {received:,} received",
             where=f"pipeline {plan.pipeline}",

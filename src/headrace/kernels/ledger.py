@@ -7,13 +7,13 @@ any of it), accepted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from headrace.errors import InternalError
 
-__all__ = ["Account", "Reason", "Reasons", "balance"]
+__all__ = ["Account", "Reason", "Reasons", "balance", "received_in_vain"]
 
 _MOST_REASONS = 100
 _OUTSIDE = " is outside "
@@ -117,3 +117,10 @@ def balance(counts: Mapping[str, int | None]) -> str:
     shown = {name: "?" if count is None else f"{count:,}" for name, count in counts.items()}
     fates = " + ".join(f"{shown[name]} {name}" for name, count in counts.items() if name != "received" and (count != 0 or name == "accepted"))
     return f"{shown['received']} received = {fates}"
+
+
+def received_in_vain(counts: Iterable[Mapping[str, int | None]]) -> int:
+    """Return how many records a run received if it could use none of them, else 0. Filtered and duplicate records were used; None is unknown."""
+    sources = list(counts)
+    unused = all(one[fate] == 0 for one in sources for fate in ("accepted", "filtered", "duplicate"))
+    return sum(one["received"] or 0 for one in sources) if unused else 0

@@ -15,6 +15,7 @@ from headrace.engines.embedded.output import dead_letter_record
 from headrace.engines.embedded.results import Ledger, Result, Row, Table
 from headrace.engines.embedded.run import Run
 from headrace.errors import DataError, PlanError, near
+from headrace.kernels.ledger import received_in_vain
 from headrace.kernels.reading.text import polars_type
 from headrace.plan.expression import columns_of
 from headrace.plan.operators import Source
@@ -135,11 +136,10 @@ def _counts(running: Run) -> dict[str, dict[str, int]]:
 
 def _tell_unused(plan: Plan, running: Run) -> None:
     """Warn if there were records and not one of them could be used: their schema or their times are others than the pipeline's."""
-    accounts = running.ledger.values()
-    if running.received and not any(one.accepted or one.filtered or one.duplicate for one in accounts):
-        reasons = [reason for one in accounts for reason in one.reasons.commonest()]
+    if received := received_in_vain(_counts(running).values()):
+        reasons = [reason for one in running.ledger.values() for reason in one.reasons.commonest()]
         why = f": {reasons[0].detail}" if reasons else ", all were late"
-        _log.warning("pipeline %s: no record could be used of %d received%s", plan.pipeline, running.received, why)
+        _log.warning("pipeline %s: no record could be used of %d received%s", plan.pipeline, received, why)
 
 
 def _table(frames: list[pl.DataFrame], schema: Schema) -> pl.DataFrame:
