@@ -30,6 +30,7 @@ from headrace import __version__
 from headrace._clock import now_ms
 from headrace.cli.apps import SETTINGS_FILE, find_pipeline, home, pipelines_of_file, plan_of
 from headrace.cli.logs import LOG_FILE, KafkaOptions, addresses, asked_cluster, open_log
+from headrace.cli.tables import counted
 from headrace.errors import HeadraceError, PlanError, near
 from headrace.plan.pipeline import Pipeline, Plan
 from headrace.topics.cluster import Cluster as Kafka
@@ -205,7 +206,7 @@ def _rights(folder: Path) -> Iterator[Finding]:
     opened = [path for path in own if path.exists() and path.stat().st_mode & 0o077 and (path.is_file() or path == folder)]
     if opened:
         what = (
-            f"may be read by other users: {_counted(len(opened), 'file')} of the home, {opened[0]} the first"
+            f"may be read by other users: {counted(len(opened), 'file')} of the home, {opened[0]} the first"
             if opened[0] != folder
             else "may be read by other users"
         )
@@ -285,10 +286,6 @@ def _disk(case: Case) -> Iterator[Finding]:
 # the log
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def _log(case: Case) -> Iterator[Finding]:
     path, where = case.log, str(case.log)
     if not path.exists():
@@ -336,7 +333,7 @@ def _content(case: Case) -> Iterator[Finding]:
             "warn", where, f"is too large to be checked in {_CHECK_SECONDS:.0f} s", "check it yourself: PRAGMA quick_check in the sqlite3 shell"
         )
     topics = case.topics if case.kafka is None else None
-    shown = "" if topics is None else f", {_counted(len(topics), 'topic')}"
+    shown = "" if topics is None else f", {counted(len(topics), 'topic')}"
     yield Finding("ok", where, f"{'' if faults is None else 'whole, '}format {version}, {path.stat().st_size / _MB:,.1f} MB{shown}")
     yield from _wal(path)
 
@@ -573,7 +570,7 @@ def _kafka(case: Case) -> Iterator[Finding]:
         what, _, fix = case.cluster.partition("; ")
         yield Finding("FAIL", where, f"takes connections, but says nothing of its topics: {what}", fix or "see that it is Kafka, without TLS")
         return
-    yield Finding("ok", where, f"{_counted(len(case.cluster.brokers), 'broker')}, {_counted(len(case.cluster.topics), 'topic')}")
+    yield Finding("ok", where, f"{counted(len(case.cluster.brokers), 'broker')}, {counted(len(case.cluster.topics), 'topic')}")
     if kafka.settings.get("security.protocol", "PLAINTEXT").upper() == "PLAINTEXT":
         yield from _open_brokers(dict.fromkeys([*places, *case.cluster.brokers]))
 

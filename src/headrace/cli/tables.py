@@ -7,7 +7,12 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["print_json", "print_table"]
+__all__ = ["counted", "print_json", "print_table"]
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number with its noun, which is in the plural unless the number is 1."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def print_json(rows: Iterable[dict[str, Any]]) -> None:

@@ -21,7 +21,7 @@ from headrace.cli.paths import InputPath
 from headrace.cli.records import records_of
 from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import interruptible_reads
-from headrace.cli.tables import print_json, print_table
+from headrace.cli.tables import counted, print_json, print_table
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.protocol import Cursor, Entry, Log, PartitionInfo, TopicInfo
 
@@ -187,7 +187,7 @@ def delete(topic: str, /, *, kafka: KafkaOptions = KafkaOptions()) -> None:
         info = log.topic(topic)
         readers = sorted({cursor.group for cursor in log.cursors() if cursor.topic == topic})
         log.delete(topic)
-    gone = f"{_counted(len(info.partitions), 'partition')}, {_counted(_records(info), 'record')}"
+    gone = f"{counted(len(info.partitions), 'partition')}, {counted(_records(info), 'record')}"
     print(f"Deleted topic {topic}: {gone}{', and how far ' + ', '.join(readers) + ' had come' if readers else ''}.")
 
 
@@ -213,7 +213,7 @@ def append(
                 count += len(lines)
         finally:
             if count or sys.exception() is None:
-                print(f"Appended {_counted(count, 'record')} to topic {topic}.")
+                print(f"Appended {counted(count, 'record')} to topic {topic}.")
 
 
 def tail(
@@ -407,7 +407,3 @@ def _duration(ms: int) -> str:
     """Return a duration as the command line takes it, in the largest unit that tells it exactly."""
     units = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
     return next(f"{ms // size}{unit}" for unit, size in units.items() if ms % size == 0)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
