@@ -88,8 +88,8 @@ def _serving(folder: Path) -> Iterator[str]:
             process.wait()
 
 
-def _ask(folder: Path, command: Sequence[str]) -> None:
-    """Have a command of headrace's done by the JVM that is kept, and wait for its end."""
+def _ask(folder: Path, command: Sequence[str], stop: Callable[[], bool], stopped: Path) -> bool:
+    """Have a command of headrace's done by the JVM that is kept, and wait for its end; return whether `stop` said so before."""
     with (folder / "turn").open("ab") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         settings = dict(one.split("=", 1) for one in _option(command, "--conf"))
@@ -98,8 +98,17 @@ def _ask(folder: Path, command: Sequence[str]) -> None:
         (folder / "new").write_text(json.dumps(asked))
         (folder / "new").rename(folder / f"{number}.request")
         done, ended = folder / f"{number}.done", folder / "ended"
-        wait_for(lambda: done.exists() or ended.exists(), "the end of Spark's run", seconds=900, every=0.1)
+        assert not ended.exists(), (folder.parent / "log").read_text()[-2000:]
+        try:
+            wait_for(lambda: done.exists() or ended.exists() or stop(), "Spark's run does not end", seconds=600, every=0.1)
+            if was_stopped := not done.exists() and stop():
+                stopped.touch()
+                wait_for(lambda: done.exists() or ended.exists(), "Spark's run does not end when it is stopped", seconds=180, every=0.1)
+        except AssertionError:
+            ended.touch()  # whoever asks next need not wait as long
+            raise
         assert done.exists(), (folder.parent / "log").read_text()[-2000:]
+        return was_stopped
 
 
 @pytest.fixture(scope="session")
@@ -114,15 +123,14 @@ def spark_requests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | 
 
 @pytest.fixture(scope="module")
 def warm_spark(spark_requests: Path | None) -> Iterator[None]:
-    """Have runs on this machine's cores done by one JVM. Those with processes, whose modules stay, and those asked to stop have one of their own."""
+    """Have runs on this machine's cores done by one JVM. Those with processes, whose modules stay, have one of their own."""
     cold = spark_run._run
 
     def run(command: Sequence[str], environment: Mapping[str, str], log: Path, stop: Callable[[], bool], stopped: Path) -> bool:
         local = _option(command, "--master")[0].startswith("local[")
-        if spark_requests is None or not local or _option(command, "--py-files") or stop():
+        if spark_requests is None or not local or _option(command, "--py-files"):
             return cold(command, environment, log, stop, stopped)
-        _ask(spark_requests, command)
-        return False
+        return _ask(spark_requests, command, stop, stopped)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spark_run, "_run", run)
