@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -29,7 +30,7 @@ from headrace.engines.entries import added_up
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.places import Kafka
 from headrace.engines.flink.rest import JobFailed, Rest, root_cause
-from headrace.engines.flink.run import FileJob, run_files, run_topics, submit, wait
+from headrace.engines.flink.run import FileJob, run_files, run_topics, savepoint, submit, wait
 from headrace.engines.flink.script import flink_script
 from headrace.errors import EnvironmentFault
 from headrace.plan.pipeline import Plan
@@ -170,9 +171,51 @@ def test_metadata_of_records_is_what_kafka_has_and_can_be_the_event_time(flink: 
         assert in_ms(topics.rows("out")) == expected
         counts = sorted(topics.rows("counts"), key=lambda row: int(row["part"]))
         assert [(row["part"], row["n"]) for row in counts] == [(row["part"], row["n"]) for row in counted(expected)]
-        reasons = [letter["detail"] for letter in topics.rows("readings.dead-letter")]
-        assert "NULL in NOT NULL column 'v'" in reasons
-        assert 1 <= len(reasons) <= 2, "the malformed record; a tombstone is one too"
+        assert [letter["detail"] for letter in topics.rows("readings.dead-letter")] == ["NULL in NOT NULL column 'v'"]
+        assert added_up(plan, topics.rows("known.ledger"))["readings"]["received"] == len(expected) + 1, "a tombstone is not received"
+
+
+def test_branches_without_rows_and_tombstones_do_not_disturb_a_live_job(flink: Rest, kafka: Shared, tmp_path: Path) -> None:
+    """Flink's planner folds a branch that cannot have rows; the job starts, stops with a savepoint, resumes and is drained all the same."""
+    rows = hr.stream("rows", schema={"t": "BIGINT", "v": "BIGINT"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+    none = rows.where("FALSE")
+    window = hr.tumbling(hr.seconds(10))
+    sinks = {
+        "all": rows.select("v"),
+        "none": none.select("v"),
+        "no-windows": none.window(window, by=["v"]).aggregate(n="COUNT(*)"),
+        "windows": rows.union(none).window(window, by=[]).aggregate(n="COUNT(*)"),
+    }
+    plan = hr.pipeline("folded", version="1")(lambda: sinks).plan()
+    topics = flink_topics.Topics(kafka.servers, tmp_path / "home", plan, 1)
+    with closing(topics.log):
+
+        def received() -> int:
+            return sum(entry.get("received") or 0 for entry in topics.rows("folded.ledger"))
+
+        for part in (0, 1, 2):
+            topics.log.append(
+                f"{topics.prefix}rows", [b'{"t":%d,"v":%d}' % (START + 4000 * number, number) for number in range(5 * part, 5 * part + 5)]
+            )
+            producer = confluent_kafka.Producer({"bootstrap.servers": kafka.servers})
+            producer.produce(f"{topics.prefix}rows", None, b"a tombstone", 0)
+            producer.produce(f"{topics.prefix}rows", b"", b"an empty value", 0)
+            assert producer.flush(60) == 0
+            wanted = 6 * (part + 1)
+            run_topics(
+                plan,
+                topics.places(),
+                flink,
+                tmp_path / "kept",
+                stop=lambda wanted=wanted: received() >= wanted,
+                drain=part == 2,
+                seconds=flink_topics.LIMIT,
+            )
+        assert [row["v"] for row in topics.rows("all")] == list(range(15))
+        assert (topics.rows("none"), topics.rows("no-windows")) == ([], [])
+        assert sum(row["n"] for row in topics.rows("windows")) == 15
+        assert [letter["offset"] for letter in topics.rows("rows.dead-letter")] == [6, 13, 20]
+        assert received() == 18
 
 
 def test_a_live_run_that_is_stopped_goes_on_where_it_was(flink: Rest, topics: Topics, tmp_path: Path) -> None:
@@ -257,12 +300,13 @@ def test_a_task_manager_killed_under_load_loses_and_repeats_nothing(topics: Topi
     with Cluster(tmp_path / "cluster", fetched(BUILD, kafka=True), Sizes(managed=256, heap=512), JAVA) as cluster:
         job = submit(cluster.rest, flink_script(PLAN, topics.places(kept=str(tmp_path / "kept"))))
         for number, place in enumerate(range(0, len(records), 1000)):
+            seen = len(topics.rows("sensor-data.dead-letter"))
             topics.send(records[place : place + 1000])
-            time.sleep(1)
             if number in (1, 3):
                 cluster.kill_manager()
                 cluster.start_manager()
                 wait_for(lambda: cluster.rest.state(job) == "RUNNING")
+            wait_for(lambda seen=seen: len(topics.rows("sensor-data.dead-letter")) > seen)
         expected = topics.expected(tmp_path)
         wait_for(lambda: len(topics.rows("sensor-data.dead-letter")) >= len(expected.dead["sensor-data"]))
         request = cluster.rest.savepoint(job, f"file://{tmp_path}/savepoints", stop=True, drain=True)
@@ -354,6 +398,54 @@ def test_a_cluster_of_another_version_is_refused() -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(EnvironmentFault, match=r"is Flink 1.20.1; name a cluster of Flink 2.3"):
             Rest(f"127.0.0.1:{server.server_port}").check_version()
+        server.shutdown()
+
+
+class _Declining(BaseHTTPRequestHandler):
+    """A cluster whose first savepoint is declined."""
+
+    answer, asked = "", 0
+
+    def do_POST(self) -> None:
+        type(self).asked += 1
+        self._tell({"request-id": f"{self.asked}"})
+
+    def do_GET(self) -> None:
+        trace = f"a.CompletionException: b.CheckpointException: outer\nCaused by: b.CheckpointException: {self.answer}\n\tat x"
+        done = {"location": "file:/made"} if self.path.endswith("/2") else {"failure-cause": {"stack-trace": trace}}
+        self._tell({"status": {"id": "COMPLETED"}, "operation": done})
+
+    def _tell(self, what: dict[str, object]) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(what).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Be silent."""
+
+
+@pytest.mark.parametrize(
+    ("answer", "again"),
+    [
+        ("Task S (1/1) is not being executed at the moment. Failure reason: Not all required tasks are currently running.", True),
+        ("Checkpoint was declined (task is closing)", True),
+        ("TaskManager received a checkpoint request for unknown task 7. Failure reason: Task local checkpoint failure.", True),
+        ("Task local checkpoint failure.", True),
+        ("Failed to create savepoint directory at --checkpointing-directory", False),
+    ],
+)
+def test_a_savepoint_that_is_declined_while_tasks_start_or_end_is_asked_for_again(monkeypatch: pytest.MonkeyPatch, answer: str, again: bool) -> None:
+    monkeypatch.setattr(_Declining, "answer", answer)
+    monkeypatch.setattr(_Declining, "asked", 0)
+    with HTTPServer(("127.0.0.1", 0), _Declining) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        rest = Rest(f"127.0.0.1:{server.server_port}")
+        if again:
+            assert savepoint(rest, "job", None, stop=True) == "file:/made"
+        else:
+            with pytest.raises(JobFailed, match="Failed to create savepoint directory"):
+                savepoint(rest, "job", None, stop=True)
+        assert _Declining.asked == 1 + again
         server.shutdown()
 
 

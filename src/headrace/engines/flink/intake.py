@@ -217,8 +217,8 @@ def _reading(source: Source, given: Given, marks: Marks, own: _Names, prefix: st
     columns += [named(given.offset, marks.offset)] if given.offset else []
     columns += [named(given.arrived, marks.arrived)] if given.arrived else []
     columns += [name(marks.time), name(marks.now)]
-    records = f"\nWHERE {read} IS NOT NULL" if given.lines else ""
-    return f"{listed(columns, 'SELECT {}')}\nFROM {name(prefix + source.topic)}{records}"
+    there = f"{read} IS NOT NULL" if given.lines else "`record` IS NOT NULL"  # a blank line is no record, and no tombstone
+    return f"{listed(columns, 'SELECT {}')}\nFROM {name(prefix + source.topic)}\nWHERE {there}"
 
 
 def _fault(source: Source, given: Given, marks: Marks, own: _Names, ahead: int | None) -> str:

@@ -30,7 +30,8 @@ __all__ = ["FileJob", "check_inputs", "run_files", "run_many", "run_topics", "sa
 _ENDINGS = frozenset([".ndjson", ".jsonl", ".json"])
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 60.0
-_NOT_YET = "Not all required tasks are currently running"  # what Flink answers while the tasks of a job are starting
+# What Flink answers while tasks of a job start, or end by themselves: those of a branch that cannot have rows do soon after the start.
+_NOT_YET = ("Not all required tasks are currently running", "task is closing", "checkpoint request for unknown task", "Task local checkpoint failure")
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def savepoint(rest: Rest, job: str, folder: str | None, *, stop: bool = False, d
             if (made := rest.savepoint_at(job, request)) is not None:
                 return made
         except JobFailed as error:
-            if _NOT_YET not in str(error) or time.monotonic() > give_up_at:
+            if time.monotonic() > give_up_at or not any(answer in str(error) for answer in _NOT_YET):
                 raise
             request = rest.savepoint(job, folder, stop=stop, drain=drain)
         if time.monotonic() > give_up_at:

@@ -28,6 +28,7 @@ _VALUES = (
 )
 _ORDERED = "BIGINT -> BIGINT; DOUBLE -> DOUBLE; STRING -> STRING; TIMESTAMP_LTZ(3) -> TIMESTAMP_LTZ(3)"
 _SPREAD = "NULL arguments are passed over; NULL if none is left or the result is beyond DOUBLE"
+_OF_TWO = "CASE WHEN COUNT({0}) > 1 THEN {name}({0}) END"  # of one value that Flink knows to be no NULL, the function gives -1
 _SAMPLE = "NULL arguments are passed over; NULL if fewer than two are left or the result is beyond DOUBLE"
 
 
@@ -222,7 +223,7 @@ TABLE = (
         "VAR_SAMP", signatures("DOUBLE -> DOUBLE"),
         "The variance of what the values are a sample of.",
         *_spread(lambda m2, count: m2 / (count - 1)), nulls=_SAMPLE,
-        spark="hr_finite(VAR_SAMP({0}))",
+        flink=_OF_TWO, spark="hr_finite(VAR_SAMP({0}))",
         cases=(("VAR_SAMP(x)", _FOUR, 30.0), ("VAR_SAMP(x)", (7, None), None), ("VAR_SAMP(x)", (None, None), None)),
     ),
     Aggregate(
@@ -242,7 +243,7 @@ TABLE = (
         "STDDEV_SAMP", signatures("DOUBLE -> DOUBLE"),
         "The standard deviation of what the values are a sample of.",
         *_spread(lambda m2, count: (m2 / (count - 1)).sqrt()), nulls=_SAMPLE,
-        spark="hr_finite(STDDEV_SAMP({0}))",
+        flink=_OF_TWO, spark="hr_finite(STDDEV_SAMP({0}))",
         cases=(
             ("STDDEV_SAMP(x)", _FOUR, 5.477225575051661),
             ("STDDEV_SAMP(x)", (1, 2, None, 3), 1.0),
