@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
-import json
 import os
 import shutil
 import signal
@@ -17,11 +15,13 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from keeper import keep, kept
 
 VERSION = "4.3.1"
 FOLDER = Path(__file__).parent.parent / "build" / "kafka"
@@ -231,25 +231,15 @@ def _openssl(*arguments: str | Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-# One broker for all workers: a process keeps it for as long as any of them holds a lock, however they end.
-
-
-def _serve(folder: Path) -> None:
-    with (folder / "users").open("ab") as users:
-        broker = Broker(folder / uuid.uuid4().hex)
-        try:
-            broker.start()
-            (folder / "servers.tmp").write_text(json.dumps({"servers": broker.servers, "pid": broker.pid}))
-            (folder / "servers.tmp").rename(folder / "servers")
-            while True:
-                time.sleep(0.5)
-                with suppress(BlockingIOError):
-                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-        finally:
-            (folder / "servers").unlink(missing_ok=True)
-            broker.end()
-            shutil.rmtree(broker.folder, ignore_errors=True)
+@contextmanager
+def _serving(folder: Path) -> Iterator[str]:
+    broker = Broker(folder / uuid.uuid4().hex)
+    try:
+        broker.start()
+        yield broker.servers
+    finally:
+        broker.end()
+        shutil.rmtree(broker.folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -267,32 +257,13 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     """Return the broker that all tests share."""
     if (why := missing()) is not None:
         pytest.skip(why)
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    folder /= "kafka"
-    folder.mkdir(exist_ok=True)
-    with (folder / "users").open("ab") as users, (folder / "starting").open("ab") as starting:
-        fcntl.flock(starting, fcntl.LOCK_EX)
-        fcntl.flock(users, fcntl.LOCK_SH)
-        if not (folder / "servers").exists():
-            with (folder / "keeper.log").open("ab") as log:
-                keeper = subprocess.Popen(
-                    [sys.executable, __file__, "--serve", str(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-                )
-            while not (folder / "servers").exists():
-                assert keeper.poll() is None, (folder / "keeper.log").read_text()[-2000:]
-                time.sleep(0.1)
-            keeper.returncode = 0  # it outlives this process if another needs it: no one waits for it
-        fcntl.flock(starting, fcntl.LOCK_UN)
-        yield Shared(json.loads((folder / "servers").read_text())["servers"])
+    with kept("kafka", __file__, tmp_path_factory) as servers:
+        yield Shared(servers)
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--fetch"]:
         if (reason := fetch() or missing()) is not None:
             print(f"tests on Kafka will be skipped: {reason}")
-    elif sys.argv[1:2] == ["--serve"]:
-        _serve(Path(sys.argv[2]))
     else:
-        sys.exit(__doc__)
+        keep(Path(sys.argv[1]), _serving(Path(sys.argv[1])))

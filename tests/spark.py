@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -26,7 +25,7 @@ from headrace.engines.spark.environment import kafka_jars, process_python, pytho
 from headrace.engines.spark.script import SPARK
 from headrace.errors import EnvironmentFault
 from keeper import keep, kept
-from waiting import wait_for
+from waiting import locked, wait_for
 
 FOLDER = Path(os.environ.get("HEADRACE_ENGINES") or Path(__file__).parent.parent / "build" / "engines")
 HOME = FOLDER.parent
@@ -90,8 +89,7 @@ def _serving(folder: Path) -> Iterator[str]:
 
 def _ask(folder: Path, command: Sequence[str], stop: Callable[[], bool], stopped: Path) -> bool:
     """Have a command of headrace's done by the JVM that is kept, and wait for its end; return whether `stop` said so before."""
-    with (folder / "turn").open("ab") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
+    with locked(folder / "turn", "a turn of Spark's JVM", seconds=1200):
         settings = dict(one.split("=", 1) for one in _option(command, "--conf"))
         asked = {"settings": {"spark.master": _option(command, "--master")[0], **settings}, "arguments": command[-3:]}
         number = len(list(folder.glob("*.request")))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -14,3 +17,20 @@ def wait_for(what: Callable[[], Any], said: str = "it", *, seconds: float, every
         assert time.monotonic() < give_up_at, f"{said}: not within {seconds:.0f} s"
         time.sleep(every)
     return found
+
+
+@contextmanager
+def locked(path: Path, said: str, *, seconds: float) -> Iterator[None]:
+    """Hold the lock of a file, which one process has at a time."""
+    with path.open("ab") as file:
+        wait_for(lambda: lock_now(file.fileno(), fcntl.LOCK_EX), said, seconds=seconds)
+        yield
+
+
+def lock_now(file: int, kind: int) -> bool:
+    """Take the lock of a file, and return whether it could be taken at once."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
