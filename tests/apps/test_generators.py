@@ -7,7 +7,6 @@ import random
 import statistics
 import subprocess
 import sys
-import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -25,6 +24,7 @@ from headrace.simulate.generators import START_MS
 from headrace.topics.protocol import Log
 from headrace.topics.sqlite import SqliteLog
 from serving import LIMIT, Server
+from waiting import wait_for
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 MINUTE = 60_000
@@ -204,7 +204,7 @@ def chain(log: Log, served: Server, scheme: str, options: list[str]) -> None:
         assert first.stdout.readline().startswith("headrace bridge: "), first.communicate(timeout=LIMIT)[1]
         pipeline = subprocess.Popen([HEADRACE, "run", "generators", *options, "--drain", "--records", str(count)], stderr=subprocess.PIPE, text=True)
         try:
-            time.sleep(1)
+            wait_for(lambda: sum(one.end - one.first for one in log.topic("scada_data_topic").partitions) > count // 8, seconds=LIMIT)
             first.kill()
             first.wait(LIMIT)
             done = subprocess.run(bridge, capture_output=True, text=True, timeout=LIMIT, check=False)

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -829,6 +830,13 @@ def interruptible(first: str = "") -> list[str]:
     return [sys.executable, "-c", script]
 
 
+def waits_for_input(process: subprocess.Popen[bytes]) -> bool:
+    """Return whether a process has read all that was written to it and reads on: the number and the file of its system call."""
+    assert process.stdin is not None
+    unread = int.from_bytes(fcntl.ioctl(process.stdin, termios.FIONREAD, b"    "), sys.byteorder)
+    return not unread and Path(f"/proc/{process.pid}/syscall").read_text().startswith(("0 0x0 ", "63 0x0 "))
+
+
 def test_an_interrupted_run_ends_with_130_and_goes_on_to_the_same_bytes(
     start: Callable[..., subprocess.Popen[bytes]], run: Callable[..., tuple[int, str, str]]
 ) -> None:
@@ -852,7 +860,7 @@ def test_an_interrupt_ends_a_run_that_waits_for_its_input(start: Callable[..., s
     process.stdin.write(Path(kiln(records=500)).read_bytes())
     process.stdin.flush()
     process.stdout.readline()
-    time.sleep(0.3)  # until it reads again
+    wait_for(lambda: waits_for_input(process))
     process.send_signal(signal.SIGINT)
     assert process.wait(180) == 130
     assert not process.stderr.read()
@@ -866,7 +874,7 @@ def test_a_run_of_a_pipe_cannot_go_on_and_says_so(start: Callable[..., subproces
     first.stdin.write(lines)
     first.stdin.flush()
     wait_for(lambda: (written := Path("out/.run/fingerprint-output.ndjson")).exists() and written.stat().st_size)
-    time.sleep(0.3)
+    wait_for(lambda: waits_for_input(first))
     first.send_signal(signal.SIGINT)
     assert first.wait(180) == 130
     second = start(*arguments)

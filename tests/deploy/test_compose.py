@@ -131,13 +131,13 @@ def seed(tmp_path):
 
 def test_the_stack_runs_and_goes_on(seed):
     seed.compose("up", "-d")
-    stack.until("the pipeline is healthy", 120, lambda: seed.look("pipeline")["State"].get("Health", {}).get("Status") == "healthy")
+    wait_until_healthy(seed, "pipeline")
     check_what_is_up(seed)
 
     stack.until("fingerprints", 180, lambda: list(seed.output.glob("*.json")))
     for service in ("pipeline", "saver", "pipeline"):
         seed.kill(service)
-        time.sleep(5)
+        wait_until_healthy(seed, service)
     wait_for_window(seed)
     seed.kill("kafka")
     seed.kill("pipeline")
@@ -155,6 +155,10 @@ def test_the_stack_runs_and_goes_on(seed):
     check_that_nothing_is_lost_or_repeated(seed)
 
     check_that_a_reset_leaves_nothing(seed)
+
+
+def wait_until_healthy(seed, service):
+    stack.until(f"{service} is healthy", 120, lambda: seed.look(service)["State"].get("Health", {}).get("Status") == "healthy")
 
 
 def wait_for_window(seed):

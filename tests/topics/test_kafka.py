@@ -663,16 +663,19 @@ def test_sigterm_ends_a_run_whose_broker_is_away_within_seconds(own: Broker, min
     topic = f"in-{uuid.uuid4().hex[:12]}"
     mine.create(topic)
     (tmp_path / "app.py").write_text(THROUGH.format(topic=topic))
-    command = [sys.executable, "-m", "headrace", "run", "app.py", "--kafka-servers", own.servers, "--idle-after", "2s"]
+    command = [sys.executable, "-c", HELD, "run", "app.py", "--kafka-servers", own.servers]
     child = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "HEADRACE_HOME": "home"}, stderr=subprocess.PIPE, text=True)
     try:
         assert child.stderr is not None
         assert '"started"' in child.stderr.readline()
         mine.append(topic, [b'{"t":1700000000000}'] * 50)
         assert soon(lambda: len(mine.entries(f"out-{topic}", 0, 0, 99)) == 50)
-        own.signal(signal.SIGSTOP)
         if when != "idle":
-            time.sleep(4)  # the partition rests by now, and this step is being committed
+            (tmp_path / "hold").touch()
+            mine.append(topic, [b'{"t":1700000000001}'])
+            assert soon((tmp_path / "held").exists)
+        own.signal(signal.SIGSTOP)
+        (tmp_path / "go").touch()
         if when == "reopening":
             own.end()
             assert '"away"' in child.stderr.readline()
@@ -691,6 +694,22 @@ def test_sigterm_ends_a_run_whose_broker_is_away_within_seconds(own: Broker, min
         own.signal(signal.SIGCONT)
 
 
+# Runs the command line; a commit that begins when there is a file `hold` waits for a file `go`.
+HELD = """
+import sys, time
+from pathlib import Path
+from headrace.cli import main
+from headrace.topics.kafka import claim
+
+def passing(point):
+    if point == "commit.begun" and Path("hold").exists():
+        Path("held").touch()
+        while not Path("go").exists():
+            time.sleep(0.01)
+
+claim.passing = passing
+sys.exit(main(sys.argv[1:]))
+"""
 THROUGH = """
 import headrace as hr
 
