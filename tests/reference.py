@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from itertools import count
+from functools import cache, cached_property
+from itertools import count, pairwise
 from typing import Any
+from zoneinfo import ZoneInfo
 
 Row = dict[str, Any]
 
@@ -118,7 +120,7 @@ class Window:
     size: int
     step: int
 
-    def ends(self, time: int) -> range:
+    def ends(self, time: int) -> Sequence[int]:
         """Return the ends of the windows that hold `time`."""
         first = time // self.step * self.step + self.step
         last = time // self.size * self.size + self.size if self.kind == "cumulating" else first - self.step + self.size
@@ -132,6 +134,76 @@ class Window:
         grain = math.gcd(self.size, self.step)
         length = next(grain // parts for parts in count(1) if grain % parts == 0 and grain // parts <= 60_000)
         return range(time // length * length, time // length * length + length)
+
+
+@cache
+def first_shown(local: int, zone: str) -> int:
+    """Return the first ms at which the clocks of a zone show a local time, or skip it; local times are told as if they were UTC."""
+    naive, info = EPOCH + timedelta(milliseconds=local), ZoneInfo(zone)
+    # Of a time shown twice fold=0 is the first; of one that is skipped, fold=1 comes before the skip and fold=0 after it.
+    after, before = ((naive.replace(tzinfo=info, fold=fold) - EPOCH) // timedelta(milliseconds=1) for fold in (0, 1))
+    if shown(after, zone) == local:
+        return after
+    return next(ms for ms in range(before // 1000 * 1000, after + 1, 1000) if shown(ms, zone) >= local)
+
+
+def shown(time: int, zone: str) -> int:
+    """Return what the clocks of a zone show at an instant, as if it were UTC."""
+    moment = (EPOCH + timedelta(milliseconds=time)).astimezone(ZoneInfo(zone))
+    return (moment.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True)
+class LocalWindow(Window):
+    """Windows whose bounds are what the clocks of a zone show. Lengths are of local time: ms, or months."""
+
+    offset: int = 0
+    zone: str = "UTC"
+    months: int = 0
+
+    @cached_property
+    def _bounds(self) -> dict[tuple[int, int], int]:
+        return {}
+
+    def _bound(self, length: int, number: int) -> int:
+        """Return the instant at which the stretch of local time begins that comes so many after 1970."""
+        if (length, number) not in self._bounds:
+            if self.months:
+                year, month = divmod(number * self.months, 12)
+                local = int((datetime(1970 + year, 1 + month, 1, tzinfo=UTC) - EPOCH).total_seconds()) * 1000
+            else:
+                local = number * length
+            self._bounds[length, number] = first_shown(local + self.offset, self.zone)
+        return self._bounds[length, number]
+
+    def _stretch(self, length: int, time: int) -> int:
+        """Return the number of the stretch that holds a time."""
+        local = shown(time, self.zone) - self.offset
+        moment = EPOCH + timedelta(milliseconds=local)
+        number = ((moment.year - 1970) * 12 + moment.month - 1) // self.months if self.months else local // length
+        while self._bound(length, number + 1) <= time:
+            number += 1
+        while self._bound(length, number) > time:
+            number -= 1
+        return number
+
+    def ends(self, time: int) -> Sequence[int]:
+        first, steps = self._stretch(self.step, time), self.size // self.step
+        most = steps - first % steps if self.kind == "cumulating" else steps
+        bounds = [self._bound(self.step, first + more) for more in range(most + 1)]
+        ends = [end for before, end in pairwise(bounds) if before < end]
+        return [end for end in ends if self.start(end) <= time]
+
+    def start(self, end: int) -> int:
+        last, steps = self._stretch(self.step, end - 1), self.size // self.step
+        return self._bound(self.step, last // steps * steps if self.kind == "cumulating" else last + 1 - steps)
+
+    def slice_of(self, time: int) -> range:
+        if self.months:
+            return LocalWindow("tumbling", 60_000, 60_000, self.offset, self.zone).slice_of(time)
+        length = len(super().slice_of(time))
+        first = self._stretch(length, time)
+        return range(self._bound(length, first), self._bound(length, first + 1))
 
 
 FUNCTIONS: dict[str, Callable[[list[Any]], Any]] = {

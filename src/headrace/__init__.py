@@ -15,7 +15,7 @@ from headrace.kernels.keyed.state import fresh_state
 from headrace.plan.pipeline import Plan
 from headrace.plan.process import List, Map, Value
 from headrace.plan.stream import ProcessedStream, Stream, WindowedStream, stream
-from headrace.plan.window import Window, cumulating, sliding, tumbling
+from headrace.plan.window import Months, Window, cumulating, months, sliding, tumbling
 
 __all__ = [
     "DataError",
@@ -24,6 +24,7 @@ __all__ = [
     "InternalError",
     "List",
     "Map",
+    "Months",
     "Pipeline",
     "Plan",
     "PlanError",
@@ -36,11 +37,13 @@ __all__ = [
     "Window",
     "WindowedStream",
     "cumulating",
+    "days",
     "drive",
     "fresh_state",
     "hours",
     "milliseconds",
     "minutes",
+    "months",
     "pipeline",
     "seconds",
     "sliding",
@@ -69,3 +72,8 @@ def minutes(count: float) -> timedelta:
 def hours(count: float) -> timedelta:
     """Return a duration of so many hours."""
     return timedelta(hours=count)
+
+
+def days(count: float) -> timedelta:
+    """Return a duration of so many days of 24 hours. In a window with a time zone they are days of its local time."""
+    return timedelta(days=count)

@@ -110,10 +110,8 @@ def _branch(case: Case, sink: str, operators: list[Operator]) -> tuple[Branch, C
     having = list(takewhile(lambda one: one.kind == "where", others))
     regroup = others[len(having)] if len(having) < len(others) and others[len(having)].kind == "aggregate" else None
     after = others[len(having) + 1 :] if regroup else others
-    ((kind, lengths),) = window.window.items()
-    size, step = (lengths, lengths) if isinstance(lengths, str) else lengths
     branch = Branch(
-        sink, topics, rows, reference.Window(kind, milliseconds(size), milliseconds(step)), window.by or (), _calls(aggregate),
+        sink, topics, rows, _window(window), window.by or (), _calls(aggregate),
         milliseconds(window.allowed_lateness or "0s"), window.late_to,
     )  # fmt: skip
     if regroup:
@@ -122,6 +120,20 @@ def _branch(case: Case, sink: str, operators: list[Operator]) -> tuple[Branch, C
         keep = [_parsed(one.where) for one in having]
         branch = replace(branch, having=lambda row: all(_value(node, row) is True for node in keep), regroup=(regroup.by or (), _calls(regroup)))
     return branch, lambda row: _through(after, [row])
+
+
+def _window(one: Operator) -> reference.Window:
+    ((kind, lengths),) = one.window.items()
+    size, step = (lengths, lengths) if isinstance(lengths, str) else lengths
+    offset, zone = milliseconds(one.offset or "0s"), one.zone
+    if size.endswith("mo"):
+        if not step.endswith("mo"):
+            raise Unspoken(f"{size} by {step}")
+        months, every = (int(length.removesuffix("mo")) for length in (size, step))
+        return reference.LocalWindow(kind, months // every, 1, offset, zone or "UTC", every)
+    if one.offset or zone:
+        return reference.LocalWindow(kind, milliseconds(size), milliseconds(step), offset, zone or "UTC")
+    return reference.Window(kind, milliseconds(size), milliseconds(step))
 
 
 def _calls(one: Operator) -> dict[str, Callable[[Sequence[Row]], Any]]:

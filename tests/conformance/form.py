@@ -59,6 +59,8 @@ class Operator(_Strict, rename={"from_": "from"}):
     by: list[str] | None = None
     allowed_lateness: str | None = None
     late_to: str | None = None
+    offset: str | None = None
+    zone: str | None = None
 
     @property
     def kind(self) -> str:
@@ -72,7 +74,7 @@ class Operator(_Strict, rename={"from_": "from"}):
 
 _FIELDS: dict[str, set[str]] = {
     "from_": set(), "union": set(), "unnest": {"key", "value"}, "derive": set(), "select": set(), "where": set(),
-    "window": {"by", "allowed_lateness", "late_to"}, "aggregate": {"by"}, "process": {"by", "order", "broadcast", "failed_to"}, "side": set(),
+    "window": {"by", "allowed_lateness", "late_to", "offset", "zone"}, "aggregate": {"by"}, "process": {"by", "order", "broadcast", "failed_to"}, "side": set(),
     "deduplicate": {"within"}, "top_n": {"by", "order"},
 }  # fmt: skip
 
@@ -257,7 +259,13 @@ def duration(text: str) -> timedelta:
 def window(one: Operator) -> hr.Window:
     """Return the window of a window operator."""
     ((kind, lengths),) = one.window.items()
-    return getattr(hr, kind)(*map(duration, (lengths,) if isinstance(lengths, str) else lengths))
+    given = {} if one.zone is None else {"zone": one.zone}
+    given |= {} if one.offset is None else {"offset": duration(one.offset)}
+    return getattr(hr, kind)(*map(_length, (lengths,) if isinstance(lengths, str) else lengths), **given)
+
+
+def _length(text: str) -> Any:
+    return hr.months(int(text.removesuffix("mo"))) if text.endswith("mo") else duration(text)
 
 
 def read(text: bytes | str) -> list[Case]:

@@ -64,6 +64,8 @@ FEATURES: dict[str, Callable[[Case], bool]] = {
     "tumbling windows": _window("tumbling"),
     "sliding windows": _window("sliding"),
     "cumulating windows": _window("cumulating"),
+    "windows with an offset": _any(lambda one: one.window is not None and one.offset is not None),
+    "windows in a time zone": _any(lambda one: one.window is not None and one.zone is not None),
     "a second aggregate within the window": _any(lambda one: one.aggregate is not None and one.by is not None),
     "late records left out and counted": _late,
     "late rows kept, `late_to`": _any(lambda one: one.late_to is not None),

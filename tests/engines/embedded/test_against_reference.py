@@ -22,7 +22,7 @@ from engines.embedded.pipelines import write_inputs
 from headrace.apps.fingerprint import fingerprint
 from headrace.engines.embedded.run import run_files
 from headrace.plan.pipeline import Plan
-from reference import Branch, Outcome, Row, Source, Window, over, run, value_or_null
+from reference import Branch, LocalWindow, Outcome, Row, Source, Window, over, run, value_or_null
 
 START = 1_704_067_200_000  # 2024
 YEAR = 365 * 86_400_000
@@ -57,6 +57,7 @@ class Job:
     raw: bool = False
     beside: Window | None = None
     apart: bool = False
+    start: int = START
 
     @property
     def topics(self) -> list[str]:
@@ -110,8 +111,12 @@ class Job:
 
 
 def window_of(window: Window) -> hr.Window:
-    size, step = hr.milliseconds(window.size), hr.milliseconds(window.step)
-    return hr.tumbling(size) if window.kind == "tumbling" else getattr(hr, window.kind)(size, step)
+    lengths: list[Any] = [hr.milliseconds(window.size), *([] if window.kind == "tumbling" else [hr.milliseconds(window.step)])]
+    if not isinstance(window, LocalWindow):
+        return getattr(hr, window.kind)(*lengths)
+    if window.months:
+        lengths = [hr.months(round(length / lengths[-1]) * window.months) for length in lengths]
+    return getattr(hr, window.kind)(*lengths, offset=hr.milliseconds(window.offset), zone=None if window.zone == "UTC" else window.zone)
 
 
 AGGREGATES: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -134,20 +139,36 @@ PREDICATES: dict[str, Callable[[Row], bool]] = {
     "'a' = 'b'": lambda _: False,
     "x > 1e9": lambda row: row["x"] is not None and row["x"] > 1e9,
 }
-SECOND_MS, MINUTE_MS = 1000, 60_000
+SECOND_MS, MINUTE_MS, HOUR_MS = 1000, 60_000, 3_600_000
 WINDOWS = [
     Window("tumbling", 10 * SECOND_MS, 10 * SECOND_MS), Window("tumbling", 7, 7), Window("tumbling", 150 * SECOND_MS, 150 * SECOND_MS),
     Window("sliding", 30 * SECOND_MS, 10 * SECOND_MS), Window("sliding", 4 * MINUTE_MS, 2 * MINUTE_MS), Window("sliding", 5, 5),
     Window("cumulating", 40 * SECOND_MS, 10 * SECOND_MS), Window("cumulating", 6 * MINUTE_MS, 3 * MINUTE_MS),
 ]  # fmt: skip
+# With the times at which their clocks change, or a month ends.
+LOCAL_WINDOWS = [
+    (LocalWindow("tumbling", 10 * SECOND_MS, 10 * SECOND_MS, 3 * SECOND_MS), START),
+    (LocalWindow("sliding", 4 * MINUTE_MS, 2 * MINUTE_MS, MINUTE_MS), START),
+    (LocalWindow("cumulating", 6 * MINUTE_MS, 3 * MINUTE_MS, 7_001), START),
+    (LocalWindow("tumbling", 8 * HOUR_MS, 8 * HOUR_MS, 6 * HOUR_MS, "Europe/Berlin"), 1_711_846_800_000),
+    (LocalWindow("tumbling", 8 * HOUR_MS, 8 * HOUR_MS, 6 * HOUR_MS, "Europe/Berlin"), 1_729_990_800_000),
+    (LocalWindow("tumbling", HOUR_MS // 2, HOUR_MS // 2, 0, "Europe/Berlin"), 1_729_987_200_000),
+    (LocalWindow("sliding", 2 * HOUR_MS, HOUR_MS // 2, 0, "Australia/Lord_Howe"), 1_712_412_000_000),
+    (LocalWindow("sliding", 2 * HOUR_MS, HOUR_MS // 2, 0, "Europe/Berlin"), 1_711_843_200_000),
+    (LocalWindow("cumulating", 24 * HOUR_MS, HOUR_MS, 0, "Europe/Berlin"), 1_711_836_000_000),
+    (LocalWindow("cumulating", 24 * HOUR_MS, HOUR_MS, 0, "America/St_Johns"), 1_289_088_000_000),
+    (LocalWindow("tumbling", 24 * HOUR_MS, 24 * HOUR_MS, 0, "Pacific/Apia"), 1_325_066_400_000),
+    (LocalWindow("tumbling", 744 * HOUR_MS, 744 * HOUR_MS, 6 * HOUR_MS, "Europe/Berlin", 1), 1_706_000_000_000),
+    (LocalWindow("sliding", 3 * 744 * HOUR_MS, 744 * HOUR_MS, 0, "Asia/Kolkata", 1), 1_706_000_000_000),
+]
 
 
 @st.composite
 def jobs(draw: st.DrawFn) -> Job:
-    window = draw(st.sampled_from(WINDOWS))
+    window, start = draw(st.sampled_from([(one, START) for one in WINDOWS] + LOCAL_WINDOWS))
     spans = st.sampled_from([0, window.step // 2, window.step, 2 * window.step + 1])
     unnested = draw(st.booleans())
-    raw, beside = draw(st.booleans()), draw(st.none() | st.sampled_from(WINDOWS[3:]))
+    raw, beside = draw(st.booleans()), draw(st.none() | st.sampled_from([*WINDOWS[3:], LOCAL_WINDOWS[3][0], LOCAL_WINDOWS[8][0]]))
     keys = draw(st.sampled_from([(), ("k",), ("k", "n"), ("n", "k"), *([("k", "s"), ("s",)] if unnested else [])]))
     return Job(
         window,
@@ -162,6 +183,7 @@ def jobs(draw: st.DrawFn) -> Job:
         raw,
         beside,
         apart=(raw or beside is not None) and draw(st.booleans()),
+        start=start,
     )
 
 
@@ -172,7 +194,7 @@ def entries(job: Job) -> st.SearchStrategy[bytes]:
     """Return a strategy for lines: records on and off the edges of windows, broken ones and blank ones."""
     edges = st.sampled_from([-1, 0, 1, job.window.step // 3, job.lateness - 1, job.lateness, *(delay - 1 for delay in job.delays), *job.delays])
     steps = st.integers(0, 12) | st.sampled_from([0, YEAR // job.window.step])
-    times = st.builds(lambda steps, edge: START + steps * job.window.step + edge, steps, edges)
+    times = st.builds(lambda steps, edge: job.start + steps * job.window.step + edge, steps, edges)
     doubles = st.integers(-400, 400).map(lambda quarters: quarters / 4)
     texts = st.sampled_from(["1", "-2.5", "3e2", " 4 ", "null", "off", "", "1e999"])
     records = st.fixed_dictionaries(

@@ -175,6 +175,15 @@ def test_a_comment_never_ends_a_statement() -> None:
         (hr.tumbling(hr.minutes(1)), "TUMBLE(TABLE `source_1`, DESCRIPTOR(`event_time`), INTERVAL '1' MINUTE)"),
         (hr.tumbling(hr.seconds(90)), "TUMBLE(TABLE `source_1`, DESCRIPTOR(`event_time`), INTERVAL '90' SECOND)"),
         (hr.sliding(hr.hours(1), hr.minutes(5)), "HOP(TABLE `source_1`, DESCRIPTOR(`event_time`), INTERVAL '5' MINUTE, INTERVAL '1' HOUR)"),
+        (hr.tumbling(hr.days(1), offset=hr.hours(6)), "TUMBLE(TABLE `source_1`, DESCRIPTOR(`event_time`), INTERVAL '1' DAY, INTERVAL '6' HOUR)"),
+        (
+            hr.tumbling(hr.days(1), zone="Asia/Kolkata"),  # midnight is 18:30 UTC
+            "TUMBLE(TABLE `source_1`, DESCRIPTOR(`event_time`), INTERVAL '1' DAY, INTERVAL '1110' MINUTE(4))",
+        ),
+        (
+            hr.sliding(hr.hours(2), hr.hours(1), offset=hr.minutes(90)),
+            "HOP(TABLE `source_1`, DESCRIPTOR(`event_time`), INTERVAL '1' HOUR, INTERVAL '2' HOUR, INTERVAL '30' MINUTE)",
+        ),
         (hr.cumulating(hr.hours(24), hr.hours(1)), "CUMULATE(TABLE `source_1`, DESCRIPTOR(`event_time`), INTERVAL '1' HOUR, INTERVAL '1' DAY)"),
     ],
     ids=str,

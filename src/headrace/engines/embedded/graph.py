@@ -244,7 +244,7 @@ class Graph:
 
     def open_counts(self) -> dict[str, Any]:
         """Return what is open: `windows`, how many have rows and have not closed, and `timers`, of event time, by process."""
-        windows = sum(map(_open_windows, self.windows))
+        windows = sum(window.kernel.count_open(window.state) for window in self.windows)
         timers = {process.operator.name: count for process in self.processes if (count := process.keyspace.count_timers())}
         return ({"windows": windows} if windows else {}) | ({"timers": timers} if timers else {})
 
@@ -337,21 +337,13 @@ class Graph:
                 self._emit(consumer, self._steps[id(consumer)](rows))
 
 
-def _open_windows(window: Window) -> int:
-    """Return how many windows have rows and have not closed."""
-    state, of = window.state, window.kernel.window
-    frames = [*(rows for parts in state.buffer.values() for rows in parts), state.folded, state.stragglers]
-    slices = {one for rows in frames if rows is not None for one in rows["@slice"].unique()}
-    return len({end for one in slices for end in range(of.first_end(one), of.last_end(one) + 1, of.step_ms) if end - 1 > state.clock})
-
-
 def _closing(window: Window, upto: float) -> int | None:
     """Return the clock, at most `upto`, at which the last window with rows closes that can be closed by then."""
     end = window.kernel.last_open_end(window.state)
     if end is None:
         return None
-    step, behind = window.kernel.window.step_ms, 0 if window.made else 1
-    clock = int(min(upto + behind, end)) // step * step - behind
+    behind = 0 if window.made else 1
+    clock = window.kernel.window.end_by(int(min(upto + behind, end))) - behind
     return clock if clock + behind - 1 > window.state.clock else None
 
 

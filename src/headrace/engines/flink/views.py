@@ -17,6 +17,7 @@ from headrace.engines.flink.places import Places
 from headrace.engines.flink.refuse import blaming, check_regroup, check_window
 from headrace.engines.flink.words import comment, duration, listed, name, text
 from headrace.engines.shipped import pack
+from headrace.engines.zones import without_zone
 from headrace.errors import PlanError
 from headrace.plan.expression import Call, Column, Expression, columns_of, rebuild, walk
 from headrace.plan.operators import (
@@ -52,13 +53,15 @@ def window_function(window: Window, table: str, time: str) -> str:
     """Return the table function that gives each row once for every window that holds it."""
     given = f"TABLE {name(table)}, DESCRIPTOR({name(time)})"
     size, step = duration(window.size_ms), duration(window.step_ms)
+    begins = window.offset_ms % (window.step_ms if window.kind == "sliding" else window.size_ms)
+    offset = f", {duration(begins)}" if begins else ""
     match window.kind:
         case "tumbling":
-            return f"TABLE(TUMBLE({given}, {size}))"
+            return f"TABLE(TUMBLE({given}, {size}{offset}))"
         case "sliding":
-            return f"TABLE(HOP({given}, {step}, {size}))"
+            return f"TABLE(HOP({given}, {step}, {size}{offset}))"
         case "cumulating":
-            return f"TABLE(CUMULATE({given}, {step}, {size}))"
+            return f"TABLE(CUMULATE({given}, {step}, {size}{offset}))"
     raise PlanError(f"{window.kind} windows are not written in Flink SQL yet")
 
 
@@ -298,7 +301,7 @@ class Views:
         if self.marks.time not in block.hidden:
             raise PlanError("the rows have lost their event time")
         bounds = {one: Item(name(one), "window") for one in _BOUNDS}
-        relation = window_function(aggregate.window, block.table, self.marks.time)
+        relation = window_function(without_zone(aggregate, "Flink"), block.table, self.marks.time)
         if self.marks.watermark in block.hidden:
             block = block.and_where(f"`window_time` > {name(self.marks.watermark)}")
         return self._grouped(aggregate, replace(block, relation=relation, items={**block.items, **bounds}))
@@ -360,14 +363,14 @@ class Views:
 
     def last_end(self, aggregate: Aggregate) -> str:
         """Return the last millisecond of the last window that holds a row, in ms since the epoch."""
-        time, window = epoch_ms(name(self.marks.time)), aggregate.window
+        time, window = epoch_ms(name(self.marks.time)), without_zone(aggregate, "Flink")
         step = window.step_ms if window.kind == "sliding" else window.size_ms
         # Flink divides towards 0: times before 1970 are moved behind it by whole steps.
-        moved = max(-min(source.range_ms[0] for source in self._sources) // step + 1, 0) * step
-        ahead = moved + (window.size_ms if window.kind == "sliding" else 0)
-        begins = f"{f'({time} + {ahead})' if ahead else time} / {step} * {step}"
-        last = (0 if window.kind == "sliding" else window.size_ms) - 1 - moved
-        return f"{begins} {'+' if last >= 0 else '-'} {abs(last)}"
+        moved = max(-(min(source.range_ms[0] for source in self._sources) - window.offset_ms) // step + 1, 0) * step
+        ahead = moved + (window.size_ms if window.kind == "sliding" else 0) - window.offset_ms
+        begins = f"{f'({time} {_plus(ahead)})' if ahead else time} / {step} * {step}"
+        last = (0 if window.kind == "sliding" else window.size_ms) - 1 - moved + window.offset_ms
+        return f"{begins} {_plus(last)}"
 
     def is_taken(self, aggregate: Aggregate) -> str:
         """Return whether any window of an aggregate takes a row; what processes give is never late."""
@@ -412,6 +415,10 @@ def _key_text(keys: Iterable[str]) -> str:
 def _with(block: Block, items: dict[str, Item]) -> Block:
     constants = {column: held for column, held in (block.constants or {}).items() if column not in items}
     return replace(block, items=items, constants=constants)
+
+
+def _plus(number: int) -> str:
+    return f"{'+' if number >= 0 else '-'} {abs(number)}"
 
 
 def _zoned(held: Item) -> Item:

@@ -22,6 +22,7 @@ from headrace.engines.spark.expression import loose, sql
 from headrace.engines.spark.rows import plain_json, read_json, timed_row
 from headrace.engines.spark.source import Source as Reading
 from headrace.engines.spark.words import name, text
+from headrace.engines.zones import without_zone
 from headrace.errors import PlanError
 from headrace.plan.expression import Call, Column, Expression, columns_of
 from headrace.plan.operators import (
@@ -214,7 +215,7 @@ class Views:
                 f"allowed lateness of {aggregate.lateness_ms} ms: Spark gives a window once, when it is over",
                 fix="leave allowed_lateness out on Spark, or run it embedded",
             )
-        number, window = self.numbers[id(aggregate)], aggregate.window
+        number, window = self.numbers[id(aggregate)], without_zone(aggregate, "Spark")
         if self._live:
             return self._live_window(aggregate)
         block = self._table(aggregate.input)
@@ -224,13 +225,13 @@ class Views:
             relation, end = rows.relation, "`_ends`"
         else:
             relation, end = f"(SELECT *, EXPLODE(`_ends`) AS `_end_ms` FROM {rows.relation}) AS every", "`_end_ms`"
-        start = f"{end} - 1 - PMOD({end} - 1, {window.size_ms})" if window.kind == "cumulating" else f"{end} - {window.size_ms}"
+        start = _floor(f"{end} - 1", window.size_ms, window) if window.kind == "cumulating" else f"{end} - {window.size_ms}"
         order = _INPUT_ORDER.format("" if window.one_slice else _slices(window))
         over = replace(rows, relation=relation, where=("`_taken`",), said=())
         return self._grouped(aggregate, over, {"_start_ms": start, "_end_ms": end}, [end], order)
 
     def _live_window(self, aggregate: Aggregate) -> Block:
-        window = aggregate.window
+        window = without_zone(aggregate, "Spark")
         if window.kind == "cumulating":
             raise PlanError("Spark's streams have no cumulating windows", fix="run it as a batch, or take sliding windows")
         if aggregate.late_topic:
@@ -240,10 +241,11 @@ class Views:
         _refuse_distinct(aggregate)
         block = self._table(aggregate.input)
         block = self._view(aggregate.input, block) if block.said else block
-        lengths = dict.fromkeys((window.size_ms, window.step_ms))
+        begins = window.offset_ms % window.step_ms
+        lengths = (window.size_ms, window.step_ms, begins) if begins else dict.fromkeys((window.size_ms, window.step_ms))
         span = f"WINDOW(`_time`, {', '.join(text(f'{length} milliseconds') for length in lengths)})"
         bounds = {"_start_ms": f"UNIX_MILLIS({span}.start)", "_end_ms": f"UNIX_MILLIS({span}.end)", "_window": span}
-        start = f"`_time_ms` - PMOD(`_time_ms`, {window.slice_ms})"
+        start = _floor("`_time_ms`", window.slice_ms, window)
         order = _INPUT_ORDER.format("" if window.one_slice else f"{start} AS slice, ")
         return self._grouped(aggregate, block, bounds, [span], order)
 
@@ -394,22 +396,25 @@ def _without(inputs: tuple[Operator, ...], place: int) -> list[Operator]:
     return [one for number, one in enumerate(inputs) if number != place]
 
 
+def _floor(time: str, length: int, window: Window) -> str:
+    """Return the last bound, of those `length` apart, that is not after a time."""
+    begins = window.offset_ms % length
+    return f"{time} - PMOD({time}{f' - {begins}' if begins else ''}, {length})"
+
+
 def _taken(window: Window) -> tuple[str, str]:
     """Return whether a window takes a row, and the end of the windows that do."""
     step, size = window.step_ms, window.size_ms
-    holds = f"`_time_ms` - PMOD(`_time_ms`, {step}) + {step}"
+    holds = f"{_floor('`_time_ms`', step, window)} + {step}"
     if window.kind == "tumbling":
         return f"`_watermark_ms` < {holds} - 1 AS `_taken`", f"{holds} AS `_ends`"
-    first = f"GREATEST({holds}, `_watermark_ms` + 1 - PMOD(`_watermark_ms` + 1, {step}) + {step})"
-    if window.kind == "cumulating":
-        last = f"`_time_ms` - PMOD(`_time_ms`, {size}) + {size}"
-    else:
-        last = f"`_time_ms` + {size} - PMOD(`_time_ms` + {size}, {step})"
+    first = f"GREATEST({holds}, {_floor('`_watermark_ms` + 1', step, window)} + {step})"
+    last = f"{_floor('`_time_ms`', size, window)} + {size}" if window.kind == "cumulating" else _floor(f"`_time_ms` + {size}", step, window)
     return f"{first} <= {last} AS `_taken`", f"CASE WHEN {first} <= {last} THEN SEQUENCE({first}, {last}, {step}) END AS `_ends`"
 
 
 def _slices(window: Window) -> str:
     """Return by what rows are ordered before the input's order: slice by slice, and those that came after their slice was over behind it."""
     length = window.slice_ms
-    start = f"`_time_ms` - PMOD(`_time_ms`, {length})"
+    start = _floor("`_time_ms`", length, window)
     return f"{start} AS slice, `_watermark_ms` >= {start} + {length - 1} AS behind, "

@@ -22,6 +22,11 @@ with stragglers is merged slice by slice.
 With allowed lateness, a record may come to windows that have closed: each gives the groups of the record's rows again,
 with `revision` one higher, in the order of the input. All such records of a turn are met at once: rows know the sequence
 number of their record, and each revision is made of the stragglers that had come up to its own.
+
+Windows with an offset or a zone are worked out in *window time* (`headrace.plan.zone`): times of rows, slices and ends are
+mapped as rows come in, and bounds are mapped back as rows are emitted. The clock stays an instant. A window has closed at
+the clock if its end is at most the window time of the ms after it. Where the clocks of the zone skip a whole step, there
+is no window that ends with it.
 """
 
 from __future__ import annotations
@@ -32,6 +37,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from headrace.kernels.columnar.aggregate import Folding
+from headrace.kernels.columnar.calendar import instants_of, times_of
 from headrace.kernels.columnar.compile import compile_expression
 from headrace.kernels.columnar.watermark import NEVER
 from headrace.plan.operators import Aggregate, Regroup
@@ -77,11 +83,11 @@ class WindowState:
     blocks: list[pl.DataFrame] | None = None
 
 
-def first_taken(window: Window, lateness: int) -> pl.Expr:
-    """Return the end of the first window that takes a row, given its `@time` and `@watermark`."""
+def first_taken(window: Window, lateness: int, over: pl.Expr | None = None) -> pl.Expr:
+    """Return the end of the first window that takes a row, given its `@time` and `@watermark`; windows are `over` that end by then."""
     step = window.step_ms
     holds = pl.col("@time").floordiv(step) * step + step
-    open_still = (pl.col("@watermark") + (1 - lateness)).floordiv(step) * step + step
+    open_still = (pl.col("@watermark") + (1 - lateness) if over is None else over).floordiv(step) * step + step
     return pl.max_horizontal(holds, open_still)
 
 
@@ -110,6 +116,7 @@ class WindowKernel:
     def __init__(self, operator: Aggregate, revise_by: Sequence[str] | None = None, clock_column: str = "@clock", *, keyed: bool = False) -> None:
         self._keyed = keyed
         self.window, self.lateness = operator.window, operator.lateness_ms
+        self._calendar = self.window.calendar
         self._slice_ms, self._one_slice = self.window.slice_ms, self.window.one_slice
         overlapping = self.window.size_ms > self.window.step_ms
         self._levels = (self.window.size_ms // self._slice_ms).bit_length() - 1 if overlapping else 0
@@ -126,15 +133,30 @@ class WindowKernel:
         `rows` have `@record`, `@time` and `@watermark`; with lateness also `@partition`, and in `clock_column` the
         clock before the row.
         """
-        rows = rows.with_columns(first_taken(self.window, self.lateness).alias("@from"))
+        given = rows
+        rows = self._in_window_time(rows)
         fits = rows["@from"] <= rows.select(_last_end(self.window, pl.col("@time"))).to_series()
-        taken, late = (rows, rows.clear()) if fits.all() else (rows.filter(fits), rows.filter(~fits))
+        taken, late = (rows, given.clear()) if fits.all() else (rows.filter(fits), given.filter(~fits))
         emitted = []
         if self.lateness:
             emitted = self._admit_revising(state, taken)
         else:
             self._admit(state, partition, taken)
-        return Fed(emitted, late.drop("@from"), taken["@record"])
+        return Fed(emitted, late, taken["@record"])
+
+    def _in_window_time(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return rows with `@time` and `@watermark` in window time, and with `@from`."""
+        if self._calendar is None:
+            return rows.with_columns(first_taken(self.window, self.lateness).alias("@from"))
+        after = rows["@watermark"] + 1
+        over = times_of(self._calendar, after - self.lateness).alias("@over")
+        times = times_of(self._calendar, rows["@time"])
+        rows = rows.with_columns(times, (times_of(self._calendar, after) - 1).alias("@watermark"), over)
+        return rows.with_columns(first_taken(self.window, self.lateness, pl.col("@over")).alias("@from")).drop("@over")
+
+    def _over(self, clock: int, lateness: int = 0) -> int:
+        """Return the window time up to which windows are over at a clock, and with lateness are forgotten."""
+        return self.window.time(clock + 1 - lateness)
 
     def _admit(self, state: WindowState, partition: int, taken: pl.DataFrame) -> None:
         """Put rows into the buffer or among the stragglers."""
@@ -158,11 +180,13 @@ class WindowKernel:
             return []
         clock = pl.col(self.clock_column).cum_max().clip(lower_bound=state.clock)
         taken = taken.with_columns(pl.struct("@partition", "@record").rle_id().cast(pl.Int64).alias("@sequence"), clock.alias(self.clock_column))
+        after = taken[self.clock_column] + 1
+        taken = taken.with_columns((after if self._calendar is None else times_of(self._calendar, after)).alias("@over"))
         if state.stragglers is not None:
             state.stragglers = state.stragglers.with_columns(pl.lit(-1, pl.Int64).alias("@sequence"))
         for (partition,), part in taken.partition_by("@partition", as_dict=True, maintain_order=True).items():
             self._admit(state, partition, part)
-        revising = taken.filter(pl.col("@from") - 1 <= pl.col(self.clock_column))
+        revising = taken.filter(pl.col("@from") <= pl.col("@over"))
         emitted = self._revise(state, revising) if len(revising) else []
         if state.stragglers is not None:
             state.stragglers = state.stragglers.drop("@sequence")
@@ -172,15 +196,23 @@ class WindowKernel:
         """Return the end of the latest window that has rows and has not closed, if there is one."""
         frames = [*(rows for parts in state.buffer.values() for rows in parts), state.folded, state.stragglers]
         slices = [int(rows["@slice"].max()) for rows in frames if rows is not None and len(rows)]  # type: ignore[arg-type]
-        end = max((self.window.last_end(one) for one in slices), default=None)
-        return None if end is None or end - 1 <= state.clock else end
+        end = max((self.window.last_end_at(one) for one in slices), default=None)
+        return None if end is None or end <= self._over(state.clock) else self.window.instant(end)
+
+    def count_open(self, state: WindowState) -> int:
+        """Return how many windows have rows and have not closed."""
+        frames = [*(rows for parts in state.buffer.values() for rows in parts), state.folded, state.stragglers]
+        slices = {one for rows in frames if rows is not None for one in rows["@slice"].unique()}
+        of, over = self.window, self._over(state.clock)
+        ends = {end for one in slices for end in range(of.first_end_at(one), of.last_end_at(one) + 1, of.step_ms) if end > over}
+        return len(ends if self._calendar is None else {of.instant(end) for end in ends})
 
     def advance(self, state: WindowState, clock: int) -> Iterator[pl.DataFrame]:
         """Move the clock: fold the slices that are over, and yield the rows of the windows that close, some windows at a time."""
         if clock <= state.clock:
             return
         if state.revisions is not None:
-            state.revisions = _left(state.revisions, pl.col("@end") > clock + 1 - self.lateness)
+            state.revisions = _left(state.revisions, pl.col("@end") > self._over(clock, self.lateness))
         for closed in self._close(state, clock):
             yield self._finish(closed.with_columns(pl.lit(0, pl.Int64).alias("@revision"), pl.lit(0, pl.Int64).alias("@round")))
         self._forget(state)
@@ -191,7 +223,7 @@ class WindowKernel:
             return
         before, state.clock = state.clock, clock
         self._fold(state, before)
-        for closed in self._merged(state, before + 1, clock + 1, until=until):
+        for closed in self._merged(state, self._over(before), self._over(clock), until=until):
             if self.lateness:
                 given = closed.select("@end", *self.revise_by).unique(maintain_order=True).with_columns(pl.lit(0, pl.Int64).alias("@revision"))
                 state.revisions = _with(state.revisions, given)
@@ -199,7 +231,7 @@ class WindowKernel:
 
     def _fold(self, state: WindowState, before: int) -> None:
         """Fold the rows of slices that are over since the clock was `before`, in the order of partition and offset."""
-        behind_last = state.clock + 1 - self._slice_ms
+        behind_last = self._over(state.clock) - self._slice_ms
         ready: list[pl.DataFrame] = []
         for partition in sorted(state.buffer):
             waiting = []
@@ -226,7 +258,7 @@ class WindowKernel:
         blocks: list[pl.DataFrame] = []
         for level in range(1, self._levels + 1):
             known, length = state.blocks[level - 1] if state.blocks else None, self._slice_ms << level
-            over, was_over = ((clock + 1) // length * length for clock in (state.clock, before))
+            over, was_over = (self._over(clock) // length * length for clock in (state.clock, before))
             if known is None or over > was_over:
                 start = pl.col("@slice").floordiv(length) * length
                 pairs = parts.filter((start < over) if known is None else (start < over) & (start >= was_over))
@@ -242,7 +274,7 @@ class WindowKernel:
         """Yield one state for each window with an end in (after, upto] and key, some windows at a time.
 
         `targets` are groups of windows, by `@end` and the keys to revise by, each as it was when the record `@sequence` had come; then
-        there is one state for each target and key. `until` tells when windows close, by `@clock` and `@sequence`.
+        there is one state for each target and key. `until` tells when windows close, by `@over` and `@sequence`.
         """
         if upto // self.window.step_ms == after // self.window.step_ms or (state.folded is None and state.stragglers is None):
             return
@@ -287,7 +319,7 @@ class WindowKernel:
             return self._for_targets(came, targets).filter(pl.col("@came") <= pl.col("@sequence")).drop("@came")
         if until is None:
             return late
-        closes = until["@sequence"].gather(until["@clock"].search_sorted(late["@end"] - 1, "left"))
+        closes = until["@sequence"].gather(until["@over"].search_sorted(late["@end"], "left"))
         return late.filter(late["@sequence"] < closes)
 
     def _for_targets(self, rows: pl.DataFrame, targets: pl.DataFrame) -> pl.DataFrame:
@@ -340,11 +372,19 @@ class WindowKernel:
         if self._one_slice:
             return rows.rename({"@first": "@end"}).drop("@last")
         ends = pl.int_ranges(pl.col("@first").clip(lower_bound=first), pl.col("@last").clip(upper_bound=last) + 1, self.window.step_ms)
-        return rows.with_columns(ends.alias("@end")).drop("@first", "@last").explode("@end", empty_as_null=False)
+        return self._existing(rows.with_columns(ends.alias("@end")).drop("@first", "@last").explode("@end", empty_as_null=False))
+
+    def _existing(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return rows without those of ends whose step the clocks of the zone skip."""
+        if self._calendar is None or self.window.kind == "tumbling":
+            return rows
+        ends = rows["@end"].unique()
+        skipped = ends.filter(instants_of(self._calendar, ends) == instants_of(self._calendar, ends - self.window.step_ms))
+        return rows.filter(~pl.col("@end").is_in(skipped.implode())) if len(skipped) else rows
 
     def _forget(self, state: WindowState) -> None:
         """Drop what no window can need any more."""
-        gone = state.clock + 1 - self.lateness
+        gone = self._over(state.clock, self.lateness)
         needed = _last_end(self.window, pl.col("@slice")) > gone
         if state.folded is not None:
             state.folded = _left(state.folded, needed)
@@ -361,6 +401,8 @@ class WindowKernel:
         rows = rows.with_columns(start.alias("@start"))
         key = [key_text(self.keys)] if self._keyed else []
         turns = ["@round"] if self.lateness else []
+        if self._calendar is not None:
+            rows = rows.with_columns(instants_of(self._calendar, rows[bound]).alias(bound) for bound in ("@start", "@end"))
         return rows.select(*turns, *_BOUNDS, *key, *self.keys, *self._columns, *_WINDOW_COLUMNS.values()).sort(*turns, "@end", *self.keys)
 
     # revisions
@@ -370,10 +412,10 @@ class WindowKernel:
 
         `@round` tells the order: a record's windows come behind those that close before it.
         """
-        until = rows.select("@sequence", pl.col(self.clock_column).alias("@clock"))
+        until = rows.select("@sequence", "@over")
         rounds = []
-        for closed in self._close(state, int(until["@clock"][-1]), until):
-            closes = until["@sequence"].gather(until["@clock"].search_sorted(closed["@end"] - 1, "left"))
+        for closed in self._close(state, int(rows[self.clock_column][-1]), until):
+            closes = until["@sequence"].gather(until["@over"].search_sorted(closed["@end"], "left"))
             rounds.append(closed.with_columns((closes * 2).alias("@round"), pl.lit(0, pl.Int64).alias("@revision")))
         targets = self._count_revisions(state, self._targets(rows))
         most = 1 if state.stragglers is None else max(1, len(_of(state.stragglers, targets, self.revise_by)) // len(rows))
@@ -391,9 +433,9 @@ class WindowKernel:
     def _targets(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return the groups of closed windows that rows come to: `@sequence`, `@end` and the keys to revise by."""
         step = self.window.step_ms
-        last = pl.min_horizontal(pl.col(self.clock_column) + 1, _last_end(self.window, pl.col("@time"))).floordiv(step) * step
+        last = pl.min_horizontal("@over", _last_end(self.window, pl.col("@time"))).floordiv(step) * step
         ends = pl.int_ranges(pl.col("@from"), last + 1, step).alias("@end")
-        return rows.select("@sequence", ends, *self.revise_by).explode("@end", empty_as_null=False).unique(maintain_order=True)
+        return self._existing(rows.select("@sequence", ends, *self.revise_by).explode("@end", empty_as_null=False)).unique(maintain_order=True)
 
     def _count_revisions(self, state: WindowState, targets: pl.DataFrame) -> pl.DataFrame:
         """Return the targets with their `@revision`, and remember it."""

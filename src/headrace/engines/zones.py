@@ -1,0 +1,27 @@
+"""Windows in time zones, on engines whose own windows have one length and an offset from UTC."""
+
+from __future__ import annotations
+
+from headrace.errors import PlanError
+from headrace.plan.operators import Aggregate, Source, upstream
+from headrace.plan.window import Window
+
+__all__ = ["without_zone"]
+
+
+def without_zone(aggregate: Aggregate, engine: str) -> Window:
+    """Return the window of an aggregate, with an offset alone where the clocks of its zone never change.
+
+    Raises
+    ------
+    PlanError
+        If its bounds are not a fixed time apart.
+    """
+    window = aggregate.window
+    ranges = [node.range_ms for node in upstream(aggregate) if isinstance(node, Source)]
+    fixed = window.in_utc(min(first for first, _ in ranges), max(last for _, last in ranges))
+    if fixed is None:
+        why = "months differ in length" if window.monthly else f"the clocks of {window.zone} change"
+        fix = "run it on the embedded engine" + ("" if window.monthly else ", or take windows of UTC with offset= alone")
+        raise PlanError(f"{why}, and {engine} has windows of one length", fix=fix)
+    return fixed

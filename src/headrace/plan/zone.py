@@ -1,0 +1,184 @@
+"""Local time of a zone, laid out so that the bounds of windows are multiples of their lengths.
+
+Windows are integer arithmetic on *window time*, in ms. A `Calendar` maps an instant to window time and a bound back to the
+instant at which the clocks of the zone first show it. The map never falls. Where clocks are set forward, window time jumps;
+where they are set back, it stands still until they show the same time again. Windows of months count 31 days for each month,
+so window time jumps at the end of a shorter one. Therefore one table of marks is enough for all of it: at a mark, window time
+is known; between two marks it runs with the instants, and it stands still where it would overtake the next one.
+"""
+
+from __future__ import annotations
+
+import re
+import zoneinfo
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache
+from zoneinfo import ZoneInfo
+
+from headrace.errors import EnvironmentFault, PlanError, near
+from headrace.plan.schema import FIRST_MS, LAST_MS
+
+__all__ = ["MONTH_MS", "Calendar", "check_zone"]
+
+DAY_MS = 86_400_000
+MONTH_MS = 31 * DAY_MS
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_YEARS = (2, 9998)  # of which Python can tell the local time in every zone
+_CLOSEST = 3 * 86_400  # seconds within which no zone has ever changed its clocks twice
+
+
+# What lies beside the zones of the IANA database, and other engines do not know.
+_NO_ZONES = re.compile(r"(posix|right)/.*|localtime|posixrules|Factory|")
+
+
+def check_zone(zone: object, where: str | None = None) -> str:
+    """Return the name of a time zone.
+
+    Raises
+    ------
+    PlanError
+        If it is none of the IANA database.
+    EnvironmentFault
+        If this machine has no such database.
+    """
+    if not isinstance(zone, str):
+        raise PlanError(f"zone {zone!r} is not the name of a time zone", where=where, fix='write "Europe/Berlin", say')
+    if not _is_zone(zone):
+        if not (known := zoneinfo.available_timezones()):
+            raise EnvironmentFault("this machine has no time zone database", where=where, fix="install the package tzdata")
+        raise PlanError(f"there is no time zone {zone!r}", where=where, fix=near(zone, known))
+    return zone
+
+
+@cache
+def _is_zone(zone: str) -> bool:
+    try:
+        return not _NO_ZONES.fullmatch(zone) and bool(ZoneInfo(zone).key)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+
+
+def _ms(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+@cache
+def _changes(zone: str, year: int) -> tuple[tuple[int, int], ...]:
+    """Return the instants in a year, UTC, at which a zone's offset from UTC changes, and the offset from then on; both in ms."""
+    info = ZoneInfo(zone)
+
+    def offset(second: int) -> int:
+        difference = (_EPOCH + timedelta(seconds=second)).astimezone(info).utcoffset()
+        assert difference is not None
+        return difference // timedelta(milliseconds=1)
+
+    begin, end = (_ms(datetime(one, 1, 1, tzinfo=UTC)) // 1000 for one in (year, year + 1))
+    changes, before = [], offset(begin - 1)
+    for first in range(begin, end, _CLOSEST):
+        last = min(first + _CLOSEST, end) - 1
+        if (after := offset(last)) != before:
+            # The first second at which the offset is not what it was.
+            second = bisect_left(range(first, last), 1, key=lambda at, before=before: int(offset(at) != before))  # type: ignore[misc]
+            changes.append(((first + second) * 1000, after))
+            before = after
+    return tuple(changes)
+
+
+def _first_offset(zone: str, year: int) -> int:
+    difference = (datetime(year, 1, 1, tzinfo=UTC) - timedelta(seconds=1)).astimezone(ZoneInfo(zone)).utcoffset()
+    assert difference is not None
+    return difference // timedelta(milliseconds=1)
+
+
+def _local_marks(zone: str, first_year: int, last_year: int) -> Iterator[tuple[int, int]]:
+    """Yield the instants at which local time begins to run on, and the local time then, in ms."""
+    begin = _ms(datetime(first_year, 1, 1, tzinfo=UTC))
+    changes = [(begin, _first_offset(zone, first_year)), *(one for year in range(first_year, last_year + 1) for one in _changes(zone, year))]
+    reached = begin + changes[0][1]
+    for (instant, offset), (until, _) in zip(changes, [*changes[1:], (2**62, 0)], strict=True):
+        if until + offset > reached:
+            start = max(instant, reached - offset)
+            yield start, start + offset
+            reached = until + offset
+
+
+class Calendar:
+    """The map between instants and window time, both in ms.
+
+    Parameters
+    ----------
+    zone
+        The zone whose local time it is; None is UTC.
+    offset_ms
+        How long after midnight (of the first of a month, where `monthly`) bounds begin.
+    monthly
+        Whether each month counts 31 days in window time.
+    """
+
+    def __init__(self, zone: str | None, offset_ms: int, *, monthly: bool) -> None:
+        self._zone, self._offset_ms, self._monthly = zone, offset_ms, monthly
+        self._years: tuple[int, int] | None = None
+        # Instants and the window time at them; both rise.
+        self.instants: list[int] = [0]
+        self.times: list[int] = [-offset_ms]
+
+    def cover(self, first: int, last: int) -> None:
+        """Extend the marks so that they hold for the instants from `first` to `last`, as far as these are timestamps."""
+        if self._zone is None and not self._monthly:
+            return
+        years = [datetime.fromtimestamp(ms // 1000, UTC).year for ms in (first, last) if FIRST_MS <= ms <= LAST_MS]
+        low, high = min([*years, *(self._years or ())], default=1970), max([*years, *(self._years or ())], default=1970)
+        if self._years is None or low < self._years[0] or high > self._years[1]:
+            self._years = low, high
+            self.instants, self.times = map(list, zip(*self._marks(max(low - 1, _YEARS[0]), min(high + 1, _YEARS[1])), strict=True))
+
+    def _marks(self, first_year: int, last_year: int) -> list[tuple[int, int]]:
+        local = [(instant, time - self._offset_ms) for instant, time in _local_marks(self._zone or "UTC", first_year, last_year)]
+        if not self._monthly:
+            return local
+        instants, times = map(list, zip(*local, strict=True))
+        marks = dict(local)
+        for year in range(first_year, last_year + 1):
+            for month in range(1, 13):
+                begin = _ms(datetime(year, month, 1, tzinfo=UTC))
+                if begin > times[0]:
+                    marks.setdefault(_instant(instants, times, begin), begin)
+        return [(instant, _in_months(time)) for instant, time in sorted(marks.items())]
+
+    def time(self, instant: int) -> int:
+        """Return the window time at an instant."""
+        self.cover(instant, instant)
+        return _time(self.instants, self.times, instant)
+
+    def instant(self, time: int) -> int:
+        """Return the first instant at which window time is `time` or later."""
+        near = time // MONTH_MS * 2_629_746_000 if self._monthly else time
+        self.cover(near - 3 * MONTH_MS, near + 3 * MONTH_MS)
+        return _instant(self.instants, self.times, time)
+
+
+def _time(instants: list[int], times: list[int], instant: int) -> int:
+    place = max(bisect_right(instants, instant) - 1, 0)
+    time = times[place] + instant - instants[place]
+    return time if place + 1 == len(times) else min(time, times[place + 1] - 1)
+
+
+def _instant(instants: list[int], times: list[int], time: int) -> int:
+    place = max(bisect_right(times, time) - 1, 0)
+    instant = instants[place] + time - times[place]
+    return instant if place + 1 == len(instants) else min(instant, instants[place + 1])
+
+
+def _in_months(local: int) -> int:
+    """Return a local time in ms with 31 days for each month since January 1970."""
+    moment = _EPOCH + timedelta(milliseconds=local)
+    months = (moment.year - 1970) * 12 + moment.month - 1
+    return months * MONTH_MS + local - _ms(moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0))
+
+
+@lru_cache(maxsize=256)
+def calendar_of(zone: str | None, offset_ms: int, *, monthly: bool) -> Calendar:
+    """Return the calendar of windows; the same one for the same windows, so that its marks are worked out once."""
+    return Calendar(zone, offset_ms, monthly=monthly)
