@@ -24,8 +24,11 @@ def ledger(app: str, /, *, kafka: KafkaOptions = KafkaOptions()) -> None:
     Parameters
     ----------
     app
-        A shipped pipeline (fingerprint), file.py[:name], or module:name.
+        A shipped pipeline (fingerprint), file.py[:name], or module:name; or a connector by its name, bridge:TOPIC.
     """
+    if app.startswith("bridge:"):
+        _show(_of_connector(app, kafka))
+        return
     name = find_pipeline(app).name
     path = home() / "ledgers" / f"{name}.json"
     told = [*_on_log(app, kafka)]
@@ -35,10 +38,25 @@ def ledger(app: str, /, *, kafka: KafkaOptions = KafkaOptions()) -> None:
         _, sources = max(told, key=lambda one: one[0])
     else:
         raise PlanError(f"pipeline {name!r} has not been run here", where=str(home()), fix=f"run it first: headrace run {app} --input FILE")
+    _show(sources)
+
+
+def _show(sources: Ledger) -> None:
     for topic, counts in sources.items():
         print(topic)
         for fate, count in counts.items():
             print(f"  {fate:<10}{'?' if count is None else f'{count:,}':>15}")
+
+
+def _of_connector(name: str, kafka: KafkaOptions) -> Ledger:
+    """Return the ledger of the last commit of a connector."""
+    from headrace.connectors.progress import ledger_of
+
+    with closing(open_log(kafka, create=False)) as log:
+        manifest = log.manifest(name)
+    if manifest is None:
+        raise PlanError(f"connector {name!r} has not been run here", where=str(home()), fix="headrace topics groups shows those that have")
+    return {source: {**counts} for source, counts in ledger_of(manifest).items()}
 
 
 def _kept(path: Path) -> dict[str, dict[str, int | None]]:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import structlog
 
 from headrace.cli.logs import open_log
+from headrace.cli.metrics import metrics_file, serve_metrics
 from headrace.cli.run import LiveOptions
 from headrace.engines.embedded.live import Committed, Limits, Live, Patience, run_live
 from headrace.engines.embedded.metrics import Metrics
-from headrace.errors import EnvironmentFault
 from headrace.kernels.ledger import Account
 from headrace.plan.pipeline import Plan
 from headrace.topics.protocol import Away
 
-__all__ = ["run_on_topics", "serve_metrics", "structured"]
+__all__ = ["run_on_topics", "structured"]
 
-_METRICS_SECONDS = 1.0
 _WARNING_SECONDS = 60.0
 
 
@@ -38,23 +34,6 @@ def structured() -> Any:  # noqa: ANN401  (structlog's own type)
     return structlog.get_logger()
 
 
-def serve_metrics(metrics: Metrics, port: int) -> None:
-    """Serve the metrics on the loopback interface, from threads of their own."""
-    from http import HTTPStatus
-
-    from headrace.gateway.pages import Answer, Pages
-
-    def page() -> Answer:
-        return HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", metrics.text()
-
-    try:
-        Pages(port, {"/metrics": page, "/": page})
-    except (OSError, OverflowError) as error:
-        raise EnvironmentFault(
-            f"cannot be served: {getattr(error, 'strerror', error)}", where=f"metrics on port {port}", fix="name a free --metrics-port"
-        ) from None
-
-
 def run_on_topics(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) -> dict[str, Account]:
     """Run a plan on the topics of a log until `stop` says so, and return its ledger by topic."""
     log = open_log(options)
@@ -62,16 +41,12 @@ def run_on_topics(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) ->
     metrics = Metrics(plan.pipeline)
     if options.metrics_port is not None:
         serve_metrics(metrics, options.metrics_port)
-    file = os.environ.get("HEADRACE_METRICS_FILE")
-    shown = 0.0
+    leave = metrics_file(metrics)
 
     def committed(commit: Committed) -> None:
-        nonlocal shown
         metrics.note(commit)
         warnings.note(live.run.ledger)
-        if file and time.monotonic() - shown >= _METRICS_SECONDS:
-            shown = time.monotonic()
-            _leave(metrics, Path(file))
+        leave(False)
 
     def away(fault: Away | None) -> None:
         if fault is None:
@@ -89,8 +64,7 @@ def run_on_topics(plan: Plan, options: LiveOptions, stop: Callable[[], bool]) ->
     told.info("started", pipeline=plan.pipeline, version=plan.version, epoch=live.epoch, offsets=live.offsets)
     every = options.seconds("commit_every")
     ledger = run_live(live, limits, stop=stop, commit_seconds=inf if every is None else every, committed=committed, away=away)
-    if file:
-        _leave(metrics, Path(file))
+    leave(True)
     counts = {topic: account.counts() for topic, account in ledger.items()}
     told.info("stopped", pipeline=plan.pipeline, epoch=live.epoch, offsets=live.offsets, ledger=counts, open=live.run.graph.open_counts())
     log.close()
@@ -119,8 +93,3 @@ class _Warnings:
                 event = "records set aside" if new["accepted"] else "records set aside and none accepted"
                 self._told.warning(event, pipeline=self._pipeline, topic=topic, **new, commonest=reason.text, first=reason.detail, **where)
                 self._at, self._known[topic] = now, counts
-
-
-def _leave(metrics: Metrics, path: Path) -> None:
-    with suppress(OSError):
-        metrics.write(path)

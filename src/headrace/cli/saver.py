@@ -14,7 +14,7 @@ __all__ = ["save"]
 
 def save(log: Log, folder: Path, *, stop: Callable[[], bool], duration: float | None, records: int | None, latest: bool) -> int:
     """Save each fingerprint of a log in a file of its own, say so on standard output, and return how many files were written."""
-    from headrace.bridges.fingerprint_files import FingerprintSaver
+    from headrace.connectors.fingerprint_files import FingerprintSaver
 
     def tell(path: Path, readings: int) -> None:
         print(f"Saved {path} ({readings} reading{'' if readings == 1 else 's'})", flush=True)

@@ -1,4 +1,4 @@
-"""What engines, bridges and commands ask of topics, be they files, the SQLite log or Kafka."""
+"""What engines, connectors and commands ask of topics, be they files, the SQLite log or Kafka."""
 
 from __future__ import annotations
 

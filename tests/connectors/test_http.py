@@ -21,10 +21,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import headrace.bridges.http as module
+import headrace.connectors.http as module
 from broker import Shared
-from headrace.bridges.http import HttpBridge, only_told
 from headrace.cli import main
+from headrace.cli.bridge import source_of
+from headrace.connectors.http import source
+from headrace.connectors.ingest import Ingest
 from headrace.errors import DataError, EnvironmentFault, PlanError
 from headrace.simulate import Generators
 from headrace.topics.protocol import Log
@@ -34,8 +36,6 @@ from waiting import wait_for
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 TOPIC = "scada_data_topic"
-
-only_told()
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def expected(count: int, seed: int = 0) -> list[bytes]:
 def bridge(log: Log, url: str, topic: str = TOPIC, stop: Callable[[], bool] = lambda: False, **options: Any) -> int:
     limits = {name: options.pop(name) for name in ("duration", "records") if name in options}
     seconds = options.pop("seconds", LIMIT)
-    with closing(HttpBridge(log, url, topic, **({"patience": 10.0, "told": lambda _: None} | options))) as one:
+    with closing(Ingest(log, source(url), topic, **({"patience": 10.0, "told": lambda _: None} | options))) as one:
         return asyncio.run(asyncio.wait_for(one.run(stop, **limits), seconds))
 
 
@@ -383,10 +383,9 @@ def test_what_is_no_stream_is_refused(log: SqliteLog, scripted: Callable[..., Sc
 
 
 @pytest.mark.parametrize("url", ["", "nowhere", "ftp://x/y", "http://", "http:///x", "http://h:99999/", "http://h:x/", "http://h:0/"])
-def test_an_address_that_is_none_is_refused(log: SqliteLog, url: str) -> None:
+def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(PlanError, match="FROM: cannot be bridged from"):
-        HttpBridge(log, url, TOPIC)
-    assert log.topics() == []
+        source_of(url)
 
 
 def test_another_source_is_refused_until_it_begins_anew(log: SqliteLog, server: Server) -> None:
@@ -411,8 +410,8 @@ def test_a_password_is_sent_to_the_source_and_told_to_no_one(log: SqliteLog, scr
 
 
 def test_two_bridges_into_one_topic_are_one_too_many(log: SqliteLog, server: Server) -> None:
-    with closing(HttpBridge(log, server.url(), TOPIC)), pytest.raises(EnvironmentFault, match="is run by process"):
-        HttpBridge(log, server.url(), TOPIC)
+    with closing(Ingest(log, source(server.url()), TOPIC)), pytest.raises(EnvironmentFault, match="is run by process"):
+        Ingest(log, source(server.url()), TOPIC)
 
 
 # as a process that is killed

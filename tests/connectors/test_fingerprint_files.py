@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from headrace.apps.fingerprint import fingerprint
-from headrace.bridges import fingerprint_files
-from headrace.bridges.fingerprint_files import SAVER, FingerprintSaver, _Judge, fingerprint_of
 from headrace.cli.saver import save
+from headrace.connectors import fingerprint_files
+from headrace.connectors.fingerprint_files import SAVER, FingerprintSaver, _Judge, fingerprint_of
 from headrace.engines.embedded.live import Live, run_live
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.kernels.reading.record import Malformed
@@ -383,7 +383,7 @@ def test_a_saver_that_runs_along_leaves_the_same_files(tmp_path: Path, expected:
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from headrace.bridges import fingerprint_files
+from headrace.connectors import fingerprint_files
 from headrace.cli.saver import save
 from headrace.topics.sqlite import SqliteClaim, SqliteLog
 

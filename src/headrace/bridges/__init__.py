@@ -1,1 +1,0 @@
-"""Between topics and what is no topic: files, servers and databases."""

@@ -1,0 +1,173 @@
+"""The events between a source and a topic: what is committed next, and what is acknowledged then. Sans-IO.
+
+The position of the last event and the ledger are committed with the records. So the topic has no record of which the position does
+not know, and lacks none of which it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from headrace.connectors.protocol import Event
+from headrace.topics.protocol import Commit, Outgoing
+
+__all__ = ["Inflow", "Position", "resumes", "shown"]
+
+MOST_RECORDS = 10_000
+MOST_BYTES = 4 << 20
+BATCH_SECONDS = 0.1
+AHEAD = 64  # events that are collected during a commit
+
+
+class Position(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far a source has been read: the manifest of its commits.
+
+    Attributes
+    ----------
+    source
+        The source's name.
+    last
+        The position of the last event committed; None before the first.
+    passed
+        How many records were committed.
+    duplicate
+        How many events were dropped because their ids were committed.
+    ids
+        The ids of the last events committed, as many as the source may deliver again.
+    """
+
+    source: str
+    last: Any = None
+    passed: int = 0
+    duplicate: int = 0
+    ids: tuple[str, ...] = ()
+
+    @property
+    def ledger(self) -> Mapping[str, int]:
+        """What became of the events."""
+        return {"received": self.passed + self.duplicate, "accepted": self.passed, "duplicate": self.duplicate}
+
+
+def resumes(last: Any) -> str:  # noqa: ANN401  (a value of JSON)
+    """Return where a source resumes, in words."""
+    return "from the first event" if last is None else f"after event {shown(last)}"
+
+
+def shown(last: Any) -> str:  # noqa: ANN401  (a value of JSON)
+    """Return a position as text."""
+    return last if isinstance(last, str) else msgspec.json.encode(last).decode()
+
+
+class Inflow:
+    """Collects events while a commit is under way, and says what the next one is.
+
+    Parameters
+    ----------
+    topic
+        Where the records go.
+    position
+        What was committed before.
+    key
+        The field of a record that is its key, where the event has none.
+    redelivers
+        How many of its last events the source may deliver again.
+
+    Attributes
+    ----------
+    position
+        What has been committed.
+    due_at
+        When the collected events are to be committed at the latest; None if there are none.
+    """
+
+    def __init__(self, topic: str, position: Position, *, key: str | None = None, redelivers: int = 0) -> None:
+        self._topic, self._key, self._redelivers = topic, key, redelivers
+        self.position = position
+        self.discard()
+
+    def discard(self) -> None:
+        """Forget the events that were not committed: the source delivers them again."""
+        self.due_at: float | None = None
+        self._events: list[Event] = []
+        self._repeated: list[Event] = []
+        self._committing: list[Event] | None = None
+        self._size = 0
+        self._ids = dict.fromkeys(self.position.ids)
+
+    def offer(self, event: Event, now: float) -> bool:
+        """Take an event, and return whether no further one may be offered before `commit` is called: the source has to wait.
+
+        An event whose id has been taken is only acknowledged.
+        """
+        if self.due_at is None:
+            self.due_at = now + BATCH_SECONDS
+        if self._redelivers and event.id is not None:
+            known = event.id in self._ids
+            # The last to be delivered are the last to be forgotten.
+            self._ids.pop(event.id, None)
+            self._ids[event.id] = None
+            if known:
+                self._repeated.append(event)
+                return self.due(now)
+        self._events.append(event)
+        self._size += len(event.value)
+        return self.due(now)
+
+    def due(self, now: float) -> bool:
+        """Return whether it is time for a commit. A source that waits for acknowledgements delivers no more: then it is time too."""
+        if self.due_at is None:
+            return False
+        count = len(self._events) + len(self._repeated)
+        most = MOST_RECORDS if self._committing is None else AHEAD
+        return now >= self.due_at or count >= min(most, self._redelivers or most) or self._size >= MOST_BYTES
+
+    def commit(self, most: float) -> Commit:
+        """Return what makes the collected events durable, at most so many records, with the position after them."""
+        events, rest = (self._events, []) if len(self._events) <= most else (self._events[: int(most)], self._events[int(most) :])
+        before, repeated = self.position, self._repeated
+        last = next((event.position for event in reversed(events) if event.position is not None), before.last)
+        ids = self._forget(rest) if self._redelivers else ()
+        self._next = Position(before.source, last, before.passed + len(events), before.duplicate + len(repeated), ids)
+        self._committing = events + repeated
+        self._events, self._repeated, self._size = rest, [], sum(len(event.value) for event in rest)
+        self.due_at = self.due_at if rest else None
+        manifest = {**msgspec.to_builtins(self._next), "ledger": {before.source: self._next.ledger}}
+        cursors = {(self._topic, 0): self._next.passed}
+        return Commit(msgspec.json.encode(manifest), {}, (), [self._outgoing(events)] if events else [], cursors)
+
+    def _forget(self, rest: Sequence[Event]) -> tuple[str, ...]:
+        """Return the ids that are committed now: the last ones, without those of events that are not committed yet. Others are forgotten."""
+        later = dict.fromkeys(event.id for event in rest if event.id is not None)
+        ids = [one for one in self._ids if one not in later][-self._redelivers :]
+        self._ids = dict.fromkeys([*ids, *later])
+        return tuple(ids)
+
+    def committed(self) -> list[Event]:
+        """Note that the commit stands, and return the events that the source may now forget."""
+        assert self._committing is not None
+        self.position, done, self._committing = self._next, self._committing, None
+        return done
+
+    def _outgoing(self, events: Sequence[Event]) -> Outgoing:
+        values = [event.value for event in events]
+        lines = b"\n".join(values)
+        if lines.count(b"\n") != len(values) - 1:
+            # A log takes lines, so there may be no line feed within a record.
+            lines = b"\n".join([value.replace(b"\n", b"\r") for value in values])
+        keys = [event.key for event in events]
+        if self._key is not None:
+            keys = [_key_of(value, self._key) if key is None else key for key, value in zip(keys, values, strict=True)]
+        return Outgoing(self._topic, lines, len(values), keys if any(key is not None for key in keys) else None)
+
+
+def _key_of(value: bytes, field: str) -> str | None:
+    """Return the text of a record's field; None if it has none, or is no JSON object."""
+    try:
+        found = msgspec.json.decode(value, type=dict[str, msgspec.Raw]).get(field)
+        key = None if found is None else msgspec.json.decode(found, type=str | int | float | None)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return None if key is None else str(key)

@@ -1,0 +1,276 @@
+"""From a source to a topic: nothing lost, and nothing repeated where events have positions or ids, over outages and `kill -9`.
+
+Records and position are committed in one step of the log. The source is acknowledged after that. A few events are read ahead while
+a commit is under way, and no more: a slow log slows the source down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from math import inf
+from typing import Any, Literal
+
+import msgspec
+
+from headrace._clock import now_ms
+from headrace.connectors.inflow import Inflow, Position, resumes
+from headrace.connectors.progress import Health, Moved, warn
+from headrace.connectors.protocol import Source, Unavailable
+from headrace.connectors.retries import Retries
+from headrace.errors import EnvironmentFault, HeadraceError, PlanError
+from headrace.topics.protocol import Away, Claim, Log
+
+__all__ = ["Ingest", "name_of", "position_before"]
+
+AWAY_SECONDS = 60.0
+_TICK_SECONDS = 0.1
+
+
+def name_of(topic: str) -> str:
+    """Return the name that the source of a topic has among those who read and write."""
+    return f"bridge:{topic}"
+
+
+def position_before(log: Log, topic: str) -> Position | None:
+    """Return how far a topic's source has been read, whoever does it; None if there is none."""
+    manifest = log.manifest(name_of(topic))
+    return None if manifest is None else msgspec.json.decode(manifest, type=Position)
+
+
+class Ingest:
+    """Brings the events of one source into one topic, which is created if it does not exist.
+
+    Parameters
+    ----------
+    log
+        Where the topic is.
+    source
+        Where the events come from.
+    topic
+        Its name; the runner is `bridge:NAME` among those who read and write.
+    key
+        The field of a record by which the log chooses its partition. Without one all go to the first.
+    patience
+        How many seconds a source that is unavailable is tried again; None is for ever.
+    anew
+        Whether to forget how far the source was read.
+    told
+        Is given a line for each outage.
+    committed
+        Is given each commit.
+
+    Attributes
+    ----------
+    health
+        The state of the runner.
+
+    Raises
+    ------
+    PlanError
+        If the topic has been filled from another source.
+    EnvironmentFault
+        If another process fills it, or the log cannot be used.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        source: Source,
+        topic: str,
+        *,
+        key: str | None = None,
+        patience: float | None = 60.0,
+        anew: bool = False,
+        told: Callable[[str], None] = warn,
+        committed: Callable[[Moved], None] = lambda _: None,
+    ) -> None:
+        self._log, self._source, self._topic, self._key = log, source, topic, key
+        self._patience, self._told, self._committed = patience, told, committed
+        self.health = Health("connecting", now_ms())
+        if topic not in {info.name for info in log.topics()}:
+            log.create(topic)
+        self._open(anew=anew)
+
+    def _open(self, *, anew: bool = False) -> None:
+        """Take the topic, and resume from its last commit."""
+        self._claim: Claim = self._log.claim(name_of(self._topic))
+        try:
+            if anew:
+                self._claim.forget()
+            self._inflow = Inflow(self._topic, self._known(self._claim.manifest), key=self._key, redelivers=self._source.redelivers)
+        except BaseException:
+            self._claim.release()
+            raise
+
+    def _known(self, manifest: bytes | None) -> Position:
+        if manifest is None:
+            return Position(self.source)
+        known = msgspec.json.decode(manifest, type=Position)
+        if known.source != self.source:
+            raise PlanError(
+                f"has been bridged from {known.source}, up to event {known.last}",
+                where=f"topic {self._topic!r}",
+                fix=f"give that address, or begin with the first event of {self.source}: --anew",
+            )
+        return known
+
+    @property
+    def source(self) -> str:
+        """The source's address, without passwords."""
+        return self._source.name
+
+    @property
+    def passed(self) -> int:
+        """How many records have been committed, by this run and those before it."""
+        return self._inflow.position.passed
+
+    @property
+    def last(self) -> Any:  # noqa: ANN401  (a value of JSON)
+        """The position of the last event committed."""
+        return self._inflow.position.last
+
+    async def run(self, stop: Callable[[], bool] = lambda: False, *, duration: float | None = None, records: int | None = None) -> int:
+        """Bring events over until the source has no more or `stop` returns true, and return how many.
+
+        A log that is unavailable is opened again, and the source resumes from what is committed there.
+
+        Parameters
+        ----------
+        stop
+            Asked several times a second.
+        duration
+            End after so many seconds.
+        records
+            End after so many records.
+
+        Raises
+        ------
+        PlanError, DataError
+            If the source says that trying again cannot help.
+        EnvironmentFault
+            If the source is unavailable for too long, or the log cannot be written to.
+        """
+        first, retries = self.passed, Retries(AWAY_SECONDS)
+        end = inf if duration is None else time.monotonic() + duration
+        most = inf if records is None else first + records
+        try:
+            while True:
+                try:
+                    if retries.failures:
+                        await asyncio.to_thread(self._open)
+                    await self._bring(stop, end, most, retries)
+                    break
+                except Away as fault:
+                    wait = retries.failed(time.monotonic())
+                    if wait is None or stop():
+                        raise
+                    self._note("waiting", str(fault))
+                    self._told(f"{fault}; opened again until it answers")
+                    self._claim.release()
+                    await asyncio.sleep(wait)
+        except HeadraceError as fault:
+            self._note("failed", str(fault))
+            raise
+        finally:
+            await self._source.close()
+        self._note("ended")
+        return self.passed - first
+
+    async def _bring(self, stop: Callable[[], bool], end: float, most: float, retries: Retries) -> None:
+        """Commit batches until the end."""
+        self._room, self._stirred = asyncio.Event(), asyncio.Event()
+        reading = asyncio.create_task(self._read())
+        reading.add_done_callback(lambda _: self._stirred.set())
+        try:
+            while self.passed < most and not stop() and (now := time.monotonic()) < end:
+                due_at = self._inflow.due_at
+                if due_at is not None and (self._inflow.due(now) or reading.done()):
+                    await self._commit(most - self.passed)
+                    retries.succeeded()
+                elif reading.done():
+                    reading.result()
+                    break
+                else:
+                    await self._nap(min(_TICK_SECONDS, end - now, inf if due_at is None else due_at - now))
+            if self._inflow.due_at is not None and self.passed < most:
+                await self._commit(most - self.passed)
+        finally:
+            self._inflow.discard()
+            reading.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await reading
+
+    async def _nap(self, seconds: float) -> None:
+        """Wait for a time, or until the reader waits for a commit."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stirred.wait()
+        self._stirred.clear()
+
+    async def _commit(self, most: float) -> None:
+        """Make records and position durable, together, at most so many; then acknowledge."""
+        began, before = time.monotonic(), self.passed
+        commit = self._inflow.commit(most)
+        self._room.set()
+        await asyncio.to_thread(self._claim.commit, commit)
+        done = self._inflow.committed()
+        self._room.set()
+        # An acknowledgement that is lost costs nothing: the source delivers the events again, and they are known.
+        with suppress(Unavailable):
+            await self._source.acknowledge(done)
+        ledger = {self.source: self._inflow.position.ledger}
+        self._committed(Moved(name_of(self._topic), time.monotonic() - began, self.passed - before, ledger))
+
+    async def _read(self) -> None:
+        """Read events until there are no more."""
+        last, retries = self.last, Retries(self._patience)
+        while True:
+            came = answered = False
+            try:
+                events = await self._source.open(last)
+                if events is None:
+                    return
+                retries.succeeded()
+                answered = True
+                self._note("running")
+                async with aclosing(events):
+                    async for event in events:
+                        came = True
+                        last = last if event.position is None else event.position
+                        if self._inflow.offer(event, time.monotonic()):
+                            await self._wait_for_room()
+            except Unavailable as fault:
+                self._note("waiting", fault.what)
+                if not answered:
+                    await asyncio.sleep(self._delay(fault, retries))
+                    continue
+                self._told(f"{self.source}: {fault.what}; asked to go on {resumes(last)}")
+            if not came:
+                await asyncio.sleep(self._source.pause_seconds)
+
+    async def _wait_for_room(self) -> None:
+        """Wait until the events are being committed: a slow log slows the source down."""
+        self._room.clear()
+        self._stirred.set()
+        await self._room.wait()
+
+    def _delay(self, fault: Unavailable, retries: Retries) -> float:
+        """Return how long to wait for a source that is unavailable. Raises EnvironmentFault if that was long enough."""
+        if not retries.failures:
+            self._told(f"{self.source}: {fault.what}; asked again until it answers")
+        wait = retries.failed(time.monotonic())
+        if wait is None:
+            fix = fault.fix or "is its server running, and the address right?"
+            raise EnvironmentFault(f"{fault.what}, for {self._patience:g} s", where=self.source, fix=fix)
+        return wait
+
+    def _note(self, state: Literal["running", "waiting", "ended", "failed"], reason: str = "") -> None:
+        if (state, reason) != (self.health.state, self.health.reason):
+            self.health = Health(state, now_ms(), reason)
+
+    def close(self) -> None:
+        """Release the topic."""
+        self._claim.release()

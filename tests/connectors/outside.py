@@ -1,0 +1,112 @@
+"""Outside systems for the tests of the runners: they fail as a seed says, and remember what they were told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
+from random import Random
+from typing import Any
+
+from headrace.connectors.protocol import Event, Source, Unavailable
+from headrace.errors import EnvironmentFault
+from headrace.topics.protocol import Away, Claim, Commit, Log
+
+
+def value(number: int) -> bytes:
+    return json.dumps({"number": number, "key": f"k{number % 3}"}, separators=(",", ":")).encode()
+
+
+class Numbers(Source):
+    """Some numbered events. It drops connections as its dice say.
+
+    With positions it resumes after the one that it is asked for; else it delivers again what was not acknowledged, at most `window`
+    of them, and waits for acknowledgements when so many are outstanding.
+    """
+
+    def __init__(self, count: int, dice: Random, *, faults: float = 0.0, positions: bool = True, ids: bool = True, window: int = 20) -> None:
+        self.name = f"numbers:{count}"
+        self.count, self._dice, self._faults, self._positions, self._ids = count, dice, faults, positions, ids
+        self._window = window
+        self.redelivers = window if ids and not positions else 0
+        self.pause_seconds = 0.001
+        self.acknowledged: set[int] = set()
+        self.delivered = self.opened = self.closed = 0
+
+    def _fails(self) -> bool:
+        return self._dice.random() < self._faults
+
+    async def open(self, position: Any) -> AsyncGenerator[Event] | None:
+        self.opened += 1
+        if self._fails():
+            raise Unavailable("connection refused")
+        left = range(position or 0, self.count) if self._positions else [one for one in range(self.count) if one not in self.acknowledged]
+        return self._events(left) if left else None
+
+    async def _events(self, numbers: Sequence[int]) -> AsyncGenerator[Event]:
+        try:
+            for number in numbers if self._positions else numbers[: self._window]:
+                if self._fails():
+                    raise Unavailable("connection reset by peer")
+                if self._dice.random() < self._faults / 2:
+                    return  # it ends as if nothing were wrong
+                self.delivered += 1
+                yield Event(value(number), number + 1 if self._positions else None, None, str(number) if self._ids else None, number)
+        finally:
+            self.closed += 1
+
+    async def acknowledge(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if not self._positions and self._fails():
+                raise Unavailable("connection reset by peer")
+            self.acknowledged.add(event.token)
+
+
+class FaultyLog:
+    """A log whose commits fail as dice say: before anything is written, or after all is, with the outcome unknown."""
+
+    def __init__(self, log: Log, dice: Random, faults: float, kind: type[EnvironmentFault] = Away) -> None:
+        self._log, self.dice, self.faults, self.kind = log, dice, faults, kind
+        self.failed = self.commits = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def claim(self, pipeline: str) -> Any:
+        return _FaultyClaim(self, self._log.claim(pipeline))
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Fail before or after what is done within."""
+        fate = self.dice.random()
+        if fate < self.faults / 2:
+            self.failed += 1
+            raise self.kind("does not answer", where="the log")
+        yield
+        self.commits += 1
+        if fate < self.faults:
+            self.failed += 1
+            raise self.kind("does not say whether the last commit stands", where="the log")
+
+
+class _FaultyClaim:
+    def __init__(self, log: FaultyLog, claim: Claim) -> None:
+        self._faulty, self._claim = log, claim
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._claim, name)
+
+    def commit(self, commit: Commit) -> None:
+        with self._faulty.failing():
+            self._claim.commit(commit)
+
+
+def values_of(log: Log, topic: str) -> list[bytes]:
+    """What the partitions of a topic have, one after the other."""
+    found: list[bytes] = []
+    for info in log.topic(topic).partitions:
+        offset = info.first
+        while more := log.entries(topic, info.number, offset, 100_000):
+            found += [entry.value for entry in more]
+            offset = more[-1].offset + 1
+    return found
