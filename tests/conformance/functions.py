@@ -15,6 +15,7 @@ import headrace as hr
 from conformance.engine import Job, Outcome, alike
 from headrace.plan.expression import Call, Column, Expression, Literal, rebuild
 from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function
+from headrace.plan.graph import node
 from headrace.plan.operators import Select
 from headrace.plan.schema import BIGINT, BOOLEAN, DOUBLE, NULL, STRING, Schema, Type
 from headrace.plan.settings import current_settings
@@ -125,7 +126,7 @@ def _scalar(name: str, functions: Sequence[Function], found: dict[str, list[Prob
         moved = {column: _moved(expressions[column], given) if move else expressions[column] for column, (_, move) in columns.items()}
         schema = {"row": "BIGINT", **{f"c{number}": str(one.type) for number, one in enumerate(given)}}
         stream = hr.stream("given", schema=schema)
-        return {"out": Stream(Select(stream.operator, (("row", Column("row", BIGINT)), *moved.items())), "functions")}
+        return {"out": Stream(node(Select((("row", Column("row", BIGINT)), *moved.items())), stream.node), "functions")}
 
     plan = hr.pipeline("pipeline", version="0")(build).plan()
     record = {"row": 0, **{f"c{number}": one.value for number, one in enumerate(given)}}

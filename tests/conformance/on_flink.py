@@ -22,7 +22,6 @@ from headrace.engines.flink.rest import JobFailed, Rest
 from headrace.engines.flink.run import FileJob, run_many, savepoint, submit, wait
 from headrace.engines.flink.script import flink_script, flink_script_of_many
 from headrace.errors import HeadraceError, PlanError
-from headrace.plan.operators import Process
 
 TOGETHER, PROCESSES_TOGETHER = 50, 20
 SIZES = Sizes(planning=1536, heap=1536, managed=4096, network=512)
@@ -60,7 +59,7 @@ def _parts(sound: list[int], jobs: Sequence[Job]) -> Iterator[list[int]]:
     """Yield the numbers of jobs that run as one: those with processes run by themselves, and so do those of as many restarts."""
     kinds: dict[tuple[bool, int], list[int]] = defaultdict(list)
     for number in sound:
-        hosting = any(isinstance(one, Process) for one in jobs[number].plan.operators())
+        hosting = bool(jobs[number].plan.processes)
         kinds[hosting, len(jobs[number].restarts)].append(number)
     for (hosting, _), numbers in kinds.items():
         together = PROCESSES_TOGETHER if hosting else TOGETHER

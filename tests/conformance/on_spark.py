@@ -24,7 +24,8 @@ from headrace.engines.spark.run import run_many
 from headrace.engines.spark.script import live_script
 from headrace.errors import HeadraceError, PlanError
 from headrace.plan.expression import Column, walk
-from headrace.plan.operators import Aggregate, Process, Union, maker_of
+from headrace.plan.graph import Node, rebuilt
+from headrace.plan.operators import Operator
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import TIMESTAMP
 
@@ -82,7 +83,7 @@ def _restarted(jobs: Mapping[int, Job], servers: str, folder: Path) -> dict[int,
             continue
         script = live_script(_moved(job.plan, f"{number}."))
         topics[number] = live.Topics(servers, job, f"{number}.", ledger_topic(job.plan))
-        processes = any(isinstance(one, Process) for one in job.plan.operators())
+        processes = bool(job.plan.processes)
         options = [f"--kafka-servers={servers}", f"--checkpoint={folder}/{number}", "--trigger=available-now"]
         streams[number] = spark_run._Script(script, options, processes)
     steps: list[_Step] = []
@@ -96,7 +97,7 @@ def _restarted(jobs: Mapping[int, Job], servers: str, folder: Path) -> dict[int,
     failed, before = _run(steps)
     rows = live.rows(servers, [topic for one in topics.values() for topic in one.written])
     for number, one in topics.items():
-        plain = [one.prefix + sink.topic for sink in one.job.plan.sinks if not isinstance(maker_of(sink), Aggregate | Process)]
+        plain = [one.prefix + sink.operator.topic for sink in one.job.plan.sinks if not sink.traits.made]
         rows |= {topic: rows[topic][: before.get(topic, 0)] for topic in plain}
         for topic in one.job.inputs:
             dead = f"{one.prefix}{topic}.dead-letter"
@@ -164,7 +165,7 @@ def _closing(topics: live.Topics) -> Iterator[_Record]:
 
     Behind a process it is the first that lets all records before it be handled: timers that are later stay silent, as at an end.
     """
-    hosting = any(isinstance(one, Process) for one in topics.job.plan.operators())
+    hosting = topics.job.plan.processes
     now = time.time()
     for source in (one for one in topics.job.plan.sources if one.event_time is not None):
         (column,) = (node for node in walk(source.event_time) if isinstance(node, Column))
@@ -178,16 +179,10 @@ def _closing(topics: live.Topics) -> Iterator[_Record]:
 
 def _moved(plan: Plan, prefix: str) -> Plan:
     """Return the plan with other topics and another name, which begin with `prefix`."""
-    made: dict[int, Any] = {}
-    for operator in plan.operators():
-        changes: dict[str, Any] = {}
-        for name in ("topic", "late_topic", "failed_topic"):
-            if topic := getattr(operator, name, None):
-                changes[name] = prefix + topic
-        for name in ("input", "broadcast"):
-            if (given := getattr(operator, name, None)) is not None:
-                changes[name] = made[id(given)]
-        if isinstance(operator, Union):
-            changes["inputs"] = tuple(made[id(one)] for one in operator.inputs)
-        made[id(operator)] = replace(operator, **changes)
-    return replace(plan, pipeline=prefix + plan.pipeline, sinks=tuple(made[id(sink)] for sink in plan.sinks))
+
+    def moved(node: Node[Operator], _: object) -> Operator:
+        topics = {name: topic for name in ("topic", "late_topic", "failed_topic") if (topic := getattr(node.operator, name, None))}
+        changes: dict[str, Any] = {name: prefix + topic for name, topic in topics.items()}
+        return replace(node.operator, **changes)
+
+    return replace(plan, pipeline=prefix + plan.pipeline, nodes=rebuilt(plan.sinks, moved))

@@ -10,7 +10,6 @@ import pytest
 
 import headrace as hr
 from headrace.errors import PlanError
-from headrace.plan.operators import Sink
 
 MINUTE = hr.tumbling(hr.minutes(1))
 
@@ -45,7 +44,7 @@ def test_a_plan_has_the_settings_given_and_the_defaults_of_the_others() -> None:
 
 
 def test_the_values_of_settings_stand_in_the_expressions() -> None:
-    assert hot.plan(limit=80.0).sinks[0].input.predicate != hot.plan(limit=81.0).sinks[0].input.predicate
+    assert hot.plan(limit=80.0).sinks[0].input.operator != hot.plan(limit=81.0).sinks[0].input.operator
 
 
 def test_settings_end_with_the_pipeline_that_they_belong_to() -> None:
@@ -68,7 +67,7 @@ def test_a_plan_is_the_same_each_time_it_is_made() -> None:
 def test_a_plan_yields_each_operator_once_inputs_first() -> None:
     shared = source().derive(twice="value * 2")
     made = plan(lambda: {"a": shared.where("twice > 1"), "b": shared.where("twice > 2").union(shared)})
-    kinds = [type(one).__name__ for one in made.operators()]
+    kinds = [type(one.operator).__name__ for one in made.nodes]
     assert kinds == ["Source", "Derive", "Where", "Sink", "Where", "Union", "Sink"]
     assert [one.topic for one in made.sources] == ["readings"]
 
@@ -181,26 +180,75 @@ def test_a_version_is_a_text(version: Any) -> None:
 def test_several_sinks_may_share_one_stream() -> None:
     stream = source().where("value > 1")
     made = plan(lambda: {"a": stream, "b": stream})
-    assert [one.topic for one in made.operators() if isinstance(one, Sink)] == ["a", "b"]
+    assert [one.operator.topic for one in made.sinks] == ["a", "b"]
 
 
 def test_the_version_enters_generated_ids() -> None:
     def ids(name: str, version: str) -> str:
         made = hr.pipeline(name, version=version)(lambda: {"out": source().select(id="UUID_V5(tag)")}).plan()
-        return repr(made.sinks[0].input.columns)
+        return repr(made.sinks[0].input.operator)
 
     assert len({ids("p", "1"), ids("p", "2"), ids("q", "1")}) == 3
     assert ids("p", "1") == ids("p", "1")
 
 
-def test_metadata_belongs_to_the_identity_of_state_and_plans_without_it_keep_theirs() -> None:
-    def identity(metadata: dict[str, str] | None) -> list[str]:
+def test_metadata_belongs_to_the_identity_of_state() -> None:
+    def identity(metadata: dict[str, str] | None) -> str:
         stream = hr.stream("in", schema={"k": "STRING"}, metadata=metadata).select("k")
-        found: list[str] = hr.pipeline("p", version="1")(lambda: {"out": stream}).plan().identity["operators"]
-        return found
+        return str(plan(lambda: {"out": stream}).identity["operators"])
 
-    plain = identity(None)
-    assert plain == identity({})
-    assert "metadata" not in str(plain)
+    assert identity(None) == identity({})
     kinds = [identity({"m": kind}) for kind in ("key", "headers", "partition", "offset", "arrival_time")]
-    assert len({*map(str, kinds), str(plain), str(identity({"n": "key"}))}) == 7
+    assert len({*kinds, identity(None), identity({"n": "key"})}) == 7
+
+
+def test_state_of_an_earlier_form_belongs_to_the_plan_that_is_shown_alike() -> None:
+    made = hot.plan()
+    saved = {**made.identity, "operators": [str(made), "Where(input=Source(…))"]}
+    assert (made.differs(saved), made.differs(made.identity)) == (None, None)
+    assert made.differs({**saved, "version": "0"}) == "version"
+    assert made.differs({**saved, "operators": ["pipeline hot", ""]}) == "operators"
+
+
+def chained(count: int) -> dict[str, hr.Stream]:
+    stream = hr.stream("wide", schema={f"c{number}": "BIGINT" for number in range(10)})
+    for _ in range(count):
+        stream = stream.union(stream.where("c0 > 1"))
+    return {"out": stream}
+
+
+def diamonds(count: int) -> dict[str, hr.Stream]:
+    stream = hr.stream("wide", schema={f"c{number}": "BIGINT" for number in range(10)})
+    for _ in range(count):
+        stream = stream.where("c0 > 1").derive(c1="c0 + 1").union(stream.where("c0 <= 1"), stream)
+    return {"out": stream}
+
+
+@pytest.mark.parametrize(("build", "nodes"), [(lambda: chained(200), 402), (lambda: diamonds(100), 402)], ids=["chained unions", "diamonds"])
+def test_what_is_parted_and_joined_many_times_has_each_node_once(build: Callable[[], dict[str, hr.Stream]], nodes: int) -> None:
+    made = plan(build)
+    assert len(made.nodes) == nodes
+    assert [one.id for one in made.nodes] == list(range(1, nodes + 1))
+    assert all(given.node.id < one.id for one in made.nodes for given in one.inputs)
+    assert made.sinks[0].traits.topics == {"wide"}
+    assert len({one.name for one in made.nodes}) == nodes
+
+
+def test_nodes_have_names_that_changes_elsewhere_leave_alone() -> None:
+    def built(*, more: bool) -> dict[str, hr.Stream]:
+        rows = hr.stream("in", schema={"k": "STRING", "t": "BIGINT", "v": "DOUBLE"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+        rows = rows.where("v > 0").derive(w="v * 2") if more else rows
+        per_key = rows.window(hr.tumbling(hr.minutes(1)), by=["k"]).aggregate(n="COUNT(*)")
+        total = rows.window(hr.tumbling(hr.minutes(2)), name="total").aggregate(n="COUNT(*)")
+        return {"keys": per_key, "totals": total, **({"rows": rows} if more else {})}
+
+    few, many = ({one.name for one in plan(function).nodes} for function in (lambda: built(more=False), lambda: built(more=True)))
+    assert few == {"stream:in", "window:k", "total", "sink:keys", "sink:totals"}
+    assert few < many
+
+
+def test_two_windows_of_one_name_are_refused() -> None:
+    rows = hr.stream("in", schema={"t": "BIGINT"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+    made = [rows.window(hr.tumbling(hr.minutes(size)), name="per minute").aggregate(n="COUNT(*)") for size in (1, 2)]
+    with pytest.raises(PlanError, match="two windows or processes are named 'per minute'; give one another name="):
+        plan(lambda: {"a": made[0], "b": made[1]})

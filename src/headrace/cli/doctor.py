@@ -534,17 +534,13 @@ def _difference(case: Case, plan: Plan, said: Mapping[str, Any]) -> str | None:
 
     if said["format"] != STATE_FORMAT:
         return f"is of format {said['format']}, not {STATE_FORMAT}"
-    identity = plan.identity
-    of_now = {
-        "version": identity["version"],
-        "settings": identity["settings"],
-        "sources": sorted(f"{source.topic}/{number}" for source in plan.sources for number in range((case.topics or {}).get(source.topic, 0))),
-    }
-    for name, value in of_now.items():
-        was = sorted(said[name]) if name == "sources" else said[name]
-        if was != value:
-            return f"was made with {name} {was!r}, not {value!r}"
-    return "was made with other operators" if said["operators"] != identity["operators"] else None
+    other = plan.differs(said)
+    if other not in {None, "operators"}:
+        return f"was made with {other} {said[other]!r}, not {plan.identity[other]!r}"
+    sources = sorted(f"{source.topic}/{number}" for source in plan.sources for number in range((case.topics or {}).get(source.topic, 0)))
+    if sorted(said["sources"]) != sources:
+        return f"was made with sources {sorted(said['sources'])!r}, not {sources!r}"
+    return "was made with other operators" if other else None
 
 
 # Kafka

@@ -23,7 +23,6 @@ from headrace.engines.flink.script import flink_script
 from headrace.engines.kafka import java_properties
 from headrace.engines.working import working_folder
 from headrace.errors import EnvironmentFault, PlanError
-from headrace.plan.operators import Process
 from headrace.plan.pipeline import Plan
 from headrace.topics.making import make_topics
 
@@ -45,7 +44,7 @@ def _cluster(plan: Plan, named: str | None, slots: int, *, kafka: bool = False) 
         yield Rest(url), named_client(kafka=kafka)
         return
     jars = fetched(home(), kafka=kafka)
-    hosting = any(isinstance(operator, Process) for operator in plan.operators())
+    hosting = bool(plan.processes)
     client = Client.local(home(), kafka=kafka) if hosting else Client(home(), kafka)
     print(f"headrace: starting Flink on this machine, with {slots} slot{'s' if slots > 1 else ''}", file=sys.stderr)
     # A slot's managed memory is shared by its windows and its Python workers, and a window that gets none of it fails.

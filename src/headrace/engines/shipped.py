@@ -12,11 +12,10 @@ import sys
 import sysconfig
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from headrace.errors import PlanError, ProcessError
-from headrace.plan.operators import Operator, Process, Source
+from headrace.plan.operators import Process
 
 __all__ = ["archive", "pack", "unpack"]
 
@@ -34,17 +33,11 @@ def pack(process: Process) -> str:
     if type(process.code).__module__ in _SCRIPT:
         what, fix = "cannot be sent to a cluster: its class is in the script that runs", "define it in a module of its own, and import that"
         raise PlanError(what, where=f"process {process.name}", fix=fix)
-    broadcast = None if process.broadcast is None else _bare(process.broadcast)
-    bare = replace(process, input=_bare(process.input), broadcast=broadcast)
     try:
-        return base64.b64encode(pickle.dumps(bare)).decode()
+        return base64.b64encode(pickle.dumps(process)).decode()
     except Exception as error:  # noqa: BLE001
         fix = "define its class at the top of a module, and give it attributes that can be pickled"
         raise PlanError(f"cannot be sent to a cluster: {type(error).__name__}: {error}", where=f"process {process.name}", fix=fix) from None
-
-
-def _bare(operator: Operator) -> Source:
-    return Source("", operator.schema, None, 0, (0, 0))
 
 
 def unpack(text: str) -> Process:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any, TypeVar
 
 from headrace.errors import PlanError, near
-from headrace.plan.operators import Aggregate, Operator, Process, Sink, Source, inputs_of, topics_of, upstream
+from headrace.plan.graph import Node, node, numbered
+from headrace.plan.operators import Aggregate, Operator, Process, Sink, Source
 from headrace.plan.schema import Schema
 from headrace.plan.settings import Setting, settings_of, using
 from headrace.plan.stream import Stream
 
 __all__ = ["FAILED", "Pipeline", "Plan"]
+
+K = TypeVar("K", bound=Operator)
 
 # A record at which a process raised, in the form of a dead letter, with the key and what was kept for it.
 FAILED = Schema.parse(
@@ -23,53 +28,93 @@ FAILED = Schema.parse(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """What a pipeline computes, with its settings' values put in."""
+    """What a pipeline computes, with its settings' values put in. `nodes` stand in order, inputs before what takes them."""
 
     pipeline: str
     version: str
     settings: Mapping[str, Any]
-    sinks: tuple[Sink, ...]
+    nodes: tuple[Node[Operator], ...]
 
-    def operators(self) -> Iterator[Operator | Sink]:
-        """Yield each operator once, inputs before what takes them."""
-        seen: set[int] = set()
-        for sink in self.sinks:
-            for operator in upstream(sink):
-                if id(operator) not in seen:
-                    seen.add(id(operator))
-                    yield operator
+    def of(self, kind: type[K]) -> tuple[Node[K], ...]:
+        """Return the nodes whose operators are of a kind."""
+        return tuple(one for one in self.nodes if one.does(kind))  # type: ignore[misc]
 
-    @property
+    def consumers(self, given: Node[Operator]) -> tuple[Node[Operator], ...]:
+        """Return the nodes that take rows of a node, each as often as it does."""
+        return self._consumers.get(given, ())
+
+    @cached_property
+    def _consumers(self) -> dict[Node[Operator], tuple[Node[Operator], ...]]:
+        found: dict[Node[Operator], tuple[Node[Operator], ...]] = {}
+        for one in self.nodes:
+            for given in one.inputs:
+                found[given.node] = (*found.get(given.node, ()), one)
+        return found
+
+    @cached_property
     def sources(self) -> tuple[Source, ...]:
         """The topics read."""
-        return tuple(operator for operator in self.operators() if isinstance(operator, Source))
+        return tuple(one.operator for one in self.of(Source))
+
+    @cached_property
+    def sinks(self) -> tuple[Node[Sink], ...]:
+        """The nodes that write the outputs."""
+        return self.of(Sink)
+
+    @cached_property
+    def windows(self) -> tuple[Node[Aggregate], ...]:
+        """The windows."""
+        return self.of(Aggregate)
+
+    @cached_property
+    def processes(self) -> tuple[Node[Process], ...]:
+        """The processes."""
+        return self.of(Process)
+
+    @cached_property
+    def stages(self) -> tuple[Node[Operator], ...]:
+        """The windows and processes, in order: the nodes before which rows wait for the clock."""
+        return tuple(one for one in self.nodes if one.does(Aggregate, Process))
 
     @property
     def topics(self) -> tuple[str, ...]:
         """The topics written: the sinks', then those of late rows and of processes' failures."""
-        return (*(sink.topic for sink in self.sinks), *self.late_topics, *self.failed_topics)
+        return (*(sink.operator.topic for sink in self.sinks), *self.late_topics, *self.failed_topics)
 
     @property
     def late_topics(self) -> tuple[str, ...]:
         """The topics of rows that were late for a window."""
-        return tuple(o.late_topic for o in self.operators() if isinstance(o, Aggregate) and o.late_topic)
+        return tuple(one.operator.late_topic for one in self.windows if one.operator.late_topic)
 
     @property
     def failed_topics(self) -> tuple[str, ...]:
         """The topics of what processes failed at."""
-        return tuple(o.failed_topic for o in self.operators() if isinstance(o, Process) and o.failed_topic)
+        return tuple(one.operator.failed_topic for one in self.processes if one.operator.failed_topic)
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
-        """What saved state must have been made with to be this plan's: pipeline, version, settings and operators."""
-        return {
-            "pipeline": self.pipeline,
-            "version": self.version,
-            "settings": {name: str(value) for name, value in self.settings.items()},
-            "operators": [str(self), repr([sink.input for sink in self.sinks])],
-        }
+        """What saved state must have been made with to be this plan's: pipeline, version, settings, and a hash of the nodes."""
+        nodes = [f"{one.id} {one.operator!r} {[(given.role, given.node.id) for given in one.inputs]}" for one in self.nodes]
+        digest = blake2b("\n".join(nodes).encode(errors="surrogatepass"), digest_size=16).hexdigest()
+        settings = {name: str(value) for name, value in self.settings.items()}
+        return {"pipeline": self.pipeline, "version": self.version, "settings": settings, "operators": digest}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Plan) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash((self.pipeline, self.identity["operators"]))
+
+    def differs(self, saved: Mapping[str, Any]) -> str | None:
+        """Return by which part of the identity a saved state is another plan's, None if it is this one's."""
+        for name, value in self.identity.items():
+            was = saved[name]
+            # Formerly the operators were saved as texts: as the plan shows them, and in full.
+            if was != value and not (name == "operators" and isinstance(was, list) and was[0] == str(self)):
+                return name
+        return None
 
     def check_inputs(self, inputs: Mapping[str, Sized]) -> None:
         """Raise PlanError unless there is a file for each source, and for nothing else; `inputs` are files by topic."""
@@ -83,23 +128,19 @@ class Plan:
 
     def schema_of(self, topic: str) -> Schema:
         """Return the columns of the rows written to a topic."""
-        for operator in self.operators():
-            if isinstance(operator, Sink) and operator.topic == topic:
-                return operator.schema
-            if isinstance(operator, Aggregate) and operator.late_topic == topic:
-                return operator.input.schema
-            if isinstance(operator, Process) and operator.failed_topic == topic:
-                return FAILED
-        raise PlanError(f"no topic {topic!r} is written", where=f"pipeline {self.pipeline}", fix=near(topic, self.topics))
+        schemas = {one.operator.topic: one.schema for one in self.sinks}
+        schemas |= {one.operator.late_topic: one.input.schema for one in self.windows if one.operator.late_topic}
+        schemas |= dict.fromkeys(self.failed_topics, FAILED)
+        if topic not in schemas:
+            raise PlanError(f"no topic {topic!r} is written", where=f"pipeline {self.pipeline}", fix=near(topic, self.topics))
+        return schemas[topic]
 
     def __str__(self) -> str:
         lines = [f"pipeline {self.pipeline} version {self.version}"]
         lines += [f"  setting {name} = {value!r}" for name, value in self.settings.items()]
-        numbers: dict[int, int] = {}
-        for number, operator in enumerate(self.operators(), 1):
-            numbers[id(operator)] = number
-            inputs = ", ".join(f"#{numbers[id(one)]}" for one in inputs_of(operator))
-            lines.append(f"  #{number} {operator}{f'  ← {inputs}' if inputs else ''}")
+        for one in self.nodes:
+            inputs = ", ".join(f"#{given.node.id}" for given in one.inputs)
+            lines.append(f"  {one}{f'  ← {inputs}' if inputs else ''}")
         return "\n".join(lines)
 
 
@@ -137,9 +178,10 @@ class Pipeline:
             sinks = self.function(**values)
         if not isinstance(sinks, Mapping) or not sinks or not all(isinstance(one, Stream) for one in sinks.values()):
             raise PlanError("the function does not return its sinks", where=f"pipeline {self.name}", fix='return {"topic": stream}')
-        plan = Plan(self.name, self.version, values, tuple(Sink(topic, one.operator) for topic, one in sinks.items()))
+        plan = Plan(self.name, self.version, values, numbered(node(Sink(topic), one.node) for topic, one in sinks.items()))
         _check_topics(plan)
-        _check_processes(plan)
+        _check_names(plan)
+        _check_deduplicated(plan)
         return plan
 
 
@@ -163,17 +205,21 @@ def _check_topics(plan: Plan) -> None:
             raise PlanError(f"topic {topic!r} stands among the dead letters", where=place, fix="give it another name")
 
 
-def _check_processes(plan: Plan) -> None:
-    """Raise PlanError if two processes have one name, or could count one record as a duplicate."""
-    processes = [one for one in plan.operators() if isinstance(one, Process)]
-    names = [one.name for one in processes]
+def _check_names(plan: Plan) -> None:
+    """Raise PlanError if two processes or windows have one name."""
+    processes = [one.operator.name for one in plan.processes]
+    names = [*processes, *(one.operator.name for one in plan.windows if one.operator.name)]
     for name in names:
         if names.count(name) > 1:
-            raise PlanError(f"two processes are named {name!r}", where=f"pipeline {plan.pipeline}", fix="give one another name=")
-    dropping = [one for one in processes if one.drops_duplicates]
-    sources = [topic for one in dropping for topic in topics_of(one)]
-    for topic in sources:
-        if sources.count(topic) > 1:
+            both = "processes" if processes.count(name) > 1 else "windows or processes"
+            raise PlanError(f"two {both} are named {name!r}", where=f"pipeline {plan.pipeline}", fix="give one another name=")
+
+
+def _check_deduplicated(plan: Plan) -> None:
+    """Raise PlanError if two processes could count one record as a duplicate."""
+    topics = [topic for one in plan.processes if one.operator.drops_duplicates for topic in one.traits.topics]
+    for topic in topics:
+        if topics.count(topic) > 1:
             raise PlanError(f"stream {topic!r} is deduplicated twice", where=f"pipeline {plan.pipeline}", fix="share the stream that is deduplicated")
 
 

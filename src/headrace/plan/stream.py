@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from headrace._lazy import lazy_import
@@ -13,6 +12,7 @@ from headrace.errors import PlanError, near
 from headrace.plan.cache import cached
 from headrace.plan.deduplicate import Deduplicate
 from headrace.plan.expression import Call, Column, Expression, columns_of, rebuild, walk
+from headrace.plan.graph import Node, node
 from headrace.plan.operators import (
     METADATA,
     WINDOW_COLUMNS,
@@ -30,8 +30,6 @@ from headrace.plan.operators import (
     Unnest,
     Where,
     metadata_fields,
-    topics_of,
-    upstream,
 )
 from headrace.plan.process import declaration_of, spoken_name
 from headrace.plan.schema import BIGINT, BOOLEAN, FIRST_MS, LAST_MS, NULL, TIMESTAMP, Schema, Type, check_name
@@ -105,7 +103,7 @@ def stream(
         if time.type != TIMESTAMP:
             raise PlanError(f"event_time is a {time.type}", where=place, fix="write TO_TIMESTAMP_LTZ(column, 3) for ms since the epoch")
     delay = milliseconds(watermark, "the watermark's delay", place)
-    return Stream(Source(topic, declared, time, delay, _range_ms(event_time_range, place), rest, metadata=known), place)
+    return Stream(node(Source(topic, declared, time, delay, _range_ms(event_time_range, place), rest, metadata=known)), place)
 
 
 def _metadata(metadata: Mapping[str, str], declared: Schema, rest: str | None, where: str) -> tuple[tuple[str, str], ...]:
@@ -144,13 +142,18 @@ def _bound(text: str, schema: Schema, where: str, *, aggregates: bool = False) -
 class Stream:
     """Rows of one schema. Each method returns a new stream; none changes this one."""
 
-    def __init__(self, operator: Operator, path: str) -> None:
-        self.operator, self._path = operator, path
+    def __init__(self, given: Node[Operator], path: str) -> None:
+        self.node, self._path = given, path
+
+    @property
+    def operator(self) -> Operator:
+        """The operator that gives the rows."""
+        return self.node.operator
 
     @property
     def schema(self) -> Schema:
         """The columns of the rows."""
-        return self.operator.schema
+        return self.node.schema
 
     def __repr__(self) -> str:
         return f"<Stream {self._path}: {self.schema}>"
@@ -169,13 +172,13 @@ class Stream:
         if name not in self.schema:
             raise PlanError(f"unknown column {name!r}", where=f"{self._path}.{step}", fix=near(str(name), self.schema.names))
 
-    def _then(self, step: str, operator: Operator) -> Stream:
-        return Stream(operator, f"{self._path}.{step}")
+    def _then(self, step: str, operator: Operator, *others: Node[Operator]) -> Stream:
+        return Stream(node(operator, self.node, *others), f"{self._path}.{step}")
 
     def derive(self, **columns: str) -> Stream:
         """Return the stream with columns added, or replaced where they have the name of one."""
         named = tuple((check_name(name, f"{self._path}.derive"), self._value(text, f"derive({name})")) for name, text in columns.items())
-        return self._then("derive", Derive(self.operator, named))
+        return self._then("derive", Derive(named))
 
     def select(self, *names: str, **columns: str) -> Stream:
         """Return the stream with just the columns named, in that order, then those given as expressions."""
@@ -188,14 +191,14 @@ class Stream:
         for name, _ in kept + named:
             if (*names, *columns).count(name) > 1:
                 raise PlanError(f"column {name!r} is selected twice", where=f"{self._path}.select", fix="give one another name")
-        return self._then("select", Select(self.operator, kept + named))
+        return self._then("select", Select(kept + named))
 
     def where(self, predicate: str) -> Stream:
         """Return the rows of which the predicate is true, neither false nor NULL."""
         bound = self._bind(predicate, "where")
         if bound.type != BOOLEAN:
             raise PlanError(f"{predicate!r} is a {bound.type}, not a BOOLEAN", where=f"{self._path}.where")
-        return self._then("where", Where(self.operator, bound, " ".join(predicate.split())))
+        return self._then("where", Where(bound, " ".join(predicate.split())))
 
     def unnest(self, column: str, *, value: str, key: str | None = None) -> Stream:
         """Return a row for each entry of a MAP (`key` and `value`) or element of an ARRAY (`value`), in place of `column`."""
@@ -209,7 +212,7 @@ class Stream:
             check_name(name, f"{self._path}.unnest")
             if name in self.schema.without(column) or key == value:
                 raise PlanError(f"column {name!r} is there already", where=f"{self._path}.unnest", fix="give another name")
-        return self._then("unnest", Unnest(self.operator, column, key, value))
+        return self._then("unnest", Unnest(column, key, value))
 
     def union(self, *others: Stream) -> Stream:
         """Return the rows of this stream and of others, which have the same columns and types in the same order."""
@@ -219,30 +222,35 @@ class Stream:
                 raise PlanError(f"{other!r} is not a stream", where=f"{self._path}.union")
             if [(field.name, field.type) for field in other.schema.fields] != mine:
                 raise PlanError(f"{other._path} has {other.schema}, not {self.schema}", where=f"{self._path}.union", fix="select the same columns")
-        if any(isinstance(node, Aggregate) for one in (self, *others) for node in upstream(one.operator)):
+        joined = [self.node, *(other.node for other in others)]
+        if any(one.traits.windowed for one in joined):
             raise PlanError("rows of windows cannot be joined into one stream", where=f"{self._path}.union", fix="write them to topics")
-        _check_made_alike([one.operator for one in (self, *others)], f"{self._path}.union")
-        return self._then("union", Union((self.operator, *(other.operator for other in others))))
+        _check_made_alike(joined, f"{self._path}.union")
+        return self._then("union", Union(len(joined)), *joined[1:])
 
-    def window(self, window: Window, *, by: Sequence[str] = (), allowed_lateness: timedelta = timedelta(0)) -> WindowedStream:
+    def window(
+        self, window: Window, *, by: Sequence[str] = (), allowed_lateness: timedelta = timedelta(0), name: str | None = None
+    ) -> WindowedStream:
         """Return the stream cut into windows and grouped by columns.
 
         With `allowed_lateness`, a closed window is kept that much longer, and each late record within it has its group
-        emitted again with `revision` one higher.
+        emitted again with `revision` one higher. `name` tells the window from others in the plan; by default its keys do.
         """
         if not isinstance(window, Window):
             raise PlanError(f"{window!r} is not a window", where=f"{self._path}.window", fix="write hr.tumbling(hr.minutes(1))")
         keys = _keys(by, self, "window")
         self._timed("window")
-        _check_in_time(self.operator, f"{self._path}.window")
-        if any(isinstance(node, Aggregate) for node in upstream(self.operator)):
+        _check_in_time(self.node, f"{self._path}.window")
+        if self.node.traits.windowed:
             raise PlanError("these are rows of windows already", where=f"{self._path}.window", fix="group them further with aggregate(by=…)")
-        _check_bounds(window, self.operator, f"{self._path}.window")
-        return WindowedStream(self, window, keys, milliseconds(allowed_lateness, "allowed_lateness", f"{self._path}.window"))
+        _check_bounds(window, self.node.traits.origins, f"{self._path}.window")
+        lateness_ms = milliseconds(allowed_lateness, "allowed_lateness", f"{self._path}.window")
+        called = None if name is None else check_name(name, f"{self._path}.window name")
+        return WindowedStream(self, Aggregate(window, keys, (), (), lateness_ms, name=called))
 
     def _timed(self, step: str) -> None:
         """Raise PlanError unless the rows have an event time."""
-        for source in (node for node in upstream(self.operator) if isinstance(node, Source)):
+        for source in self.node.traits.origins:
             if source.event_time is None:
                 raise PlanError(f"stream {source.topic!r} has no event time", where=f"{self._path}.{step}", fix="give it event_time=")
 
@@ -287,11 +295,11 @@ class Stream:
         if not keys:
             raise PlanError("a process has no key", where=place, fix="name the columns in by=")
         self._timed("process")
-        _check_order(self.operator, order, place)
+        _check_order(self.node, order, place)
         code = code() if isinstance(code, type) else code
         declared = declaration_of(code, keys, place)
         if broadcast is not None:
-            _check_broadcast(broadcast, self.operator, place)
+            _check_broadcast(broadcast, self.node, place)
         if broadcast is None and declared.shared:
             raise PlanError(f"{declared.name} has on_broadcast, and there is no broadcast", where=place, fix="give broadcast= a stream")
         if broadcast is not None and not declared.shared:
@@ -303,18 +311,19 @@ class Stream:
         if limit_ms == 0:
             raise PlanError("a limit of 0 leaves no time for anything", where=place, fix="give limit=hr.seconds(10), say")
         operator = Process(
-            self.operator,
             code,
             check_name(spoken_name(code) if name is None else name, f"{place} name"),
             declared,
             keys,
+            self.schema,
+            None if broadcast is None else broadcast.schema,
             arrival=order == "arrival",
-            broadcast=None if broadcast is None else broadcast.operator,
             failed_topic=failed_to,
             limit_ms=limit_ms,
             pipeline=str(current_settings().get("@pipeline", "")).partition("/")[0],
         )
-        return ProcessedStream(operator, f"{self._path}.process({operator.name})")
+        told = {} if broadcast is None else {"broadcast": broadcast.node}
+        return ProcessedStream(node(operator, self.node, **told), f"{self._path}.process({operator.name})")
 
     def deduplicate(self, by: Sequence[str], *, within: timedelta, name: str | None = None) -> Stream:
         """Return the records without those whose key came less than `within` of event time after one that was kept.
@@ -324,14 +333,14 @@ class Stream:
         """
         place = f"{self._path}.deduplicate"
         keys = _keys(by, self, "deduplicate")
-        if any(isinstance(node, Aggregate | Process) for node in upstream(self.operator)):
+        if self.node.traits.made:
             raise PlanError("only records can be duplicates, not rows of windows or processes", where=place, fix="deduplicate before")
         if milliseconds(within, "within", place) == 0:
             raise PlanError("within is 0", where=place, fix="say how long a key is remembered: hr.minutes(5)")
         code = Deduplicate(self.schema.without(*keys), within)
         process = self.process(code, by=keys, name=name).operator
         assert isinstance(process, Process)
-        return Stream(replace(process, drops_duplicates=True), place).select(*self.schema.names)
+        return Stream(node(replace(process, drops_duplicates=True), self.node), place).select(*self.schema.names)
 
     def top_n(self, count: int, *, order: str | Sequence[str], by: Sequence[str] = ()) -> Stream:
         """Return the first rows of each window, and of each group in it, with their `rank` from 1.
@@ -346,10 +355,10 @@ class Stream:
             The columns of a group; by default each window is one.
         """
         place = f"{self._path}.top_n"
-        made_by = next((node for node in reversed(list(upstream(self.operator))) if isinstance(node, Aggregate | Regroup | Process)), None)
+        made_by = next((one.operator for one in reversed([*self.node.upstream()]) if one.does(Aggregate, Regroup, Process)), None)
         if not isinstance(made_by, Aggregate | Regroup):
             raise PlanError("the rows are not those of windows", where=place, fix="write .window(…).aggregate(…) before .top_n(…)")
-        if any(isinstance(node, Aggregate) and node.lateness_ms for node in upstream(self.operator)):
+        if self.node.traits.rows == "revised":
             raise PlanError("windows that are given again have no settled first rows", where=place, fix="leave allowed_lateness out")
         if type(count) is not int or count < 1:
             raise PlanError(f"count {count!r} is not a whole number from 1", where=place)
@@ -361,7 +370,7 @@ class Stream:
         ordered = tuple(self._ordered(one) for one in ([order] if isinstance(order, str) else order))
         if not ordered:
             raise PlanError("there is no order", where=place, fix='write order="mean DESC", say')
-        return self._then("top_n", TopN(self.operator, count, ordered, keys, tuple(key for key in made_by.keys if key not in keys)))
+        return self._then("top_n", TopN(count, ordered, keys, tuple(key for key in made_by.keys if key not in keys)))
 
     def _ordered(self, text: str) -> tuple[str, bool]:
         name, _, direction = str(text).strip().partition(" ")
@@ -376,16 +385,16 @@ class Stream:
 
     def aggregate(self, by: Sequence[str], **aggregates: str) -> Stream:
         """Return the rows of each window grouped further, by fewer keys."""
-        if not any(isinstance(node, Aggregate) for node in upstream(self.operator)):
+        if not self.node.traits.windowed:
             raise PlanError("the stream has no window", where=f"{self._path}.aggregate", fix="write .window(…) before .aggregate(…)")
         missing = [f.name for f in WINDOW_COLUMNS[:2] if f.name not in self.schema]
         if missing:
             raise PlanError(f"{missing[0]!r} was selected away", where=f"{self._path}.aggregate", fix="group further before select()")
-        for name in _replaced_bounds(self.operator):
+        for name in (f.name for f in WINDOW_COLUMNS[:2] if f.name not in self.node.traits.bounds):
             raise PlanError(f"{name!r} is no longer the window's own", where=f"{self._path}.aggregate", fix="give the column made of it another name")
         keys = _keys(by, self, "aggregate")
         columns, calls = _aggregates(self, keys, aggregates)
-        return self._then("aggregate", Regroup(self.operator, keys, columns, calls))
+        return self._then("aggregate", Regroup(keys, columns, calls))
 
 
 _ORDERS = ("event_time", "arrival")
@@ -396,90 +405,81 @@ class ProcessedStream(Stream):
 
     def side(self, name: str) -> Stream:
         """Return the rows of a side output of the process."""
-        assert isinstance(self.operator, Process)
-        known = [one for one in self.operator.declared.outputs if one]
+        process = self.operator
+        assert isinstance(process, Process)
+        known = [one for one in process.declared.outputs if one]
         if name not in known:
             raise PlanError(f"no side output {name!r}", where=self._path, fix=near(str(name), known))
-        return self._then(f"side({name})", Side(self.operator, name))
+        return self._then(f"side({name})", Side(process.name, name, process.output(name)))
 
 
 class WindowedStream:
     """A stream cut into windows, which `aggregate` makes a stream again."""
 
-    def __init__(self, input_: Stream, window: Window, keys: tuple[str, ...], lateness_ms: int, late_topic: str | None = None) -> None:
-        self._input, self._window, self._keys, self._lateness_ms, self._late_topic = input_, window, keys, lateness_ms, late_topic
+    def __init__(self, input_: Stream, window: Aggregate) -> None:
+        self._input, self._window = input_, window
 
     def late_to(self, topic: str) -> WindowedStream:
         """Return the same, with the rows that no window takes any more written to `topic`."""
         if not isinstance(topic, str) or not topic:
             raise PlanError(f"{topic!r} is not a topic", where=f"{self._input._path}.window.late_to", fix="name a topic")
-        return WindowedStream(self._input, self._window, self._keys, self._lateness_ms, topic)
+        return WindowedStream(self._input, replace(self._window, late_topic=topic))
 
     def aggregate(self, **aggregates: str) -> Stream:
         """Return a row for each window and group: the keys, the aggregates, `window_start`, `window_end` and `revision`."""
-        columns, calls = _aggregates(self._input, self._keys, aggregates)
-        operator = Aggregate(self._input.operator, self._window, self._keys, columns, calls, self._lateness_ms, self._late_topic)
-        return self._input._then("window.aggregate", operator)
+        columns, calls = _aggregates(self._input, self._window.keys, aggregates)
+        return self._input._then("window.aggregate", replace(self._window, columns=columns, calls=calls))
 
 
-def _check_bounds(window: Window, operator: Operator, where: str) -> None:
+def _check_bounds(window: Window, origins: Sequence[Source], where: str) -> None:
     """Raise PlanError if a window of a record could begin before the year 1 or end after 9999: no timestamp says so."""
-    for source in (node for node in upstream(operator) if isinstance(node, Source)):
+    for source in origins:
         first, last = source.range_ms
         if window.start_of(window.first_end(first)) < FIRST_MS or window.last_end(last) > LAST_MS:
             what = f"windows {window} at the ends of the event_time_range of {source.topic!r} would lie outside the years 1 to 9999"
             raise PlanError(what, where=where, fix="narrow event_time_range, or take a shorter window")
 
 
-def _check_order(operator: Operator, order: str, where: str) -> None:
+def _check_order(given: Node[Operator], order: str, where: str) -> None:
     if order not in _ORDERS:
         raise PlanError(f"order {order!r} is none", where=where, fix="it is 'event_time' or 'arrival'")
-    makers = [node for node in upstream(operator) if isinstance(node, Aggregate | Process)]
-    if any(isinstance(node, Aggregate) and node.lateness_ms for node in makers):
+    if given.traits.rows == "revised":
         raise PlanError("rows of windows that are given again cannot be processed", where=where, fix="leave allowed_lateness out")
-    _check_in_time(operator, where)
-    if makers and order == "arrival":
+    _check_in_time(given, where)
+    if given.traits.made and order == "arrival":
         raise PlanError("rows of windows and processes come in the order of event time", where=where, fix="leave order= out")
 
 
-def _check_in_time(operator: Operator, where: str) -> None:
+def _check_in_time(given: Node[Operator], where: str) -> None:
     """Raise PlanError if a process gave the rows that takes its records as they arrive."""
-    for process in (node for node in upstream(operator) if isinstance(node, Process) and node.arrival):
-        fix = f"let {process.name} take its records in the order of event time"
-        raise PlanError(f"the rows of {process.name} come in no order of time", where=where, fix=fix)
+    if not given.traits.ordered:
+        maker = next(one.operator.label for one in given.upstream() if not one.traits.ordered)
+        fix = f"let {maker} take its records in the order of event time"
+        raise PlanError(f"the rows of {maker} come in no order of time", where=where, fix=fix)
 
 
-def _check_broadcast(broadcast: Stream, beside: Operator, where: str) -> None:
+def _check_broadcast(broadcast: Stream, beside: Node[Operator], where: str) -> None:
     if not isinstance(broadcast, Stream):
         raise PlanError(f"broadcast {broadcast!r} is not a stream", where=where, fix="give it hr.stream(topic, schema=…, event_time=…)")
     broadcast._timed("broadcast")
-    if broadcast.operator is beside:
+    if broadcast.node is beside:
         raise PlanError("the broadcast is the stream itself", where=where, fix="give broadcast= another stream")
-    if any(isinstance(node, Aggregate | Process) for node in upstream(broadcast.operator)):
+    if broadcast.node.traits.made:
         raise PlanError("a broadcast is of records, not of windows or processes", where=where, fix="write them to a topic first")
 
 
-def _check_made_alike(operators: Sequence[Operator], where: str) -> None:
+def _check_made_alike(joined: Sequence[Node[Operator]], where: str) -> None:
     """Raise PlanError unless all rows are records, or all are given by processes that go by one clock."""
-    processes = [[node for node in upstream(one) if isinstance(node, Process)] for one in operators]
-    if not any(processes):
+    traits = [one.traits for one in joined]
+    if not any(one.made for one in traits):
         return
-    feeders = {topics_of(one) for one in operators}
-    if not all(processes) or len(feeders) > 1 or any(node.arrival for of in processes for node in of):
+    if not all(one.made and one.ordered for one in traits) or len({one.topics for one in traits}) > 1:
         what = "rows of processes are joined only with those of others that read the same sources, in the order of event time"
         raise PlanError(what, where=where, fix="write them to topics of their own")
 
 
 def _untyped(kind: Type) -> bool:
     return kind == NULL or any(map(_untyped, kind.arguments))
-
-
-def _replaced_bounds(operator: Operator) -> Iterator[str]:
-    """Yield the names of the window's bounds that something else has been given since the rows left the window."""
-    bounds = {field.name for field in WINDOW_COLUMNS[:2]}
-    for one in takewhile(lambda one: not isinstance(one, Aggregate), reversed(list(upstream(operator)))):
-        if isinstance(one, Derive | Select):
-            yield from (name for name, expression in one.columns if name in bounds and expression != Column(name, TIMESTAMP))
 
 
 def _keys(by: Sequence[str], stream: Stream, step: str) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from headrace.engines.embedded.run import run_files as run_embedded
 from headrace.engines.entries import added_up, ledger_topic
 from headrace.engines.spark.run import run_files, run_latest, run_live
 from headrace.errors import EnvironmentFault
+from headrace.plan.graph import Node, rebuilt
 from headrace.plan.operators import Operator, Source
 from headrace.plan.pipeline import Plan
 from headrace.topics.making import make_topics
@@ -54,10 +55,10 @@ def fingerprints(plant: str) -> Plan:
 def on_topic(stream: hr.Stream, topic: str) -> hr.Stream:
     """Return the stream with another topic read."""
 
-    def moved(operator: Operator) -> Operator:
-        return replace(operator, topic=topic) if isinstance(operator, Source) else replace(operator, input=moved(operator.input))
+    def moved(node: Node[Operator], _: object) -> Operator:
+        return replace(node.operator, topic=topic) if isinstance(node.operator, Source) else node.operator
 
-    return hr.Stream(moved(stream.operator), topic)
+    return hr.Stream(rebuilt([stream.node], moved)[-1], topic)
 
 
 def create(servers: str, plan: Plan | None = None, **partitions: int) -> None:

@@ -43,7 +43,7 @@ run_live(both(plant), servers, checkpoint=Path(checkpoint), trigger="500 millise
 def both(plant: str) -> Plan:
     """Return the fingerprint's plan, with a process over the same records."""
     windows = fingerprints(plant)
-    readings = hr.Stream(windows.sources[0], plant).unnest("data", key="sensor", value="raw").derive(value="TRY_CAST(raw AS DOUBLE)")
+    readings = hr.Stream(windows.nodes[0], plant).unnest("data", key="sensor", value="raw").derive(value="TRY_CAST(raw AS DOUBLE)")
     outliers = readings.where("value IS NOT NULL").process(Hampel, by=["equip_id", "sensor"])
     sinks = {f"{plant}-out": hr.Stream(windows.sinks[0].input, f"{plant}-out"), f"{plant}-outliers": outliers}
     return hr.pipeline("both", version="1")(lambda: sinks).plan()

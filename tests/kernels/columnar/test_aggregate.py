@@ -49,7 +49,7 @@ def test_a_constant_folds_as_a_column_that_holds_it(text: str) -> None:
 
     def build(setting: int = 7) -> dict[str, hr.Stream]:  # noqa: ARG001
         held = rows.derive(constant=text).window(hr.tumbling(hr.seconds(1)))
-        built.update({of: held.aggregate(**{name: call.format(of) for name, call in calls.items()}).operator for of in (text, "constant")})
+        built.update({of: held.aggregate(**{name: call.format(of) for name, call in calls.items()}).node for of in (text, "constant")})
         return {"out": rows}
 
     built: dict[str, object] = {}
@@ -57,15 +57,15 @@ def test_a_constant_folds_as_a_column_that_holds_it(text: str) -> None:
     if "x" not in text and "S" not in text and "TRUE" not in text and "CONCAT" not in text:
         calls |= {"sum": "SUM({})", "mean": "AVG({})", "spread": "VAR_SAMP({})", "mid": "MEDIAN({})", "share": "PERCENTILE({}, 0.5)"}
     hr.pipeline("constants", version="1")(build).plan()
-    constant, column = (Folding(built[of].calls) for of in (text, "constant"))  # type: ignore[attr-defined]
+    constant, column = (Folding(built[of].operator.calls) for of in (text, "constant"))  # type: ignore[attr-defined]
     plain = FRAME.head(7).with_columns(_value_of(built["constant"]).alias("constant"))
     got, expected = (folding.result(folding.merge(folding.fold(plain, ["slice", "k"]), ["k"])) for folding in (constant, column))
     assert got.equals(expected)
     assert got["@call0"].sum() == (0 if "NULL" in text else 7)
 
 
-def _value_of(operator: object) -> pl.Expr:
-    return compile_expression(dict(operator.input.columns)["constant"])  # type: ignore[attr-defined]
+def _value_of(node: object) -> pl.Expr:
+    return compile_expression(dict(node.input.operator.columns)["constant"])  # type: ignore[attr-defined]
 
 
 def in_pieces(frame: pl.DataFrame, size: int) -> pl.DataFrame:

@@ -15,11 +15,11 @@ import polars as pl
 
 from headrace.engines.embedded.processing import Processing
 from headrace.kernels.columnar.order import gathered, in_order
-from headrace.kernels.columnar.rows import needed_of_inputs, row_step
+from headrace.kernels.columnar.rows import row_step
 from headrace.kernels.columnar.watermark import FOREVER, NEVER, Clock
 from headrace.kernels.columnar.window import RegroupKernel, WindowKernel, WindowState
-from headrace.plan.expression import Column
-from headrace.plan.operators import Aggregate, Derive, Named, Operator, Process, Regroup, Select, Side, Sink, inputs_of, maker_of, topics_of, upstream
+from headrace.plan.graph import Node
+from headrace.plan.operators import Aggregate, Operator, Process, Regroup, Side, Sink, Source
 from headrace.plan.pipeline import Plan
 
 __all__ = ["Fates", "Graph", "Window"]
@@ -59,21 +59,34 @@ def _distinct(parts: Sequence[pl.Series], first: int, behind: int) -> int:
 
 @dataclass
 class Window:
-    """A window of the plan while it runs. `feeders` are the sources whose clock it goes by; its rows may be `made` by processes."""
+    """A window of the plan while it runs."""
 
-    operator: Aggregate
+    node: Node[Aggregate]
     kernel: WindowKernel
-    feeders: frozenset[str]
-    made: bool
     state: WindowState = field(default_factory=WindowState)
     waiting: dict[int, list[pl.DataFrame]] = field(default_factory=dict)
+
+    @property
+    def operator(self) -> Aggregate:
+        """The plan's window."""
+        return self.node.operator
+
+    @property
+    def feeders(self) -> frozenset[str]:
+        """The topics whose clock it goes by."""
+        return self.node.traits.topics
+
+    @property
+    def made(self) -> bool:
+        """Whether its rows are made by processes."""
+        return self.node.input.traits.made
 
 
 @dataclass
 class _Direct:
-    """A sink of rows without a window."""
+    """A sink of rows that neither windows nor processes have made."""
 
-    sink: Sink
+    node: Node[Sink]
     waiting: dict[int, list[pl.DataFrame]] = field(default_factory=dict)
 
 
@@ -86,32 +99,21 @@ class Graph:
     """
 
     def __init__(self, plan: Plan, write: Write, *, keyed: bool = False, origins: Sequence[tuple[str, int]] = ()) -> None:
-        self._write, self._keyed = write, keyed
-        self._consumers: dict[int, list[Operator | Sink]] = {}
-        self._needed: dict[int, set[str]] = {}
-        operators = list(plan.operators())
-        for operator in reversed(operators):
-            needed = self._needed.setdefault(id(operator), set())
-            for one in inputs_of(operator):
-                self._consumers.setdefault(id(one), []).insert(0, operator)
-                wanted = set(one.schema.names) if isinstance(operator, Process) else needed_of_inputs(operator, needed)
-                self._needed.setdefault(id(one), set()).update(wanted)
-        staged = Aggregate | Regroup | Process | Side | Sink
-        self._steps = {id(o): row_step(o, sorted(self._needed[id(o)])) for o in operators if not isinstance(o, staged)}
-        self._regroups = {id(o): RegroupKernel(o, keyed=keyed) for o in operators if isinstance(o, Regroup)}
-        self.windows = [self._window(o, number) for number, o in enumerate(operators) if isinstance(o, Aggregate)]
-        self.processes = [
-            Processing(o, f"@clock{number}", origins, made=_is_made(o.input), keyed=keyed)
-            for number, o in enumerate(operators)
-            if isinstance(o, Process)
-        ]
-        self.directs = [_Direct(o) for o in operators if isinstance(o, Sink) and not _is_made(o)]
-        made = [(o.topic, maker) for o in operators if isinstance(o, Sink) and isinstance(maker := maker_of(o), Process)]
-        self._merged: dict[str, list[pl.DataFrame]] = {topic: [] for topic, _ in made}
-        self._as_they_come = {topic for topic, maker in made if maker.arrival}
-        stages = {id(w.operator): w for w in self.windows} | {id(p.operator): p for p in self.processes}
-        self._by_operator = stages | {id(d.sink): d for d in self.directs}
-        self._stages = [stages[id(o)] for o in operators if id(o) in stages]
+        self._write, self._keyed, self._plan = write, keyed, plan
+        needed = _needed(plan)
+        staged = {"window", "aggregate", "process", "side", "sink"}
+        self._steps = {node: row_step(node, sorted(needed[node])) for node in plan.nodes if node.operator.kind not in staged}
+        self._sources = {node.operator.topic: node for node in plan.of(Source)}
+        self._regroups: dict[Node[Operator], RegroupKernel] = {node: RegroupKernel(node.operator, keyed=keyed) for node in plan.of(Regroup)}
+        self.windows = [Window(node, WindowKernel(node.operator, self._revise_by(node), _clock(node), keyed=keyed)) for node in plan.windows]
+        self.processes = [Processing(node, _clock(node), origins, keyed=keyed) for node in plan.processes]
+        self.directs = [_Direct(node) for node in plan.sinks if not node.traits.made]
+        merged = [node for node in plan.sinks if node.traits.time == "process"]
+        self._merged: dict[str, list[pl.DataFrame]] = {node.operator.topic: [] for node in merged}
+        self._as_they_come = {node.operator.topic for node in merged if not node.traits.ordered}
+        stages: dict[Node[Operator], Window | Processing] = {**{w.node: w for w in self.windows}, **{p.node: p for p in self.processes}}
+        self._by_node: dict[Node[Operator], Window | Processing | _Direct] = {**stages, **{one.node: one for one in self.directs}}
+        self._stages = [stages[node] for node in plan.nodes if node in stages]
         late = any(w.operator.lateness_ms or w.operator.late_topic for w in self.windows)
         self.ordered = bool(self.directs) or late or any(p.operator.arrival for p in self.processes)
         self.placed = bool(self.processes)
@@ -127,33 +129,19 @@ class Graph:
         windows = [(window.kernel.clock_column, window.feeders) for window in self.windows if window.kernel.lateness]
         return windows + [(process.clock_column, process.feeders) for process in self.processes if process.operator.arrival]
 
-    def _window(self, operator: Aggregate, number: int) -> Window:
-        feeders = topics_of(operator)
-        return Window(
-            operator, WindowKernel(operator, self._revise_by(operator), f"@clock{number}", keyed=self._keyed), feeders, _is_made(operator.input)
-        )
-
-    def _revise_by(self, operator: Aggregate) -> list[str]:
+    def _revise_by(self, window: Node[Aggregate]) -> list[str]:
         """Return the keys of the coarsest group that the window's rows are gathered into."""
-        common = set(operator.keys)
-        pending: list[tuple[Operator, dict[str, str]]] = [(operator, {key: key for key in operator.keys})]
+        common = set(window.operator.keys)
+        pending: list[tuple[Node[Operator], dict[str, str]]] = [(window, {key: key for key in window.operator.keys})]
         while pending:
             above, keys = pending.pop()
-            for one in self._consumers.get(id(above), ()):
-                match one:
-                    case Sink() | Process():
-                        continue
-                    case Derive(columns=columns):
-                        left = {name: key for name, key in keys.items() if name not in dict(columns)} | _renamed(keys, columns)
-                    case Select(columns=columns):
-                        left = _renamed(keys, columns)
-                    case Regroup(keys=by):
-                        left = {name: keys[name] for name in by if name in keys}
-                        common &= set(left.values())
-                    case _:
-                        left = keys
-                pending.append((one, left))
-        return [key for key in operator.keys if key in common]
+            for one in self._plan.consumers(above):
+                left = {name: key for old, key in keys.items() for name in one.operator.hands_on(old)}
+                if one.does(Regroup):
+                    common &= set(left.values())
+                if not one.does(Sink, Process):
+                    pending.append((one, left))
+        return [key for key in window.operator.keys if key in common]
 
     def reached(self, topic: str) -> int:
         """Return the latest time up to which a stage that a topic feeds has worked."""
@@ -179,21 +167,24 @@ class Graph:
 
     # a turn: rows in, then the clock
 
-    def push(self, operator: Operator, rank: int, rows: pl.DataFrame) -> None:
-        """Push rows of one partition in at an operator; before a stage or a sink they wait for the end of the turn."""
-        made = self._steps[id(operator)](rows)
-        for consumer in self._consumers.get(id(operator), ()):
-            if isinstance(consumer, Aggregate | Process | Sink):
-                self._wait(operator, consumer, rank, made)
-            else:
-                self.push(consumer, rank, made)
+    def enter(self, topic: str, rank: int, rows: pl.DataFrame) -> None:
+        """Take in rows of one partition of a source; before a stage or a sink they wait for the end of the turn."""
+        self._push(self._sources[topic], rank, rows)
 
-    def _wait(self, operator: Operator, consumer: Aggregate | Process | Sink, rank: int, rows: pl.DataFrame) -> None:
-        stage = self._by_operator[id(consumer)]
+    def _push(self, node: Node[Operator], rank: int, rows: pl.DataFrame) -> None:
+        made = self._steps[node](rows)
+        for consumer in self._plan.consumers(node):
+            if consumer in self._by_node:
+                self._wait(node, consumer, rank, made)
+            else:
+                self._push(consumer, rank, made)
+
+    def _wait(self, node: Node[Operator], consumer: Node[Operator], rank: int, rows: pl.DataFrame) -> None:
+        stage = self._by_node[consumer]
         if isinstance(stage, Processing):
-            if stage.operator.input is operator:
+            if stage.node.input is node:
                 stage.waiting.setdefault(rank, []).append(rows)
-            if stage.operator.broadcast is operator:
+            if stage.node.broadcast is node:
                 stage.told.setdefault(rank, []).append(rows)
         else:
             if isinstance(stage, Window) and stage.made:
@@ -214,7 +205,7 @@ class Graph:
             if parts:
                 rows = in_order(parts)
                 fates.note(rows["@record"], rows["@record"])
-                self._write(direct.sink.topic, rows.select(direct.sink.schema.names), None if keys is None else keys.gather(rows["@record"]))
+                self._write(direct.node.operator.topic, rows.select(direct.node.schema.names), None if keys is None else keys.gather(rows["@record"]))
         for stage in self._stages:
             now = _now([clocks[topic] for topic in stage.feeders])
             if isinstance(stage, Processing):
@@ -224,7 +215,7 @@ class Graph:
                 # Rows that a process gives for a time come when the clock is past it.
                 behind = stage.made and NEVER < now < FOREVER
                 for rows in stage.kernel.advance(stage.state, now - 1 if behind else now):
-                    self._emit(stage.operator, rows)
+                    self._emit(stage.node, rows)
         self._write_merged()
 
     def forget_touched(self) -> None:
@@ -290,9 +281,9 @@ class Graph:
     def _give(self, process: Processing, frames: list[tuple[str, pl.DataFrame]]) -> None:
         for output, rows in frames:
             if not output:
-                self._emit(process.operator, rows)
-            for side in self._consumers.get(id(process.operator), ()):
-                if isinstance(side, Side) and side.name == output:
+                self._emit(process.node, rows)
+            for side in self._plan.consumers(process.node):
+                if isinstance(side.operator, Side) and side.operator.name == output:
                     self._emit(side, rows)
 
     def _write_merged(self) -> None:
@@ -315,26 +306,41 @@ class Graph:
                 fates.note(rows["@record"], fed.taken)
             late.append(fed.late)
             for emitted in fed.emitted:
-                self._emit(window.operator, emitted)
+                self._emit(window.node, emitted)
         if window.operator.late_topic and sum(map(len, late)):
             rows = in_order(late)
             theirs = None if keys is None or window.made else keys.gather(rows["@record"])
-            self._write(window.operator.late_topic, rows.select(window.operator.input.schema.names), theirs)
+            self._write(window.operator.late_topic, rows.select(window.node.input.schema.names), theirs)
 
-    def _emit(self, operator: Operator, rows: pl.DataFrame) -> None:
-        for consumer in self._consumers.get(id(operator), ()):
-            if isinstance(consumer, Side):
-                continue
-            if isinstance(consumer, Aggregate | Process):
-                self._wait(operator, consumer, -1, rows if "@time" in rows.columns else _timed_by_window(rows))
-            elif isinstance(consumer, Sink) and consumer.topic in self._merged:
-                self._merged[consumer.topic].append(rows.select("@time", *(["@key"] if self._keyed else []), *consumer.schema.names))
-            elif isinstance(consumer, Sink):
-                self._write(consumer.topic, rows.select(consumer.schema.names), rows["@key"] if self._keyed else None)
-            elif isinstance(consumer, Regroup):
-                self._emit(consumer, self._regroups[id(consumer)](rows))
-            else:
-                self._emit(consumer, self._steps[id(consumer)](rows))
+    def _emit(self, node: Node[Operator], rows: pl.DataFrame) -> None:
+        for consumer in self._plan.consumers(node):
+            match consumer.operator:
+                case Side():
+                    continue
+                case Aggregate() | Process():
+                    self._wait(node, consumer, -1, rows if "@time" in rows.columns else _timed_by_window(rows))
+                case Sink(topic=topic) if topic in self._merged:
+                    self._merged[topic].append(rows.select("@time", *(["@key"] if self._keyed else []), *consumer.schema.names))
+                case Sink(topic=topic):
+                    self._write(topic, rows.select(consumer.schema.names), rows["@key"] if self._keyed else None)
+                case Regroup():
+                    self._emit(consumer, self._regroups[consumer](rows))
+                case _:
+                    self._emit(consumer, self._steps[consumer](rows))
+
+
+def _needed(plan: Plan) -> dict[Node[Operator], set[str]]:
+    """Return the columns of each node's rows that any other wants."""
+    needed: dict[Node[Operator], set[str]] = {node: set() for node in plan.nodes}
+    for node in reversed(plan.nodes):
+        for one in node.inputs:
+            needed[one.node] |= node.operator.needs(needed[node], one.node.schema)
+    return needed
+
+
+def _clock(node: Node[Operator]) -> str:
+    """Return the column in which a stage is told the clock before each row."""
+    return f"@clock{node.id}"
 
 
 def _closing(window: Window, upto: float) -> int | None:
@@ -345,11 +351,6 @@ def _closing(window: Window, upto: float) -> int | None:
     behind = 0 if window.made else 1
     clock = window.kernel.window.end_by(int(min(upto + behind, end))) - behind
     return clock if clock + behind - 1 > window.state.clock else None
-
-
-def _is_made(operator: Operator | Sink) -> bool:
-    """Return whether an operator's rows are made by windows or processes."""
-    return any(isinstance(one, Aggregate | Process) for one in upstream(operator))
 
 
 def _timed_by_window(rows: pl.DataFrame) -> pl.DataFrame:
@@ -366,8 +367,3 @@ def _now(clocks: Sequence[Clock]) -> int:
     times = [(clock.asleep, clock.now) for clock in clocks]
     awake = [now for asleep, now in times if not asleep]
     return min(awake) if awake else max((now for _, now in times), default=NEVER)
-
-
-def _renamed(keys: Mapping[str, str], columns: Named) -> dict[str, str]:
-    """Return which of the columns are keys as they were, by their names."""
-    return {name: keys[one.name] for name, one in columns if isinstance(one, Column) and one.name in keys}

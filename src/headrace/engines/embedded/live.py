@@ -228,10 +228,12 @@ class Live:
             raise EnvironmentFault(
                 f"is of format {manifest['format']}, not {STATE_FORMAT}", where=where, fix=f"use the headrace that wrote it, {anew}"
             )
-        for name, value in self._identity().items():
-            if manifest[name] != value:
-                shown = f"{name} {manifest[name]!r}, not {value!r}" if name in {"version", "settings", "sources"} else f"other {name}"
-                raise EnvironmentFault(f"was made with {shown}", where=where, fix=f"run it as it was, {anew}")
+        now, other = self._identity(), self.plan.differs(manifest)
+        if other is None and manifest["sources"] != now["sources"]:
+            other = "sources"
+        if other is not None:
+            shown = f"other {other}" if other == "operators" else f"{other} {manifest[other]!r}, not {now[other]!r}"
+            raise EnvironmentFault(f"was made with {shown}", where=where, fix=f"run it as it was, {anew}")
         self._parts.restore(manifest, self.run.graph, self.claim.load)
         self.run.restore(manifest)
         self.epoch = manifest["epoch"]

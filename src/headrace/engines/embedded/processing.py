@@ -16,7 +16,8 @@ from headrace.kernels.keyed.code import code_digest
 from headrace.kernels.keyed.keyspace import Keyspace
 from headrace.kernels.keyed.process import Given, Place, ProcessKernel
 from headrace.kernels.reading.text import polars_type
-from headrace.plan.operators import Operator, Process, topics_of
+from headrace.plan.graph import Node
+from headrace.plan.operators import Process
 from headrace.plan.pipeline import FAILED
 from headrace.plan.schema import Schema
 
@@ -52,12 +53,8 @@ class Processing:
 
     Attributes
     ----------
-    feeders
-        The sources whose clock it goes by.
     origins
         Topic and partition by the partition's rank.
-    made
-        Whether its rows are made by windows or processes, not by records.
     waiting, told
         What came in this turn, of its input and of its broadcast, by rank.
     buffer, rules
@@ -72,10 +69,9 @@ class Processing:
         The digest of the code that made its state, where that was not this code.
     """
 
-    operator: Process
+    node: Node[Process]
     clock_column: str
     origins: Sequence[tuple[str, int]]
-    made: bool
     keyed: bool
     clock: int = NEVER
     waiting: _Frames = field(default_factory=dict)
@@ -91,14 +87,27 @@ class Processing:
 
     def __post_init__(self) -> None:
         """Make the kernel, and have it watched."""
-        operator = self.operator
-        self.feeders = topics_of(operator)
-        self._columns = list(operator.input.schema.names)
+        operator = self.node.operator
         self.kernel = ProcessKernel(operator)
         self.keyspace = Keyspace(self.kernel)
         self.code = code_digest(operator.code)
         self._schemas = {name: operator.output(name) for name in operator.declared.outputs}
         watch(self.kernel)
+
+    @property
+    def operator(self) -> Process:
+        """The plan's process."""
+        return self.node.operator
+
+    @property
+    def feeders(self) -> frozenset[str]:
+        """The topics whose clock it goes by."""
+        return self.node.traits.topics
+
+    @property
+    def made(self) -> bool:
+        """Whether its rows are made by windows or processes, not by records."""
+        return self.node.input.traits.made
 
     # a turn
 
@@ -107,7 +116,7 @@ class Processing:
         rules = gathered(self.told)
         for rank, rows in rules:
             due = pl.max_horizontal("@time", "@watermark").alias("@time")
-            self.rules.setdefault(rank, []).append(in_time(_kept(rows.with_columns(due), self.operator.broadcast.schema.names)))  # type: ignore[union-attr]
+            self.rules.setdefault(rank, []).append(in_time(_kept(rows.with_columns(due), self.operator.told.names)))  # type: ignore[union-attr]
         reached, taken = [rows["@record"] for _, rows in rules], [rows["@record"] for _, rows in rules]
         for rank, rows in gathered(self.waiting):
             on_time = rows if self.made else rows.filter(pl.col("@time") >= pl.col("@watermark"))
@@ -115,7 +124,7 @@ class Processing:
                 reached.append(rows["@record"])
                 taken.append(on_time["@record"])
             if len(on_time):
-                self.buffer.setdefault(rank, []).append(in_time(_kept(on_time, self._columns)))
+                self.buffer.setdefault(rank, []).append(in_time(_kept(on_time, self.operator.takes.names)))
         return Fed(pl.concat(reached), pl.concat(taken)) if reached else None
 
     def advance(self, clock: int) -> list[tuple[str, pl.DataFrame]]:
@@ -139,12 +148,12 @@ class Processing:
         hidden = [parts[one][rank].select("@record", "@order", due, pl.lit(one).alias("@is_row")) for rank, one in ranked]
         merged = in_order(hidden).with_row_index("@at")
 
-        def ordered(one: bool, operator: Operator | None) -> pl.DataFrame | None:  # noqa: FBT001
-            mine = [_kept(frame, operator.schema.names, "@order") for _, frame in sorted(parts[one].items())] if operator is not None else []
+        def ordered(one: bool, schema: Schema | None) -> pl.DataFrame | None:  # noqa: FBT001
+            mine = [_kept(frame, schema.names, "@order") for _, frame in sorted(parts[one].items())] if schema is not None else []
             return in_order(mine).hstack(merged.filter(pl.col("@is_row") == one).select("@at", "@due")) if mine else None
 
         given: list[Given] = []
-        self._work(ordered(True, self.operator.input), ordered(False, self.operator.broadcast), given)
+        self._work(ordered(True, self.operator.takes), ordered(False, self.operator.told), given)
         return Fed(merged["@record"], merged["@record"]), self._frames(given)
 
     def fire_clock(self, now: int) -> list[tuple[str, pl.DataFrame]]:
@@ -157,10 +166,10 @@ class Processing:
         """Give the process records and what is broadcast, in the order of `@at`; timers before `@due` go off before each."""
         space, names = self.keyspace, self.operator.keys
         self.handled += 0 if rows is None else len(rows)
-        told = iter(() if rules is None or self.operator.broadcast is None else _rows(rules, self.operator.broadcast.schema, self.origins))
+        told = iter(() if rules is None or self.operator.told is None else _rows(rules, self.operator.told, self.origins))
         rule = next(told, None)
         kept: dict[Place, bool] = {}
-        for row, at, due, time, now, place in () if rows is None else _rows(rows, self.operator.input.schema, self.origins):
+        for row, at, due, time, now, place in () if rows is None else _rows(rows, self.operator.takes, self.origins):
             while rule is not None and rule[1] <= at:
                 space.fire(rule[2], given)
                 space.tell(rule[0], rule[-1])

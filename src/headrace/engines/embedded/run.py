@@ -117,7 +117,7 @@ class Run:
             first += one.received
         rows = self._with_clocks(turns, rows, before)
         for one, frame in zip(turns, rows, strict=True):
-            self.graph.push(one.partition.source, one.partition.rank, frame)
+            self.graph.enter(one.partition.source.topic, one.partition.rank, frame)
             self._show(one.partition)
         self.graph.settle(self.clocks, fates, self._heard, keys=_keys(turns))
         self._enter(turns, fates)
@@ -381,7 +381,7 @@ def run_files(
         manifest = checkpoint.open()
         identity = _identity(plan, inputs)
         if manifest is not None:
-            _check_same(manifest, identity, checkpoint.folder)
+            _check_same(plan, manifest, identity, checkpoint.folder)
         partitions = [(source.topic, number) for source in plan.sources for number in range(len(inputs[source.topic]))]
         files = Files(plan.pipeline, checkpoint.folder, plan.topics, partitions)
         if manifest is None or not manifest["done"]:
@@ -442,19 +442,19 @@ def _identity(plan: Plan, inputs: Mapping[str, Sequence[Path]]) -> dict[str, Any
     return {**plan.identity, "inputs": {topic: [str(path.absolute()) for path in paths] for topic, paths in inputs.items()}}
 
 
-def _check_same(manifest: Mapping[str, Any], identity: Mapping[str, Any], folder: Path) -> None:
+def _check_same(plan: Plan, manifest: Mapping[str, Any], identity: Mapping[str, Any], folder: Path) -> None:
     if manifest.get("format") != STATE_FORMAT:
         raise EnvironmentFault(
             f"holds state of format {manifest.get('format')}, not {STATE_FORMAT}",
             where=str(folder),
             fix=f"finish it with the headrace that began it, or remove {folder}",
         )
-    for name, value in identity.items():
-        if manifest[name] != value:
-            shown = f"of {name} {manifest[name]!r}" if isinstance(value, str) else f"with other {name}"
-            raise EnvironmentFault(
-                f"holds an unfinished run {shown}", where=str(folder), fix=f"finish that one, remove {folder}, or name another --output"
-            )
+    other = plan.differs(manifest) or ("inputs" if manifest["inputs"] != identity["inputs"] else None)
+    if other is not None:
+        shown = f"of {other} {manifest[other]!r}" if other in {"pipeline", "version"} else f"with other {other}"
+        raise EnvironmentFault(
+            f"holds an unfinished run {shown}", where=str(folder), fix=f"finish that one, remove {folder}, or name another --output"
+        )
 
 
 def _publish_ledger(plan: Plan, manifest: Mapping[str, Any], checkpoint: Checkpoint, folder: Path) -> None:

@@ -72,7 +72,7 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         process = unpack(self._code)
         self._kernel = ProcessKernel(process)
         watch(self._kernel)
-        self._read = _row_reader(process.input.schema)
+        self._read = _row_reader(process.takes)
         self._names, self._outputs = process.keys, _outputs(process)
         self._failing, self._dropping = process.failed_topic is not None, process.drops_duplicates
         self._arrival = process.arrival
@@ -342,10 +342,10 @@ class Teller(KeyedProcessFunction):  # type: ignore[misc]
         """Make the kernel."""
         _end_with_java()
         process = unpack(self._code)
-        assert process.broadcast is not None
+        assert process.told is not None
         self._kernel = ProcessKernel(process)
         watch(self._kernel)
-        self._read = _row_reader(process.broadcast.schema)
+        self._read = _row_reader(process.told)
         self._kept = context.get_state(ValueStateDescriptor("kept", Types.PICKLED_BYTE_ARRAY()))
         self._waiting = context.get_list_state(ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY()))
 

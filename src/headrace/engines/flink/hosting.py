@@ -8,7 +8,8 @@ from headrace.engines.flink.block import Block, named
 from headrace.engines.flink.expression import Item, json_value
 from headrace.engines.flink.intake import Intake, Marks, epoch_ms
 from headrace.engines.flink.words import listed, name, text, type_name
-from headrace.plan.operators import Operator, Process, Source, inputs_of, upstream
+from headrace.plan.graph import Node
+from headrace.plan.operators import Operator, Process, Source
 from headrace.plan.schema import TIMESTAMP, Schema
 
 __all__ = ["given", "is_taken", "json_array", "number_of", "plain", "rows_of", "told", "ways"]
@@ -17,11 +18,13 @@ _FORM = {"time": "BIGINT", "source": "INT", "partition": "INT", "offset": "BIGIN
 _ROW = f"CAST({{}} AS ROW<{', '.join(f'`{field}` {kind}' for field, kind in _FORM.items())}>)"
 
 
-def ways(source: Source, operator: Operator) -> int:
-    """Return on how many ways rows of a source come to an operator."""
-    if operator is source:
-        return 1
-    return sum(ways(source, one) for one in inputs_of(operator))
+def ways(topic: str, node: Node[Operator]) -> int:
+    """Return on how many ways rows of a topic come to a node."""
+    found: dict[Node[Operator], int] = {}
+    for one in node.upstream():
+        source = one.operator
+        found[one] = int(source.topic == topic) if isinstance(source, Source) else sum(found[given.node] for given in one.inputs)
+    return found[node]
 
 
 def is_taken(marks: Marks) -> str:
@@ -31,33 +34,33 @@ def is_taken(marks: Marks) -> str:
 
 def rows_of(process: Process, block: Block, marks: Marks, sources: tuple[Source, ...]) -> str:
     """Return the SELECT of a process's rows: key and record, both as the host reads them."""
-    keys = [plain(process.input.schema, key, block.row[key]) for key in process.keys]
+    keys = [plain(process.takes, key, block.row[key]) for key in process.keys]
     key = named(json_array(keys), "key")
     time, order = name(marks.time), _order(block, marks)
     if process.arrival:
         order = f"CAST({epoch_ms(f'CURRENT_WATERMARK({time})')} AS STRING)"  # it is handled at once, behind the timers that this has passed
     elif marks.watermark in block.hidden:
         block = block.and_where(is_taken(marks))
-    return block.selecting([key, named(_record(process.input, block, epoch_ms(time), order, marks, sources), "record")])
+    return block.selecting([key, named(_record(process.takes, block, epoch_ms(time), order, marks, sources), "record")])
 
 
 def told(
-    process: Process, block: Block | None, marks: Marks, intakes: Mapping[int, Intake], sources: tuple[Source, ...], times: str | None = None
+    process: Node[Process], block: Block | None, marks: Marks, intakes: Mapping[str, Intake], sources: tuple[Source, ...], times: str | None = None
 ) -> str:
     """Return the SELECT of what a process is told: the last event time of each source, at its end, and the records of a broadcast.
 
     `times` is the view of the times of its own rows, if they may be such as no source has.
     """
-    numbers = {id(source) for source in upstream(process) if isinstance(source, Source)}
-    ends = [_end(marks, intake.judged, intake.fault) for intake in (intakes[id(source)] for source in sources if id(source) in numbers)]
+    feeding = [intakes[source.topic] for source in sources if source.topic in process.traits.topics]
+    ends = [_end(marks, intake.judged, intake.fault) for intake in feeding]
     ends += [_end(marks, times)] if times else []
     if block is None:
         columns = "SELECT 'end' AS `kind`, `time`, '' AS `text`"
         return "\nUNION ALL\n".join(f"{columns}\nFROM {end}" for end in ends)
-    assert process.broadcast is not None
+    assert process.operator.told is not None
     time, watermark = epoch_ms(name(marks.time)), epoch_ms(name(marks.watermark))
     due = f"CASE WHEN {is_taken(marks)} THEN {time} ELSE {watermark} END"
-    records = block.selecting(["'' AS `key`", named(_record(process.broadcast, block, due, _order(block, marks), marks, sources), "record")])
+    records = block.selecting(["'' AS `key`", named(_record(process.operator.told, block, due, _order(block, marks), marks, sources), "record")])
     nothing = [f"CAST(NULL AS {kind})" for field, kind in _FORM.items() if field != "time"]
     columns = f"SELECT '' AS `key`, {named(_ROW.format(listed(['`time`', *nothing], 'ROW({})')), 'record')}"
     return "\nUNION ALL\n".join([records, *(f"{columns}\nFROM {end}" for end in ends)])
@@ -78,7 +81,7 @@ def _order(block: Block, marks: Marks) -> str:
     return "CAST(NULL AS STRING)" if not orders else orders[0] if len(orders) == 1 else f"CONCAT({', '.join(orders)})"
 
 
-def _record(operator: Operator, block: Block, time: str, order: str, marks: Marks, sources: tuple[Source, ...]) -> str:
+def _record(schema: Schema, block: Block, time: str, order: str, marks: Marks, sources: tuple[Source, ...]) -> str:
     """Return a row as a record; those that windows and processes give are of no place."""
     place = [f"CAST(NULL AS {_FORM[field]})" for field in ("source", "partition", "offset", "arrived")]
     if marks.partition in block.hidden:
@@ -87,7 +90,7 @@ def _record(operator: Operator, block: Block, time: str, order: str, marks: Mark
             cases = "".join(f" WHEN {text(source.topic)} THEN {number}" for number, source in enumerate(sources))
             number = f"CASE {name(marks.topic)}{cases} END"
         place = [number, name(marks.partition), name(marks.offset), epoch_ms(name(marks.arrived))]
-    pairs = (f"KEY {text(column)} VALUE {json_value(block.row[column])}" for column in operator.schema.names)
+    pairs = (f"KEY {text(column)} VALUE {json_value(block.row[column])}" for column in schema.names)
     return _ROW.format(listed([time, *place, listed(pairs, "JSON_OBJECT({})"), order], "ROW({})"))
 
 

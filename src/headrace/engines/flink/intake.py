@@ -137,7 +137,7 @@ class Intake:
         """Return the intake of a pipeline's source; `prefix` stands before the names of its tables."""
         given = places.source(source.topic, set(dict(source.metadata).values()))
         check_metadata(source, given)
-        own = _Names.beside({*source.schema.names, marks.topic, marks.now, marks.arrived, *marks.carried})
+        own = _Names.beside({*source.schema().names, marks.topic, marks.now, marks.arrived, *marks.carried})
         reading, judged = f"{prefix}{source.topic} read", f"{prefix}{source.topic} judged"
         table = _table(source, given, marks, own, prefix, places.max_ahead_ms)
         view = "CREATE TEMPORARY VIEW {} AS\n{};"
@@ -146,7 +146,7 @@ class Intake:
             comment(_WATERMARK) + view.format(name(judged), _judged(source, given, marks, own, reading)),
         )
         carried = {mark: name(mark) for mark in marks.carried}
-        columns = {column: Item(name(column)) for column in source.schema.names}
+        columns = {column: Item(name(column)) for column in source.schema().names}
         block = Block(
             name(judged), columns, carried, None, frozenset([*columns, *carried, own.fault, own.record]), where=(f"{name(own.fault)} IS NULL",)
         )
@@ -177,7 +177,7 @@ def _call(source: Source) -> str:
 
 def _columns(source: Source, given: Given, read: str) -> dict[str, str]:
     """Return the columns of a record of the table, which `read` is, in SQL."""
-    return {column: f"{read}.`row`.{name(column)}" for column in source.schema.names} | {
+    return {column: f"{read}.`row`.{name(column)}" for column in source.schema().names} | {
         column: given.metadata[kind] for column, kind in source.metadata
     }
 
@@ -248,7 +248,7 @@ def _tells_future(given: Given, ahead: int | None) -> bool:
 def _judged(source: Source, given: Given, marks: Marks, own: _Names, reading: str) -> str:
     time, fault, before = name(marks.time), name(own.fault), f"HR_BEFORE({name(marks.time)}) OVER `so_far`"
     delay = f" - {duration(source.delay_ms)}" if source.delay_ms else ""
-    columns = [name(column) for column in source.schema.names]
+    columns = [name(column) for column in source.schema().names]
     columns += [fault, f"CASE WHEN {fault} IS NOT NULL THEN {name(own.record)} END AS {name(own.record)}"]
     columns += [f"{text(source.topic)} AS {name(marks.topic)}", name(marks.partition)]
     columns += [name(marks.offset) if given.offset else f"COUNT(*) OVER `so_far` - 1 AS {name(marks.offset)}"]

@@ -14,7 +14,8 @@ from headrace.engines.flink.hosting import is_taken, ways
 from headrace.engines.flink.parts import DUPLICATES
 from headrace.engines.flink.views import Views
 from headrace.engines.flink.words import listed, name, text
-from headrace.plan.operators import Aggregate, Derive, Operator, Process, Select, Sink, Source, inputs_of
+from headrace.plan.graph import Node
+from headrace.plan.operators import Aggregate, Derive, Operator, Process, Select, Source
 from headrace.plan.pipeline import Plan
 
 __all__ = ["Ledger"]
@@ -27,8 +28,8 @@ _UNKNOWN = "CAST(NULL AS BIGINT)"
 class _End:
     """Where rows end: the operator that makes them, and the window or process that takes them or not; None takes them all."""
 
-    rows: Operator
-    taker: Aggregate | Process | None
+    rows: Node[Operator]
+    taker: Node[Operator] | None
 
 
 class Ledger:
@@ -40,7 +41,7 @@ class Ledger:
     def __init__(self, plan: Plan, views: Views, *, bounded: bool) -> None:
         self._plan, self._views, self._bounded = plan, views, bounded
         self.topic = ledger_topic(plan)
-        self._dropping = [operator for operator in plan.operators() if isinstance(operator, Process) and operator.drops_duplicates]
+        self._dropping = [node for node in plan.processes if node.operator.drops_duplicates]
         self._more = [_UNKNOWN] if self._dropping else []
         counts = ("received", "malformed", "future", "reached", "accepted", *(["duplicate"] if self._dropping else []))
         self.columns = ("`topic` STRING", *(f"`{one}` BIGINT" for one in counts))
@@ -64,7 +65,7 @@ class Ledger:
             yield f"{listed(given, 'SELECT {}')}\nFROM {name(self._views.hosted(process))}\nWHERE `output` = {DUPLICATES}"
 
     def _received(self, source: Source, *, counted: bool) -> str:
-        intake = self._views.intakes[id(source)]
+        intake = self._views.intakes[source.topic]
         faulty, future = f"{intake.fault} IS NOT NULL", intake.is_future
         counts = [_ONE, _one_if(f"{faulty} AND NOT {future}" if future else faulty), _one_if(future) if future else "CAST(0 AS BIGINT)"]
         rest = ["CAST(0 AS BIGINT)" if counted else _UNKNOWN] * 2
@@ -72,10 +73,10 @@ class Ledger:
 
     def _reached(self, source: Source, ends: list[_End]) -> str | None:
         """Return the SELECT that counts the records whose rows reach ends; empty if none can, None if they cannot be counted."""
-        groups = [[end for end in ends if id(end.rows) == one] for one in dict.fromkeys(id(end.rows) for end in ends)]
+        groups = [[end for end in ends if end.rows is one] for one in dict.fromkeys(end.rows for end in ends)]
         if not groups:
             return ""
-        several = any(ways(source, end.rows) != 1 for end in ends)
+        several = any(ways(source.topic, end.rows) != 1 for end in ends)
         if len(groups) == 1 and not several:
             return f"{self._counting(source, '`taken`')}\nFROM {name(self._first(source, ends))}\nWHERE `first`"
         if not self._bounded:
@@ -94,8 +95,7 @@ class Ledger:
         ends = []
         for sink in self._plan.sinks:
             ends += list(_ends_before(sink)) or [_End(_rows(sink.input), None)]
-        distinct = {(id(end.rows), id(end.taker)): end for end in ends}
-        return [end for end in distinct.values() if ways(source, end.rows)]
+        return [end for end in dict.fromkeys(ends) if ways(source.topic, end.rows)]
 
     def _selected(self, source: Source, ends: list[_End]) -> str:
         """Return the SELECT that tells of each row of `source` whether it is its record's first, and whether an end takes it."""
@@ -108,10 +108,10 @@ class Ledger:
         block = replace(block, where=(*block.where, *self._only(source)))
         return block.selecting([name(marks.partition), name(marks.offset), first, f"{taken} AS `taken`", name(marks.time)])
 
-    def _is_taken(self, taker: Aggregate | Process) -> str:
-        if isinstance(taker, Aggregate):
-            return self._views.is_taken(taker)
-        return "TRUE" if taker.arrival else is_taken(self._views.marks)
+    def _is_taken(self, taker: Node[Operator]) -> str:
+        if isinstance(taker.operator, Aggregate):
+            return self._views.is_taken(taker.operator, taker.input.traits)
+        return "TRUE" if taker.process.operator.arrival else is_taken(self._views.marks)
 
     def _only(self, source: Source) -> list[str]:
         return [f"{name(self._views.marks.topic)} = {text(source.topic)}"] if len(self._plan.sources) > 1 else []
@@ -136,19 +136,16 @@ def _one_if(condition: str) -> str:
     return f"CAST(CASE WHEN {condition} THEN 1 ELSE 0 END AS BIGINT)"
 
 
-def _rows(operator: Operator) -> Operator:
-    """Return the operator that makes the rows which `operator` only has other columns of."""
-    return _rows(operator.input) if isinstance(operator, Derive | Select) else operator
+def _rows(node: Node[Operator]) -> Node[Operator]:
+    """Return the node that makes the rows of which this one only has other columns."""
+    return _rows(node.input) if node.does(Derive, Select) else node
 
 
-def _ends_before(operator: Operator | Sink) -> Iterator[_End]:
-    """Yield the windows and processes nearest to the sources, on the way to an operator."""
-    match operator:
-        case Aggregate(input=given) | Process(input=given):
-            nearer = list(_ends_before(given))
-            yield from nearer or [_End(_rows(given), operator)]
-            if isinstance(operator, Process) and (broadcast := operator.broadcast) is not None:
-                yield _End(_rows(broadcast), None)
-        case _:
-            for one in inputs_of(operator):
-                yield from _ends_before(one)
+def _ends_before(node: Node[Operator]) -> Iterator[_End]:
+    """Yield the windows and processes nearest to the sources, on the ways to a node."""
+    for one in node.upstream():
+        if one.does(Aggregate, Process):
+            if not one.input.traits.made:
+                yield _End(_rows(one.input), one)
+            if one.broadcast is not None:
+                yield _End(_rows(one.broadcast), None)

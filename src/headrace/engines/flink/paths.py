@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from headrace.engines.flink.words import text
 from headrace.errors import PlanError
-from headrace.plan.expression import Call, Column
-from headrace.plan.operators import (
-    Aggregate,
-    Derive,
-    Operator,
-    Process,
-    Regroup,
-    Select,
-    Side,
-    Sink,
-    Source,
-    TopN,
-    Union,
-    Unnest,
-    Where,
-    inputs_of,
-    upstream,
-)
+from headrace.plan.expression import Call
+from headrace.plan.graph import Node
+from headrace.plan.operators import Aggregate, Operator, Process, Regroup, Side, Source, TopN, Union, Unnest
+from headrace.plan.pipeline import Plan
 
 __all__ = ["Paths"]
 
@@ -42,105 +26,74 @@ class Paths:
         Whether rows of unnested records go through a process to another, so that they must tell which entry they are of.
     """
 
-    def __init__(self, operators: Sequence[Operator | Sink]) -> None:
-        self._numbers = {id(operator): number for number, operator in enumerate(operators, 1)}
-        processes = [one for one in operators if isinstance(one, Process)]
-        self._taken = {id(maker) for one in operators if isinstance(one, Aggregate | Process) for maker in _makers(one.input)}
-        self._taken -= {id(one) for one in operators if isinstance(one, Source)}
-        self.parted = any(self._is_parted(given) for process in processes for given in inputs_of(process))
-        first = [maker for process in processes for maker in upstream(process.input) if isinstance(maker, Process)]
-        self.entered = any(isinstance(one, Unnest) for process in first for one in upstream(process.input))
+    def __init__(self, plan: Plan) -> None:
+        self._found: dict[Node[Operator], list[_Path]] = {}
+        self._taken = {maker for one in plan.stages for maker in _makers(one.input) if not maker.does(Source)}
+        self.parted = any(self._is_parted(one.node) for process in plan.processes for one in process.inputs)
+        first = [maker for process in plan.processes for maker in process.input.upstream() if maker.does(Process)]
+        self.entered = any(one.does(Unnest) for process in first for one in process.input.upstream())
 
-    def is_taken_in_time(self, maker: Aggregate | Regroup | TopN | Process) -> bool:
+    def is_taken_in_time(self, maker: Node[Operator]) -> bool:
         """Return whether rows that a process or a window gives go into another, at their times."""
-        return id(maker) in self._taken
+        return maker in self._taken
 
-    def is_windowed(self, process: Process) -> bool:
-        """Return whether a process takes rows of times that windows have made."""
-        return any(isinstance(one, Aggregate) for one in upstream(process.input))
-
-    def are_of_windows(self, operator: Operator) -> bool:
-        """Return whether rows come from a window, no process between."""
-        return not all(isinstance(maker, Process | Source) for maker in _makers(operator))
-
-    def is_made(self, operator: Operator) -> bool:
-        """Return whether rows come from a process or a window."""
-        return not all(isinstance(maker, Source) for maker in _makers(operator))
-
-    def drops_of_many(self, process: Process) -> bool:
+    def drops_of_many(self, process: Node[Process]) -> bool:
         """Return whether a process drops duplicates of records of which several rows come to it."""
-        return process.drops_duplicates and (self._is_parted(process.input) or any(isinstance(one, Unnest) for one in upstream(process.input)))
+        return process.operator.drops_duplicates and (self._is_parted(process.input) or any(one.does(Unnest) for one in process.input.upstream()))
 
-    def check_process(self, process: Process) -> None:
+    def check_process(self, process: Node[Process]) -> None:
         """Raise PlanError if a process depends on the order in which rows of one record come on several ways."""
-        if process.arrival and any(map(self._is_parted, inputs_of(process))):
-            what = f"records come to {process.name} by several ways, on Flink in no fixed order"
+        if process.operator.arrival and any(self._is_parted(one.node) for one in process.inputs):
+            what = f"records come to {process.operator.name} by several ways, on Flink in no fixed order"
             raise PlanError(what, fix="take order='event_time', join what was parted in one stream, or run it on the embedded engine")
 
-    def check_window(self, aggregate: Aggregate) -> None:
+    @staticmethod
+    def check_window(window: Node[Aggregate]) -> None:
         """Raise PlanError if a window depends on the order of rows that processes give, and its groups hold rows of several keys."""
-        called = {call.function for _, call in aggregate.calls if isinstance(call, Call)}
-        if not called & _ORDERED or not self.is_made(aggregate.input) or _keys_kept(aggregate.input, aggregate.keys):
+        called, given = {call.function for _, call in window.operator.calls if isinstance(call, Call)}, window.input.traits
+        if not called & _ORDERED or not given.made or (given.keys is not None and given.keys <= {*window.operator.keys}):
             return
         what = f"{min(called & _ORDERED)} of what a process gives for several keys: on Flink these come in no fixed order"
         raise PlanError(what, fix="group by the keys of the process, take MIN or MAX, or run it on the embedded engine")
 
     # ways
 
-    def first(self, maker: Operator) -> str:
+    def first(self, maker: Node[Operator]) -> str:
         """Return the way of rows where they are made."""
         return _written(self._ways(maker)[0], self._ways(maker))
 
-    def turned(self, operator: Operator, union: Union, way: str) -> str:
+    def turned(self, given: Node[Operator], union: Node[Union], way: str) -> str:
         """Return the way behind a union of rows that have come to one of its inputs on a way, in SQL."""
-        before, behind = self._ways(operator), self._ways(union)
-        turns = [(_written(path, before), _written((*path, self._numbers[id(union)]), behind)) for path in before]
+        before, behind = self._ways(given), self._ways(union)
+        turns = [(_written(path, before), _written((*path, union.id), behind)) for path in before]
         if len(turns) == 1:
             return text(turns[0][1])
         return f"CASE {way}{''.join(f' WHEN {text(old)} THEN {text(new)}' for old, new in turns)} END"
 
-    def _ways(self, operator: Operator) -> list[_Path]:
-        """Return on which paths rows come to an operator from where they were made, in the order in which those of one record come."""
-        number = self._numbers[id(operator)]
-        match operator:
-            case Process():
-                return [(number, 0)]
-            case Side(input=process, name=output):
-                return [(self._numbers[id(process)], list(process.declared.outputs).index(output))]
-            case Source() | Aggregate() | Regroup() | TopN():
-                return [(number,)]
-        return sorted({(*path, number) for one in inputs_of(operator) for path in self._ways(one)})
+    def _ways(self, node: Node[Operator]) -> list[_Path]:
+        """Return on which paths rows come to a node from where they were made, in the order in which those of one record come."""
+        if node not in self._found:
+            match node.operator:
+                case Process():
+                    self._found[node] = [(node.id, 0)]
+                case Side(name=output):
+                    self._found[node] = [(node.input.id, [*node.process.operator.declared.outputs].index(output))]
+                case Source() | Aggregate() | Regroup() | TopN():
+                    self._found[node] = [(node.id,)]
+                case _:
+                    self._found[node] = sorted({(*path, node.id) for one in node.inputs for path in self._ways(one.node)})
+        return self._found[node]
 
-    def _is_parted(self, operator: Operator) -> bool:
-        paths = self._ways(operator)
-        return len(paths) > (1 if self.is_made(operator) else len({path[0] for path in paths}))
+    def _is_parted(self, node: Node[Operator]) -> bool:
+        paths = self._ways(node)
+        return len(paths) > (1 if node.traits.made else len({path[0] for path in paths}))
 
 
 def _written(path: _Path, paths: list[_Path]) -> str:
     return f"{paths.index(path):0{len(str(len(paths)))}d}"
 
 
-def _makers(operator: Operator) -> Iterator[Operator]:
-    """Yield the sources, processes and windows that rows come from, the nearest on each way."""
-    match operator:
-        case Side(input=process):
-            yield process
-        case Source() | Process() | Aggregate() | Regroup() | TopN():
-            yield operator
-        case _:
-            for one in inputs_of(operator):
-                yield from _makers(one)
-
-
-def _keys_kept(operator: Operator, keys: tuple[str, ...]) -> bool:
-    """Return whether rows with the same keys are those that one key of a process gave, in its order."""
-    match operator:
-        case Process(keys=by) | Side(input=Process(keys=by)):
-            return {*by} <= {*keys}
-        case Where(input=given):
-            return _keys_kept(given, keys)
-        case Derive(input=given, columns=columns):
-            return _keys_kept(given, tuple(key for key in keys if key not in dict(columns)))
-        case Select(input=given, columns=columns):
-            return _keys_kept(given, tuple(one.name for name, one in columns if name in keys and isinstance(one, Column)))
-    return False
+def _makers(node: Node[Operator]) -> list[Node[Operator]]:
+    """Return the sources, processes and windows that rows come from, the nearest on each way; of windows what groups or ranks their rows."""
+    nearest = node.nearest(frozenset(["source", "process", "side", "window", "aggregate", "topn"]))
+    return [one.process if one.does(Side) else one for one in nearest]

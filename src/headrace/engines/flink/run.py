@@ -22,7 +22,6 @@ from headrace.engines.flink.places import Kafka, Places, Staged
 from headrace.engines.flink.rest import JobFailed, Rest
 from headrace.engines.flink.script import flink_script, flink_script_of_many, is_python
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
-from headrace.plan.operators import Aggregate, upstream
 from headrace.plan.pipeline import Plan
 
 __all__ = ["FileJob", "check_inputs", "run_files", "run_many", "run_topics", "savepoint", "submit", "wait"]
@@ -270,7 +269,7 @@ def _collect(job: FileJob) -> Ledger:
     """Put the parts together where the embedded engine would have put them, and return the ledger."""
     out = _work(job) / "out"
     try:
-        windowed = {sink.topic for sink in job.plan.sinks if any(isinstance(operator, Aggregate) for operator in upstream(sink.input))}
+        windowed = {sink.operator.topic for sink in job.plan.sinks if sink.traits.windowed}
         for topic in job.plan.topics:
             lines = _lines(out / topic)
             put(job.folder / f"{topic}.ndjson", b"".join(sorted(lines) if topic in windowed else lines))

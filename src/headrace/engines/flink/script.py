@@ -11,12 +11,13 @@ from headrace.engines.flink.hosting import number_of
 from headrace.engines.flink.ledger import Ledger
 from headrace.engines.flink.parts import FAILURES, Once, Part
 from headrace.engines.flink.places import Files, Places
-from headrace.engines.flink.refuse import blaming
 from headrace.engines.flink.views import Views
 from headrace.engines.flink.words import comment, listed, name, text, type_name
-from headrace.plan.expression import Call, Expression, walk
+from headrace.engines.selects import blaming
+from headrace.plan.expression import Call, walk
 from headrace.plan.functions import AGGREGATES, FUNCTIONS
-from headrace.plan.operators import TEXTS, Aggregate, Derive, Process, Regroup, Select, Side, Sink, Source, Where
+from headrace.plan.graph import Node
+from headrace.plan.operators import TEXTS, Aggregate, Process, Side, Sink, Source
 from headrace.plan.pipeline import Plan
 from headrace.plan.rewrite import read_numbers_at_once
 from headrace.plan.schema import Schema
@@ -130,10 +131,9 @@ class _Statements:
         # HR_READ keeps undeclared fields as texts.
         plan = rewritten if all(source.rest_type == TEXTS for source in rewritten.sources) else plan
         views = Views(plan, places, prefix)
-        processes = [operator for operator in plan.operators() if isinstance(operator, Process)]
         written = [_sink(sink, places, views) for sink in plan.sinks]
-        written += [_late(aggregate, places, views) for aggregate in _windows(plan) if aggregate.late_topic]
-        written += [_failed(process, places, views) for process in processes if process.failed_topic]
+        written += [_late(window, window.operator.late_topic, places, views) for window in plan.windows if window.operator.late_topic]
+        written += [_failed(process, process.operator.failed_topic, places, views) for process in plan.processes if process.operator.failed_topic]
         written += [_dead(source, places, views) for source in plan.sources]
         ledger = Ledger(plan, views, bounded=places.bounded)
         tables = [*(intake.table for intake in views.intakes.values()), *(table for table, _ in written)]
@@ -144,12 +144,8 @@ class _Statements:
         judging: list[Part] = []
         for intake in views.intakes.values():
             judging += intake.views
-            judging += [Once(intake.judged, views.marks.time, views.marks.now)] if processes else []
+            judging += [Once(intake.judged, views.marks.time, views.marks.now)] if plan.processes else []
         return cls(tuple(tables), (*judging, *views.statements), tuple(inserts))
-
-
-def _windows(plan: Plan) -> list[Aggregate]:
-    return [operator for operator in plan.operators() if isinstance(operator, Aggregate)]
 
 
 # tables
@@ -169,33 +165,31 @@ def _json(schema: Schema) -> dict[str, str]:
     return {"format": "json", **(_ISO if "TIMESTAMP" in str(schema) else {})}
 
 
-def _sink(sink: Sink, places: Places, views: Views) -> tuple[str, str]:
+def _sink(sink: Node[Sink], places: Places, views: Views) -> tuple[str, str]:
     """Return the table of a sink and what is inserted into it: columns, or JSON text where Flink has no type for one."""
-    with blaming(views.said(sink)):
-        if isinstance(sink.input, Process):
-            return _given(sink.topic, sink.input, number_of(sink.input, ""), places, views, comment(views.said(sink)))
-        if isinstance(sink.input, Side):
-            number = number_of(sink.input.input, sink.input.name)
-            return _given(sink.topic, sink.input.input, number, places, views, comment(views.said(sink.input), views.said(sink)))
-        block = views.block(sink.input)
-        return _written(sink.topic, sink.schema, block, places, views, comment(*block.said, views.said(sink)))
+    topic, given = sink.operator.topic, sink.input
+    with blaming(views.engine, sink):
+        match given.operator:
+            case Process() as process:
+                return _given(topic, given.process, number_of(process, ""), places, views, comment(str(sink)))
+            case Side(name=output):
+                return _given(topic, given.process, number_of(given.process.operator, output), places, views, comment(str(given), str(sink)))
+        block = views.block(given)
+        return _written(topic, sink.schema, block, places, views, comment(*block.said, str(sink)))
 
 
-def _late(aggregate: Aggregate, places: Places, views: Views) -> tuple[str, str]:
-    with blaming(views.said(aggregate)):
-        block = views.block(aggregate.input)
-        late = replace(block, where=(*block.where, f"NOT ({views.is_taken(aggregate)})"))
-        assert aggregate.late_topic is not None
-        said = comment(f"what no window of {views.said(aggregate)} takes")
-        return _written(aggregate.late_topic, aggregate.input.schema, late, places, views, said)
+def _late(window: Node[Aggregate], topic: str, places: Places, views: Views) -> tuple[str, str]:
+    with blaming(views.engine, window):
+        block = views.block(window.input)
+        late = replace(block, where=(*block.where, f"NOT ({views.is_taken(window.operator, window.input.traits)})"))
+        return _written(topic, window.input.schema, late, places, views, comment(f"what no window of {window} takes"))
 
 
-def _failed(process: Process, places: Places, views: Views) -> tuple[str, str]:
-    assert process.failed_topic is not None
-    return _given(process.failed_topic, process, FAILURES, places, views, comment(f"records at which {views.said(process)} failed"))
+def _failed(process: Node[Process], topic: str, places: Places, views: Views) -> tuple[str, str]:
+    return _given(topic, process, FAILURES, places, views, comment(f"records at which {process} failed"))
 
 
-def _given(topic: str, process: Process, output: int, places: Places, views: Views, said: str) -> tuple[str, str]:
+def _given(topic: str, process: Node[Process], output: int, places: Places, views: Views, said: str) -> tuple[str, str]:
     """Return the table of a topic to which goes what a process gives, and what is inserted: the JSON as it came."""
     columns, form = ["`json` STRING"], {"format": "raw"}
     keyed = places.keyed and output != FAILURES
@@ -225,7 +219,7 @@ def _written(topic: str, schema: Schema, block: Block, places: Places, views: Vi
 def _dead(source: Source, places: Places, views: Views) -> tuple[str, str]:
     topic = f"{source.topic}.dead-letter"
     table = _table(views.prefix + topic, ["`json` STRING"], {**places.sink(topic), "format": "raw"})
-    return table, f"INSERT INTO {name(views.prefix + topic)}\n{views.intakes[id(source)].dead};"
+    return table, f"INSERT INTO {name(views.prefix + topic)}\n{views.intakes[source.topic].dead};"
 
 
 # what the script does otherwise than headrace's own engine
@@ -234,28 +228,15 @@ def _dead(source: Source, places: Places, views: Views) -> tuple[str, str]:
 def _header(plan: Plan, places: Places) -> str:
     settings = [f"{key} = {value!r}" for key, value in plan.settings.items()]
     hint = [places.hint] if places.hint else []
-    kind = "a job of PyFlink" if any(isinstance(operator, Process) for operator in plan.operators()) else "Flink SQL"
+    kind = "a job of PyFlink" if plan.processes else "Flink SQL"
     title = f"{plan.pipeline}, version {plan.version}, as {kind}"
     return comment(title, *settings, *hint, "", "Otherwise than on headrace's own engine:", *_differences(plan)).rstrip()
 
 
 def _differences(plan: Plan) -> Iterator[str]:
     yield "- Columns that are NULL, numbers and times may be written otherwise: 1.0E7 for 10000000.0, 10:31:57.92Z for 10:31:57.920Z."
-    nodes = [node for expression in _expressions(plan) for node in walk(expression)]
+    nodes = [one for node in plan.nodes for expression in node.operator.expressions for one in walk(expression)]
     table = FUNCTIONS | AGGREGATES
     gaps = dict.fromkeys(node.function for node in nodes if isinstance(node, Call) and table[node.function].flink_gaps)
     if gaps:
         yield f"- Overflow and some odd texts are answered otherwise, as the reference of functions says: {', '.join(gaps)}."
-
-
-def _expressions(plan: Plan) -> Iterator[Expression]:
-    for operator in plan.operators():
-        match operator:
-            case Source(event_time=time) if time is not None:
-                yield time
-            case Derive(columns=columns) | Select(columns=columns):
-                yield from (expression for _, expression in columns)
-            case Where(predicate=predicate):
-                yield predicate
-            case Aggregate(columns=columns, calls=calls) | Regroup(columns=columns, calls=calls):
-                yield from (expression for _, expression in (*columns, *calls))

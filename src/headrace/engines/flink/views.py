@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import singledispatchmethod
@@ -14,12 +13,14 @@ from headrace.engines.flink.intake import MS, Intake, Marks, epoch_ms, fresh
 from headrace.engines.flink.parts import DUPLICATES, Hosted, Once, Part
 from headrace.engines.flink.paths import Paths
 from headrace.engines.flink.places import Places
-from headrace.engines.flink.refuse import blaming, check_regroup, check_window
+from headrace.engines.flink.refuse import check_regroup, check_window
 from headrace.engines.flink.words import comment, duration, listed, name, text
+from headrace.engines.selects import Selects, blaming
 from headrace.engines.shipped import pack
 from headrace.engines.zones import without_zone
 from headrace.errors import PlanError
 from headrace.plan.expression import Call, Column, Expression, columns_of, rebuild, walk
+from headrace.plan.graph import Node
 from headrace.plan.operators import (
     Aggregate,
     Derive,
@@ -29,14 +30,12 @@ from headrace.plan.operators import (
     Regroup,
     Select,
     Side,
-    Sink,
     Source,
     TopN,
+    Traits,
     Union,
     Unnest,
     Where,
-    inputs_of,
-    upstream,
 )  # fmt: skip
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import STRING
@@ -45,7 +44,6 @@ from headrace.plan.window import Window
 __all__ = ["Views"]
 
 _BOUNDS = ("window_start", "window_end")
-_KINDS = {"aggregate": "window", "regroup": "aggregate"}
 _REVISION = {"revision": Item("CAST(0 AS BIGINT)", computed=True)}
 
 
@@ -65,55 +63,36 @@ def window_function(window: Window, table: str, time: str) -> str:
     raise PlanError(f"{window.kind} windows are not written in Flink SQL yet")
 
 
-class Views:
-    """The views of a plan, made as they are found to be needed; `prefix` stands before the name of each."""
+class Views(Selects[Block]):
+    """The views of a plan, made as they are found to be needed; `prefix` stands before the name of each. `intakes` are by topic."""
+
+    engine = "Flink"
 
     def __init__(self, plan: Plan, places: Places, prefix: str = "") -> None:
+        super().__init__(plan)
         self.statements: list[Part] = []
         self.prefix = prefix
-        taken = {field for operator in plan.operators() for field in operator.schema.names}
-        hosting_any = any(isinstance(operator, Process) for operator in plan.operators())
-        self.marks = Marks.beside(taken, sources=plan.sources, bounded=places.bounded, processes=hosting_any)
+        taken = {field for node in plan.nodes for field in node.schema.names}
+        self.marks = Marks.beside(taken, sources=plan.sources, bounded=places.bounded, processes=bool(plan.processes))
         self.key = fresh("key", taken)
-        self.intakes: dict[int, Intake] = {}
+        self.intakes: dict[str, Intake] = {}
         self._places = places
-        operators = list(plan.operators())
-        self._numbers = {id(operator): number for number, operator in enumerate(operators, 1)}
-        self._consumers = Counter(id(one) for operator in operators for one in inputs_of(operator))
-        self._regrouped = {id(one) for operator in operators if isinstance(operator, Regroup | TopN) for one in upstream(operator.input)}
-        self._taken = {operator.topic for operator in operators if isinstance(operator, Source | Sink)}
-        for source in plan.sources:
-            with blaming(self.said(source)):
-                self.intakes[id(source)] = Intake.of(plan.pipeline, source, places, self.marks, prefix, self.said(source))
-        self._blocks: dict[int, Block] = {}
+        self._regrouped = {one for node in plan.nodes if node.does(Regroup, TopN) for one in node.input.upstream()}
+        self._taken = {*(source.topic for source in plan.sources), *(sink.operator.topic for sink in plan.sinks)}
+        for node in plan.of(Source):
+            with blaming(self.engine, node):
+                self.intakes[node.operator.topic] = Intake.of(plan.pipeline, node.operator, places, self.marks, prefix, str(node))
         self._sources = plan.sources
-        self._paths = Paths(operators)
-        self._hosted: dict[int, str] = {}
-        self._closed: dict[int, Block] = {}
+        self._paths = Paths(plan)
+        self._hosted: dict[Node[Operator], str] = {}
+        self._closed: dict[Node[Operator], Block] = {}
 
-    def block(self, operator: Operator) -> Block:
-        """Return the SELECT of an operator's rows; what several operators read is a view.
+    @staticmethod
+    def _is_view(node: Node[Operator]) -> bool:
+        return node.does(Source, Process, Side)
 
-        Raises
-        ------
-        PlanError
-            If plain Flink SQL cannot say it. It names the operator.
-        """
-        if id(operator) not in self._blocks:
-            with blaming(self.said(operator)):
-                made = self._make(operator)
-            made = made if isinstance(operator, Source) else made.saying(self.said(operator))
-            shared = self._consumers[id(operator)] > 1 and not isinstance(operator, Source | Process | Side)
-            self._blocks[id(operator)] = self._view(operator, made) if shared else made
-        return self._blocks[id(operator)]
-
-    def said(self, operator: Operator | Sink) -> str:
-        """Return the operator with its number, as `headrace plan` shows it."""
-        return f"#{self._numbers[id(operator)]} {operator}"
-
-    def _view(self, operator: Operator, block: Block) -> Block:
-        kind = type(operator).__name__.lower()
-        named = self.new(f"{_KINDS.get(kind, kind)}_{self._numbers[id(operator)]}")
+    def _view(self, node: Node[Operator], block: Block) -> Block:
+        named = self.new(f"{node.operator.kind}_{node.id}")
         self.statements.append(f"{comment(*block.said)}CREATE TEMPORARY VIEW {name(named)} AS\n{block.select()};")
         return block.view(named)
 
@@ -123,47 +102,42 @@ class Views:
         self._taken.add(named.removeprefix(self.prefix))
         return named
 
-    def _over(self, operator: Operator, columns: Iterable[str]) -> Block:
-        """Return the SELECT that an operator reading `columns` of `operator` can be added to."""
-        block = self.block(operator)
-        return block if block.takes(list(columns)) else self._view(operator, block)
-
-    def _table(self, operator: Operator) -> Block:
+    def _table(self, node: Node[Operator]) -> Block:
         """Return a SELECT from a table or view, with nothing computed."""
-        block = self.block(operator)
-        return block if block.table and block.takes(block.items) else self._view(operator, block)
+        block = self.block(node)
+        return block if block.table and block.takes(block.items) else self._view(node, block)
 
     # the operators
 
     @singledispatchmethod
-    def _make(self, operator: Operator) -> Block:
+    def _make(self, operator: Operator, node: Node[Operator]) -> Block:  # noqa: ARG002
         raise PlanError(f"{type(operator).__name__} is not written in Flink SQL yet")
 
     @_make.register
-    def _(self, source: Source) -> Block:
-        block = self.intakes[id(source)].block
+    def _(self, source: Source, node: Node[Source]) -> Block:
+        block = self.intakes[source.topic].block
         order = {self.marks.order: "''"} if self._paths.entered else {}
-        return replace(block, hidden={**block.hidden, **self._way(source), **order})
+        return replace(block, hidden={**block.hidden, **self._way(node), **order})
 
     @_make.register
-    def _(self, derive: Derive) -> Block:
-        block, row, columns = self._computing(derive.input, derive.columns)
+    def _(self, derive: Derive, node: Node[Derive]) -> Block:
+        block, row, columns = self._computing(node.input, derive.columns)
         return _with(block, {**block.items, **{column: item(expression, row) for column, expression in columns}})
 
     @_make.register
-    def _(self, select: Select) -> Block:
-        block, row, columns = self._computing(select.input, select.columns)
+    def _(self, select: Select, node: Node[Select]) -> Block:
+        block, row, columns = self._computing(node.input, select.columns)
         return _with(block, {column: item(expression, row) for column, expression in columns})
 
     @_make.register
-    def _(self, where: Where) -> Block:
-        block = self._over(where.input, columns_of(where.predicate))
+    def _(self, where: Where, node: Node[Where]) -> Block:
+        block = self.over(node.input, columns_of(where.predicate))
         return block.and_where(loose(where.predicate, block.row))
 
     @_make.register
-    def _(self, unnest: Unnest) -> Block:
-        block = self._over(unnest.input, [unnest.column])
-        kind = unnest.input.schema[unnest.column].type
+    def _(self, unnest: Unnest, node: Node[Unnest]) -> Block:
+        block = self.over(node.input, [unnest.column])
+        kind = node.input.schema[unnest.column].type
         given = sql(Column(unnest.column, kind), block.row)
         wanted = [one for one in (unnest.key, unnest.value) if one]
         # Of an ARRAY of ROWs Flink makes a column for each field: its places are unnested instead.
@@ -186,154 +160,147 @@ class Views:
         return replace(block, relation=relation, table=None, items={**kept, **made}, hidden=hidden, known=known)
 
     @_make.register
-    def _(self, union: Union) -> Block:
-        blocks = [self.block(one) for one in union.inputs]
+    def _(self, union: Union, node: Node[Union]) -> Block:  # noqa: ARG002
+        inputs = [one.node for one in node.inputs]
+        blocks = [self.block(one) for one in inputs]
         shared = [mark for mark in blocks[0].hidden if all(mark in block.hidden for block in blocks)]
         texts = []
-        for one, block in zip(union.inputs, blocks, strict=True):
+        for one, block in zip(inputs, blocks, strict=True):
             hidden = {mark: block.hidden[mark] for mark in shared}
             if self.marks.way in hidden:
-                hidden[self.marks.way] = self._paths.turned(one, union, hidden[self.marks.way])
-            columns = {column: block.row[column] for column in union.schema.names}
+                hidden[self.marks.way] = self._paths.turned(one, node, hidden[self.marks.way])
+            columns = {column: block.row[column] for column in node.schema.names}
             texts.append(replace(block, items=columns, hidden=hidden).select())
         called = self.new("every")
-        columns = {column: Item(name(column)) for column in union.schema.names}
+        columns = {column: Item(name(column)) for column in node.schema.names}
         body = "\nUNION ALL\n".join(texts)
         said = tuple(one for block in blocks for one in block.said)
         hidden = {mark: name(mark) for mark in shared}
         return Block(_nested(body, called), columns, hidden, known=frozenset([*columns, *hidden]), said=said)
 
     @_make.register
-    def _(self, process: Process) -> Block:
-        return self._output(process, "")
+    def _(self, process: Process, node: Node[Process]) -> Block:  # noqa: ARG002
+        return self._output(node, "")
 
     @_make.register
-    def _(self, side: Side) -> Block:
-        return self._output(side.input, side.name)
+    def _(self, side: Side, node: Node[Side]) -> Block:
+        return self._output(node.process, side.name)
 
-    def _output(self, process: Process, output: str) -> Block:
-        table, schema, marks = self.hosted(process), process.output(output), self.marks
+    def _output(self, node: Node[Process], output: str) -> Block:
+        process, table, marks = node.operator, self.hosted(node), self.marks
+        schema, timed = process.output(output), self._is_timed(node)
         kept = {self.key: "`key`"} if self._places.keyed else {}
-        if self._is_timed(process):
+        if timed:
             kept |= {marks.time: name(marks.time), marks.order: "`order`"}
         view = self.new(f"{process.name}_{output or 'rows'}")
-        self._put(view, hosting.given(table, schema, hosting.number_of(process, output), kept), timed=self._is_timed(process))
+        self._put(view, hosting.given(table, schema, hosting.number_of(process, output), kept), timed=timed)
         hidden = {column: name(column) for column in kept}
         columns = {column: Item(name(column)) for column in schema.names}
-        return Block(name(view), columns, {**hidden, **self._way(process)}, view, frozenset([*columns, *hidden]))
+        return Block(name(view), columns, {**hidden, **self._way(node)}, view, frozenset([*columns, *hidden]))
 
     def _put(self, view: str, body: str, said: str = "", *, timed: bool = False) -> None:
         """Make a view; if `timed`, of rows that are in the time that its column says, although Flink does not know it."""
         self.statements.append(f"{said}CREATE TEMPORARY VIEW {name(view)} AS\n{body};")
         self.statements += [Once(view, self.marks.time, self.marks.now)] if timed else []
 
-    def _way(self, maker: Operator) -> dict[str, str]:
+    def _way(self, maker: Node[Operator]) -> dict[str, str]:
         return {self.marks.way: text(self._paths.first(maker))} if self._paths.parted else {}
 
-    def _is_timed(self, process: Process) -> bool:
+    def _is_timed(self, process: Node[Process]) -> bool:
         return self._paths.is_taken_in_time(process) or self._paths.drops_of_many(process)
 
-    def hosted(self, process: Process) -> str:
+    def hosted(self, node: Node[Process]) -> str:
         """Return the view of all that a process gives: `output`, `key` and `json`; if rows of it are taken in time, `time` and `order`."""
-        if id(process) in self._hosted:
-            return self._hosted[id(process)]
-        with blaming(self.said(process)):
-            self._paths.check_process(process)
-            number = self._numbers[id(process)]
-            windowed = self._paths.is_windowed(process)
-            block = self._in_windows(process.input) if windowed else self.block(process.input)
-            broadcast = self.block(process.broadcast) if process.broadcast is not None else None
-            rows = hosting.rows_of(process, block, self.marks, self._sources)
-            times = self.new(f"process_{number}_times") if windowed else None
-            told = hosting.told(process, broadcast, self.marks, self.intakes, self._sources, times)
-            code = pack(process)
-        views = [self.new(f"process_{number}{part}") for part in ("_takes", "_is_told", "")]
-        self._put(views[0], rows, comment(*block.said, self.said(process)))
+        if node not in self._hosted:
+            with blaming(self.engine, node):
+                self._hosted[node] = self._host(node)
+        return self._hosted[node]
+
+    def _host(self, node: Node[Process]) -> str:
+        self._paths.check_process(node)
+        windowed = node.input.traits.windowed
+        block = self._in_windows(node.input) if windowed else self.block(node.input)
+        broadcast = None if node.broadcast is None else self.block(node.broadcast)
+        rows = hosting.rows_of(node.operator, block, self.marks, self._sources)
+        times = self.new(f"process_{node.id}_times") if windowed else None
+        told = hosting.told(node, broadcast, self.marks, self.intakes, self._sources, times)
+        code = pack(node.operator)
+        takes, is_told, view = (self.new(f"process_{node.id}{part}") for part in ("_takes", "_is_told", ""))
+        self._put(takes, rows, comment(*block.said, str(node)))
         if times:
             self._put(times, f"SELECT {name(self.marks.time)}\nFROM {block.relation}")
-        self._put(views[1], told)
-        self.statements.append(
-            Hosted(
-                views[2],
-                views[0],
-                views[1],
-                code,
-                tuple(one.topic for one in self._sources),
-                live=not self._places.bounded,
-                broadcast=broadcast is not None,
-                time=self.marks.time if self._is_timed(process) else "",
-            )
-        )
-        self._hosted[id(process)] = views[2]
-        return views[2]
+        self._put(is_told, told)
+        topics, time = tuple(one.topic for one in self._sources), self.marks.time if self._is_timed(node) else ""
+        self.statements.append(Hosted(view, takes, is_told, code, topics, live=not self._places.bounded, broadcast=broadcast is not None, time=time))
+        return view
 
-    def _in_windows(self, operator: Operator) -> Block:
+    def _in_windows(self, node: Node[Operator]) -> Block:
         """Return a view, and no more, of rows whose times windows have made: they are in those of their last ms."""
-        if id(operator) not in self._closed:
-            block = self._table(operator)
-            block = self._view(operator, block) if block.where else block
+        if node not in self._closed:
+            block = self._table(node)
+            block = self._view(node, block) if block.where else block
             assert block.table is not None
-            if self._paths.are_of_windows(operator):
+            if node.traits.time == "window":
                 self.statements.append(Once(block.table, self.marks.time, self.marks.now))
-            self._closed[id(operator)] = block
-        return self._closed[id(operator)]
+            self._closed[node] = block
+        return self._closed[node]
 
-    def dropped(self, process: Process) -> str | None:
+    def dropped(self, process: Node[Process]) -> str | None:
         """Return the view of the records that a process has dropped, of which several rows came to it; None if one did of each."""
         if not self._paths.drops_of_many(process):
             return None
         table, time = self.hosted(process), name(self.marks.time)
-        every, dropped = self.new(f"{process.name}_judged"), self.new(f"{process.name}_dropped")
+        every, dropped = self.new(f"{process.operator.name}_judged"), self.new(f"{process.operator.name}_dropped")
         columns = ["`key` AS `topic`", "`order` AS `record`", "`json` = '1' AS `dropped`", time]
         self._put(every, f"SELECT {', '.join(columns)}\nFROM {name(table)}\nWHERE `output` = {DUPLICATES}")
         body = f"SELECT `topic`, `window_time` AS {time}\nFROM TABLE(TUMBLE(TABLE {name(every)}, DESCRIPTOR({time}), {MS}))\n"
         having = "HAVING MIN(CASE WHEN `dropped` THEN 1 ELSE 0 END) = 1"
-        said = comment(f"the records of which {self.said(process)} has dropped all rows")
+        said = comment(f"the records of which {process} has dropped all rows")
         self._put(dropped, f"{body}GROUP BY `window_start`, `window_end`, `window_time`, `topic`, `record`\n{having}", said)
         return dropped
 
     @_make.register
-    def _(self, aggregate: Aggregate) -> Block:
-        check_window(aggregate)
-        self._paths.check_window(aggregate)
-        block = self._table(aggregate.input)
+    def _(self, aggregate: Aggregate, node: Node[Aggregate]) -> Block:
+        check_window(node)
+        self._paths.check_window(node)
+        block = self._table(node.input)
         assert block.table is not None
         if self.marks.time not in block.hidden:
             raise PlanError("the rows have lost their event time")
         bounds = {one: Item(name(one), "window") for one in _BOUNDS}
-        relation = window_function(without_zone(aggregate, "Flink"), block.table, self.marks.time)
+        relation = window_function(without_zone(aggregate.window, node.traits.origins, self.engine), block.table, self.marks.time)
         if self.marks.watermark in block.hidden:
             block = block.and_where(f"`window_time` > {name(self.marks.watermark)}")
-        return self._grouped(aggregate, replace(block, relation=relation, items={**block.items, **bounds}))
+        return self._grouped(aggregate, node, replace(block, relation=relation, items={**block.items, **bounds}))
 
     @_make.register
-    def _(self, regroup: Regroup) -> Block:
-        check_regroup(regroup)
-        block = self._table(regroup.input)
+    def _(self, regroup: Regroup, node: Node[Regroup]) -> Block:
+        check_regroup(node)
+        block = self._table(node.input)
         assert all(block.items[bound].held == "window" for bound in _BOUNDS)
-        return self._grouped(regroup, block)
+        return self._grouped(regroup, node, block)
 
     @_make.register
-    def _(self, top: TopN) -> Block:
-        block = self._table(top.input)
+    def _(self, top: TopN, node: Node[TopN]) -> Block:
+        block = self._table(node.input)
         assert all(block.items[bound].held == "window" for bound in _BOUNDS)
         order = [one for column, falls in top.order for one in _nulls_last(block.items[column].sql, falls=falls)]
         order += [block.items[column].sql for column in top.ties]
         group = [block.items[bound].sql for bound in _BOUNDS] + [block.items[key].sql for key in top.keys]
         rank = fresh("rank", block.known)
         ranked = block.select(f"ROW_NUMBER() OVER (PARTITION BY {', '.join(group)} ORDER BY {', '.join(order)}) AS {name(rank)}")
-        inner = block.view(self.new(f"ranked_{self._numbers[id(top)]}"))
-        closing = {} if id(top) in self._regrouped else {one: _zoned(inner.items[one]) for one in _BOUNDS}
-        keys = [name(key) for key in _maker(top).keys]
+        inner = block.view(self.new(f"ranked_{node.id}"))
+        closing = {} if node in self._regrouped else {one: _zoned(inner.items[one]) for one in _BOUNDS}
+        keys = [name(key) for key in _grouped_by(node)]
         return replace(
             inner,
             relation=_nested(ranked, inner.table or ""),
             table=None,
             items={**inner.items, **closing, "rank": Item(name(rank), computed=True)},
             hidden={
-                **({self.key: _key_text(keys)} if self._places.keyed and id(top) not in self._regrouped else {}),
+                **({self.key: _key_text(keys)} if self._places.keyed and node not in self._regrouped else {}),
                 **self._closing(
-                    top, inner.items["window_end"], [hosting.plain(top.schema, key, inner.items[key]) for key in top.keys] + [name(rank)]
+                    node, inner.items["window_end"], [hosting.plain(node.schema, key, inner.items[key]) for key in top.keys] + [name(rank)]
                 ),
             },
             known=inner.known | {rank},
@@ -341,29 +308,29 @@ class Views:
             said=block.said,
         )
 
-    def _grouped(self, operator: Aggregate | Regroup, block: Block) -> Block:
+    def _grouped(self, operator: Aggregate | Regroup, node: Node[Operator], block: Block) -> Block:
         keys = {key: block.items[key] for key in operator.keys if key not in _REVISION}
         calls = {hidden: item(call, block.row) for hidden, call in operator.calls}
         row = {**_REVISION, **keys, **calls}
         made = {column: replace(item(expression, row), computed=True) for column, expression in operator.columns}
         bounds = {one: block.items[one] for one in _BOUNDS}
-        closing = bounds if id(operator) in self._regrouped else {one: _zoned(held) for one, held in bounds.items()}
+        closing = bounds if node in self._regrouped else {one: _zoned(held) for one, held in bounds.items()}
         group = tuple(dict.fromkeys(held.sql for held in (*keys.values(), *bounds.values())))
-        keyed = self._places.keyed and id(operator) not in self._regrouped
+        keyed = self._places.keyed and node not in self._regrouped
         hidden = {self.key: _key_text(row[key].sql for key in operator.keys)} if keyed else {}
-        hidden |= self._closing(operator, bounds["window_end"], [hosting.plain(operator.schema, key, row[key]) for key in operator.keys])
+        hidden |= self._closing(node, bounds["window_end"], [hosting.plain(node.schema, key, row[key]) for key in operator.keys])
         return replace(block, items={**keys, **made, **closing}, hidden=hidden, table=None, constants=_REVISION, group=group)
 
-    def _closing(self, operator: Aggregate | Regroup | TopN, end: Item, keys: list[str]) -> dict[str, str]:
+    def _closing(self, node: Node[Operator], end: Item, keys: list[str]) -> dict[str, str]:
         """Return the hidden columns of rows of windows that a process takes: the last ms of their windows, and what orders those of one end."""
-        if not self._paths.is_taken_in_time(operator):
+        if not self._paths.is_taken_in_time(node):
             return {}
         order = hosting.json_array(keys) if keys else "'[]'"
         return {self.marks.time: f"{_zoned(end).sql} - {MS}", self.marks.order: order}
 
-    def last_end(self, aggregate: Aggregate) -> str:
+    def last_end(self, aggregate: Aggregate, given: Traits) -> str:
         """Return the last millisecond of the last window that holds a row, in ms since the epoch."""
-        time, window = epoch_ms(name(self.marks.time)), without_zone(aggregate, "Flink")
+        time, window = epoch_ms(name(self.marks.time)), without_zone(aggregate.window, given.origins, self.engine)
         step = window.step_ms if window.kind == "sliding" else window.size_ms
         # Flink divides towards 0: times before 1970 are moved behind it by whole steps.
         moved = max(-(min(source.range_ms[0] for source in self._sources) - window.offset_ms) // step + 1, 0) * step
@@ -372,15 +339,15 @@ class Views:
         last = (0 if window.kind == "sliding" else window.size_ms) - 1 - moved + window.offset_ms
         return f"{begins} {_plus(last)}"
 
-    def is_taken(self, aggregate: Aggregate) -> str:
-        """Return whether any window of an aggregate takes a row; what processes give is never late."""
-        if self._paths.is_made(aggregate.input):
+    def is_taken(self, aggregate: Aggregate, given: Traits) -> str:
+        """Return whether any window of an aggregate takes a row that is `given` so; what processes give is never late."""
+        if given.made:
             return "TRUE"
-        return f"{self.last_end(aggregate)} > {epoch_ms(name(self.marks.watermark))}"
+        return f"{self.last_end(aggregate, given)} > {epoch_ms(name(self.marks.watermark))}"
 
-    def _computing(self, operator: Operator, columns: Named) -> tuple[Block, Row, Named]:
+    def _computing(self, node: Node[Operator], columns: Named) -> tuple[Block, Row, Named]:
         """Return the SELECT that columns can be added to, and the columns, each hash that a UUID is cut from made once below."""
-        block = self._over(operator, {one for _, expression in columns for one in columns_of(expression)})
+        block = self.over(node, {one for _, expression in columns for one in columns_of(expression)})
         calls = list(dict.fromkeys(call for _, expression in columns for call in _uuids(expression)))
         if not calls:
             return block, block.row, columns
@@ -401,9 +368,9 @@ def _nulls_last(column: str, *, falls: bool) -> list[str]:
     return [f"{column} DESC"] if falls else [f"CASE WHEN {column} IS NULL THEN 1 ELSE 0 END", column]
 
 
-def _maker(operator: Operator) -> Aggregate | Regroup:
-    """Return what made the rows of windows."""
-    return operator if isinstance(operator, Aggregate | Regroup) else _maker(*inputs_of(operator))
+def _grouped_by(node: Node[Operator]) -> tuple[str, ...]:
+    """Return the keys by which the rows of windows were last grouped."""
+    return node.operator.keys if isinstance(node.operator, Aggregate | Regroup) else _grouped_by(node.input)
 
 
 def _key_text(keys: Iterable[str]) -> str:

@@ -20,7 +20,6 @@ from headrace.engines.spark.environment import checked_master, kafka_jars, proce
 from headrace.engines.spark.script import live_script, spark_script
 from headrace.engines.working import working_folder
 from headrace.errors import EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError
-from headrace.plan.operators import Process
 from headrace.plan.pipeline import Plan
 
 __all__ = ["Job", "SparkError", "run_files", "run_latest", "run_live", "run_many"]
@@ -215,7 +214,7 @@ def _removing(*folders: Path) -> Iterator[None]:
 
 
 def _has_processes(plan: Plan) -> bool:
-    return any(isinstance(one, Process) for one in plan.operators())
+    return bool(plan.processes)
 
 
 def _submit(

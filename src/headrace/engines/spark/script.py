@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from headrace.engines.entries import ledger_topic
+from headrace.engines.selects import blaming
 from headrace.engines.shipped import pack
 from headrace.engines.spark.block import Block
 from headrace.engines.spark.prelude import definitions, java_functions
 from headrace.engines.spark.rows import json
 from headrace.engines.spark.source import Source as Reading
-from headrace.engines.spark.views import RECORD, Views, blaming, hosted, rows_of, told_to
+from headrace.engines.spark.views import RECORD, Views, hosted, rows_of, told_to
 from headrace.engines.spark.words import name
 from headrace.errors import InternalError
-from headrace.plan.operators import Aggregate, Operator, Process, Sink, Source, inputs_of, maker_of, makers_of, upstream
+from headrace.plan.graph import Node
+from headrace.plan.operators import Aggregate, Operator, Process, Sink, Source
 from headrace.plan.pipeline import FAILED, Plan
 from headrace.plan.rewrite import read_numbers_at_once
 from headrace.plan.schema import Schema
@@ -44,15 +46,15 @@ def spark_script(plan: Plan) -> str:
     """
     plan, _ = read_numbers_at_once(plan)
     views = Views(plan)
-    readings = {source.topic: Reading(source, views.numbers[id(source)]) for source in plan.sources}
-    outputs = {sink.topic: _sink(sink, views) for sink in plan.sinks}
-    outputs |= {o.late_topic: _late(o, views) for o in plan.operators() if isinstance(o, Aggregate) and o.late_topic}
-    outputs |= {o.failed_topic: _failed(o, views) for o in plan.operators() if isinstance(o, Process) and o.failed_topic}
+    readings = {node.operator.topic: Reading(node.operator, node.id) for node in plan.of(Source)}
+    outputs = {sink.operator.topic: _sink(sink, views) for sink in plan.sinks}
+    outputs |= {window.operator.late_topic: _late(window) for window in plan.windows if window.operator.late_topic}
+    outputs |= {one.operator.failed_topic: _failed(one, views) for one in plan.processes if one.operator.failed_topic}
     outputs |= {f"{topic}.dead-letter": (reading.dead_letters(plan.pipeline, reading.view), _LETTER_ORDER) for topic, reading in readings.items()}
     ledger = _ledger(plan, views)
     queries = [*views.statements.values(), *(query for query, _ in outputs.values())]
-    numbers = {source.topic: views.numbers[id(source)] for source in plan.sources}
-    processes = _hostings(plan, views)
+    numbers = {node.operator.topic: node.id for node in plan.of(Source)}
+    processes = _hostings(plan)
     constants = [
         f"PIPELINE = {plan.pipeline!r}",
         f"SOURCES = {numbers!r}",
@@ -78,25 +80,24 @@ def live_script(plan: Plan) -> str:
         If Spark's streams cannot do what the plan means. It names what, and where.
     """
     plan, _ = read_numbers_at_once(plan)
-    views = Views(plan, live=True)
-    readings = [(source, Reading(source, views.numbers[id(source)])) for source in plan.sources]
+    readings = [(node, Reading(node.operator, node.id)) for node in plan.of(Source)]
     streams, queries = _streams(plan)
-    for source, reading in readings:
-        intake = f"intake_{views.numbers[id(source)]}"
+    for node, reading in readings:
+        intake = f"intake_{node.id}"
         streams[intake] = reading.intake
         letters, entries = reading.dead_letters(plan.pipeline, intake), reading.entries(intake)
-        queries[intake] = {}, {f"{source.topic}.dead-letter": (letters, _LETTER_ORDER), ledger_topic(plan): (entries, _LETTER_ORDER)}
+        queries[intake] = {}, {f"{node.operator.topic}.dead-letter": (letters, _LETTER_ORDER), ledger_topic(plan): (entries, _LETTER_ORDER)}
     written = [*streams.values()]
     written += [one for behind, outputs in queries.values() for one in (*behind.values(), *(made for made, _ in outputs.values()))]
-    numbers = {source.topic: views.numbers[id(source)] for source in plan.sources}
-    processes = _hostings(plan, views)
+    numbers = {node.operator.topic: node.id for node in plan.of(Source)}
+    processes = _hostings(plan)
     timed = _timed(plan)
     constants = [
         f"PIPELINE = {plan.pipeline!r}",
         f"SOURCES = {numbers!r}",
-        _table("READERS", {source.topic: f"({reading.function[0]!r}, {_quoted(reading.function[1])})" for source, reading in readings}),
+        _table("READERS", {node.operator.topic: f"({reading.function[0]!r}, {_quoted(reading.function[1])})" for node, reading in readings}),
         *_headered(plan),
-        f"WATERMARKS = { {reading.view: f'{source.delay_ms} milliseconds' for source, reading in readings if id(source) in timed}!r}",
+        f"WATERMARKS = { {reading.view: f'{node.operator.delay_ms} milliseconds' for node, reading in readings if node in timed}!r}",
         *_processes(processes, "live_hosting"),
         f"JAVA_FUNCTIONS = {java_functions(written)!r}",
         "FUNCTIONS = [\n" + "".join(f"    {_quoted(one)},\n" for one in definitions(written)) + "]",
@@ -112,17 +113,13 @@ def _headered(plan: Plan) -> list[str]:
     return [f"HEADERED = {topics!r}"]
 
 
-def _timed(plan: Plan) -> frozenset[int]:
-    """Return by identity the sources that have a watermark: what is only told to all keys of a process holds none back."""
-
-    def of(operator: Operator | Sink) -> Iterator[Source]:
-        if isinstance(operator, Source) and operator.event_time is not None:
-            yield operator
-        for one in inputs_of(operator):
-            if not isinstance(operator, Process) or one is operator.input:
-                yield from of(one)
-
-    return frozenset(id(source) for sink in plan.sinks for source in of(sink))
+def _timed(plan: Plan) -> frozenset[Node[Operator]]:
+    """Return the sources that have a watermark: what is only told to all keys of a process holds none back."""
+    wanted: set[Node[Operator]] = set(plan.sinks)
+    for node in reversed(plan.nodes):
+        if node in wanted:
+            wanted.update(one.node for one in node.inputs if one.role != "broadcast")
+    return frozenset(node for node in plan.of(Source) if node in wanted and node.operator.event_time is not None)
 
 
 def _streams(plan: Plan) -> tuple[dict[str, str], dict[str, _Query]]:
@@ -130,18 +127,19 @@ def _streams(plan: Plan) -> tuple[dict[str, str], dict[str, _Query]]:
 
     Each query has its streams from the sources on, since what stands behind it in a micro-batch is a stream to another.
     """
-    outputs = [(_made_by(sink), sink.topic, partial(_sink, sink, unwindowed=_LIVE_ORDER)) for sink in plan.sinks]
-    outputs += [(one, one.failed_topic, partial(_failed, one)) for one in plan.operators() if isinstance(one, Process) and one.failed_topic]
+    outputs: list[tuple[Node[Operator], str, Callable[[Views], tuple[str, str]]]] = []
+    outputs += [(_made_by(sink), sink.operator.topic, partial(_sink, sink, unwindowed=_LIVE_ORDER)) for sink in plan.sinks]
+    outputs += [(one, one.operator.failed_topic, partial(_failed, one)) for one in plan.processes if one.operator.failed_topic]
     streams: dict[str, str] = {}
     queries: dict[str, _Query] = {}
-    for made in {id(made): made for made, _, _ in outputs}.values():
+    for made in dict.fromkeys(made for made, _, _ in outputs):
         views = Views(plan, live=True)
         written = {topic: output(views) for one, topic, output in outputs if one is made}
-        number = views.numbers[id(made)]
-        named = f"sink_{number}" if isinstance(made, Sink) else f"window_{number}" if isinstance(made, Aggregate) else hosted(number)
-        if isinstance(made, Sink):
-            views.statements[named] = written[made.topic][0]
-            written = {made.topic: (f"SELECT * FROM {named}", _LIVE_ORDER)}
+        named = f"{made.operator.kind}_{made.id}"
+        if isinstance(made.operator, Sink):
+            topic = made.operator.topic
+            views.statements[named] = written[topic][0]
+            written = {topic: (f"SELECT * FROM {named}", _LIVE_ORDER)}
         every = [*views.statements.items()]
         last = [*views.statements].index(named) + 1
         for view, query in every[:last]:
@@ -151,20 +149,21 @@ def _streams(plan: Plan) -> tuple[dict[str, str], dict[str, _Query]]:
     return streams, queries
 
 
-def _made_by(sink: Sink) -> Aggregate | Process | Sink:
+def _made_by(sink: Node[Sink]) -> Node[Operator]:
     """Return the window or process by which all rows of an output are made, else the output itself."""
-    made = maker_of(sink)
-    return made if isinstance(made, Aggregate | Process) and all(one is made for one in makers_of(sink)) else sink
+    makers = sink.makers
+    return makers[0] if sink.traits.made and len(makers) == 1 else sink
 
 
-def _hostings(plan: Plan, views: Views) -> dict[str, str]:
+def _hostings(plan: Plan) -> dict[str, str]:
     """Return by the view of what each process gives how Python makes it."""
     found = {}
-    for process in (one for one in plan.operators() if isinstance(one, Process)):
-        number = views.numbers[id(process)]
-        feeders = {views.numbers[id(one)]: (one.topic, one.delay_ms) for one in upstream(process) if isinstance(one, Source)}
-        told = told_to(number) if process.broadcast is not None else None
-        found[hosted(number)] = f"Hosting({pack(process)!r}, {feeders!r}, {told!r}, {isinstance(maker_of(process.input), Aggregate)!r})"
+    for process in plan.processes:
+        before = {one.id: one.operator for one in process.upstream()}
+        feeders = {number: (one.topic, one.delay_ms) for number, one in before.items() if isinstance(one, Source)}
+        told = told_to(process.id) if process.broadcast is not None else None
+        windowed = process.input.traits.time == "window"
+        found[hosted(process.id)] = f"Hosting({pack(process.operator)!r}, {feeders!r}, {told!r}, {windowed!r})"
     return found
 
 
@@ -229,7 +228,7 @@ _PROCESSES = (
 
 
 def _doc(plan: Plan, how: str, lead: str, *lines: str) -> str:
-    processes = _PROCESSES if any(isinstance(one, Process) for one in plan.operators()) else ()
+    processes = _PROCESSES if plan.processes else ()
     text = "\n".join(
         [f"{plan.pipeline}, version {plan.version}, {how}.", "", lead, "", *lines, *processes, ""]
         + ["headrace-engines.jar reads the records by headrace's rule; it comes with headrace. The plan:", ""]
@@ -249,26 +248,25 @@ def _output(block: Block, schema: Schema, order: str, said: str) -> tuple[str, s
     return f"-- {said}\n{block.selecting(columns)}", order
 
 
-def _sink(sink: Sink, views: Views, unwindowed: str = _INPUT_ORDER) -> tuple[str, str]:
-    with blaming(views.said(sink)):
+def _sink(sink: Node[Sink], views: Views, unwindowed: str = _INPUT_ORDER) -> tuple[str, str]:
+    with blaming(views.engine, sink):
         block = views.block(sink.input)
-        windowed = isinstance(maker_of(sink), Aggregate)
-        said = "\n-- ".join(" ".join(one.split()) for one in (*block.said, views.said(sink)))
-        return _output(block, sink.schema, _WINDOW_ORDER if windowed else unwindowed, said)
+        said = "\n-- ".join(" ".join(one.split()) for one in (*block.said, str(sink)))
+        return _output(block, sink.schema, _WINDOW_ORDER if sink.traits.time == "window" else unwindowed, said)
 
 
-def _failed(process: Process, views: Views) -> tuple[str, str]:
-    return _output(views.given(process, None), FAILED, _INPUT_ORDER, f"what #{views.numbers[id(process)]} raised at")
+def _failed(process: Node[Process], views: Views) -> tuple[str, str]:
+    return _output(views.given(process, None), FAILED, _INPUT_ORDER, f"what #{process.id} raised at")
 
 
-def _late(aggregate: Aggregate, views: Views) -> tuple[str, str]:
+def _late(window: Node[Aggregate]) -> tuple[str, str]:
     rows = Block(
-        rows_of(views.numbers[id(aggregate)]),
-        {column: name(column) for column in aggregate.input.schema.names},
+        rows_of(window.id),
+        {column: name(column) for column in window.input.schema.names},
         {column: name(column) for column in _INPUT_ORDER.split(" | ")},
         where=("NOT `_taken`",),
     )
-    return _output(rows, aggregate.input.schema, _INPUT_ORDER, f"what no window of #{views.numbers[id(aggregate)]} takes")
+    return _output(rows, window.input.schema, _INPUT_ORDER, f"what no window of #{window.id} takes")
 
 
 # the ledger
@@ -278,21 +276,19 @@ def _ledger(plan: Plan, views: Views) -> str:
     """Return what became of the records of each source: what reached a window, a process or an output, and what was taken there."""
     record = ", ".join(map(name, RECORD))
     reached, dropped = [], []
-    for operator in plan.operators():
-        if isinstance(operator, Aggregate | Process) and isinstance(maker_of(operator.input), Source):
-            number = views.numbers[id(operator)]
-            reached.append(f"SELECT {record}, `_taken` FROM {rows_of(number)}")
-            if isinstance(operator, Process) and operator.broadcast is not None:
-                reached.append(f"SELECT {record}, TRUE AS `_taken` FROM {told_to(number)}")
-            if isinstance(operator, Process) and operator.drops_duplicates:
-                dropped.append(_dropped(number))
-        elif isinstance(operator, Sink) and isinstance(maker_of(operator), Source):
-            block = views.block(operator.input)
-            columns = [held if held == name(one) else f"{held} AS {name(one)}" for one, held in block.hidden.items() if one in RECORD]
-            reached.append(block.selecting([*columns, "TRUE AS `_taken`"]))
+    for stage in (one for one in plan.stages if not one.input.traits.made):
+        reached.append(f"SELECT {record}, `_taken` FROM {rows_of(stage.id)}")
+        if stage.broadcast is not None:
+            reached.append(f"SELECT {record}, TRUE AS `_taken` FROM {told_to(stage.id)}")
+        if isinstance(stage.operator, Process) and stage.operator.drops_duplicates:
+            dropped.append(_dropped(stage.id))
+    for sink in (one for one in plan.sinks if not one.traits.made):
+        block = views.block(sink.input)
+        columns = [held if held == name(one) else f"{held} AS {name(one)}" for one, held in block.hidden.items() if one in RECORD]
+        reached.append(block.selecting([*columns, "TRUE AS `_taken`"]))
     received = "\n  UNION ALL ".join(
         f"SELECT {number} AS source, COUNT(*) AS received, COUNT(malformed) AS malformed, COUNT(future) AS future FROM source_{number}"
-        for number in (views.numbers[id(source)] for source in plan.sources)
+        for number in (node.id for node in plan.of(Source))
     )
     every = "\n  UNION ALL\n".join(reached)
     accepted = "COALESCE(taken, 0L)"

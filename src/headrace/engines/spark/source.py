@@ -38,7 +38,7 @@ class Source:
     @property
     def function(self) -> tuple[str, str]:
         """The Java function that reads its records, and the type of what that gives."""
-        row = ", ".join(f"{name(field.name)}: {type_name(field.type)}" for field in self._source.schema.without(*self._metadata).fields)
+        row = ", ".join(f"{name(field.name)}: {type_name(field.type)}" for field in self._source.schema().without(*self._metadata).fields)
         return f"headrace.spark.{'HrReadRest' if self._source.rest else 'HrRead'}", f"STRUCT<row: STRUCT<{row}>, malformed: STRING>"
 
     @property
@@ -50,7 +50,7 @@ class Source:
     @property
     def items(self) -> dict[str, str]:
         """The columns of its view's rows."""
-        return {column: f"{'known' if column in self._metadata else 'row'}.{name(column)}" for column in self._source.schema.names}
+        return {column: f"{'known' if column in self._metadata else 'row'}.{name(column)}" for column in self._source.schema().names}
 
     @property
     def _metadata(self) -> dict[str, str]:
@@ -64,13 +64,13 @@ class Source:
     @property
     def _believed(self) -> str:
         source, time = self._source, self._source.event_time
-        row = {field.name: f"record.row.{name(field.name)}" for field in source.schema.fields} | self._metadata
+        row = {field.name: f"record.row.{name(field.name)}" for field in source.schema().fields} | self._metadata
         at = "CAST(NULL AS BIGINT)" if time is None else f"UNIX_MILLIS({loose(time, row)})"
         faults = [f"WHEN record IS NULL THEN {text(_EMPTY)}", "WHEN record.malformed IS NOT NULL THEN record.malformed"]
         ahead = "CAST(NULL AS STRING)"
         if time is not None:
             first, last = source.range_ms
-            missing = ", ', ', ".join(f"{text(f'{one} is ')}, {_repr(row[one], source.schema[one].type)}" for one in sorted(columns_of(time)))
+            missing = ", ', ', ".join(f"{text(f'{one} is ')}, {_repr(row[one], source.schema()[one].type)}" for one in sorted(columns_of(time)))
             bounds = text(f" is outside {_shown(first)} to {_shown(last)}")
             shown = r"DATE_FORMAT(TIMESTAMP_MILLIS(time_ms), 'y-MM-dd\'T\'HH:mm:ss\'Z\'')"
             faults.append(f"WHEN time_ms IS NULL THEN CONCAT('no event time: '{f', {missing}' if missing else ''})")

@@ -11,12 +11,10 @@ Rows that a process gives have those of a record, of source 0, and are never lat
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import singledispatchmethod
 
+from headrace.engines.selects import Selects
 from headrace.engines.spark.block import Block
 from headrace.engines.spark.expression import loose, sql
 from headrace.engines.spark.rows import plain_json, read_json, timed_row
@@ -25,6 +23,7 @@ from headrace.engines.spark.words import name, text
 from headrace.engines.zones import without_zone
 from headrace.errors import PlanError
 from headrace.plan.expression import Call, Column, Expression, columns_of
+from headrace.plan.graph import Node
 from headrace.plan.operators import (
     Aggregate,
     Derive,
@@ -34,28 +33,23 @@ from headrace.plan.operators import (
     Regroup,
     Select,
     Side,
-    Sink,
     Source,
     TopN,
     Union,
     Unnest,
     Where,
-    inputs_of,
-    maker_of,
-    upstream,
 )
 from headrace.plan.pipeline import FAILED, Plan
 from headrace.plan.schema import Schema
 from headrace.plan.window import Window
 
-__all__ = ["RECORD", "Views", "blaming", "hosted", "rows_of", "told_to"]
+__all__ = ["RECORD", "Views", "hosted", "rows_of", "told_to"]
 
 RECORD = ("_source", "_partition", "_offset")
 _TIME = ("_time_ms", "_watermark_ms", "_shown_ms", "_entry")
 _WINDOW = ("_start_ms", "_end_ms", "_key")
 _GIVEN = (*RECORD, *_TIME[:3], "_arrived_ms", "_entry")
 _HIDDEN = frozenset([*RECORD, *_TIME, *_WINDOW, "_time", "_window", "_taken", "_ends", "_at", "_arrived_ms", "_row", "_due_ms", "_rank"])
-_KINDS = {"aggregate": "window", "regroup": "aggregate"}
 _BOUNDS = {"window_start": "TIMESTAMP_MILLIS(`_start_ms`)", "window_end": "TIMESTAMP_MILLIS(`_end_ms`)", "revision": "0L"}
 _CLOSED = {  # rows of windows as records of source 0, of the last ms of their windows
     "_source": "0",
@@ -75,15 +69,6 @@ _SLOTS = 64  # among which a live process's keys are dealt: its state is kept by
 _INPUT_ORDER = "STRUCT({}`_source`, `_partition`, `_offset`, `_entry`)"
 
 
-@contextmanager
-def blaming(operator: str) -> Iterator[None]:
-    """Make a PlanError name the operator that it is about."""
-    try:
-        yield
-    except PlanError as error:
-        raise PlanError(error.what, where=error.where or f"Spark SQL of {operator}", fix=error.fix) from None
-
-
 def rows_of(number: int) -> str:
     """Return the name of the view of the rows that reached a window or a process, whether it took them or not."""
     return f"rows_{number}"
@@ -99,44 +84,23 @@ def told_to(number: int) -> str:
     return f"broadcast_{number}"
 
 
-class Views:
+class Views(Selects[Block]):
     """The views of a plan, made as they are found to be needed: by name, what each is. If `live`, Spark's own windows close them."""
 
+    engine = "Spark"
+
     def __init__(self, plan: Plan, *, live: bool = False) -> None:
+        super().__init__(plan)
         self.statements: dict[str, str] = {}
         self._live = live
-        operators = list(plan.operators())
-        self._processed = any(isinstance(operator, Process) for operator in operators)
-        self.numbers = {id(operator): number for number, operator in enumerate(operators, 1)}
-        self._consumers = Counter(id(one) for operator in operators for one in inputs_of(operator))
-        self._blocks: dict[int, Block] = {}
-        self._hosted: set[int] = set()
-        for operator in operators:
-            for column in operator.schema.names:
+        self._hosted: set[Node[Operator]] = set()
+        for node in plan.nodes:
+            for column in node.schema.names:
                 if column in _HIDDEN:
                     raise PlanError(f"column {column!r} has the name of one that a Spark script adds", fix="give it another name")
 
-    def block(self, operator: Operator) -> Block:
-        """Return the SELECT of an operator's rows; what several operators read is a view.
-
-        Raises
-        ------
-        PlanError
-            If Spark SQL cannot say it. It names the operator.
-        """
-        if id(operator) not in self._blocks:
-            with blaming(self.said(operator)):
-                made = self._make(operator).saying(self.said(operator))
-            self._blocks[id(operator)] = self._view(operator, made) if self._consumers[id(operator)] > 1 else made
-        return self._blocks[id(operator)]
-
-    def said(self, operator: Operator | Sink) -> str:
-        """Return the operator with its number, as `headrace plan` shows it."""
-        return f"#{self.numbers[id(operator)]} {operator}"
-
-    def _view(self, operator: Operator, block: Block) -> Block:
-        kind = type(operator).__name__.lower()
-        return self._put(f"{_KINDS.get(kind, kind)}_{self.numbers[id(operator)]}", block, block.select())
+    def _view(self, node: Node[Operator], block: Block) -> Block:
+        return self._put(f"{node.operator.kind}_{node.id}", block, block.select())
 
     def _put(self, named: str, block: Block, query: str) -> Block:
         """Make a view of `query`, and return the SELECT over it with the columns of `block`."""
@@ -145,82 +109,75 @@ class Views:
         self.statements[named] = f"{comment}{query}"
         return block.view(named)
 
-    def _over(self, operator: Operator, columns: Iterable[str]) -> Block:
-        """Return the SELECT that an operator reading `columns` of `operator` can be added to."""
-        block = self.block(operator)
-        return block if block.takes(list(columns)) else self._view(operator, block)
-
     # the operators
 
     @singledispatchmethod
-    def _make(self, operator: Operator) -> Block:
+    def _make(self, operator: Operator, node: Node[Operator]) -> Block:  # noqa: ARG002
         raise PlanError(f"{type(operator).__name__} is not written in Spark SQL yet")
 
     @_make.register
-    def _(self, source: Source) -> Block:
-        number = self.numbers[id(source)]
-        reading = Reading(source, number)
-        self.statements[reading.view] = f"-- {self.said(source)}\n{reading.live_query if self._live else reading.query}"
+    def _(self, source: Source, node: Node[Source]) -> Block:
+        reading = Reading(source, node.id)
+        self.statements[reading.view] = f"-- {node}\n{reading.live_query if self._live else reading.query}"
         time = ("_time_ms", "_time") if self._live else _TIME[:3]
-        arrived = {"_arrived_ms": "arrived_ms"} if self._processed else {}
-        hidden = {"_source": str(number), **{column: name(column) for column in (*RECORD[1:], *time)}, **arrived}
+        arrived = {"_arrived_ms": "arrived_ms"} if self._plan.processes else {}
+        hidden = {"_source": str(node.id), **{column: name(column) for column in (*RECORD[1:], *time)}, **arrived}
         hidden["_entry"] = "CAST(ARRAY() AS ARRAY<INT>)"
         return Block(reading.view, reading.items, hidden, where=("malformed IS NULL AND future IS NULL",))
 
     @_make.register
-    def _(self, derive: Derive) -> Block:
-        block = self._over(derive.input, {one for _, expression in derive.columns for one in columns_of(expression)})
+    def _(self, derive: Derive, node: Node[Derive]) -> Block:
+        block = self.over(node.input, {one for _, expression in derive.columns for one in columns_of(expression)})
         return _with(block, {**block.items, **_made(derive.columns, block)}, derive.columns)
 
     @_make.register
-    def _(self, select: Select) -> Block:
-        block = self._over(select.input, {one for _, expression in select.columns for one in columns_of(expression)})
+    def _(self, select: Select, node: Node[Select]) -> Block:
+        block = self.over(node.input, {one for _, expression in select.columns for one in columns_of(expression)})
         return _with(block, _made(select.columns, block), select.columns)
 
     @_make.register
-    def _(self, where: Where) -> Block:
-        block = self._over(where.input, columns_of(where.predicate))
+    def _(self, where: Where, node: Node[Where]) -> Block:
+        block = self.over(node.input, columns_of(where.predicate))
         return replace(block, where=(*block.where, loose(where.predicate, block.items)))
 
     @_make.register
-    def _(self, unnest: Unnest) -> Block:
-        block = self._over(unnest.input, [unnest.column])
+    def _(self, unnest: Unnest, node: Node[Unnest]) -> Block:
+        block = self.over(node.input, [unnest.column])
         names = ", ".join(name(one) for one in ("_at", unnest.key, unnest.value) if one)
         kept = {column: held for column, held in block.items.items() if column != unnest.column}
         left = replace(block, items=kept, computed=block.computed - {unnest.column})
         exploded = f"POSEXPLODE({block.items[unnest.column]}) AS ({names})"
-        over = self._put(f"unnest_{self.numbers[id(unnest)]}", left.saying(self.said(unnest)), left.select(exploded))
+        over = self._put(f"unnest_{node.id}", left.saying(str(node)), left.select(exploded))
         made = {one: name(one) for one in (unnest.key, unnest.value) if one}
         placed = {"_key": "STRUCT(`_key`, `_at`)"} if "_key" in over.hidden else {"_entry": "ARRAY_APPEND(`_entry`, `_at`)"}
         return replace(over, items={**over.items, **made}, hidden={**over.hidden, **placed})
 
     @_make.register
-    def _(self, union: Union) -> Block:
-        blocks = [self.block(one) for one in union.inputs]
-        # Of one record, rows that have gone a longer way come first.
-        ways = sorted(range(len(blocks)), key=lambda way: (any(union.inputs[way] in upstream(one) for one in _without(union.inputs, way)), way))
+    def _(self, union: Union, node: Node[Union]) -> Block:  # noqa: ARG002
+        blocks = [self.block(one.node) for one in node.inputs]
+        ways = _longest_first([one.node for one in node.inputs])
         texts = []
         for place, way in enumerate(ways):
             block = blocks[way]
             turned = replace(block, hidden={**block.hidden, "_entry": f"ARRAY_PREPEND({block.hidden['_entry']}, {place})"})
-            columns = replace(turned, items={column: turned.items[column] for column in union.schema.names})
+            columns = replace(turned, items={column: turned.items[column] for column in node.schema.names})
             texts.append(columns.select())
         said = tuple(dict.fromkeys(one for block in blocks for one in block.said))
-        return self._put(f"union_{self.numbers[id(union)]}", replace(blocks[0], said=said).saying(self.said(union)), "\nUNION ALL\n".join(texts))
+        return self._put(f"union_{node.id}", replace(blocks[0], said=said).saying(str(node)), "\nUNION ALL\n".join(texts))
 
     @_make.register
-    def _(self, aggregate: Aggregate) -> Block:
+    def _(self, aggregate: Aggregate, node: Node[Aggregate]) -> Block:
         if aggregate.lateness_ms:
             raise PlanError(
                 f"allowed lateness of {aggregate.lateness_ms} ms: Spark gives a window once, when it is over",
                 fix="leave allowed_lateness out on Spark, or run it embedded",
             )
-        number, window = self.numbers[id(aggregate)], without_zone(aggregate, "Spark")
+        window = without_zone(aggregate.window, node.traits.origins, "Spark")
         if self._live:
-            return self._live_window(aggregate)
-        block = self._table(aggregate.input)
+            return self._live_window(aggregate, node)
+        block = self._table(node.input)
         taken, ends = _taken(window)
-        rows = self._put(rows_of(number), block.saying(f"#{number} the rows that reach the window"), block.select(ends, taken))
+        rows = self._put(rows_of(node.id), block.saying(f"#{node.id} the rows that reach the window"), block.select(ends, taken))
         if window.kind == "tumbling":
             relation, end = rows.relation, "`_ends`"
         else:
@@ -228,10 +185,10 @@ class Views:
         start = _floor(f"{end} - 1", window.size_ms, window) if window.kind == "cumulating" else f"{end} - {window.size_ms}"
         order = _INPUT_ORDER.format("" if window.one_slice else _slices(window))
         over = replace(rows, relation=relation, where=("`_taken`",), said=())
-        return self._grouped(aggregate, over, {"_start_ms": start, "_end_ms": end}, [end], order)
+        return self._grouped(aggregate, node, over, {"_start_ms": start, "_end_ms": end}, [end], order)
 
-    def _live_window(self, aggregate: Aggregate) -> Block:
-        window = without_zone(aggregate, "Spark")
+    def _live_window(self, aggregate: Aggregate, node: Node[Aggregate]) -> Block:
+        window = without_zone(aggregate.window, node.traits.origins, "Spark")
         if window.kind == "cumulating":
             raise PlanError("Spark's streams have no cumulating windows", fix="run it as a batch, or take sliding windows")
         if aggregate.late_topic:
@@ -239,30 +196,30 @@ class Views:
                 f"late_to({aggregate.late_topic!r}): Spark's streams drop late rows unseen", fix="run it as a batch, or leave late_to out"
             )
         _refuse_distinct(aggregate)
-        block = self._table(aggregate.input)
-        block = self._view(aggregate.input, block) if block.said else block
+        block = self._table(node.input)
+        block = self._view(node.input, block) if block.said else block
         begins = window.offset_ms % window.step_ms
         lengths = (window.size_ms, window.step_ms, begins) if begins else dict.fromkeys((window.size_ms, window.step_ms))
         span = f"WINDOW(`_time`, {', '.join(text(f'{length} milliseconds') for length in lengths)})"
         bounds = {"_start_ms": f"UNIX_MILLIS({span}.start)", "_end_ms": f"UNIX_MILLIS({span}.end)", "_window": span}
         start = _floor("`_time_ms`", window.slice_ms, window)
         order = _INPUT_ORDER.format("" if window.one_slice else f"{start} AS slice, ")
-        return self._grouped(aggregate, block, bounds, [span], order)
+        return self._grouped(aggregate, node, block, bounds, [span], order)
 
     @_make.register
-    def _(self, regroup: Regroup) -> Block:
-        block = self._over(regroup.input, {*regroup.keys, *(one for _, call in regroup.calls for one in columns_of(call))})
+    def _(self, regroup: Regroup, node: Node[Regroup]) -> Block:
+        block = self.over(node.input, {*regroup.keys, *(one for _, call in regroup.calls for one in columns_of(call))})
         bounds = {one: block.hidden[one] for one in (*_WINDOW[:2], "_window") if one in block.hidden}
-        return self._grouped(regroup, block, bounds, list(bounds.values()), block.hidden["_key"])
+        return self._grouped(regroup, node, block, bounds, list(bounds.values()), block.hidden["_key"])
 
     @_make.register
-    def _(self, top: TopN) -> Block:
-        block = self._table(top.input)
+    def _(self, top: TopN, node: Node[TopN]) -> Block:
+        block = self._table(node.input)
         keys = [block.items[key] for key in top.keys]
         order = [f"{block.items[column]} {'DESC' if falls else 'ASC'} NULLS LAST" for column, falls in top.order]
         order += [block.items[column] for column in top.ties]
         over = f"PARTITION BY {', '.join([block.hidden['_end_ms'], *keys])} ORDER BY {', '.join(order)}"
-        ranked = self._put(f"ranked_{self.numbers[id(top)]}", block, block.select(f"CAST(ROW_NUMBER() OVER ({over}) AS BIGINT) AS `_rank`"))
+        ranked = self._put(f"ranked_{node.id}", block, block.select(f"CAST(ROW_NUMBER() OVER ({over}) AS BIGINT) AS `_rank`"))
         group = f"STRUCT({', '.join([*(name(key) for key in top.keys), '`_rank`'])})"
         hidden = {**ranked.hidden, "_key": group}
         return replace(ranked, items={**ranked.items, "rank": "`_rank`"}, hidden=hidden, where=(f"`_rank` <= {top.count}",))
@@ -270,79 +227,89 @@ class Views:
     # processes
 
     @_make.register
-    def _(self, process: Process) -> Block:
-        return self.given(process, "")
+    def _(self, process: Process, node: Node[Process]) -> Block:  # noqa: ARG002
+        return self.given(node, "")
 
     @_make.register
-    def _(self, side: Side) -> Block:
-        return self.given(side.input, side.name)
+    def _(self, side: Side, node: Node[Side]) -> Block:
+        return self.given(node.process, side.name)
 
-    def given(self, process: Process, output: str | None) -> Block:
+    def given(self, node: Node[Process], output: str | None) -> Block:
         """Return the SELECT of what a process gives to an output; None is that of its failures."""
+        process, number = node.operator, node.id
         outputs = [*process.declared.outputs]
         place, schema = (len(outputs), FAILED) if output is None else (outputs.index(output), process.output(output))
-        self.host(process)
-        number = self.numbers[id(process)]
+        self.host(node)
         hidden = {column: name(column) for column in (*_GIVEN, *(["_time"] if self._live else []))}
         taken = Block(name(hosted(number)), {}, hidden, where=(f"`_output` = {place}",))
         named = f"failed_{number}" if output is None else f"given_{number}_{place}"
         over = self._put(named, taken, taken.select(f"{read_json('`_row`', schema)} AS row"))
         return replace(over, items=timed_row("row", schema))
 
-    def host(self, process: Process) -> None:
+    def host(self, node: Node[Process]) -> None:
         """Make the view of what a process gives, of which Python makes what it becomes; that of the rows that reach it before."""
-        number = self.numbers[id(process)]
-        if number in self._hosted:
+        if node in self._hosted:
             return
-        self._hosted.add(number)
+        self._hosted.add(node)
         if self._live:
-            self._refuse_live(process)
-        block = self._table(process.input)
-        if isinstance(maker_of(process.input), Aggregate):
-            block = self._put(f"closed_{number}", block, block.select()) if block.said else block
+            self._refuse_live(node)
+        rows = self._reaching(node)
+        if node.broadcast is not None:
+            self._tell(node, node.broadcast)
+        self.statements[hosted(node.id)] = f"-- {node}\n{self._dealt(node, rows) if self._live else _keyed(node, rows)}"
+
+    def _reaching(self, node: Node[Process]) -> Block:
+        """Return the SELECT of the rows that a process takes."""
+        block = self._table(node.input)
+        if node.input.traits.time == "window":
+            block = self._put(f"closed_{node.id}", block, block.select()) if block.said else block
             block = replace(block, hidden=_LIVE_CLOSED if self._live else _CLOSED)
         if self._live:
-            rows = block
-        else:
-            taken = "TRUE AS `_taken`" if process.arrival else f"{block.hidden['_time_ms']} >= {block.hidden['_watermark_ms']} AS `_taken`"
-            rows = self._put(rows_of(number), block.saying(f"#{number} the rows that reach the process"), block.select(taken))
-            rows = replace(rows, where=("`_taken`",))
-        if process.broadcast is not None:
-            told = self._table(process.broadcast)
-            row = f"{plain_json(told.items, process.broadcast.schema)} AS `_row`"
-            if self._live:
-                hidden = {column: told.hidden[column] for column in (*RECORD, "_time_ms", "_entry", "_arrived_ms")}
-            else:
-                hidden = {**told.hidden, "_time_ms": f"GREATEST({told.hidden['_time_ms']}, {told.hidden['_watermark_ms']})"}
-            self._put(told_to(number), told, replace(told, items={}, hidden=hidden).select(row))
-        keys = Schema(tuple(process.input.schema[key] for key in process.keys))
-        row = f"{plain_json(rows.items, process.input.schema)} AS `_row`"
+            return block
+        taken = "TRUE AS `_taken`" if node.operator.arrival else f"{block.hidden['_time_ms']} >= {block.hidden['_watermark_ms']} AS `_taken`"
+        rows = self._put(rows_of(node.id), block.saying(f"#{node.id} the rows that reach the process"), block.select(taken))
+        return replace(rows, where=("`_taken`",))
+
+    def _tell(self, node: Node[Process], broadcast: Node[Operator]) -> None:
+        """Make the view of what a process is told by its broadcast."""
+        told = self._table(broadcast)
+        row = f"{plain_json(told.items, broadcast.schema)} AS `_row`"
         if self._live:
-            extra = [f"PMOD(HASH({plain_json(rows.items, keys)}), {_SLOTS}) AS `_slot`", "FALSE AS `_told`", _place(rows), row]
-            rows = replace(rows, hidden={column: rows.hidden[column] for column in ("_time", "_time_ms")})
+            hidden = {column: told.hidden[column] for column in (*RECORD, "_time_ms", "_entry", "_arrived_ms")}
         else:
-            extra = [f"{plain_json(rows.items, keys)} AS `_key`", row]
-        query = replace(rows, items={}).select(*extra)
-        if self._live and process.broadcast is not None:
-            told = Block(told_to(number), {}, {column: name(column) for column in (*RECORD, "_entry", "_arrived_ms")})
-            every = ["CAST(NULL AS TIMESTAMP) AS `_time`", "`_time_ms`", f"EXPLODE(SEQUENCE(0, {_SLOTS - 1})) AS `_slot`", "TRUE AS `_told`"]
-            query += f"\nUNION ALL\n{told.selecting([*every, _place(told), '`_row`'])}"
-        self.statements[hosted(number)] = f"-- {self.said(process)}\n{query}"
+            hidden = {**told.hidden, "_time_ms": f"GREATEST({told.hidden['_time_ms']}, {told.hidden['_watermark_ms']})"}
+        self._put(told_to(node.id), told, replace(told, items={}, hidden=hidden).select(row))
 
     @staticmethod
-    def _refuse_live(process: Process) -> None:
-        if any(isinstance(one, TopN) for one in upstream(process)):
+    def _dealt(node: Node[Process], rows: Block) -> str:
+        """Return the query of what a live process takes and is told, dealt among the slots of its keys."""
+        slot = f"PMOD(HASH({plain_json(rows.items, _keys_of(node.operator))}), {_SLOTS}) AS `_slot`"
+        extra = [slot, "FALSE AS `_told`", _place(rows), f"{plain_json(rows.items, node.operator.takes)} AS `_row`"]
+        timed = replace(rows, hidden={column: rows.hidden[column] for column in ("_time", "_time_ms")})
+        query = replace(timed, items={}).select(*extra)
+        if node.broadcast is None:
+            return query
+        told = Block(told_to(node.id), {}, {column: name(column) for column in (*RECORD, "_entry", "_arrived_ms")})
+        every = ["CAST(NULL AS TIMESTAMP) AS `_time`", "`_time_ms`", f"EXPLODE(SEQUENCE(0, {_SLOTS - 1})) AS `_slot`", "TRUE AS `_told`"]
+        return f"{query}\nUNION ALL\n{told.selecting([*every, _place(told), '`_row`'])}"
+
+    @staticmethod
+    def _refuse_live(node: Node[Process]) -> None:
+        before = [one.operator for one in node.upstream()]
+        if any(isinstance(one, TopN) for one in before):
             raise PlanError("a process of the first rows of windows: Spark's streams cannot rank", fix="run it as a batch, or embedded")
-        for regroup in (one for one in upstream(process) if isinstance(one, Regroup)):
+        for regroup in (one for one in before if isinstance(one, Regroup)):
             _refuse_distinct(regroup)
-        if process.declared.clock_timers:
+        if node.operator.declared.clock_timers:
             raise PlanError("on_clock: a stream of Spark has timers of event time or of the clock, not both", fix="run it embedded")
 
-    def _table(self, operator: Operator) -> Block:
-        block = self.block(operator)
-        return block if not block.computed else self._view(operator, block)
+    def _table(self, node: Node[Operator]) -> Block:
+        block = self.block(node)
+        return block if not block.computed else self._view(node, block)
 
-    def _grouped(self, operator: Aggregate | Regroup, block: Block, bounds: dict[str, str], group: list[str], order: str) -> Block:
+    def _grouped(
+        self, operator: Aggregate | Regroup, node: Node[Operator], block: Block, bounds: dict[str, str], group: list[str], order: str
+    ) -> Block:
         """Return the SELECT over a view of the groups, in which each call is a column."""
         named = {hidden: _own_name(hidden, operator.columns) for hidden, _ in operator.calls}
         keys = {key: block.items[key] for key in operator.keys if key not in _BOUNDS}
@@ -350,8 +317,7 @@ class Views:
         columns = [f"{held} AS {name(key)}" if held != name(key) else held for key, held in keys.items()]
         edges = [f"{held} AS {name(edge)}" if held != name(edge) else held for edge, held in bounds.items()]
         query = f"{block.selecting([*edges, *columns, *calls])}\nGROUP BY {', '.join(dict.fromkeys([*group, *keys.values()]))}"
-        kind = "window" if isinstance(operator, Aggregate) else "aggregate"
-        groups = self._put(f"{kind}_{self.numbers[id(operator)]}", block.saying(self.said(operator)), query)
+        groups = self._put(f"{operator.kind}_{node.id}", block.saying(str(node)), query)
         row = {**_BOUNDS, **{key: name(key) for key in keys}, **{hidden: name(one) for hidden, one in named.items()}}
         items = {key: row[key] for key in operator.keys}
         items.update({column: loose(expression, row) for column, expression in operator.columns})
@@ -392,8 +358,24 @@ def _place(block: Block) -> str:
     return f"TO_JSON(STRUCT({columns}), MAP('ignoreNullFields', 'false')) AS `_place`"
 
 
-def _without(inputs: tuple[Operator, ...], place: int) -> list[Operator]:
-    return [one for number, one in enumerate(inputs) if number != place]
+def _keys_of(process: Process) -> Schema:
+    return Schema(tuple(process.takes[key] for key in process.keys))
+
+
+def _keyed(node: Node[Process], rows: Block) -> str:
+    """Return the query of what a process takes, with its key."""
+    row = f"{plain_json(rows.items, node.operator.takes)} AS `_row`"
+    return replace(rows, items={}).select(f"{plain_json(rows.items, _keys_of(node.operator))} AS `_key`", row)
+
+
+def _longest_first(inputs: list[Node[Operator]]) -> list[int]:
+    """Return the places of a union's inputs: of one record, rows that have gone a longer way come first."""
+    before = [set(one.upstream()) for one in inputs]
+
+    def stands_before(way: int) -> bool:
+        return any(inputs[way] in before[other] for other in range(len(inputs)) if other != way)
+
+    return sorted(range(len(inputs)), key=lambda way: (stands_before(way), way))
 
 
 def _floor(time: str, length: int, window: Window) -> str:

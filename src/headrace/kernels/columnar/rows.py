@@ -8,53 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from functools import partial
+from typing import assert_never
 
 import polars as pl
 
 from headrace.errors import InternalError
 from headrace.kernels.columnar.compile import compile_expression
 from headrace.kernels.reading.text import read_column
-from headrace.plan.expression import Expression, columns_of
-from headrace.plan.operators import Aggregate, Derive, Operator, Regroup, Select, Sink, Source, TopN, Union, Unnest, Where
+from headrace.plan.graph import Node
+from headrace.plan.operators import Aggregate, Derive, Operator, Process, Regroup, Select, Side, Sink, Source, TopN, Union, Unnest, Where
 from headrace.plan.schema import DOUBLE, Type
 
-__all__ = ["needed_of_inputs", "row_step"]
+__all__ = ["row_step"]
 
 Step = Callable[[pl.DataFrame], pl.DataFrame]
 
 
-def needed_of_inputs(operator: Operator | Sink, needed: Collection[str]) -> set[str]:
-    """Return the columns that `operator` wants of its inputs to give the columns `needed`."""
-    match operator:
-        case Derive(columns=columns):
-            made = {name for name, _ in columns}
-            return (set(needed) - made) | _read_by(columns, needed)
-        case Select(columns=columns):
-            return _read_by(columns, needed)
-        case Where(predicate=predicate):
-            return set(needed) | columns_of(predicate)
-        case Unnest(column=column, key=key, value=value):
-            return (set(needed) - {key, value}) | {column}
-        case Aggregate(late_topic=topic) if topic is not None:
-            return set(operator.input.schema.names)
-        case Aggregate(keys=keys, calls=calls) | Regroup(keys=keys, calls=calls):
-            return {*keys, *(name for _, call in calls for name in columns_of(call))}
-        case TopN(order=order, keys=keys, ties=ties):
-            return (set(needed) - {"rank"}) | {*keys, *ties, *(name for name, _ in order)}
-        case Sink():
-            return set(operator.input.schema.names)
-    return set(needed)
-
-
-def _read_by(columns: tuple[tuple[str, Expression], ...], needed: Collection[str]) -> set[str]:
-    return set().union(*(columns_of(expression) for name, expression in columns if name in needed))
-
-
-def row_step(operator: Operator, needed: Collection[str]) -> Step:
-    """Return the function that gives the operator's rows, with the columns `needed`, for its input's."""
-    match operator:
+def row_step(node: Node[Operator], needed: Collection[str]) -> Step:
+    """Return the function that gives a node's rows, with the columns `needed`, for its input's."""
+    match operator := node.operator:
         case Source() | Union():
-            return partial(_keep, names=[name for name in operator.schema.names if name in needed])
+            return partial(_keep, names=[name for name in node.schema.names if name in needed])
         case Derive(columns=columns) | Select(columns=columns):
             made = [compile_expression(expression).alias(name) for name, expression in columns if name in needed]
             kept = [] if isinstance(operator, Select) else [n for n in needed if n not in {name for name, _ in columns}]
@@ -62,11 +36,13 @@ def row_step(operator: Operator, needed: Collection[str]) -> Step:
         case Where(predicate=predicate):
             return partial(_filter, predicate=compile_expression(predicate), kept=list(needed))
         case Unnest(column=column, key=key, value=value):
-            kind = operator.schema[value].type
+            kind = node.schema[value].type
             return partial(_unnest, column=column, key=key, value=value, kind=kind, kept=[name for name in needed if name not in (key, value)])
         case TopN():
             return partial(_first_of_each, operator=operator, kept=[name for name in needed if name != "rank"])
-    raise InternalError(f"{operator} is no operator on rows")
+        case Aggregate() | Regroup() | Process() | Side() | Sink():
+            raise InternalError(f"{operator} is no operator on rows")
+    assert_never(operator)
 
 
 def _hidden(rows: pl.DataFrame) -> list[str]:

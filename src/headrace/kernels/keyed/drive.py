@@ -8,7 +8,7 @@ from typing import Any
 from headrace.errors import PlanError, ProcessError, near
 from headrace.kernels.keyed.keyspace import Keyspace
 from headrace.kernels.keyed.process import Given, Place, ProcessKernel
-from headrace.plan.operators import Process, Source
+from headrace.plan.operators import Process
 from headrace.plan.process import declaration_of, spoken_name
 from headrace.plan.schema import STRING, Field, Schema
 
@@ -53,7 +53,7 @@ def drive(
     names = (by,) if isinstance(by, str) else tuple(by)
     keys = Schema(tuple(Field(name, STRING) for name in names))
     declared = declaration_of(code, names, "drive")
-    kernel = ProcessKernel(Process(Source("records", keys, None, 0, (0, 0)), code, spoken_name(code), declared, names))
+    kernel = ProcessKernel(Process(code, spoken_name(code), declared, names, keys))
     space = Keyspace(kernel)
     given: list[Given] = []
     told = [(_of(row, [time])[0], 0, number, row) for number, row in enumerate(broadcast)]

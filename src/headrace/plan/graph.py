@@ -1,0 +1,133 @@
+"""A plan's nodes: operators joined by their inputs, from sources to sinks.
+
+What a node's rows are, its schema and its traits, is found out once, when it is made. A node that a plan has numbered has an id,
+which is its place in the order of the plan, and a name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from headrace.plan.operators import Operator, Process, Side, Traits
+from headrace.plan.schema import Schema
+
+__all__ = ["Input", "Node", "node", "numbered", "rebuilt"]
+
+K_co = TypeVar("K_co", bound=Operator, covariant=True)
+K = TypeVar("K", bound=Operator)
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """What a node takes rows of, and as what: `rows`, a process's `broadcast`."""
+
+    role: str
+    node: Node[Operator]
+
+
+@dataclass(frozen=True, eq=False)
+class Node(Generic[K_co]):
+    """An operator, what it takes rows of, and what is true of the rows that it gives."""
+
+    operator: K_co
+    inputs: tuple[Input, ...]
+    schema: Schema
+    traits: Traits
+    id: int = 0
+    name: str = ""
+
+    @property
+    def input(self) -> Node[Operator]:
+        """The first of the inputs."""
+        return self.inputs[0].node
+
+    @property
+    def broadcast(self) -> Node[Operator] | None:
+        """The input that is told to all keys of a process."""
+        return next((one.node for one in self.inputs if one.role == "broadcast"), None)
+
+    def upstream(self) -> Iterator[Node[Operator]]:
+        """Yield all that the node stands on, each once, inputs before what takes them, itself last."""
+        return _before([self])
+
+    def does(self, *kinds: type[K]) -> bool:
+        """Return whether its operator is one of these."""
+        return isinstance(self.operator, kinds)
+
+    @property
+    def makers(self) -> tuple[Node[Operator], ...]:
+        """The windows, processes and sources that its rows come from, the nearest on each way."""
+        return tuple(self.nearest(frozenset(["source", "window", "process"])))
+
+    def nearest(self, kinds: frozenset[str]) -> Iterator[Node[Operator]]:
+        """Yield the nearest nodes of some kinds on each way to it, itself if it is of one."""
+        seen: set[Node[Operator]] = set()
+        pending: list[Node[Operator]] = [self]
+        while pending:
+            one = pending.pop()
+            if one in seen:
+                continue
+            seen.add(one)
+            if one.operator.kind in kinds:
+                yield one
+            else:
+                pending += [given.node for given in reversed(one.inputs)]
+
+    @property
+    def process(self) -> Node[Process]:
+        """The process itself, of a node that is one, or of one that is a side output of it."""
+        node: Node[Any] = self.input if isinstance(self.operator, Side) else self
+        assert isinstance(node.operator, Process)
+        return node
+
+    def __str__(self) -> str:
+        return f"#{self.id} {self.operator}"
+
+
+def node(operator: K, *inputs: Node[Operator], **named: Node[Operator]) -> Node[K]:
+    """Return a node of an operator over inputs; the roles of those that are not just its rows are their names."""
+    taken = (*(Input("rows", one) for one in inputs), *(Input(role, one) for role, one in named.items()))
+    return _made(operator, taken)
+
+
+def _made(operator: K, inputs: tuple[Input, ...]) -> Node[K]:
+    schema, traits = operator.schema(*(one.node.schema for one in inputs)), operator.traits(*(one.node.traits for one in inputs))
+    return Node(operator, inputs, schema, traits)
+
+
+def _before(nodes: Iterable[Node[Operator]]) -> Iterator[Node[Operator]]:
+    """Yield all that nodes stand on, each once, inputs before what takes them."""
+    seen: set[Node[Operator]] = set()
+    pending = [(one, False) for one in nodes][::-1]
+    while pending:
+        one, entered = pending.pop()
+        if entered:
+            yield one
+        elif one not in seen:
+            seen.add(one)
+            pending.append((one, True))
+            pending += [(given.node, False) for given in reversed(one.inputs)]
+
+
+def rebuilt(nodes: Iterable[Node[Operator]], change: Callable[[Node[Operator], tuple[Node[Operator], ...]], Operator]) -> tuple[Node[Operator], ...]:
+    """Return all that the nodes stand on made anew, in order: `change` gives the operator of each, for its new inputs. It is numbered."""
+    new: dict[Node[Operator], Node[Operator]] = {}
+    for old in _before(nodes):
+        inputs = tuple(replace(one, node=new[one.node]) for one in old.inputs)
+        new[old] = _made(change(old, tuple(one.node for one in inputs)), inputs)
+    return numbered(new[old] for old in nodes)
+
+
+def numbered(sinks: Iterable[Node[Operator]]) -> tuple[Node[Operator], ...]:
+    """Return all that the sinks stand on, in order, with ids from 1 and names."""
+    new: dict[Node[Operator], Node[Operator]] = {}
+    names: Counter[str] = Counter()
+    for number, old in enumerate(_before(sinks), 1):
+        label = old.operator.label
+        names[label] += 1
+        name = label if names[label] == 1 else f"{label}.{names[label]}"
+        new[old] = replace(old, inputs=tuple(replace(one, node=new[one.node]) for one in old.inputs), id=number, name=name)
+    return tuple(new.values())
