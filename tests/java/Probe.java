@@ -12,6 +12,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Base64;
 import java.util.List;
+import java.time.ZoneId;
 import java.util.Map;
 import java.util.StringJoiner;
 import java.util.regex.Matcher;
@@ -20,11 +21,12 @@ import java.util.stream.Stream;
 
 /**
  * Answers lines of words in base64: "R record" with what became of the record, "D topic detail record" with a dead letter, "Q script" with its
- * statements, "X pattern text put" with what a regular expression finds in a text and makes of it, "T pattern text" with a time, "P text delimiter" with
+ * statements, "X pattern text put" with what a regular expression finds in a text and makes of it, "T pattern text [zone]" with a time, "P text delimiter" with
  * the parts of a text, "N text delimiter number" with one of them, "C number decimals" with the number cut off. "S schema" is not answered: it puts a schema in force, with "rest" behind it one more column.
  */
 class Probe implements Values {
     private static TimePattern pattern;
+    private static ZoneId zone;
 
     public static void main(String[] arguments) throws Exception {
         BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.US_ASCII));
@@ -52,7 +54,8 @@ class Probe implements Values {
                 return matched(Pattern.compile(text(words, 1)).matcher(text(words, 2)), text(words, 3));
             case "T":
                 pattern = TimePattern.of(text(words, 1), pattern);
-                return String.valueOf(pattern.read(text(words, 2)));
+                zone = words.length > 3 ? TimePattern.zone(text(words, 3), zone) : null;
+                return String.valueOf(zone == null ? pattern.read(text(words, 2)) : pattern.read(text(words, 2), zone));
             case "P":
                 return list(Stream.of(Parts.of(text(words, 1), text(words, 2))).map(Probe::quoted).toArray());
             case "N":

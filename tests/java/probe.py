@@ -87,9 +87,9 @@ class Probe:
         groups, replaced = self._ask("X", pattern, text, put)
         return [None if one is None else b64decode(one).decode() for one in groups], b64decode(replaced).decode()
 
-    def time(self, pattern: str, text: str) -> int | None:
-        """Return the milliseconds that a text says in a pattern."""
-        return self._ask("T", pattern, text)  # type: ignore[no-any-return]
+    def time(self, pattern: str, text: str, *zone: str) -> int | None:
+        """Return the milliseconds that a text says in a pattern, and in a zone."""
+        return self._ask("T", pattern, text, *zone)  # type: ignore[no-any-return]
 
     def parts(self, text: str, delimiter: str) -> list[str]:
         """Return the parts of a text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zoneinfo
 from datetime import UTC, datetime
 from typing import Any
 
@@ -161,6 +162,39 @@ def test_a_text_is_the_same_time_by_a_pattern(java: Probe, pattern: str, time: d
         texts.append(written[:place] + chance.choice([*"0123456789", "", "٣", ":", " "]) + written[place + chance.randrange(2) :])
     mine = of("TO_TIMESTAMP_LTZ", STRING, [(texts, STRING)], pattern)
     assert [None if one is None else round(one.timestamp() * 1000) for one in mine] == [java.time(pattern, text) for text in texts]
+
+
+ZONES = [
+    "Europe/Berlin",
+    "America/St_Johns",
+    "Australia/Lord_Howe",
+    "Pacific/Apia",
+    "Africa/Casablanca",
+    "America/Havana",
+    "Asia/Kolkata",
+    "UTC",
+    "EST",
+]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.sampled_from(ZONES), st.lists(st.datetimes(datetime(1975, 1, 1), datetime(2060, 1, 1)), min_size=1, max_size=40))  # noqa: DTZ001
+def test_a_local_time_is_the_same_instant_in_a_zone(java: Probe, zone: str, times: list[datetime]) -> None:
+    texts = [time.strftime("%Y-%m-%d %H:%M") for time in times]
+    # Local times near a change of the clocks: every quarter of an hour of the nights of some months.
+    texts += [f"{times[0].year}-{month:02}-{day:02} 0{hour}:{minute}" for month in (3, 4, 10, 11) for day in (1, 8, 26, 31 if month in (3, 10) else 30)
+              for hour in (0, 1, 2, 3) for minute in (15, 45)]  # fmt: skip
+    mine = of("TO_TIMESTAMP_LTZ", STRING, [(texts, STRING)], "yyyy-MM-dd HH:mm", zone)
+    assert [None if one is None else round(one.timestamp() * 1000) for one in mine] == [java.time("yyyy-MM-dd HH:mm", text, zone) for text in texts]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("zone", sorted(zoneinfo.available_timezones() - {"Factory", "localtime"}))
+def test_java_knows_every_zone_and_its_clocks(java: Probe, zone: str) -> None:
+    days = [datetime(year, month, day, 1, 30) for year in range(1980, 2038) for month in range(1, 13) for day in (1, 11, 21)]  # noqa: DTZ001
+    texts = [day.strftime("%Y-%m-%d %H:%M") for day in days]
+    mine = of("TO_TIMESTAMP_LTZ", STRING, [(texts, STRING)], "yyyy-MM-dd HH:mm", zone)
+    assert [round(one.timestamp() * 1000) for one in mine] == [java.time("yyyy-MM-dd HH:mm", text, zone) for text in texts]
 
 
 # Parts of a text, and numbers cut off

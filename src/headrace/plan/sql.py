@@ -335,6 +335,9 @@ class _Binder:
         if name == "TO_TIMESTAMP_LTZ" and wanted == (STRING,):
             # The text without a pattern is read by the one rule of reading, which each engine has for its casts.
             return cast_to(arguments[0], TIMESTAMP)
+        if name == "TO_DOUBLE":
+            # Its calls make the text one with a decimal point, which is read by the one rule too.
+            return cast_to(Call(name, tuple(map(cast_to, arguments, wanted)), STRING), DOUBLE)
         return Call(name, tuple(map(cast_to, arguments, wanted)), result, aggregate)
 
     def _function(self, name: str, *, aggregate: bool, filtered: bool) -> Function | Aggregate:

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 from headrace.errors import EnvironmentFault, PlanError, near
 from headrace.plan.schema import FIRST_MS, LAST_MS
 
-__all__ = ["MONTH_MS", "Calendar", "check_zone"]
+__all__ = ["MONTH_MS", "Calendar", "check_zone", "offsets_of"]
 
 DAY_MS = 86_400_000
 MONTH_MS = 31 * DAY_MS
@@ -104,6 +104,27 @@ def _local_marks(zone: str, first_year: int, last_year: int) -> Iterator[tuple[i
             reached = until + offset
 
 
+@lru_cache(maxsize=256)
+def _offsets(zone: str, first_year: int, last_year: int) -> tuple[list[int], list[int]]:
+    """Return the local times from which on the offsets of a zone hold, and the offsets, in ms."""
+    begins, offsets = [-(2**62)], [_first_offset(zone, first_year)]
+    for year in range(first_year, last_year + 1):
+        for instant, offset in _changes(zone, year):
+            # Times that are skipped or shown again still have the offset from before.
+            begins.append(instant + max(offset, offsets[-1]))
+            offsets.append(offset)
+    return begins, offsets
+
+
+def offsets_of(zone: str, first: int, last: int) -> tuple[list[int], list[int]]:
+    """Return from which local time on which offset of a zone holds, for the local times from `first` to `last`, all in ms.
+
+    A time that the clocks skip is as much later as they skip; of one that they show twice it is the first. So says Java too.
+    """
+    years = [(_EPOCH + timedelta(milliseconds=ms)).year for ms in (first, last)]
+    return _offsets(zone, max(years[0] - 1, _YEARS[0]), min(years[1] + 1, _YEARS[1]))
+
+
 class Calendar:
     """The map between instants and window time, both in ms.
 
@@ -128,7 +149,7 @@ class Calendar:
         """Extend the marks so that they hold for the instants from `first` to `last`, as far as these are timestamps."""
         if self._zone is None and not self._monthly:
             return
-        years = [datetime.fromtimestamp(ms // 1000, UTC).year for ms in (first, last) if FIRST_MS <= ms <= LAST_MS]
+        years = [(_EPOCH + timedelta(milliseconds=ms)).year for ms in (first, last) if FIRST_MS <= ms <= LAST_MS]
         low, high = min([*years, *(self._years or ())], default=1970), max([*years, *(self._years or ())], default=1970)
         if self._years is None or low < self._years[0] or high > self._years[1]:
             self._years = low, high

@@ -76,6 +76,7 @@ JAVA: dict[str, tuple[str, str]] = {
     "hr_bigint": ("headrace.spark.HrBigint", "BIGINT"),
     "hr_timestamp": ("headrace.spark.HrTimestamp", "TIMESTAMP"),
     "hr_timestamp_as": ("headrace.spark.HrTimestampAs", "TIMESTAMP"),
+    "hr_timestamp_in": ("headrace.spark.HrTimestampIn", "TIMESTAMP"),
     "hr_regexp_extract": ("headrace.spark.HrRegexpExtract", "STRING"),
     "hr_split": ("headrace.spark.HrSplit", "ARRAY<STRING>"),
     "hr_split_index": ("headrace.spark.HrSplitIndex", "STRING"),

@@ -56,6 +56,17 @@ def _check_search(search: str) -> None:
         raise PlanError("the text to look for is empty")
 
 
+def _check_sign(sign: str) -> None:
+    if sign not in {",", "."}:
+        raise PlanError(f"a decimal sign is not {sign!r}", fix="write ',' or '.'")
+
+
+def _with_point(text: pl.Expr, sign: pl.Expr) -> pl.Expr:
+    """Return a text of a number with a point where the sign is; one that has a point of its own becomes one that is no number."""
+    other, sign = ({",": ".", ".": ","}[constant(sign)], constant(sign))
+    return text.str.replace_all(other, "x", literal=True).str.replace_all(sign, ".", literal=True)
+
+
 def _check_pad(length: int, pad: str) -> None:
     _check_count(length)
     if not pad:
@@ -241,6 +252,29 @@ TABLE = (
             ("REPLACE('', 'a', 'b')", ""),
             ("REPLACE('abc', 'b', NULL)", None),
             ("REPLACE(NULL, 'b', 'c')", None),
+        ),
+    ),
+    Function(
+        "TO_DOUBLE", signatures("STRING, STRING -> DOUBLE"),
+        "The number that a text says with the decimal sign given, a comma or a point, read as TRY_CAST reads the one with a point.",
+        _with_point, literal=(1,), check=_check_sign,
+        flink="REPLACE(REPLACE({0}, CASE WHEN {1} = ',' THEN '.' ELSE ',' END, 'x'), {1}, '.')",
+        spark="REPLACE(REPLACE({0}, IF({1} = ',', '.', ','), 'x'), {1}, '.')",
+        nulls="NULL of NULL, and of text that is no number with that sign",
+        cases=(
+            ("TO_DOUBLE('1,5', ',')", 1.5),
+            ("TO_DOUBLE(' -12,25e1 ', ',')", -122.5),
+            ("TO_DOUBLE(',5', ',')", 0.5),
+            ("TO_DOUBLE('7', ',')", 7.0),
+            ("TO_DOUBLE('1.5', ',')", None),
+            ("TO_DOUBLE('1.234,5', ',')", None),
+            ("TO_DOUBLE('1,2,3', ',')", None),
+            ("TO_DOUBLE('1e999', ',')", None),
+            ("TO_DOUBLE('x', ',')", None),
+            ("TO_DOUBLE('', ',')", None),
+            ("TO_DOUBLE(NULL, ',')", None),
+            ("TO_DOUBLE('1.5', '.')", 1.5),
+            ("TO_DOUBLE('1,5', '.')", None),
         ),
     ),
     Function(

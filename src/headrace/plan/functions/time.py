@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from headrace._lazy import lazy_import
 from headrace.errors import PlanError
-from headrace.plan.functions.base import Function, constant, signatures
+from headrace.plan.functions.base import Function, constant, elementwise, signatures
 from headrace.plan.schema import FIRST_MS, LAST_MS
+from headrace.plan.zone import check_zone, offsets_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -64,13 +65,15 @@ def _check_written(pattern: str) -> None:
     _pieces(pattern)
 
 
-def _check_read(how: int | str | None = None) -> None:
+def _check_read(how: int | str | None = None, zone: str | None = None) -> None:
     if isinstance(how, int) and how not in _MILLISECONDS:
         raise PlanError(f"TO_TIMESTAMP_LTZ(…, {how})", fix="give 0 for seconds or 3 for milliseconds since the epoch")
     if isinstance(how, str):
         named = [letters[0] for letters, _ in _pieces(how) if letters]
         if len(named) != len(set(named)):
             raise PlanError(f"pattern {how!r} names the same part twice")
+    if zone is not None:
+        check_zone(zone)
 
 
 def _written(time: pl.Expr, pattern: pl.Expr) -> pl.Expr:
@@ -82,16 +85,20 @@ def _from_ms(ms: pl.Expr) -> pl.Expr:
     return pl.when(ms.is_between(FIRST_MS, LAST_MS)).then(ms).cast(pl.Datetime("ms", "UTC"))
 
 
-def _read(value: pl.Expr, how: pl.Expr) -> pl.Expr:
+def _read(value: pl.Expr, how: pl.Expr, zone: pl.Expr | None = None) -> pl.Expr:
     form = constant(how)
     if isinstance(form, str):
-        return _read_pattern(value, form)
+        local = _read_pattern(value, form)
+        if zone is None:
+            return _from_ms(local)
+        name = constant(zone)
+        return _from_ms(elementwise(local, lambda times: _in_zone(times, name)))
     scale = _MILLISECONDS[form]
     return _from_ms(value if scale == 1 else pl.when(value.is_between(FIRST_MS // scale, LAST_MS // scale)).then(value * scale))
 
 
 def _read_pattern(text: pl.Expr, pattern: str) -> pl.Expr:
-    """Read the text by the pattern, and that strictly: rewritten in one form first, since chrono alone lets too much pass."""
+    """Read the text by the pattern as ms since the epoch, and that strictly: rewritten in one form first, since chrono alone lets too much pass."""
     pieces = _pieces(pattern)
     groups = (f"(?<{letters[0]}>{_LETTERS[letters][1]})" if letters else pl.escape_regex(literal) for letters, literal in pieces)
     expected = f"^{''.join(groups)}$"
@@ -100,19 +107,56 @@ def _read_pattern(text: pl.Expr, pattern: str) -> pl.Expr:
         parts["y"] = "20${y}"
     canonical = "{y}-{M}-{d} {H}:{m}:{s}.{S}".format_map(parts)
     rewritten = pl.when(text.str.contains(expected)).then(text.str.replace(expected, canonical))
-    return _from_ms(rewritten.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False, time_unit="ms").dt.epoch("ms"))
+    return rewritten.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False, time_unit="ms").dt.epoch("ms")
 
+
+def _in_zone(local: pl.Series, zone: str) -> pl.Series:
+    """Return the instants of local times in ms."""
+    known = local.drop_nulls()
+    known = known.filter(known.is_between(FIRST_MS, LAST_MS))
+    if known.is_empty():
+        return local
+    begins, offsets = offsets_of(zone, int(known.min()), int(known.max()))  # type: ignore[arg-type]
+    places = pl.Series(begins).search_sorted(local.fill_null(0), side="right").cast(pl.Int64) - 1
+    return local - pl.Series(offsets).gather(places)
+
+
+_LOCAL = (
+    ("2024-01-24 20:10", "Europe/Berlin", "2024-01-24 19:10"),
+    ("2024-07-24 20:10", "Europe/Berlin", "2024-07-24 18:10"),
+    ("2024-03-31 01:59", "Europe/Berlin", "2024-03-31 00:59"),
+    ("2024-03-31 02:00", "Europe/Berlin", "2024-03-31 01:00"),  # skipped: it is 03:00
+    ("2024-03-31 02:30", "Europe/Berlin", "2024-03-31 01:30"),  # skipped: it is 03:30
+    ("2024-03-31 03:00", "Europe/Berlin", "2024-03-31 01:00"),
+    ("2024-10-27 02:30", "Europe/Berlin", "2024-10-27 00:30"),  # shown twice
+    ("2024-10-27 03:00", "Europe/Berlin", "2024-10-27 02:00"),
+    ("2010-11-06 23:30", "America/St_Johns", "2010-11-07 02:00"),  # shown twice, around midnight
+    ("2010-11-07 00:01", "America/St_Johns", "2010-11-07 03:31"),
+    ("2024-04-07 01:45", "Australia/Lord_Howe", "2024-04-06 14:45"),  # half an hour is shown twice
+    ("2024-10-06 02:15", "Australia/Lord_Howe", "2024-10-05 15:45"),  # half an hour is skipped
+    ("2011-12-30 12:00", "Pacific/Apia", "2011-12-30 22:00"),  # the whole day is skipped
+    ("2024-07-24 20:10", "Asia/Kolkata", "2024-07-24 14:40"),
+    ("2024-07-24 20:10", "UTC", "2024-07-24 20:10"),
+    ("2090-07-24 20:10", "Europe/Berlin", "2090-07-24 18:10"),
+    ("1900-01-01 12:00", "Europe/Berlin", "1900-01-01 11:00"),
+    ("2024-02-30 20:10", "Europe/Berlin", None),
+    ("24.1.2024", "Europe/Berlin", None),
+)
 
 TABLE = (
     Function(
         "TO_TIMESTAMP_LTZ",
-        signatures("BIGINT, BIGINT -> TIMESTAMP_LTZ(3); STRING -> TIMESTAMP_LTZ(3); STRING, STRING -> TIMESTAMP_LTZ(3)"),
-        "The time so many seconds (0) or milliseconds (3) after the epoch, or that a text says in ISO 8601 or in the pattern given.",
-        _read, literal=(1,), check=_check_read,
-        flink=("TO_TIMESTAMP_LTZ({0}, {1})", "HR_TIMESTAMP({0})", "HR_TIMESTAMP({0}, {1})"),
+        signatures(
+            "BIGINT, BIGINT -> TIMESTAMP_LTZ(3); STRING -> TIMESTAMP_LTZ(3); STRING, STRING -> TIMESTAMP_LTZ(3);"
+            "STRING, STRING, STRING -> TIMESTAMP_LTZ(3)"
+        ),
+        "The time so many seconds (0) or milliseconds (3) after the epoch, or that a text says in ISO 8601 or in the pattern given: in UTC, or in the "
+        "local time of the zone given, where a time that the clocks skip is as much later as they skip and one that they show twice is the first.",
+        _read, literal=(1, 2), check=_check_read,
+        flink=("TO_TIMESTAMP_LTZ({0}, {1})", "HR_TIMESTAMP({0})", "HR_TIMESTAMP({0}, {1})", "HR_TIMESTAMP({0}, {1}, {2})"),
         flink_gaps=("TO_TIMESTAMP_LTZ(-62135596800001, 3)",),
         nulls="NULL of NULL, of text that cannot be read so, and beyond the years 1 to 9999",
-        spark=("hr_timestamp_{1}({0})", "hr_timestamp({0})", "hr_timestamp_as({0}, {1})"),
+        spark=("hr_timestamp_{1}({0})", "hr_timestamp({0})", "hr_timestamp_as({0}, {1})", "hr_timestamp_in({0}, {1}, {2})"),
         cases=(
             ("TO_TIMESTAMP_LTZ(1706123401567, 3)", _MOMENT),
             ("TO_TIMESTAMP_LTZ(1706123401, 0)", _MOMENT.replace(microsecond=0)),
@@ -146,6 +190,14 @@ TABLE = (
             ("TO_TIMESTAMP_LTZ('2024-01-24T19:10:01.567899Z', 'yyyy-MM-dd''T''HH:mm:ss.SSSSSS''Z''')", _MOMENT),
             ("TO_TIMESTAMP_LTZ('2023-02-29', 'yyyy-MM-dd')", None),
             ("TO_TIMESTAMP_LTZ('2024-02-29\n', 'yyyy-MM-dd')", None),
+            *(
+                (f"TO_TIMESTAMP_LTZ('{text}', 'yyyy-MM-dd HH:mm', '{zone}')", None if utc is None else datetime.fromisoformat(f"{utc}:00+00:00"))
+                for text, zone, utc in _LOCAL
+            ),
+            ("TO_TIMESTAMP_LTZ('24.1.2024 20:10:01.567', 'd.M.yyyy HH:mm:ss.SSS', 'Europe/Berlin')", _MOMENT),
+            ("TO_TIMESTAMP_LTZ(NULL, 'yyyy', 'Europe/Berlin')", None),
+            ("TO_TIMESTAMP_LTZ('0001', 'yyyy', 'Asia/Tokyo')", None),
+            ("TO_TIMESTAMP_LTZ('31.12.9999 23', 'dd.MM.yyyy HH', 'America/New_York')", None),
         ),
     ),
     Function(

@@ -1,16 +1,21 @@
 package headrace.reading;
 
+import java.time.LocalDateTime;
 import java.time.YearMonth;
+import java.time.ZoneId;
+import java.time.ZoneOffset;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
-/** A pattern such as {@code dd/MM/yyyy HH:mm}, which reads times of UTC to the millisecond; strictly, and what it leaves out is that of the epoch. */
+/** A pattern such as {@code dd/MM/yyyy HH:mm}, which reads times of UTC or of a zone to the millisecond; strictly, and what it leaves out is that of the epoch. */
 public final class TimePattern {
     private static final Pattern PIECE = Pattern.compile("'((?:[^']|'')*)'|([A-Za-z])\\2*|[^A-Za-z]");
     private static final long DAY = 86_400_000;
     private static final String FIELDS = "yMdHmsS";
+    private static final long FIRST = -62_135_596_800_000L;
+    private static final long LAST = 253_402_300_799_999L;
 
     private final String pattern;
     private final Pattern expected;
@@ -36,6 +41,27 @@ public final class TimePattern {
     /** Returns {@code last} if it is of this pattern, else a new one: most callers have one pattern for all their texts. */
     public static TimePattern of(String pattern, TimePattern last) {
         return last != null && last.pattern.equals(pattern) ? last : new TimePattern(pattern);
+    }
+
+    /** Returns a zone by the name of the IANA database; it has some that are no more than an abbreviation. */
+    public static ZoneId zone(String name, ZoneId last) {
+        return last != null && last.getId().equals(name) ? last : ZoneId.of(name, ZoneId.SHORT_IDS);
+    }
+
+    /**
+     * Returns the milliseconds since the epoch of a local time of the zone, or null where the text is no time of this pattern.
+     *
+     * <p>A time that the clocks of the zone skip is as much later as they skip; of one that they show twice it is the first.
+     */
+    public Long read(String text, ZoneId zone) {
+        Long local = read(text);
+        if (local == null) {
+            return null;
+        }
+        int nanos = (int) Math.floorMod(local, 1000L) * 1_000_000;
+        LocalDateTime time = LocalDateTime.ofEpochSecond(Math.floorDiv(local, 1000L), nanos, ZoneOffset.UTC);
+        long ms = time.atZone(zone).toInstant().toEpochMilli();
+        return ms < FIRST || ms > LAST ? null : ms;
     }
 
     private static String digits(String run) {
