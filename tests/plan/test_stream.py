@@ -133,6 +133,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a watermark that is a number": (lambda: made(watermark=10), "stream('x'): the watermark's delay is 10, not a duration; write hr.seconds(10) or hr.minutes(1)"),
     "a negative watermark": (lambda: made(watermark=hr.seconds(-1)), "stream('x'): the watermark's delay is -1 day, 23:59:59, which is negative"),
     "a watermark too fine": (lambda: made(watermark=timedelta(microseconds=5)), "stream('x'): the watermark's delay is 0:00:00.000005, which is finer than a millisecond"),
+    "a decimal sign that is none": (lambda: made(decimal=";"), "stream('x') decimal: a decimal sign is not ';'; write \".\" or \",\""),
     "a range of no dates": (lambda: made(event_time_range=("2000", "x")), "stream('x'): event_time_range ('2000', 'x') cannot be read; write (\"2000-01-01\", \"2100-01-01\")"),
     "a range of one date": (lambda: made(event_time_range="2000-01-01"), "stream('x'): event_time_range '2000-01-01' cannot be read"),
     "a range of what is no text": (lambda: made(event_time_range=(date(2000, 1, 1), date(2001, 1, 1))), "stream('x'): event_time_range (datetime.date(2000, 1, 1), "),

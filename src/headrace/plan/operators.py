@@ -169,7 +169,7 @@ class Source(_Operator):
 
     `delay_ms` is how far the watermark stays behind the greatest event time; `range_ms` what event times are believed;
     `rest` names a MAP of the fields that the schema does not declare, STRING to STRING unless `rest_type` says otherwise;
-    `metadata` are columns and the kinds of `METADATA` that they hold.
+    `metadata` are columns and the kinds of `METADATA` that they hold; `decimal` is the decimal sign of numbers in CSV cells.
     """
 
     kind: ClassVar[str] = "source"
@@ -182,6 +182,7 @@ class Source(_Operator):
     rest: str | None = None
     rest_type: Type = TEXTS
     metadata: tuple[tuple[str, str], ...] = ()
+    decimal: str = "."
 
     @property
     def label(self) -> str:
@@ -204,7 +205,8 @@ class Source(_Operator):
 
     def __str__(self) -> str:
         metadata = f", metadata {', '.join(f'{name} = {kind}' for name, kind in self.metadata)}" if self.metadata else ""
-        return f"stream {self.topic!r} ({self.declared}){metadata}"
+        decimal = f", decimal {self.decimal!r}" if self.decimal != "." else ""
+        return f"stream {self.topic!r} ({self.declared}){metadata}{decimal}"
 
 
 @dataclass(frozen=True)

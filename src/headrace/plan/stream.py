@@ -55,6 +55,7 @@ def stream(
     event_time_range: tuple[str, str] = _BELIEVED,
     rest: str | None = None,
     metadata: Mapping[str, str] | None = None,
+    decimal: str = ".",
 ) -> Stream:
     """Return the stream of a topic's records.
 
@@ -76,6 +77,9 @@ def stream(
         Names for columns of what the topic knows of a record, such as `{"device": "key", "received": "arrival_time"}`: `key` (STRING),
         `headers` (MAP<STRING, STRING>), `partition` and `offset` (BIGINT), `arrival_time` (TIMESTAMP_LTZ(3)). What a topic does
         not know is NULL: files have no keys, headers and arrival times, embedded topics have no headers.
+    decimal
+        The decimal sign of numbers in CSV files, a point or a comma: that of the cells of DOUBLE and BIGINT columns. The texts that
+        `rest` collects stay as they are, and so do JSON and Parquet.
 
     Raises
     ------
@@ -103,7 +107,9 @@ def stream(
         if time.type != TIMESTAMP:
             raise PlanError(f"event_time is a {time.type}", where=place, fix="write TO_TIMESTAMP_LTZ(column, 3) for ms since the epoch")
     delay = milliseconds(watermark, "the watermark's delay", place)
-    return Stream(node(Source(topic, declared, time, delay, _range_ms(event_time_range, place), rest, metadata=known)), place)
+    if decimal not in (".", ","):
+        raise PlanError(f"a decimal sign is not {decimal!r}", where=f"{place} decimal", fix='write "." or ","')
+    return Stream(node(Source(topic, declared, time, delay, _range_ms(event_time_range, place), rest, metadata=known, decimal=decimal)), place)
 
 
 def _metadata(metadata: Mapping[str, str], declared: Schema, rest: str | None, where: str) -> tuple[tuple[str, str], ...]:

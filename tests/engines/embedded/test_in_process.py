@@ -477,3 +477,26 @@ result.rows  # type: ignore[attr-defined]
 def test_the_help_of_a_pipeline_says_how_it_is_run() -> None:
     assert 'result["fingerprint-output"].rows()' in str(hr.Pipeline.run.__doc__)
     assert isinstance(fingerprint.run({"sensor-data": []}), Result)
+
+
+def test_a_file_with_decimal_commas_is_read_as_the_stream_says(tmp_path: Path) -> None:
+    """Declared columns by the option, what `rest` collects by TO_DOUBLE; local times in their zone."""
+
+    def build() -> dict[str, hr.Stream]:
+        rows = hr.stream(
+            "export",
+            schema={"time": "STRING NOT NULL", "load": "DOUBLE"},
+            rest="tags",
+            event_time="TO_TIMESTAMP_LTZ(time, 'dd.MM.yyyy HH:mm', 'Europe/Berlin')",
+            decimal=",",
+        )
+        values = rows.unnest("tags", key="tag", value="raw").derive(value="TO_DOUBLE(raw, ',')")
+        days = hr.tumbling(hr.days(1), zone="Europe/Berlin", offset=hr.hours(6))
+        return {"out": values.window(days, by=["tag"]).aggregate(load="SUM(load)", total="SUM(value)")}
+
+    (tmp_path / "export.csv").write_text("time;load;a\n25.10.2026 05:59;0,5;1,25\n25.10.2026 06:00;1,5;2,5\n26.10.2026 05:59;2,0;4.5\n1.1;1;1\n")
+    result = hr.pipeline("commas", version="1")(build).run({"export": tmp_path / "export.csv"})
+    rows = [(row["load"], row["total"], row["window_start"], row["window_end"]) for row in result["out"].rows()]
+    six = [datetime(2026, 10, 24, 4, tzinfo=UTC), datetime(2026, 10, 25, 5, tzinfo=UTC), datetime(2026, 10, 26, 5, tzinfo=UTC)]
+    assert rows == [(0.5, 1.25, six[0], six[1]), (3.5, 2.5, six[1], six[2])]
+    assert result.ledger["export"]["malformed"] == 1

@@ -10,6 +10,7 @@ from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -41,14 +42,22 @@ def rows_of(read: Read) -> dict[int, dict[str, Any]]:
 
 
 def read_csv(
-    folder: Path, text: str | bytes, columns: dict[str, str], rest: str | None = None, rest_type: Type = TEXTS, chunk: int | None = None
+    folder: Path,
+    text: str | bytes,
+    columns: dict[str, str],
+    rest: str | None = None,
+    rest_type: Type = TEXTS,
+    chunk: int | None = None,
+    decimal: str = ".",
 ) -> Read:
     """Return a whole CSV file as read under a schema."""
     path = folder / "input.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     frames, malformed = [], {}
     with closing(open_file(path, chunk)) as file:
-        reader = ColumnReader(Schema.parse(columns), rest, rest_type, name=file.name, columns=file.columns or [], separator=file.separator)
+        reader = ColumnReader(
+            Schema.parse(columns), rest, rest_type, name=file.name, columns=file.columns or [], separator=file.separator, decimal=decimal
+        )
         while not file.finished:
             first, read = file.position["record"], reader.read(file.read())
             frames.append(read.frame.with_columns(pl.col("@record") + first))
@@ -59,6 +68,32 @@ def read_csv(
 def read_rows(frame: pl.DataFrame, columns: dict[str, str], rest: str | None = None, rest_type: Type = TEXTS, unread: Sequence[str] = ()) -> Read:
     """Return typed rows as read under a schema."""
     return ColumnReader(Schema.parse(columns), rest, rest_type, name="input.parquet", columns=frame.columns, unread=unread).read(Rows(frame))
+
+
+# numbers with a decimal comma
+
+
+def test_numbers_of_a_csv_file_have_the_decimal_sign_of_the_stream(tmp_path: Path) -> None:
+    text = 'k;x;n;other\na,b.c;1,5;7;2,5\n"d";-,25e1; 7,0 ;\ne;1.5;1;x\nf;1.234,5;1;x\ng;1;1,5;x\nh;;;x\n'
+    read = read_csv(tmp_path, text, {"k": "STRING", "x": "DOUBLE", "n": "BIGINT"}, "rest", decimal=",")
+    assert read.frame.select("k", "x", "n").rows() == [("a,b.c", 1.5, 7), ("d", -2.5, 7), ("h", None, None)]
+    assert read.frame["rest"].to_list()[0] == {"other": "2,5"}
+    assert read.malformed == {
+        2: "field 'x' is not a DOUBLE: '1.5'",
+        3: "field 'x' is not a DOUBLE: '1.234,5'",
+        4: "field 'n' is not a BIGINT: '1,5'",
+    }
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(10**18), 10**18).map(float), min_size=1, max_size=20))
+def test_a_file_with_commas_gives_what_the_same_file_with_points_gives(values: list[float]) -> None:
+    with TemporaryDirectory() as name:
+        points = "k;x\n" + "".join(f"a;{value}\n" for value in values)
+        mine, theirs = (
+            read_csv(Path(name), text, {"x": "DOUBLE"}, decimal=sign).frame["x"] for text, sign in ((points.replace(".", ","), ","), (points, "."))
+        )
+        assert mine.to_list() == theirs.to_list() == values
 
 
 # a column of texts against the rule for each of them

@@ -248,5 +248,12 @@ def _decoder(source: Source, reader: PartitionReader, unread: Collection[str]) -
     if reader.columns is None:
         return JsonReader(source.declared, source.rest, source.rest_type, unread).read
     return ColumnReader(
-        source.declared, source.rest, source.rest_type, name=reader.name, columns=reader.columns, separator=reader.separator, unread=unread
+        source.declared,
+        source.rest,
+        source.rest_type,
+        name=reader.name,
+        columns=reader.columns,
+        separator=reader.separator,
+        decimal=source.decimal,
+        unread=unread,
     ).read

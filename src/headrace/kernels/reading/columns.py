@@ -27,7 +27,7 @@ _Cells = Sequence[tuple[str, pl.Series]]
 
 
 class ColumnReader:
-    """Reads batches whose columns are named once for the whole file `name`; `separator` stands between CSV cells.
+    """Reads batches whose columns are named once for the whole file `name`; `separator` stands between CSV cells, `decimal` in their numbers.
 
     `rest`, if it is named in `unread`, comes as structs with a field for each column: see `_side_by_side`.
 
@@ -46,11 +46,13 @@ class ColumnReader:
         name: str,
         columns: Sequence[str],
         separator: str | None = None,
+        decimal: str = ".",
         unread: Collection[str] = (),
     ) -> None:
         self.schema, self.rest, self.rest_type, self._name = schema, rest, rest_type, name
         self._gather = _side_by_side if rest in unread else _gathered
         self._columns, self._separator = list(columns), separator or ""
+        self._comma = separator is not None and decimal == ","
         for field in schema.fields:
             if field.name not in self._columns and not field.nullable:
                 raise DataError(f"has no column {field.name!r}", where=name, fix=near(field.name, self._columns))
@@ -75,7 +77,7 @@ class ColumnReader:
         if field.name not in self._columns:
             return pl.Series(field.name, [None], dtype=polars_type(field.type)).new_from_index(0, len(records))
         found = self._cell(cells, field.name)
-        read = adapt(found, field.type)
+        read = adapt(_with_point(found) if self._comma and field.type in (DOUBLE, BIGINT) else found, field.type)
         bad = read.is_null() & found.is_not_null()
         if bad.any():
             for record, value in zip(records.filter(bad), values_of(found.filter(bad)), strict=True):
@@ -133,6 +135,11 @@ def csv_cells(line: str | bytes, count: int, separator: str) -> list[str | None]
     if len(cells) != count:
         return f"{len(cells)} cells where the header names {count}"
     return [cell or None for cell in cells]
+
+
+def _with_point(cells: pl.Series) -> pl.Series:
+    """Return texts of numbers that have a decimal comma as such with a point; those that have a point become texts of no number."""
+    return cells.str.replace_all(".", "x", literal=True).str.replace_all(",", ".", literal=True)
 
 
 def _numbered(batch: Rows) -> tuple[pl.Series, pl.DataFrame]:
