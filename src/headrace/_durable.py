@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["durable_folder", "private", "private_folder", "put", "sync", "sync_name", "write_durably", "write_whole"]
+from headrace.errors import EnvironmentFault
+
+__all__ = ["durable_folder", "private", "private_folder", "put", "sync", "sync_name", "write_durably", "write_fault", "write_whole"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def private(path: str, flags: int) -> int:
@@ -66,3 +71,13 @@ def write_whole(path: Path, data: bytes | memoryview, *, secret: bool = False) -
     """Put a file in place, whole and durable."""
     put(path, data, secret=secret)
     sync(path.parent)
+
+
+def write_fault(path: Path, error: OSError) -> EnvironmentFault:
+    """Return the error to raise when `path` could not be written."""
+    fix = "let this user write there"
+    if error.errno in _FULL:
+        fix = "make room or name another folder, then run again: it goes on from the last commit"
+    elif isinstance(error, NotADirectoryError | FileExistsError):
+        fix = "name a folder"
+    return EnvironmentFault(f"cannot be written: {error.strerror}", where=str(path), fix=fix)

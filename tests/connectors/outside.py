@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Container, Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 from typing import Any
 
-from headrace.connectors.protocol import Event, Source, Unavailable
+from headrace.connectors.protocol import Event, Record, Refused, Source, Target, Unavailable
 from headrace.errors import EnvironmentFault
 from headrace.topics.protocol import Away, Claim, Commit, Log
 
@@ -110,3 +110,57 @@ def values_of(log: Log, topic: str) -> list[bytes]:
             found += [entry.value for entry in more]
             offset = more[-1].offset + 1
     return found
+
+
+class Store(Target):
+    """A store that knows idempotency keys. It fails as its dice say, and refuses poison for ever.
+
+    `tells` is how much it says of a refusal: `all` (by place, at once), `first` (the first of them), `nothing`.
+    """
+
+    def __init__(self, dice: Random, *, faults: float = 0.0, poison: Container[bytes] = (), tells: str = "first", most_records: int = 50) -> None:
+        self.name, self.most_records = "store:", most_records
+        self._dice, self._faults, self._poison, self._tells = dice, faults, poison, tells
+        self.rows: dict[str, bytes] = {}
+        self.latest: dict[bytes | None, bytes] = {}
+        self.order: list[Record] = []
+        self.sent: list[list[str]] = []
+        self.closed = 0
+
+    def _fails(self) -> bool:
+        return self._dice.random() < self._faults
+
+    def _apply(self, records: Sequence[Record]) -> None:
+        for one in records:
+            if one.id not in self.rows:
+                self.order.append(one)
+            self.rows[one.id] = one.value
+            self.latest[one.key] = one.value
+
+    async def send(self, records: Sequence[Record]) -> dict[int, str] | None:
+        self.sent.append([one.id for one in records])
+        if self._fails():
+            raise Unavailable("connection refused")
+        bad = [place for place, one in enumerate(records) if one.value in self._poison]
+        if not bad and self._dice.random() < self._faults / 3:
+            raise Refused("busy with another transaction", 0 if self._tells != "nothing" else None)
+        match self._tells:
+            case "all":
+                self._apply([one for one in records if one.value not in self._poison])
+                result = dict.fromkeys(bad, "it is poison")
+            case "first":
+                self._apply(records[: bad[0]] if bad else records)
+                result = None
+            case _:
+                self._apply([] if bad else records)
+                result = None
+        if self._fails():
+            if self._dice.random() < 0.5:
+                raise TimeoutError  # applied, and not answered
+            raise Unavailable("connection reset by peer")
+        if bad and result is None:
+            raise Refused("it is poison", bad[0] if self._tells == "first" else None)
+        return result
+
+    async def close(self) -> None:
+        self.closed += 1

@@ -214,7 +214,7 @@ def test_a_fingerprint_waits_for_the_readings_that_came_before_it(log: SqliteLog
     log.append("fingerprint-output", [a_fingerprint()])
     with closing(FingerprintSaver(log, tmp_path / "output")) as saver:
         with monkeypatch.context() as lagging:
-            lagging.setattr(saver._feed, "lag", lambda: {("sensor-data", 0): 1})
+            lagging.setattr(saver.forward._feed, "lag", lambda: {("sensor-data", 0): 1})
             assert saver.step() == 0
         assert saver.step() == 1
 
@@ -270,7 +270,7 @@ def test_bad_records_are_counted_and_reported_and_stop_nothing(log: SqliteLog, t
     assert len(saved(log, tmp_path / "a/b/output", warned)) == 1
     assert {path.parent for path in {*tmp_path.rglob("*")} - before if path.suffix == ".json"} == {tmp_path / "a/b/output"}
     assert warned[0] == "fingerprint-output partition 0 offset 0: no fingerprint: not JSON: it ends too early or holds a lone surrogate"
-    assert warned[-1] == f"fingerprint-output: {len(BAD) - 5} more are no fingerprints; {len(BAD)} so far"
+    assert warned[-1] == f"fingerprint-output: {len(BAD) - 5} more were set aside; {len(BAD)} so far"
     assert len(warned) == 6
     assert cursors(log)["fingerprint-output", 0] == len(BAD) + 1
 
@@ -463,12 +463,12 @@ def test_memory_is_bounded_by_the_newest_fingerprint_and_by_bytes(log: SqliteLog
         for minute in range(100):
             log.append("sensor-data", [reading(110, T0 + minute * MINUTE + n) for n in range(10)])
             saver.step()
-            assert saver._buffer.cost <= 50_000
-        filled_up = saver._buffer.cost
+            assert saver.target.buffer.cost <= 50_000
+        filled_up = saver.target.buffer.cost
         assert filled_up > 40_000
         log.append("fingerprint-output", [a_fingerprint(start_ms=T0 + 98 * MINUTE)])
         saver.step()
-        assert saver._buffer.cost < filled_up
+        assert saver.target.buffer.cost < filled_up
         log.append("fingerprint-output", [a_fingerprint(start_ms=T0)])
         assert saver.step() == 1
     old = next(json.loads(text) for text in files(tmp_path / "output").values() if json.loads(text)["fingerprint"]["start_ms"] == T0)
@@ -493,7 +493,7 @@ def test_a_fingerprint_from_far_ahead_lets_nothing_go(log: SqliteLog, tmp_path: 
         log.append("fingerprint-output", [a_fingerprint("9", T0 + 10**11)])
         assert saver.step() == 1
         assert warned[0].endswith("no readings of its equipment and window came before it in sensor-data")
-        assert saver._buffer.cost
+        assert saver.target.buffer.cost
 
 
 def let_go_of(log: SqliteLog, folder: Path) -> None:
@@ -563,8 +563,8 @@ def test_what_retention_took_from_a_saver_that_lags_is_told_and_mixes_up_nothing
             log.expire_now(now)
             log.append("fingerprint-output", [a_fingerprint()])
             assert saver.step() == 1
-            assert saver._buffer.lowest(0) == 0
-            assert [one.offset for one in saver._buffer.of(fingerprint_of(a_fingerprint("111")))] == [5]  # type: ignore[arg-type]
+            assert saver.target.buffer.lowest(0) == 0
+            assert [one.offset for one in saver.target.buffer.of(fingerprint_of(a_fingerprint("111")))] == [5]  # type: ignore[arg-type]
     assert [one["timestamp"] for one in only(files(tmp_path / "output"))["sensor_data"]["readings"]] == [T0, T0 + 4]
     assert warned == ["sensor-data partition 0: records 1 to 3 are gone, by retention: files of their windows lack them"]
 

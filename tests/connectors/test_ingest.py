@@ -26,7 +26,7 @@ from outside import FaultyLog, Numbers, value, values_of
 
 from broker import Shared
 from headrace.cli import main
-from headrace.connectors import inflow, ingest, retries
+from headrace.connectors import inflow, ingest, retries, runner
 from headrace.connectors.inflow import Inflow, Position, resumes
 from headrace.connectors.ingest import Ingest, position_before
 from headrace.connectors.metrics import Metrics
@@ -172,7 +172,7 @@ def test_a_source_that_stays_away_is_given_up(log: SqliteLog) -> None:
 
 
 def test_a_log_that_stays_away_is_given_up(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest, "AWAY_SECONDS", 0.05)
+    monkeypatch.setattr(runner, "AWAY_SECONDS", 0.05)
     with pytest.raises(Away):
         run(FaultyLog(log, Random(0), 2.0), Numbers(5, Random(0)))
     assert run(log, Numbers(5, Random(0))) == 5

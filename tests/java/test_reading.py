@@ -10,11 +10,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from exact import shown
-from headrace.engines.embedded.output import encode_dead_letter
-from headrace.engines.embedded.partition import DeadLetter
 from headrace.kernels.reading.record import TEXTS, Malformed, read_record
 from headrace.kernels.reading.rules import UNREADABLE, read_text
 from headrace.plan.schema import Schema, Type
+from headrace.topics.dead_letters import DeadLetter, encode_dead_letter
 from java.probe import Probe, schema_text
 from kernels.reading import test_json as lines
 from kernels.reading import test_rules as rules

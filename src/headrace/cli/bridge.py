@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -21,11 +21,9 @@ from headrace.connectors.inflow import resumes, shown
 from headrace.connectors.ingest import Ingest, name_of, position_before
 from headrace.connectors.progress import Moved
 from headrace.connectors.protocol import Source
+from headrace.connectors.runner import Runner
 from headrace.errors import PlanError
 from headrace.topics.protocol import Log
-
-if TYPE_CHECKING:
-    from headrace.connectors.metrics import Runner
 
 __all__ = ["bridge"]
 

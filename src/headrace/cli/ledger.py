@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ledger"]
 
+_CONNECTORS = ("bridge:", "forward:", "fingerprint:saver")
+
 
 def ledger(app: str, /, *, kafka: KafkaOptions = KafkaOptions()) -> None:
     """Show what became of every record of a pipeline's last run, also of one that goes on now.
@@ -24,9 +26,9 @@ def ledger(app: str, /, *, kafka: KafkaOptions = KafkaOptions()) -> None:
     Parameters
     ----------
     app
-        A shipped pipeline (fingerprint), file.py[:name], or module:name; or a connector by its name, bridge:TOPIC.
+        A shipped pipeline (fingerprint), file.py[:name], or module:name; or a connector by its name: bridge:TOPIC, fingerprint:saver.
     """
-    if app.startswith("bridge:"):
+    if app.startswith(_CONNECTORS):
         _show(_of_connector(app, kafka))
         return
     name = find_pipeline(app).name

@@ -3,43 +3,48 @@
 A file's bytes depend on the log alone: the fingerprint's record, and the readings of its equipment and window that came
 into the log before it. So a saver that was killed writes the same files once more.
 
-Readings wait in memory for their fingerprint. That memory is a cache: what it has let go, or never took, is read from the
-topic again when a fingerprint asks for it.
+Readings are buffered in memory until their fingerprint comes. That memory is a cache: readings that it has dropped, or never had,
+are read from the topic again when a fingerprint needs them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import takewhile
+from math import inf
 from pathlib import Path
 from typing import IO
 
 import msgspec
 import polars as pl
 
-from headrace._durable import sync
+from headrace._durable import sync, write_fault
 from headrace._lock import TakenError, take
-from headrace.engines.embedded.output import write_fault
+from headrace.connectors.forward import Forward
+from headrace.connectors.progress import Moved, warn
+from headrace.connectors.protocol import JoiningTarget, Record
+from headrace.connectors.reading import fresh, offsets_of
 from headrace.errors import EnvironmentFault
 from headrace.kernels.columnar.intake import Intake
 from headrace.kernels.columnar.watermark import NEVER
-from headrace.kernels.reading.batch import Lines, Stamps
+from headrace.kernels.reading.batch import Lines
 from headrace.kernels.reading.json import JsonReader
 from headrace.kernels.reading.record import Malformed, json_object, shown
 from headrace.kernels.reading.rules import JsonNumber, read_value
 from headrace.plan.operators import Source
 from headrace.plan.schema import BIGINT, STRING
 from headrace.plan.stream import stream
-from headrace.topics.protocol import Commit, Log, PartitionReader
+from headrace.topics.protocol import Log
 
-__all__ = ["SAVER", "Fingerprint", "FingerprintSaver", "fingerprint_of"]
+__all__ = ["SAVER", "Fingerprint", "FingerprintFiles", "FingerprintSaver", "fingerprint_of"]
 
 SAVER = "fingerprint:saver"
 FILES_AT_ONCE = 64
@@ -50,15 +55,10 @@ MAX_AHEAD_MS = 3_600_000
 
 _BUCKET_MS = 60_000
 _READING_COST = 400  # bytes that a reading takes besides its text, about
-_MOST_WARNINGS = 5
 _LATEST_MS = 253_402_300_799_999
 _PLAIN_NAME = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 _contents = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-def _warn(text: str) -> None:
-    print(f"headrace: {text}", file=sys.stderr, flush=True)
 
 
 # fingerprints
@@ -125,18 +125,17 @@ def _iso(time_ms: int) -> str:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Arrived:
-    """A record of the fingerprints' topic that waits to be saved or reported."""
+class _Wanted:
+    """A fingerprint that is to be saved, and when it came."""
 
     order: int
-    partition: int
-    offset: int
     arrived_ms: int
-    found: Fingerprint | Malformed
+    found: Fingerprint
 
     @property
-    def place(self) -> tuple[int, int, int]:
-        return self.order, self.partition, self.offset
+    def is_ahead(self) -> bool:
+        """Whether the window ends so far past the fingerprint's arrival that no live pipeline can have made it."""
+        return self.found.end_ms > self.arrived_ms + MAX_AHEAD_MS
 
 
 # readings
@@ -178,19 +177,13 @@ class _Judge:
         columns = (
             rows["equip_id"],
             rows["@time"],
-            _offsets(lines).gather(records),
+            offsets_of(lines).gather(records),
             stamps.order.gather(records),
             stamps.arrived_ms.gather(records),
             lines.text.gather(records),
         )
         for equip_id, time_ms, offset, order, arrived_ms, text in zip(*columns, strict=True):
             yield equip_id, time_ms - arrived_ms > MAX_AHEAD_MS, _Reading(partition, offset, order, time_ms, text.strip())
-
-
-def _offsets(lines: Lines) -> pl.Series:
-    """Return the records' offsets; where a log counts the records that retention took before them too, less those."""
-    assert lines.stamps is not None
-    return lines.stamps.offsets.tail(len(lines))
 
 
 @dataclass(slots=True)
@@ -242,16 +235,187 @@ class _Buffer:
         return min((bucket.lowest[partition] for bucket in self._buckets.values() if partition in bucket.lowest), default=None)
 
 
-# the saver
+# files
+
+
+class FingerprintFiles(JoiningTarget):
+    """Files in a folder, one for each fingerprint, whole or not at all.
+
+    A fingerprint is joined with the readings of its equipment and window that came into the log before it.
+
+    Attributes
+    ----------
+    written
+        How many files were written.
+    saved_files
+        The files written since they were last taken from here, each with the number of its readings.
+    """
+
+    name = "files of fingerprints"
+    lacking = "files of their windows lack them"
+
+    def __init__(self, log: Log, folder: Path, readings: str, warn: Callable[[str], object]) -> None:
+        self._log, self._folder, self._readings, self._warn = log, folder, readings, warn
+        self.beside = (readings,)
+        self.buffer, self._judge = _Buffer(), _Judge(readings)
+        self.written = 0
+        self.saved_files: list[tuple[Path, int]] = []
+
+    @property
+    def most_records(self) -> int:  # type: ignore[override]
+        """How many fingerprints to save at once, at most."""
+        return FILES_AT_ONCE
+
+    def observe(self, topic: str, partition: int, lines: Lines) -> None:  # noqa: ARG002  (there is one topic beside)
+        """Take readings into memory."""
+        for equip_id, ahead, reading in self._judge(partition, lines, self.buffer.floor_ms, _LATEST_MS):
+            if not ahead:
+                self.buffer.add(equip_id, reading)
+        self.buffer.shrink(MOST_BYTES)
+
+    def retained(self, topic: str, partition: int) -> int | None:  # noqa: ARG002
+        """Return the offset of the first reading of a partition that is in memory."""
+        return self.buffer.lowest(partition)
+
+    def saved(self) -> dict[str, int]:
+        """Return since when readings are in memory."""
+        return {"floor_ms": self.buffer.floor_ms}
+
+    def restore(self, saved: dict[str, int] | None) -> None:
+        """Begin with an empty memory."""
+        self.buffer = _Buffer()
+        if saved is not None:
+            self.buffer.let_go(saved["floor_ms"])
+
+    async def send(self, records: Sequence[Record]) -> dict[int, str]:
+        """Save fingerprints, each in its file. A record that is no fingerprint can never be saved.
+
+        Raises
+        ------
+        EnvironmentFault
+            If the folder cannot be written to.
+        """
+        return await asyncio.to_thread(self._save, records)
+
+    def _save(self, records: Sequence[Record]) -> dict[int, str]:
+        never: dict[int, str] = {}
+        wanted: list[_Wanted] = []
+        for place, record in enumerate(records):
+            content = fingerprint_of(record.value)
+            if isinstance(content, Malformed):
+                never[place] = f"no fingerprint: {content.detail}"
+            else:
+                wanted.append(_Wanted(record.order, record.arrived_ms, content))
+        starts: list[int] = []
+        while wanted:
+            readings = self._readings_of(wanted)
+            found = list(takewhile(readings.__contains__, wanted))
+            for one in found:
+                self._write(one.found, readings[one])
+            # A window that has no readings here may lie anywhere in time, even where none will ever be.
+            starts += [one.found.start_ms - WINDOWS_KEPT * (one.found.end_ms - one.found.start_ms) for one in found if readings[one]]
+            wanted = wanted[len(found) :]
+        if self.saved_files:
+            _sync(self._folder)
+        if starts:
+            self.buffer.let_go(max(starts) - GRACE_MS)
+        self.buffer.shrink(MOST_BYTES)
+        return never
+
+    def _write(self, fingerprint: Fingerprint, readings: Sequence[_Reading]) -> None:
+        mine = sorted(readings, key=lambda reading: (reading.partition, reading.offset))
+        if not mine:
+            self._warn(f"{fingerprint.file_name}: no readings of its equipment and window came before it in {self._readings}")
+        path = self._folder / fingerprint.file_name
+        aside = self._folder / f".{path.name}.part"
+        try:
+            aside.unlink(missing_ok=True)
+            with aside.open("xb") as file:
+                file.write(fingerprint.document([reading.text for reading in mine]))
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except OSError as error:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise write_fault(path, error) from None
+        self.written += 1
+        self.saved_files.append((path, len(mine)))
+
+    # readings
+
+    def _readings_of(self, batch: Sequence[_Wanted]) -> dict[_Wanted, list[_Reading]]:
+        """Return the readings of each fingerprint; of the first few at least, if those of all would take too much room."""
+        found: dict[_Wanted, list[_Reading]] = {}
+        lacking: list[_Wanted] = []
+        for one in batch:
+            mine: list[_Reading] = []
+            if one.found.start_ms >= self.buffer.floor_ms and not one.is_ahead:
+                mine = [reading for reading in self.buffer.of(one.found) if reading.order < one.order]
+            if mine:
+                found[one] = mine
+            else:
+                lacking.append(one)
+        return found | self._read_again(lacking) if lacking else found
+
+    def _read_again(self, wanted: Sequence[_Wanted]) -> dict[_Wanted, list[_Reading]]:
+        """Return the readings of fingerprints from the topic; where they take too much room, of the first few only."""
+        of_equipment: dict[str, list[_Wanted]] = defaultdict(list)
+        for one in wanted:
+            of_equipment[one.found.equip_id].append(one)
+        first_ms, end_ms = min(one.found.start_ms for one in wanted), max(one.found.end_ms for one in wanted)
+        found: dict[_Wanted, list[tuple[bool, _Reading]]] = {one: [] for one in wanted}
+        cost, gone_ms = 0, NEVER
+        for number, lines, began_ms in self._before(max(one.order for one in found)):
+            gone_ms = max(gone_ms, began_ms)
+            for equip_id, ahead, reading in self._judge(number, lines, first_ms, end_ms):
+                for one in of_equipment.get(equip_id, ()):
+                    if one in found and reading.order < one.order and one.found.start_ms <= reading.time_ms < one.found.end_ms:
+                        found[one].append((ahead, reading))
+                        cost += reading.cost
+            while cost > MOST_BYTES and len(found) > 1:
+                cost -= sum(reading.cost for _, reading in found.popitem()[1])
+        for one in found:
+            if one.found.start_ms < gone_ms:
+                self._warn(f"{one.found.file_name}: may lack readings: {self._readings} keeps none that came before {_iso(gone_ms)}")
+        return {one: _believed(one, readings) for one, readings in found.items()}
+
+    def _before(self, order: int) -> Iterator[tuple[int, Lines, int]]:
+        """Yield the readings' topic from its first record on, up to a place in the log at least.
+
+        With each batch comes its partition's number, and if retention took records before it, when what is left begins to arrive.
+        """
+        feed = self._log.feed([self._readings], latest=True, skip_gone=True)
+        try:
+            readers = feed.readers[self._readings]
+            reached = dict.fromkeys(range(len(readers)), NEVER)
+            firsts = {info.number: info.first for info in self._log.topic(self._readings).partitions}
+            # What is gone is told with the files that lack it.
+            while feed.fetch():
+                for number, lines in fresh(readers, lambda: firsts, lambda *_: None):
+                    assert lines.stamps is not None
+                    gone = reached[number] == NEVER and firsts[number] > 0
+                    reached[number] = lines.stamps.order[-1]
+                    yield number, lines, lines.stamps.arrived_ms[0] if gone else NEVER
+                if all(reader.finished or reached[number] > order for number, reader in enumerate(readers)):
+                    break
+        finally:
+            feed.close()
+
+
+def _believed(one: _Wanted, found: Sequence[tuple[bool, _Reading]]) -> list[_Reading]:
+    """Return the readings less those that are ahead of their time, which a live pipeline sets aside, unless it cannot have been live."""
+    on_time = [reading for ahead, reading in found if not ahead]
+    return [reading for _, reading in found] if not on_time or one.is_ahead else on_time
 
 
 class FingerprintSaver:
-    """Writes a file for each fingerprint of a log into a folder, whole or not at all.
+    """Saves the fingerprints of a log in files, as the cursor `fingerprint:saver`.
 
     Parameters
     ----------
     log
-        It has both topics, and keeps how far the saver has come, as the cursor `fingerprint:saver`.
+        It has both topics.
     folder
         It is made if it is not there.
     latest
@@ -263,8 +427,6 @@ class FingerprintSaver:
 
     Attributes
     ----------
-    taken, bad
-        How many records of the fingerprints' topic have been settled, and how many of them were none.
     idle
         Whether the last step found nothing to do.
 
@@ -285,251 +447,48 @@ class FingerprintSaver:
         *,
         latest: bool = False,
         saved: Callable[[Path, int], object] = lambda path, count: None,  # noqa: ARG005
-        warn: Callable[[str], object] = _warn,
+        warn: Callable[[str], object] = warn,
     ) -> None:
-        self._log, self._folder, self._readings, self._fingerprints = log, folder, readings, fingerprints
-        self._latest, self._saved, self._warn = latest, saved, warn
-        self.taken = self.bad = 0
-        self.idle = False
-        self._judge, self._buffer = _Judge(readings), _Buffer()
-        self._waiting: list[_Arrived] = []
-        self._reached: dict[int, int] = {}
-        self._faults: list[str] = []
-        firsts = {(topic, info.number): info.first for topic in (readings, fingerprints) for info in log.topic(topic).partitions}
+        for topic in (readings, fingerprints):
+            log.topic(topic)
+        self._saved, self.idle = saved, False
         self._lock = _locked(folder)
         try:
-            self._claim = log.claim(SAVER)
+            self.target = FingerprintFiles(log, folder, readings, warn)
+            self.forward = Forward(log, fingerprints, self.target, SAVER, latest=latest, told=warn, committed=self._tell)
         except BaseException:
             self._lock.close()
             raise
-        try:
-            self._feed = log.feed([readings, fingerprints], latest=latest, skip_gone=True)
-            self._go_on(firsts)
-        except BaseException:
-            self._claim.release()
-            self._lock.close()
-            raise
 
-    def _go_on(self, firsts: Mapping[tuple[str, int], int]) -> None:
-        """Start where the last commit left off, or where retention lets it."""
-        at = {(cursor.topic, cursor.partition): cursor.offset for cursor in self._log.cursors() if cursor.group == SAVER}
-        last = msgspec.json.decode(self._claim.manifest) if self._claim.manifest is not None else None
-        self._committed = at
-        if last is not None and {(topic, number): offset for topic, number, offset in last["cursors"]} == at:
-            self._buffer.let_go(last["floor_ms"])
-        else:
-            # Someone moved the cursors, or the topics are new: what lies before them may still be asked for.
-            at = {place: offset for place, offset in at.items() if place[0] == self._fingerprints}
-        for (topic, number), first in firsts.items():
-            offset = at.get((topic, number), first)
-            if offset < first:
-                self._report_gone(topic, number, offset, first)
-            reader = self._feed.readers[topic][number]
-            reader.seek({**reader.position, "record": max(offset, first)})
+    def _tell(self, _: Moved) -> None:
+        files, self.target.saved_files = self.target.saved_files, []
+        for path, count in files:
+            self._saved(path, count)
 
-    def _report_gone(self, topic: str, number: int, first: int, behind: int) -> None:
-        lacking = "files of their windows lack them" if topic == self._readings else "they are not saved"
-        self._warn(f"{topic} partition {number}: records {first} to {behind - 1} are gone, by retention: {lacking}")
+    @property
+    def taken(self) -> int:
+        """How many records of the fingerprints' topic have been settled."""
+        return self.forward.taken
+
+    @property
+    def bad(self) -> int:
+        """How many of them were no fingerprints."""
+        return self.forward.refused
 
     @property
     def finished(self) -> bool:
         """Whether all has been saved, and nothing more will come."""
-        return not self._waiting and all(reader.finished for readers in self._feed.readers.values() for reader in readers)
-
-    # work
+        return self.forward.finished
 
     def step(self, most: int | None = None) -> int:
-        """Save what waits, up to `most` and a batch, or else take in what is there first; return how many files were written."""
-        fetched, ready = False, self._ready()
-        if not ready:
-            fetched = self._feed.fetch()
-            self._take_in()
-            ready = self._ready()
-        self.idle = not fetched and not ready
-        written = self._settle(ready[: FILES_AT_ONCE if most is None else min(most, FILES_AT_ONCE)]) if ready else 0
-        self._buffer.shrink(MOST_BYTES)
-        return written
+        """Save what is pending, up to `most` and a batch, or else read what is there first; return how many files were written."""
+        before = self.target.written
+        asyncio.run(self._step(most))
+        return self.target.written - before
 
-    def _take_in(self) -> None:
-        """Take what was fetched: readings into memory, fingerprints to those that wait."""
-        for number, reader in enumerate(self._feed.readers[self._readings]):
-            for lines, stamps in self._fresh(self._readings, number, reader):
-                for equip_id, ahead, reading in self._judge(number, lines, self._buffer.floor_ms, _LATEST_MS):
-                    if not ahead:
-                        self._buffer.add(equip_id, reading)
-                self._reached[number] = stamps.order[-1]
-        for number, reader in enumerate(self._feed.readers[self._fingerprints]):
-            for lines, stamps in self._fresh(self._fingerprints, number, reader):
-                places = zip(stamps.order, _offsets(lines), stamps.arrived_ms, strict=True)
-                for place, (order, offset, arrived_ms) in enumerate(places):
-                    self._waiting.append(_Arrived(order, number, offset, arrived_ms, fingerprint_of(lines.raw(place))))
-        self._waiting.sort(key=lambda one: one.place)
-
-    def _fresh(self, topic: str, number: int, reader: PartitionReader) -> Iterator[tuple[Lines, Stamps]]:
-        """Give what was fetched of a partition."""
-        while not reader.drained:
-            expected = reader.position["record"]
-            lines = reader.read()
-            assert isinstance(lines, Lines)
-            if not len(lines):
-                continue
-            if _offsets(lines)[0] > expected:
-                # Or else offsets were passed over that are no records, such as Kafka's marks of transactions.
-                first = next(info.first for info in self._log.topic(topic).partitions if info.number == number)
-                if first > expected:
-                    self._report_gone(topic, number, expected, first)
-            assert lines.stamps is not None
-            yield lines, lines.stamps
-
-    def _ready(self) -> list[_Arrived]:
-        """Return the first of those that wait, as far as all readings that came before them have been read."""
-        if not self._waiting:
-            return []
-        lag = self._feed.lag()
-        open_ones = [
-            self._reached.get(number, NEVER)
-            for number, reader in enumerate(self._feed.readers[self._readings])
-            if not reader.finished and lag[self._readings, number]
-        ]
-        if not open_ones:
-            return list(self._waiting)
-        return [one for one in self._waiting if one.order < min(open_ones)]
-
-    def _settle(self, batch: Sequence[_Arrived]) -> int:
-        """Save what comes first, make it durable, note it, and return how many files were written."""
-        readings = self._readings_of(batch)
-        settled: list[_Arrived] = []
-        files: list[tuple[Path, int]] = []
-        for one in batch:
-            if isinstance(one.found, Malformed):
-                self.bad += 1
-                self._faults.append(f"{self._fingerprints} partition {one.partition} offset {one.offset}: no fingerprint: {one.found.detail}")
-            elif one in readings:
-                mine = sorted(readings[one], key=lambda reading: (reading.partition, reading.offset))
-                if not mine:
-                    self._warn(f"{one.found.file_name}: no readings of its equipment and window came before it in {self._readings}")
-                files.append((self._write(one.found, [reading.text for reading in mine]), len(mine)))
-            else:
-                break
-            settled.append(one)
-        if files:
-            _sync(self._folder)
-        self._waiting = self._waiting[len(settled) :]
-        self.taken += len(settled)
-        # A window that has no readings here may lie anywhere in time, even where none will ever be.
-        starts = [
-            one.found.start_ms - WINDOWS_KEPT * (one.found.end_ms - one.found.start_ms)
-            for one in settled
-            if readings.get(one) and isinstance(one.found, Fingerprint)
-        ]
-        if starts:
-            self._buffer.let_go(max(starts) - GRACE_MS)
-        self._commit()
-        for path, count in files:
-            self._saved(path, count)
-        self._report_faults()
-        return len(files)
-
-    def _write(self, fingerprint: Fingerprint, readings: Sequence[str]) -> Path:
-        path = self._folder / fingerprint.file_name
-        aside = self._folder / f".{path.name}.part"
-        try:
-            aside.unlink(missing_ok=True)
-            with aside.open("xb") as file:
-                file.write(fingerprint.document(readings))
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        except OSError as error:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
-            raise write_fault(path, error) from None
-        return path
-
-    def _commit(self) -> None:
-        """Note how far the saver has come: up to the first fingerprint that waits, and the first reading that is kept."""
-        cursors: dict[tuple[str, int], int] = {}
-        for number, reader in enumerate(self._feed.readers[self._fingerprints]):
-            waiting = [one.offset for one in self._waiting if one.partition == number]
-            cursors[self._fingerprints, number] = min(waiting, default=reader.position["record"])
-        for number, reader in enumerate(self._feed.readers[self._readings]):
-            kept = self._buffer.lowest(number)
-            cursors[self._readings, number] = reader.position["record"] if kept is None else kept
-        if cursors == self._committed:
-            return
-        rows = [[topic, number, offset] for (topic, number), offset in cursors.items()]
-        self._claim.commit(Commit(msgspec.json.encode({"floor_ms": self._buffer.floor_ms, "cursors": rows}), {}, (), (), cursors))
-        self._committed = cursors
-
-    def _report_faults(self) -> None:
-        for fault in self._faults[:_MOST_WARNINGS]:
-            self._warn(fault)
-        if (more := len(self._faults) - _MOST_WARNINGS) > 0:
-            self._warn(f"{self._fingerprints}: {more} more are no fingerprints; {self.bad} so far")
-        self._faults.clear()
-
-    # readings
-
-    def _readings_of(self, batch: Sequence[_Arrived]) -> dict[_Arrived, list[_Reading]]:
-        """Return the readings of each fingerprint; of the first few at least, if those of all would take too much room."""
-        found: dict[_Arrived, list[_Reading]] = {}
-        lacking: list[tuple[_Arrived, Fingerprint]] = []
-        for one in batch:
-            if isinstance(one.found, Malformed):
-                continue
-            mine: list[_Reading] = []
-            if one.found.start_ms >= self._buffer.floor_ms and not _is_ahead(one, one.found):
-                mine = [reading for reading in self._buffer.of(one.found) if reading.order < one.order]
-            if mine:
-                found[one] = mine
-            else:
-                lacking.append((one, one.found))
-        return found | self._read_again(lacking) if lacking else found
-
-    def _read_again(self, wanted: Sequence[tuple[_Arrived, Fingerprint]]) -> dict[_Arrived, list[_Reading]]:
-        """Return the readings of fingerprints from the topic; where they take too much room, of the first few only."""
-        of_equipment: dict[str, list[tuple[_Arrived, Fingerprint]]] = defaultdict(list)
-        for one, fingerprint in wanted:
-            of_equipment[fingerprint.equip_id].append((one, fingerprint))
-        first_ms, end_ms = min(one.start_ms for _, one in wanted), max(one.end_ms for _, one in wanted)
-        found: dict[_Arrived, list[tuple[bool, _Reading]]] = {one: [] for one, _ in wanted}
-        cost, gone_ms = 0, NEVER
-        for number, lines, began_ms in self._before(max(one.order for one in found)):
-            gone_ms = max(gone_ms, began_ms)
-            for equip_id, ahead, reading in self._judge(number, lines, first_ms, end_ms):
-                for one, fingerprint in of_equipment.get(equip_id, ()):
-                    if one in found and reading.order < one.order and fingerprint.start_ms <= reading.time_ms < fingerprint.end_ms:
-                        found[one].append((ahead, reading))
-                        cost += reading.cost
-            while cost > MOST_BYTES and len(found) > 1:
-                cost -= sum(reading.cost for _, reading in found.pop(max(found, key=lambda one: one.place)))
-        for one, fingerprint in wanted:
-            if one in found and fingerprint.start_ms < gone_ms:
-                self._warn(f"{fingerprint.file_name}: may lack readings: {self._readings} keeps none that came before {_iso(gone_ms)}")
-        return {one: _believed(one, fingerprint, found[one]) for one, fingerprint in wanted if one in found}
-
-    def _before(self, order: int) -> Iterator[tuple[int, Lines, int]]:
-        """Give the readings' topic from its first record on, up to a place in the log at least.
-
-        With each batch comes its partition's number, and if retention took records before it, when what is left begins to arrive.
-        """
-        feed = self._log.feed([self._readings], latest=True, skip_gone=True)
-        try:
-            readers = feed.readers[self._readings]
-            reached = dict.fromkeys(range(len(readers)), NEVER)
-            firsts = {info.number: info.first for info in self._log.topic(self._readings).partitions}
-            while feed.fetch():
-                for number, reader in enumerate(readers):
-                    for lines, stamps in self._fresh(self._readings, number, reader):
-                        gone = reached[number] == NEVER and firsts[number] > 0
-                        reached[number] = stamps.order[-1]
-                        yield number, lines, stamps.arrived_ms[0] if gone else NEVER
-                if all(reader.finished or reached[number] > order for number, reader in enumerate(readers)):
-                    break
-        finally:
-            feed.close()
-
-    # running
+    async def _step(self, most: int | None) -> None:
+        await self.forward.step(inf if most is None else most)
+        self.idle = self.forward.idle
 
     def run(
         self,
@@ -554,34 +513,19 @@ class FingerprintSaver:
         records
             End when so many records of the fingerprints' topic have been settled.
         """
-        began, first, written = tick(), self.taken, 0
-        while not stop() and not self.finished:
-            if duration is not None and tick() - began >= duration:
-                break
-            left = None if records is None else first + records - self.taken
-            if left is not None and left <= 0:
-                break
-            written += self.step(left)
-            if self.idle:
-                sleep(poll_seconds)
-        return written
+
+        async def pause(seconds: float) -> None:
+            sleep(seconds)
+
+        before = self.target.written
+        running = self.forward.run(stop, duration=duration, records=records, poll_seconds=poll_seconds, sleep=pause, tick=tick)
+        asyncio.run(running)
+        return self.target.written - before
 
     def close(self) -> None:
-        """Let the log and the folder go."""
-        self._feed.close()
-        self._claim.release()
+        """Release the log and the folder."""
+        self.forward.close()
         self._lock.close()
-
-
-def _believed(one: _Arrived, fingerprint: Fingerprint, found: Sequence[tuple[bool, _Reading]]) -> list[_Reading]:
-    """Return the readings less those that are ahead of their time, which a live pipeline sets aside, unless it cannot have been live."""
-    on_time = [reading for ahead, reading in found if not ahead]
-    return [reading for _, reading in found] if not on_time or _is_ahead(one, fingerprint) else on_time
-
-
-def _is_ahead(one: _Arrived, fingerprint: Fingerprint) -> bool:
-    """Whether a window ends so far past the fingerprint's arrival that no live pipeline can have made it."""
-    return fingerprint.end_ms > one.arrived_ms + MAX_AHEAD_MS
 
 
 def _locked(folder: Path) -> IO[bytes]:

@@ -11,21 +11,20 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from math import inf
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from headrace._clock import now_ms
 from headrace.connectors.inflow import Inflow, Position, resumes
-from headrace.connectors.progress import Health, Moved, warn
+from headrace.connectors.progress import Moved, warn
 from headrace.connectors.protocol import Source, Unavailable
 from headrace.connectors.retries import Retries
-from headrace.errors import EnvironmentFault, HeadraceError, PlanError
-from headrace.topics.protocol import Away, Claim, Log
+from headrace.connectors.runner import Runner
+from headrace.errors import EnvironmentFault, PlanError
+from headrace.topics.protocol import Log
 
 __all__ = ["Ingest", "name_of", "position_before"]
 
-AWAY_SECONDS = 60.0
 _TICK_SECONDS = 0.1
 
 
@@ -40,7 +39,7 @@ def position_before(log: Log, topic: str) -> Position | None:
     return None if manifest is None else msgspec.json.decode(manifest, type=Position)
 
 
-class Ingest:
+class Ingest(Runner):
     """Brings the events of one source into one topic, which is created if it does not exist.
 
     Parameters
@@ -62,11 +61,6 @@ class Ingest:
     committed
         Is given each commit.
 
-    Attributes
-    ----------
-    health
-        The state of the runner.
-
     Raises
     ------
     PlanError
@@ -87,16 +81,15 @@ class Ingest:
         told: Callable[[str], None] = warn,
         committed: Callable[[Moved], None] = lambda _: None,
     ) -> None:
-        self._log, self._source, self._topic, self._key = log, source, topic, key
-        self._patience, self._told, self._committed = patience, told, committed
-        self.health = Health("connecting", now_ms())
+        super().__init__(log, name_of(topic), told, committed)
+        self._source, self._topic, self._key, self._patience = source, topic, key, patience
         if topic not in {info.name for info in log.topics()}:
             log.create(topic)
         self._open(anew=anew)
 
     def _open(self, *, anew: bool = False) -> None:
         """Take the topic, and resume from its last commit."""
-        self._claim: Claim = self._log.claim(name_of(self._topic))
+        self._claim = self._log.claim(self.name)
         try:
             if anew:
                 self._claim.forget()
@@ -153,33 +146,16 @@ class Ingest:
         EnvironmentFault
             If the source is unavailable for too long, or the log cannot be written to.
         """
-        first, retries = self.passed, Retries(AWAY_SECONDS)
+        first = self.passed
         end = inf if duration is None else time.monotonic() + duration
         most = inf if records is None else first + records
         try:
-            while True:
-                try:
-                    if retries.failures:
-                        await asyncio.to_thread(self._open)
-                    await self._bring(stop, end, most, retries)
-                    break
-                except Away as fault:
-                    wait = retries.failed(time.monotonic())
-                    if wait is None or stop():
-                        raise
-                    self._note("waiting", str(fault))
-                    self._told(f"{fault}; opened again until it answers")
-                    self._claim.release()
-                    await asyncio.sleep(wait)
-        except HeadraceError as fault:
-            self._note("failed", str(fault))
-            raise
+            await self._persist(lambda: self._bring(stop, end, most), stop)
         finally:
             await self._source.close()
-        self._note("ended")
         return self.passed - first
 
-    async def _bring(self, stop: Callable[[], bool], end: float, most: float, retries: Retries) -> None:
+    async def _bring(self, stop: Callable[[], bool], end: float, most: float) -> None:
         """Commit batches until the end."""
         self._room, self._stirred = asyncio.Event(), asyncio.Event()
         reading = asyncio.create_task(self._read())
@@ -189,7 +165,6 @@ class Ingest:
                 due_at = self._inflow.due_at
                 if due_at is not None and (self._inflow.due(now) or reading.done()):
                     await self._commit(most - self.passed)
-                    retries.succeeded()
                 elif reading.done():
                     reading.result()
                     break
@@ -218,11 +193,12 @@ class Ingest:
         await asyncio.to_thread(self._claim.commit, commit)
         done = self._inflow.committed()
         self._room.set()
+        self._log_outage.succeeded()
         # An acknowledgement that is lost costs nothing: the source delivers the events again, and they are known.
         with suppress(Unavailable):
             await self._source.acknowledge(done)
         ledger = {self.source: self._inflow.position.ledger}
-        self._committed(Moved(name_of(self._topic), time.monotonic() - began, self.passed - before, ledger))
+        self._committed(Moved(self.name, time.monotonic() - began, self.passed - before, ledger))
 
     async def _read(self) -> None:
         """Read events until there are no more."""
@@ -266,11 +242,3 @@ class Ingest:
             fix = fault.fix or "is its server running, and the address right?"
             raise EnvironmentFault(f"{fault.what}, for {self._patience:g} s", where=self.source, fix=fix)
         return wait
-
-    def _note(self, state: Literal["running", "waiting", "ended", "failed"], reason: str = "") -> None:
-        if (state, reason) != (self.health.state, self.health.reason):
-            self.health = Health(state, now_ms(), reason)
-
-    def close(self) -> None:
-        """Release the topic."""
-        self._claim.release()

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Protocol
 
 import msgspec
 from prometheus_client import Gauge
 
 from headrace import _metrics
-from headrace.connectors.progress import Health, Moved
+from headrace.connectors.progress import Moved
+from headrace.connectors.runner import Runner
 
-__all__ = ["Metrics", "Runner"]
-
-
-class Runner(Protocol):
-    """What has a health: `Ingest` or `Forward`."""
-
-    @property
-    def health(self) -> Health:
-        """The state of the runner."""
+__all__ = ["Metrics"]
 
 
 class Metrics(_metrics.Metrics):

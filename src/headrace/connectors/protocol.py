@@ -11,12 +11,13 @@ raising `Unavailable` or `Refused`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from headrace.errors import EnvironmentFault
+from headrace.kernels.reading.batch import Lines
 
-__all__ = ["Event", "Source", "Unavailable"]
+__all__ = ["Event", "JoiningTarget", "Record", "Refused", "Source", "Target", "Unavailable"]
 
 
 class Unavailable(EnvironmentFault):
@@ -90,3 +91,113 @@ class Source(ABC):
 
     async def close(self) -> None:  # noqa: B027  (a source may have nothing open)
         """Close connections. The source may be opened again afterwards."""
+
+
+class Refused(Exception):
+    """The target does not take a record now, and another try may help. The runner tries a few times, then sets the record aside.
+
+    Parameters
+    ----------
+    reason
+        Why, in a few words: the detail of the dead letter.
+    at
+        The place of the refused record among those that were sent: those before it are applied, those after it are not, or may be
+        applied again. None: it is not known which record was refused, and nothing is known of the others.
+    """
+
+    def __init__(self, reason: str, at: int | None = None) -> None:
+        super().__init__(reason, at)
+        self.reason, self.at = reason, at
+
+
+class Record(NamedTuple):
+    """A record of a topic on its way out.
+
+    Attributes
+    ----------
+    arrived_ms
+        When the log took it, ms since the epoch.
+    order
+        Its place among the records of all topics that are read together; it never falls within a partition.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    arrived_ms: int
+    key: bytes | None
+    value: bytes
+    order: int = 0
+
+    @property
+    def id(self) -> str:
+        """The idempotency key: the same at each try, and after a restart. A topic that is created again uses the same keys again."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+class Target(ABC):
+    """A connector out: records into one outside system.
+
+    Attributes
+    ----------
+    name
+        The address without passwords. It is committed with the cursor, so that another address does not resume there.
+    most_records
+        How many records to send at once, at most.
+    """
+
+    name: str
+    most_records: int = 1000
+
+    @abstractmethod
+    async def send(self, records: Sequence[Record]) -> Mapping[int, str] | None:
+        """Apply records, in their order, and return when they are durable in the outside system.
+
+        A record may be sent again after it was applied: after an outage, or after `kill -9`. Use its `id` as the idempotency key, so
+        that it is then applied once. A send that gets no answer in time must raise `Unavailable`.
+
+        Returns
+        -------
+        Why records can never be taken, by their place among the records; the others are applied. None is: all are applied.
+
+        Raises
+        ------
+        Unavailable
+            If the outside system does not answer, or says that it cannot serve now: all are sent again, for ever.
+        Refused
+            If it does not take a record, and another try may help.
+        """
+
+    async def close(self) -> None:  # noqa: B027  (a target may have nothing open)
+        """Close connections. Records may be sent again afterwards."""
+
+
+class JoiningTarget(Target):
+    """A target that needs the records of other topics, which came into the log before those that it is sent.
+
+    Attributes
+    ----------
+    beside
+        These topics. A record is sent when all that came before it in them has been observed.
+    lacking
+        What comes of records beside that retention dropped before they were observed, for the line that reports it.
+    """
+
+    beside: Sequence[str] = ()
+    lacking: str = "they are not observed"
+
+    @abstractmethod
+    def observe(self, topic: str, partition: int, lines: Lines) -> None:
+        """Take in records of a topic beside, with their stamps. Called in a thread of the runner, never while records are sent."""
+
+    @abstractmethod
+    def retained(self, topic: str, partition: int) -> int | None:
+        """Return the first offset of a topic beside that has to be observed again after a restart; None if there is none."""
+
+    @abstractmethod
+    def saved(self) -> Any:  # noqa: ANN401  (a value of JSON)
+        """Return the state to be committed with the cursor."""
+
+    @abstractmethod
+    def restore(self, saved: Any) -> None:  # noqa: ANN401
+        """Forget what was observed, and resume from a state. None: the topics beside are observed from their first records."""

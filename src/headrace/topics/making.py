@@ -6,7 +6,7 @@ from headrace.errors import PlanError
 from headrace.plan.pipeline import Plan
 from headrace.topics.protocol import Log
 
-__all__ = ["make_topics"]
+__all__ = ["RETENTION_MS", "make_topic", "make_topics"]
 
 
 RETENTION_MS = 30 * 86_400_000  # of topics that a run makes
@@ -27,11 +27,18 @@ def make_topics(log: Log, plan: Plan, *own: str) -> None:
     partitions = {f"{source.topic}.dead-letter": len(log.topic(source.topic).partitions) for source in plan.sources}
     for topic in (*plan.topics, *partitions, *own):
         if topic not in there:
-            try:
-                log.create(topic, partitions.get(topic, 1), retention_ms=None if topic in own else RETENTION_MS)
-            except PlanError as refused:
-                # Another pipeline that reads the same topic may just have made the one for its dead letters.
-                try:
-                    log.topic(topic)
-                except PlanError:
-                    raise refused from None
+            make_topic(log, topic, partitions.get(topic, 1), None if topic in own else RETENTION_MS)
+
+
+def make_topic(log: Log, topic: str, partitions: int, retention_ms: int | None) -> None:
+    """Make a topic if it is not there. Raises PlanError if it cannot be made."""
+    if topic in {info.name for info in log.topics()}:
+        return
+    try:
+        log.create(topic, partitions, retention_ms=retention_ms)
+    except PlanError as refused:
+        # Another pipeline that reads the same topic may just have made the one for its dead letters.
+        try:
+            log.topic(topic)
+        except PlanError:
+            raise refused from None

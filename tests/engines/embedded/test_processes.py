@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 import headrace as hr
 from engines.embedded.processes import NEVER, Read, Reference, Told, Unruled, expected, line, plan_of, read, source
-from headrace.engines.embedded.output import Output, encode_dead_letter, encode_rows
+from headrace.engines.embedded.output import Output, encode_rows
 from headrace.engines.embedded.run import Progress, Run, run_files
 from headrace.errors import EnvironmentFault, PlanError, ProcessError
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import FIRST_MS, LAST_MS
+from headrace.topics.dead_letters import encode_dead_letter
 from headrace.topics.files import open_file
 
 KEYS = ["a", "b", "ab", None]

@@ -20,9 +20,9 @@ import pytest
 from engines.embedded import pipelines
 from engines.embedded.pipelines import PIPELINES, found, write_inputs
 from headrace.engines.embedded.output import Output, encode_rows
-from headrace.engines.embedded.partition import DeadLetter
 from headrace.engines.embedded.run import Limits, Progress, Run, run_files
 from headrace.errors import EnvironmentFault
+from headrace.topics.dead_letters import DeadLetter
 from headrace.topics.files import open_file
 
 NAMES = list(PIPELINES)

@@ -15,10 +15,9 @@ from zlib import crc32
 
 import msgspec
 
-from headrace._durable import durable_folder, sync, write_durably
+from headrace._durable import durable_folder, sync, write_durably, write_fault
 from headrace._lock import TakenError, take
 from headrace.engines.embedded.graph import Graph
-from headrace.engines.embedded.output import write_fault
 from headrace.engines.embedded.state import Parts, is_whole
 from headrace.errors import EnvironmentFault
 

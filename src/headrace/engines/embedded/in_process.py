@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.engines.embedded.output import dead_letter_record
 from headrace.engines.embedded.results import Ledger, Result, Row, Table
 from headrace.engines.embedded.run import Run
 from headrace.errors import DataError, PlanError, near
@@ -20,11 +19,12 @@ from headrace.kernels.reading.text import polars_type
 from headrace.plan.expression import columns_of
 from headrace.plan.operators import Source
 from headrace.plan.schema import BIGINT, STRING, Schema
+from headrace.topics.dead_letters import dead_letter_record
 from headrace.topics.memory import FrameReader, partitions_of
 
 if TYPE_CHECKING:
-    from headrace.engines.embedded.partition import DeadLetter
     from headrace.plan.pipeline import Plan
+    from headrace.topics.dead_letters import DeadLetter
     from headrace.topics.protocol import PartitionReader
 
 __all__ = ["RowStream", "run"]

@@ -18,8 +18,8 @@ import msgspec
 import polars as pl
 
 from headrace._clock import now_ms
-from headrace.engines.embedded.output import encode_dead_letter, encode_rows
-from headrace.engines.embedded.partition import DeadLetter, Partition
+from headrace.engines.embedded.output import encode_rows
+from headrace.engines.embedded.partition import Partition
 from headrace.engines.embedded.processing import Counts
 from headrace.engines.embedded.run import NO_LIMITS, Limits, Run
 from headrace.engines.embedded.state import STATE_FORMAT, Parts
@@ -27,6 +27,7 @@ from headrace.errors import EnvironmentFault, InternalError, PlanError
 from headrace.kernels.columnar.watermark import NEVER
 from headrace.kernels.ledger import Account
 from headrace.plan.pipeline import Plan
+from headrace.topics.dead_letters import DeadLetter, encode_dead_letter
 from headrace.topics.making import make_topics
 from headrace.topics.protocol import Away, Commit, Log, Outgoing
 

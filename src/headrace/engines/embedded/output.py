@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import errno
 import io
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
-import msgspec
 import polars as pl
 from arro3.io import read_json, write_ndjson, write_parquet
 
-from headrace._durable import sync
-from headrace.engines.embedded.partition import DeadLetter
+from headrace._durable import sync, write_fault
 from headrace.errors import EnvironmentFault
 from headrace.kernels.reading.json import arrow_schema
 from headrace.plan.schema import Schema
+from headrace.topics.dead_letters import DeadLetter, encode_dead_letter
 
-__all__ = ["Files", "Output", "Printed", "dead_letter_record", "encode_dead_letter", "encode_rows"]
-
-_encoder = msgspec.json.Encoder()
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+__all__ = ["Files", "Output", "Printed", "encode_rows"]
 
 
 def encode_rows(rows: pl.DataFrame) -> bytes:
@@ -33,24 +27,6 @@ def encode_rows(rows: pl.DataFrame) -> bytes:
     text = io.BytesIO()
     write_ndjson(rows, text, explicit_nulls=True)
     return text.getvalue()
-
-
-def dead_letter_record(pipeline: str, letter: DeadLetter) -> dict[str, Any]:
-    """Return a dead letter as a record: with `raw`, or `raw_base64` where the record is not UTF-8."""
-    value: dict[str, Any] = {
-        "pipeline": pipeline, "topic": letter.topic, "partition": letter.partition, "offset": letter.offset, "reason": letter.reason,
-        "detail": letter.detail, "arrived_ms": letter.arrived_ms,
-    }  # fmt: skip
-    if isinstance(letter.raw, str):
-        value["raw"] = letter.raw
-    else:
-        value["raw_base64"] = base64.b64encode(letter.raw).decode()
-    return value
-
-
-def encode_dead_letter(pipeline: str, letter: DeadLetter) -> bytes:
-    """Return a dead letter as one line of JSON."""
-    return _encoder.encode(dead_letter_record(pipeline, letter)) + b"\n"
 
 
 class Output(Protocol):
@@ -191,13 +167,3 @@ def _blaming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise write_fault(path, error) from None
-
-
-def write_fault(path: Path, error: OSError) -> EnvironmentFault:
-    """Return the error to raise when `path` could not be written."""
-    fix = "let this user write there"
-    if error.errno in _FULL:
-        fix = "make room or name another folder, then run again: it goes on from the last commit"
-    elif isinstance(error, NotADirectoryError | FileExistsError):
-        fix = "name a folder"
-    return EnvironmentFault(f"cannot be written: {error.strerror}", where=str(path), fix=fix)

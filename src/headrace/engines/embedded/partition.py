@@ -15,22 +15,10 @@ from headrace.kernels.reading.columns import ColumnReader
 from headrace.kernels.reading.json import JsonReader
 from headrace.kernels.reading.metadata import metadata_column
 from headrace.plan.operators import Source
+from headrace.topics.dead_letters import DeadLetter
 from headrace.topics.protocol import PartitionReader
 
-__all__ = ["DeadLetter", "Partition", "Turn"]
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A record set aside, and why."""
-
-    topic: str
-    partition: int
-    offset: int
-    reason: str
-    detail: str
-    arrived_ms: int | None
-    raw: str | bytes
+__all__ = ["Partition", "Turn"]
 
 
 @dataclass(frozen=True, slots=True)

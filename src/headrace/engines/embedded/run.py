@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from headrace._durable import write_durably
+from headrace._durable import write_durably, write_fault
 from headrace.engines.embedded.checkpoint import Checkpoint
 from headrace.engines.embedded.graph import Fates, Graph
-from headrace.engines.embedded.output import Files, Output, write_fault
+from headrace.engines.embedded.output import Files, Output
 from headrace.engines.embedded.partition import Partition, Turn
 from headrace.engines.embedded.state import STATE_FORMAT
 from headrace.errors import EnvironmentFault
