@@ -66,5 +66,5 @@ def test_mistakes_are_told_as_in_a_run() -> None:
         hr.drive(Bad, RECORDS[1:2], by="k", time="t")
     with pytest.raises(hr.PlanError, match="no 'key'"):
         hr.drive(Latest, RECORDS, by="key", time="t")
-    with pytest.raises(hr.ProcessError, match="on_broadcast raised KeyError"):
-        hr.drive(Latest, RECORDS, by="k", time="t", broadcast=[{"t": 0}])
+    with pytest.raises(hr.ProcessError, match=r"broadcast 1.*on_broadcast raised KeyError"):
+        hr.drive(Latest, RECORDS, by="k", time="t", broadcast=[{"t": 0, "limit": 1}, {"t": 0}])

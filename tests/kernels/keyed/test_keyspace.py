@@ -286,7 +286,7 @@ def test_a_timer_that_is_moved_on_again_and_again_leaves_no_trail() -> None:
     for time in range(1_000):
         space.fire(time, given)
         space.record(("a",), {"silent": time + 30}, time, time, PLACE, given)
-    assert len(space._alarms._heap) == 1
+    assert len(space.alarms) == 1
     assert given == []
     space.fire(2_000, given)
     assert given == [("", 1_029, ("a",), ["silent"])]

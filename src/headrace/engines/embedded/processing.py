@@ -1,20 +1,23 @@
-"""A process of a plan while it runs: records wait in frames until it is their turn, and then go one by one to their keys."""
+"""A process of a plan while it runs: records wait in frames until the clock passes them, and the scheduler then calls the process with them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, repeat
 from typing import Any
 
 import polars as pl
 
 from headrace.engines.watchdog import watch
-from headrace.kernels.columnar.order import gathered, in_order
+from headrace.kernels.columnar.order import due_before, gathered, in_order, in_time
 from headrace.kernels.columnar.watermark import NEVER
 from headrace.kernels.columnar.window import key_text
 from headrace.kernels.keyed.code import code_digest
-from headrace.kernels.keyed.keyspace import Keyspace
+from headrace.kernels.keyed.compiled import row_maker
 from headrace.kernels.keyed.process import Given, Place, ProcessKernel
+from headrace.kernels.keyed.schedule import BROADCAST, RECORDS, Emission, Record, Scheduler, merged
 from headrace.kernels.reading.text import polars_type
 from headrace.plan.graph import Node
 from headrace.plan.operators import Process
@@ -89,7 +92,9 @@ class Processing:
         """Make the kernel, and have it watched."""
         operator = self.node.operator
         self.kernel = ProcessKernel(operator)
-        self.keyspace = Keyspace(self.kernel)
+        self.scheduler = Scheduler(self.kernel, partial(_place_of, self.origins))
+        self.keyspace = self.scheduler.keys
+        self._failures: list[dict[str, Any]] = []
         self.code = code_digest(operator.code)
         self._schemas = {name: operator.output(name) for name in operator.declared.outputs}
         watch(self.kernel)
@@ -132,11 +137,8 @@ class Processing:
         if clock <= self.clock:
             return []
         self.clock = clock
-        given: list[Given] = []
-        if not self.operator.arrival:
-            self._work(_at_their_times(_before(self.buffer, clock)), _at_their_times(_before(self.rules, clock)), given)
-        self.keyspace.fire(clock, given)
-        return self._frames(given)
+        due = () if self.operator.arrival else self._records(due_before(self.buffer, clock), due_before(self.rules, clock))
+        return self._frames(chain(self.scheduler.run(due), self.scheduler.advance(clock)))
 
     def arrive(self) -> tuple[Fed, list[tuple[str, pl.DataFrame]]] | None:
         """Give the process what came in this turn at once, in the order of the input."""
@@ -146,49 +148,40 @@ class Processing:
             return None
         due = pl.col(self.clock_column).alias("@due")
         hidden = [parts[one][rank].select("@record", "@order", due, pl.lit(one).alias("@is_row")) for rank, one in ranked]
-        merged = in_order(hidden).with_row_index("@at")
+        every = in_order(hidden).with_row_index("@at")
 
         def ordered(one: bool, schema: Schema | None) -> pl.DataFrame | None:  # noqa: FBT001
             mine = [_kept(frame, schema.names, "@order") for _, frame in sorted(parts[one].items())] if schema is not None else []
-            return in_order(mine).hstack(merged.filter(pl.col("@is_row") == one).select("@at", "@due")) if mine else None
+            return in_order(mine).hstack(every.filter(pl.col("@is_row") == one).select("@at", "@due")) if mine else None
 
-        given: list[Given] = []
-        self._work(ordered(True, self.operator.takes), ordered(False, self.operator.told), given)
-        return Fed(merged["@record"], merged["@record"]), self._frames(given)
+        records = self._records(ordered(True, self.operator.takes), ordered(False, self.operator.told))
+        return Fed(every["@record"], every["@record"]), self._frames(self.scheduler.run(records))
 
     def fire_clock(self, now: int) -> list[tuple[str, pl.DataFrame]]:
         """Call the timers of the clock on the wall that are due."""
-        given: list[Given] = []
-        self.keyspace.fire_clock(now, self.clock, given)
-        return self._frames(given)
+        return self._frames(self.scheduler.fire_clock(now, self.clock))
 
-    def _work(self, rows: pl.DataFrame | None, rules: pl.DataFrame | None, given: list[Given]) -> None:
-        """Give the process records and what is broadcast, in the order of `@at`; timers before `@due` go off before each."""
-        space, names = self.keyspace, self.operator.keys
+    def _records(self, rows: pl.DataFrame | None, rules: pl.DataFrame | None) -> Iterable[Record]:
+        """Return records and what is broadcast, which are due and each sorted, as the scheduler takes them."""
         self.handled += 0 if rows is None else len(rows)
-        told = iter(() if rules is None or self.operator.told is None else _rows(rules, self.operator.told, self.origins))
-        rule = next(told, None)
-        kept: dict[Place, bool] = {}
-        for row, at, due, time, now, place in () if rows is None else _rows(rows, self.operator.takes, self.origins):
-            while rule is not None and rule[1] <= at:
-                space.fire(rule[2], given)
-                space.tell(rule[0], rule[-1])
-                rule = next(told, None)
-            space.fire(due, given)
-            behind = len(given)
-            space.record(tuple([row[name] for name in names]), row, time, now, place, given)
-            if self.operator.drops_duplicates:
-                kept[place] = kept.get(place, False) or len(given) > behind
-        while rule is not None:
-            space.fire(rule[2], given)
-            space.tell(rule[0], rule[-1])
-            rule = next(told, None)
-        for place in (place for place, given_on in kept.items() if not given_on):
-            self.duplicates[place.topic] = self.duplicates.get(place.topic, 0) + 1
+        records = () if rows is None else _run(rows, RECORDS, self.operator.takes, self.operator.keys)
+        if rules is None or self.operator.told is None:
+            return records
+        return merged(records, _run(rules, BROADCAST, self.operator.told))
 
-    def _frames(self, given: list[Given]) -> list[tuple[str, pl.DataFrame]]:
-        """Return what was given as frames by output, in the order given."""
+    def _frames(self, emissions: Iterable[Emission]) -> list[tuple[str, pl.DataFrame]]:
+        """Have the scheduler make its calls, and return what is given as frames by output, in the order given."""
+        given: list[Given] = []
+        for _ in emissions:
+            given += self.scheduler.given
+            self._failures += self.kernel.failures
+            self.scheduler.given.clear()
+            self.kernel.failures.clear()
         self.kernel.check_itself()
+        for (rank, _, _), answered in self.scheduler.take_answered():
+            if not answered:
+                topic, _ = self.origins[rank]
+                self.duplicates[topic] = self.duplicates.get(topic, 0) + 1
         frames = []
         for output, schema in self._schemas.items():
             mine = given if len(self._schemas) == 1 else [one for one in given if one[0] == output]
@@ -210,7 +203,7 @@ class Processing:
 
     def take_failures(self) -> pl.DataFrame | None:
         """Return what failed since this was last asked, as rows of `FAILED`."""
-        failures, self.kernel.failures[:] = list(self.kernel.failures), []
+        failures, self._failures = self._failures, []
         if not failures:
             return None
         self.failed += len(failures)
@@ -248,44 +241,27 @@ class Processing:
         return max([*(heard[topic] for topic in self.feeders), *(self._waits or ())], default=NEVER) + 1
 
 
+def _place_of(origins: Sequence[tuple[str, int]], record: Record) -> Place:
+    _, _, rank, _, offset, _, _, _, arrived, _, _ = record
+    topic, number = origins[rank] if rank >= 0 else ("", None)
+    return Place(topic, number, offset, arrived)
+
+
 def _kept(rows: pl.DataFrame, names: Sequence[str], *more: str) -> pl.DataFrame:
     return rows.select(*_HIDDEN, *more, *names)
 
 
-def in_time(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows that wait by their times, those of one time as they were."""
-    return rows if rows["@time"].is_sorted() else rows.sort("@time", maintain_order=True)
-
-
-def _at_their_times(rows: pl.DataFrame | None) -> pl.DataFrame | None:
-    return None if rows is None else rows.with_columns(pl.col("@time").alias(name) for name in ("@at", "@due"))
-
-
-def _before(buffer: _Frames, clock: int) -> pl.DataFrame | None:
-    """Take out the rows of times before the clock, by time, those of one time by partition and offset."""
-    ready = []
-    for rank in sorted(buffer):
-        left = []
-        for rows in buffer[rank]:
-            times = rows["@time"]
-            count = int(times.search_sorted(clock, side="left"))
-            if count:
-                ready.append(rows[:count])
-            if count < len(rows):
-                left.append(rows if not count else rows[count:])
-        buffer[rank] = left
-    if not ready:
-        return None
-    return ready[0] if len(ready) == 1 else pl.concat(ready).sort("@time", maintain_order=True)
-
-
-def _rows(frame: pl.DataFrame, schema: Schema, origins: Sequence[tuple[str, int]]) -> Iterator[tuple[dict[str, Any], int, int, int, int, Place]]:
-    """Yield rows as an author's process sees them: with `@at`, `@due`, the event time, the arrival and the place."""
+def _run(frame: pl.DataFrame, number: int, schema: Schema, keys: Sequence[str] | None = None) -> Iterator[Record]:
+    """Return the sorted rows of an input as records, rows as an author's process sees them; in the order of arrival they have `@at` and `@due`."""
+    at = "@at" if "@at" in frame.columns else "@time"
+    due = "@due" if "@due" in frame.columns else "@time"
+    hidden = {name: frame[name].to_list() for name in ("@partition", "@offset", "@time", "@arrived", at, due)}
     plain = frame.select(pl.col(field.name).cast(_plain(polars_type(field.type))) for field in schema.fields)
-    hidden = [frame[name].to_list() for name in ("@at", "@due", "@time", "@offset", "@arrived", "@partition")]
-    for row, at, due, time, offset, arrived, rank in zip(plain.iter_rows(named=True), *hidden, strict=True):
-        topic, number = origins[rank] if rank >= 0 else ("", None)
-        yield row, at, due, time, time if arrived is None else arrived, Place(topic, number, offset, arrived)
+    columns = {name: plain[name].to_list() for name in schema.names}
+    rows = map(row_maker(schema.names), *columns.values())
+    of_keys = repeat(None) if keys is None else zip(*[columns[key] for key in keys], strict=True)
+    place = hidden["@partition"], repeat(0), hidden["@offset"], repeat(None)
+    return zip(hidden[at], repeat(number), *place, hidden[due], hidden["@time"], hidden["@arrived"], of_keys, rows)
 
 
 def _plain(kind: Any) -> Any:  # noqa: ANN401

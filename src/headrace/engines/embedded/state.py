@@ -17,8 +17,9 @@ from zlib import crc32
 import polars as pl
 
 from headrace.engines.embedded.graph import Graph
-from headrace.engines.embedded.processing import Processing, in_time
+from headrace.engines.embedded.processing import Processing
 from headrace.errors import ProcessError
+from headrace.kernels.columnar.order import in_time
 from headrace.kernels.columnar.window import WindowState
 from headrace.kernels.keyed.keyspace import Keyspace
 

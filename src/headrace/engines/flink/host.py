@@ -1,6 +1,7 @@
 """Where an author's process runs on Flink: in the Python workers of its task managers.
 
-Records wait in Flink's keyed state until the watermark passes them, and a timer of Flink's wakes the key. Flink's watermark is that
+Records wait in Flink's keyed state until the watermark passes them, and a timer of Flink's wakes the key, which the scheduler then has
+alone. Flink's watermark is that
 before which nothing comes any more: one ms behind headrace's clock, so that what is given for a time comes before it. What is told to all
 keys (the broadcast, the end of the input) comes as a second, broadcast input, whose watermark holds back that of the whole: so
 all that counts from a time on is known before a record of that time is handled. In the order of arrival nothing waits: a record is
@@ -14,10 +15,11 @@ import logging
 import os
 import select
 import threading
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,11 @@ from headrace.engines.flink.parts import DUPLICATES, FAILURES
 from headrace.engines.shipped import unpack
 from headrace.engines.watchdog import watch
 from headrace.errors import InternalError
-from headrace.kernels.keyed.process import Given, Place, ProcessKernel
-from headrace.kernels.keyed.shared import Shared
+from headrace.kernels.keyed.process import Place, ProcessKernel
+from headrace.kernels.keyed.schedule import BROADCAST, RECORDS, Emission, Record, Scheduler, as_text, keys_as_text, ordered
+from headrace.kernels.keyed.shared import Shared, Versions
 from headrace.kernels.keyed.state import State
+from headrace.kernels.keyed.values import key_code
 from headrace.plan.operators import Process
 from headrace.plan.schema import Schema, Type
 
@@ -42,7 +46,6 @@ __all__ = ["Host", "Teller", "told_state"]
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
-_key_code = msgspec.msgpack.Encoder().encode
 _END = -(2**63)  # among the times of what is told, that under which the end stands
 _ALWAYS = -(2**63) + 1  # among them, in the order of arrival, that of the one version that counts
 _LAST = 2**63 - 1  # the watermark behind the end of the input
@@ -73,15 +76,14 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         self._kernel = ProcessKernel(process)
         watch(self._kernel)
         self._read = _row_reader(process.takes)
-        self._names, self._outputs = process.keys, _outputs(process)
-        self._failing, self._dropping = process.failed_topic is not None, process.drops_duplicates
-        self._arrival = process.arrival
-        self._orders: list[str] = []
+        self._outputs, self._failing, self._arrival = _outputs(process), process.failed_topic is not None, process.arrival
+        self._scheduler = Scheduler(self._kernel, partial(_place_of, self._topics))
         self._first = context.get_index_of_this_subtask() == 0
         # Each state that is touched costs several calls to the task manager: so a key has one, and the list only if much waits.
         self._kept = context.get_state(ValueStateDescriptor("kept", Types.PICKLED_BYTE_ARRAY()))
         self._waiting = context.get_list_state(ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY()))
-        self._told: _Told | None = None
+        self._versions: Versions | None = None
+        self._end: int | None = None  # the last event time of the input, once it has ended
 
     # records
 
@@ -101,19 +103,12 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
     def _arrive(self, value: Any, ctx: Any) -> Iterable[Any]:  # noqa: ANN401
         """Give the process a record, and call its timers of times that the clock has passed, before and behind."""
         armed, data, few, more = self._kept.value() or _NOTHING
-        time, source, partition, offset, arrived, row, watermark = value
-        clock = _clock(ctx) if watermark is None else max(int(watermark) + 1, _clock(ctx))  # Flink's own may lag behind a bundle of records
-        state, told = self._state(data, ctx), self._all_told(ctx)
-        given: list[Given] = []
-        self._wake(state, clock, told, given)
-        if clock > time:
-            self._kernel.keep.purge(state, clock - 1)
-        state._shared = told.view(time)
-        place = self._origin(source, partition, offset, arrived)
-        self._kernel.record(state, self._read(row), time, time if arrived is None else arrived, place, given)
-        self._wake(state, clock, told, given)
+        clock = _clock(ctx) if value[6] is None else max(int(value[6]) + 1, _clock(ctx))  # Flink's own may lag behind a bundle of records
+        state = self._hold(data, ctx)
+        record = self._record((*value[:6], None), due=clock)
+        rows = self._rows(chain(self._scheduler.run([record]), self._scheduler.advance(clock)))
         self._keep(state, armed, few, more, None, ctx)
-        return self._rows(given, ctx)
+        return rows
 
     def process_broadcast_element(self, value: Any, ctx: Any) -> Iterable[Any]:  # noqa: ANN401
         """Take in what counts for all keys."""
@@ -121,13 +116,13 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         if kind == "failure":
             return [self._row(FAILURES, "", text)] if self._first and self._failing else ()
         if time is not None:
-            told, state = self._all_told(ctx), ctx.get_broadcast_state(told_state())
+            versions, state = self._told(ctx), ctx.get_broadcast_state(told_state())
             if kind == "end":
-                told.end = time if told.end is None else max(time, told.end)
-                state.put(_END, str(told.end))
+                self._end = time if self._end is None else max(time, self._end)
+                state.put(_END, str(self._end))
             else:
                 state.put(time, text)
-                for old in told.add(time, text, ctx.current_watermark()):
+                for old in versions.add(time, base64.b64decode(text), ctx.current_watermark()):
                     state.remove(old)
         return ()
 
@@ -138,73 +133,51 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         armed, data, waiting, more = self._kept.value() or _NOTHING
         if timestamp != armed:
             return ()  # the key has been woken before
-        clock, told = _clock(ctx), self._all_told(ctx)
-        if clock == _LAST and told.end is None:
+        clock = _clock(ctx)
+        state = self._hold(data, ctx)
+        if clock == _LAST and self._end is None:
             raise InternalError("the input has ended, and its last event time was not told")
-        upto = told.end + 1 if clock == _LAST and told.end is not None else clock
-        state = self._state(data, ctx)
-        given: list[Given] = []
+        upto = self._end + 1 if clock == _LAST and self._end is not None else clock
         if more:
             waiting = (*waiting, *self._waiting.get())
-        due = [record for record in waiting if record[0] < upto]
+        due = ordered(self._record(record, due=record[0]) for record in waiting if record[0] < upto)
         left = tuple(record for record in waiting if record[0] >= upto)
-        ordered = sorted(due, key=_place)
-        kept = [self._handle(record, state, told, given, ctx) for record in ordered]
-        self._wake(state, upto, told, given)
+        rows = self._rows(chain(self._scheduler.run(due), self._scheduler.advance(upto)))
         if more:
             self._waiting.update(list(left[_FEW:]))
         self._keep(state, None, left[:_FEW], len(left) > _FEW, min((record[0] for record in left), default=None), ctx)
-        return [*self._rows(given, ctx), *(self._duplicates(ordered, kept) if self._dropping else ())]
+        return [*rows, *self._duplicates(due)]
 
-    def _handle(self, record: Any, state: State, told: _Told, given: list[Given], ctx: Any) -> bool:  # noqa: ANN401
-        """Give the process a record, behind the timers of times before; return whether it gave anything for it."""
-        time, source, partition, offset, arrived, row, order = record
-        self._wake(state, time, told, given)
+    def _duplicates(self, records: list[Record]) -> list[Any]:
+        """Return how many records of each topic were dropped; if rows of them may be elsewhere, of each whether it was here."""
+        answered = self._scheduler.take_answered()
         if self._timed:
-            self._order_timers(given, ctx)
-        behind = len(given)
-        state._shared = told.view(time)
-        self._kernel.record(
-            state, self._read(row), time, time if arrived is None else arrived, self._origin(source, partition, offset, arrived), given
-        )
-        if self._timed:
-            self._order(given, _before_timers(source, partition, offset, order))
-        return len(given) > behind
-
-    def _duplicates(self, records: list[Any], kept: list[bool]) -> list[Any]:
-        """Return how many records of each topic were dropped; of each whether it was, where other rows of it may not have been."""
-        if self._timed:
-            found = zip(records, kept, strict=True)
-            return [Row(DUPLICATES, self._topics[one[1]], "0" if stays else "1", one[0], f"{one[2]}/{one[3]}") for one, stays in found]
-        counts = Counter(self._topics[one[1]] for one, stays in zip(records, kept, strict=True) if not stays)
+            times = {record[2:5]: record[0] for record in records} if answered else {}
+            found = ((self._topics[place[0]], place, stays) for place, stays in answered)
+            return [Row(DUPLICATES, topic, "0" if stays else "1", times[place], f"{place[1]}/{place[2]}") for topic, place, stays in found]
+        counts = Counter(self._topics[place[0]] for place, stays in answered if not stays)
         return [Row(DUPLICATES, topic, str(count)) for topic, count in counts.items()]
 
     def _ring(self, ctx: Any) -> Iterable[Any]:  # noqa: ANN401
         """Call the timers of the clock on the wall."""
         armed, data, few, more = self._kept.value() or _NOTHING
-        state, told = self._state(data, ctx), self._all_told(ctx)
-        given: list[Given] = []
+        state = self._hold(data, ctx)
         clock = _clock(ctx)
-        state._shared = told.view(max(clock, state.time))
-        self._kernel.clock(state, ctx.timer_service().current_processing_time(), max(clock, 0), given)
+        rows = self._rows(self._scheduler.fire_clock(ctx.timer_service().current_processing_time(), clock))
         self._keep(state, armed, few, more, None, ctx)
-        return self._rows(given, ctx)
+        return rows
 
-    def _wake(self, state: State, upto: int, told: _Told, given: list[Given]) -> None:
-        """Call a key's timers of times before `upto`, and drop what is too old by then."""
-        kernel = self._kernel
-        while (at := kernel.keep.wake(state)) is not None and at < upto:
-            timer = kernel.next_timer(state)
-            if timer is not None and timer <= at:
-                state._shared = told.view(max(at, state.time))
-                kernel.fire(state, at + 1, given)
-            else:
-                kernel.keep.purge(state, at)
+    def _record(self, pending: Any, *, due: int) -> Record:  # noqa: ANN401
+        time, source, partition, offset, arrived, row, order = pending
+        return time, RECORDS, source, partition, offset, _sortable(order), due, time, arrived, self._key, self._read(row)
 
     # what is kept
 
-    def _state(self, data: bytes | None, ctx: Any) -> State:  # noqa: ANN401
-        return self._kernel.keep.decode(data, dict(zip(self._names, _decode(ctx.get_current_key()), strict=True)))
+    def _hold(self, data: bytes | None, ctx: Any) -> State:  # noqa: ANN401
+        """Have the scheduler work on the key at hand, and return its state."""
+        self._scheduler.keys.versions = self._told(ctx)
+        self._key = tuple(_decode(ctx.get_current_key()))
+        return self._scheduler.keys.hold(self._key, data)
 
     def _keep(self, state: State, armed: int | None, few: tuple[Any, ...], more: bool, next_: int | None, ctx: Any) -> None:  # noqa: ANN401, FBT001
         """Keep a key's state and the records that wait, the first of them of the time `next_`, and have it woken."""
@@ -229,48 +202,35 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         ctx.timer_service().register_event_time_timer(at)
         return at
 
-    def _all_told(self, ctx: Any) -> _Told:  # noqa: ANN401
-        if self._told is None:
-            self._told = _Told(self._kernel.operator)
+    def _told(self, ctx: Any) -> Versions:  # noqa: ANN401
+        """Return the versions of the shared state, from Flink's broadcast state at first."""
+        if self._versions is None:
+            self._versions = Versions(self._kernel.operator.declared)
             for time, text in ctx.get_broadcast_state(told_state()).items():
                 if time == _END:
-                    self._told.end = int(text)
+                    self._end = int(text)
                 else:
-                    self._told.add(time, text, _END)
-        return self._told
+                    self._versions.add(time, base64.b64decode(text), _END)
+        return self._versions
 
     # what is given
 
-    def _rows(self, given: list[Given], ctx: Any) -> list[Any]:  # noqa: ANN401
-        self._kernel.check_itself()
-        key = _key_text(_decode(ctx.get_current_key())) if given else ""
-        rows = []
-        if self._timed:
-            self._order_timers(given, ctx)
-            for (name, time, keys, values), order in zip(given, self._orders, strict=True):
+    def _rows(self, emissions: Iterable[Emission]) -> list[Any]:
+        """Have the scheduler make its calls, and return what is given for them."""
+        given, rows, key = self._scheduler.given, [], ""
+        for _, record in emissions:
+            key = key or _key_text(self._key)
+            for nth, (name, time, keys, values) in enumerate(given):
                 number, text = self._outputs[name](keys, values)
-                rows.append(Row(number, key, text, time, order))
-            self._orders.clear()
-        else:
-            rows = [Row(number, key, text) for number, text in (self._outputs[name](keys, values) for name, _, keys, values in given)]
-        if self._kernel.failures:
+                rows.append(self._row(number, key, text, time, as_text(record, key_code(keys), nth) if self._timed else None))
             rows += [self._row(FAILURES, "", _encode(failure).decode()) for failure in self._kernel.failures]
+            given.clear()
             self._kernel.failures.clear()
+        self._kernel.check_itself()
         return rows
 
     def _row(self, output: int, key: str, text: str, time: int | None = None, order: str | None = None) -> Any:  # noqa: ANN401
         return Row(output, key, text, time, order) if self._timed else Row(output, key, text)
-
-    def _order(self, given: list[Given], place: str) -> None:
-        """Note what orders the rows given since this was last done, among all of their times."""
-        self._orders += [f"{place}{number:06x}" for number in range(len(self._orders), len(given))]
-
-    def _order_timers(self, given: list[Given], ctx: Any) -> None:  # noqa: ANN401
-        if len(given) > len(self._orders):
-            self._order(given, f"1{_key_code(_decode(ctx.get_current_key())).hex()}!")
-
-    def _origin(self, source: int | None, partition: int | None, offset: int | None, arrived: int | None) -> Place:
-        return Place("" if source is None else self._topics[source], partition, offset, arrived)
 
 
 def _clock(ctx: Any) -> int:  # noqa: ANN401
@@ -279,57 +239,19 @@ def _clock(ctx: Any) -> int:  # noqa: ANN401
     return watermark if watermark == _LAST else watermark + 1
 
 
-def _place(record: Any) -> Any:  # noqa: ANN401
-    """Return by what records are put in order; those alike in it stay as they came."""
-    return (*record[:4], _sortable(record[6]))
+def _place_of(topics: list[str], record: Record) -> Place:
+    _, _, source, partition, offset, _, _, _, arrived, _, _ = record
+    return Place("" if source is None else topics[source], partition, offset, arrived)
 
 
 def _sortable(order: str | None) -> str:
     """Return what orders rows of one place as a text to be compared: of rows that windows give it is the JSON of their keys."""
-    if order is None or not order.startswith("["):
-        return order or ""
-    return "".join("0" if one is None else f"1{one.encode().hex()}!" if isinstance(one, str) else f"1{one + 2**63:016x}" for one in _decode(order))
+    return keys_as_text(_decode(order)) if order is not None and order.startswith("[") else order or ""
 
 
-def _before_timers(source: int | None, partition: int | None, offset: int | None, order: str | None) -> str:
-    """Return what orders the rows that are given for a record, all before those given for timers."""
-    return f"0{'' if source is None else f'{source:04x}{partition:08x}{offset:016x}'}{_sortable(order)}"
-
-
-def _key_text(values: list[Any]) -> str:
+def _key_text(values: Iterable[Any]) -> str:
     """Return a key as the text by which a log chooses the partition."""
     return "\x1f".join("" if one is None else str(one).lower() if isinstance(one, bool) else str(one) for one in values)
-
-
-class _Told:
-    """What the keys of a task were told: the versions of the shared state by the time from which each counts, and the end."""
-
-    def __init__(self, process: Process) -> None:
-        self._declared = process.declared
-        self._times: list[int] = []
-        self._views: list[Any] = []
-        self._before = Shared(process.declared).view() if process.declared.shared else None
-        self.end: int | None = None
-
-    def view(self, time: int) -> Any:  # noqa: ANN401
-        """Return the shared state as it is at a time."""
-        place = bisect_right(self._times, time)
-        return self._views[place - 1] if place else self._before
-
-    def add(self, time: int, text: str, clock: int) -> list[int]:
-        """Take in a version, and return the times of those that no record from the clock on sees."""
-        shared = Shared(self._declared)
-        shared.restore(base64.b64decode(text))
-        place = bisect_right(self._times, time)
-        if place and self._times[place - 1] == time:
-            self._views[place - 1] = shared.view()
-        else:
-            self._times.insert(place, time)
-            self._views.insert(place, shared.view())
-        past = max(bisect_right(self._times, clock) - 1, 0)
-        old = self._times[:past]
-        del self._times[:past], self._views[:past]
-        return old
 
 
 class Teller(KeyedProcessFunction):  # type: ignore[misc]
@@ -346,6 +268,7 @@ class Teller(KeyedProcessFunction):  # type: ignore[misc]
         self._kernel = ProcessKernel(process)
         watch(self._kernel)
         self._read = _row_reader(process.told)
+        self._kernel.place_of = partial(_place_of, self._topics)
         self._kept = context.get_state(ValueStateDescriptor("kept", Types.PICKLED_BYTE_ARRAY()))
         self._waiting = context.get_list_state(ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY()))
 
@@ -367,18 +290,18 @@ class Teller(KeyedProcessFunction):  # type: ignore[misc]
         if not due:
             return ()
         self._waiting.update([record for record in waiting if record[0] >= upto])
-        return self._tell(sorted(due, key=_place))
+        return self._tell(due)
 
-    def _tell(self, records: Iterable[Any]) -> list[Any]:
-        """Apply records, and return what is to be told of them. One that comes behind others of later times counts from theirs on."""
+    def _tell(self, pending: Iterable[Any]) -> list[Any]:
+        """Apply records in order, and return what is to be told of them. One that comes behind others of later times counts from theirs on."""
         shared, process = Shared(self._kernel.operator.declared), self._kernel.operator
         last, kept = self._kept.value() or (_ALWAYS, None)
         if kept is not None:
             shared.restore(kept)
         versions: dict[int, bytes] = {}
-        for time, source, partition, offset, arrived, row, _ in records:
-            if self._kernel.broadcast(shared, self._read(row), Place(self._topics[source], partition, offset, arrived)):
-                last = last if process.arrival else max(last, time)
+        for record in ordered(map(self._record, pending)):
+            if self._kernel.broadcast(shared, record[-1], record):
+                last = last if process.arrival else max(last, record[0])
                 versions[last] = shared.encode()
         if versions:
             self._kept.update((last, shared.encode()))
@@ -389,6 +312,10 @@ class Teller(KeyedProcessFunction):  # type: ignore[misc]
             rows.append(Row("failure", None, _encode(failure).decode()))
         self._kernel.failures.clear()
         return rows
+
+    def _record(self, pending: Any) -> Record:  # noqa: ANN401
+        time, source, partition, offset, arrived, row, order = pending
+        return time, BROADCAST, source, partition, offset, _sortable(order), time, time, arrived, None, self._read(row)
 
 
 # rows, as JSON and as the author sees them

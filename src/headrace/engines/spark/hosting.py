@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-All records of a key come to one task, sorted, so that a task works through its keys as the embedded engine works through
-all of them. What a key gives depends on its own records, on timers, and on what is broadcast; the first two are the task's,
+All records of a key come to one task, sorted, so that the task's scheduler has its keys as the embedded engine's has all of
+them. What a key gives depends on its own records, on timers, and on what is broadcast; the first two are the task's,
 the last is applied on the driver first, where what cannot be applied is kept out, and then again in every task.
 """
 
@@ -12,6 +12,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -21,9 +23,10 @@ from pyspark.sql import functions as f
 
 from headrace.engines.shipped import unpack
 from headrace.engines.watchdog import watch
-from headrace.kernels.keyed.keyspace import Keyspace
-from headrace.kernels.keyed.process import Given, Place, ProcessKernel
+from headrace.kernels.keyed.process import Place, ProcessKernel
+from headrace.kernels.keyed.schedule import BROADCAST, RECORDS, Emission, Record, Scheduler, as_numbers, merged
 from headrace.kernels.keyed.shared import Shared
+from headrace.kernels.keyed.values import key_code
 
 __all__ = ["GIVEN", "Givens", "Hosting", "place_of"]
 
@@ -41,49 +44,49 @@ _FORM = pa.schema(
 )
 _SOUND = "malformed IS NULL AND future IS NULL"
 _AT_ONCE = 10_000
-_LOW_BITS = 2**31 - 1
 _NEVER, _FOREVER = -(2**62), 2**62
 
 _log = logging.getLogger(__name__)
 _read = msgspec.json.Decoder(dict[str, Any]).decode
 _written = msgspec.json.Encoder().encode
-_key_code = msgspec.msgpack.Encoder().encode
 
-# A record: what it is put in order by before its place, before what time timers go off, its event time, its place, its arrival and its row as JSON.
-_Record = tuple[int, int, int, int, int, int, "list[int] | None", "int | None", str]
+# A record as Spark sorts it: what it is put in order by before its place, before what time timers go off, its event time, its place, its arrival, its row as JSON.
+_Sorted = tuple[int, int, int, int, int, int, "list[int] | None", "int | None", str]
 _COLUMNS = ("_at", "_due_ms", "_time_ms", "_source", "_partition", "_offset", "_entry", "_arrived_ms", "_row")
-_ORDER = ("_at", "_source", "_partition", "_offset", "_entry")
+_ORDER = ("_at", "_source", "_partition", "_offset", "_entry")  # of one input, as SORTED_BY has it
 Feeders = Mapping[int, tuple[str, int]]
-Where = tuple[int, int, int, "list[int] | None"]
 
 
 @dataclass
 class Givens:
     """What a process gave, gathered as columns."""
 
-    kernel: ProcessKernel
-    given: list[Given] = field(default_factory=list)
+    scheduler: Scheduler
     rows: list[tuple[Any, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """See what the outputs are."""
+        self.kernel = self.scheduler.kernel
         operator = self.kernel.operator
         self._outputs = {output: (place, operator.output(output).names) for place, output in enumerate(operator.declared.outputs)}
 
-    def take(self, at: int, where: Where | None = None) -> None:
-        """Take in what was given at a place of the order: for a record, or, without `where` it stands, for timers."""
-        if self.given:
-            for nth, (output, time, key, values) in enumerate(self.given):
-                kind, names = self._outputs[output]
-                row = _written(dict(zip(names, (*key, *values), strict=True)))
-                behind = [1, *_key_code(key)] if where is None else _before_timers(where)
-                self._put(time if where is None else at, time, [*behind, nth], kind, row)
-            self.given.clear()
-        if self.kernel.failures:
-            for nth, failure in enumerate(self.kernel.failures):
-                behind = [1, *failure["key"].encode()] if where is None else _before_timers(where)
-                self._put(at, at, [*behind, nth], len(self._outputs), _written(failure))
-            self.kernel.failures.clear()
+    def take(self, emission: Emission) -> None:
+        """Take in what was given for a record or for timers."""
+        at, record = emission
+        at = at[0] if isinstance(at, tuple) else at  # as `_record` makes it in the order of arrival
+        given = self.scheduler.given
+        for nth, (output, time, key, values) in enumerate(given):
+            kind, names = self._outputs[output]
+            row = _written(dict(zip(names, (*key, *values), strict=True)))
+            self._put(time if record is None else at, time, as_numbers(record, key_code(key), nth), kind, row)
+        given.clear()
+        self.take_failures(at, record)
+
+    def take_failures(self, at: int, record: Record | None) -> None:
+        """Take in what failed."""
+        for nth, failure in enumerate(self.kernel.failures):
+            self._put(at, at, as_numbers(record, failure["key"].encode(), nth), len(self._outputs), _written(failure))
+        self.kernel.failures.clear()
 
     def _put(self, at: int, time: int, entry: list[int], kind: int, row: bytes) -> None:
         self.rows.append((0, 0, at, time, _NEVER, at, None, entry, kind, row.decode()))
@@ -94,11 +97,6 @@ class Givens:
         arrays = [pa.array(column, one.type) for column, one in zip(columns, _FORM, strict=True)]
         self.rows = []
         return pa.RecordBatch.from_arrays(arrays, schema=_FORM)
-
-
-def _before_timers(where: Where) -> list[int]:
-    source, partition, offset, entry = where
-    return [0, source, partition, offset >> 31, offset & _LOW_BITS, *(entry or ())]
 
 
 @dataclass(frozen=True)
@@ -169,16 +167,18 @@ def _clocks(spark: SparkSession, feeders: Feeders) -> DataFrame:
     return spark.sql(f"SELECT _source, _partition, _offset, LEAST({', '.join([*marks, str(_FOREVER)])}) AS _due_ms FROM ({every})")
 
 
-def _applied(kernel: ProcessKernel, told: Sequence[_Record], feeders: Feeders) -> tuple[list[_Record], list[tuple[Any, ...]]]:
+def _applied(kernel: ProcessKernel, told: Sequence[_Sorted], feeders: Feeders) -> tuple[list[_Sorted], list[tuple[Any, ...]]]:
     """Return what of a broadcast can be applied, and what becomes of the rest."""
-    shared, kept, failures = Shared(kernel.operator.declared), [], Givens(kernel)
+    failures = Givens(Scheduler(kernel, partial(place_of, feeders)))
+    shared, kept, arrival = Shared(kernel.operator.declared), [], kernel.operator.arrival
     if told:
         watch(kernel)
     for one in told:
-        if kernel.broadcast(shared, _read(one[-1]), place_of(feeders, *one[3:6], one[7])):
+        record = _record(one, BROADCAST, None, arrival=arrival)
+        if kernel.broadcast(shared, record[-1], record):
             kept.append(one)
         elif kernel.operator.failed_topic:
-            failures.take(one[0], one[3:7])
+            failures.take_failures(one[0], record)
         else:
             for failure in kernel.failures:
                 _log.warning("process %s: %s; record kept out: %s", failure["process"], failure["detail"], failure["raw"])
@@ -186,47 +186,32 @@ def _applied(kernel: ProcessKernel, told: Sequence[_Record], feeders: Feeders) -
     return kept, failures.rows
 
 
-def place_of(feeders: Feeders, source: int, partition: int, offset: int, arrived: int | None) -> Place:
+def place_of(feeders: Feeders, record: Record) -> Place:
     """Return where a record came from; rows that windows and processes give come from nowhere."""
+    _, _, source, partition, offset, _, _, _, arrived, _, _ = record
     return Place(feeders[source][0], partition, offset, arrived) if source else Place("", None, None)
 
 
-def _work(packed: str, feeders: Feeders, rules: list[_Record], end: int, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _work(packed: str, feeders: Feeders, rules: list[_Sorted], end: int, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Work through the records of a task."""
     kernel = ProcessKernel(unpack(packed))
     watch(kernel)
-    space, givens, names = Keyspace(kernel), Givens(kernel), kernel.operator.keys
-    given, failures, arrival = givens.given, kernel.failures, kernel.operator.arrival
-    left = rules[::-1]
-
-    def tell() -> None:
-        rule = left.pop()
-        space.fire(rule[1], given)
-        givens.take(rule[1])
-        space.tell(_read(rule[-1]), place_of(feeders, *rule[3:6], rule[7]))
-
-    for batch in batches:
-        for record in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            at, due, time, source, partition, offset, entry, arrived, text = record
-            while left and (left[-1][0] <= at if not arrival else _before(left[-1], record)):
-                tell()
-            space.fire(due, given)
-            if given or failures:
-                givens.take(due)
-            row = _read(text)
-            key = tuple([row[name] for name in names])
-            space.record(key, row, time, time if arrived is None else arrived, place_of(feeders, source, partition, offset, arrived), given)
-            if given or failures:
-                givens.take(at, (source, partition, offset, entry))
+    scheduler = Scheduler(kernel, partial(place_of, feeders))
+    givens, names, arrival = Givens(scheduler), kernel.operator.keys, kernel.operator.arrival
+    told = (_record(rule, BROADCAST, None, arrival=arrival) for rule in rules)
+    rows = (zip(*(column.to_pylist() for column in batch.columns), strict=True) for batch in batches)
+    records = (_record(one, RECORDS, names, arrival=arrival) for one in chain.from_iterable(rows))
+    for emission in chain(scheduler.run(merged(records, told)), scheduler.advance(end)):
+        givens.take(emission)
         if len(givens.rows) >= _AT_ONCE:
             yield givens.batch()
-    while left:
-        tell()
-    space.fire(end, given)
-    givens.take(end - 1)
     kernel.check_itself()
     yield givens.batch()
 
 
-def _before(rule: _Record, record: _Record) -> bool:
-    return (rule[0], *rule[3:6], rule[6] or []) < (record[0], *record[3:6], record[6] or [])
+def _record(one: _Sorted, number: int, names: Sequence[str] | None, *, arrival: bool) -> Record:
+    at, due, time, source, partition, offset, entry, arrived, text = one
+    row = _read(text)
+    place = (source, partition, offset, entry or [])
+    key = None if names is None else tuple([row[name] for name in names])
+    return (at, *place) if arrival else at, number, *place, due, time, arrived, key, row

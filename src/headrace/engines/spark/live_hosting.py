@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-A slot has the records of its keys and all that is broadcast, so that it works through them in their order as the embedded
-engine works through all keys. In Spark's state (RocksDB) it has what waits for the watermark, what each key keeps, when keys
+A slot has the records of its keys and all that is broadcast, so that its scheduler has its keys as the embedded engine's has all
+of them. In Spark's state (RocksDB) it has what waits for the watermark, what each key keeps, when keys
 want to be woken, and what the broadcast has made of the shared state so far; of all these it touches what is due. A timer of
 Spark wakes it when the first record, timer or expiry is due; those that were set for a later time before find nothing to do.
 
@@ -18,6 +18,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -33,6 +35,8 @@ from headrace.engines.spark.hosting import GIVEN, Feeders, Givens, place_of
 from headrace.engines.watchdog import watch
 from headrace.kernels.keyed.keyspace import Keyspace
 from headrace.kernels.keyed.process import ProcessKernel
+from headrace.kernels.keyed.schedule import BROADCAST, RECORDS, Record, Scheduler, keys_as_numbers, ordered
+from headrace.kernels.keyed.values import key_code, key_of
 
 __all__ = ["Hosting"]
 
@@ -45,10 +49,9 @@ _read = msgspec.json.Decoder(dict[str, Any]).decode
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list).decode
 
-# A record that waits: when it is due, whether it is not told to all keys, its place (source, partition, offset, entry), its arrival, its event time, its row.
-_Record = Sequence[Any]
+# A pending record: when it is due, whether it is not told to all keys, its place (source, partition, offset, entry), its arrival, its event time, its row.
+_Pending = Sequence[Any]
 _Kept = tuple[int | None, bytes | None]
-_ORDER = itemgetter(slice(0, 6))
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,6 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
         self._keys = handle.getMapState("keys", "key BINARY", "woken BIGINT, kept BINARY")
         self._shared = handle.getValueState("shared", "kept BINARY")
         self._kernel = ProcessKernel(unpack(self._process))
-        self._givens = Givens(self._kernel)
         watch(self._kernel)
 
     def handleInputRows(self, key: tuple[int], rows: Iterable[pd.DataFrame], timerValues: Any) -> Iterator[pd.DataFrame]:  # noqa: ANN401, N802, N803
@@ -107,49 +109,43 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
         """End a task."""
         self._kernel.check_itself()
 
-    def _records_of(self, frames: Iterable[pd.DataFrame], slot: _Slot, at: int | None = None) -> list[_Record]:
+    def _records_of(self, frames: Iterable[pd.DataFrame], slot: _Slot, at: int | None = None) -> list[_Pending]:
         """Return new records with when they are due: `at`, else at their own time; what is broadcast too late is due at its partition's watermark."""
         new = [
             (told, *_placed(place), time, row)
             for frame in frames
             for time, told, place, row in zip(*(frame[column].tolist() for column in _COLUMNS), strict=True)
         ]
-        records: list[_Record] = []
+        records: list[_Pending] = []
         for told, source, partition, offset, entry, arrived, time, row in sorted(new, key=itemgetter(slice(0, 5))):
             due = slot.due(source, partition, time, self._feeders[source][1]) if told else time
             records.append((due if at is None else at, not told, source, partition, offset, entry, arrived, time, row))
         return records
 
-    def _work(self, number: int, slot: _Slot, due: list[_Record], clock: int) -> Iterator[pd.DataFrame]:
+    def _work(self, number: int, slot: _Slot, due: list[_Pending], clock: int) -> Iterator[pd.DataFrame]:
         """Work through records, and the timers before the clock."""
-        givens, names = self._givens, self._kernel.operator.keys
-        given, broadcast = givens.given, False
-        due.sort(key=_ORDER)
-        rows = [_read(one[-1]) for one in due]
-        keys = [tuple([row[name] for name in names]) if one[1] else None for one, row in zip(due, rows, strict=True)]
-        kept = self._kept([_pack(key) for key in keys if key is not None], slot.alarms.take(clock))
-        space = self._space(kept)
-        for (at, _, source, partition, offset, entry, arrived, time, _), key, row in zip(due, keys, rows, strict=True):
-            space.fire(at, given)
-            givens.take(at)
-            place = place_of(self._feeders, source, partition, offset, arrived)
-            if key is not None:
-                space.record(key, row, time, time if arrived is None else arrived, place, given)
-            else:
-                broadcast = True
-                space.tell(row, place)
+        records = ordered(map(self._record, due))
+        kept = self._kept([key_code(record[9]) for record in records if record[9] is not None], slot.alarms.take(clock))
+        scheduler = self._scheduler(kept)
+        givens = Givens(scheduler)
+        for emission in chain(scheduler.run(records), scheduler.advance(clock)):
+            if emission[1] is not None and emission[1][1] == BROADCAST:
                 self._tell_once(number)
-            givens.take(at, (source, partition, offset, entry))
+            givens.take(emission)
             if len(givens.rows) >= _AT_ONCE:
-                yield self._frame()
-        space.fire(clock, given)
-        givens.take(clock - 1)
+                yield self._frame(givens)
         if givens.rows:
-            yield self._frame()
-        if broadcast:
-            self._shared.update((space.shared.encode(),))
-        self._put_away(space, kept, slot, clock)
+            yield self._frame(givens)
+        if any(record[1] == BROADCAST for record in records):
+            self._shared.update((scheduler.keys.shared.encode(),))
+        self._put_away(scheduler.keys, kept, slot, clock)
         self._keep(slot)
+
+    def _record(self, pending: _Pending) -> Record:
+        at, is_row, source, partition, offset, entry, arrived, time, text = pending
+        row = _read(text)
+        key = tuple([row[name] for name in self._kernel.operator.keys]) if is_row else None
+        return at, RECORDS if is_row else BROADCAST, source, partition, offset, entry, at, time, arrived, key, row
 
     def _tell_once(self, number: int) -> None:
         """Have one slot tell of what could not be applied, since all try it."""
@@ -160,8 +156,8 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
         if number or self._kernel.operator.failed_topic is None:
             failures.clear()
 
-    def _frame(self) -> pd.DataFrame:
-        rows, self._givens.rows = self._givens.rows, []
+    def _frame(self, givens: Givens) -> pd.DataFrame:
+        rows, givens.rows = givens.rows, []
         frame, failures = pd.DataFrame(rows, columns=_NAMES, dtype=object), len(self._kernel.operator.declared.outputs)
         ends = [1000 * time + 999 if output != failures else None for time, output in zip(frame["_time_ms"], frame["_output"], strict=True)]
         frame["_time"] = np.array(ends, "datetime64[us]")  # of failures none: that of a rule may be past
@@ -189,14 +185,15 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
                 kept[code] = found
         return kept
 
-    def _space(self, kept: Mapping[bytes, _Kept]) -> Keyspace:
-        """Return a keyspace of the keys that have something to do."""
-        space = Keyspace(self._kernel)
+    def _scheduler(self, kept: Mapping[bytes, _Kept]) -> Scheduler:
+        """Return a scheduler of the keys that have something to do."""
+        scheduler = Scheduler(self._kernel, partial(place_of, self._feeders))
+        space = scheduler.keys
         space.load([_pack([part for code, (_, state) in kept.items() for part in (code, state)])])
         space.wake(migrate=False)
         if (shared := self._shared.get()) is not None:
             space.restore_shared(shared[0])
-        return space
+        return scheduler
 
     def _put_away(self, space: Keyspace, kept: Mapping[bytes, _Kept], slot: _Slot, clock: int) -> None:
         """Keep what has changed of the keys, and have them woken."""
@@ -206,7 +203,7 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
         for code, state in zip(flat[::2], flat[1::2], strict=True):
             before = kept[code]
             woken = None if before[0] is None or before[0] < clock else before[0]
-            wake = None if state is None else keep.wake(keep.decode(state, dict(zip(names, _unpack(code), strict=True))))
+            wake = None if state is None else keep.wake(keep.decode(state, dict(zip(names, key_of(code), strict=True))))
             if wake is not None and (woken is None or wake < woken):
                 woken = wake
                 alarms.append((wake, code))
@@ -224,18 +221,17 @@ def _placed(place: str) -> tuple[int, int, int, list[int], int | None]:
     return source, partition, offset, _ordering(entry), arrived
 
 
-def _ordering(value: Any) -> list[int]:  # noqa: ANN401
+def _ordering(entry: Any) -> list[int]:  # noqa: ANN401
     """Return an entry as numbers to be put in order by; of a row that a window gives it is the window's start and the keys."""
-    match value:
-        case list():
-            return value
-        case dict():
-            return [number for one in value.values() for number in _ordering(one)]
-        case None:
-            return [0]
-        case str():
-            return [1, *(ord(letter) + 1 for letter in value), 0]
-    return [1, value >> 32, (value & 0xFFFFFFFF) - 2**31]
+    return entry if isinstance(entry, list) else keys_as_numbers(_leaves(entry))
+
+
+def _leaves(value: Any) -> Iterator[Any]:  # noqa: ANN401
+    if isinstance(value, dict):
+        for one in value.values():
+            yield from _leaves(one)
+    else:
+        yield value
 
 
 class _Calendar:

@@ -13,7 +13,7 @@ import polars as pl
 
 from headrace.kernels.columnar.watermark import FOREVER, NEVER
 
-__all__ = ["clock_before", "gathered", "in_order", "turn"]
+__all__ = ["clock_before", "due_before", "gathered", "in_order", "in_time", "turn"]
 
 
 def in_order(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -28,6 +28,31 @@ def gathered(waiting: dict[int, list[pl.DataFrame]]) -> list[tuple[int, pl.DataF
         parts.append((rank, frames[0] if len(frames) == 1 else pl.concat(frames).sort("@record", maintain_order=True)))
     waiting.clear()
     return parts
+
+
+def in_time(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows by their times, those of one time as they were."""
+    return rows if rows["@time"].is_sorted() else rows.sort("@time", maintain_order=True)
+
+
+def due_before(pending: dict[int, list[pl.DataFrame]], clock: int) -> pl.DataFrame | None:
+    """Take out the pending rows of times before the clock: by time, those of one time by partition and offset, as a keyed kernel's scheduler wants them.
+
+    Of each partition there are frames by time, those of one time in the order of offsets.
+    """
+    ready = []
+    for rank in sorted(pending):
+        left = []
+        for rows in pending[rank]:
+            count = int(rows["@time"].search_sorted(clock, side="left"))
+            if count:
+                ready.append(rows[:count])
+            if count < len(rows):
+                left.append(rows if not count else rows[count:])
+        pending[rank] = left
+    if not ready:
+        return None
+    return ready[0] if len(ready) == 1 else pl.concat(ready).sort("@time", maintain_order=True)
 
 
 def turn(orders: Mapping[int, pl.Series], unfinished: set[int]) -> dict[int, int]:

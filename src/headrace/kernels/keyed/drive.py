@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from headrace.errors import PlanError, ProcessError, near
-from headrace.kernels.keyed.keyspace import Keyspace
 from headrace.kernels.keyed.process import Given, Place, ProcessKernel
+from headrace.kernels.keyed.schedule import BROADCAST, RECORDS, Record, Scheduler, ordered
 from headrace.plan.operators import Process
 from headrace.plan.process import declaration_of, spoken_name
-from headrace.plan.schema import STRING, Field, Schema
+from headrace.plan.schema import DOUBLE, Field, Schema
 
 __all__ = ["drive"]
 
@@ -51,27 +52,27 @@ def drive(
     """
     code = process() if isinstance(process, type) else process
     names = (by,) if isinstance(by, str) else tuple(by)
-    keys = Schema(tuple(Field(name, STRING) for name in names))
+    keys = Schema(tuple(Field(name, DOUBLE) for name in names))  # keys may be of any type: as DOUBLE they are told apart by their bytes alone
     declared = declaration_of(code, names, "drive")
     kernel = ProcessKernel(Process(code, spoken_name(code), declared, names, keys))
-    space = Keyspace(kernel)
+    scheduler = Scheduler(kernel, lambda record: Place("records" if record[1] == RECORDS else "broadcast", 0, record[4]))
     given: list[Given] = []
-    told = [(_of(row, [time])[0], 0, number, row) for number, row in enumerate(broadcast)]
-    rows = [(_of(row, [time])[0], 1, number, row) for number, row in enumerate(records)]
-    last = 0
-    for at, is_record, number, row in sorted(told + rows, key=lambda one: one[:3]):
-        last = at
-        space.fire(at, given)
-        if is_record:
-            space.record(_of(row, names), dict(row), at, at, Place("records", 0, number), given)
-        else:
-            space.tell(dict(row), Place("broadcast", 0, number))
-            if kernel.failures:
-                raise ProcessError(kernel.failures[0]["detail"], where=f"broadcast {number}")
-    space.fire(last + 1 if upto is None else upto, given)
+    told = [_record(row, BROADCAST, number, time) for number, row in enumerate(broadcast)]
+    rows = ordered(told + [_record(row, RECORDS, number, time, names) for number, row in enumerate(records)])
+    end = upto if upto is not None else max((row[0] for row in rows), default=0) + 1
+    for _, record in chain(scheduler.run(rows), scheduler.advance(end)):
+        given += scheduler.given
+        scheduler.given.clear()
+        if kernel.failures:
+            raise ProcessError(kernel.failures[0]["detail"], where=f"broadcast {record and record[4]}")
     kernel.check_itself()
     columns = {name: schema.names for name, schema in declared.outputs.items()}
     return [(name, dict(zip((*names, *columns[name]), (*key, *values), strict=True))) for name, _, key, values in given]
+
+
+def _record(row: Row, number: int, offset: int, time: str, names: Sequence[str] | None = None) -> Record:
+    (at,) = _of(row, [time])
+    return at, number, 0, 0, offset, None, at, at, at, None if names is None else _of(row, names), dict(row)
 
 
 def _of(row: Row, names: Sequence[str]) -> tuple[Any, ...]:

@@ -8,49 +8,71 @@ from typing import Any
 
 import msgspec
 
-from headrace.kernels.keyed.process import Given, Place, ProcessKernel
-from headrace.kernels.keyed.shared import Shared
+from headrace.kernels.keyed.process import Given, ProcessKernel
+from headrace.kernels.keyed.shared import Shared, Versions
 from headrace.kernels.keyed.state import State
-from headrace.kernels.keyed.values import Compact
+from headrace.kernels.keyed.values import Compact, key_of
 
 __all__ = ["Keyspace"]
 
 _MOST_AT_HAND = 10_000
+# Keys of these types have equal codes where Python has them for equal: 0.0 and -0.0 have not, and dicts and lists have no hash.
+_ARE_EQUAL_BY_CODE = frozenset(["STRING", "BIGINT", "BOOLEAN", "TIMESTAMP_LTZ(3)"])
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list).decode
 _decode_state = msgspec.msgpack.Decoder(dict).decode
 
 
 class Keyspace:
-    """The keys of one process, all of them in one place, as the embedded engine has them."""
+    """The keys of one process that a host has in one place: all of them, or those of a task, or one.
+
+    Attributes
+    ----------
+    shared
+        The shared state, as far as the keys have been told of it.
+    alarms
+        When each key wants to be woken, the first in front.
+    ages
+        Whether values age, so that each step of the clock counts.
+    versions
+        Where the host has the shared state by the times from which it counts: each call then sees that of its time.
+    """
 
     def __init__(self, kernel: ProcessKernel) -> None:
         self.kernel = kernel
         self._names = kernel.operator.keys
         self._stored: dict[bytes, bytes] = {}
         self._at_hand: dict[bytes, State] = {}
+        self._by_key: dict[Any, State] | None = {} if _ARE_EQUAL_BY_CODE.issuperset(self._key_kinds()) else None
         self._touched: set[bytes] = set()
         self._compact = Compact()
         self._alarms = _Alarms()
+        self.alarms = self._alarms.heap
         self._clock_alarms = _Alarms()
         self.shared = Shared(kernel.operator.declared)
         self._view: Any = self.shared.view() if kernel.operator.declared.shared else None
+        self.versions: Versions | None = None
         declared = kernel.operator.declared
-        self._ages = any(slot.ttl_ms for slot in declared.slots)
-        self._sleeps = not (declared.timers or declared.clock_timers or self._ages)
+        self.ages = any(slot.ttl_ms for slot in declared.slots)
+        self._sleeps = not (declared.timers or declared.clock_timers or self.ages)
         self._passed: int | None = None
 
     # work
 
-    def record(self, key: tuple[Any, ...], row: Mapping[str, Any], time: int, now: int, place: Place, given: list[Given]) -> None:
+    def record(self, key: tuple[Any, ...], row: Mapping[str, Any], time: int, now: int, place: object, given: list[Given]) -> None:
         """Give a key a record."""
-        code = self._compact(key)
-        state = self._state(code, key)
-        if self._ages and self._passed is not None and self._passed > time:  # in the order of arrival a record may come behind the clock
+        state = None if self._by_key is None else self._by_key.get(key)
+        if state is None:
+            state = self._state(self._compact(key), key)
+            if self._by_key is not None:
+                self._by_key[key] = state
+        if self.versions is not None:
+            state._shared = self.versions.view(time)
+        if self.ages and self._passed is not None and self._passed > time:  # in the order of arrival a record may come behind the clock
             self.kernel.keep.purge(state, self._passed - 1)
         self.kernel.record(state, row, time, now, place, given)
         if not self._sleeps or state._timers or state._clock_timers:
-            self._arm(code, state)
+            self._arm(self._compact(key), state)
 
     def fire(self, upto: int, given: list[Given]) -> None:
         """Call all timers of event times before `upto`, in the order of times, then keys."""
@@ -61,6 +83,8 @@ class Keyspace:
             state = self._state(code)
             timer = self.kernel.next_timer(state)
             if timer is not None and timer <= at:
+                if self.versions is not None:
+                    state._shared = self.versions.view(max(at, state._time))
                 self.kernel.fire(state, at + 1, given)
             else:
                 self.kernel.keep.purge(state, at)
@@ -71,10 +95,12 @@ class Keyspace:
         while (due := self._clock_alarms.pop(upto)) is not None:
             at, code = due
             state = self._state(code)
+            if self.versions is not None:
+                state._shared = self.versions.view(max(time, state._time))
             self.kernel.clock(state, at, time, given)
             self._arm(code, state)
 
-    def tell(self, row: Mapping[str, Any], place: Place) -> None:
+    def tell(self, row: Mapping[str, Any], place: object) -> None:
         """Tell the process of a record of its broadcast."""
         self.kernel.broadcast(self.shared, row, place)
 
@@ -105,17 +131,35 @@ class Keyspace:
         if state is None:
             if len(self._at_hand) >= _MOST_AT_HAND:
                 self._put_away()
-            values = dict(zip(self._names, _decode(code) if key is None else key, strict=True))
+            values = dict(zip(self._names, key_of(code) if key is None else key, strict=True))
             state = self.kernel.keep.decode(self._stored.get(code), values)
             state._shared = self._view
             self._at_hand[code] = state
-        self._touched.add(code)
+            self._touched.add(code)
         return state
+
+    def _key_kinds(self) -> set[str]:
+        schema = self.kernel.operator.takes
+        return {schema[name].type.kind for name in self._names}
 
     def _arm(self, code: bytes, state: State) -> None:
         self._alarms.set(code, self.kernel.keep.wake(state))
         if state._clock_timers:
             self._clock_alarms.set(code, min(state._clock_timers.values()))
+
+    # one key, which the host stores
+
+    def hold(self, key: tuple[Any, ...], data: bytes | None) -> State:
+        """Have this key alone, with what was encoded for it, and return its state."""
+        for alarms in (self._alarms, self._clock_alarms):
+            alarms.clear()
+        self._let_go()
+        self._touched.clear()
+        self._passed, code = None, self._compact(key)
+        state = self._at_hand[code] = self.kernel.keep.decode(data, dict(zip(self._names, key, strict=True)))
+        state._shared = self._view
+        self._arm(code, state)
+        return state
 
     # what is kept
 
@@ -139,7 +183,12 @@ class Keyspace:
                 stored[code] = data
             else:
                 stored.pop(code, None)
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._at_hand.clear()
+        if self._by_key is not None:
+            self._by_key.clear()
 
     def take_touched(self) -> list[bytes]:
         """Return the keys touched since this was last asked."""
@@ -174,7 +223,7 @@ class Keyspace:
             return
         keep, new = self.kernel.keep, {}
         for code, data in self._stored.items():
-            state = keep.decode(data, dict(zip(self._names, _decode(code), strict=True)))
+            state = keep.decode(data, dict(zip(self._names, key_of(code), strict=True)))
             self._alarms.add(code, keep.wake(state))
             if state._clock_timers:
                 self._clock_alarms.add(code, min(state._clock_timers.values()))
@@ -195,7 +244,7 @@ class _Alarms:
     """When keys want to be woken: one entry for each key, which may come too early but never too late."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, bytes]] = []
+        self.heap: list[tuple[int, bytes]] = []
         self._armed: dict[bytes, int] = {}
 
     def __len__(self) -> int:
@@ -203,33 +252,37 @@ class _Alarms:
 
     @property
     def first(self) -> int | None:
-        while self._heap and self._armed.get(self._heap[0][1]) != self._heap[0][0]:
-            heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        while self.heap and self._armed.get(self.heap[0][1]) != self.heap[0][0]:
+            heappop(self.heap)
+        return self.heap[0][0] if self.heap else None
 
     @property
     def last(self) -> int | None:
         return max(self._armed.values(), default=None)
 
+    def clear(self) -> None:
+        self.heap.clear()
+        self._armed.clear()
+
     def set(self, key: bytes, at: int | None) -> None:
         """Have a key woken at a time, or before."""
         if at is not None and ((armed := self._armed.get(key)) is None or at < armed):
             self._armed[key] = at
-            heappush(self._heap, (at, key))
+            heappush(self.heap, (at, key))
 
     def add(self, key: bytes, at: int | None) -> None:
         """The same while many are added, before `order`."""
         if at is not None:
             self._armed[key] = at
-            self._heap.append((at, key))
+            self.heap.append((at, key))
 
     def order(self) -> None:
-        heapify(self._heap)
+        heapify(self.heap)
 
     def pop(self, upto: int) -> tuple[int, bytes] | None:
         """Take out the first that is due, if there is one."""
-        while self._heap and self._heap[0][0] <= upto:
-            at, key = heappop(self._heap)
+        while self.heap and self.heap[0][0] <= upto:
+            at, key = heappop(self.heap)
             if self._armed.get(key) == at:
                 del self._armed[key]
                 return at, key

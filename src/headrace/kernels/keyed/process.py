@@ -2,10 +2,8 @@
 
 Theory of operation
 -------------------
-What comes to a key comes in an order that is a function of the input alone: by event time, records before timers of the
-same time, and among records of one time by partition and offset (or, where the author chose so, in the order of the input
-with timers between as the watermark passes them). The host brings them in that order and keeps the state; here is what
-happens to one of them. Nothing here knows a clock, a file or a thread.
+What comes to a key comes in an order that is a function of the input alone (see `schedule`), and the host keeps the state;
+here is what happens to one record or timer. Nothing here knows a clock, a file or a thread.
 """
 
 from __future__ import annotations
@@ -64,7 +62,11 @@ class ProcessKernel:
         Counts up when an author's method is entered and when it is left: odd while it is at work.
     overdue
         Put here by who ends a method that takes too long, and called as that is left: it raises OverdueError, or lets go.
+    place_of
+        Makes a `Place` of what a host gives as a record's place: only a record that fails needs one.
     """
+
+    place_of: Callable[[Any], Place]
 
     def __init__(self, operator: Process) -> None:
         self.operator, code, declared = operator, operator.code, operator.declared
@@ -72,6 +74,7 @@ class ProcessKernel:
         self.failures: list[dict[str, Any]] = []
         self.entered = 0
         self.overdue: Callable[[], None] | None = None
+        self.place_of = lambda place: place
         self._kind = declared.name
         self._outputs = {name: row_accept_of(schema, f"output {name!r}" if name else "the output") for name, schema in declared.outputs.items()}
         self._on_record: Any = code.on_record  # type: ignore[attr-defined]
@@ -79,15 +82,14 @@ class ProcessKernel:
         self._on_clock = getattr(code, "on_clock", None)
         self._on_broadcast = getattr(code, "on_broadcast", None)
         self._attributes = _attributes(code)
+        self._check, self._aging = self.keep.check, any(slot.ttl_ms is not None for slot in declared.slots)
         self._failing, self._arrival = operator.failed_topic is not None, operator.arrival
 
     # one key
 
-    def record(self, state: State, row: Mapping[str, Any], time: int, now: int, place: Place, given: list[Given]) -> None:
+    def record(self, state: State, row: Mapping[str, Any], time: int, now: int, place: object, given: list[Given]) -> None:
         """Give a key a record, and call the timers that are set before its time; what the process gives is added to `given`."""
-        self.keep.begin(state, time, now)
-        before = self.keep.encode(state) if self._failing else None
-        self._call(self._on_record, row, state, given, before, place, row)
+        self._call(self._on_record, row, state, time, now, given, place, row)
         if state._timers and not self._arrival:
             self.fire(state, time, given)
 
@@ -108,9 +110,8 @@ class ProcessKernel:
                 raise ProcessError(f"{self._kind} sets timer {name!r} at its own time again and again", where=self._where(None, state))
             if self._on_timer is None:
                 raise ProcessError(f"{self._kind} sets timer {name!r}", where=self._where(None, state), fix="write on_timer(self, name, state)")
-            self.keep.begin(state, max(at, state._time), max(at, state._now))
-            before = self.keep.encode(state) if self._failing else None
-            self._call(self._on_timer, name, state, given, before, None, {"timer": name, "time": state._time})
+            time = max(at, state._time)
+            self._call(self._on_timer, name, state, time, max(at, state._now), given, None, {"timer": name, "time": time})
         self.keep.purge(state, upto - 1)
 
     def clock(self, state: State, upto: int, time: int, given: list[Given]) -> None:
@@ -126,20 +127,25 @@ class ProcessKernel:
                 raise ProcessError(f"{self._kind} sets clock timer {name!r} at its own time again and again", where=self._where(None, state))
             if self._on_clock is None:
                 raise ProcessError(f"{self._kind} sets clock timer {name!r}", where=self._where(None, state), fix="write on_clock(self, name, state)")
-            self.keep.begin(state, max(time, state._time), at)
-            before = self.keep.encode(state) if self._failing else None
-            self._call(self._on_clock, name, state, given, before, None, {"clock_timer": name, "time": at})
+            self._call(self._on_clock, name, state, max(time, state._time), at, given, None, {"clock_timer": name, "time": at})
 
     def _call(
         self,
         method: Callable[[Any, State], Any],
         first: object,
         state: State,
+        time: int,
+        now: int,
         given: list[Given],
-        before: bytes | None,
-        place: Place | None,
+        host_place: object,
         shown: Mapping[str, Any],
     ) -> None:
+        """Call a method at a time; if it fails, all is as it was."""
+        if self._aging:
+            self.keep.begin(state, time, now)
+        else:
+            state._time, state._now = time, now
+        before = self.keep.encode(state) if self._failing else None
         behind = len(given)
         self.entered += 1
         try:
@@ -147,7 +153,7 @@ class ProcessKernel:
                 rows = method(first, state)
                 if rows is not None:
                     self._take(rows, state, given)
-                self.keep.check(state)
+                self._check(state)
             finally:
                 self.entered += 1
                 if (leave := self.overdue) is not None:
@@ -155,6 +161,7 @@ class ProcessKernel:
         except (Exception, SystemExit, OverdueError) as error:
             self.overdue = None
             what = self._told(method, state, error)
+            place = None if host_place is None else self.place_of(host_place)
             del given[behind:]
             if not self._failing:
                 raise ProcessError(what, where=self._where(place, state), fix="mend the process, or give it failed_to= a topic") from error
@@ -180,7 +187,7 @@ class ProcessKernel:
 
     # all keys
 
-    def broadcast(self, shared: Shared, row: Mapping[str, Any], place: Place) -> bool:
+    def broadcast(self, shared: Shared, row: Mapping[str, Any], place: object) -> bool:
         """Tell the process of a record of its broadcast; return whether it could be applied. If not, all is as it was."""
         assert self._on_broadcast is not None
         self.entered += 1
@@ -196,7 +203,7 @@ class ProcessKernel:
             self.overdue = None
             shared.undo()
             what = self._told(self._on_broadcast, shared, error)
-            self.failures.append(self._failed(what, place, {}, shared.encode(), row))
+            self.failures.append(self._failed(what, self.place_of(place), {}, shared.encode(), row))
             return False
         return True
 

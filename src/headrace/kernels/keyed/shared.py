@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -12,7 +13,7 @@ from headrace.kernels.keyed.containers import TextMap
 from headrace.kernels.keyed.values import Accept, accept_of
 from headrace.plan.process import Declaration, Slot
 
-__all__ = ["Shared", "View"]
+__all__ = ["Shared", "Versions", "View"]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(dict).decode
@@ -223,3 +224,33 @@ class View:
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"shared {name!r} is written by on_broadcast alone")
+
+
+class Versions:
+    """Shared state by the time from which each version counts, where a host applies the broadcast apart from the keys."""
+
+    def __init__(self, declared: Declaration) -> None:
+        self._declared = declared
+        self._times: list[int] = []
+        self._views: list[Any] = []
+        self._before = Shared(declared).view() if declared.shared else None
+
+    def view(self, time: int) -> Any:  # noqa: ANN401
+        """Return the shared state as it is at a time."""
+        place = bisect_right(self._times, time)
+        return self._views[place - 1] if place else self._before
+
+    def add(self, time: int, data: bytes, clock: int) -> list[int]:
+        """Take in an encoded version, and return the times of those that no record from the clock on sees."""
+        shared = Shared(self._declared)
+        shared.restore(data)
+        place = bisect_right(self._times, time)
+        if place and self._times[place - 1] == time:
+            self._views[place - 1] = shared.view()
+        else:
+            self._times.insert(place, time)
+            self._views.insert(place, shared.view())
+        past = max(bisect_right(self._times, clock) - 1, 0)
+        old = self._times[:past]
+        del self._times[:past], self._views[:past]
+        return old

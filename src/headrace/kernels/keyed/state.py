@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from headrace.errors import ProcessError, near
+from headrace.kernels.keyed.compiled import type_check
 from headrace.kernels.keyed.containers import KeptList, KeptMap
 from headrace.kernels.keyed.shared import Shared
 from headrace.kernels.keyed.values import Accept, Compact, accept_of, is_text, moment_mend
@@ -112,8 +113,9 @@ class Keep:
         self._slots = {slot.name: slot for slot in declared.slots}
         self._accepts = {slot.name: accept_of(slot.type) for slot in declared.slots}
         self._fits = {name: accept if self._slots[name].ttl_ms is None else _stamped_accept(accept) for name, accept in self._accepts.items()}
-        self._checks = [(slot.name, self._accepts[slot.name]) for slot in self._plain]
+        self._check_plain = type_check([(slot.name, slot.type) for slot in self._plain], self._settle)
         self._inner = [slot.name for slot in self._stamped if slot.type.arguments]  # what can be changed without being set
+        self.check: Callable[[Any], None] = self._check_with_inner if self._inner else self._check_plain
         self._defaults = [(slot.name, slot.default) for slot in self._plain]
         self._class = _state_class(declared)
         self._compact = Compact()
@@ -150,22 +152,25 @@ class Keep:
             elif held is not None and held[0] + slot.ttl_ms <= now:
                 setattr(state, f"_{slot.name}", None)
 
-    def check(self, state: State) -> None:
+    def _check_with_inner(self, state: State) -> None:
         """Raise ValueError if a value that was set is not of its type."""
-        for name, accept in self._checks:
-            value = getattr(state, name)
-            try:
-                accepted = accept(value)
-            except ValueError as error:
-                raise ValueError(f"state {name!r} is set off its type: {error}") from None
-            if accepted is not value:
-                setattr(state, name, accepted)
+        self._check_plain(state)
         for name in self._inner:
             if (held := getattr(state, f"_{name}")) is not None:
                 try:
                     setattr(state, f"_{name}", (held[0], self._accepts[name](held[1])))
                 except ValueError as error:
                     raise ValueError(f"state {name!r} is set off its type: {error}") from None
+
+    def _settle(self, state: Any, name: str) -> None:  # noqa: ANN401
+        """Bring a value to its type."""
+        value = getattr(state, name)
+        try:
+            accepted = self._accepts[name](value)
+        except ValueError as error:
+            raise ValueError(f"state {name!r} is set off its type: {error}") from None
+        if accepted is not value:
+            setattr(state, name, accepted)
 
     def wake(self, state: Any) -> int | None:  # noqa: ANN401
         """Return when the state next wants to be looked at: its first timer, or when all that ages is gone."""

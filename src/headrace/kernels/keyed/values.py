@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from math import isfinite
 from sys import float_info
+from typing import Any
 
 import msgspec
 
 from headrace.errors import ProcessError, near
 from headrace.plan.schema import FIRST_MS, LAST_MS, TIMESTAMP, Schema, Type
 
-__all__ = ["Accept", "Compact", "accept_of", "is_text", "moment_mend", "row_accept_of"]
+__all__ = ["Accept", "Compact", "accept_of", "is_text", "key_code", "key_of", "moment_mend", "row_accept_of"]
 
 Accept = Callable[[object], object]
+
+# A key's values as bytes, by which keys are told apart and timers of one time are ordered, and back.
+key_code: Callable[[Sequence[Any]], bytes] = msgspec.msgpack.Encoder().encode
+key_of: Callable[[bytes], list[Any]] = msgspec.msgpack.Decoder(list).decode
 
 _LEAST, _MOST = -(2**63), 2**63 - 1
 _MOST_OF_DOUBLE = int(float_info.max)
