@@ -14,12 +14,14 @@ import statistics
 import subprocess
 import sys
 import time
+import venv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
 WORK = HERE.parent / "build" / "bench"
+BYTEWAX = WORK / "bytewax"
 START_MS = 1_706_123_400_000
 
 
@@ -31,10 +33,11 @@ class Cost:
     memory: float
 
 
-def cost_of(*command: str | Path, home: Path | None = None) -> Cost:
-    """Run a command to its end, in a headrace home, and return its cost."""
+def cost_of(*command: str | Path, home: Path | None = None, **settings: str | Path) -> Cost:
+    """Run a command to its end, in a headrace home and with more environment, and return its cost."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment |= {} if home is None else {"HEADRACE_HOME": str(home)}
+    environment |= {name: str(value) for name, value in settings.items()}
     process = subprocess.Popen([str(one) for one in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
     errors = process.stderr.read().decode() if process.stderr else ""
     _, status, usage = os.wait4(process.pid, 0)
@@ -283,6 +286,39 @@ def bench_process(count: int, runs: int) -> Iterator[str]:
         yield f"{label:56}{costs[name].cpu:8.2f} CPU s {count / costs[name].cpu:12,.0f} records/CPU s {costs[name].memory:6.0f} MB"
 
 
+def bytewax() -> Path | None:
+    """Return the Python of an environment with Bytewax, made with pip if it is not there; None if that cannot be."""
+    python = BYTEWAX / "bin" / "python"
+    if not (BYTEWAX / "ready").exists():
+        venv.create(BYTEWAX, with_pip=True, clear=True)
+        packages = ["bytewax==0.21.1", "orjson>=3.11,<4"]
+        if subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=False).returncode:
+            return None
+        (BYTEWAX / "ready").touch()
+    return python
+
+
+def bench_bytewax(count: int, runs: int) -> Iterator[str]:
+    app, source, theirs = f"{HERE / 'processes.py'}:count", written("readings", count), WORK / "bytewax.ndjson"
+    if (python := bytewax()) is None:
+        yield "Bytewax: not measured: pip could not install it"
+        return
+
+    def by_hand() -> Cost:
+        theirs.unlink(missing_ok=True)
+        flow = ("-m", "bytewax.run", "process_by_hand_on_bytewax")
+        return cost_of(python, *flow, PYTHONPATH=HERE, SOURCE=source, TARGET=theirs)
+
+    costs = interleaved(runs, headrace=lambda: headrace(app, source), bytewax=by_hand)
+    mine = (WORK / "out" / "counts.ndjson").read_text().splitlines()
+    if sorted(mine) != sorted(theirs.read_text().splitlines()):
+        sys.exit("Bytewax and headrace do not count alike")
+    base = costs["bytewax"].cpu
+    yield f"the same process, file to file, {count:,} records, beside Bytewax's stateful_map (CPU s; MB)"
+    for name, cost in costs.items():
+        yield f"{name:10}{cost.cpu:8.2f}{cost.cpu / base:8.2f} ÷ Bytewax{cost.memory:8.0f} MB"
+
+
 def bench_keys(_count: int, _runs: int) -> Iterator[str]:
     keys = 1_000_000
     app, home = f"{HERE / 'processes.py'}:last", copied(filled_home("home-keys", "fill", "texts", written("texts", keys), "1000"))
@@ -319,6 +355,7 @@ BENCHES = {
     "restart": bench_restart,
     "kafka": bench_kafka,
     "process": bench_process,
+    "bytewax": bench_bytewax,
     "keys": bench_keys,
 }
 
