@@ -26,7 +26,7 @@ from conformance.form import Case, Operator, Pipeline, Source, Step, read, writt
 
 SEED, PLANS = int(os.environ.get("CONFORMANCE_SEED", "1")), int(os.environ.get("CONFORMANCE_PLANS", "100"))
 AT_LEAST = 50
-ON_CLUSTERS = 40  # to these a plan is seconds; `make test-long` has them run all
+ON_CLUSTERS = 24  # to these a plan is seconds; `make test-long` has them run all
 LONG_SEED, LONG_PLANS = 2, 300
 NAMED = "random plan "
 START = 1_704_067_200_000  # 2024

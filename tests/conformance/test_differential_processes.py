@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import os
 from ast import literal_eval
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from conformance.engine import Embedded, Job, Outcome, differences
+from conformance.engine import Embedded, Engine, Job, Outcome, differences
 from engines.embedded.processes import plan_of
 from engines.embedded.test_processes import cases
 
-SEED, PROCESSES = int(os.environ.get("CONFORMANCE_SEED", "1")), int(os.environ.get("CONFORMANCE_PROCESSES", "12"))
-
-
+SEED, PROCESSES = int(os.environ.get("CONFORMANCE_SEED", "1")), int(os.environ.get("CONFORMANCE_PROCESSES", "8"))
+LONG_SEED, LONG_PROCESSES = 2, 60
 NAMED = "random process "
 
 
@@ -28,7 +28,7 @@ def job_of(inputs: dict[str, list[list[bytes]]], delays: dict[str, int], how: di
 
 
 @cache
-def jobs() -> dict[str, Job]:
+def jobs(seeded: int = SEED, processes: int = PROCESSES) -> dict[str, Job]:
     """Return jobs of processes that do what their records say, by names that tell all of them: another process may draw others."""
     found: dict[str, Job] = {}
 
@@ -39,17 +39,28 @@ def jobs() -> dict[str, Job]:
         if any(map(any, inputs.values())):
             found[f"{NAMED}{(inputs, delays, how)}"] = job_of(inputs, delays, how, len(found))
 
-    quiet = settings(max_examples=PROCESSES, phases=[Phase.generate], database=None, suppress_health_check=list(HealthCheck), deadline=None)
-    seed(SEED)(quiet(given(cases())(gather)))()
+    quiet = settings(max_examples=processes, phases=[Phase.generate], database=None, suppress_health_check=list(HealthCheck), deadline=None)
+    seed(seeded)(quiet(given(cases())(gather)))()
     return found
 
 
-def test_an_engine_gives_what_the_embedded_one_gives_for_random_processes(outcomes: Mapping[str, Outcome]) -> None:
+def compare(outcomes: Mapping[str, Outcome]) -> int:
+    """Compare outcomes of jobs by name with what the embedded engine gives, and return how many they are."""
     told = {name.removeprefix(NAMED): outcome for name, outcome in outcomes.items() if name.startswith(NAMED)}
     asked = [job_of(*literal_eval(text), number) for number, text in enumerate(told)]
-    assert len(asked) >= PROCESSES // 2
     wrong: list[str] = []
     for job, got, expected in zip(asked, told.values(), Embedded().run(asked), strict=True):
         if found := differences(got, expected):
             wrong += [job.plan.pipeline, *found, *(f"{topic}: {lines}" for topic, lines in job.inputs.items())]
     assert not wrong, "\n".join(wrong)
+    return len(asked)
+
+
+def test_an_engine_gives_what_the_embedded_one_gives_for_random_processes(outcomes: Mapping[str, Outcome]) -> None:
+    assert compare(outcomes) >= PROCESSES // 2
+
+
+@pytest.mark.long
+def test_an_engine_gives_it_for_dozens_of_random_processes(engine: Engine, record_property: Callable[[str, object], None]) -> None:
+    asked = jobs(LONG_SEED, LONG_PROCESSES)
+    record_property(f"random processes on {engine.name}", compare(dict(zip(asked, engine.run([*asked.values()]), strict=True))))

@@ -19,6 +19,7 @@ from headrace.engines.embedded.run import run_files
 from headrace.plan.pipeline import Plan
 from headrace.plan.rewrite import read_numbers_at_once
 from headrace.plan.schema import DOUBLE, STRING, map_of
+from repeated import examples
 
 T = 1_704_067_200_000
 WINDOW = hr.tumbling(hr.seconds(10))
@@ -151,7 +152,7 @@ def outputs(out: Path) -> tuple[bytes, bytes, bytes]:
     return (out / "out-0.ndjson").read_bytes(), (out / "messages.dead-letter.ndjson").read_bytes(), (out / "ledger.json").read_bytes()
 
 
-@settings(deadline=None, max_examples=100)
+@examples(40, 1000)
 @given(st.lists(st.tuples(st.integers(0, 25), maps), max_size=12), st.booleans())
 def test_the_results_are_those_of_the_plan_as_written(rows: list[tuple[int, str]], within: bool) -> None:
     at_once = summed(cast(messages() if within else gathered()))

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 import uuid
@@ -21,11 +20,13 @@ import pytest
 
 import headrace as hr
 from headrace._clock import now_ms
+from headrace.cli.prove import _FORKING
 from headrace.engines.embedded.live import Live, run_live
 from headrace.engines.embedded.run import Limits, run_files
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.kernels.reading.batch import Lines
 from headrace.plan.pipeline import Plan
+from headrace.topics import failpoints
 from headrace.topics.failpoints import POINTS
 from headrace.topics.protocol import Commit, Cursor, Feed, Log, Outgoing
 from headrace.topics.sqlite import SqliteLog
@@ -643,27 +644,23 @@ def hr_patience() -> Any:
     return NO_CLOCK
 
 
-CHILD = """
-import sys
-from pathlib import Path
-from topics.test_logs import Place, plan
-from headrace.engines.embedded.live import Live, run_live
-servers, folder, mark = sys.argv[1:]
-run_live(Live(plan(mark), Place(servers or None, Path(folder), mark).open(), latest=True, batch_records=250), commit_seconds=0)
-"""
+def child(place: Place, kill_at: str) -> None:
+    """Run the pipeline, and be killed at a step of a commit."""
+    place.folder.mkdir(parents=True, exist_ok=True)
+    with (place.folder / "said").open("wb") as said:
+        os.dup2(said.fileno(), sys.stderr.fileno())
+    failpoints.arm(kill_at)
+    run_live(Live(plan(place.mark), place.open(), latest=True, batch_records=250), commit_seconds=0)
 
 
-def run_child(place: Place, kill_at: str = "") -> int:
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, place.servers or "", str(place.folder), place.mark],
-        check=False,
-        env={**os.environ, "HEADRACE_KILL_AT": kill_at, "PYTHONPATH": str(Path(__file__).parent.parent)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode in {0, -signal.SIGKILL}, done.stderr
-    return done.returncode
+def run_child(place: Place, kill_at: str = "") -> int | None:
+    """Run it in a process forked from the one of `headrace prove`, which has imported what it needs."""
+    process = _FORKING.Process(target=child, args=(place, kill_at))
+    process.start()
+    process.join(180)
+    process.kill()
+    assert process.exitcode in {0, -signal.SIGKILL}, (place.folder / "said").read_text()
+    return process.exitcode
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -109,7 +109,7 @@ def check_flips(tmp_path: Path, whole: tuple[bytes, dict[str, Any]], count: int,
 
 
 def test_a_flipped_bit_is_told_or_changes_nothing(tmp_path: Path, whole: tuple[bytes, dict[str, Any]]) -> None:
-    check_flips(tmp_path, whole, 60, seed=1)
+    check_flips(tmp_path, whole, 30, seed=1)
 
 
 def test_a_damaged_schema_is_told(tmp_path: Path, whole: tuple[bytes, dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import headrace as hr
@@ -24,6 +24,7 @@ from headrace.plan.pipeline import Plan
 from headrace.plan.schema import FIRST_MS, LAST_MS
 from headrace.topics.dead_letters import encode_dead_letter
 from headrace.topics.files import open_file
+from repeated import examples
 
 KEYS = ["a", "b", "ab", None]
 AFTER = ["0", "1", "1500", "3000", "-2000", "7000"]
@@ -142,13 +143,13 @@ def compare(case: Any, chance: random.Random) -> None:
         assert run(plan_of(delays, **options), files, chance) == (found, ledger)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@examples(40, 1000)
 @given(cases(), st.randoms(use_true_random=False))
 def test_a_process_gives_what_the_reference_gives(case: Any, chance: random.Random) -> None:
     compare(case, chance)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@examples(40, 1000)
 @given(cases(arrival=True), st.randoms(use_true_random=False))
 def test_a_process_in_the_order_of_arrival_gives_what_the_reference_gives(case: Any, chance: random.Random) -> None:
     compare(case, chance)
@@ -202,7 +203,7 @@ def chained(delays: dict[str, int], **options: Any) -> Plan:
     )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@examples(20, 300)
 @given(cases(), partitions(failing=False), st.randoms(use_true_random=False))
 def test_what_stands_behind_a_process_gives_what_the_reference_gives(case: Any, beside: list[bytes], chance: random.Random) -> None:
     inputs, delays, options = case

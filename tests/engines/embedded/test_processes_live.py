@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import headrace as hr
@@ -21,6 +21,7 @@ from headrace.engines.embedded.live import NO_CLOCK, Limits, Live, Patience, Ste
 from headrace.errors import EnvironmentFault, ProcessError
 from headrace.plan.pipeline import Plan
 from headrace.topics.sqlite import SqliteLog
+from repeated import examples
 
 FAR = Patience(idle_after=None, close_quiet_after=None)
 
@@ -61,7 +62,7 @@ def shuffled(log: SqliteLog, inputs: dict[str, list[list[bytes]]], chance: rando
 # The same as on files
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@examples(25, 400)
 @given(case=cases(), stops=st.lists(st.integers(1, 12), max_size=5), chance=st.randoms(use_true_random=False))
 def test_a_run_on_topics_gives_what_the_reference_gives_however_often_it_is_broken_off(case: Any, stops: list[int], chance: random.Random) -> None:
     inputs, delays, options = case
@@ -81,7 +82,7 @@ def test_a_run_on_topics_gives_what_the_reference_gives_however_often_it_is_brok
     check(found, {topic: account.counts() for topic, account in ledger.items()}, told)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@examples(15, 300)
 @given(partitions(failing=True), st.sampled_from([0, 2_000]), st.lists(st.integers(1, 12), max_size=4), st.randoms(use_true_random=False))
 def test_a_process_in_the_order_of_arrival_gives_the_same_however_often_it_is_broken_off(
     lines: list[bytes], delay: int, stops: list[int], chance: random.Random
@@ -101,7 +102,7 @@ def test_a_process_in_the_order_of_arrival_gives_the_same_however_often_it_is_br
     check(found, {topic: account.counts() for topic, account in ledger.items()}, told)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@examples(10, 200)
 @given(cases(), partitions(failing=False), st.lists(st.integers(1, 12), max_size=3), st.randoms(use_true_random=False))
 def test_what_stands_behind_a_process_gives_what_it_gives_on_files(case: Any, beside: list[bytes], stops: list[int], chance: random.Random) -> None:
     inputs, delays, options = case
@@ -304,7 +305,7 @@ def day(log: SqliteLog, wall: Wall, plan: Plan, patience: Patience, chance: rand
     live.close()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 12))])
 def test_a_replay_that_takes_the_written_steps_gives_the_same(seed: int, log: SqliteLog, wall: Wall, tmp_path: Path) -> None:
     def build(one: hr.Stream) -> dict[str, hr.Stream]:
         made = one.process(Clocked(), by=["k"])
