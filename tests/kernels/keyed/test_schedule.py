@@ -208,6 +208,16 @@ def test_in_the_order_of_arrival_the_place_in_the_input_takes_the_part_of_the_ti
     assert without_order(host(records, end, random.Random(seed), "arrival")) == sorted_events(records, end, arrival=True)
 
 
+@pytest.mark.parametrize("order", ["event_time", "arrival"])
+def test_a_record_that_is_broadcast_too_is_broadcast_first(order: str) -> None:
+    at = 3 if order == "event_time" else (3, 0, 0, 7, [])  # as Spark has the place in the input
+    record = (at, RECORDS, 0, 0, 7, [], 3, 3, None, ("a",), {"what": "both", "at": 3, "timers": {}})
+    broadcast = (at, BROADCAST, *record[2:9], None, record[10])
+    for records in (ordered([record, broadcast]), merged([record], [broadcast]), merged([broadcast], [record])):
+        work = scheduler(order)
+        assert without_order(taken(work, work.run(records))) == [(("a",), 3, "both", "both")]
+
+
 keys = st.none() | st.text(max_size=3) | st.integers(-(2**63), 2**63 - 1)
 
 
