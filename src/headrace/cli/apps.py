@@ -23,7 +23,7 @@ from headrace.errors import HeadraceError, PlanError, near
 from headrace.plan.pipeline import Pipeline, Plan
 from headrace.plan.settings import resolve
 
-__all__ = ["SETTINGS_FILE", "find_pipeline", "home", "made", "pipelines_of_file", "plan_of", "table_of_settings"]
+__all__ = ["SETTINGS_FILE", "blaming", "find_pipeline", "home", "made", "module_of_file", "pipelines_of_file", "plan_of", "table_of_settings"]
 
 SETTINGS_FILE = Path("headrace.toml")
 _HOME = ".headrace"
@@ -78,9 +78,14 @@ def find_pipeline(app: str) -> Pipeline:
 
 def pipelines_of_file(path: Path) -> dict[str, Pipeline]:
     """Return the pipelines that a Python file defines, by name."""
+    return _pipelines(module_of_file(path, "pipeline"), str(path))
+
+
+def module_of_file(path: Path, kind: str) -> ModuleType:
+    """Return the module that a Python file is, which defines a `kind` of thing. It may import modules from its own folder."""
     if not path.is_file():
-        raise PlanError("there is no such file", where=str(path), fix="name a Python file that defines a pipeline")
-    spec = importlib.util.spec_from_file_location(f"pipelines of {path.stem}", path)
+        raise PlanError("there is no such file", where=str(path), fix=f"name a Python file that defines a {kind}")
+    spec = importlib.util.spec_from_file_location(f"{kind}s of {path.stem}", path)
     if spec is None or spec.loader is None:
         raise PlanError("is no Python file", where=str(path), fix="name one that ends in .py")
     module = importlib.util.module_from_spec(spec)
@@ -88,14 +93,14 @@ def pipelines_of_file(path: Path) -> dict[str, Pipeline]:
     beside = str(path.absolute().parent)
     if beside not in sys.path:
         sys.path.append(beside)  # the last, so that no file there stands in for a module that is installed
-    with _blaming(str(path)):
+    with blaming(str(path)):
         spec.loader.exec_module(module)
-    return _pipelines(module, str(path))
+    return module
 
 
 def _module(name: str) -> ModuleType:
     try:
-        with _blaming(name):
+        with blaming(name):
             return importlib.import_module(name)
     except PlanError as error:
         if isinstance(error.__cause__, ModuleNotFoundError):
@@ -104,7 +109,7 @@ def _module(name: str) -> ModuleType:
 
 
 @contextmanager
-def _blaming(file: str) -> Iterator[None]:
+def blaming(file: str) -> Iterator[None]:
     """Make an error of a user's own code one that names the line, of `file` or else of the last one that Python ran of theirs."""
     try:
         yield
@@ -153,7 +158,7 @@ def plan_of(app: str, settings: Iterable[str]) -> Plan:
 def made(pipeline: Pipeline, settings: Mapping[str, Any]) -> Plan:
     """Return the pipeline's plan; whatever its function raises is an error that names the line."""
     code = getattr(inspect.unwrap(pipeline.function), "__code__", None)
-    with _blaming(code.co_filename if code else f"pipeline {pipeline.name}"):
+    with blaming(code.co_filename if code else f"pipeline {pipeline.name}"):
         return pipeline.plan(**settings)
 
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headrace.errors import EnvironmentFault
-from headrace.kernels.reading.batch import Lines
+
+if TYPE_CHECKING:
+    from headrace.kernels.reading.batch import Lines
 
 __all__ = ["Event", "JoiningTarget", "Record", "Refused", "Source", "Target", "Unavailable"]
 
