@@ -102,6 +102,17 @@ def test_windows_in_a_zone_are_those_found_bound_by_bound(zoned: tuple[str, int]
     assert (window.instant(start), window.instant(start + window.slice_ms)) == (of_slice.start, of_slice.stop)
 
 
+@given(zoned_times(), lengths)
+def test_the_last_end_by_a_time_is_found(zoned: tuple[str, int], length: tuple[str, int, int]) -> None:
+    """What closes windows of a topic that is quiet advances the watermark up to it."""
+    zone, time = zoned
+    window = Window(*length, 0, zone)
+    end = window.end_by(time)
+    assert end <= time < window.first_end(time)
+    assert window.end_by(end) == end
+    assert end in {window.first_end(end - 1), window.first_end(time - 1)}
+
+
 @given(zoned_times(), st.sampled_from([1, 3, 12]), st.sampled_from([0, 6 * HOUR, 14 * DAY]))
 def test_months_begin_with_those_of_the_calendar(zoned: tuple[str, int], count: int, offset: int) -> None:
     zone, time = zoned

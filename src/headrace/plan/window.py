@@ -124,8 +124,8 @@ class Window:
         first, last = self.start_of(self.first_end(first)), self.last_end(last)
         ahead = self.time(first) - first
         calendar = calendar_of(self.zone, self.offset_ms, monthly=self.monthly)
-        calendar.cover(first, last)
-        if self.monthly or any(first < mark <= last for mark in calendar.instants):
+        instants, _ = calendar.cover(first, last)
+        if self.monthly or any(first < mark <= last for mark in instants):
             return None
         return Window(self.kind, self.size_ms, self.step_ms, -ahead % self.size_ms)
 

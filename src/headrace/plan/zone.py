@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 from headrace.errors import EnvironmentFault, PlanError, near
 from headrace.plan.schema import FIRST_MS, LAST_MS
 
-__all__ = ["MONTH_MS", "Calendar", "check_zone", "offsets_of"]
+__all__ = ["DAY_MS", "MONTH_MS", "Calendar", "check_zone", "offsets_of"]
 
 DAY_MS = 86_400_000
 MONTH_MS = 31 * DAY_MS
@@ -125,6 +125,10 @@ def offsets_of(zone: str, first: int, last: int) -> tuple[list[int], list[int]]:
     return _offsets(zone, max(years[0] - 1, _YEARS[0]), min(years[1] + 1, _YEARS[1]))
 
 
+# Instants and the window time at them; both rise.
+Marks = tuple[list[int], list[int]]
+
+
 class Calendar:
     """The map between instants and window time, both in ms.
 
@@ -140,23 +144,27 @@ class Calendar:
 
     def __init__(self, zone: str | None, offset_ms: int, *, monthly: bool) -> None:
         self._zone, self._offset_ms, self._monthly = zone, offset_ms, monthly
-        self._years: tuple[int, int] | None = None
-        # Instants and the window time at them; both rise.
-        self.instants: list[int] = [0]
-        self.times: list[int] = [-offset_ms]
+        # Years, and the marks that hold in them: replaced as one, since several threads may ask.
+        self._covered: tuple[int, int, Marks] | None = None
 
-    def cover(self, first: int, last: int) -> None:
-        """Extend the marks so that they hold for the instants from `first` to `last`, as far as these are timestamps."""
-        if self._zone is None and not self._monthly:
-            return
-        years = [(_EPOCH + timedelta(milliseconds=ms)).year for ms in (first, last) if FIRST_MS <= ms <= LAST_MS]
-        low, high = min([*years, *(self._years or ())], default=1970), max([*years, *(self._years or ())], default=1970)
-        if self._years is None or low < self._years[0] or high > self._years[1]:
-            self._years = low, high
-            self.instants, self.times = map(list, zip(*self._marks(max(low - 1, _YEARS[0]), min(high + 1, _YEARS[1])), strict=True))
+    def cover(self, first: int, last: int) -> Marks:
+        """Return marks that hold for the instants from `first` to `last`, as far as these are timestamps."""
+        covered = self._covered
+        years = [] if self._zone is None else [(_EPOCH + timedelta(milliseconds=ms)).year for ms in (first, last) if FIRST_MS <= ms <= LAST_MS]
+        if covered is None or any(not covered[0] <= year <= covered[1] for year in years):
+            years += covered[:2] if covered else [] if years else [1970]
+            low, high = min(years), max(years)
+            covered = self._covered = low, high, self._marks(max(low - 1, _YEARS[0]), min(high + 1, _YEARS[1]))
+        return covered[2]
 
-    def _marks(self, first_year: int, last_year: int) -> list[tuple[int, int]]:
-        local = [(instant, time - self._offset_ms) for instant, time in _local_marks(self._zone or "UTC", first_year, last_year)]
+    def _marks(self, first_year: int, last_year: int) -> Marks:
+        if self._zone is None:
+            return [0], [-self._offset_ms]
+        instants, times = zip(*self._pairs(self._zone, first_year, last_year), strict=True)
+        return list(instants), list(times)
+
+    def _pairs(self, zone: str, first_year: int, last_year: int) -> list[tuple[int, int]]:
+        local = [(instant, time - self._offset_ms) for instant, time in _local_marks(zone, first_year, last_year)]
         if not self._monthly:
             return local
         instants, times = map(list, zip(*local, strict=True))
@@ -170,14 +178,17 @@ class Calendar:
 
     def time(self, instant: int) -> int:
         """Return the window time at an instant."""
-        self.cover(instant, instant)
-        return _time(self.instants, self.times, instant)
+        return _time(*self.cover(instant, instant), instant)
 
     def instant(self, time: int) -> int:
         """Return the first instant at which window time is `time` or later."""
-        near = time // MONTH_MS * 2_629_746_000 if self._monthly else time
-        self.cover(near - 3 * MONTH_MS, near + 3 * MONTH_MS)
-        return _instant(self.instants, self.times, time)
+        return _instant(*self.cover_times(time, time), time)
+
+    def cover_times(self, first: int, last: int) -> Marks:
+        """Return marks that hold for the window times from `first` to `last`."""
+        near = (time // MONTH_MS * 2_629_746_000 if self._monthly else time for time in (first, last))
+        first, last = near
+        return self.cover(first - 3 * MONTH_MS, last + 3 * MONTH_MS)
 
 
 def _time(instants: list[int], times: list[int], instant: int) -> int:

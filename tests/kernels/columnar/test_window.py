@@ -117,6 +117,23 @@ def test_times_before_1970_fall_into_windows_as_any_other() -> None:
     assert [(start + T, end + T) for start, end, *_ in feeding.advance(FOREVER)] == [(-30 * S, 0), (-20 * S, 10 * S), (-10 * S, 20 * S)]
 
 
+def test_windows_of_a_zone_are_open_until_its_clocks_show_their_ends() -> None:
+    """The 25-hour day of Berlin, told hour by hour; what is closed after a time of quiet goes by these ends too."""
+    kernel, state, day = kernel_of(hr.cumulating(hr.days(1), hr.hours(6), zone="Europe/Berlin")), WindowState(), 1_729_893_600_000
+    hidden = [pl.lit("a").alias("k"), pl.lit(0).alias("@partition"), pl.lit(NEVER).alias("@watermark"), pl.lit(NEVER).alias("@clock")]
+    hours = [86_400_000 + hour * 3_600_000 for hour in range(25)]
+    kernel.feed(state, 0, pl.DataFrame({"x": [*range(25)], "@record": [*range(25)], "@time": [day + hour for hour in hours]}).with_columns(hidden))
+    counts, open_ends = [], []
+    for hour in (6, 7, 13, 19, 25):
+        open_ends.append((kernel.count_open(state), kernel.last_open_end(state)))
+        closed = [row for frame in kernel.advance(state, day + 86_400_000 + hour * 3_600_000 - 1) for row in frame.to_dicts()]
+        counts.append([row["n"] for row in closed])
+    end = day + 86_400_000 + 25 * 3_600_000
+    assert counts == [[], [7], [13], [19], [25]]  # the first window has the hour from 02:00 to 03:00 twice
+    assert open_ends == [(4, end), (4, end), (3, end), (2, end), (1, end)]
+    assert (kernel.count_open(state), kernel.last_open_end(state)) == (0, None)
+
+
 # Lateness
 
 
