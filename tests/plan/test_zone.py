@@ -171,9 +171,9 @@ def test_times_far_from_now_have_their_windows_too(year: int) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("zone", sorted(zoneinfo.available_timezones()))
 def test_every_change_of_every_zone_is_found(zone: str) -> None:
-    """Every three hours, from 1900 to 2100: changes are sought at steps of some days."""
+    """Every twelve hours, from 1970 to 2040: changes are sought at steps of some days."""
     calendar = calendar_of(zone, 0, monthly=False)
-    for time in range(ms("1900-01-01T00:00Z"), ms("2100-01-01T00:00Z"), 3 * HOUR):
+    for time in range(ms("1970-01-01T00:00Z"), ms("2040-01-01T00:00Z"), 12 * HOUR):
         found, local = calendar.time(time), shown(time, zone)
         if found != local:
             assert found > local
