@@ -31,7 +31,7 @@ from headrace._clock import now_ms
 from headrace.cli.apps import SETTINGS_FILE, find_pipeline, home, pipelines_of_file, plan_of
 from headrace.cli.logs import LOG_FILE, KafkaOptions, addresses, asked_cluster, open_log
 from headrace.cli.tables import counted
-from headrace.errors import HeadraceError, PlanError, near
+from headrace.errors import EnvironmentFault, HeadraceError, PlanError, near
 from headrace.plan.pipeline import Pipeline, Plan
 from headrace.topics.cluster import Cluster as Kafka
 from headrace.topics.cluster import properties_of_table
@@ -529,18 +529,16 @@ def _fault_of_state(case: Case, plan: Plan, manifest: bytes, *, whole: bool) -> 
 
 
 def _difference(case: Case, plan: Plan, said: Mapping[str, Any]) -> str | None:
-    """Return what is now other than when state was made, if anything is."""
-    from headrace.engines.embedded.state import STATE_FORMAT
+    """Return why a run would not go on from a commit, where the pipeline or its topics are others now."""
+    from headrace.engines.embedded.carrying import carried_over, new_ranks
 
-    if said["format"] != STATE_FORMAT:
-        return f"is of format {said['format']}, not {STATE_FORMAT}"
-    other = plan.differs(said)
-    if other not in {None, "operators"}:
-        return f"was made with {other} {said[other]!r}, not {plan.identity[other]!r}"
-    sources = sorted(f"{source.topic}/{number}" for source in plan.sources for number in range((case.topics or {}).get(source.topic, 0)))
-    if sorted(said["sources"]) != sources:
-        return f"was made with sources {sorted(said['sources'])!r}, not {sources!r}"
-    return "was made with other operators" if other else None
+    now = [f"{source.topic}/{number}" for source in plan.sources for number in range((case.topics or {}).get(source.topic, 0))]
+    try:
+        carried_over(plan, said)
+        new_ranks(plan, said["sources"], now)
+    except EnvironmentFault as fault:
+        return fault.what
+    return None
 
 
 # Kafka

@@ -10,6 +10,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from headrace.cli.apps import find_pipeline, made, pipelines_of_file, plan_of
+from headrace.cli.changes import show_changes
+from headrace.cli.logs import KafkaOptions
 from headrace.cli.paths import local_path
 from headrace.errors import HeadraceError, PlanError
 
@@ -46,6 +48,8 @@ def plan(
     /,
     *,
     engine: str = "embedded",
+    changes: Annotated[bool, Parameter(negative=())] = False,
+    kafka: KafkaOptions | None = None,
     set: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
 ) -> None:
     """Show what a pipeline computes, or the script an engine would run.
@@ -56,10 +60,15 @@ def plan(
         A shipped pipeline (fingerprint), file.py[:name], or module:name.
     engine
         embedded shows the operators, flink prints Flink SQL, spark prints a Python file for spark-submit.
+    changes
+        Show how the pipeline has changed since its last commit on the embedded engine, and what becomes of its state.
     set
         KEY=VALUE for a setting of the pipeline.
     """
     found = plan_of(app, set or [])
+    if changes:
+        show_changes(found, kafka or KafkaOptions())
+        return
     if engine == "embedded":
         print(found)
     elif engine == "flink":

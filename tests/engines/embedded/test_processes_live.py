@@ -531,19 +531,6 @@ def test_state_of_an_older_version_is_migrated_and_one_of_a_newer_refused(log: S
     assert written(log, "out")[-2:] == [{"k": "b", "count": 15}, {"k": "c", "count": 2}]
 
 
-def test_state_of_a_process_with_other_settings_is_refused(log: SqliteLog, wall: Wall) -> None:
-    class Above(Counting):
-        def __init__(self, limit: float) -> None:
-            self.limit = limit
-
-    log.create("one")
-    add(log, "one", [line(1)])
-    run_for(live_on(log, wall, counting(Above(1.0)), FAR), wall, 1)
-    run_for(live_on(log, wall, counting(Above(1.0)), FAR), wall, 1)
-    with pytest.raises(EnvironmentFault, match=r"was made with other operators; run it as it was, or start with --anew"):
-        live_on(log, wall, counting(Above(2.0)), FAR)
-
-
 def test_a_commit_writes_the_keys_that_were_touched_not_those_that_are_held(log: SqliteLog, wall: Wall) -> None:
     log.create("one")
     live, said = live_on(log, wall, counting(Counting()), FAR), []

@@ -429,8 +429,8 @@ def test_an_output_that_lost_what_was_committed_is_an_error(tmp_path: Path) -> N
 def test_state_of_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = {"events": [file_of(tmp_path / "a.ndjson", *[("a", n, n) for n in range(60)])]}
     folder = begun(tmp_path / "out", settings_plan(), inputs)
-    monkeypatch.setattr("headrace.engines.embedded.run.STATE_FORMAT", 99)
-    with pytest.raises(EnvironmentFault, match="holds state of format 3, not 99; finish it with the headrace that began it, or remove"):
+    monkeypatch.setattr("headrace.engines.embedded.run.STATE_FORMATS", (99,))
+    with pytest.raises(EnvironmentFault, match="holds state of format 4, not 99; finish it with the headrace that began it, or remove"):
         run_files(settings_plan(), inputs, folder)
 
 

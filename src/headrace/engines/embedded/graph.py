@@ -99,7 +99,7 @@ class Graph:
     """
 
     def __init__(self, plan: Plan, write: Write, *, keyed: bool = False, origins: Sequence[tuple[str, int]] = ()) -> None:
-        self._write, self._keyed, self._plan = write, keyed, plan
+        self._write, self._keyed, self.plan = write, keyed, plan
         needed = _needed(plan)
         staged = {"window", "aggregate", "process", "side", "sink"}
         self._steps = {node: row_step(node, sorted(needed[node])) for node in plan.nodes if node.operator.kind not in staged}
@@ -135,7 +135,7 @@ class Graph:
         pending: list[tuple[Node[Operator], dict[str, str]]] = [(window, {key: key for key in window.operator.keys})]
         while pending:
             above, keys = pending.pop()
-            for one in self._plan.consumers(above):
+            for one in self.plan.consumers(above):
                 left = {name: key for old, key in keys.items() for name in one.operator.hands_on(old)}
                 if one.does(Regroup):
                     common &= set(left.values())
@@ -173,7 +173,7 @@ class Graph:
 
     def _push(self, node: Node[Operator], rank: int, rows: pl.DataFrame) -> None:
         made = self._steps[node](rows)
-        for consumer in self._plan.consumers(node):
+        for consumer in self.plan.consumers(node):
             if consumer in self._by_node:
                 self._wait(node, consumer, rank, made)
             else:
@@ -282,7 +282,7 @@ class Graph:
         for output, rows in frames:
             if not output:
                 self._emit(process.node, rows)
-            for side in self._plan.consumers(process.node):
+            for side in self.plan.consumers(process.node):
                 if isinstance(side.operator, Side) and side.operator.name == output:
                     self._emit(side, rows)
 
@@ -313,7 +313,7 @@ class Graph:
             self._write(window.operator.late_topic, rows.select(window.node.input.schema.names), theirs)
 
     def _emit(self, node: Node[Operator], rows: pl.DataFrame) -> None:
-        for consumer in self._plan.consumers(node):
+        for consumer in self.plan.consumers(node):
             match consumer.operator:
                 case Side():
                     continue

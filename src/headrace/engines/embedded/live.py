@@ -18,14 +18,16 @@ import msgspec
 import polars as pl
 
 from headrace._clock import now_ms
+from headrace.engines.embedded.carrying import carried_over, new_ranks
 from headrace.engines.embedded.output import encode_rows
 from headrace.engines.embedded.partition import Partition
 from headrace.engines.embedded.processing import Counts
 from headrace.engines.embedded.run import NO_LIMITS, Limits, Run
-from headrace.engines.embedded.state import STATE_FORMAT, Parts
-from headrace.errors import EnvironmentFault, InternalError, PlanError
+from headrace.engines.embedded.state import Parts
+from headrace.errors import InternalError, PlanError
 from headrace.kernels.columnar.watermark import NEVER
 from headrace.kernels.ledger import Account
+from headrace.plan.changes import Changes
 from headrace.plan.pipeline import Plan
 from headrace.topics.dead_letters import DeadLetter, encode_dead_letter
 from headrace.topics.making import make_topics
@@ -78,7 +80,8 @@ class Step:
     """A step of the clock: at these offsets, the partitions, by their ranks, had shown this much and these rested.
 
     With `clock_ms`, timers of the clock up to then went off. `ended` says that the input was taken to end there. `code` are the
-    processes whose code changed there: the digests of the code before and behind, by name.
+    processes whose code changed there: the digests of the code before and behind, by name. Where the pipeline changed, `settings`
+    have what those that changed were and are, and `plan` the digest of its nodes.
     """
 
     offsets: tuple[int, ...]
@@ -87,6 +90,8 @@ class Step:
     clock_ms: int | None = None
     ended: bool = False
     code: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
+    settings: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    plan: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,8 @@ class Live:
         Whether to end where the topics end now, everything closed, as with a file.
     anew
         Whether to forget what the pipeline has committed and start from the first records.
+    reset
+        Windows and processes that begin without state.
     clock, tick
         The clock on the wall, ms since the epoch, and one that only goes forward, in seconds.
 
@@ -168,6 +175,7 @@ class Live:
     batch_records: int | None = None
     latest: bool = False
     anew: bool = False
+    reset: tuple[str, ...] = ()
     clock: Callable[[], int] = now_ms
     tick: Callable[[], float] = time.monotonic
 
@@ -181,7 +189,7 @@ class Live:
     def _open(self, *, anew: bool) -> None:
         plan = self.plan
         self._staged, self._parts = Staged(plan.pipeline), Parts()
-        self.epoch = 0
+        self.epoch, self.changes = 0, Changes()
         self.claim = self.log.claim(plan.pipeline)
         try:
             if anew:
@@ -200,6 +208,8 @@ class Live:
         self._heard = dict.fromkeys((partition.rank for partition in self.run.partitions), self._committed_at)
         self._failed = False
         self.changed = self.claim.manifest is None
+        if self.changes:
+            self._note_changes()
         if self.run.graph.changed_code:
             self._note_changed_code()
 
@@ -211,6 +221,14 @@ class Live:
     @property
     def _clock_topic(self) -> str:
         return f"{self.plan.pipeline}.clock"
+
+    def _note_changes(self) -> None:
+        """Say that the pipeline is another than that of its last commit, and write it down with the offsets, for a replay."""
+        _log.warning("pipeline %s: has changed since its last commit; from offsets %s:", self.plan.pipeline, self.offsets)
+        for line in self.changes.lines():
+            _log.warning("  %s", line)
+        self._write_step(settings=self.changes.settings, plan=self.plan.identity["operators"])
+        self.changed = True
 
     def _note_changed_code(self) -> None:
         """Say that processes go on with other code, and write it down with the offsets, for a replay."""
@@ -224,19 +242,10 @@ class Live:
         return {**self.plan.identity, "sources": [f"{p.source.topic}/{p.number}" for p in self.run.partitions]}
 
     def _restore(self, manifest: dict[str, Any]) -> None:
-        where, anew = f"state of pipeline {self.plan.pipeline}", "or start with --anew, which forgets it"
-        if manifest["format"] != STATE_FORMAT:
-            raise EnvironmentFault(
-                f"is of format {manifest['format']}, not {STATE_FORMAT}", where=where, fix=f"use the headrace that wrote it, {anew}"
-            )
-        now, other = self._identity(), self.plan.differs(manifest)
-        if other is None and manifest["sources"] != now["sources"]:
-            other = "sources"
-        if other is not None:
-            shown = f"other {other}" if other == "operators" else f"{other} {manifest[other]!r}, not {now[other]!r}"
-            raise EnvironmentFault(f"was made with {shown}", where=where, fix=f"run it as it was, {anew}")
-        self._parts.restore(manifest, self.run.graph, self.claim.load)
-        self.run.restore(manifest)
+        self.changes = carried_over(self.plan, manifest, self.reset)
+        ranks = new_ranks(self.plan, manifest["sources"], self._identity()["sources"])
+        self._parts.restore(manifest, self.run.graph, self.claim.load, names=self.changes.carried, ranks=ranks)
+        self.run.restore(manifest, ranks)
         self.epoch = manifest["epoch"]
 
     def commit(self) -> Committed:
@@ -346,6 +355,10 @@ class Live:
             told = next((process.code for process in self.run.graph.processes if process.operator.name == name), None)
             if told != now:
                 _log.warning("process %s: code %s went on as code %s at offsets %s, and this replay has %s", name, before, now, self.offsets, told)
+        if step.plan is not None and step.plan != self.plan.identity["operators"]:
+            _log.warning(
+                "pipeline %s: was another from offsets %s on than this replay has: settings %s", self.plan.pipeline, self.offsets, step.settings
+            )
         for clock in self.run.clocks.values():
             clock.resting = {p.rank for p in self.run.partitions if p.rank in step.resting and p.rank in clock.watermarks}
         self.run.show(dict(enumerate(step.shown)), clock_ms=step.clock_ms, ended=step.ended)

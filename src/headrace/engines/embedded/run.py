@@ -17,7 +17,7 @@ from headrace.engines.embedded.checkpoint import Checkpoint
 from headrace.engines.embedded.graph import Fates, Graph
 from headrace.engines.embedded.output import Files, Output
 from headrace.engines.embedded.partition import Partition, Turn
-from headrace.engines.embedded.state import STATE_FORMAT
+from headrace.engines.embedded.state import STATE_FORMATS
 from headrace.errors import EnvironmentFault
 from headrace.kernels.columnar.order import clock_before, in_order, turn
 from headrace.kernels.columnar.watermark import NEVER, Clock
@@ -234,14 +234,19 @@ class Run:
             "clocks": {topic: {"reached": clock.reached, "resting": sorted(clock.resting)} for topic, clock in self.clocks.items()},
         }
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on where a commit left off."""
-        for partition, state in zip(self.partitions, saved["partitions"], strict=True):
-            partition.restore(state)
-            self._show(partition)
-        self.ledger = accounts_of(saved)
+    def restore(self, saved: Mapping[str, Any], ranks: Mapping[int, int] | None = None) -> None:
+        """Go on where a commit left off. `ranks` are those that the partitions have now, by those that they had, if they are others."""
+        now = {rank: rank for rank in range(len(self.partitions))} if ranks is None else ranks
+        for was, state in enumerate(saved["partitions"]):
+            if was in now:
+                partition = self.partitions[now[was]]
+                partition.restore(state)
+                self._show(partition)
+        self.ledger |= {topic: account for topic, account in accounts_of(saved).items() if topic in self.ledger}
         for topic, clock in saved["clocks"].items():
-            self.clocks[topic].reached, self.clocks[topic].resting = clock["reached"], set(clock["resting"])
+            if topic in self.clocks:
+                self.clocks[topic].reached = clock["reached"]
+                self.clocks[topic].resting = {now[rank] for rank in clock["resting"] if rank in now}
         for partition in self.partitions:
             self._show(partition)
 
@@ -443,9 +448,9 @@ def _identity(plan: Plan, inputs: Mapping[str, Sequence[Path]]) -> dict[str, Any
 
 
 def _check_same(plan: Plan, manifest: Mapping[str, Any], identity: Mapping[str, Any], folder: Path) -> None:
-    if manifest.get("format") != STATE_FORMAT:
+    if manifest.get("format") not in STATE_FORMATS:
         raise EnvironmentFault(
-            f"holds state of format {manifest.get('format')}, not {STATE_FORMAT}",
+            f"holds state of format {manifest.get('format')}, not {STATE_FORMATS[0]}",
             where=str(folder),
             fix=f"finish it with the headrace that began it, or remove {folder}",
         )

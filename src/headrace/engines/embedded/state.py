@@ -9,7 +9,7 @@ keys that live, whatever has come and gone.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -22,10 +22,14 @@ from headrace.errors import ProcessError
 from headrace.kernels.columnar.order import in_time
 from headrace.kernels.columnar.window import WindowState
 from headrace.kernels.keyed.keyspace import Keyspace
+from headrace.kernels.reading.text import polars_type
+from headrace.plan.changes import definition, definitions_of_texts
+from headrace.plan.pipeline import Plan
+from headrace.plan.schema import Schema
 
-__all__ = ["STATE_FORMAT", "Parts", "is_whole"]
+__all__ = ["STATE_FORMATS", "Parts", "is_whole", "stages_of"]
 
-STATE_FORMAT = 3
+STATE_FORMATS = (4, 3)  # the one that is written, and those that are read besides
 _FRAMES = ("folded", "stragglers", "revisions")
 _MOST_FRAMES = 32
 _MANY_KEYS = 50_000
@@ -37,15 +41,15 @@ class Parts:
     def __init__(self) -> None:
         self._stored: dict[int, str] = {}
         self._frames: dict[int, pl.DataFrame] = {}
-        self._keys: dict[int, list[_Segment]] = {}
+        self._keys: dict[str, list[_Segment]] = {}
         self._next = 0
 
     def save(self, graph: Graph) -> tuple[dict[str, Any], dict[str, bytes]]:
         """Return what the state is, and the parts of it that are new."""
         new: dict[str, bytes] = {}
-        windows = [self._save_window(window.state, new) for window in graph.windows]
-        processes = [self._save_process(number, process, new) for number, process in enumerate(graph.processes)]
-        return {"format": STATE_FORMAT, "windows": windows, "processes": processes, "next": self._next}, new
+        stages = {window.node.name: {"definition": definition(window.node), **self._save_window(window.state, new)} for window in graph.windows}
+        stages |= {one.node.name: {"definition": definition(one.node), **self._save_process(one, new)} for one in graph.processes}
+        return {"format": STATE_FORMATS[0], "stages": stages, "next": self._next}, new
 
     def _save_window(self, state: WindowState, new: dict[str, bytes]) -> dict[str, Any]:
         frames = {name: self._name(frame, new) for name in _FRAMES if (frame := getattr(state, name)) is not None}
@@ -56,9 +60,9 @@ class Parts:
             self._gather(rows)
         return {str(rank): [self._name(rows, new) for rows in frames] for rank, frames in buffer.items() if frames}
 
-    def _save_process(self, number: int, process: Processing, new: dict[str, bytes]) -> dict[str, Any]:
+    def _save_process(self, process: Processing, new: dict[str, bytes]) -> dict[str, Any]:
         space = process.keyspace
-        segments = self._keys.setdefault(number, [])
+        segments = self._keys.setdefault(process.node.name, [])
         if touched := space.take_touched():
             segments.append(_Segment("", touched, 0))
             # Each is at least twice the next, so that a key is written anew some log(keys) times; those of many keys are left alone.
@@ -128,43 +132,125 @@ class Parts:
 
     def keep(self, saved: Mapping[str, Any]) -> set[str]:
         """Return the names that a saved state needs, and forget the other frames."""
-        buffers = [state[name] for name in ("buffer", "rules") for state in (*saved["windows"], *saved["processes"]) if name in state]
+        states = [*saved["stages"].values()] if "stages" in saved else [*saved["windows"], *saved["processes"]]
+        buffers = [state[name] for name in ("buffer", "rules") for state in states if name in state]
         named = {name for buffer in buffers for names in buffer.values() for name in names}
-        named |= {state[name] for state in saved["windows"] for name in _FRAMES if name in state}
+        named |= {state[name] for state in states for name in _FRAMES if name in state}
         for key, name in list(self._stored.items()):
             if name not in named:
                 del self._stored[key], self._frames[key]
-        return named | {name for state in saved["processes"] for name in state["keys"]}
+        return named | {name for state in states for name in state.get("keys", ())}
 
-    def restore(self, saved: Mapping[str, Any], graph: Graph, load: Callable[[str], bytes]) -> None:
-        """Give the stages a saved state. `load` returns a part and answers for its being whole, which `is_whole` tells."""
+    def restore(
+        self,
+        saved: Mapping[str, Any],
+        graph: Graph,
+        load: Callable[[str], bytes],
+        *,
+        names: Collection[str] | None = None,
+        ranks: Mapping[int, int] | None = None,
+    ) -> None:
+        """Give stages a saved state.
+
+        Parameters
+        ----------
+        load
+            Returns a part, and answers for its being whole, which `is_whole` tells.
+        names
+            The stages that take theirs on; by default all.
+        ranks
+            The ranks that the partitions have now, by those that they had; by default these are the same.
+        """
         self._next = saved["next"]
-        for window, state in zip(graph.windows, saved["windows"], strict=True):
-            window.state = WindowState(clock=state["clock"], buffer=self._load_buffer(state["buffer"], load))
-            for name in _FRAMES:
-                if name in state:
-                    setattr(window.state, name, self._load(state[name], load))
-        for number, (process, state) in enumerate(zip(graph.processes, saved["processes"], strict=True)):
-            _check_forms(process, state)
-            process.clock = state["clock"]
-            if (before := state.get("code")) is not None and process.code not in {None, before}:
-                process.code_before = before
-            process.buffer, process.rules = self._load_buffer(state["buffer"], load), self._load_buffer(state["rules"], load)
-            parts = [load(name) for name in state["keys"]]
-            keys, sizes = process.keyspace.load(parts), map(len, parts)
-            self._keys[number] = [_Segment(*one) for one in zip(state["keys"], keys, sizes, strict=True)]
-            process.stored_bytes = sum(segment.size for segment in self._keys[number])
-            process.keyspace.wake(migrate=state["version"] != process.operator.declared.version)
-            if state["shared"] is not None:
-                process.keyspace.restore_shared(bytes.fromhex(state["shared"]))
+        states = stages_of(saved, graph.plan)
+        loading = _Loading(self, load, {} if ranks is None else {was: now for was, now in ranks.items() if was != now})
+        for window in graph.windows:
+            if (name := window.node.name) in states and (names is None or name in names):
+                state = states[name]
+                window.state = WindowState(clock=state["clock"], buffer=loading.buffer(state["buffer"]))
+                for frame in (one for one in _FRAMES if one in state):
+                    setattr(window.state, frame, loading.frame(state[frame]))
+        for process in graph.processes:
+            if (name := process.node.name) in states and (names is None or name in names):
+                self._restore_process(process, states[name], loading)
 
-    def _load_buffer(self, buffer: Mapping[str, list[str]], load: Callable[[str], bytes]) -> dict[int, list[pl.DataFrame]]:
-        return {int(rank): [self._load(name, load) for name in names] for rank, names in buffer.items()}
+    def _restore_process(self, process: Processing, state: Mapping[str, Any], loading: _Loading) -> None:
+        _check_forms(process, state)
+        operator, name = process.operator, process.node.name
+        process.clock = state["clock"]
+        if (before := state.get("code")) is not None and process.code not in {None, before}:
+            process.code_before = before
+        process.buffer = loading.buffer(state["buffer"], operator.takes, name)
+        process.rules = loading.buffer(state["rules"], operator.told, name)
+        parts = [loading.load(part) for part in state["keys"]]
+        keys, sizes = process.keyspace.load(parts), map(len, parts)
+        self._keys[name] = [_Segment(*one) for one in zip(state["keys"], keys, sizes, strict=True)]
+        process.stored_bytes = sum(segment.size for segment in self._keys[name])
+        process.keyspace.wake(migrate=state["version"] != operator.declared.version)
+        if state["shared"] is not None and operator.declared.shared:
+            process.keyspace.restore_shared(bytes.fromhex(state["shared"]))
 
-    def _load(self, name: str, load: Callable[[str], bytes]) -> pl.DataFrame:
-        frame = pl.read_ipc(load(name))
+    def _know(self, frame: pl.DataFrame, name: str) -> None:
+        """Take it that a frame is stored under a name."""
         self._stored[id(frame)], self._frames[id(frame)] = name, frame
+
+
+def stages_of(saved: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """Return the saved state of each stage, with its definition, by name; that of an earlier format if the plan has the same stages.
+
+    Raises
+    ------
+    KeyError
+        If it is of an earlier format, and of other stages.
+    """
+    if "stages" in saved:
+        return dict(saved["stages"])
+    nodes = {node.name: node for node in plan.stages}
+    shown = saved["operators"][0] if isinstance(saved["operators"], list) else str(plan)
+    places = definitions_of_texts(plan, shown)
+    if places is None:
+        raise KeyError("stages")
+    lists = {"window": saved["windows"], "process": saved["processes"]}
+    return {name: {"definition": definition(nodes[name]), **lists[kind][place]} for name, (kind, place) in places.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    """Reads stored frames; their partitions have other ranks now, if `ranks` says so."""
+
+    parts: Parts
+    load: Callable[[str], bytes]
+    ranks: Mapping[int, int]
+
+    def buffer(self, saved: Mapping[str, list[str]], schema: Schema | None = None, stage: str = "") -> dict[int, list[pl.DataFrame]]:
+        """Return the rows that wait, by rank; with the columns of a schema, if there is one."""
+        found = {self.ranks.get(int(rank), int(rank)): [self.frame(name, schema, stage) for name in names] for rank, names in saved.items()}
+        return dict(sorted(found.items()))
+
+    def frame(self, name: str, schema: Schema | None = None, stage: str = "") -> pl.DataFrame:
+        """Return a frame; one that is as it was stored need not be stored again."""
+        stored = pl.read_ipc(self.load(name))
+        frame = stored
+        if self.ranks and "@partition" in frame.columns:
+            frame = frame.with_columns(pl.col("@partition").replace(dict(self.ranks)))
+        if schema is not None:
+            frame = _fitted(frame, schema, stage)
+        if frame is stored:
+            self.parts._know(frame, name)
         return frame
+
+
+def _fitted(rows: pl.DataFrame, schema: Schema, stage: str) -> pl.DataFrame:
+    """Return rows that wait for a process with its columns: those that are new are NULL in them."""
+    hidden = [name for name in rows.columns if name.startswith("@")]
+    if rows.columns == [*hidden, *schema.names]:
+        return rows
+    new = [schema[name] for name in schema.names if name not in rows.columns]
+    for field in new:
+        if not field.nullable and len(rows):
+            what = f"column {field.name!r} is new and NOT NULL, and rows that wait do not have it"
+            raise ProcessError(what, where=f"state of process {stage}", fix=f"declare it without NOT NULL, or begin without state: --reset {stage}")
+    return rows.with_columns(pl.lit(None, polars_type(field.type)).alias(field.name) for field in new).select(*hidden, *schema.names)
 
 
 @dataclass(frozen=True, slots=True)
