@@ -54,8 +54,8 @@ def assert_level(tmp_path: Path, *, turns: int, ids: int) -> None:
     for second in range(turns):
         commit = run.turn(second, ids)
         bytes_.append(run.stored()[0])
-        entries.append(sum(len(segment.keys) for segment in run.live._parts._keys[0]))
-        told.append((commit.processes["deduplicate"].state_bytes, sum(segment.size for segment in run.live._parts._keys[0])))
+        entries.append(sum(len(segment.keys) for segment in run.live._parts._keys["deduplicate"]))
+        told.append((commit.processes["deduplicate"].state_bytes, sum(segment.size for segment in run.live._parts._keys["deduplicate"])))
         assert commit.processes["deduplicate"].keys <= 2 * ids
     half = turns // 2
     assert max(bytes_[half:]) <= 1.2 * max(bytes_[:half])
@@ -118,7 +118,7 @@ def test_keys_that_come_and_go_are_restored_as_they_were(turns: Any, many: int) 
             other = Graph(plan, lambda *_: None, origins=[("in", 0)])
             Parts().restore(saved, other, stored.__getitem__)
             assert other.processes[0].keyspace._stored == graph.processes[0].keyspace._stored
-            assert sum(len(segment.keys) for segment in parts._keys[0]) <= 3 * (len(graph.processes[0].keyspace) + many + 14)
+            assert sum(len(segment.keys) for segment in parts._keys[graph.processes[0].node.name]) <= 3 * (len(graph.processes[0].keyspace) + many + 14)
 
 
 class ComesAndGoes:
