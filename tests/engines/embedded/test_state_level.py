@@ -118,7 +118,9 @@ def test_keys_that_come_and_go_are_restored_as_they_were(turns: Any, many: int) 
             other = Graph(plan, lambda *_: None, origins=[("in", 0)])
             Parts().restore(saved, other, stored.__getitem__)
             assert other.processes[0].keyspace._stored == graph.processes[0].keyspace._stored
-            assert sum(len(segment.keys) for segment in parts._keys[graph.processes[0].node.name]) <= 3 * (len(graph.processes[0].keyspace) + many + 14)
+            assert sum(len(segment.keys) for segment in parts._keys[graph.processes[0].node.name]) <= 3 * (
+                len(graph.processes[0].keyspace) + many + 14
+            )
 
 
 class ComesAndGoes:
