@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import accumulate
 from math import inf
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -112,6 +114,7 @@ class Forward(Runner):
         topics = (*self._beside, self._topic)
         firsts = {(topic, info.number): info.first for topic in topics for info in self._log.topic(topic).partitions}
         self._pending: list[Record] = []
+        self._unsettled = Counter[int]()  # how many are pending, by partition
         self._reached: dict[tuple[str, int], int] = {}
         self._claim = self._log.claim(self.name)
         try:
@@ -185,6 +188,7 @@ class Forward(Runner):
                 self._reached[topic, number] = lines.stamps.order[-1]
         for number, lines in self._fresh(self._topic):
             self._pending += _records(self._topic, number, lines)
+            self._unsettled[number] += len(lines)
         self._pending.sort(key=lambda one: (one.order, one.partition, one.offset))
         return fetched
 
@@ -205,7 +209,7 @@ class Forward(Runner):
             for number, reader in enumerate(self._feed.readers[topic])
             if not reader.finished and lag[topic, number]
         ]
-        return [one for one in self._pending if one.order < min(behind)] if behind else self._pending
+        return self._pending[: bisect_left(self._pending, min(behind), key=attrgetter("order"))] if behind else self._pending
 
     def _batch(self, ready: Sequence[Record], most: float) -> Sequence[Record]:
         batch = ready[: int(min(most, self._target.most_records))]
@@ -221,7 +225,8 @@ class Forward(Runner):
             while not stop() and (left := until - time.monotonic()) > 0:
                 await sleep(min(left, _TICK_SECONDS))
         if delivery.settled:
-            self._pending = self._pending[delivery.settled :]
+            del self._pending[: delivery.settled]
+            self._unsettled.subtract(one.partition for one in batch[: delivery.settled])
             began = time.monotonic()
             self._count(delivery)
             await asyncio.to_thread(self._commit, delivery.aside)
@@ -263,8 +268,7 @@ class Forward(Runner):
     def _commit(self, aside: Sequence[tuple[Record, str]]) -> None:
         """Make cursors, dead letters and ledger durable together: up to the first record that is pending, or is needed again beside."""
         cursors = {(self._topic, number): reader.position["record"] for number, reader in enumerate(self._feed.readers[self._topic])}
-        for one in reversed(self._pending):
-            cursors[self._topic, one.partition] = min(cursors[self._topic, one.partition], one.offset)
+        cursors |= self._first_pending()
         saved = None
         if isinstance(self._target, JoiningTarget):
             for topic in self._beside:
@@ -277,6 +281,16 @@ class Forward(Runner):
         self._claim.commit(Commit(msgspec.json.encode(manifest), {}, (), [*self._letters(aside)], cursors))
         self._cursors, self._committed_at = cursors, time.monotonic()
         self._log_outage.succeeded()
+
+    def _first_pending(self) -> dict[tuple[str, int], int]:
+        """Return the first pending offset of each partition that has one; they are pending in the order of their offsets."""
+        wanted = sum(count > 0 for count in self._unsettled.values())
+        found: dict[tuple[str, int], int] = {}
+        for one in self._pending:
+            if len(found) == wanted:
+                break
+            found.setdefault((self._topic, one.partition), one.offset)
+        return found
 
     def _letters(self, aside: Sequence[tuple[Record, str]]) -> Iterator[Outgoing]:
         lines = defaultdict[int, list[bytes]](list)
