@@ -21,6 +21,7 @@ from spent import ticks_of
 
 if TYPE_CHECKING:
     from headrace.engines.flink.cluster import Cluster
+    from headrace.engines.folder_jobs import FolderJob
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build"
@@ -71,10 +72,10 @@ class Watcher(threading.Thread):
 
 def through_headrace(cluster: Cluster, file: Path) -> None:
     from headrace.engines.flink.client import Client
-    from headrace.engines.flink.run import FileJob, run_files
+    from headrace.engines.flink.run import run_files
     from process_on_flink import counted  # as the workers will find it
 
-    run_files(FileJob(counted.plan(), {"readings": [file]}, WORK / "out"), cluster.rest, client=Client.local(BUILD))
+    run_files(FolderJob(counted.plan(), {"readings": [file]}, WORK / "out"), cluster.rest, client=Client.local(BUILD))
 
 
 def by_hand(*options: str) -> Callable[[Cluster, Path], None]:

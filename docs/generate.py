@@ -16,13 +16,15 @@ from cyclopts import App
 
 import headrace
 from headrace.cli import app
-from headrace.cli.run import LiveOptions
+from headrace.cli.options import RunOptions
 from headrace.cli.simulate import GeneratorOptions, KilnOptions
+from headrace.engines.options import OPTIONS, Mode, Refused, Support, flag
+from headrace.engines.protocol import ENGINES, engine_named
 from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function, Signature
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-OPTIONS = {"headrace run": (LiveOptions,), "headrace simulate": (KilnOptions, GeneratorOptions)}
+CLASSES = {"headrace run": (RunOptions,), "headrace simulate": (KilnOptions, GeneratorOptions)}
 NOTICE = "<!-- made by docs/generate.py; edit the code instead -->\n"
 
 
@@ -98,7 +100,7 @@ def _parameters(doc: str) -> str:
 
 def _command(path: str, app: App) -> list[str]:
     if app.default_command is not None:
-        options = "".join(_parameters(inspect.getdoc(one)) for one in OPTIONS.get(path, ()))
+        options = "".join(_parameters(inspect.getdoc(one)) for one in CLASSES.get(path, ()))
         return [f"## `{path}`\n", f"```text\n{inspect.getdoc(app.default_command)}\n{options}```\n"]
     parts = [f"## `{path}`\n", f"{app.help}\n"]
     for name in app:
@@ -118,7 +120,31 @@ def commands_page() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"functions.md": functions_page, "names.md": names_page, "commands.md": commands_page}
+def options_page() -> str:
+    engines = [engine_named(name) for name in ENGINES]
+    parts = [
+        NOTICE,
+        "# Options and engines\n",
+        "What each engine does with each option of [`headrace run`](commands.md#headrace-run). *Yes*: the engine honours it. *No*: the engine refuses it when "
+        "it is given, names it with this reason and a fix, and starts nothing. A default is never refused. The command line refuses by this table.\n",
+        "`--input`, `--output`, `--set`, `--allow-nothing-accepted`, `--engine` and `--yes` mean the same on every engine.\n",
+    ]
+    for mode in Mode:
+        having = [one for one in engines if mode in one.capabilities.options]
+        parts += [f"## Runs {mode}\n", f"| option | {' | '.join(one.name for one in having)} |\n|---|{'---|' * len(having)}"]
+        parts += [f"| `{flag(name)}` | {' | '.join(_support(one.capabilities.options[mode][name]) for one in having)} |" for name in OPTIONS]
+        if mode is not Mode.JOB:
+            ends = (one.capabilities.stops.get(mode, "the run ends at once") for one in having)
+            parts.append(f"| SIGTERM, Ctrl-C | {' | '.join(ends)} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _support(one: Support) -> str:
+    return f"no: {one.reason}" if isinstance(one, Refused) else f"yes: {one.note}" if one.note else "yes"
+
+
+PAGES = {"functions.md": functions_page, "names.md": names_page, "commands.md": commands_page, "options.md": options_page}
 
 
 def broken_links() -> Iterator[str]:

@@ -153,6 +153,28 @@ def test_no_command_imports_what_it_does_not_use(arguments: list[str], used: set
     assert set(HEAVY) & set(done.stderr.splitlines()[-1].split()) <= used
 
 
+@pytest.mark.parametrize(
+    ("arguments", "engines"),
+    [
+        (["--help"], set()),
+        (["topics", "list"], set()),
+        (["run", "two.py:big", "--input", "readings.ndjson"], {"embedded"}),
+        (["run", "two.py:big", "--input", "readings.ndjson", "--engine", "flink", "--records", "5"], {"flink"}),
+        (["run", "two.py:big", "--engine", "spark"], {"spark"}),
+        (["plan", "two.py:big", "--engine", "flink"], {"flink"}),
+        (["plan", "two.py:big", "--engine", "spark"], {"spark"}),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, list) else "",
+)
+def test_no_engine_is_imported_unless_it_is_used(arguments: list[str], engines: set[str]) -> None:
+    script = f"import sys; from headrace.cli import main; main({arguments!r}); print('imported', *sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    modules = done.stderr.splitlines()[-1].split()
+    assert {name.split(".")[2] for name in modules if name.startswith("headrace.engines.") and name.endswith(".engine")} == engines
+    others = {"embedded", "flink", "spark"} - engines - {"embedded"}  # of the embedded one, `import headrace` has what a pipeline's author uses
+    assert not [name for name in modules if name.startswith(tuple(f"headrace.engines.{other}." for other in others))]
+
+
 def test_a_run_whose_expressions_are_known_does_not_import_the_parser() -> None:
     arguments = ["run", "two.py:big", "--input", "readings.ndjson"]
     script = f"import sys; from headrace.cli import main; main({arguments!r}); print('sqlglot' in sys.modules, file=sys.stderr)"
@@ -175,8 +197,8 @@ sys.meta_path.insert(0, Refuses())
 for name in ("fcntl", "grp", "pwd", "resource", "termios"):
     sys.modules.pop(name, None)
 import headrace
-import headrace.cli.doctor, headrace.cli.jobs, headrace.cli.live, headrace.cli.topics, headrace.cli.demo
-import headrace.engines.embedded.run, headrace.engines.embedded.live, headrace.topics.sqlite
+import headrace.cli.doctor, headrace.cli.jobs, headrace.cli.topics, headrace.cli.demo
+import headrace.engines.embedded.run, headrace.engines.embedded.observed, headrace.topics.sqlite
 sys.exit(headrace.cli.main(["run", "two.py:big", "--input", "readings.ndjson"]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -209,7 +231,7 @@ sys.exit(headrace.cli.main(["run", "two.py:big", "--input", "readings.ndjson"]))
         (["plan", "two.py:bigg"], "two.py: defines no pipeline 'bigg'; did you mean 'big'?"),
         (["plan", "nosuch.module:big"], "module 'nosuch.module': no module 'nosuch'; is its folder on PYTHONPATH?"),
         (["plan", "json:big"], "json: defines no pipeline; decorate a function with @hr.pipeline(name, version=…)"),
-        (["plan", "fingerprint", "--engine", "sprak"], "--engine: unknown engine 'sprak'; there is: embedded, flink, spark"),
+        (["plan", "fingerprint", "--engine", "sprak"], "--engine: unknown engine 'sprak'; did you mean 'spark'?"),
         (["plan", "fingerprint", "--set", "minutes"], "--set: 'minutes' is not KEY=VALUE"),
         (["plan", "fingerprint", "--set", "=5"], "--set: '=5' is not KEY=VALUE"),
         (["plan", "fingerprint", "--set", "window_size_minuts=5"], "--set: unknown setting 'window_size_minuts'; did you mean 'window_size_minutes'?"),
@@ -218,14 +240,14 @@ sys.exit(headrace.cli.main(["run", "two.py:big", "--input", "readings.ndjson"]))
         (["plan", "fingerprint", "--set", "watermark_seconds=-1"], "stream('sensor-data'): the watermark's delay is -1 day, 23:59:59, which is negative"),
         (["run", "fingerprint"], ".headrace/log.db: no topic 'sensor-data'; make it: headrace topics create"),
         (["run", "fingerprint", "--output", "out"], "--input: no input; name a file: --input FILE; a live run writes to topics"),
-        (["run", "fingerprint", "--input", "readings.ndjson", "--until", "latest"], "--until: is not for a run over files on this engine; leave out"),
-        (["run", "fingerprint", "--input", "readings.ndjson", "--engine", "flink", "--records", "5"], "--records: is not for a run over files on this engine"),
+        (["run", "fingerprint", "--input", "readings.ndjson", "--until", "latest"], "--until: a run over files ends where the files end; leave it out"),
+        (["run", "fingerprint", "--input", "readings.ndjson", "--engine", "flink", "--records", "5"], "--records: Flink runs over files to their end; leave it out, or run on the embedded engine"),
         (["run", "fingerprint", "--records", "0"], "--records: is 0; give 1 or more"),
         (["run", "fingerprint", "--idle-after", "soon"], "--idle-after: 'soon' is not a duration"),
         (["demo", "--port", "70000"], "--port: is 70000; give 1 to 65535"),
         (["demo", "--for", "long"], "--for: 'long' is not a duration"),
         (["prove", "two.py:big", "--kills", "1"], "pipeline big: there is nothing to run it on; name a file: --input FILE"),
-        (["run", "fingerprint", "--input", "x.ndjson", "--engine", "beam"], 'Invalid value "beam" for --engine. Choose from: "embedded", "flink", "spark".'),
+        (["run", "fingerprint", "--input", "x.ndjson", "--engine", "beam"], "--engine: unknown engine 'beam'; there is: embedded, flink, spark"),
         (["run", "fingerprint", "--input", "x.ndjson", "--cluster", "http://c"], "--cluster: the embedded engine has no cluster; add --engine flink"),
         (["run", "fingerprint", "--input", "x.csv", "--engine", "flink"], "--input x.csv: Flink reads NDJSON files, not 'x.csv'"),
         (["run", "fingerprint", "--from-savepoint", "s"], "--from-savepoint: the embedded engine's commits are its savepoints"),

@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -613,6 +614,41 @@ def test_a_home_of_another_user_above_is_passed_over(folder: Path, run: Callable
     assert run("list")[2] == f"headrace: no jobs in {folder}/below/.headrace/jobs\n"
 
 
+class Pages(BaseHTTPRequestHandler):
+    """As much of the REST interface of a Flink cluster with one failed job as the commands below ask for."""
+
+    answers: ClassVar[dict[str, Any]] = {
+        "/config": {"flink-version": "2.3.0"},
+        "/jobs/overview": {"jobs": [{"jid": "abc", "name": "big 1", "state": "FAILED", "start-time": 1, "end-time": 2}]},
+        "/jobs/abc/exceptions": {"exceptionHistory": {"entries": [{"timestamp": 0, "taskName": "map", "stacktrace": "one\ntwo\nthree"}]}},
+    }
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(self.answers[self.path]).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Be silent."""
+
+
+def test_no_option_of_a_command_is_dropped_for_a_job_of_a_cluster(run: Callable[..., tuple[int, str, str]]) -> None:
+    with HTTPServer(("127.0.0.1", 0), Pages) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        cluster = ["--cluster", f"http://127.0.0.1:{server.server_port}"]
+        assert run("logs", "abc", "--lines", "2", *cluster) == (0, "two\nthree\n", "")
+        assert run("logs", "abc", "--lines", "9", *cluster)[1].splitlines()[1:] == ["one", "two", "three"]
+        assert run("logs", "abc", "--follow", *cluster)[::2] == (
+            2,
+            "headrace: --follow: the log of a cluster's job is its failures; leave it out; the cluster's own pages have its log\n",
+        )
+        assert run("submit", "two.py:big", "--engine", "flink", *cluster, "--name", "mine")[::2] == (
+            2,
+            "headrace: --name: a job of the cluster has the name of its pipeline; leave it out\n",
+        )
+        server.shutdown()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -626,7 +662,7 @@ def test_a_home_of_another_user_above_is_passed_over(folder: Path, run: Callable
         (["submit", "two.py", "--input", "x", "--set", "limt=1"], "--set: unknown setting 'limt'; did you mean 'limit'?"),
         (["submit", "two.py", "--input", "-"], "--input -: a job has no standard input; name a file"),
         (["submit", "two.py", "--input", "readings=-"], "--input -: a job has no standard input; name a file"),
-        (["submit", "fingerprint", "--engine", "beam"], 'Invalid value "beam" for --engine'),
+        (["submit", "fingerprint", "--engine", "beam"], "--engine: unknown engine 'beam'; there is: embedded, flink, spark"),
         (["status", "nope"], ".headrace/jobs: no job 'nope'; there is none"),
         (["logs", "nope"], ".headrace/jobs: no job 'nope'; there is none"),
         (["metrics", "nope"], ".headrace/jobs: no job 'nope'; there is none"),

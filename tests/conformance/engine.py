@@ -13,8 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
+from headrace.engines.embedded.engine import EmbeddedEngine
 from headrace.engines.embedded.run import Progress, run_files
-from headrace.errors import PlanError
+from headrace.engines.options import Options
+from headrace.engines.protocol import Context, FileJob
+from headrace.errors import HeadraceError, PlanError
 from headrace.plan.pipeline import Plan
 
 Row = dict[str, Any]
@@ -79,6 +82,11 @@ def left(folder: Path, sources: Iterable[str]) -> Outcome:
     return Outcome(rows, dead, json.loads((folder / "ledger.json").read_bytes())["sources"])
 
 
+def refused(error: HeadraceError) -> Outcome:
+    """Return the outcome of a job that an engine refused, or that failed."""
+    return Outcome({}, {}, {}, error if isinstance(error, PlanError) else PlanError(f"failed: {error}"))
+
+
 # The embedded engine
 
 
@@ -105,9 +113,11 @@ class Embedded:
                 places = [sum(map(sum, counts.values())) for counts in job.restarts]
                 for place in filter(None, places):  # before the first record there is nothing to go on from
                     self._run_until(job.plan, inputs, folder / "out", place)
-                run_files(job.plan, inputs, folder / "out")
             except PlanError as error:
-                return Outcome({}, {}, {}, error)
+                return refused(error)
+            (told,) = EmbeddedEngine().run_files([FileJob(job.plan, inputs, folder / "out")], Options(), Context(folder / "home"))
+            if isinstance(told, HeadraceError):
+                return refused(told)
             return left(folder / "out", job.inputs)
 
     def _run_until(self, plan: Plan, inputs: Mapping[str, Sequence[Path]], folder: Path, place: int) -> None:

@@ -13,14 +13,17 @@ from typing import Any
 from urllib.parse import quote
 
 from conformance import live
-from conformance.engine import Job, Ledger, Outcome, laid, left
+from conformance.engine import Job, Ledger, Outcome, laid, left, refused
 from flink import BUILD, JAVA, client, missing
 from headrace.engines.entries import added_up, ledger_topic
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
-from headrace.engines.flink.places import Kafka, Staged
+from headrace.engines.flink.engine import FlinkEngine
+from headrace.engines.flink.places import Kafka
 from headrace.engines.flink.rest import JobFailed, Rest
-from headrace.engines.flink.run import FileJob, run_many, savepoint, submit, wait
+from headrace.engines.flink.run import savepoint, submit, wait
 from headrace.engines.flink.script import flink_script, flink_script_of_many
+from headrace.engines.options import Options
+from headrace.engines.protocol import Context, FileJob, Result
 from headrace.errors import HeadraceError, PlanError
 
 TOGETHER, PROCESSES_TOGETHER = 50, 20
@@ -40,7 +43,8 @@ class Flink:
         sound: list[int] = []
         for number, job in enumerate(jobs):
             try:
-                flink_script(job.plan, _topics("nowhere:9", "", job) if job.restarts else Staged("/nowhere"))
+                if job.restarts:
+                    flink_script(job.plan, _topics("nowhere:9", "", job))
                 sound.append(number)
             except PlanError as error:
                 outcomes[number] = Outcome({}, {}, {}, error)
@@ -67,18 +71,23 @@ def _parts(sound: list[int], jobs: Sequence[Job]) -> Iterator[list[int]]:
 
 
 def _run(numbers: Sequence[int], jobs: Sequence[Job], rest: Rest, servers: str, folder: Path) -> list[Outcome]:
-    """Return what the jobs give as one. If Flink will not have them, those are sought of which it will not, and the others run."""
-    try:
-        if jobs[0].restarts:
+    """Return what the jobs give as one. If that fails, those are sought that fail, and the others run."""
+    given = [FileJob(job.plan, laid(job, folder / str(number) / "in"), folder / str(number)) for number, job in zip(numbers, jobs, strict=True)]
+    if jobs[0].restarts:
+        try:
             return _restarted(numbers, jobs, rest, servers, folder)
-        staged = [FileJob(job.plan, laid(job, folder / str(number) / "in"), folder / str(number)) for number, job in zip(numbers, jobs, strict=True)]
-        run_many(staged, rest, client=client())
-    except JobFailed as error:
-        if len(jobs) == 1:
-            return [Outcome({}, {}, {}, PlanError(f"failed: {error}"))]
-        half = len(jobs) // 2
-        return [*_run(numbers[:half], jobs[:half], rest, servers, folder), *_run(numbers[half:], jobs[half:], rest, servers, folder)]
-    return [left(job.folder, job.inputs) for job in staged]
+        except JobFailed as error:
+            told: list[Result | HeadraceError] = [error] * len(jobs)
+    else:
+        told = FlinkEngine(client()).run_files(given, Options(cluster=rest.url), Context(BUILD))
+    failed = [place for place, one in enumerate(told) if isinstance(one, JobFailed)]
+    outcomes = [refused(one) if isinstance(one, HeadraceError) else left(job.output, job.inputs) for one, job in zip(told, given, strict=True)]
+    if len(failed) > 1:
+        half = len(failed) // 2
+        for part in (failed[:half], failed[half:]):
+            found = _run([numbers[place] for place in part], [jobs[place] for place in part], rest, servers, folder)
+            outcomes = [found[part.index(place)] if place in part else one for place, one in enumerate(outcomes)]
+    return outcomes
 
 
 def _restarted(numbers: Sequence[int], jobs: Sequence[Job], rest: Rest, servers: str, folder: Path) -> list[Outcome]:

@@ -15,12 +15,13 @@ from typing import Any
 
 import spark
 from conformance import live
-from conformance.engine import Job, Ledger, Outcome, laid, left
+from conformance.engine import Job, Ledger, Outcome, laid, left, refused
 from headrace.engines.entries import added_up, ledger_topic
+from headrace.engines.options import Options
+from headrace.engines.protocol import Context, FileJob, Result
 from headrace.engines.spark import run as spark_run
+from headrace.engines.spark.engine import SparkEngine
 from headrace.engines.spark.environment import kafka_jars
-from headrace.engines.spark.run import Job as SparkJob
-from headrace.engines.spark.run import run_many
 from headrace.engines.spark.script import live_script
 from headrace.errors import HeadraceError, PlanError
 from headrace.plan.expression import Column, walk
@@ -48,8 +49,8 @@ class Spark:
         with TemporaryDirectory(ignore_cleanup_errors=True) as name:
             folder = Path(name)
             bounded = [number for number, job in enumerate(jobs) if not job.restarts]
-            given = [SparkJob(jobs[one].plan, laid(jobs[one], folder / str(one) / "in"), folder / str(one)) for one in bounded]
-            told = run_many(given, master=MASTER, home=spark.HOME)
+            given = [FileJob(jobs[one].plan, laid(jobs[one], folder / str(one) / "in"), folder / str(one)) for one in bounded]
+            told = SparkEngine().run_files(given, Options(cluster=MASTER), Context(spark.HOME))
             outcomes = {number: _outcome(job, one) for number, job, one in zip(bounded, given, told, strict=True)}
             if len(outcomes) < len(jobs):
                 with live.serving(folder / "kafka") as servers:
@@ -57,12 +58,8 @@ class Spark:
         return [outcomes[number] for number in range(len(jobs))]
 
 
-def _outcome(job: SparkJob, told: object) -> Outcome:
-    return _refused(told) if isinstance(told, HeadraceError) else left(job.folder, job.inputs)
-
-
-def _refused(error: HeadraceError) -> Outcome:
-    return Outcome({}, {}, {}, error if isinstance(error, PlanError) else PlanError(f"failed: {error}"))
+def _outcome(job: FileJob, told: Result | HeadraceError) -> Outcome:
+    return refused(told) if isinstance(told, HeadraceError) else left(job.output, job.inputs)
 
 
 # restarts
@@ -79,7 +76,7 @@ def _restarted(jobs: Mapping[int, Job], servers: str, folder: Path) -> dict[int,
         try:
             live_script(job.plan)  # refused by the names that its topics have in the case
         except PlanError as error:
-            outcomes[number] = _refused(error)
+            outcomes[number] = refused(error)
             continue
         script = live_script(_moved(job.plan, f"{number}."))
         topics[number] = live.Topics(servers, job, f"{number}.", ledger_topic(job.plan))
@@ -102,7 +99,7 @@ def _restarted(jobs: Mapping[int, Job], servers: str, folder: Path) -> dict[int,
         for topic in one.job.inputs:
             dead = f"{one.prefix}{topic}.dead-letter"
             rows[dead] = [letter | {"topic": topic} for letter in rows[dead]]
-        outcomes[number] = _refused(failed[number]) if number in failed else one.outcome(rows, _ledger(one, rows, closing[number]))
+        outcomes[number] = refused(failed[number]) if number in failed else one.outcome(rows, _ledger(one, rows, closing[number]))
     return outcomes
 
 

@@ -6,25 +6,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 from cyclopts import Parameter
 
 from headrace.cli import app as commands
 from headrace.cli.apps import find_pipeline, home, plan_of
+from headrace.cli.logs import asked_topics
+from headrace.cli.options import RunOptions
 from headrace.cli.paths import GROUP, grouped_inputs
-from headrace.cli.run import LiveOptions, flink_url
+from headrace.cli.run import confirm_anew
+from headrace.cli.saver import is_saver
 from headrace.cli.simulate import duration_ms
 from headrace.cli.tables import print_json, print_table
 from headrace.engines.embedded.jobs import Job, State, find, jobs_in
 from headrace.engines.embedded.jobs import submit as start
+from headrace.engines.options import Mode
+from headrace.engines.protocol import ENGINES, ClusterJob, ClusterJobs, Context, JobEngine, accept, engine_named
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
-
-if TYPE_CHECKING:
-    from headrace.cli.cluster_jobs import ClusterJob, ClusterJobs
 
 __all__ = ["cancel", "list_jobs", "logs", "metrics", "savepoint", "status", "submit"]
 
@@ -48,10 +51,12 @@ def submit(
     options
         Any options of `headrace run`, after APP. With --engine flink and a cluster named, the job is the cluster's.
     name
-        A name to know the job by; else the pipeline's.
+        A name to know the job by; else the pipeline's, which that of a cluster always has.
     """
     arguments = [app, *(part for option in options for part in option.split(GROUP))]
     pipeline, on_cluster, anew = _sound(arguments)
+    if on_cluster and name is not None:
+        raise PlanError("a job of the cluster has the name of its pipeline", where="--name", fix="leave it out")
     if anew is not None:
         anew()
         arguments.append("--yes")
@@ -151,7 +156,7 @@ def logs(
     job
         The job's id, or how it begins.
     follow
-        Go on until the job has ended.
+        Go on until the job has ended. Not of a cluster's job.
     lines
         Only the last so many lines.
     cluster
@@ -160,7 +165,10 @@ def logs(
     if lines is not None and lines < 0:
         raise PlanError(f"{lines} is no number of lines", where="--lines", fix="give 0 or more")
     if (theirs := _on_cluster(cluster, job)) is not None:
-        print("\n".join(theirs.logs()))
+        if follow:
+            raise PlanError("the log of a cluster's job is its failures", where="--follow", fix="leave it out; the cluster's own pages have its log")
+        text = "\n".join(theirs.logs()).splitlines()
+        print("\n".join(text if lines is None else text[len(text) - min(lines, len(text)) :]))
         return
     found = find(_folder(), job)
     try:
@@ -253,12 +261,8 @@ def _folder() -> Path:
 
 def _cluster(named: str | None) -> ClusterJobs | None:
     """Return the jobs of the cluster that is named, here or in the environment."""
-    url = flink_url(named)
-    if url is None:
-        return None
-    from headrace.cli.cluster_jobs import ClusterJobs
-
-    return ClusterJobs(url)
+    engines = (engine for engine in map(engine_named, ENGINES) if isinstance(engine, JobEngine))
+    return next((engine.jobs(address) for engine in engines if (address := engine.address(named)) is not None), None)
 
 
 def _on_cluster(named: str | None, job: str) -> ClusterJob | None:
@@ -278,26 +282,28 @@ def _sound(arguments: Sequence[str]) -> tuple[str, Callable[[], str] | None, Cal
     app, *_ = arguments
     if app.startswith("-"):
         raise PlanError(f"APP is {app!r}, which is an option", fix="write APP first, then the options of headrace run")
-    saver = app == "fingerprint:saver"
-    if not saver:
+    if not is_saver(app):
         find_pipeline(app)
-    _, given, _ = commands.parse_args(["run", *grouped_inputs(arguments)])
-    files = [file for group in given.arguments.get("input") or [] for file in group.split(GROUP)]
+    _, bound, _ = commands.parse_args(["run", *grouped_inputs(arguments)])
+    given = bound.arguments
+    files = [file for group in given.get("input") or [] for file in group.split(GROUP)]
     if any(one == "-" or one.endswith("=-") for one in files):
         raise PlanError("a job has no standard input", where="--input -", fix="name a file, or run it in the foreground: headrace run")
-    if saver:
+    if is_saver(app):
         return app, None, None
-    plan = plan_of(app, given.arguments.get("set") or [])
-    jobs = _cluster(given.arguments.get("cluster")) if given.arguments.get("engine") == "flink" else None
-    options = given.arguments.get("live") or LiveOptions()
-    if jobs is not None and not given.arguments.get("input"):
-        return plan.pipeline, lambda: jobs.submit(plan, options), None
-    if not options.anew or options.yes or given.arguments.get("input"):
+    plan = plan_of(app, given.get("set") or [])
+    options = given.get("options") or RunOptions()
+    engine = engine_named(given.get("engine", "embedded"))
+    if files:
+        accept(engine, Mode.FILES, options.given, options.parsed)
         return plan.pipeline, None, None
-    from headrace.cli.anew import confirm_pipeline
-
-    kept = (home() / given.arguments.get("engine", "embedded") / plan.pipeline).exists()
-    return plan.pipeline, None, lambda: confirm_pipeline(plan, options, yes=False, kept=kept)
+    confirm = partial(confirm_anew, engine, plan, options) if options.anew and not options.yes else None
+    if isinstance(engine, JobEngine) and engine.address(options.cluster):
+        for mode in (Mode.JOB, *([Mode.LATEST] if options.until else [])):
+            accept(engine, mode, options.given, options.parsed)
+        return plan.pipeline, partial(engine.submit, plan, asked_topics(options), options.parsed, Context(home())), confirm
+    accept(engine, options.parsed.mode, options.given, options.parsed)
+    return plan.pipeline, None, confirm
 
 
 def _described(job: Job) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.cli.apps import find_pipeline, home, plan_of
-from headrace.cli.logs import KafkaOptions, NoLogYet, open_log
+from headrace.cli.logs import KafkaOptions, NoLogYet, asked_topics, open_log
 from headrace.errors import EnvironmentFault, PlanError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _kept(path: Path) -> dict[str, dict[str, int | None]]:
 
 def _on_log(app: str, kafka: KafkaOptions) -> Iterator[tuple[float, Ledger]]:
     """Yield what the log has: the ledger of the last commit, that of the topic to which a cluster writes its own, and when in ms."""
-    from headrace.cli.entries import told_on_topic
+    from headrace.engines.ledger_topic import told_on_topic
 
     try:
         log = open_log(kafka, create=False)
@@ -83,5 +83,5 @@ def _on_log(app: str, kafka: KafkaOptions) -> Iterator[tuple[float, Ledger]]:
         if (manifest := log.manifest(plan.pipeline)) is not None:
             committed = json.loads(manifest)
             yield committed["committed_ms"], committed["ledger"]
-        if (told := told_on_topic(plan, kafka, log)) is not None:
+        if (told := told_on_topic(plan, asked_topics(kafka), home(), log)) is not None:
             yield told[1], told[0]

@@ -11,11 +11,23 @@ from cyclopts import Parameter
 
 from headrace.cli.apps import SETTINGS_FILE, home, table_of_settings
 from headrace.cli.paths import InputPath
+from headrace.engines.protocol import Topics
 from headrace.errors import PlanError
 from headrace.topics.cluster import SERVERS, Cluster, Property, properties_of_environment, properties_of_file, properties_of_table
 from headrace.topics.protocol import Log
 
-__all__ = ["LOG_FILE", "PREFIX_VARIABLE", "SERVER_VARIABLES", "KafkaOptions", "NoLogYet", "addresses", "asked_cluster", "asked_topic", "open_log"]
+__all__ = [
+    "LOG_FILE",
+    "PREFIX_VARIABLE",
+    "SERVER_VARIABLES",
+    "KafkaOptions",
+    "NoLogYet",
+    "addresses",
+    "asked_cluster",
+    "asked_topic",
+    "asked_topics",
+    "open_log",
+]
 
 LOG_FILE = "log.db"
 PREFIX_VARIABLE = "HEADRACE_TOPIC_PREFIX"
@@ -85,6 +97,11 @@ def _named(log: Log) -> Log:
     from headrace.topics.prefixed import PrefixedLog
 
     return PrefixedLog(log, prefix)
+
+
+def asked_topics(options: KafkaOptions) -> Topics:
+    """Return where the topics are that the command line and the environment ask for."""
+    return Topics(asked_cluster(options), os.environ.get(PREFIX_VARIABLE, ""), lambda: open_log(options))
 
 
 def asked_topic(to: str, options: KafkaOptions) -> tuple[str, Cluster | None] | None:

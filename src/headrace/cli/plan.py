@@ -13,7 +13,8 @@ from headrace.cli.apps import find_pipeline, made, pipelines_of_file, plan_of
 from headrace.cli.changes import show_changes
 from headrace.cli.logs import KafkaOptions
 from headrace.cli.paths import local_path
-from headrace.errors import HeadraceError, PlanError
+from headrace.engines.protocol import engine_named
+from headrace.errors import HeadraceError
 
 __all__ = ["check", "plan"]
 
@@ -65,19 +66,8 @@ def plan(
     set
         KEY=VALUE for a setting of the pipeline.
     """
-    found = plan_of(app, set or [])
+    chosen, found = engine_named(engine), plan_of(app, set or [])
     if changes:
         show_changes(found, kafka or KafkaOptions())
-        return
-    if engine == "embedded":
-        print(found)
-    elif engine == "flink":
-        from headrace.engines.flink.script import flink_script
-
-        print(flink_script(found), end="")
-    elif engine == "spark":
-        from headrace.engines.spark.script import spark_script
-
-        print(spark_script(found), end="")
     else:
-        raise PlanError(f"unknown engine {engine!r}", where="--engine", fix="there is: embedded, flink, spark")
+        print(chosen.script(found), end="")

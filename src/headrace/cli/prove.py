@@ -42,7 +42,7 @@ _SHIPPED = ("fingerprint", "rules")
 _START_MS = 1_706_123_400_000
 _LIMIT_SECONDS = 300.0
 _BATCH = 500
-_IMPORTED = ["headrace.cli.live", "headrace.engines.embedded.live", "headrace.topics.sqlite", "headrace.topics.kafka"]
+_IMPORTED = ["headrace.engines.embedded.observed", "headrace.engines.embedded.live", "headrace.topics.sqlite", "headrace.topics.kafka"]
 _FORKING = multiprocessing.get_context("forkserver")  # so a run costs its work and no imports: there are many
 _FORKING.set_forkserver_preload(_IMPORTED)
 

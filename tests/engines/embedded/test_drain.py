@@ -119,4 +119,4 @@ def test_a_run_without_a_folder_is_drained_too(file: Path) -> None:
 @pytest.mark.parametrize("engine", ["flink", "spark"])
 def test_a_drain_over_files_on_a_cluster_is_refused_by_name(engine: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "fingerprint", "--engine", engine, "--input", str(file), "--drain"]) == 2
-    assert "--drain: is not for a run over files on this engine" in capsys.readouterr().err
+    assert f"--drain: {engine.title()} closes all windows at the end of files" in capsys.readouterr().err

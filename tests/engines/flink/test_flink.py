@@ -30,8 +30,9 @@ from headrace.engines.entries import added_up
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.places import Kafka
 from headrace.engines.flink.rest import JobFailed, Rest, root_cause
-from headrace.engines.flink.run import FileJob, run_files, run_topics, savepoint, submit, wait
+from headrace.engines.flink.run import run_files, run_topics, savepoint, submit, wait
 from headrace.engines.flink.script import flink_script
+from headrace.engines.folder_jobs import FolderJob
 from headrace.errors import EnvironmentFault
 from headrace.plan.pipeline import Plan
 from headrace.simulate.kiln import Kiln
@@ -75,7 +76,7 @@ def test_files_give_what_the_embedded_engine_gives(flink: Rest, tmp_path: Path, 
     inputs = files(tmp_path / "in", [lines(seed, 1500) for seed in range(partitions)])
     run_embedded(PLAN, inputs, tmp_path / "expected")
     (tmp_path / "out").mkdir()
-    run_files(FileJob(PLAN, inputs, tmp_path / "out"), flink, parallelism=parallelism)
+    run_files(FolderJob(PLAN, inputs, tmp_path / "out"), flink, parallelism=parallelism)
     same(outcome(tmp_path / "out"), expected := outcome(tmp_path / "expected"))
     assert expected.ledger["sensor-data"]["late"]
     assert expected.ledger["sensor-data"]["malformed"]
@@ -103,7 +104,7 @@ def test_windows_on_both_sides_of_1970_with_many_equal_times_are_those_of_the_em
     (tmp_path / "rows.ndjson").write_bytes(b"\n".join(records))
     inputs = {"rows": [tmp_path / "rows.ndjson"]}
     run_embedded(plan, inputs, tmp_path / "expected")
-    run_files(FileJob(plan, inputs, tmp_path / "out"), flink)
+    run_files(FolderJob(plan, inputs, tmp_path / "out"), flink)
     got, expected = (left(tmp_path / folder, ["rows"]) for folder in ("out", "expected"))
     same(got, expected)
     assert expected.ledger["rows"]["late"]
@@ -155,7 +156,7 @@ def test_of_files_the_partition_of_records_is_known_and_the_rest_is_null(flink: 
     inputs = {"readings": files(tmp_path / "in", [[b'{"v":%d}' % (START + number) for number in range(20)] for _ in range(2)])["sensor-data"]}
     run_embedded(plan, inputs, tmp_path / "expected")
     (tmp_path / "out").mkdir()
-    run_files(FileJob(plan, inputs, tmp_path / "out"), flink)
+    run_files(FolderJob(plan, inputs, tmp_path / "out"), flink)
     got, expected = (left(tmp_path / folder, ["readings"]) for folder in ("out", "expected"))
     same(got, expected)
     assert {row["part"] for row in expected.written["out"]} == {0, 1}

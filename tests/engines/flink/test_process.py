@@ -24,8 +24,9 @@ from headrace.engines.embedded.run import run_files as run_embedded
 from headrace.engines.entries import added_up
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.rest import JobFailed, Rest
-from headrace.engines.flink.run import FileJob, run_files, run_topics, submit, wait
+from headrace.engines.flink.run import run_files, run_topics, submit, wait
 from headrace.engines.flink.script import flink_script
+from headrace.engines.folder_jobs import FolderJob
 from headrace.plan.pipeline import Plan
 
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
@@ -79,7 +80,7 @@ def both(plan: Plan, inputs: dict[str, list[Path]], folder: Path, flink: Rest, p
     for name in ("got", "expected"):
         (folder / name).mkdir()
     run_embedded(plan, inputs, folder / "expected")
-    run_files(FileJob(plan, inputs, folder / "got"), flink, client=client(), parallelism=parallelism)
+    run_files(FolderJob(plan, inputs, folder / "got"), flink, client=client(), parallelism=parallelism)
     return left(folder / "got", inputs), left(folder / "expected", inputs)
 
 
@@ -111,7 +112,7 @@ def test_a_single_file_whose_clock_moves_with_each_record(flink: Rest, tmp_path:
     ]
     (tmp_path / "out").mkdir()
     paths = {"numbers": [write(tmp_path / "numbers.ndjson", records)]}
-    ledger = run_files(FileJob(CHAIN, paths, tmp_path / "out"), flink, client=client())
+    ledger = run_files(FolderJob(CHAIN, paths, tmp_path / "out"), flink, client=client())
     written = left(tmp_path / "out", ["numbers"]).written
     linked = sorted((row["key"] or "", row["n"], row["number"]) for row in written["linked"])
     assert linked == [("", 1, 0), ("", 2, 2), ("", 3, 1), ("a", 1, 0), ("a", 2, 2), ("a", 3, 1)]
@@ -129,7 +130,7 @@ def test_a_single_file_whose_clock_moves_with_each_record(flink: Rest, tmp_path:
 )
 def test_a_process_that_raises_ends_the_job(flink: Rest, tmp_path: Path, x: int, limit_ms: int, said: str) -> None:
     records = [{"id": "k", "t": START + number, "x": one} for number, one in enumerate([1, x, 2])]
-    job = FileJob(flink_processes.raising.plan(limit_ms=limit_ms), {"readings": [write(tmp_path / "r.ndjson", records)]}, tmp_path)
+    job = FolderJob(flink_processes.raising.plan(limit_ms=limit_ms), {"readings": [write(tmp_path / "r.ndjson", records)]}, tmp_path)
     with pytest.raises(JobFailed, match=said):
         run_files(job, flink, client=client())
 
@@ -142,7 +143,7 @@ def test_code_that_the_cluster_lacks_is_named(flink: Rest, tmp_path: Path, monke
     plan = hr.pipeline("lacking", version="1")(lambda: {"never": flink_processes.readings().process(lacking, by=["id"])}).plan()
     paths = {"readings": [write(tmp_path / "r.ndjson", [{"id": "k", "t": START}])]}
     with pytest.raises(JobFailed, match=r"needs module 'nowhere_else', which the cluster lacks; install 'nowhere_else'"):
-        run_files(FileJob(plan, paths, tmp_path), flink, client=client())
+        run_files(FolderJob(plan, paths, tmp_path), flink, client=client())
 
 
 # Kafka

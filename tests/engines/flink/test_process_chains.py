@@ -20,7 +20,8 @@ from flink import client
 from headrace.engines.embedded.run import run_files as run_embedded
 from headrace.engines.entries import added_up
 from headrace.engines.flink.rest import Rest
-from headrace.engines.flink.run import FileJob, run_files, run_many, run_topics
+from headrace.engines.flink.run import run_files, run_many, run_topics
+from headrace.engines.folder_jobs import FolderJob
 from headrace.plan.pipeline import Plan
 from keeper import once
 
@@ -191,7 +192,7 @@ def outcomes(flink: Rest, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 def _outcomes(flink: Rest, folder: Path) -> dict[str, tuple[Outcome, Outcome]]:
     given, found = {}, {}
     for name, (plan, inputs) in jobs().items():
-        given[name] = FileJob(plan, written_files(folder / name, inputs), folder / name / "flink")
+        given[name] = FolderJob(plan, written_files(folder / name, inputs), folder / name / "flink")
         (folder / name / "flink").mkdir()
     many = [job for name, job in given.items() if not name.endswith("alone")]
     for place in range(0, len(many), TOGETHER):

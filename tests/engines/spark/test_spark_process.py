@@ -23,7 +23,8 @@ from engines.embedded.processes import START, expected, line, plan_of
 from engines.spark.processes import Clocked, Endless, Everything, Facts, Limits, Needy, Raises, Retyped, Sequence
 from engines.spark.test_spark_kafka import create, everything, produce, skip_unless_there
 from headrace.engines.embedded.run import run_files as run_embedded
-from headrace.engines.spark.run import Job, run_latest, run_live, run_many
+from headrace.engines.folder_jobs import FolderJob
+from headrace.engines.spark.run import run_latest, run_live, run_many
 from headrace.engines.spark.script import live_script, spark_script
 from headrace.errors import HeadraceError, PlanError, ProcessError
 from headrace.plan.pipeline import Plan
@@ -163,7 +164,7 @@ def _runs(folder: Path) -> dict[str, tuple[Path, Path, Any]]:
     sys.path.insert(0, str(away))
     try:
         given["needy"] = plan("needy", out=rows().process(Needy, by=["k"])), given["nothing"][1]
-        told = run_many([Job(made, paths, folder / name / "spark") for name, (made, paths) in given.items()], master="local[2]", home=HOME)
+        told = run_many([FolderJob(made, paths, folder / name / "spark") for name, (made, paths) in given.items()], master="local[2]", home=HOME)
     finally:
         sys.path.remove(str(away))
     found = {}

@@ -19,8 +19,9 @@ import headrace as hr
 from engines.embedded.pipelines import PIPELINES, STATISTICS, write_inputs
 from headrace.apps.fingerprint import fingerprint
 from headrace.engines.embedded.run import run_files as run_embedded
+from headrace.engines.folder_jobs import FolderJob
 from headrace.engines.spark.environment import python_of, spark_home
-from headrace.engines.spark.run import Job, SparkError, _Script, _submit, run_files, run_many
+from headrace.engines.spark.run import SparkError, _Script, _submit, run_files, run_many
 from headrace.engines.working import working_folder
 from headrace.errors import EnvironmentFault, PlanError
 from keeper import once
@@ -120,7 +121,7 @@ def _runs(folder: Path) -> dict[str, tuple[Path, Path, Any]]:
     for kind in ("sliding", "cumulating"):
         jobs[kind] = steps(kind).plan(), {"plant": jobs["merging"][1]["plant"]}
     jobs["no file"] = odd.plan(), {"odd": [folder / "absent.ndjson"]}
-    told = run_many([Job(plan, inputs, folder / "spark" / name) for name, (plan, inputs) in jobs.items()], home=HOME)
+    told = run_many([FolderJob(plan, inputs, folder / "spark" / name) for name, (plan, inputs) in jobs.items()], home=HOME)
     found = {}
     for (name, (plan, inputs)), one in zip(jobs.items(), told, strict=True):
         if not isinstance(one, Exception):

@@ -9,7 +9,7 @@ import time
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -21,25 +21,17 @@ from headrace.engines.flink.client import Client
 from headrace.engines.flink.places import Kafka, Places, Staged
 from headrace.engines.flink.rest import JobFailed, Rest
 from headrace.engines.flink.script import flink_script, flink_script_of_many, is_python
+from headrace.engines.folder_jobs import FolderJob
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
 from headrace.plan.pipeline import Plan
 
-__all__ = ["FileJob", "check_inputs", "run_files", "run_many", "run_topics", "savepoint", "submit", "wait"]
+__all__ = ["check_inputs", "forget", "run_files", "run_many", "run_topics", "savepoint", "submit", "wait"]
 
 _ENDINGS = frozenset([".ndjson", ".jsonl", ".json"])
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 60.0
 # What Flink answers while tasks of a job start, or end by themselves: those of a branch that cannot have rows do soon after the start.
 _NOT_YET = ("Not all required tasks are currently running", "task is closing", "checkpoint request for unknown task", "Task local checkpoint failure")
-
-
-@dataclass(frozen=True)
-class FileJob:
-    """A plan over files by topic, several files being partitions, and the folder for what it gives."""
-
-    plan: Plan
-    inputs: Mapping[str, Sequence[Path]]
-    folder: Path
 
 
 def submit(rest: Rest, script: str, *, client: Client | None = None, savepoint: str | None = None) -> str:
@@ -72,7 +64,7 @@ def wait(rest: Rest, job: str, *, stop: Callable[[], bool] = lambda: False) -> b
     return True
 
 
-def run_files(job: FileJob, rest: Rest, *, client: Client | None = None, parallelism: int = 1, stop: Callable[[], bool] = lambda: False) -> Ledger:
+def run_files(job: FolderJob, rest: Rest, *, client: Client | None = None, parallelism: int = 1, stop: Callable[[], bool] = lambda: False) -> Ledger:
     """Run a plan over files that the cluster can read too, leave outputs, dead letters and ledger in its folder, and return the ledger.
 
     Raises
@@ -89,13 +81,21 @@ def run_files(job: FileJob, rest: Rest, *, client: Client | None = None, paralle
         return _collect(job)
 
 
-def run_many(jobs: Sequence[FileJob], rest: Rest, called: str = "headrace", *, client: Client | None = None, parallelism: int = 1) -> list[Ledger]:
+def run_many(
+    jobs: Sequence[FolderJob],
+    rest: Rest,
+    called: str = "headrace",
+    *,
+    client: Client | None = None,
+    parallelism: int = 1,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Ledger]:
     """Run many plans as one job of the cluster; as `run_files` in all else."""
     with _removing(*jobs):
         places = [_stage(job, parallelism, alone=False) for job in jobs]
         script = flink_script_of_many([(job.plan, place) for job, place in zip(jobs, places, strict=True)], called)
         identifier = submit(rest, script, client=client)
-        _wait_or_cancel(rest, identifier, lambda: False)
+        _wait_or_cancel(rest, identifier, stop)
         return [_collect(job) for job in jobs]
 
 
@@ -161,6 +161,12 @@ def run_topics(  # noqa: PLR0913
         shutil.rmtree(kept, ignore_errors=True)
 
 
+def forget(kept: Path) -> None:
+    """Remove the state that is kept of a pipeline, if there is any."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(kept)
+
+
 def savepoint(rest: Rest, job: str, folder: str | None, *, stop: bool = False, drain: bool = False, seconds: float = _STOP_SECONDS) -> str:
     """Have a savepoint made, and return where it is; `stop` ends the job with it, `drain` closes its windows before."""
     give_up_at = time.monotonic() + seconds
@@ -206,12 +212,12 @@ def _check_kept(kept: Path, script: str) -> None:
 # files
 
 
-def _work(job: FileJob) -> Path:
+def _work(job: FolderJob) -> Path:
     return job.folder.absolute() / ".flink"
 
 
 @contextmanager
-def _removing(*jobs: FileJob) -> Iterator[None]:
+def _removing(*jobs: FolderJob) -> Iterator[None]:
     """Remove at the end the folders in which jobs work, however they end; that of a killed run goes with the next of its output folder."""
     try:
         yield
@@ -238,7 +244,7 @@ def check_inputs(plan: Plan, inputs: Mapping[str, Sequence[Path]]) -> None:
             raise EnvironmentFault("cannot be read: No such file or directory", where=str(path), fix="name a file that exists")
 
 
-def _stage(job: FileJob, parallelism: int, *, alone: bool = True) -> Places:
+def _stage(job: FolderJob, parallelism: int, *, alone: bool = True) -> Places:
     """Lay the inputs out as partitions of topics, and return where everything is."""
     work = _work(job)
     try:
@@ -265,7 +271,7 @@ def _lay(path: Path, at: Path) -> None:
             shutil.copyfileobj(file, copy)
 
 
-def _collect(job: FileJob) -> Ledger:
+def _collect(job: FolderJob) -> Ledger:
     """Put the parts together where the embedded engine would have put them, and return the ledger."""
     out = _work(job) / "out"
     try:

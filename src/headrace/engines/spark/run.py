@@ -16,13 +16,14 @@ from typing import Any
 from headrace.engines import jar, shipped
 from headrace.engines.entries import Ledger
 from headrace.engines.environment import end_with_parent
+from headrace.engines.folder_jobs import FolderJob
 from headrace.engines.spark.environment import checked_master, kafka_jars, process_python, python_of, spark_home
 from headrace.engines.spark.script import live_script, spark_script
 from headrace.engines.working import working_folder
 from headrace.errors import EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError
 from headrace.plan.pipeline import Plan
 
-__all__ = ["Job", "SparkError", "run_files", "run_latest", "run_live", "run_many"]
+__all__ = ["SparkError", "run_files", "run_latest", "run_live", "run_many"]
 
 _NDJSON = {".ndjson", ".jsonl", ".json"}
 _ASIDE = ".spark"
@@ -49,15 +50,6 @@ class _Script:
     arguments: list[str]
     processes: bool
     connection: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A plan over files: several of one topic are its partitions; outputs, dead letters and ledger go to `folder`."""
-
-    plan: Plan
-    inputs: Mapping[str, Sequence[Path]]
-    folder: Path
 
 
 def run_files(
@@ -91,13 +83,15 @@ def run_files(
     SparkError
         If the job fails.
     """
-    (told,) = run_many([Job(plan, inputs, folder)], master=master, home=home, stop=stop)
+    (told,) = run_many([FolderJob(plan, inputs, folder)], master=master, home=home, stop=stop)
     if isinstance(told, HeadraceError):
         raise told
     return told
 
 
-def run_many(jobs: Sequence[Job], *, master: str | None = None, home: Path, stop: Callable[[], bool] = lambda: False) -> list[Ledger | HeadraceError]:
+def run_many(
+    jobs: Sequence[FolderJob], *, master: str | None = None, home: Path, stop: Callable[[], bool] = lambda: False
+) -> list[Ledger | HeadraceError]:
     """Run plans over files, one after the other in one session, and return for each its ledger or why there is none."""
     told: list[Ledger | HeadraceError | None] = [None] * len(jobs)
     scripts: dict[int, _Script] = {}
@@ -137,7 +131,7 @@ def run_latest(
         (told,) = _submit([_Script(spark_script(plan), arguments, _has_processes(plan), connection or {})], master, home, kafka_jars(home), stop)
         if isinstance(told, HeadraceError):
             raise told
-        return _published(Job(plan, {}, output), told) if output is not None else told
+        return _published(FolderJob(plan, {}, output), told) if output is not None else told
 
 
 def run_live(
@@ -174,7 +168,7 @@ def run_live(
         raise told
 
 
-def _check_inputs(job: Job) -> None:
+def _check_inputs(job: FolderJob) -> None:
     job.plan.check_inputs(job.inputs)
     for path in (path for paths in job.inputs.values() for path in paths):
         if not path.is_file():
@@ -196,7 +190,7 @@ def _aside(folder: Path) -> Path:
     return aside
 
 
-def _published(job: Job, ledger: Ledger) -> Ledger:
+def _published(job: FolderJob, ledger: Ledger) -> Ledger:
     for made in sorted((job.folder / _ASIDE).iterdir(), key=lambda path: path.name == "ledger.json"):
         if not made.name.startswith("."):
             made.replace(job.folder / made.name)

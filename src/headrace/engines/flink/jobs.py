@@ -1,4 +1,4 @@
-"""`headrace jobs` of a Flink cluster, by its REST interface."""
+"""The jobs of a Flink cluster, by its REST interface."""
 
 from __future__ import annotations
 
@@ -9,23 +9,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from headrace.cli.entries import begin_ledger
-from headrace.cli.flink import kafka_places, make_written, named_client
-from headrace.cli.run import LiveOptions
 from headrace.engines.flink.rest import RUNNING, Rest
-from headrace.engines.flink.run import savepoint, submit
-from headrace.engines.flink.script import flink_script
+from headrace.engines.flink.run import savepoint
 from headrace.errors import EnvironmentFault, PlanError
-from headrace.plan.pipeline import Plan
 
-__all__ = ["ClusterJobs"]
+__all__ = ["FlinkJob", "FlinkJobs"]
 
 _POLL_SECONDS = 0.2
 _SAVEPOINT_SECONDS = 600.0
 _UNNAMED = re.compile(r"\W", re.ASCII)
 
 
-class ClusterJobs:
+class FlinkJobs:
     """The jobs of a cluster.
 
     Raises
@@ -38,16 +33,7 @@ class ClusterJobs:
         self._rest = Rest(url)
         self._rest.version()
 
-    def submit(self, plan: Plan, options: LiveOptions) -> str:
-        """Start a plan on Kafka's topics, and return the job's id."""
-        script = flink_script(plan, kafka_places(plan, options))
-        self._rest.check_version()
-        make_written(plan, options)
-        if options.from_savepoint is None:
-            begin_ledger(plan, options)
-        return submit(self._rest, script, client=named_client(kafka=True), savepoint=options.from_savepoint)
-
-    def find(self, prefix: str) -> ClusterJob | None:
+    def find(self, prefix: str) -> FlinkJob | None:
         """Return the one job whose id begins so, None if there is none.
 
         Raises
@@ -58,7 +44,7 @@ class ClusterJobs:
         found = [job["jid"] for job in self._rest.jobs() if job["jid"].startswith(prefix)]
         if len(found) > 1:
             raise PlanError(f"{prefix!r} is how {len(found)} jobs begin", where=self._rest.url, fix="write more of the id")
-        return ClusterJob(self._rest, found[0]) if found else None
+        return FlinkJob(self._rest, found[0]) if found else None
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Give what the list has of each job."""
@@ -67,7 +53,7 @@ class ClusterJobs:
 
 
 @dataclass(frozen=True)
-class ClusterJob:
+class FlinkJob:
     """A job of a cluster."""
 
     rest: Rest
