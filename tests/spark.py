@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from headrace.errors import EnvironmentFault
 from keeper import keep, kept
 from waiting import locked, wait_for
 
-FOLDER = Path(os.environ.get("HEADRACE_ENGINES") or Path(__file__).parent.parent / "build" / "engines")
+TESTS = Path(__file__).parent
+FOLDER = Path(os.environ.get("HEADRACE_ENGINES") or TESTS.parent / "build" / "engines")
 HOME = FOLDER.parent
 JAVA_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"  # sessions are short: half the CPU
 os.environ.setdefault("SPARK_SUBMIT_OPTS", JAVA_OPTIONS)
@@ -53,7 +55,8 @@ def missing_for_processes() -> str | None:
     return missing()
 
 
-# One JVM for the runs of many tests: of the half minute of CPU that a session takes, most is Java becoming warm.
+# One JVM for the runs of many tests, and one for those with processes: of the half minute of CPU that a session takes, most is Java becoming warm.
+PLAIN, HOSTING = "spark", "spark-processes"
 
 
 def _option(command: Sequence[str], name: str) -> list[str]:
@@ -65,11 +68,14 @@ def _serving(folder: Path) -> Iterator[str]:
     """Start the JVM, and yield the folder for its requests."""
     (folder / "requests").mkdir(exist_ok=True)
     spark = spark_home(HOME)
-    python = python_of(spark)
+    python, path = python_of(spark), {}
+    if folder.name == HOSTING:  # their modules are found where they are
+        python, path = str(process_python(HOME)), {"PYTHONPATH": os.pathsep.join(map(str, [TESTS.parent / "src", TESTS]))}
     jars = ",".join(map(str, [jar.path(), *kafka_jars(HOME)]))
     command = [str(spark / "bin" / "spark-submit"), "--master", "local[2]", "--jars", jars]
-    command += [str(Path(__file__).with_name("warm_driver.py")), str(folder / "requests"), str(Path(spark_run.__file__).with_name("driver.py"))]
-    environment = {**os.environ, "SPARK_HOME": str(spark), "PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python}
+    command += [str(TESTS / "warm_driver.py"), str(folder / "requests"), str(Path(spark_run.__file__).with_name("driver.py"))]
+    environment = {**os.environ, "SPARK_HOME": str(spark), "PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python, **path}
+    environment["SPARK_LOCAL_DIRS"] = str(folder / "local")  # those of its first run, which a JVM uses for ever, go with that run
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command,
@@ -110,28 +116,40 @@ def _ask(folder: Path, command: Sequence[str], stop: Callable[[], bool], stopped
 
 
 @pytest.fixture(scope="session")
-def spark_requests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
-    """Return the folder for requests to the JVM that all workers share, or None where there is no Spark."""
-    if missing() or not list(FOLDER.glob("spark-*-kafka")):
-        yield None
-        return
-    with kept("spark", __file__, tmp_path_factory) as folder:
-        yield Path(folder)
+def spark_requests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """Return what gives the folder for requests to a JVM that all workers share, and starts it if it must."""
+    with ExitStack() as held:
+        yield cache(lambda name: Path(held.enter_context(kept(name, __file__, tmp_path_factory))))
+
+
+@contextmanager
+def _warm(name: str, requests: Callable[[str], Path]) -> Iterator[None]:
+    """Have those runs on this machine's cores which have processes, or those which have none, done by the JVM that is kept."""
+    before = spark_run._run
+
+    def run(command: Sequence[str], environment: Mapping[str, str], log: Path, stop: Callable[[], bool], stopped: Path) -> bool:
+        local, hosting = _option(command, "--master")[0].startswith("local["), bool(_option(command, "--py-files"))
+        if not local or hosting != (name == HOSTING):
+            return before(command, environment, log, stop, stopped)
+        return _ask(requests(name), command, stop, stopped)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if missing() is None and list(FOLDER.glob("spark-*-kafka")):
+            patch.setattr(spark_run, "_run", run)
+        yield
 
 
 @pytest.fixture(scope="module")
-def warm_spark(spark_requests: Path | None) -> Iterator[None]:
-    """Have runs on this machine's cores done by one JVM. Those with processes, whose modules stay, have one of their own."""
-    cold = spark_run._run
+def warm_spark(spark_requests: Callable[[str], Path]) -> Iterator[None]:
+    """Have runs without processes done by one JVM."""
+    with _warm(PLAIN, spark_requests):
+        yield
 
-    def run(command: Sequence[str], environment: Mapping[str, str], log: Path, stop: Callable[[], bool], stopped: Path) -> bool:
-        local = _option(command, "--master")[0].startswith("local[")
-        if spark_requests is None or not local or _option(command, "--py-files"):
-            return cold(command, environment, log, stop, stopped)
-        return _ask(spark_requests, command, stop, stopped)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spark_run, "_run", run)
+@pytest.fixture
+def warm_processes(spark_requests: Callable[[str], Path]) -> Iterator[None]:
+    """Have runs with processes done by one JVM, whose Pythons find the modules where they are; without this they get an archive."""
+    with _warm(HOSTING, spark_requests):
         yield
 
 

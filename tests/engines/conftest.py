@@ -2,6 +2,6 @@
 
 from broker import kafka
 from flink import flink
-from spark import spark_requests, warm_spark
+from spark import spark_requests, warm_processes, warm_spark
 
-__all__ = ["flink", "kafka", "spark_requests", "warm_spark"]
+__all__ = ["flink", "kafka", "spark_requests", "warm_processes", "warm_spark"]

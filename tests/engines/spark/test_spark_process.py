@@ -335,6 +335,7 @@ def test_two_live_runs_from_one_checkpoint_give_what_one_run_gives(kafka: Shared
     assert ledgers[0][plant]["late"] == 1
 
 
+@pytest.mark.usefixtures("warm_processes")
 def test_arrival_late_rules_and_state_of_another_type_are_as_written_down_here(kafka: Shared, tmp_path: Path) -> None:
     plant = f"plant-{uuid.uuid4().hex[:8]}"
     skip_unless_there()
@@ -385,6 +386,7 @@ run_live(of_everything(plant), servers, checkpoint=Path(checkpoint), trigger="50
 """
 
 
+@pytest.mark.usefixtures("warm_processes")
 def test_a_killed_live_run_goes_on_and_loses_nothing(kafka: Shared, tmp_path: Path) -> None:
     plant = f"plant-{uuid.uuid4().hex[:8]}"
     made, parts = live_inputs(plant, tmp_path, kafka.servers)
