@@ -232,6 +232,8 @@ sys.exit(headrace.cli.main(["run", "two.py:big", "--input", "readings.ndjson"]))
         (["plan", "nosuch.module:big"], "module 'nosuch.module': no module 'nosuch'; is its folder on PYTHONPATH?"),
         (["plan", "json:big"], "json: defines no pipeline; decorate a function with @hr.pipeline(name, version=…)"),
         (["plan", "fingerprint", "--engine", "sprak"], "--engine: unknown engine 'sprak'; did you mean 'spark'?"),
+        (["plan", "fingerprint", "--changes", "--engine", "flink"], "--changes: compares with the state of the embedded engine; leave out --engine"),
+        (["plan", "fingerprint", "--kafka-servers", "127.0.0.1:9"], "--kafka-servers: a plan is shown without looking at topics; leave it out, or add --changes"),
         (["plan", "fingerprint", "--set", "minutes"], "--set: 'minutes' is not KEY=VALUE"),
         (["plan", "fingerprint", "--set", "=5"], "--set: '=5' is not KEY=VALUE"),
         (["plan", "fingerprint", "--set", "window_size_minuts=5"], "--set: unknown setting 'window_size_minuts'; did you mean 'window_size_minutes'?"),

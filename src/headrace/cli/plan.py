@@ -14,7 +14,7 @@ from headrace.cli.changes import show_changes
 from headrace.cli.logs import KafkaOptions
 from headrace.cli.paths import local_path
 from headrace.engines.protocol import engine_named
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, PlanError
 
 __all__ = ["check", "plan"]
 
@@ -66,6 +66,11 @@ def plan(
     set
         KEY=VALUE for a setting of the pipeline.
     """
+    if changes and engine != "embedded":
+        raise PlanError("compares with the state of the embedded engine", where="--changes", fix="leave out --engine")
+    if kafka is not None and not changes:
+        named = "--kafka-config" if kafka.kafka_servers is None else "--kafka-servers"
+        raise PlanError("a plan is shown without looking at topics", where=named, fix="leave it out, or add --changes")
     chosen, found = engine_named(engine), plan_of(app, set or [])
     if changes:
         show_changes(found, kafka or KafkaOptions())

@@ -23,6 +23,7 @@ __all__ = ["SparkEngine"]
 _OURS = "leave it out, or run on the embedded engine"
 _WHOLE = Refused("Spark runs over files to their end", _OURS)
 _BATCH = Refused("Spark reads what the topics hold as one batch, which has no results before its end", "leave it out, or leave out --until")
+_ONE_HOUR = Refused("Spark sets records aside that are more than 1 h ahead of their arrival, whatever is asked", _OURS)
 _OWN: dict[str, Support] = {
     "cluster": Honoured("the master, `spark://HOST:7077`, `yarn`, `k8s://URL`; else `SPARK_MASTER`; else this machine with all its cores"),
     "parallelism": Honoured("`local[N]` on this machine; refused where a master is named, which has its own"),
@@ -56,7 +57,7 @@ CAPABILITIES = Capabilities(
             "commit_every": Honoured("the time between micro-batches"),
             "idle_after": Refused("Spark has no idle partitions: its watermark follows the greatest event time of a topic", _OURS),
             "close_quiet_after": Refused("Spark's windows close by event time alone", _OURS),
-            "max_ahead": Refused("Spark sets records aside that are more than 1 h ahead of their arrival, whatever is asked", _OURS),
+            "max_ahead": _ONE_HOUR,
         },
         Mode.LATEST: {
             **UP_TO_THE_END,
@@ -65,6 +66,7 @@ CAPABILITIES = Capabilities(
             "drain": Refused("a batch closes all windows at its end", "leave it out"),
             "anew": Refused("Spark reads what the topics hold from the first records each time"),
             "commit_every": _BATCH,
+            "max_ahead": _ONE_HOUR,
         },
     },
     stops={Mode.LIVE: "the run ends between two micro-batches"}
