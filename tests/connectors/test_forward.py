@@ -378,7 +378,7 @@ def test_kill_9_at_any_moment_leaves_the_store_exact(tmp_path: Path, seed: int) 
             assert child.stdout is not None
             assert child.stdout.readline() == "begun\n", child.stderr and child.stderr.read()
             try:
-                child.wait(dice.uniform(0.0, 0.3) if attempt < 3 else LIMIT)
+                child.wait(dice.uniform(0.0, 0.12) if attempt < 3 else LIMIT)
             except subprocess.TimeoutExpired:
                 child.kill()
                 killed += 1

@@ -371,7 +371,7 @@ def test_kill_9_at_any_moment_loses_and_repeats_nothing(tmp_path: Path, position
             assert child.stdout is not None
             assert child.stdout.readline() == "begun\n", child.stderr and child.stderr.read()
             try:
-                child.wait(dice.uniform(0.0, 0.25) if attempt < 3 else LIMIT)
+                child.wait(dice.uniform(0.0, 0.08) if attempt < 3 else LIMIT)
             except subprocess.TimeoutExpired:
                 child.kill()
                 killed += 1
