@@ -1,0 +1,84 @@
+"""`headrace plan APP --changes`: what a changed pipeline would keep, before it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from headrace.cli import main
+
+PIPELINE = """
+import headrace as hr
+
+@hr.pipeline("means", version="1")
+def means(limit: float = 1.0):
+    readings = hr.stream("readings", schema={"k": "STRING", "t": "BIGINT", "v": "DOUBLE"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+    return {"means": readings.where("v > :limit").window(hr.tumbling(hr.minutes(1)), by=["k"]).aggregate(mean="AVG(v)").select("k", "mean")}
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HEADRACE_HOME", raising=False)
+    Path("own.py").write_text(PIPELINE)
+    return tmp_path
+
+
+@pytest.fixture
+def committed() -> None:
+    assert main(["topics", "create", "readings"]) == 0
+    rows = [{"k": "a", "t": 1_700_000_000_000 + second * 1_000, "v": 2.0} for second in range(90)]
+    Path("rows.ndjson").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert main(["topics", "append", "readings", "rows.ndjson"]) == 0
+    assert main(["run", "own.py", "--records", "90"]) == 0
+
+
+def said(capsys: pytest.CaptureFixture[str], *more: str, status: int = 0) -> str:
+    capsys.readouterr()
+    assert main(["plan", "own.py", "--changes", *more]) == status
+    told = capsys.readouterr()
+    return told.out if status == 0 else told.err
+
+
+def test_a_pipeline_that_has_committed_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys) == "pipeline means has committed nothing yet\n"
+    assert main(["topics", "create", "readings"]) == 0
+    assert said(capsys) == "pipeline means has committed nothing yet\n"
+
+
+@pytest.mark.usefixtures("committed")
+def test_what_would_be_kept_is_told_and_nothing_is_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys) == "pipeline means is as it was at its last commit\n"
+    for _ in range(2):
+        assert said(capsys, "--set", "limit=3") == (
+            "pipeline means has changed since its last commit\n  setting limit: 1.0 → 3.0\n  window:k: keeps its state\n"
+        )
+    Path("own.py").write_text(PIPELINE.replace('"means": readings', '"raw": readings.select("k"), "means": readings'))
+    assert "expressions, columns or outputs have changed" in said(capsys)
+    Path("own.py").write_text(PIPELINE.replace("minutes(1)", "minutes(2)"))
+    assert "window:k cannot keep its state: its window was tumbling 0:01:00, and is tumbling 0:02:00" in said(capsys, status=1)
+
+
+@pytest.mark.usefixtures("committed")
+def test_a_limit_changes_and_the_open_window_stays(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    Path("more.ndjson").write_text(
+        '{"k": "a", "t": 1700000095000, "v": 2.5}\n{"k": "a", "t": 1700000096000, "v": 4.0}\n{"k": "a", "t": 1700000400000, "v": 9.0}\n'
+    )
+    assert main(["topics", "append", "readings", "more.ndjson"]) == 0
+    capsys.readouterr()
+    assert main(["run", "own.py", "--set", "limit=3", "--records", "3"]) == 0
+    assert "setting limit: 1.0 → 3.0" in caplog.text
+    capsys.readouterr()
+    assert main(["topics", "tail", "means"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    # Of the open minute: ten readings of 2.0 from before the change, and the 4.0 behind it; 2.5 is no longer above the limit.
+    assert [round(row["mean"] * 1000) for row in rows] == [2000, round((2.0 * rows_open() + 4.0) / (rows_open() + 1) * 1000)]
+
+
+def rows_open() -> int:
+    """Return how many of the 90 readings lie in the minute that is open at the last of them."""
+    last = (1_700_000_000_000 + 89_000) // 60_000
+    return sum((1_700_000_000_000 + second * 1_000) // 60_000 == last for second in range(90))
