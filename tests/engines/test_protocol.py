@@ -57,6 +57,7 @@ VALUES = {
     "parallelism": "2",
     "metrics_port": "0",
     "from_savepoint": "s",
+    "reset": "window:k",
 }
 NO_KAFKA = "reads topics of Kafka, and none is named"
 
@@ -152,6 +153,8 @@ def test_an_option_that_is_refused_is_named_with_the_reason_and_a_fix(
         (["--input", "readings.ndjson", "--output-format", "parquet", "--engine", "flink"], "--output-format: Flink writes NDJSON only"),
         (["--input", "readings.ndjson", "--output-format", "parquet", "--engine", "spark"], "--output-format: Spark writes NDJSON only"),
         (["--engine", "flink", "--kafka-servers", "127.0.0.1:9", "--anew", "--yes", "--from-savepoint", "s"], "--anew: starts from the first records, and --from-savepoint elsewhere; give one of them"),
+        (["--anew", "--yes", "--from-savepoint", "s"], "--anew: starts without any state, and --from-savepoint with some; give one of them"),
+        (["--reset", "window:k"], "--reset: pipeline pairs has no stage 'window:k'"),
         (["--yes"], "--yes: answers the question of --anew, which is not given; leave it out, or add --anew"),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, list) else "",
@@ -195,8 +198,13 @@ def test_an_option_that_the_embedded_engine_honours_is_taken(mode: Mode, option:
         refuse(engine_named("embedded").capabilities.options[mode], [option])
         return
     until = ["--duration", "0s"] if mode is Mode.LIVE and option not in ("duration", "until") else []
+    if option == "from_savepoint":
+        assert main(["run", "app.py:pairs", "--duration", "0s"]) == 0
+        assert main(["savepoint", "app.py:pairs", "s"]) == 0
     extra = ["--yes"] if option == "anew" else []
-    assert main([*command("embedded", mode, option), *until, *extra]) == 0, capsys.readouterr().err
+    arguments = [*command("embedded", mode, option), *until, *extra]
+    app = "app.py:revised" if option == "reset" else "app.py:pairs"  # which has a window
+    assert main([app if one == "app.py:pairs" else one for one in arguments]) == 0, capsys.readouterr().err
 
 
 # what is honoured is used

@@ -40,7 +40,7 @@ _jobs.command("headrace.cli.jobs:status", name="status", help="Show a job: what 
 _jobs.command("headrace.cli.jobs:logs", name="logs", help="Show what a job has printed.")
 _jobs.command("headrace.cli.jobs:metrics", name="metrics", help="Print a job's figures as text for Prometheus.")
 _jobs.command("headrace.cli.jobs:cancel", name="cancel", help="End a job, and wait until it has ended.")
-_jobs.command("headrace.cli.jobs:savepoint", name="savepoint", help="Say why the embedded engine needs no savepoints.")
+_jobs.command("headrace.cli.jobs:savepoint", name="savepoint", help="Have a Flink cluster write a savepoint of a job.")
 app.command(_jobs)  # not `jobs`: so the module of its commands is called, once it is imported
 
 _topics = App(name="topics", help="The topics of the log, or of Kafka.")
@@ -54,6 +54,7 @@ _topics.command("headrace.cli.topics:alter", name="alter", help="Change how long
 _topics.command("headrace.cli.topics:compact", name="compact", help="Give the room of dropped records back to the disk.")
 _topics.command("headrace.cli.topics:delete", name="delete", help="Remove a topic and all its records, without asking.")
 app.command(_topics)
+app.command("headrace.cli.savepoint:savepoint", name="savepoint", help="Write where a pipeline is to a file, from which a run can start.")
 app.command("headrace.cli.backup:backup", name="backup", help="Write the whole home to one file, while runs go on.")
 app.command("headrace.cli.backup:restore", name="restore", help="Put a backup in place as the home.")
 app.command("headrace.cli.doctor:doctor", name="doctor", help="Check what headrace stands on, and say how to mend what is not well.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import msgspec
 
@@ -13,7 +14,7 @@ from headrace.errors import HeadraceError, PlanError
 from headrace.plan.pipeline import Plan
 from headrace.topics.protocol import Log, TopicInfo
 
-__all__ = ["confirm", "confirm_pipeline"]
+__all__ = ["confirm", "confirm_pipeline", "confirm_savepoint"]
 
 
 def confirm_pipeline(plan: Plan, kafka: KafkaOptions, *, yes: bool, kept: bool = False) -> None:
@@ -46,16 +47,29 @@ def confirm_pipeline(plan: Plan, kafka: KafkaOptions, *, yes: bool, kept: bool =
     confirm(f"forgets what pipeline {plan.pipeline} has committed: {'; '.join(_effects(plan, there))}", yes=yes)
 
 
-def confirm(what: str, *, yes: bool) -> None:
-    """Say what --anew does, and go on only if it is meant. Raises as `confirm_pipeline` does."""
+def confirm_savepoint(plan: Plan, kafka: KafkaOptions, file: Path, *, yes: bool) -> None:
+    """Go on only if it is meant that a pipeline goes back to a savepoint, where results are then written again. Raises as `confirm_pipeline` does."""
+    from headrace.engines.embedded.savepoint import behind, read
+
+    with closing(open_log(kafka, create=False)) as log:
+        again = behind(log, read(file, plan.pipeline))
+    if again:
+        records = ", ".join(f"{count:,} records of {topic}" for topic, count in again.items())
+        confirm(
+            f"goes back to where pipeline {plan.pipeline} was: {records} are read again, and their results written again", "--from-savepoint", yes=yes
+        )
+
+
+def confirm(what: str, option: str = "--anew", *, yes: bool) -> None:
+    """Say what an option does, and go on only if it is meant. Raises as `confirm_pipeline` does."""
     if yes:
-        print(f"headrace: --anew {what}", file=sys.stderr)
+        print(f"headrace: {option} {what}", file=sys.stderr)
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise PlanError(what, where="--anew", fix="add --yes if that is meant; without a terminal nobody can be asked")
-    print(f"headrace: --anew {what}\nStart anew? [y/N] ", end="", file=sys.stderr, flush=True)
+        raise PlanError(what, where=option, fix="add --yes if that is meant; without a terminal nobody can be asked")
+    print(f"headrace: {option} {what}\nStart there? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        raise HeadraceError("not confirmed; nothing was changed", where="--anew", fix="leave it out to resume from the last commit")
+        raise HeadraceError("not confirmed; nothing was changed", where=option, fix="leave it out to resume from the last commit")
 
 
 def _has_committed(log: Log, pipeline: str) -> bool:

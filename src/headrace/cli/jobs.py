@@ -231,7 +231,7 @@ def cancel(job: str, /, *, timeout: str = "10s", cluster: str | None = None) -> 
 
 
 def savepoint(job: str, /, *, to: str | None = None, stop: Annotated[bool, Parameter(negative=())] = False, cluster: str | None = None) -> None:
-    """Have a Flink cluster write down what a job is doing, and print where. The embedded engine's commits are its savepoints.
+    """Have a Flink cluster write down what a job is doing, and print where. For the embedded engine there is `headrace savepoint`.
 
     Parameters
     ----------
@@ -249,9 +249,9 @@ def savepoint(job: str, /, *, to: str | None = None, stop: Annotated[bool, Param
         return
     found = find(_folder(), job)
     raise PlanError(
-        "the embedded engine's commits are its savepoints",
+        "is a job of the embedded engine, which resumes from its last commit",
         where=f"job {found.id}",
-        fix="there is nothing to do: cancel it, and submit it again; it goes on from its last commit",
+        fix="there is nothing to do; to go back later, cancel it, and write a file with headrace savepoint APP FILE",
     )
 
 

@@ -48,7 +48,7 @@ class RunOptions(KafkaOptions):
         Forget what the pipeline has committed, and start from the first records: results are written again. It says how many records
         that concerns, and asks on a terminal; without a terminal it is refused unless --yes is given.
     yes
-        With --anew: do not ask.
+        With --anew or --from-savepoint: do not ask.
     commit_every
         The longest time between commits while there is work; 1s if it is not given.
     batch_records
@@ -64,7 +64,10 @@ class RunOptions(KafkaOptions):
     metrics_port
         Serve Prometheus metrics on this port of the loopback interface.
     from_savepoint
-        Start with the state that a savepoint holds.
+        Start with the state and at the offsets of a savepoint: a file of headrace savepoint, or the path of one of Flink's. Results of
+        records that were read since are written again; it says how many records that concerns, and asks as --anew does.
+    reset
+        The name of a window or process that starts without state, where it is another than the one that left the state.
     """
 
     cluster: str | None = None
@@ -84,6 +87,7 @@ class RunOptions(KafkaOptions):
     parallelism: Annotated[int | None, Parameter(alias="-p")] = None
     metrics_port: int | None = None
     from_savepoint: str | None = None
+    reset: Annotated[list[str] | None, Parameter(negative=())] = None
 
     def __post_init__(self) -> None:
         """Refuse impossible values, before anything starts."""
@@ -91,7 +95,7 @@ class RunOptions(KafkaOptions):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise PlanError(f"is {value}", where=flag(name), fix="give 1 or more")
-        if self.yes and not self.anew:
+        if self.yes and not (self.anew or self.from_savepoint):
             raise PlanError("answers the question of --anew, which is not given", where="--yes", fix="leave it out, or add --anew")
         _ = self.parsed
 
@@ -106,7 +110,7 @@ class RunOptions(KafkaOptions):
         """The options as engines take them."""
         values = {name: value for name, value in self.given.items() if name in Options.__dataclass_fields__}
         durations = {name: _seconds(name, value) for name, value in values.items() if name in _DURATIONS}
-        return Options(**(values | durations))
+        return Options(**(values | durations | {"reset": tuple(self.reset or ())}))
 
 
 def _seconds(name: str, text: str) -> float | None:

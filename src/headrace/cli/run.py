@@ -99,6 +99,10 @@ def confirm_anew(engine: Engine, plan: Plan, options: RunOptions) -> None:
         from headrace.cli.anew import confirm_pipeline
 
         confirm_pipeline(plan, options, yes=options.yes, kept=engine.has_state(plan, home()))
+    elif options.from_savepoint and engine.name == "embedded":
+        from headrace.cli.anew import confirm_savepoint
+
+        confirm_savepoint(plan, options, Path(options.from_savepoint), yes=options.yes)
 
 
 def _never() -> bool:

@@ -56,6 +56,8 @@ class Options:
         The port of the loopback interface at which metrics are served.
     from_savepoint
         The savepoint with whose state the run starts.
+    reset
+        Windows and processes that start without state.
     """
 
     cluster: str | None = None
@@ -73,6 +75,7 @@ class Options:
     parallelism: int | None = None
     metrics_port: int | None = None
     from_savepoint: str | None = None
+    reset: tuple[str, ...] = ()
 
     @property
     def mode(self) -> Mode:

@@ -20,7 +20,7 @@ from headrace.plan.operators import Aggregate, Operator, Process
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import Schema
 
-__all__ = ["Changes", "changes", "definition", "definitions_of_texts"]
+__all__ = ["Changes", "changes", "check_stages", "definition", "definitions_of_texts"]
 
 Definition = Mapping[str, Any]
 
@@ -126,10 +126,8 @@ def changes(plan: Plan, settings: Mapping[str, str], stages: Mapping[str, Defini
     PlanError
         If no stage has the name of one that is to begin without state.
     """
+    check_stages(plan, reset)
     now = {node.name: definition(node) for node in plan.stages}
-    for name in reset:
-        if name not in now:
-            raise PlanError(f"pipeline {plan.pipeline} has no stage {name!r}", where="--reset", fix=near(name, now))
     current = plan.identity["settings"]
     names = [*current, *(name for name in settings if name not in current)]
     others = {name: (settings.get(name), current.get(name)) for name in names if settings.get(name) != current.get(name)}
@@ -143,6 +141,14 @@ def changes(plan: Plan, settings: Mapping[str, str], stages: Mapping[str, Defini
         refused,
         not same and not others,
     )
+
+
+def check_stages(plan: Plan, names: Collection[str]) -> None:
+    """Raise PlanError if a plan has no stage of a name."""
+    stages = [node.name for node in plan.stages]
+    for name in names:
+        if name not in stages:
+            raise PlanError(f"pipeline {plan.pipeline} has no stage {name!r}", where="--reset", fix=near(name, stages))
 
 
 def _difference(was: Definition, now: Definition) -> str | None:

@@ -23,10 +23,11 @@ __all__ = ["EmbeddedEngine"]
 _OWN: dict[str, Support] = {
     "cluster": Refused("the embedded engine has no cluster", "add --engine flink or --engine spark"),
     "parallelism": Honoured("the most there may be; it has one"),
-    "from_savepoint": Refused("the embedded engine's commits are its savepoints", "leave it out: a run resumes from its last commit by itself"),
 }
 _LIMITS: dict[str, Support] = {"duration": HONOURED, "records": HONOURED, "drain": HONOURED}
 _TOPICS: dict[str, Support] = {**_OWN, **_LIMITS, "anew": HONOURED, "commit_every": HONOURED, "batch_records": HONOURED, "metrics_port": HONOURED}
+_TOPICS |= {"from_savepoint": Honoured("a file of `headrace savepoint`"), "reset": HONOURED}
+_NO_STATE = Refused("a run over files starts from the first records, unless it was stopped", "remove .run in the folder of --output")
 CAPABILITIES = Capabilities(
     {
         Mode.FILES: {
@@ -34,7 +35,7 @@ CAPABILITIES = Capabilities(
             **_OWN,
             **_LIMITS,
             "output_format": Honoured("`parquet` needs `--output`"),
-            "anew": Refused("a run over files starts from the first records, unless it was stopped", "remove .run in the folder of --output"),
+            **dict.fromkeys(("anew", "from_savepoint", "reset"), _NO_STATE),
             "commit_every": Refused("a run over files commits every 5 s"),
         },
         Mode.LIVE: {**ON_TOPICS, **_TOPICS, "idle_after": HONOURED, "close_quiet_after": HONOURED, "max_ahead": HONOURED},
@@ -55,8 +56,11 @@ class EmbeddedEngine:
         """Suit the process to work in batches."""
         suit_batches()
 
-    def check(self, mode: Mode, options: Options) -> None:
-        """Accept every value."""
+    def check(self, mode: Mode, options: Options) -> None:  # noqa: ARG002
+        """Raise PlanError for a start in two places."""
+        if options.anew and (options.from_savepoint or options.reset):
+            other = "--from-savepoint" if options.from_savepoint else "--reset"
+            raise PlanError(f"starts without any state, and {other} with some", where="--anew", fix="give one of them")
 
     def script(self, plan: Plan) -> str:
         """Return the plan's operators, which this engine runs as they are."""

@@ -27,7 +27,7 @@ from headrace.engines.embedded.state import Parts
 from headrace.errors import InternalError, PlanError
 from headrace.kernels.columnar.watermark import NEVER
 from headrace.kernels.ledger import Account
-from headrace.plan.changes import Changes
+from headrace.plan.changes import Changes, check_stages
 from headrace.plan.pipeline import Plan
 from headrace.topics.dead_letters import DeadLetter, encode_dead_letter
 from headrace.topics.making import make_topics
@@ -183,6 +183,7 @@ class Live:
         """Take the pipeline, and go on where its last commit left it."""
         if self.latest:
             self.patience = NO_CLOCK
+        check_stages(self.plan, self.reset)
         self._open(anew=self.anew)
         self._first = self.received
 

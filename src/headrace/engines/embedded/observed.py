@@ -6,12 +6,14 @@ import sys
 import time
 from collections.abc import Mapping
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from headrace.engines.embedded.live import Committed, Limits, Live, Patience, run_live
 from headrace.engines.embedded.metrics import Metrics
+from headrace.engines.embedded.savepoint import put_back, read
 from headrace.engines.options import Mode, Options
 from headrace.engines.protocol import Context, Topics
 from headrace.kernels.ledger import Account
@@ -39,7 +41,9 @@ def run_observed(plan: Plan, topics: Topics, options: Options, context: Context)
     observer = _Observer(plan, context, options.metrics_port)
     patience = Patience(_ms(options.idle_after), _ms(options.close_quiet_after), _ms(options.max_ahead))
     limits = Limits(options.duration, options.records, options.drain)
-    live = Live(plan, log, patience, options.batch_records, latest=options.mode is Mode.LATEST, anew=options.anew)
+    if options.from_savepoint is not None:
+        put_back(log, read(Path(options.from_savepoint), plan.pipeline))
+    live = Live(plan, log, patience, options.batch_records, latest=options.mode is Mode.LATEST, anew=options.anew, reset=options.reset)
     observer.begin(live)
     every = inf if options.commit_every is None else options.commit_every
     ledger = run_live(live, limits, stop=context.stop, commit_seconds=every, committed=observer.committed, away=observer.away)

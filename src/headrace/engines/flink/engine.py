@@ -32,6 +32,7 @@ _WHOLE = Refused("Flink runs over files to their end", "leave it out, or run on 
 _OURS = "leave it out, or run on the embedded engine"
 _OWN: dict[str, Support] = {
     "cluster": Honoured("the REST address, `http://HOST:8081`; else `FLINK_REST_URL`; else one is started on this machine"),
+    "reset": Refused("Flink keeps a savepoint's state for what the job still has", _OURS),
     "parallelism": Honoured("subtasks of the job, 1 if it is not given; on topics, SQL has no more than the topic with the fewest partitions"),
 }
 _TOPICS: dict[str, Support] = {
