@@ -115,7 +115,23 @@ def commands_page() -> str:
         "# Commands\n",
         "Exit status: 0 done, 1 the job failed, 2 wrong use. An error is one line on standard error; `--debug` adds the traceback.\n",
     ]
-    for name in ("demo", "run", "prove", "check", "plan", "ledger", "simulate", "serve", "bridge", "topics", "jobs", "backup", "restore", "doctor"):
+    for name in (
+        "demo",
+        "run",
+        "prove",
+        "check",
+        "plan",
+        "ledger",
+        "simulate",
+        "serve",
+        "bridge",
+        "topics",
+        "jobs",
+        "backup",
+        "restore",
+        "savepoint",
+        "doctor",
+    ):
         parts += _command(f"headrace {name}", app[name])
     return "\n".join(parts)
 
