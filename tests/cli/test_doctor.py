@@ -391,7 +391,7 @@ def test_a_pipeline_of_which_a_topic_is_missing_is_told(found: Found, log: Sqlit
         (lambda text: text.replace('version="1"', 'version="2"'), "was made with version '1', not '2'"),
         (
             lambda text: text.replace("minutes(1)", "minutes(2)"),
-            "window:k cannot keep its state: its window was tumbling 0:01:00, and is tumbling 0:02:00",
+            "window:k cannot keep its state: window changed from tumbling 0:01:00 to tumbling 0:02:00",
         ),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_pipeline_that_has_committed_nothing(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.usefixtures("committed")
 def test_what_would_be_kept_is_told_and_nothing_is_changed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys) == "pipeline means is as it was at its last commit\n"
+    assert said(capsys) == "pipeline means has not changed since its last commit\n"
     for _ in range(2):
         assert said(capsys, "--set", "limit=3") == (
             "pipeline means has changed since its last commit\n  setting limit: 1.0 → 3.0\n  window:k: keeps its state\n"
@@ -59,7 +59,7 @@ def test_what_would_be_kept_is_told_and_nothing_is_changed(capsys: pytest.Captur
     Path("own.py").write_text(PIPELINE.replace('"means": readings', '"raw": readings.select("k"), "means": readings'))
     assert "expressions, columns or outputs have changed" in said(capsys)
     Path("own.py").write_text(PIPELINE.replace("minutes(1)", "minutes(2)"))
-    assert "window:k cannot keep its state: its window was tumbling 0:01:00, and is tumbling 0:02:00" in said(capsys, status=1)
+    assert "window:k cannot keep its state: window changed from tumbling 0:01:00 to tumbling 0:02:00" in said(capsys, status=1)
 
 
 @pytest.mark.usefixtures("committed")

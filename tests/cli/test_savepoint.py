@@ -50,7 +50,7 @@ def test_an_upgrade_is_undone(capsys: pytest.CaptureFixture[str]) -> None:
     append(3, 70)
     Path("own.py").write_text(UPGRADED)
     assert main(["run", "own.py", "--records", "2"]) == 1
-    assert "window:k cannot keep its state: its aggregates was SUM" in capsys.readouterr().err
+    assert "window:k cannot keep its state: aggregates changed from SUM" in capsys.readouterr().err
     assert main(["run", "own.py", "--records", "2", "--reset", "window:k"]) == 0
     assert sums(capsys) == [100.0], "what the upgrade gives of the rest of the minute"
     Path("own.py").write_text(PIPELINE)

@@ -94,7 +94,7 @@ def _restarted(jobs: Mapping[int, Job], servers: str, folder: Path) -> dict[int,
     failed, before = _run(steps)
     rows = live.rows(servers, [topic for one in topics.values() for topic in one.written])
     for number, one in topics.items():
-        plain = [one.prefix + sink.operator.topic for sink in one.job.plan.sinks if not sink.traits.made]
+        plain = [one.prefix + sink.operator.topic for sink in one.job.plan.sinks if not sink.traits.derived]
         rows |= {topic: rows[topic][: before.get(topic, 0)] for topic in plain}
         for topic in one.job.inputs:
             dead = f"{one.prefix}{topic}.dead-letter"

@@ -119,7 +119,7 @@ def test_what_is_unpacked_is_the_process_less_what_it_stands_on(rule: Any) -> No
     operator = processed(rule.Above(factor=3.0), here.where("v > 0"))
     back = unpack(pack(operator))
     assert (back.code, back.name, back.keys, back.declared) == (operator.code, "above", ("k",), operator.declared)
-    assert (back.takes, str(back)) == (operator.takes, str(operator))
+    assert (back.record_schema, str(back)) == (operator.record_schema, str(operator))
     assert len(pack(operator)) == len(pack(processed(rule.Above(factor=3.0), here.where("v > 0 AND v < 1e9"))))
 
 

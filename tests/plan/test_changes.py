@@ -68,7 +68,7 @@ def test_the_same_plan_has_no_changes() -> None:
 
 def test_a_setting_leaves_all_state_alone() -> None:
     one = found(plan(both), plan(both, limit=90.0))
-    assert one.carried == ("window:k", "above")
+    assert one.kept == ("window:k", "above")
     assert [*one.lines()] == ["setting limit: 80.0 → 90.0", "window:k: keeps its state", "above: keeps its state"]
 
 
@@ -87,27 +87,27 @@ SAME: dict[str, Callable[[hr.Stream], dict[str, hr.Stream]]] = {
 @pytest.mark.parametrize("build", SAME.values(), ids=SAME)
 def test_what_does_not_touch_a_stage_leaves_its_state_alone(build: Callable[[hr.Stream], dict[str, hr.Stream]]) -> None:
     one = found(plan(fixed), plan(lambda: build(stream())))
-    assert one.carried == ("window:k", "above")
-    assert (one.dropped, dict(one.refused)) == ((), {})
+    assert one.kept == ("window:k", "above")
+    assert (one.removed, dict(one.refused)) == ((), {})
     assert one.otherwise
 
 
 REFUSED: dict[str, tuple[Callable[[], dict[str, hr.Stream]], str, str]] = {
     "length": (
         lambda: {"means": stream().window(hr.tumbling(hr.minutes(2)), by=["k"]).aggregate(mean="AVG(v)")},
-        "window:k", "its window was tumbling 0:01:00, and is tumbling 0:02:00",
+        "window:k", "window changed from tumbling 0:01:00 to tumbling 0:02:00",
     ),
     "lateness": (
         lambda: {"means": stream().window(MINUTE, by=["k"], allowed_lateness=hr.seconds(1)).aggregate(mean="AVG(v)")},
-        "window:k", "its allowed lateness was 0 ms, and is 1000 ms",
+        "window:k", "allowed lateness changed from 0 ms to 1000 ms",
     ),
-    "aggregates": (lambda: {"means": stream().window(MINUTE, by=["k"]).aggregate(mean="AVG(v)", most="MAX(v)")}, "window:k", "its aggregates was AVG"),
-    "a key's type": (lambda: {"above": stream(k="BIGINT NOT NULL").process(Above(), by=["k"])}, "above", "its keys was k STRING, and is k BIGINT"),
-    "keys": (lambda: {"above": stream().process(Above(), by=["k", "g"])}, "above", "its keys was k STRING, and is k STRING, g STRING"),
-    "order": (lambda: {"above": stream().process(Above(), by=["k"], order="arrival")}, "above", "its order was event_time, and is arrival"),
-    "a column's type": (lambda: {"above": stream(v="BIGINT").process(Above(), by=["k"])}, "above", "its column v was DOUBLE, and is BIGINT"),
+    "aggregates": (lambda: {"means": stream().window(MINUTE, by=["k"]).aggregate(mean="AVG(v)", most="MAX(v)")}, "window:k", "aggregates changed from AVG"),
+    "a key's type": (lambda: {"above": stream(k="BIGINT NOT NULL").process(Above(), by=["k"])}, "above", "keys changed from k STRING to k BIGINT"),
+    "keys": (lambda: {"above": stream().process(Above(), by=["k", "g"])}, "above", "keys changed from k STRING to k STRING, g STRING"),
+    "order": (lambda: {"above": stream().process(Above(), by=["k"], order="arrival")}, "above", "order changed from event_time to arrival"),
+    "a column's type": (lambda: {"above": stream(v="BIGINT").process(Above(), by=["k"])}, "above", "column v changed from DOUBLE to BIGINT"),
     "a topic": (lambda: {"above": stream("other").process(Above(), by=["k"])}, "above", "it no longer reads in"),
-    "a broadcast": (lambda: {"above": stream().process(Limited(), by=["k"], name="above", broadcast=stream("limits"))}, "above", "its broadcast was none"),
+    "a broadcast": (lambda: {"above": stream().process(Limited(), by=["k"], name="above", broadcast=stream("limits"))}, "above", "broadcast changed from none"),
 }  # fmt: skip
 
 
@@ -120,14 +120,14 @@ def test_a_stage_of_another_definition_is_refused_by_name_and_may_begin_without_
     assert list(one.refused) == [name]
     assert one.refused[name].startswith(why)
     again = found(before, plan(build), name)
-    assert (again.begun, dict(again.refused)) == ((name,), {})
+    assert (again.new, dict(again.refused)) == ((name,), {})
     assert len([*again.lines()]) == 3
 
 
 def test_stages_that_come_and_go() -> None:
     one = found(plan(both), plan(lambda: {"sums": stream().window(MINUTE, by=["g"], name="sums").aggregate(n="SUM(v)")}))
-    assert (one.carried, one.begun, one.dropped) == ((), ("sums",), ("window:k", "above"))
-    assert "above: is there no more, and its state is dropped" in one.lines()
+    assert (one.kept, one.new, one.removed) == ((), ("sums",), ("window:k", "above"))
+    assert "above: no longer exists; its state is dropped" in one.lines()
 
 
 def test_a_stage_to_reset_that_is_none_is_told() -> None:

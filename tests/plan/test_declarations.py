@@ -135,7 +135,7 @@ def test_the_stream_of_a_process_has_the_keys_and_its_columns() -> None:
     assert isinstance(operator, Process)
     assert (operator.name, operator.limit_ms, operator.arrival, operator.failed_topic) == ("alarms", 2_000, False, "x.failed")
     assert given.node.broadcast is rules.node
-    assert (operator.takes, operator.told) == (given.node.input.schema, rules.schema)
+    assert (operator.record_schema, operator.broadcast_schema) == (given.node.input.schema, rules.schema)
     assert isinstance(given.side("counts").operator, Side)
     assert str(operator) == "process alarms by k, t, with a broadcast, failures to 'x.failed'"
     assert str(process(by="k", order="arrival").operator) == "process least by k, in order of arrival"

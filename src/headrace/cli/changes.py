@@ -1,4 +1,4 @@
-"""`headrace plan APP --changes`: what a changed pipeline would carry over of its state, before it runs."""
+"""`headrace plan APP --changes`: which state a changed pipeline would keep."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["show_changes"]
 
 
 def show_changes(plan: Plan, kafka: KafkaOptions) -> None:
-    """Print how the pipeline is another than that of its last commit, and what becomes of its state."""
+    """Print how the pipeline has changed since its last commit, and which state it would keep."""
     from headrace.engines.embedded.carrying import carried_over
 
     try:
@@ -28,7 +28,7 @@ def show_changes(plan: Plan, kafka: KafkaOptions) -> None:
         return
     found = carried_over(plan, msgspec.json.decode(manifest))
     if not found:
-        print(f"pipeline {plan.pipeline} is as it was at its last commit")
+        print(f"pipeline {plan.pipeline} has not changed since its last commit")
         return
     print(f"pipeline {plan.pipeline} has changed since its last commit")
     for line in found.lines():

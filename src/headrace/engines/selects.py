@@ -1,6 +1,6 @@
-"""What the SQL of Flink and of Spark have in common: the plan's nodes become SELECTs that grow, and views between them where they must.
+"""The common part of the SQL for Flink and for Spark: each node adds to a SELECT, and a view is created where SQL needs one.
 
-How a node is said is each engine's own: it gives `_make`, `_view` and `_is_view`.
+An engine defines how it writes each operator (`_make`), how it creates a view (`_view`), and which nodes are views anyway (`_is_view`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class _Block(Protocol):
     """A SELECT while it grows."""
 
     def takes(self, columns: Collection[str]) -> bool:
-        """Return whether an operator that reads `columns` can be said in this very SELECT."""
+        """Return whether an operator that reads `columns` can be added to this SELECT."""
 
     def saying(self, operator: str) -> Self:
-        """Return this with one more operator in its comment."""
+        """Return the SELECT with one more operator in its comment."""
 
 
 B = TypeVar("B", bound=_Block)
@@ -33,7 +33,7 @@ B = TypeVar("B", bound=_Block)
 
 @contextmanager
 def blaming(engine: str, node: object) -> Iterator[None]:
-    """Make a PlanError name the node that it is about."""
+    """Add the node as context to a PlanError."""
     try:
         yield
     except PlanError as error:
@@ -50,30 +50,30 @@ class Selects(Generic[B]):
         self._blocks: dict[Node[Operator], B] = {}
 
     def block(self, node: Node[Operator]) -> B:
-        """Return the SELECT of a node's rows; what several nodes read is a view.
+        """Return the SELECT of a node's rows. If several nodes read it, it is a view.
 
         Raises
         ------
         PlanError
-            If the engine's SQL cannot say it. It names the node.
+            If the engine's SQL cannot express it. The error names the node.
         """
         if node not in self._blocks:
             with blaming(self.engine, node):
                 made = self._make(node.operator, node)
             is_view = self._is_view(node)
-            made = made if is_view and node.does(Source) else made.saying(str(node))
+            made = made if is_view and node.is_a(Source) else made.saying(str(node))
             shared = len(self._plan.consumers(node)) > 1 and not is_view
             self._blocks[node] = self._view(node, made) if shared else made
         return self._blocks[node]
 
     def over(self, node: Node[Operator], columns: Iterable[str]) -> B:
-        """Return the SELECT that an operator reading `columns` of a node can be added to."""
+        """Return a SELECT of a node's rows to which an operator that reads `columns` can be added."""
         block = self.block(node)
         return block if block.takes(list(columns)) else self._view(node, block)
 
     @staticmethod
     def _is_view(node: Node[Operator]) -> bool:  # noqa: ARG004
-        """Return whether the SELECT of a node reads a table or view of its own anyway."""
+        """Return whether the SELECT of a node reads only a table or view of its own."""
         return False
 
     @abstractmethod
@@ -82,4 +82,4 @@ class Selects(Generic[B]):
 
     @abstractmethod
     def _view(self, node: Node[Operator], block: B) -> B:
-        """Make a view of a SELECT, and return the SELECT over it."""
+        """Create a view of a SELECT, and return the SELECT that reads it."""

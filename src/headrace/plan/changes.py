@@ -1,8 +1,8 @@
-"""What a changed pipeline carries over of the state that an earlier plan has left.
+"""Which state a changed pipeline keeps.
 
-State belongs to stages, the windows and processes, by their names. A stage takes its state on if its own definition is the same:
-its keys, its window and aggregates, or the order in which a process takes its records. What stands around it may change: settings,
-expressions, columns, outputs.
+State belongs to stages (windows and processes) by name. A stage keeps its state if its own definition is unchanged: its keys, its
+window and aggregates, or the order in which a process receives records. Everything around it may change: settings, expressions,
+columns, outputs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from headrace.errors import PlanError, near
+from headrace.errors import InternalError, PlanError, near
 from headrace.plan.expression import Call, Expression, Literal, rebuild
 from headrace.plan.graph import Node
 from headrace.plan.operators import Aggregate, Operator, Process
@@ -27,48 +27,48 @@ Definition = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Changes:
-    """How a plan is another than the one that state was made with.
+    """The difference between a plan and the one that saved the state.
 
     Attributes
     ----------
     settings
-        What settings were and are; None where there was or is none.
-    carried, begun, dropped
-        The names of stages that take their state on, that begin without any, and whose state is left behind.
+        The old and the new value of each changed setting; None where there is no such setting.
+    kept, new, removed
+        The names of stages that keep their state, that start without state, and that no longer exist.
     refused
-        By name, why a stage cannot take its state on.
+        By name, the reason why a stage cannot keep its state.
     otherwise
-        Whether anything else is another: expressions, columns, outputs.
+        Whether anything else differs: expressions, columns, outputs.
     """
 
     settings: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
-    carried: tuple[str, ...] = ()
-    begun: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     otherwise: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.settings or self.begun or self.dropped or self.refused or self.otherwise)
+        return bool(self.settings or self.new or self.removed or self.refused or self.otherwise)
 
     def lines(self) -> Iterator[str]:
-        """Yield what has changed, and what becomes of the state, one thing a line."""
+        """Yield a line for each change, and for each stage whether it keeps its state."""
         for name, (was, now) in self.settings.items():
             yield f"setting {name}: {'none' if was is None else was} → {'none' if now is None else now}"
         if self.otherwise:
-            yield "expressions, columns or outputs have changed; what is waiting or open goes by the new ones from here on"
-        for name in self.carried:
+            yield "expressions, columns or outputs have changed; buffered rows and open windows use the new ones from here on"
+        for name in self.kept:
             yield f"{name}: keeps its state"
-        for name in self.begun:
-            yield f"{name}: begins without state"
-        for name in self.dropped:
-            yield f"{name}: is there no more, and its state is dropped"
+        for name in self.new:
+            yield f"{name}: starts without state"
+        for name in self.removed:
+            yield f"{name}: no longer exists; its state is dropped"
         for name, why in self.refused.items():
             yield f"{name}: cannot keep its state: {why}"
 
 
 def definition(node: Node[Operator]) -> Definition:
-    """Return what a stage's state depends on, by parts that can be told."""
+    """Return the definition of a stage, on which its state depends, as named parts."""
     match node.operator:
         case Aggregate() as window:
             calls = [repr(_without_constants(call)) for _, call in window.calls]
@@ -83,13 +83,13 @@ def definition(node: Node[Operator]) -> Definition:
         case Process() as process:
             return {
                 "kind": "process",
-                "keys": _columns(process.takes, process.keys),
+                "keys": _columns(process.record_schema, process.keys),
                 "order": "arrival" if process.arrival else "event_time",
-                "columns": {one.name: str(one.type) for one in process.takes.fields},
-                "broadcast": None if process.told is None else {one.name: str(one.type) for one in process.told.fields},
+                "columns": {one.name: str(one.type) for one in process.record_schema.fields},
+                "broadcast": None if process.broadcast_schema is None else {one.name: str(one.type) for one in process.broadcast_schema.fields},
                 "topics": sorted(node.traits.topics),
             }
-    raise PlanError(f"{node} keeps no state")
+    raise InternalError(f"{node} has no state")
 
 
 def _columns(schema: Schema, names: Collection[str]) -> str:
@@ -101,30 +101,30 @@ def _digest(texts: list[str]) -> str:
 
 
 def _without_constants(expression: Expression) -> Expression:
-    """Return the expression without the values of its constants: a limit in it may change."""
+    """Return the expression without the values of its constants, which may change."""
     if isinstance(expression, Literal):
         return Literal(None, expression.type)
     return rebuild(expression, _without_constants)
 
 
 def changes(plan: Plan, settings: Mapping[str, str], stages: Mapping[str, Definition], *, same: bool, reset: Collection[str] = ()) -> Changes:
-    """Return how the plan is another than that of saved state.
+    """Return the difference between a plan and the one that saved the state.
 
     Parameters
     ----------
     plan
-        The plan of now.
+        The current plan.
     settings, stages
-        The settings that the state was made with, and the definitions of its stages by name.
+        The saved settings, and the saved definitions of stages by name.
     same
-        Whether the nodes of the plan are known to be the same.
+        Whether the identities of both plans are equal.
     reset
-        The stages that are to begin without state.
+        The stages that start without state.
 
     Raises
     ------
     PlanError
-        If no stage has the name of one that is to begin without state.
+        If there is no stage of a name in `reset`.
     """
     check_stages(plan, reset)
     now = {node.name: definition(node) for node in plan.stages}
@@ -144,7 +144,7 @@ def changes(plan: Plan, settings: Mapping[str, str], stages: Mapping[str, Defini
 
 
 def check_stages(plan: Plan, names: Collection[str]) -> None:
-    """Raise PlanError if a plan has no stage of a name."""
+    """Raise PlanError if a plan has no stage of one of these names."""
     stages = [node.name for node in plan.stages]
     for name in names:
         if name not in stages:
@@ -152,7 +152,7 @@ def check_stages(plan: Plan, names: Collection[str]) -> None:
 
 
 def _difference(was: Definition, now: Definition) -> str | None:
-    """Return why state of a stage of one definition is none of the other."""
+    """Return why a stage cannot keep its state, None if it can."""
     for part, value in now.items():
         before = was.get(part)
         if part == "topics":
@@ -162,13 +162,13 @@ def _difference(was: Definition, now: Definition) -> str | None:
         elif part in {"columns", "broadcast"} and value is not None and before is not None:
             for column, kind in value.items():
                 if column in before and before[column] != kind:
-                    return f"its column {column} was {before[column]}, and is {kind}"
+                    return f"column {column} changed from {before[column]} to {kind}"
         elif before != value:
-            return f"its {part} was {_said(before)}, and is {_said(value)}"
+            return f"{part} changed from {_shown(before)} to {_shown(value)}"
     return None
 
 
-def _said(value: object) -> str:
+def _shown(value: object) -> str:
     return "none" if value is None else "one" if isinstance(value, Mapping) else str(value)
 
 
@@ -176,7 +176,7 @@ _STAGE = re.compile(r"  #\d+ (?:window|process) ")
 
 
 def definitions_of_texts(plan: Plan, shown: str) -> dict[str, tuple[str, int]] | None:
-    """Return the kind and place of each stage that an earlier plan had, as it was shown, by the names of now; None if one is another now."""
+    """Return kind and position of each stage of an earlier plan, from its printed form, by current name; None if a stage has changed."""
     lines = [line.partition("  ← ")[0].split(" ", 3)[3] for line in shown.splitlines() if _STAGE.match(line)]
     now = {str(node.operator): node for node in plan.stages}
     if any(line not in now for line in lines) or len(set(lines)) < len(lines):

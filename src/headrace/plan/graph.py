@@ -1,7 +1,7 @@
-"""A plan's nodes: operators joined by their inputs, from sources to sinks.
+"""The graph of a plan: nodes with named inputs, from sources to sinks.
 
-What a node's rows are, its schema and its traits, is found out once, when it is made. A node that a plan has numbered has an id,
-which is its place in the order of the plan, and a name.
+A node's schema and traits are computed once, when it is created. In a plan a node also has an id, its position in topological
+order, and a name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ K = TypeVar("K", bound=Operator)
 
 @dataclass(frozen=True, eq=False)
 class Input:
-    """What a node takes rows of, and as what: `rows`, a process's `broadcast`."""
+    """An input of a node, and its role: `rows`, or the `broadcast` of a process."""
 
     role: str
     node: Node[Operator]
@@ -30,7 +30,7 @@ class Input:
 
 @dataclass(frozen=True, eq=False)
 class Node(Generic[K_co]):
-    """An operator, what it takes rows of, and what is true of the rows that it gives."""
+    """An operator with its inputs, and the schema and traits of its rows."""
 
     operator: K_co
     inputs: tuple[Input, ...]
@@ -46,24 +46,24 @@ class Node(Generic[K_co]):
 
     @property
     def broadcast(self) -> Node[Operator] | None:
-        """The input that is told to all keys of a process."""
+        """The broadcast input of a process, if it has one."""
         return next((one.node for one in self.inputs if one.role == "broadcast"), None)
 
     def upstream(self) -> Iterator[Node[Operator]]:
-        """Yield all that the node stands on, each once, inputs before what takes them, itself last."""
+        """Yield the nodes upstream in topological order, each once, and the node itself as the last."""
         return _before([self])
 
-    def does(self, *kinds: type[K]) -> bool:
-        """Return whether its operator is one of these."""
+    def is_a(self, *kinds: type[K]) -> bool:
+        """Return whether its operator is of one of these kinds."""
         return isinstance(self.operator, kinds)
 
     @property
-    def makers(self) -> tuple[Node[Operator], ...]:
-        """The windows, processes and sources that its rows come from, the nearest on each way."""
+    def producers(self) -> tuple[Node[Operator], ...]:
+        """The nearest windows, processes and sources upstream, on each branch."""
         return tuple(self.nearest(frozenset(["source", "window", "process"])))
 
     def nearest(self, kinds: frozenset[str]) -> Iterator[Node[Operator]]:
-        """Yield the nearest nodes of some kinds on each way to it, itself if it is of one."""
+        """Yield the nearest nodes of these kinds upstream, on each branch; the node itself if it is of one of them."""
         seen: set[Node[Operator]] = set()
         pending: list[Node[Operator]] = [self]
         while pending:
@@ -78,7 +78,7 @@ class Node(Generic[K_co]):
 
     @property
     def process(self) -> Node[Process]:
-        """The process itself, of a node that is one, or of one that is a side output of it."""
+        """The node of the process, for a process or a side output of it."""
         node: Node[Any] = self.input if isinstance(self.operator, Side) else self
         assert isinstance(node.operator, Process)
         return node
@@ -88,7 +88,7 @@ class Node(Generic[K_co]):
 
 
 def node(operator: K, *inputs: Node[Operator], **named: Node[Operator]) -> Node[K]:
-    """Return a node of an operator over inputs; the roles of those that are not just its rows are their names."""
+    """Return a node. Positional inputs have the role `rows`, the others that of their keyword."""
     taken = (*(Input("rows", one) for one in inputs), *(Input(role, one) for role, one in named.items()))
     return _made(operator, taken)
 
@@ -99,7 +99,7 @@ def _made(operator: K, inputs: tuple[Input, ...]) -> Node[K]:
 
 
 def _before(nodes: Iterable[Node[Operator]]) -> Iterator[Node[Operator]]:
-    """Yield all that nodes stand on, each once, inputs before what takes them."""
+    """Yield nodes and all that is upstream of them in topological order, each once."""
     seen: set[Node[Operator]] = set()
     pending = [(one, False) for one in nodes][::-1]
     while pending:
@@ -113,7 +113,7 @@ def _before(nodes: Iterable[Node[Operator]]) -> Iterator[Node[Operator]]:
 
 
 def rebuilt(nodes: Iterable[Node[Operator]], change: Callable[[Node[Operator], tuple[Node[Operator], ...]], Operator]) -> tuple[Node[Operator], ...]:
-    """Return all that the nodes stand on made anew, in order: `change` gives the operator of each, for its new inputs. It is numbered."""
+    """Return the graph with other operators: `change` returns the operator of each node, for its new inputs."""
     new: dict[Node[Operator], Node[Operator]] = {}
     for old in _before(nodes):
         inputs = tuple(replace(one, node=new[one.node]) for one in old.inputs)
@@ -122,7 +122,7 @@ def rebuilt(nodes: Iterable[Node[Operator]], change: Callable[[Node[Operator], t
 
 
 def numbered(sinks: Iterable[Node[Operator]]) -> tuple[Node[Operator], ...]:
-    """Return all that the sinks stand on, in order, with ids from 1 and names."""
+    """Return the graph of some sinks in topological order, with ids from 1 and names."""
     new: dict[Node[Operator], Node[Operator]] = {}
     names: Counter[str] = Counter()
     for number, old in enumerate(_before(sinks), 1):

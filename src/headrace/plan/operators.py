@@ -1,7 +1,7 @@
-"""What nodes of a plan do: small frozen classes. Each says what it makes of its inputs, and knows nothing of where these come from.
+"""The operators of a plan: small frozen classes that do not know where their inputs come from.
 
-An operator gives, for the schemas and traits of its inputs, its own; the columns that it needs of each input; which columns it hands
-on as they were; and its text in `headrace plan`. Engines know how it is done.
+An operator derives its schema and its traits from those of its inputs. It also states which columns it reads of each input, which
+columns it leaves unchanged, and its line in `headrace plan`. How it is executed is the engines' matter.
 """
 
 from __future__ import annotations
@@ -69,24 +69,24 @@ def _changed(named: Named, change: Callable[[Expression], Expression]) -> Named:
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What is true of a node's rows, whatever is in them.
+    """Properties of a node's rows that do not depend on their values.
 
     Attributes
     ----------
     time
-        What has given the rows their time: the record that they are of, the window, or the process.
+        Where the rows' time comes from: their source record, a window, or a process.
     origins
-        The topics whose records they are made of.
+        The sources upstream.
     keys
-        Columns that no two rows of one window have in common; of rows of a process those that tell its keys apart. None: there are none.
+        The columns that identify a row within its window. For rows of a process, the columns of its keys. None if these are not known.
     rows
-        `insert`: each row is final. `revised`: a row replaces that of the same keys and window with a lower revision.
+        `insert`: each row is final. `revised`: a row replaces the one with the same keys and window and a lower revision.
     ordered
-        Whether rows come in the order of event time once the watermark has passed them; not those of a process by arrival.
+        Whether rows are emitted in event-time order. Rows of a process with `order="arrival"` are not.
     windowed
-        Whether a window stands anywhere before.
+        Whether there is a window upstream.
     bounds
-        The columns that are the bounds of the rows' window.
+        The columns that hold the bounds of the rows' window.
     """
 
     time: Literal["record", "window", "process"]
@@ -103,19 +103,19 @@ class Traits:
         return frozenset(source.topic for source in self.origins)
 
     @property
-    def made(self) -> bool:
-        """Whether windows or processes have made the rows: then none of them is late."""
+    def derived(self) -> bool:
+        """Whether the rows come from a window or a process. No such row is late."""
         return self.time != "record"
 
-    def handing_on(self, hands_on: Callable[[str], tuple[str, ...]]) -> Traits:
-        """Return the traits of rows that hand on only such columns, each under the names that `hands_on` gives."""
-        keys = None if self.keys is None else [next(iter(hands_on(key)), None) for key in self.keys]
+    def through(self, unchanged: Callable[[str], tuple[str, ...]]) -> Traits:
+        """Return the traits behind an operator; `unchanged` gives the names under which it emits a column of its input unchanged."""
+        keys = None if self.keys is None else [next(iter(unchanged(key)), None) for key in self.keys]
         kept = None if keys is None or None in keys else frozenset(key for key in keys if key)
-        return replace(self, keys=kept, bounds=frozenset(bound for bound in self.bounds if bound in hands_on(bound)))
+        return replace(self, keys=kept, bounds=frozenset(bound for bound in self.bounds if bound in unchanged(bound)))
 
     @staticmethod
     def of_all(given: tuple[Traits, ...]) -> Traits:
-        """Return the traits of rows of several inputs."""
+        """Return the traits of the rows of several inputs together."""
         first = given[0]
         return Traits(
             first.time,
@@ -128,38 +128,38 @@ class Traits:
 
 
 class _Operator:
-    """What holds of an operator that does not say otherwise: it has one input, and hands all of it on."""
+    """The default of an operator: one input, of which all columns stay unchanged."""
 
     kind: ClassVar[str]
 
     @property
     def label(self) -> str:
-        """What a node that does it is called, if no other is called so."""
+        """The name of its node, unless another node has it."""
         return self.kind
 
     def schema(self, given: Schema) -> Schema:
-        """Return the columns of its rows, for those of its input."""
+        """Return its schema, for that of its input."""
         return given
 
     def traits(self, given: Traits) -> Traits:
-        """Return the traits of its rows, for those of its input."""
-        return given.handing_on(self.hands_on)
+        """Return its traits, for those of its input."""
+        return given.through(self.unchanged)
 
     def needs(self, needed: Collection[str], given: Schema) -> set[str]:  # noqa: ARG002
-        """Return the columns that it wants of its input, which has the columns `given`, to give the columns `needed`."""
+        """Return the columns that it reads of an input with the schema `given`, if only the columns `needed` of its rows are used."""
         return set(needed)
 
-    def hands_on(self, name: str) -> tuple[str, ...]:
-        """Return the columns that hold an input's column as it was."""
+    def unchanged(self, name: str) -> tuple[str, ...]:
+        """Return the names under which it emits a column of its input unchanged."""
         return (name,)
 
     @property
     def expressions(self) -> tuple[Expression, ...]:
-        """All expressions in it."""
+        """All its expressions."""
         return ()
 
     def reading(self, change: Callable[[Expression], Expression]) -> Self:  # noqa: ARG002
-        """Return the operator with each expression changed that reads its input."""
+        """Return the operator with those expressions changed that read its input."""
         return self
 
 
@@ -167,7 +167,7 @@ class _Operator:
 class Source(_Operator):
     """A topic read under a schema.
 
-    `delay_ms` is how far the watermark stays behind the greatest event time; `range_ms` what event times are believed;
+    `delay_ms` is the distance of the watermark from the greatest event time; `range_ms` is the range of plausible event times;
     `rest` names a MAP of the fields that the schema does not declare, STRING to STRING unless `rest_type` says otherwise;
     `metadata` are columns and the kinds of `METADATA` that they hold; `decimal` is the decimal sign of numbers in CSV cells.
     """
@@ -222,11 +222,11 @@ class Derive(_Operator):
         return given.with_fields(*_fields(self.columns))
 
     def needs(self, needed: Collection[str], given: Schema) -> set[str]:  # noqa: ARG002
-        """Return what the wanted new columns read, and the wanted others."""
+        """Return the needed columns of the input, and those that the needed new columns read."""
         return (set(needed) - {name for name, _ in self.columns}) | _read_by(self.columns, needed)
 
-    def hands_on(self, name: str) -> tuple[str, ...]:
-        """Return the column if it is not replaced, and the new ones that are nothing but it."""
+    def unchanged(self, name: str) -> tuple[str, ...]:
+        """Return the column if it is not replaced, and its copies."""
         return ((name,) if name not in dict(self.columns) else ()) + _named_anew(self.columns, name)
 
     @property
@@ -255,11 +255,11 @@ class Select(_Operator):
         return Schema(_fields(self.columns))
 
     def needs(self, needed: Collection[str], given: Schema) -> set[str]:  # noqa: ARG002
-        """Return what the wanted columns read."""
+        """Return the columns that the needed columns read."""
         return _read_by(self.columns, needed)
 
-    def hands_on(self, name: str) -> tuple[str, ...]:
-        """Return the columns that are nothing but this one."""
+    def unchanged(self, name: str) -> tuple[str, ...]:
+        """Return the copies of the column."""
         return _named_anew(self.columns, name)
 
     @property
@@ -277,7 +277,7 @@ class Select(_Operator):
 
 @dataclass(frozen=True)
 class Where(_Operator):
-    """Keeps the rows of which the predicate is true."""
+    """Keeps the rows for which the predicate is true."""
 
     kind: ClassVar[str] = "where"
 
@@ -285,7 +285,7 @@ class Where(_Operator):
     text: str = ""
 
     def needs(self, needed: Collection[str], given: Schema) -> set[str]:  # noqa: ARG002
-        """Return what is wanted, and what the predicate reads."""
+        """Return the needed columns, and those that the predicate reads."""
         return set(needed) | columns_of(self.predicate)
 
     @property
@@ -312,21 +312,21 @@ class Unnest(_Operator):
     value: str
 
     def schema(self, given: Schema) -> Schema:
-        """Return the input's columns but the one unnested, then the key (of a MAP) and the value."""
+        """Return the input's columns without the unnested one, then the key (of a MAP) and the value."""
         kind = given[self.column].type
         key = (Field(self.key, kind.key, nullable=False),) if self.key else ()
         return given.without(self.column).with_fields(*key, Field(self.value, kind.element))
 
     def traits(self, given: Traits) -> Traits:
-        """Return the input's, but nothing tells the rows of one apart."""
-        return replace(given.handing_on(self.hands_on), keys=None)
+        """Return those of the input, without keys: one row becomes several."""
+        return replace(given.through(self.unchanged), keys=None)
 
     def needs(self, needed: Collection[str], given: Schema) -> set[str]:  # noqa: ARG002
-        """Return what is wanted besides, and the column unnested."""
+        """Return the needed columns of the input, and the unnested one."""
         return (set(needed) - {self.key, self.value}) | {self.column}
 
-    def hands_on(self, name: str) -> tuple[str, ...]:
-        """Return every column but the one unnested."""
+    def unchanged(self, name: str) -> tuple[str, ...]:
+        """Return the column, unless it is the unnested one."""
         return () if name == self.column else (name,)
 
     def __str__(self) -> str:
@@ -347,7 +347,7 @@ class Union(_Operator):
         return Schema(tuple(Field(f.name, f.type, f.name in nullable) for f in given[0].fields))
 
     def traits(self, *given: Traits) -> Traits:
-        """Return what is true of the rows of all inputs."""
+        """Return what holds for the rows of all inputs."""
         return Traits.of_all(given)
 
     def __str__(self) -> str:
@@ -358,7 +358,7 @@ class Union(_Operator):
 class Aggregate(_Operator):
     """Rows grouped by window and keys, and aggregated.
 
-    `calls` are the distinct aggregate calls that the columns are made of, by hidden name; `name` is the author's, if there is one.
+    `calls` are the distinct aggregate calls in the columns, by hidden name; `name` is the name that the author gave it, if any.
     """
 
     kind: ClassVar[str] = "window"
@@ -381,21 +381,21 @@ class Aggregate(_Operator):
         return _grouped(given, self.keys, self.columns)
 
     def traits(self, given: Traits) -> Traits:
-        """Return those of rows of a window."""
+        """Return those of a window's rows."""
         rows: Literal["insert", "revised"] = "revised" if self.lateness_ms else given.rows
         return replace(given, time="window", keys=frozenset(self.keys), rows=rows, windowed=True, bounds=_BOUNDS)
 
     def needs(self, needed: Collection[str], given: Schema) -> set[str]:  # noqa: ARG002
-        """Return the keys and what the calls read; all columns where late rows are written."""
+        """Return the keys and the columns that the calls read; all columns if late rows are written."""
         return set(given.names) if self.late_topic is not None else _grouping(self.keys, self.calls)
 
-    def hands_on(self, name: str) -> tuple[str, ...]:
-        """Return the keys."""
+    def unchanged(self, name: str) -> tuple[str, ...]:
+        """Return the column if it is a key."""
         return (name,) if name in self.keys else ()
 
     @property
     def expressions(self) -> tuple[Expression, ...]:
-        """The columns, over calls and keys, and the calls."""
+        """The columns (over calls and keys) and the calls."""
         return tuple(expression for _, expression in (*self.columns, *self.calls))
 
     def reading(self, change: Callable[[Expression], Expression]) -> Self:
@@ -423,20 +423,20 @@ class Regroup(_Operator):
         return _grouped(given, self.keys, self.columns)
 
     def traits(self, given: Traits) -> Traits:
-        """Return those of rows of a window."""
+        """Return those of a window's rows."""
         return replace(given, time="window", keys=frozenset(self.keys), bounds=_BOUNDS)
 
     def needs(self, needed: Collection[str], given: Schema) -> set[str]:  # noqa: ARG002
-        """Return the keys and what the calls read."""
+        """Return the keys and the columns that the calls read."""
         return _grouping(self.keys, self.calls)
 
-    def hands_on(self, name: str) -> tuple[str, ...]:
-        """Return the keys."""
+    def unchanged(self, name: str) -> tuple[str, ...]:
+        """Return the column if it is a key."""
         return (name,) if name in self.keys else ()
 
     @property
     def expressions(self) -> tuple[Expression, ...]:
-        """The columns, over calls and keys, and the calls."""
+        """The columns (over calls and keys) and the calls."""
         return tuple(expression for _, expression in (*self.columns, *self.calls))
 
     def reading(self, change: Callable[[Expression], Expression]) -> Self:
@@ -449,7 +449,7 @@ class Regroup(_Operator):
 
 @dataclass(frozen=True)
 class TopN(_Operator):
-    """The first rows of each window and group, by an order: columns, and whether they fall; `ties` are broken by columns that rise."""
+    """The first rows of each window and group. `order` has columns and whether they are descending; `ties` are ascending columns."""
 
     kind: ClassVar[str] = "topn"
 
@@ -459,11 +459,11 @@ class TopN(_Operator):
     ties: tuple[str, ...]
 
     def schema(self, given: Schema) -> Schema:
-        """Return the input's, and the row's rank from 1."""
+        """Return the input's columns, and the row's rank from 1."""
         return given.with_fields(Field("rank", BIGINT, nullable=False))
 
     def needs(self, needed: Collection[str], given: Schema) -> set[str]:  # noqa: ARG002
-        """Return what is wanted besides the rank, and what rows are ranked by."""
+        """Return the needed columns of the input, and those that decide the rank."""
         return (set(needed) - {"rank"}) | {*self.keys, *self.ties, *(name for name, _ in self.order)}
 
     def __str__(self) -> str:
@@ -475,10 +475,10 @@ class TopN(_Operator):
 class Process(_Operator):
     """An author's process over the records of each key.
 
-    `code` is the author's object; `takes` are the columns of its records, `told` those of its broadcast, if it has one. `arrival`
-    says that records come in the order of the input, not in that of event time; `failed_topic` is where those go at which the
-    process raises, None if it then stops. Where it `drops_duplicates`, a record for which it gives nothing is one. `pipeline` is
-    the pipeline's name, which dead letters tell.
+    `code` is the author's object. `broadcast_schema` is None if there is no broadcast. With `arrival` the process receives records
+    in the order of its input, else in event-time order. `failed_topic` receives the records at which the process raises; if it is
+    None, the run ends there. If the process `drops_duplicates`, a record without output is a duplicate. `pipeline` is the name of
+    the pipeline, which dead letters contain.
     """
 
     kind: ClassVar[str] = "process"
@@ -487,8 +487,8 @@ class Process(_Operator):
     name: str
     declared: Declaration
     keys: tuple[str, ...]
-    takes: Schema = field(repr=False)
-    told: Schema | None = None
+    record_schema: Schema = field(repr=False)
+    broadcast_schema: Schema | None = None
     arrival: bool = False
     failed_topic: str | None = None
     drops_duplicates: bool = False
@@ -506,32 +506,32 @@ class Process(_Operator):
 
     def output(self, name: str) -> Schema:
         """Return the columns of an output: the keys, then its own."""
-        return Schema((*(self.takes[key] for key in self.keys), *self.declared.outputs[name].fields))
+        return Schema((*(self.record_schema[key] for key in self.keys), *self.declared.outputs[name].fields))
 
     def traits(self, *given: Traits) -> Traits:
-        """Return those of rows that a process gives."""
+        """Return those of a process's rows."""
         return replace(
             Traits.of_all(given), time="process", keys=frozenset(self.keys), ordered=not self.arrival and given[0].ordered, bounds=frozenset()
         )
 
     def needs(self, needed: Collection[str], given: Schema) -> set[str]:  # noqa: ARG002
-        """Return all columns: the author's code may read any."""
+        """Return all columns: the author's code may read each of them."""
         return set(given.names)
 
-    def hands_on(self, name: str) -> tuple[str, ...]:  # noqa: ARG002
-        """Return nothing: a process says itself what it gives."""
+    def unchanged(self, name: str) -> tuple[str, ...]:  # noqa: ARG002
+        """Return nothing: the process builds its rows itself."""
         return ()
 
     def __str__(self) -> str:
         order = ", in order of arrival" if self.arrival else ""
-        broadcast = ", with a broadcast" if self.told is not None else ""
+        broadcast = ", with a broadcast" if self.broadcast_schema is not None else ""
         failed = f", failures to {self.failed_topic!r}" if self.failed_topic else ""
         return f"process {self.name} by {', '.join(self.keys)}{order}{broadcast}{failed}"
 
 
 @dataclass(frozen=True)
 class Side(_Operator):
-    """The rows of a side output of the process that is its input; `columns` are the output's."""
+    """The rows of a side output of the process that is its input."""
 
     kind: ClassVar[str] = "side"
 
@@ -549,11 +549,11 @@ class Side(_Operator):
         return self.columns
 
     def traits(self, given: Traits) -> Traits:
-        """Return those of the process's other rows."""
+        """Return those of the process."""
         return given
 
-    def hands_on(self, name: str) -> tuple[str, ...]:  # noqa: ARG002
-        """Return nothing: these are not the rows of the main output."""
+    def unchanged(self, name: str) -> tuple[str, ...]:  # noqa: ARG002
+        """Return nothing: its input's schema is that of the main output."""
         return ()
 
     def __str__(self) -> str:

@@ -30,7 +30,7 @@ FAILED = Schema.parse(
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a pipeline computes, with its settings' values put in. `nodes` stand in order, inputs before what takes them."""
+    """The graph of a pipeline for one set of settings. `nodes` are in topological order."""
 
     pipeline: str
     version: str
@@ -38,11 +38,11 @@ class Plan:
     nodes: tuple[Node[Operator], ...]
 
     def of(self, kind: type[K]) -> tuple[Node[K], ...]:
-        """Return the nodes whose operators are of a kind."""
-        return tuple(one for one in self.nodes if one.does(kind))  # type: ignore[misc]
+        """Return the nodes with operators of a kind."""
+        return tuple(one for one in self.nodes if one.is_a(kind))  # type: ignore[misc]
 
     def consumers(self, given: Node[Operator]) -> tuple[Node[Operator], ...]:
-        """Return the nodes that take rows of a node, each as often as it does."""
+        """Return the nodes downstream of a node, each once per input."""
         return self._consumers.get(given, ())
 
     @cached_property
@@ -55,12 +55,12 @@ class Plan:
 
     @cached_property
     def sources(self) -> tuple[Source, ...]:
-        """The topics read."""
+        """The sources, one for each topic that is read."""
         return tuple(one.operator for one in self.of(Source))
 
     @cached_property
     def sinks(self) -> tuple[Node[Sink], ...]:
-        """The nodes that write the outputs."""
+        """The sinks, one for each output."""
         return self.of(Sink)
 
     @cached_property
@@ -75,8 +75,8 @@ class Plan:
 
     @cached_property
     def stages(self) -> tuple[Node[Operator], ...]:
-        """The windows and processes, in order: the nodes before which rows wait for the clock."""
-        return tuple(one for one in self.nodes if one.does(Aggregate, Process))
+        """The windows and processes: the nodes that buffer rows until the watermark passes them."""
+        return tuple(one for one in self.nodes if one.is_a(Aggregate, Process))
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ class Plan:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What saved state must have been made with to be this plan's: pipeline, version, settings, and a hash of the nodes."""
+        """The identity that saved state carries: pipeline, version, settings, and a hash of the nodes."""
         nodes = [f"{one.id} {one.operator!r} {[(given.role, given.node.id) for given in one.inputs]}" for one in self.nodes]
         digest = blake2b("\n".join(nodes).encode(errors="surrogatepass"), digest_size=16).hexdigest()
         settings = {name: str(value) for name, value in self.settings.items()}
@@ -108,10 +108,10 @@ class Plan:
         return hash((self.pipeline, self.identity["operators"]))
 
     def differs(self, saved: Mapping[str, Any]) -> str | None:
-        """Return by which part of the identity a saved state is another plan's, None if it is this one's."""
+        """Return the first part of the identity that differs in saved state, None if it is the same."""
         for name, value in self.identity.items():
             was = saved[name]
-            # Formerly the operators were saved as texts: as the plan shows them, and in full.
+            # Earlier formats saved the operators as two texts; the first is what `headrace plan` prints.
             if was != value and not (name == "operators" and isinstance(was, list) and was[0] == str(self)):
                 return name
         return None

@@ -63,7 +63,7 @@ def _passes(plan: Plan, given: Node[Operator], column: str) -> bool:
             read = tuple(call for _, call in calls)
         case _:
             return False
-    return all(_casts(expression, column) for expression in read) and (not operator.hands_on(column) or _cast_below(plan, given, column))
+    return all(_casts(expression, column) for expression in read) and (not operator.unchanged(column) or _cast_below(plan, given, column))
 
 
 def _casts(expression: Expression, column: str) -> bool:

@@ -340,7 +340,7 @@ class Stream:
         """
         place = f"{self._path}.deduplicate"
         keys = _keys(by, self, "deduplicate")
-        if self.node.traits.made:
+        if self.node.traits.derived:
             raise PlanError("only records can be duplicates, not rows of windows or processes", where=place, fix="deduplicate before")
         if milliseconds(within, "within", place) == 0:
             raise PlanError("within is 0", where=place, fix="say how long a key is remembered: hr.minutes(5)")
@@ -362,7 +362,7 @@ class Stream:
             The columns of a group; by default each window is one.
         """
         place = f"{self._path}.top_n"
-        made_by = next((one.operator for one in reversed([*self.node.upstream()]) if one.does(Aggregate, Regroup, Process)), None)
+        made_by = next((one.operator for one in reversed([*self.node.upstream()]) if one.is_a(Aggregate, Regroup, Process)), None)
         if not isinstance(made_by, Aggregate | Regroup):
             raise PlanError("the rows are not those of windows", where=place, fix="write .window(…).aggregate(…) before .top_n(…)")
         if self.node.traits.rows == "revised":
@@ -456,7 +456,7 @@ def _check_order(given: Node[Operator], order: str, where: str) -> None:
     if given.traits.rows == "revised":
         raise PlanError("rows of windows that are given again cannot be processed", where=where, fix="leave allowed_lateness out")
     _check_in_time(given, where)
-    if given.traits.made and order == "arrival":
+    if given.traits.derived and order == "arrival":
         raise PlanError("rows of windows and processes come in the order of event time", where=where, fix="leave order= out")
 
 
@@ -474,16 +474,16 @@ def _check_broadcast(broadcast: Stream, beside: Node[Operator], where: str) -> N
     broadcast._timed("broadcast")
     if broadcast.node is beside:
         raise PlanError("the broadcast is the stream itself", where=where, fix="give broadcast= another stream")
-    if broadcast.node.traits.made:
+    if broadcast.node.traits.derived:
         raise PlanError("a broadcast is of records, not of windows or processes", where=where, fix="write them to a topic first")
 
 
 def _check_made_alike(joined: Sequence[Node[Operator]], where: str) -> None:
     """Raise PlanError unless all rows are records, or all are given by processes that go by one clock."""
     traits = [one.traits for one in joined]
-    if not any(one.made for one in traits):
+    if not any(one.derived for one in traits):
         return
-    if not all(one.made and one.ordered for one in traits) or len({one.topics for one in traits}) > 1:
+    if not all(one.derived and one.ordered for one in traits) or len({one.topics for one in traits}) > 1:
         what = "rows of processes are joined only with those of others that read the same sources, in the order of event time"
         raise PlanError(what, where=where, fix="write them to topics of their own")
 

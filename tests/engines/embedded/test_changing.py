@@ -202,8 +202,8 @@ def test_a_stage_that_is_another_is_refused_and_may_begin_without_state(log: Sql
     with pytest.raises(EnvironmentFault) as caught:
         live_on(log, wall, plan(shared))
     assert str(caught.value) == (
-        "state of pipeline changing: window:k cannot keep its state: its window was sliding 0:00:20 every 0:00:05, and is tumbling 0:00:10;"
-        " run it as it was, begin that stage without state (--reset window:k), or start with --anew, which forgets it"
+        "state of pipeline changing: window:k cannot keep its state: window changed from sliding 0:00:20 every 0:00:05 to tumbling 0:00:10;"
+        " run it as it was, start that stage without state (--reset window:k), or start with --anew, which forgets it"
     )
     with pytest.raises(PlanError, match=r"--reset: pipeline changing has no stage 'windw:k'; did you mean 'window:k'\?"):
         live_on(log, wall, plan(shared), reset=("windw:k",))

@@ -1,4 +1,4 @@
-"""What a pipeline on topics carries over from its last commit, where it has changed since."""
+"""Resuming from the last commit of a pipeline that has changed since."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _ANEW = "or start with --anew, which forgets it"
 
 
 def carried_over(plan: Plan, manifest: Mapping[str, Any], reset: Collection[str] = ()) -> Changes:
-    """Return how a pipeline has changed since a commit; `reset` are stages that begin without state.
+    """Return how a pipeline has changed since a commit; the stages in `reset` start without state.
 
     Raises
     ------
     EnvironmentFault
-        If the pipeline cannot go on from there.
+        If the pipeline cannot resume from there.
     PlanError
-        If no stage has the name of one in `reset`.
+        If there is no stage of a name in `reset`.
     """
     where = f"state of pipeline {plan.pipeline}"
     if manifest["format"] not in STATE_FORMATS:
@@ -41,13 +41,13 @@ def carried_over(plan: Plan, manifest: Mapping[str, Any], reset: Collection[str]
         raise EnvironmentFault("was made with other operators", where=where, fix=f"run it as it was, {_ANEW}") from None
     found = changes(run, manifest["settings"], stages, same=plan.differs(manifest) is None, reset=reset)
     for name, why in found.refused.items():
-        fix = f"run it as it was, begin that stage without state (--reset {name}), {_ANEW}"
+        fix = f"run it as it was, start that stage without state (--reset {name}), {_ANEW}"
         raise EnvironmentFault(f"{name} cannot keep its state: {why}", where=where, fix=fix)
     return found
 
 
 def new_ranks(plan: Plan, sources: Sequence[str], now: Sequence[str]) -> dict[int, int]:
-    """Return the ranks of partitions, as `TOPIC/NUMBER` in their order, by those that they had in a commit.
+    """Return the current rank of each partition by its rank in a commit. Partitions are `TOPIC/NUMBER`, in the order of ranks.
 
     Raises
     ------

@@ -79,7 +79,7 @@ class Window:
     @property
     def made(self) -> bool:
         """Whether its rows are made by processes."""
-        return self.node.input.traits.made
+        return self.node.input.traits.derived
 
 
 @dataclass
@@ -107,7 +107,7 @@ class Graph:
         self._regroups: dict[Node[Operator], RegroupKernel] = {node: RegroupKernel(node.operator, keyed=keyed) for node in plan.of(Regroup)}
         self.windows = [Window(node, WindowKernel(node.operator, self._revise_by(node), _clock(node), keyed=keyed)) for node in plan.windows]
         self.processes = [Processing(node, _clock(node), origins, keyed=keyed) for node in plan.processes]
-        self.directs = [_Direct(node) for node in plan.sinks if not node.traits.made]
+        self.directs = [_Direct(node) for node in plan.sinks if not node.traits.derived]
         merged = [node for node in plan.sinks if node.traits.time == "process"]
         self._merged: dict[str, list[pl.DataFrame]] = {node.operator.topic: [] for node in merged}
         self._as_they_come = {node.operator.topic for node in merged if not node.traits.ordered}
@@ -136,10 +136,10 @@ class Graph:
         while pending:
             above, keys = pending.pop()
             for one in self.plan.consumers(above):
-                left = {name: key for old, key in keys.items() for name in one.operator.hands_on(old)}
-                if one.does(Regroup):
+                left = {name: key for old, key in keys.items() for name in one.operator.unchanged(old)}
+                if one.is_a(Regroup):
                     common &= set(left.values())
-                if not one.does(Sink, Process):
+                if not one.is_a(Sink, Process):
                     pending.append((one, left))
         return [key for key in window.operator.keys if key in common]
 

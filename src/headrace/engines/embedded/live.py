@@ -159,7 +159,7 @@ class Live:
     anew
         Whether to forget what the pipeline has committed and start from the first records.
     reset
-        Windows and processes that begin without state.
+        Names of windows and processes that start without state.
     clock, tick
         The clock on the wall, ms since the epoch, and one that only goes forward, in seconds.
 
@@ -224,7 +224,7 @@ class Live:
         return f"{self.plan.pipeline}.clock"
 
     def _note_changes(self) -> None:
-        """Say that the pipeline is another than that of its last commit, and write it down with the offsets, for a replay."""
+        """Log how the pipeline has changed since its last commit, and write this to the topic of clock steps, for a replay."""
         _log.warning("pipeline %s: has changed since its last commit; from offsets %s:", self.plan.pipeline, self.offsets)
         for line in self.changes.lines():
             _log.warning("  %s", line)
@@ -245,7 +245,7 @@ class Live:
     def _restore(self, manifest: dict[str, Any]) -> None:
         self.changes = carried_over(self.plan, manifest, self.reset)
         ranks = new_ranks(self.plan, manifest["sources"], self._identity()["sources"])
-        self._parts.restore(manifest, self.run.graph, self.claim.load, names=self.changes.carried, ranks=ranks)
+        self._parts.restore(manifest, self.run.graph, self.claim.load, names=self.changes.kept, ranks=ranks)
         self.run.restore(manifest, ranks)
         self.epoch = manifest["epoch"]
 

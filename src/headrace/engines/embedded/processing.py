@@ -112,7 +112,7 @@ class Processing:
     @property
     def made(self) -> bool:
         """Whether its rows are made by windows or processes, not by records."""
-        return self.node.input.traits.made
+        return self.node.input.traits.derived
 
     # a turn
 
@@ -121,7 +121,7 @@ class Processing:
         rules = gathered(self.told)
         for rank, rows in rules:
             due = pl.max_horizontal("@time", "@watermark").alias("@time")
-            self.rules.setdefault(rank, []).append(in_time(_kept(rows.with_columns(due), self.operator.told.names)))  # type: ignore[union-attr]
+            self.rules.setdefault(rank, []).append(in_time(_kept(rows.with_columns(due), self.operator.broadcast_schema.names)))  # type: ignore[union-attr]
         reached, taken = [rows["@record"] for _, rows in rules], [rows["@record"] for _, rows in rules]
         for rank, rows in gathered(self.waiting):
             on_time = rows if self.made else rows.filter(pl.col("@time") >= pl.col("@watermark"))
@@ -129,7 +129,7 @@ class Processing:
                 reached.append(rows["@record"])
                 taken.append(on_time["@record"])
             if len(on_time):
-                self.buffer.setdefault(rank, []).append(in_time(_kept(on_time, self.operator.takes.names)))
+                self.buffer.setdefault(rank, []).append(in_time(_kept(on_time, self.operator.record_schema.names)))
         return Fed(pl.concat(reached), pl.concat(taken)) if reached else None
 
     def advance(self, clock: int) -> list[tuple[str, pl.DataFrame]]:
@@ -154,7 +154,7 @@ class Processing:
             mine = [_kept(frame, schema.names, "@order") for _, frame in sorted(parts[one].items())] if schema is not None else []
             return in_order(mine).hstack(every.filter(pl.col("@is_row") == one).select("@at", "@due")) if mine else None
 
-        records = self._records(ordered(True, self.operator.takes), ordered(False, self.operator.told))
+        records = self._records(ordered(True, self.operator.record_schema), ordered(False, self.operator.broadcast_schema))
         return Fed(every["@record"], every["@record"]), self._frames(self.scheduler.run(records))
 
     def fire_clock(self, now: int) -> list[tuple[str, pl.DataFrame]]:
@@ -164,10 +164,10 @@ class Processing:
     def _records(self, rows: pl.DataFrame | None, rules: pl.DataFrame | None) -> Iterable[Record]:
         """Return records and what is broadcast, which are due and each sorted, as the scheduler takes them."""
         self.handled += 0 if rows is None else len(rows)
-        records = () if rows is None else _run(rows, RECORDS, self.operator.takes, self.operator.keys)
-        if rules is None or self.operator.told is None:
+        records = () if rows is None else _run(rows, RECORDS, self.operator.record_schema, self.operator.keys)
+        if rules is None or self.operator.broadcast_schema is None:
             return records
-        return merged(records, _run(rules, BROADCAST, self.operator.told))
+        return merged(records, _run(rules, BROADCAST, self.operator.broadcast_schema))
 
     def _frames(self, emissions: Iterable[Emission]) -> list[tuple[str, pl.DataFrame]]:
         """Have the scheduler make its calls, and return what is given as frames by output, in the order given."""

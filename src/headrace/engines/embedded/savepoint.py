@@ -1,4 +1,4 @@
-"""Where a pipeline is, its state and its offsets, in one file: a run can begin from there again, so that an upgrade can be undone."""
+"""Savepoints: the state and the offsets of a pipeline in one file, from which a run can start. So an upgrade can be undone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Savepoint(msgspec.Struct, frozen=True):
 
 
 def take(log: Log, pipeline: str, path: Path) -> Savepoint:
-    """Write where a pipeline is to a file.
+    """Write the savepoint of a pipeline to a file.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def read(path: Path, pipeline: str) -> Savepoint:
 
 
 def put_back(log: Log, savepoint: Savepoint) -> None:
-    """Have a pipeline's next run begin from a savepoint; what it has committed since is forgotten.
+    """Make the next run of a pipeline start from a savepoint. Later commits are forgotten.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def put_back(log: Log, savepoint: Savepoint) -> None:
 
 
 def behind(log: Log, savepoint: Savepoint) -> dict[str, int]:
-    """Return how many records of each topic will be read again, since they were read after the savepoint was taken."""
+    """Return how many records of each topic were read since the savepoint was taken, and will be read again."""
     now = {(one.topic, one.partition): one.offset for one in log.cursors() if one.group == savepoint.pipeline}
     found: dict[str, int] = {}
     for topic, partition, offset in savepoint.offsets:

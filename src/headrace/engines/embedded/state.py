@@ -180,8 +180,8 @@ class Parts:
         process.clock = state["clock"]
         if (before := state.get("code")) is not None and process.code not in {None, before}:
             process.code_before = before
-        process.buffer = loading.buffer(state["buffer"], operator.takes, name)
-        process.rules = loading.buffer(state["rules"], operator.told, name)
+        process.buffer = loading.buffer(state["buffer"], operator.record_schema, name)
+        process.rules = loading.buffer(state["rules"], operator.broadcast_schema, name)
         parts = [loading.load(part) for part in state["keys"]]
         keys, sizes = process.keyspace.load(parts), map(len, parts)
         self._keys[name] = [_Segment(*one) for one in zip(state["keys"], keys, sizes, strict=True)]

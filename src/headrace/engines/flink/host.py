@@ -75,7 +75,7 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         process = unpack(self._code)
         self._kernel = ProcessKernel(process)
         watch(self._kernel)
-        self._read = _row_reader(process.takes)
+        self._read = _row_reader(process.record_schema)
         self._outputs, self._failing, self._arrival = _outputs(process), process.failed_topic is not None, process.arrival
         self._scheduler = Scheduler(self._kernel, partial(_place_of, self._topics))
         self._first = context.get_index_of_this_subtask() == 0
@@ -264,10 +264,10 @@ class Teller(KeyedProcessFunction):  # type: ignore[misc]
         """Make the kernel."""
         _end_with_java()
         process = unpack(self._code)
-        assert process.told is not None
+        assert process.broadcast_schema is not None
         self._kernel = ProcessKernel(process)
         watch(self._kernel)
-        self._read = _row_reader(process.told)
+        self._read = _row_reader(process.broadcast_schema)
         self._kernel.place_of = partial(_place_of, self._topics)
         self._kept = context.get_state(ValueStateDescriptor("kept", Types.PICKLED_BYTE_ARRAY()))
         self._waiting = context.get_list_state(ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY()))

@@ -34,14 +34,14 @@ def is_taken(marks: Marks) -> str:
 
 def rows_of(process: Process, block: Block, marks: Marks, sources: tuple[Source, ...]) -> str:
     """Return the SELECT of a process's rows: key and record, both as the host reads them."""
-    keys = [plain(process.takes, key, block.row[key]) for key in process.keys]
+    keys = [plain(process.record_schema, key, block.row[key]) for key in process.keys]
     key = named(json_array(keys), "key")
     time, order = name(marks.time), _order(block, marks)
     if process.arrival:
         order = f"CAST({epoch_ms(f'CURRENT_WATERMARK({time})')} AS STRING)"  # it is handled at once, behind the timers that this has passed
     elif marks.watermark in block.hidden:
         block = block.and_where(is_taken(marks))
-    return block.selecting([key, named(_record(process.takes, block, epoch_ms(time), order, marks, sources), "record")])
+    return block.selecting([key, named(_record(process.record_schema, block, epoch_ms(time), order, marks, sources), "record")])
 
 
 def told(
@@ -57,10 +57,12 @@ def told(
     if block is None:
         columns = "SELECT 'end' AS `kind`, `time`, '' AS `text`"
         return "\nUNION ALL\n".join(f"{columns}\nFROM {end}" for end in ends)
-    assert process.operator.told is not None
+    assert process.operator.broadcast_schema is not None
     time, watermark = epoch_ms(name(marks.time)), epoch_ms(name(marks.watermark))
     due = f"CASE WHEN {is_taken(marks)} THEN {time} ELSE {watermark} END"
-    records = block.selecting(["'' AS `key`", named(_record(process.operator.told, block, due, _order(block, marks), marks, sources), "record")])
+    records = block.selecting(
+        ["'' AS `key`", named(_record(process.operator.broadcast_schema, block, due, _order(block, marks), marks, sources), "record")]
+    )
     nothing = [f"CAST(NULL AS {kind})" for field, kind in _FORM.items() if field != "time"]
     columns = f"SELECT '' AS `key`, {named(_ROW.format(listed(['`time`', *nothing], 'ROW({})')), 'record')}"
     return "\nUNION ALL\n".join([records, *(f"{columns}\nFROM {end}" for end in ends)])

@@ -138,14 +138,14 @@ def _one_if(condition: str) -> str:
 
 def _rows(node: Node[Operator]) -> Node[Operator]:
     """Return the node that makes the rows of which this one only has other columns."""
-    return _rows(node.input) if node.does(Derive, Select) else node
+    return _rows(node.input) if node.is_a(Derive, Select) else node
 
 
 def _ends_before(node: Node[Operator]) -> Iterator[_End]:
     """Yield the windows and processes nearest to the sources, on the ways to a node."""
     for one in node.upstream():
-        if one.does(Aggregate, Process):
-            if not one.input.traits.made:
+        if one.is_a(Aggregate, Process):
+            if not one.input.traits.derived:
                 yield _End(_rows(one.input), one)
             if one.broadcast is not None:
                 yield _End(_rows(one.broadcast), None)

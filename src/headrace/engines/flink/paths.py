@@ -28,10 +28,10 @@ class Paths:
 
     def __init__(self, plan: Plan) -> None:
         self._found: dict[Node[Operator], list[_Path]] = {}
-        self._taken = {maker for one in plan.stages for maker in _makers(one.input) if not maker.does(Source)}
+        self._taken = {maker for one in plan.stages for maker in _makers(one.input) if not maker.is_a(Source)}
         self.parted = any(self._is_parted(one.node) for process in plan.processes for one in process.inputs)
-        first = [maker for process in plan.processes for maker in process.input.upstream() if maker.does(Process)]
-        self.entered = any(one.does(Unnest) for process in first for one in process.input.upstream())
+        first = [maker for process in plan.processes for maker in process.input.upstream() if maker.is_a(Process)]
+        self.entered = any(one.is_a(Unnest) for process in first for one in process.input.upstream())
 
     def is_taken_in_time(self, maker: Node[Operator]) -> bool:
         """Return whether rows that a process or a window gives go into another, at their times."""
@@ -39,7 +39,7 @@ class Paths:
 
     def drops_of_many(self, process: Node[Process]) -> bool:
         """Return whether a process drops duplicates of records of which several rows come to it."""
-        return process.operator.drops_duplicates and (self._is_parted(process.input) or any(one.does(Unnest) for one in process.input.upstream()))
+        return process.operator.drops_duplicates and (self._is_parted(process.input) or any(one.is_a(Unnest) for one in process.input.upstream()))
 
     def check_process(self, process: Node[Process]) -> None:
         """Raise PlanError if a process depends on the order in which rows of one record come on several ways."""
@@ -51,7 +51,7 @@ class Paths:
     def check_window(window: Node[Aggregate]) -> None:
         """Raise PlanError if a window depends on the order of rows that processes give, and its groups hold rows of several keys."""
         called, given = {call.function for _, call in window.operator.calls if isinstance(call, Call)}, window.input.traits
-        if not called & _ORDERED or not given.made or (given.keys is not None and given.keys <= {*window.operator.keys}):
+        if not called & _ORDERED or not given.derived or (given.keys is not None and given.keys <= {*window.operator.keys}):
             return
         what = f"{min(called & _ORDERED)} of what a process gives for several keys: on Flink these come in no fixed order"
         raise PlanError(what, fix="group by the keys of the process, take MIN or MAX, or run it on the embedded engine")
@@ -86,7 +86,7 @@ class Paths:
 
     def _is_parted(self, node: Node[Operator]) -> bool:
         paths = self._ways(node)
-        return len(paths) > (1 if node.traits.made else len({path[0] for path in paths}))
+        return len(paths) > (1 if node.traits.derived else len({path[0] for path in paths}))
 
 
 def _written(path: _Path, paths: list[_Path]) -> str:
@@ -96,4 +96,4 @@ def _written(path: _Path, paths: list[_Path]) -> str:
 def _makers(node: Node[Operator]) -> list[Node[Operator]]:
     """Return the sources, processes and windows that rows come from, the nearest on each way; of windows what groups or ranks their rows."""
     nearest = node.nearest(frozenset(["source", "process", "side", "window", "aggregate", "topn"]))
-    return [one.process if one.does(Side) else one for one in nearest]
+    return [one.process if one.is_a(Side) else one for one in nearest]

@@ -77,7 +77,7 @@ class Views(Selects[Block]):
         self.key = fresh("key", taken)
         self.intakes: dict[str, Intake] = {}
         self._places = places
-        self._regrouped = {one for node in plan.nodes if node.does(Regroup, TopN) for one in node.input.upstream()}
+        self._regrouped = {one for node in plan.nodes if node.is_a(Regroup, TopN) for one in node.input.upstream()}
         self._taken = {*(source.topic for source in plan.sources), *(sink.operator.topic for sink in plan.sinks)}
         for node in plan.of(Source):
             with blaming(self.engine, node):
@@ -89,7 +89,7 @@ class Views(Selects[Block]):
 
     @staticmethod
     def _is_view(node: Node[Operator]) -> bool:
-        return node.does(Source, Process, Side)
+        return node.is_a(Source, Process, Side)
 
     def _view(self, node: Node[Operator], block: Block) -> Block:
         named = self.new(f"{node.operator.kind}_{node.id}")
@@ -341,7 +341,7 @@ class Views(Selects[Block]):
 
     def is_taken(self, aggregate: Aggregate, given: Traits) -> str:
         """Return whether any window of an aggregate takes a row that is `given` so; what processes give is never late."""
-        if given.made:
+        if given.derived:
             return "TRUE"
         return f"{self.last_end(aggregate, given)} > {epoch_ms(name(self.marks.watermark))}"
 

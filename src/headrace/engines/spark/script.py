@@ -151,8 +151,8 @@ def _streams(plan: Plan) -> tuple[dict[str, str], dict[str, _Query]]:
 
 def _made_by(sink: Node[Sink]) -> Node[Operator]:
     """Return the window or process by which all rows of an output are made, else the output itself."""
-    makers = sink.makers
-    return makers[0] if sink.traits.made and len(makers) == 1 else sink
+    producers = sink.producers
+    return producers[0] if sink.traits.derived and len(producers) == 1 else sink
 
 
 def _hostings(plan: Plan) -> dict[str, str]:
@@ -276,13 +276,13 @@ def _ledger(plan: Plan, views: Views) -> str:
     """Return what became of the records of each source: what reached a window, a process or an output, and what was taken there."""
     record = ", ".join(map(name, RECORD))
     reached, dropped = [], []
-    for stage in (one for one in plan.stages if not one.input.traits.made):
+    for stage in (one for one in plan.stages if not one.input.traits.derived):
         reached.append(f"SELECT {record}, `_taken` FROM {rows_of(stage.id)}")
         if stage.broadcast is not None:
             reached.append(f"SELECT {record}, TRUE AS `_taken` FROM {told_to(stage.id)}")
         if isinstance(stage.operator, Process) and stage.operator.drops_duplicates:
             dropped.append(_dropped(stage.id))
-    for sink in (one for one in plan.sinks if not one.traits.made):
+    for sink in (one for one in plan.sinks if not one.traits.derived):
         block = views.block(sink.input)
         columns = [held if held == name(one) else f"{held} AS {name(one)}" for one, held in block.hidden.items() if one in RECORD]
         reached.append(block.selecting([*columns, "TRUE AS `_taken`"]))

@@ -284,7 +284,7 @@ class Views(Selects[Block]):
     def _dealt(node: Node[Process], rows: Block) -> str:
         """Return the query of what a live process takes and is told, dealt among the slots of its keys."""
         slot = f"PMOD(HASH({plain_json(rows.items, _keys_of(node.operator))}), {_SLOTS}) AS `_slot`"
-        extra = [slot, "FALSE AS `_told`", _place(rows), f"{plain_json(rows.items, node.operator.takes)} AS `_row`"]
+        extra = [slot, "FALSE AS `_told`", _place(rows), f"{plain_json(rows.items, node.operator.record_schema)} AS `_row`"]
         timed = replace(rows, hidden={column: rows.hidden[column] for column in ("_time", "_time_ms")})
         query = replace(timed, items={}).select(*extra)
         if node.broadcast is None:
@@ -359,12 +359,12 @@ def _place(block: Block) -> str:
 
 
 def _keys_of(process: Process) -> Schema:
-    return Schema(tuple(process.takes[key] for key in process.keys))
+    return Schema(tuple(process.record_schema[key] for key in process.keys))
 
 
 def _keyed(node: Node[Process], rows: Block) -> str:
     """Return the query of what a process takes, with its key."""
-    row = f"{plain_json(rows.items, node.operator.takes)} AS `_row`"
+    row = f"{plain_json(rows.items, node.operator.record_schema)} AS `_row`"
     return replace(rows, items={}).select(f"{plain_json(rows.items, _keys_of(node.operator))} AS `_key`", row)
 
 

@@ -139,7 +139,7 @@ class Keyspace:
         return state
 
     def _key_kinds(self) -> set[str]:
-        schema = self.kernel.operator.takes
+        schema = self.kernel.operator.record_schema
         return {schema[name].type.kind for name in self._names}
 
     def _arm(self, code: bytes, state: State) -> None:
