@@ -79,7 +79,7 @@ def touch(home: str) -> None:
     with closing(SqliteLog(Path(home) / "log.db")) as log:
         began = time.monotonic()
         live = Live(last.plan(), log, patience=NO_CLOCK)
-        (process,) = live.run.graph.processes
+        (process,) = live.run.graph.stages
         print(f"opened with {len(process.keyspace):,} keys in {time.monotonic() - began:.1f} s")
         for turn, touched in enumerate((10, 1_000, 100_000), 1):
             lines = [b'{"tag":"tag%07d","at":%d,"text":"x"}' % (number * 10, START_MS + turn * STEP_MS) for number in range(touched)]

@@ -215,11 +215,11 @@ def test_what_ages_for_long_makes_no_steps_of_the_clock_meanwhile(log: SqliteLog
     for _ in range(500):
         live.work()
         wall.now += 1_000
-    assert len(live.run.graph.processes[0].keyspace) == 1
+    assert len(live.run.graph.stages[0].keyspace) == 1
     wall.now += 86_400_000
     live.work()
     live.commit()
-    assert len(live.run.graph.processes[0].keyspace) == 0
+    assert len(live.run.graph.stages[0].keyspace) == 0
     assert len(written(log, "machine.clock")) < 5
     live.close()
 
@@ -551,7 +551,7 @@ def test_a_commit_writes_the_keys_that_were_touched_not_those_that_are_held(log:
     assert held[1] < 1.2 * sizes[0]
     live.close()
     again = live_on(log, wall, counting(Counting()), FAR)
-    assert len(again.run.graph.processes[0].keyspace) == 100_001
+    assert len(again.run.graph.stages[0].keyspace) == 100_001
     add(log, "one", [line(100, "key 10"), line(101, "key 99999"), line(102)])
     again.work()
     again.commit()

@@ -251,7 +251,7 @@ def test_what_is_kept_does_not_grow_with_the_length_of_the_input(lateness: int, 
         run = Run(plan_of(out=stream), {"events": [reader]}, output)
         while not run.finished:
             run.take_turn()
-            state = run.graph.windows[0].state
+            state = run.graph.stages[0].state
             frames = [*state.buffer.get(0, []), state.folded, state.stragglers, state.revisions]
             kept = max(kept, sum(len(frame) for frame in frames if frame is not None))
         reader.close()

@@ -64,7 +64,7 @@ def assert_level(tmp_path: Path, *, turns: int, ids: int) -> None:
     assert told[-1][0] > 0
     run.live.close()
     again = live_on(run.log, run.wall, unrepeated(), NO_CLOCK)
-    assert len(again.run.graph.processes[0].keyspace) == commit.processes["deduplicate"].keys
+    assert len(again.run.graph.stages[0].keyspace) == commit.processes["deduplicate"].keys
     again.close()
     run.log.close()
 
@@ -86,15 +86,15 @@ def test_files_of_state_of_ids_that_never_repeat_stay_level(tmp_path: Path, monk
     for second in range(60):
         run.log.append("in", [line(second, f"id {second} {number}") for number in range(50)])
         run.live.work()
-        saved, new = parts.save(run.live.run.graph)
+        saved, new = parts.save(run.live.run.graph.stages)
         checksum = store.write(second, json.dumps(saved).encode(), new, parts.keep(saved))
         store.settle(second)
         sizes.append(sum(file.stat().st_size for file in store.folder.iterdir()))
     assert max(sizes[30:]) <= 1.2 * max(sizes[:30])
     store.resume((59, checksum))
     other = Graph(unrepeated(), lambda *_: None, origins=[("in", 0)])
-    Parts().restore(saved, other, store.load)
-    assert other.processes[0].keyspace._stored == run.live.run.graph.processes[0].keyspace._stored
+    Parts().restore(saved, other.plan, other.stages, store.load)
+    assert other.stages[0].keyspace._stored == run.live.run.graph.stages[0].keyspace._stored
     run.live.close()
     run.log.close()
 
@@ -109,18 +109,16 @@ def test_keys_that_come_and_go_are_restored_as_they_were(turns: Any, many: int) 
         patched.setattr(state_module, "_MANY_KEYS", many)
         for second, turn in enumerate(turns):
             for key, stays in turn:
-                space = graph.processes[0].keyspace
+                space = graph.stages[0].keyspace
                 space.record((str(key),), {"k": str(key), "x": float(second) if stays else None}, second, second, Place("in", 0, 0), [])
-            saved, new = parts.save(graph)
+            saved, new = parts.save(graph.stages)
             stored |= new
             kept = parts.keep(saved)
             stored = {name: data for name, data in stored.items() if name in kept}
             other = Graph(plan, lambda *_: None, origins=[("in", 0)])
-            Parts().restore(saved, other, stored.__getitem__)
-            assert other.processes[0].keyspace._stored == graph.processes[0].keyspace._stored
-            assert sum(len(segment.keys) for segment in parts._keys[graph.processes[0].node.name]) <= 3 * (
-                len(graph.processes[0].keyspace) + many + 14
-            )
+            Parts().restore(saved, other.plan, other.stages, stored.__getitem__)
+            assert other.stages[0].keyspace._stored == graph.stages[0].keyspace._stored
+            assert sum(len(segment.keys) for segment in parts._keys[graph.stages[0].node.name]) <= 3 * (len(graph.stages[0].keyspace) + many + 14)
 
 
 class ComesAndGoes:

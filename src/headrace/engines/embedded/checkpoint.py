@@ -73,7 +73,7 @@ class Checkpoint:
             If the disk does not take it. The last commit stands.
         """
         try:
-            saved, new = self._parts.save(graph)
+            saved, new = self._parts.save(graph.stages)
             for name, data in new.items():
                 write_durably(self._file(name), data)
             run = msgspec.json.encode({**manifest, **saved})
@@ -93,7 +93,7 @@ class Checkpoint:
 
     def restore(self, manifest: dict[str, Any], graph: Graph) -> None:
         """Give the plan's stages the state that the manifest names."""
-        self._parts.restore(manifest, graph, self._load)
+        self._parts.restore(manifest, graph.plan, graph.stages, self._load)
 
     def _load(self, name: str) -> bytes:
         path = self._file(name)

@@ -21,8 +21,8 @@ from headrace._clock import now_ms
 from headrace.engines.embedded.carrying import carried_over, new_ranks
 from headrace.engines.embedded.output import encode_rows
 from headrace.engines.embedded.partition import Partition
-from headrace.engines.embedded.processing import Counts
 from headrace.engines.embedded.run import NO_LIMITS, Limits, Run
+from headrace.engines.embedded.stage import Counts
 from headrace.engines.embedded.state import Parts
 from headrace.errors import InternalError, PlanError
 from headrace.kernels.columnar.watermark import NEVER
@@ -245,7 +245,7 @@ class Live:
     def _restore(self, manifest: dict[str, Any]) -> None:
         self.changes = carried_over(self.plan, manifest, self.reset)
         ranks = new_ranks(self.plan, manifest["sources"], self._identity()["sources"])
-        self._parts.restore(manifest, self.run.graph, self.claim.load, names=self.changes.kept, ranks=ranks)
+        self._parts.restore(manifest, self.run.graph.plan, self.run.graph.stages, self.claim.load, names=self.changes.kept, ranks=ranks)
         self.run.restore(manifest, ranks)
         self.epoch = manifest["epoch"]
 
@@ -254,7 +254,7 @@ class Live:
         if self._failed:
             raise InternalError("a commit has failed, and what it was to make durable is gone: start the pipeline again")
         began = self.tick()
-        saved, new = self._parts.save(self.run.graph)
+        saved, new = self._parts.save(self.run.graph.stages)
         kept = self._parts.keep(saved)
         state = self.run.saved()
         self.epoch += 1
@@ -275,7 +275,7 @@ class Live:
             sum(self.feed.lag().values()),
             state["ledger"],
             {topic: clock.now for topic, clock in self.run.clocks.items()},
-            {process.operator.name: process.counts() for process in self.run.graph.processes},
+            self.run.graph.counts,
         )
 
     @property
@@ -353,7 +353,7 @@ class Live:
     def take(self, step: Step) -> None:
         """Take a step that was written down, in a replay that has come to its offsets; say so if other code went on there."""
         for name, (before, now) in step.code.items():
-            told = next((process.code for process in self.run.graph.processes if process.operator.name == name), None)
+            told = self.run.graph.code_of(name)
             if told != now:
                 _log.warning("process %s: code %s went on as code %s at offsets %s, and this replay has %s", name, before, now, self.offsets, told)
         if step.plan is not None and step.plan != self.plan.identity["operators"]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
-from typing import Any
+from typing import Any, ClassVar
 
 import polars as pl
 
+from headrace.engines.embedded.stage import Counts, Emitted, Setting, Turn
+from headrace.engines.embedded.state import Loading, Saving
 from headrace.engines.watchdog import watch
+from headrace.errors import ProcessError
 from headrace.kernels.columnar.order import due_before, gathered, in_order, in_time
 from headrace.kernels.columnar.watermark import NEVER
 from headrace.kernels.columnar.window import key_text
@@ -20,103 +24,98 @@ from headrace.kernels.keyed.process import Given, Place, ProcessKernel
 from headrace.kernels.keyed.schedule import BROADCAST, RECORDS, Emission, Record, Scheduler, merged
 from headrace.kernels.reading.text import polars_type
 from headrace.plan.graph import Node
-from headrace.plan.operators import Process
+from headrace.plan.operators import Operator, Process
 from headrace.plan.pipeline import FAILED
 from headrace.plan.schema import Schema
 
-__all__ = ["Counts", "Fed", "Processing"]
+__all__ = ["ProcessStage"]
+
+_log = logging.getLogger(__name__)
 
 _HIDDEN = ("@time", "@record", "@partition", "@offset", "@arrived")
 _Frames = dict[int, list[pl.DataFrame]]
 
 
 @dataclass(frozen=True, slots=True)
-class Fed:
-    """The records of rows given to a process, and of those that it took; rows that windows and processes made are of none."""
+class _Fed:
+    """The records whose rows reached a process, and those of which it accepted a row. Derived rows are of no record."""
 
     reached: pl.Series
     taken: pl.Series
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What a process holds and has done: its keys, their bytes as they are stored, those that wait for a timer, rows that wait; and, since this was last asked, records handled and failures."""
-
-    keys: int
-    state_bytes: int
-    timers: int
-    waiting: int
-    handled: int
-    failed: int
-
-
-@dataclass
-class Processing:
-    """A process, its keys, and what waits for the clock.
+class ProcessStage:
+    """A process, its keys, and the rows that it buffers.
 
     Attributes
     ----------
-    origins
-        Topic and partition by the partition's rank.
+    watermark
+        How far it has worked.
     waiting, told
-        What came in this turn, of its input and of its broadcast, by rank.
+        The rows of this turn, of its records and of its broadcast, by rank.
     buffer, rules
-        Rows that wait for the clock, of its input and of its broadcast, by rank and in the order of offsets.
-    duplicates
-        How many records of each topic were found to be duplicates since this was last emptied.
-    all_failed
-        How many records, timers and rules it failed at in this run.
+        Buffered rows, of its records and of its broadcast, by rank and in the order of offsets.
     stored_bytes
-        How many bytes of keys the last commit has, deletions and what later parts have anew among them.
-    code_before
-        The digest of the code that made its state, where that was not this code.
+        The size of its keys in the last commit, with deletions and with values that later parts have again.
+    code, code_before
+        The digests of its code, and of the code that left its state if that was another.
     """
 
-    node: Node[Process]
-    clock_column: str
-    origins: Sequence[tuple[str, int]]
-    keyed: bool
-    clock: int = NEVER
-    waiting: _Frames = field(default_factory=dict)
-    told: _Frames = field(default_factory=dict)
-    buffer: _Frames = field(default_factory=dict)
-    rules: _Frames = field(default_factory=dict)
-    duplicates: dict[str, int] = field(default_factory=dict)
-    handled: int = 0
-    failed: int = 0
-    all_failed: int = 0
-    stored_bytes: int = 0
-    code_before: str | None = None
+    version: ClassVar[int] = 1
+    placed = True
+    passes_records = False
 
-    def __post_init__(self) -> None:
-        """Make the kernel, and have it watched."""
-        operator = self.node.operator
-        self.kernel = ProcessKernel(operator)
-        self.scheduler = Scheduler(self.kernel, partial(_place_of, self.origins))
+    def __init__(self, node: Node[Process], setting: Setting) -> None:
+        self.node, self.operator = node, node.operator
+        self.clock_column = f"@clock{node.id}"
+        self.watermark = NEVER
+        self.waiting: _Frames = {}
+        self.told: _Frames = {}
+        self.buffer: _Frames = {}
+        self.rules: _Frames = {}
+        self.stored_bytes = 0
+        self.kernel = ProcessKernel(self.operator)
+        self.scheduler = Scheduler(self.kernel, partial(_place_of, setting.origins))
         self.keyspace = self.scheduler.keys
+        self.code = code_digest(self.operator.code)
+        self.code_before: str | None = None
+        self._write, self._keyed, self._origins = setting.write, setting.keyed, setting.origins
+        self._derived = node.input.traits.derived
+        self._schemas = {name: self.operator.output(name) for name in self.operator.declared.outputs}
+        self._duplicates: dict[str, int] = {}
         self._failures: list[dict[str, Any]] = []
-        self.code = code_digest(operator.code)
-        self._schemas = {name: operator.output(name) for name in operator.declared.outputs}
+        self._handled = self._failed = self._all_failed = 0
         watch(self.kernel)
 
     @property
-    def operator(self) -> Process:
-        """The plan's process."""
-        return self.node.operator
+    def clocked(self) -> bool:
+        """In the order of arrival, timers that are due before a record fire before it."""
+        return self.operator.arrival
 
     @property
-    def feeders(self) -> frozenset[str]:
-        """The topics whose clock it goes by."""
-        return self.node.traits.topics
+    def ordered(self) -> bool:
+        """In the order of arrival, its results depend on that of its input."""
+        return self.operator.arrival
 
-    @property
-    def made(self) -> bool:
-        """Whether its rows are made by windows or processes, not by records."""
-        return self.node.input.traits.derived
+    def wait(self, given: Node[Operator], rank: int, rows: pl.DataFrame) -> None:
+        """Buffer records or broadcast records for the end of the turn."""
+        (self.waiting if given is self.node.input else self.told).setdefault(rank, []).append(rows)
 
-    # a turn
+    def settle(self, turn: Turn) -> Iterator[Emitted]:
+        """Judge the rows that came, call the process with all that is due, and emit its rows."""
+        if self.operator.arrival:
+            arrived = self._arrive()
+            fed, emitted = arrived or (None, [])
+            yield from emitted
+        else:
+            fed = self._admit()
+        if fed is not None:
+            turn.fates.note(fed.reached, fed.taken)
+        ends_with = turn.ends_with
+        yield from self._advance(turn.watermark if ends_with is None else min(turn.watermark, self._end_of(ends_with)))
+        self._write_failures()
 
-    def admit(self) -> Fed | None:
+    def _admit(self) -> _Fed | None:
         """Take in what came in this turn, as far as it is not late: it waits for the clock."""
         rules = gathered(self.told)
         for rank, rows in rules:
@@ -124,23 +123,23 @@ class Processing:
             self.rules.setdefault(rank, []).append(in_time(_kept(rows.with_columns(due), self.operator.broadcast_schema.names)))  # type: ignore[union-attr]
         reached, taken = [rows["@record"] for _, rows in rules], [rows["@record"] for _, rows in rules]
         for rank, rows in gathered(self.waiting):
-            on_time = rows if self.made else rows.filter(pl.col("@time") >= pl.col("@watermark"))
-            if not self.made:
+            on_time = rows if self._derived else rows.filter(pl.col("@time") >= pl.col("@watermark"))
+            if not self._derived:
                 reached.append(rows["@record"])
                 taken.append(on_time["@record"])
             if len(on_time):
                 self.buffer.setdefault(rank, []).append(in_time(_kept(on_time, self.operator.record_schema.names)))
-        return Fed(pl.concat(reached), pl.concat(taken)) if reached else None
+        return _Fed(pl.concat(reached), pl.concat(taken)) if reached else None
 
-    def advance(self, clock: int) -> list[tuple[str, pl.DataFrame]]:
+    def _advance(self, clock: int) -> list[tuple[str, pl.DataFrame]]:
         """Move the clock, and return what the process gives for all times before it, by output."""
-        if clock <= self.clock:
+        if clock <= self.watermark:
             return []
-        self.clock = clock
+        self.watermark = clock
         due = () if self.operator.arrival else self._records(due_before(self.buffer, clock), due_before(self.rules, clock))
         return self._frames(chain(self.scheduler.run(due), self.scheduler.advance(clock)))
 
-    def arrive(self) -> tuple[Fed, list[tuple[str, pl.DataFrame]]] | None:
+    def _arrive(self) -> tuple[_Fed, list[tuple[str, pl.DataFrame]]] | None:
         """Give the process what came in this turn at once, in the order of the input."""
         parts = {True: dict(gathered(self.waiting)), False: dict(gathered(self.told))}
         ranked = sorted((rank, one) for one, frames in parts.items() for rank in frames)
@@ -155,15 +154,15 @@ class Processing:
             return in_order(mine).hstack(every.filter(pl.col("@is_row") == one).select("@at", "@due")) if mine else None
 
         records = self._records(ordered(True, self.operator.record_schema), ordered(False, self.operator.broadcast_schema))
-        return Fed(every["@record"], every["@record"]), self._frames(self.scheduler.run(records))
+        return _Fed(every["@record"], every["@record"]), self._frames(self.scheduler.run(records))
 
     def fire_clock(self, now: int) -> list[tuple[str, pl.DataFrame]]:
         """Call the timers of the clock on the wall that are due."""
-        return self._frames(self.scheduler.fire_clock(now, self.clock))
+        return self._frames(self.scheduler.fire_clock(now, self.watermark))
 
     def _records(self, rows: pl.DataFrame | None, rules: pl.DataFrame | None) -> Iterable[Record]:
         """Return records and what is broadcast, which are due and each sorted, as the scheduler takes them."""
-        self.handled += 0 if rows is None else len(rows)
+        self._handled += 0 if rows is None else len(rows)
         records = () if rows is None else _run(rows, RECORDS, self.operator.record_schema, self.operator.keys)
         if rules is None or self.operator.broadcast_schema is None:
             return records
@@ -180,8 +179,8 @@ class Processing:
         self.kernel.check_itself()
         for (rank, _, _), answered in self.scheduler.take_answered():
             if not answered:
-                topic, _ = self.origins[rank]
-                self.duplicates[topic] = self.duplicates.get(topic, 0) + 1
+                topic, _ = self._origins[rank]
+                self._duplicates[topic] = self._duplicates.get(topic, 0) + 1
         frames = []
         for output, schema in self._schemas.items():
             mine = given if len(self._schemas) == 1 else [one for one in given if one[0] == output]
@@ -198,25 +197,38 @@ class Processing:
         series = [pl.Series(field.name, column, dtype=polars_type(field.type)) for field, column in zip(schema.fields, columns, strict=True)]
         frame = pl.DataFrame([times, times.alias("@record"), *series])
         hidden = [pl.lit(NEVER, pl.Int64).alias("@watermark"), pl.lit(-1, pl.Int64).alias("@partition"), pl.lit(None, pl.Int64).alias("@offset")]
-        key = [key_text(self.operator.keys)] if self.keyed else []
+        key = [key_text(self.operator.keys)] if self._keyed else []
         return frame.with_columns(*hidden, pl.lit(None, pl.Int64).alias("@arrived"), *key)
 
-    def take_failures(self) -> pl.DataFrame | None:
-        """Return what failed since this was last asked, as rows of `FAILED`."""
+    def _write_failures(self) -> None:
+        """Write what failed since the last call to its topic; without one, log it."""
         failures, self._failures = self._failures, []
         if not failures:
-            return None
-        self.failed += len(failures)
-        self.all_failed += len(failures)
-        return pl.DataFrame(failures, schema={field.name: polars_type(field.type) for field in FAILED.fields})
+            return
+        self._failed += len(failures)
+        self._all_failed += len(failures)
+        if self.operator.failed_topic:
+            rows = pl.DataFrame(failures, schema={field.name: polars_type(field.type) for field in FAILED.fields})
+            self._write(self.operator.failed_topic, rows, None)
+            return
+        for one in failures:
+            _log.warning("process %s: %s; kept out: %s", one["process"], one["detail"], one["raw"])
+
+    @property
+    def failures(self) -> tuple[str, int] | None:
+        """The topic of its failures, and their number in this run."""
+        return (self.operator.failed_topic, self._all_failed) if self._all_failed and self.operator.failed_topic else None
+
+    def take_duplicates(self) -> Mapping[str, int]:
+        """Return how many records of each topic were found to be duplicates since the last call."""
+        found, self._duplicates = self._duplicates, {}
+        return found
 
     def counts(self) -> Counts:
-        """Return what it holds and has done."""
+        """Return its metrics."""
         waiting = sum(len(rows) for parts in self.buffer.values() for rows in parts)
-        handled, self.handled, failed, self.failed = self.handled, 0, self.failed, 0
+        handled, self._handled, failed, self._failed = self._handled, 0, self._failed, 0
         return Counts(len(self.keyspace), self.stored_bytes, self.keyspace.timers, waiting, handled, failed)
-
-    # what is open
 
     @property
     def _waits(self) -> tuple[int, int] | None:
@@ -224,21 +236,77 @@ class Processing:
         frames = [rows["@time"] for waits in (self.buffer, self.rules) for parts in waits.values() for rows in parts if len(rows)]
         return (min(int(times[0]) for times in frames), max(int(times[-1]) for times in frames)) if frames else None
 
-    def wants(self, upto: float, ends_with: Mapping[str, int] | None) -> int | None:
-        """Return the clock, at most `upto`, at which all that is due before has been done, None if there is nothing."""
+    def next_firing_time(self, upto: float, ends_with: Mapping[str, int] | None) -> int | None:
+        """Return the watermark, at most `upto`, at which all that is due before has been done; None if nothing is due."""
         waits, timer = self._waits, self.keyspace.next_timer
         first = min([*(waits or ())[:1], *([] if timer is None else [timer])], default=None)
-        end = upto if ends_with is None else min(upto, self.end_of(ends_with))
+        end = upto if ends_with is None else min(upto, self._end_of(ends_with))
         if first is None or first >= end:
             return None
         if ends_with is None:
             last = max([*(waits or ()), *([] if timer is None else [self.keyspace.last_timer or timer])])
             end = min(end, last + 1)
-        return int(end) if end > self.clock else None
+        return int(end) if end > self.watermark else None
 
-    def end_of(self, heard: Mapping[str, int]) -> int:
+    def _end_of(self, heard: Mapping[str, int]) -> int:
         """Return the clock behind the last event time heard of its sources, and behind all that waits."""
-        return max([*(heard[topic] for topic in self.feeders), *(self._waits or ())], default=NEVER) + 1
+        return max([*(heard[topic] for topic in self.node.traits.topics), *(self._waits or ())], default=NEVER) + 1
+
+    @property
+    def next_clock_timer(self) -> int | None:
+        """When its first processing-time timer is due."""
+        return self.keyspace.next_clock_timer
+
+    def open_counts(self) -> Mapping[str, int]:
+        """Return how many event-time timers are set."""
+        return {"timers": self.keyspace.count_timers()}
+
+    # state
+
+    def forget_touched(self) -> None:
+        """Forget which keys were touched, where nothing is ever committed."""
+        self.keyspace.forget_touched()
+
+    def save(self, saving: Saving) -> dict[str, Any]:
+        """Return the watermark, buffered rows, keys, and what the process declares of its state."""
+        keys, self.stored_bytes = saving.keys(self.keyspace)
+        return {
+            "clock": self.watermark,
+            "buffer": saving.buffer(self.buffer),
+            "rules": saving.buffer(self.rules),
+            "keys": keys,
+            "version": self.operator.declared.version,
+            "code": self.code,
+            "slots": self._forms,
+            "shared": self.keyspace.shared.encode().hex() if self.operator.declared.shared else None,
+        }
+
+    def restore(self, state: Mapping[str, Any], loading: Loading) -> None:
+        """Take these again. Raises ProcessError if the process declares its state in another form."""
+        self._check_forms(state)
+        self.watermark = state["clock"]
+        if (before := state.get("code")) is not None and self.code not in {None, before}:
+            self.code_before = before
+        self.buffer = loading.buffer(state["buffer"], self.operator.record_schema)
+        self.rules = loading.buffer(state["rules"], self.operator.broadcast_schema)
+        self.stored_bytes = loading.keys(state["keys"], self.keyspace)
+        self.keyspace.wake(migrate=state["version"] != self.operator.declared.version)
+        if state["shared"] is not None and self.operator.declared.shared:
+            self.keyspace.restore_shared(bytes.fromhex(state["shared"]))
+
+    @property
+    def _forms(self) -> dict[str, str]:
+        """The form of each piece of declared state."""
+        return {slot.name: f"{slot.kind} of {slot.type}{'' if slot.ttl_ms is None else ' with a ttl'}" for slot in self.operator.declared.slots}
+
+    def _check_forms(self, state: Mapping[str, Any]) -> None:
+        """Raise ProcessError if saved state of this version has another form than is declared. Added slots are allowed."""
+        declared, version = self._forms, self.operator.declared.version
+        for name, form in state["slots"].items() if state["version"] == version else ():
+            if declared.get(name) != form:
+                what = f"{name!r} was kept as a {form}, and is declared {f'a {declared[name]}' if name in declared else 'no more'}"
+                fix = f"set state_version = {version + 1} and write migrate, or start anew"
+                raise ProcessError(what, where=f"state of process {self.operator.name}", fix=fix)
 
 
 def _place_of(origins: Sequence[tuple[str, int]], record: Record) -> Place:

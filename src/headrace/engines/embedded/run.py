@@ -14,9 +14,10 @@ import polars as pl
 
 from headrace._durable import write_durably, write_fault
 from headrace.engines.embedded.checkpoint import Checkpoint
-from headrace.engines.embedded.graph import Fates, Graph
+from headrace.engines.embedded.graph import Graph
 from headrace.engines.embedded.output import Files, Output
 from headrace.engines.embedded.partition import Partition, Turn
+from headrace.engines.embedded.stage import Fates
 from headrace.engines.embedded.state import STATE_FORMATS
 from headrace.errors import EnvironmentFault
 from headrace.kernels.columnar.order import clock_before, in_order, turn
@@ -180,14 +181,12 @@ class Run:
 
     def _enter_duplicates(self) -> None:
         """Enter what processes found to be duplicates: it was accepted when it came."""
-        for process in self.graph.processes:
-            for topic, count in process.duplicates.items():
-                self.ledger[topic].found_duplicate(count)
-            process.duplicates.clear()
+        for topic, count in self.graph.take_duplicates():
+            self.ledger[topic].found_duplicate(count)
 
     def wants(self, upto: float, *, ended: bool = False) -> int | None:
         """Return the clock, at most `upto`, that has windows with rows close and processes do what is due; None if there is nothing."""
-        return self.graph.wants(upto, self._heard if ended else None)
+        return self.graph.next_firing_time(upto, self._heard if ended else None)
 
     def show(self, shown: Mapping[int, int], *, clock_ms: int | None = None, ended: bool = False) -> None:
         """Take it that partitions, by rank, have shown these event times, and close what that closes.

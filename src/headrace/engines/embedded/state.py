@@ -9,28 +9,27 @@ keys that live, whatever has come and gone.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import polars as pl
 
-from headrace.engines.embedded.graph import Graph
-from headrace.engines.embedded.processing import Processing
 from headrace.errors import ProcessError
 from headrace.kernels.columnar.order import in_time
-from headrace.kernels.columnar.window import WindowState
 from headrace.kernels.keyed.keyspace import Keyspace
 from headrace.kernels.reading.text import polars_type
 from headrace.plan.changes import definition, definitions_of_texts
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import Schema
 
-__all__ = ["STATE_FORMATS", "Parts", "is_whole", "stages_of"]
+if TYPE_CHECKING:
+    from headrace.engines.embedded.stage import Stage
+
+__all__ = ["STATE_FORMATS", "Loading", "Parts", "Saving", "is_whole", "stages_of"]
 
 STATE_FORMATS = (4, 3)  # the one that is written, and those that are read besides
-_FRAMES = ("folded", "stragglers", "revisions")
 _MOST_FRAMES = 32
 _MANY_KEYS = 50_000
 
@@ -44,25 +43,18 @@ class Parts:
         self._keys: dict[str, list[_Segment]] = {}
         self._next = 0
 
-    def save(self, graph: Graph) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """Return what the state is, and the parts of it that are new."""
+    def save(self, stages: Iterable[Stage]) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """Return the state of stages, and its parts that are new."""
         new: dict[str, bytes] = {}
-        stages = {window.node.name: {"definition": definition(window.node), **self._save_window(window.state, new)} for window in graph.windows}
-        stages |= {one.node.name: {"definition": definition(one.node), **self._save_process(one, new)} for one in graph.processes}
-        return {"format": STATE_FORMATS[0], "stages": stages, "next": self._next}, new
+        saved = {}
+        for stage in stages:
+            saving = Saving(self, stage.node.name, new)
+            state = {"definition": definition(stage.node), "form": stage.version, **stage.save(saving)}
+            saved[stage.node.name] = {**state, "parts": saving.names}
+        return {"format": STATE_FORMATS[0], "stages": saved, "next": self._next}, new
 
-    def _save_window(self, state: WindowState, new: dict[str, bytes]) -> dict[str, Any]:
-        frames = {name: self._name(frame, new) for name in _FRAMES if (frame := getattr(state, name)) is not None}
-        return {"clock": state.clock, "buffer": self._save_buffer(state.buffer, new), **frames}
-
-    def _save_buffer(self, buffer: dict[int, list[pl.DataFrame]], new: dict[str, bytes]) -> dict[str, list[str]]:
-        for rows in buffer.values():
-            self._gather(rows)
-        return {str(rank): [self._name(rows, new) for rows in frames] for rank, frames in buffer.items() if frames}
-
-    def _save_process(self, process: Processing, new: dict[str, bytes]) -> dict[str, Any]:
-        space = process.keyspace
-        segments = self._keys.setdefault(process.node.name, [])
+    def _save_keys(self, stage: str, space: Keyspace, new: dict[str, bytes]) -> list[_Segment]:
+        segments = self._keys.setdefault(stage, [])
         if touched := space.take_touched():
             segments.append(_Segment("", touched, 0))
             # Each is at least twice the next, so that a key is written anew some log(keys) times; those of many keys are left alone.
@@ -73,17 +65,7 @@ class Parts:
             self._add(segments, len(segments), keys if segments else [key for key in keys if key in space], space, new)
             if sum(len(segment.keys) for segment in segments) > 2 * (len(space) + _MANY_KEYS):
                 self._write_stalest(segments, space, new)
-        process.stored_bytes = sum(segment.size for segment in segments)
-        return {
-            "clock": process.clock,
-            "buffer": self._save_buffer(process.buffer, new),
-            "rules": self._save_buffer(process.rules, new),
-            "keys": [segment.name for segment in segments],
-            "version": process.operator.declared.version,
-            "code": process.code,
-            "slots": _forms(process),
-            "shared": space.shared.encode().hex() if process.operator.declared.shared else None,
-        }
+        return segments
 
     def _write_stalest(self, segments: list[_Segment], space: Keyspace, new: dict[str, bytes]) -> None:
         """Write the segment anew that has the most to drop: keys that stand in later ones, and deletions of keys that no older one has."""
@@ -132,19 +114,17 @@ class Parts:
 
     def keep(self, saved: Mapping[str, Any]) -> set[str]:
         """Return the names that a saved state needs, and forget the other frames."""
-        states = [*saved["stages"].values()] if "stages" in saved else [*saved["windows"], *saved["processes"]]
-        buffers = [state[name] for name in ("buffer", "rules") for state in states if name in state]
-        named = {name for buffer in buffers for names in buffer.values() for name in names}
-        named |= {state[name] for state in states for name in _FRAMES if name in state}
+        named = {name for state in saved["stages"].values() for name in state["parts"]} if "stages" in saved else _parts_of_format_3(saved)
         for key, name in list(self._stored.items()):
             if name not in named:
                 del self._stored[key], self._frames[key]
-        return named | {name for state in states for name in state.get("keys", ())}
+        return named
 
     def restore(
         self,
         saved: Mapping[str, Any],
-        graph: Graph,
+        plan: Plan,
+        stages: Iterable[Stage],
         load: Callable[[str], bytes],
         *,
         names: Collection[str] | None = None,
@@ -162,33 +142,11 @@ class Parts:
             The ranks that the partitions have now, by those that they had; by default these are the same.
         """
         self._next = saved["next"]
-        states = stages_of(saved, graph.plan)
-        loading = _Loading(self, load, {} if ranks is None else {was: now for was, now in ranks.items() if was != now})
-        for window in graph.windows:
-            if (name := window.node.name) in states and (names is None or name in names):
-                state = states[name]
-                window.state = WindowState(clock=state["clock"], buffer=loading.buffer(state["buffer"]))
-                for frame in (one for one in _FRAMES if one in state):
-                    setattr(window.state, frame, loading.frame(state[frame]))
-        for process in graph.processes:
-            if (name := process.node.name) in states and (names is None or name in names):
-                self._restore_process(process, states[name], loading)
-
-    def _restore_process(self, process: Processing, state: Mapping[str, Any], loading: _Loading) -> None:
-        _check_forms(process, state)
-        operator, name = process.operator, process.node.name
-        process.clock = state["clock"]
-        if (before := state.get("code")) is not None and process.code not in {None, before}:
-            process.code_before = before
-        process.buffer = loading.buffer(state["buffer"], operator.record_schema, name)
-        process.rules = loading.buffer(state["rules"], operator.broadcast_schema, name)
-        parts = [loading.load(part) for part in state["keys"]]
-        keys, sizes = process.keyspace.load(parts), map(len, parts)
-        self._keys[name] = [_Segment(*one) for one in zip(state["keys"], keys, sizes, strict=True)]
-        process.stored_bytes = sum(segment.size for segment in self._keys[name])
-        process.keyspace.wake(migrate=state["version"] != operator.declared.version)
-        if state["shared"] is not None and operator.declared.shared:
-            process.keyspace.restore_shared(bytes.fromhex(state["shared"]))
+        states = stages_of(saved, plan)
+        moved = {} if ranks is None else {was: now for was, now in ranks.items() if was != now}
+        for stage in stages:
+            if (name := stage.node.name) in states and (names is None or name in names):
+                stage.restore(states[name], Loading(self, name, load, moved))
 
     def _know(self, frame: pl.DataFrame, name: str) -> None:
         """Take it that a frame is stored under a name."""
@@ -214,34 +172,76 @@ def stages_of(saved: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     return {name: {"definition": definition(nodes[name]), **lists[kind][place]} for name, (kind, place) in places.items()}
 
 
+def _parts_of_format_3(saved: Mapping[str, Any]) -> set[str]:
+    states = [*saved["windows"], *saved["processes"]]
+    buffers = [state[name] for name in ("buffer", "rules") for state in states if name in state]
+    named = {name for buffer in buffers for names in buffer.values() for name in names}
+    named |= {state[name] for state in states for name in ("folded", "stragglers", "revisions") if name in state}
+    return named | {name for state in states for name in state.get("keys", ())}
+
+
+class Saving:
+    """Stores parts of the state of one stage, and notes their `names`."""
+
+    def __init__(self, parts: Parts, stage: str, new: dict[str, bytes]) -> None:
+        self._parts, self._stage, self._new = parts, stage, new
+        self.names: list[str] = []
+
+    def frame(self, frame: pl.DataFrame) -> str:
+        """Store a frame, unless it is stored already, and return its name."""
+        self.names.append(self._parts._name(frame, self._new))
+        return self.names[-1]
+
+    def buffer(self, buffer: dict[int, list[pl.DataFrame]]) -> dict[str, list[str]]:
+        """Store buffered rows, whose new frames become one, and return the names by rank."""
+        for rows in buffer.values():
+            self._parts._gather(rows)
+        return {str(rank): [self.frame(rows) for rows in frames] for rank, frames in buffer.items() if frames}
+
+    def keys(self, space: Keyspace) -> tuple[list[str], int]:
+        """Store the touched keys of a process, and return the names of all its parts and their size in bytes."""
+        segments = self._parts._save_keys(self._stage, space, self._new)
+        names = [segment.name for segment in segments]
+        self.names += names
+        return names, sum(segment.size for segment in segments)
+
+
 @dataclass(frozen=True, slots=True)
-class _Loading:
-    """Reads stored frames; their partitions have other ranks now, if `ranks` says so."""
+class Loading:
+    """Reads parts of the state of one stage. If its partitions have other ranks now, `ranks` has these by the old ones."""
 
     parts: Parts
+    stage: str
     load: Callable[[str], bytes]
     ranks: Mapping[int, int]
 
-    def buffer(self, saved: Mapping[str, list[str]], schema: Schema | None = None, stage: str = "") -> dict[int, list[pl.DataFrame]]:
-        """Return the rows that wait, by rank; with the columns of a schema, if there is one."""
-        found = {self.ranks.get(int(rank), int(rank)): [self.frame(name, schema, stage) for name in names] for rank, names in saved.items()}
+    def buffer(self, saved: Mapping[str, list[str]], schema: Schema | None = None) -> dict[int, list[pl.DataFrame]]:
+        """Return buffered rows by rank, with the columns of a schema if one is given."""
+        found = {self.ranks.get(int(rank), int(rank)): [self.frame(name, schema) for name in names] for rank, names in saved.items()}
         return dict(sorted(found.items()))
 
-    def frame(self, name: str, schema: Schema | None = None, stage: str = "") -> pl.DataFrame:
-        """Return a frame; one that is as it was stored need not be stored again."""
+    def frame(self, name: str, schema: Schema | None = None) -> pl.DataFrame:
+        """Return a frame. It is stored again only if it is not as it was stored."""
         stored = pl.read_ipc(self.load(name))
         frame = stored
         if self.ranks and "@partition" in frame.columns:
             frame = frame.with_columns(pl.col("@partition").replace(dict(self.ranks)))
         if schema is not None:
-            frame = _fitted(frame, schema, stage)
+            frame = _fitted(frame, schema, self.stage)
         if frame is stored:
             self.parts._know(frame, name)
         return frame
 
+    def keys(self, names: list[str], space: Keyspace) -> int:
+        """Load the keys of a process, and return their size in bytes."""
+        data = [self.load(name) for name in names]
+        segments = [_Segment(*one) for one in zip(names, space.load(data), map(len, data), strict=True)]
+        self.parts._keys[self.stage] = segments
+        return sum(segment.size for segment in segments)
+
 
 def _fitted(rows: pl.DataFrame, schema: Schema, stage: str) -> pl.DataFrame:
-    """Return rows that wait for a process with its columns: those that are new are NULL in them."""
+    """Return buffered rows with the columns of a schema. Columns that are new are NULL."""
     hidden = [name for name in rows.columns if name.startswith("@")]
     if rows.columns == [*hidden, *schema.names]:
         return rows
@@ -249,7 +249,7 @@ def _fitted(rows: pl.DataFrame, schema: Schema, stage: str) -> pl.DataFrame:
     for field in new:
         if not field.nullable and len(rows):
             what = f"column {field.name!r} is new and NOT NULL, and rows that wait do not have it"
-            raise ProcessError(what, where=f"state of process {stage}", fix=f"declare it without NOT NULL, or begin without state: --reset {stage}")
+            raise ProcessError(what, where=f"state of process {stage}", fix=f"declare it without NOT NULL, or start without state: --reset {stage}")
     return rows.with_columns(pl.lit(None, polars_type(field.type)).alias(field.name) for field in new).select(*hidden, *schema.names)
 
 
@@ -260,21 +260,6 @@ class _Segment:
     name: str
     keys: list[bytes]
     size: int
-
-
-def _forms(process: Processing) -> dict[str, str]:
-    """Return in what form each piece of declared state is kept."""
-    return {slot.name: f"{slot.kind} of {slot.type}{'' if slot.ttl_ms is None else ' with a ttl'}" for slot in process.operator.declared.slots}
-
-
-def _check_forms(process: Processing, state: Mapping[str, Any]) -> None:
-    """Raise ProcessError if what was kept under this version has another form than is declared. What is new is no matter."""
-    declared, version = _forms(process), process.operator.declared.version
-    for name, form in state["slots"].items() if state["version"] == version else ():
-        if declared.get(name) != form:
-            what = f"{name!r} was kept as a {form}, and is declared {f'a {declared[name]}' if name in declared else 'no more'}"
-            fix = f"set state_version = {version + 1} and write migrate, or start anew"
-            raise ProcessError(what, where=f"state of process {process.operator.name}", fix=fix)
 
 
 def is_whole(name: str, data: bytes) -> bool:

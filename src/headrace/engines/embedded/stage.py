@@ -1,0 +1,194 @@
+"""The contract of stages: the nodes that buffer rows until the watermark passes them. Windows and processes are stages.
+
+The graph routes rows to stages and moves their watermark. It knows no stage by kind. A stage says what it emits, which state it has,
+and what is open in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import polars as pl
+
+from headrace.plan.graph import Node
+from headrace.plan.operators import Operator
+from headrace.plan.pipeline import Plan
+
+if TYPE_CHECKING:
+    from headrace.engines.embedded.state import Loading, Saving
+
+__all__ = ["Counts", "Emitted", "Fates", "Setting", "Stage", "Turn", "Write"]
+
+Write = Callable[[str, pl.DataFrame, "pl.Series | None"], None]
+# The name of an output, "" for the main one, and rows of it.
+Emitted = tuple[str, pl.DataFrame]
+
+
+@dataclass
+class Fates:
+    """The records of a turn that reached a terminal, and those of which a terminal accepted a row."""
+
+    reached: list[pl.Series] = field(default_factory=list)
+    taken: list[pl.Series] = field(default_factory=list)
+
+    def note(self, reached: pl.Series, taken: pl.Series) -> None:
+        """Note the records whose rows reached a terminal, and those it accepted rows of."""
+        self.reached.append(reached)
+        self.taken.append(taken)
+
+    def count(self, first: int, behind: int) -> tuple[int, int]:
+        """Return how many records in [first, behind) reached a terminal, and how many were accepted."""
+        return _distinct(self.reached, first, behind), _distinct(self.taken, first, behind)
+
+
+def _distinct(parts: Sequence[pl.Series], first: int, behind: int) -> int:
+    filled = [part for part in parts if len(part)]
+    if not filled:
+        return 0
+    records = filled[0] if len(filled) == 1 else pl.concat(filled)
+    inside = records.filter((records >= first) & (records < behind)) if records.min() < first or records.max() >= behind else records  # type: ignore[operator]
+    if inside.is_empty():
+        return 0
+    return int((inside != inside.shift(1)).sum() + 1) if len(filled) == 1 and inside.is_sorted() else inside.n_unique()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a stage is created with.
+
+    `keyed` says whether derived rows are written with their keys; `origins` are topic and partition by rank.
+    """
+
+    plan: Plan
+    write: Write
+    keyed: bool
+    origins: Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The end of a turn, for one stage.
+
+    Attributes
+    ----------
+    watermark
+        The least watermark of the stage's sources.
+    ends_with
+        The last event time of each source, by topic, if the input ends here; else None.
+    fates
+        Where the stage notes the fates of records.
+    keys
+        The keys of the turn's records, by `@record`, if they have any.
+    """
+
+    watermark: int
+    ends_with: Mapping[str, int] | None
+    fates: Fates
+    keys: pl.Series | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Metrics of a process.
+
+    Keys, their bytes as stored, keys with a timer, and buffered rows; and since the last call: records handled, and failures.
+    """
+
+    keys: int
+    state_bytes: int
+    timers: int
+    waiting: int
+    handled: int
+    failed: int
+
+
+class Stage(Protocol):
+    """A stage.
+
+    Attributes
+    ----------
+    version
+        The version of the form in which it saves its state.
+    node
+        Its node in the plan.
+    clock_column
+        The column in which it reads the watermark before each row, if it is `clocked`.
+    """
+
+    version: ClassVar[int]
+    clock_column: str
+
+    @property
+    def node(self) -> Node[Operator]:
+        """See above."""
+
+    @property
+    def watermark(self) -> int:
+        """How far it has worked."""
+
+    @property
+    def clocked(self) -> bool:
+        """Whether it reads the watermark before each row."""
+
+    @property
+    def ordered(self) -> bool:
+        """Whether its results depend on the order of its input across partitions."""
+
+    @property
+    def placed(self) -> bool:
+        """Whether rows need their partition and offset."""
+
+    @property
+    def passes_records(self) -> bool:
+        """Whether it writes rows of records as they are, with their keys."""
+
+    def wait(self, given: Node[Operator], rank: int, rows: pl.DataFrame) -> None:
+        """Buffer rows of one of its inputs for the end of the turn."""
+
+    def settle(self, turn: Turn) -> Iterator[Emitted]:
+        """End a turn: judge the rows that came in it, advance the watermark, and yield what is emitted."""
+
+    def next_firing_time(self, upto: float, ends_with: Mapping[str, int] | None) -> int | None:
+        """Return the greatest watermark, at most `upto`, at which something is due; None if nothing is.
+
+        `ends_with` is the last event time of each source, where the input ends with them.
+        """
+
+    @property
+    def next_clock_timer(self) -> int | None:
+        """When its first processing-time timer is due."""
+
+    def fire_clock(self, now: int) -> Iterable[Emitted]:
+        """Call the processing-time timers that are due, and return what is emitted."""
+
+    def save(self, saving: Saving) -> dict[str, Any]:
+        """Return its state, with parts stored by `saving`."""
+
+    def restore(self, state: Mapping[str, Any], loading: Loading) -> None:
+        """Take a saved state, with parts read by `loading`."""
+
+    def forget_touched(self) -> None:
+        """Forget which parts of its state have changed, where nothing is ever committed."""
+
+    def open_counts(self) -> Mapping[str, int]:
+        """Return what is open: `windows` with rows that have not closed, event-time `timers`."""
+
+    def counts(self) -> Counts | None:
+        """Return its metrics, if it has any."""
+
+    @property
+    def code(self) -> str | None:
+        """The digest of an author's code in it."""
+
+    @property
+    def code_before(self) -> str | None:
+        """The digest of the code that left its state, if that was another."""
+
+    def take_duplicates(self) -> Mapping[str, int]:
+        """Return how many records of each topic were found to be duplicates since the last call."""
+
+    @property
+    def failures(self) -> tuple[str, int] | None:
+        """The topic of its failures and their number in this run, if there are any."""
