@@ -10,15 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any
 
 from headrace.errors import InternalError, PlanError, near
-from headrace.plan.expression import Call, Expression, Literal, rebuild
 from headrace.plan.graph import Node
-from headrace.plan.operators import Aggregate, Operator, Process
+from headrace.plan.operators import Operator
 from headrace.plan.pipeline import Plan
-from headrace.plan.schema import Schema
 
 __all__ = ["Changes", "changes", "check_stages", "definition", "definitions_of_texts"]
 
@@ -69,42 +66,10 @@ class Changes:
 
 def definition(node: Node[Operator]) -> Definition:
     """Return the definition of a stage, on which its state depends, as named parts."""
-    match node.operator:
-        case Aggregate() as window:
-            calls = [repr(_without_constants(call)) for _, call in window.calls]
-            return {
-                "kind": "window",
-                "keys": _columns(node.input.schema, window.keys),
-                "window": str(window.window),
-                "allowed lateness": f"{window.lateness_ms} ms",
-                "aggregates": f"{', '.join(call.function for _, call in window.calls if isinstance(call, Call))} ({_digest(calls)})",
-                "topics": sorted(node.traits.topics),
-            }
-        case Process() as process:
-            return {
-                "kind": "process",
-                "keys": _columns(process.record_schema, process.keys),
-                "order": "arrival" if process.arrival else "event_time",
-                "columns": {one.name: str(one.type) for one in process.record_schema.fields},
-                "broadcast": None if process.broadcast_schema is None else {one.name: str(one.type) for one in process.broadcast_schema.fields},
-                "topics": sorted(node.traits.topics),
-            }
-    raise InternalError(f"{node} has no state")
-
-
-def _columns(schema: Schema, names: Collection[str]) -> str:
-    return ", ".join(f"{name} {schema[name].type}" for name in names) or "()"
-
-
-def _digest(texts: list[str]) -> str:
-    return blake2b("\n".join(texts).encode(errors="surrogatepass"), digest_size=6).hexdigest()
-
-
-def _without_constants(expression: Expression) -> Expression:
-    """Return the expression without the values of its constants, which may change."""
-    if isinstance(expression, Literal):
-        return Literal(None, expression.type)
-    return rebuild(expression, _without_constants)
+    found = node.operator.definition(node.input.schema)
+    if found is None:
+        raise InternalError(f"{node} has no state")
+    return {**found, "topics": sorted(node.traits.topics)}
 
 
 def changes(plan: Plan, settings: Mapping[str, str], stages: Mapping[str, Definition], *, same: bool, reset: Collection[str] = ()) -> Changes:

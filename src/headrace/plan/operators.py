@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Self
+from hashlib import blake2b
+from typing import Any, ClassVar, Literal, Self
 
-from headrace.plan.expression import Column, Expression, columns_of
+from headrace.plan.expression import Call, Column, Expression, columns_of, rebuild
+from headrace.plan.expression import Literal as Constant
 from headrace.plan.process import Declaration
 from headrace.plan.schema import BIGINT, STRING, TIMESTAMP, Field, Schema, Type, map_of
 from headrace.plan.window import Window
@@ -23,6 +25,7 @@ __all__ = [
     "Operator",
     "Process",
     "Regroup",
+    "RowOperator",
     "Select",
     "Side",
     "Sink",
@@ -152,6 +155,10 @@ class _Operator:
     def unchanged(self, name: str) -> tuple[str, ...]:
         """Return the names under which it emits a column of its input unchanged."""
         return (name,)
+
+    def definition(self, given: Schema) -> dict[str, Any] | None:  # noqa: ARG002
+        """Return the parts of its definition on which its state depends, for the schema of its input; None if it has no state."""
+        return None
 
     @property
     def expressions(self) -> tuple[Expression, ...]:
@@ -393,6 +400,18 @@ class Aggregate(_Operator):
         """Return the column if it is a key."""
         return (name,) if name in self.keys else ()
 
+    def definition(self, given: Schema) -> dict[str, Any]:
+        """Return keys, window, lateness and aggregates. The values of constants in the aggregates may change."""
+        calls = "\n".join(repr(_without_constants(call)) for _, call in self.calls)
+        digest = blake2b(calls.encode(errors="surrogatepass"), digest_size=6).hexdigest()
+        return {
+            "kind": self.kind,
+            "keys": _typed(given, self.keys),
+            "window": str(self.window),
+            "allowed lateness": f"{self.lateness_ms} ms",
+            "aggregates": f"{', '.join(call.function for _, call in self.calls if isinstance(call, Call))} ({digest})",
+        }
+
     @property
     def expressions(self) -> tuple[Expression, ...]:
         """The columns (over calls and keys) and the calls."""
@@ -514,6 +533,16 @@ class Process(_Operator):
             Traits.of_all(given), time="process", keys=frozenset(self.keys), ordered=not self.arrival and given[0].ordered, bounds=frozenset()
         )
 
+    def definition(self, given: Schema) -> dict[str, Any]:  # noqa: ARG002
+        """Return keys, order and columns. What the process declares of its state is checked when it is restored."""
+        return {
+            "kind": self.kind,
+            "keys": _typed(self.record_schema, self.keys),
+            "order": "arrival" if self.arrival else "event_time",
+            "columns": {one.name: str(one.type) for one in self.record_schema.fields},
+            "broadcast": None if self.broadcast_schema is None else {one.name: str(one.type) for one in self.broadcast_schema.fields},
+        }
+
     def needs(self, needed: Collection[str], given: Schema) -> set[str]:  # noqa: ARG002
         """Return all columns: the author's code may read each of them."""
         return set(given.names)
@@ -581,7 +610,18 @@ class Sink(_Operator):
         return f"sink {self.topic!r}"
 
 
-Operator = Source | Derive | Select | Where | Unnest | Union | Aggregate | Regroup | TopN | Process | Side | Sink
+# Operators without state, which engines apply to rows as they come.
+RowOperator = Source | Derive | Select | Where | Unnest | Union | TopN
+Operator = RowOperator | Aggregate | Regroup | Process | Side | Sink
+
+
+def _typed(schema: Schema, names: Collection[str]) -> str:
+    return ", ".join(f"{name} {schema[name].type}" for name in names) or "()"
+
+
+def _without_constants(expression: Expression) -> Expression:
+    """Return the expression without the values of its constants."""
+    return Constant(None, expression.type) if isinstance(expression, Constant) else rebuild(expression, _without_constants)
 
 
 def _grouped(given: Schema, keys: tuple[str, ...], columns: Named) -> Schema:

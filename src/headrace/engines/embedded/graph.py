@@ -9,20 +9,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, assert_never
+from typing import Any
 
 import polars as pl
 
 from headrace.engines.embedded.processing import ProcessStage
 from headrace.engines.embedded.stage import Counts, Emitted, Fates, Setting, Stage, Turn, Write
 from headrace.engines.embedded.windowing import WindowStage
-from headrace.errors import InternalError
 from headrace.kernels.columnar.order import gathered, in_order
 from headrace.kernels.columnar.rows import row_step
 from headrace.kernels.columnar.watermark import FOREVER, NEVER, Clock
 from headrace.kernels.columnar.window import RegroupKernel
 from headrace.plan.graph import Node
-from headrace.plan.operators import Aggregate, Derive, Operator, Process, Regroup, Select, Side, Sink, Source, TopN, Union, Unnest, Where
+from headrace.plan.operators import Operator, Regroup, RowOperator, Side, Sink, Source
 from headrace.plan.pipeline import Plan
 
 __all__ = ["Graph"]
@@ -57,8 +56,9 @@ class Graph:
     def __init__(self, plan: Plan, write: Write, *, keyed: bool = False, origins: Sequence[tuple[str, int]] = ()) -> None:
         self._write, self._keyed, self.plan = write, keyed, plan
         needed, setting = _needed(plan), Setting(plan, write, keyed, origins)
-        staged = {*_STAGES, "aggregate", "side", "sink"}
-        self._steps = {node: row_step(node, sorted(needed[node])) for node in plan.nodes if node.operator.kind not in staged}
+        self._steps = {
+            node: row_step(operator, node.schema, sorted(needed[node])) for node in plan.nodes if isinstance(operator := node.operator, RowOperator)
+        }
         self._sources = {node.operator.topic: node for node in plan.of(Source)}
         self._regroups: dict[Node[Operator], RegroupKernel] = {node: RegroupKernel(node.operator, keyed=keyed) for node in plan.of(Regroup)}
         self.stages = [_STAGES[node.operator.kind](node, setting) for node in plan.stages]
@@ -217,20 +217,16 @@ class Graph:
             match consumer.operator:
                 case Side():
                     continue
-                case Aggregate() | Process():
-                    self._terminals[consumer].wait(node, -1, rows if "@time" in rows.columns else _timed_by_window(rows))
                 case Sink(topic=topic) if topic in self._merged:
                     self._merged[topic].append(rows.select("@time", *(["@key"] if self._keyed else []), *consumer.schema.names))
                 case Sink(topic=topic):
                     self._write(topic, rows.select(consumer.schema.names), rows["@key"] if self._keyed else None)
                 case Regroup():
                     self._emit(consumer, self._regroups[consumer](rows))
-                case Derive() | Select() | Where() | Unnest() | Union() | TopN():
+                case _ if consumer in self._terminals:
+                    self._terminals[consumer].wait(node, -1, rows if "@time" in rows.columns else _timed_by_window(rows))
+                case _:
                     self._emit(consumer, self._steps[consumer](rows))
-                case Source():
-                    raise InternalError(f"{consumer} has an input")
-                case other:
-                    assert_never(other)
 
 
 def _needed(plan: Plan) -> dict[Node[Operator], set[str]]:

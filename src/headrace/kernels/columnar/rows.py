@@ -12,23 +12,21 @@ from typing import assert_never
 
 import polars as pl
 
-from headrace.errors import InternalError
 from headrace.kernels.columnar.compile import compile_expression
 from headrace.kernels.reading.text import read_column
-from headrace.plan.graph import Node
-from headrace.plan.operators import Aggregate, Derive, Operator, Process, Regroup, Select, Side, Sink, Source, TopN, Union, Unnest, Where
-from headrace.plan.schema import DOUBLE, Type
+from headrace.plan.operators import Derive, RowOperator, Select, Source, TopN, Union, Unnest, Where
+from headrace.plan.schema import DOUBLE, Schema, Type
 
 __all__ = ["row_step"]
 
 Step = Callable[[pl.DataFrame], pl.DataFrame]
 
 
-def row_step(node: Node[Operator], needed: Collection[str]) -> Step:
-    """Return the function that gives a node's rows, with the columns `needed`, for its input's."""
-    match operator := node.operator:
+def row_step(operator: RowOperator, schema: Schema, needed: Collection[str]) -> Step:
+    """Return the function that computes an operator's rows, which have a schema, from its input's; only the columns `needed`."""
+    match operator:
         case Source() | Union():
-            return partial(_keep, names=[name for name in node.schema.names if name in needed])
+            return partial(_keep, names=[name for name in schema.names if name in needed])
         case Derive(columns=columns) | Select(columns=columns):
             made = [compile_expression(expression).alias(name) for name, expression in columns if name in needed]
             kept = [] if isinstance(operator, Select) else [n for n in needed if n not in {name for name, _ in columns}]
@@ -36,12 +34,10 @@ def row_step(node: Node[Operator], needed: Collection[str]) -> Step:
         case Where(predicate=predicate):
             return partial(_filter, predicate=compile_expression(predicate), kept=list(needed))
         case Unnest(column=column, key=key, value=value):
-            kind = node.schema[value].type
+            kind = schema[value].type
             return partial(_unnest, column=column, key=key, value=value, kind=kind, kept=[name for name in needed if name not in (key, value)])
         case TopN():
             return partial(_first_of_each, operator=operator, kept=[name for name in needed if name != "rank"])
-        case Aggregate() | Regroup() | Process() | Side() | Sink():
-            raise InternalError(f"{operator} is no operator on rows")
     assert_never(operator)
 
 
