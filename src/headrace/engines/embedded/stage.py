@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Protocol
 
 import polars as pl
 
+from headrace.engines.embedded.state import Stateful
 from headrace.plan.graph import Node
 from headrace.plan.operators import Operator
 from headrace.plan.pipeline import Plan
-
-if TYPE_CHECKING:
-    from headrace.engines.embedded.state import Loading, Saving
 
 __all__ = ["Counts", "Emitted", "Fates", "Setting", "Stage", "Turn", "Write"]
 
@@ -104,25 +102,16 @@ class Counts:
     failed: int
 
 
-class Stage(Protocol):
-    """A stage.
+class Stage(Stateful, Protocol):
+    """A stage, whose state is saved and restored by `Stateful`.
 
     Attributes
     ----------
-    version
-        The version of the form in which it saves its state.
-    node
-        Its node in the plan.
     clock_column
         The column in which it reads the watermark before each row, if it is `clocked`.
     """
 
-    version: ClassVar[int]
     clock_column: str
-
-    @property
-    def node(self) -> Node[Operator]:
-        """See above."""
 
     @property
     def watermark(self) -> int:
@@ -162,12 +151,6 @@ class Stage(Protocol):
 
     def fire_clock(self, now: int) -> Iterable[Emitted]:
         """Call the processing-time timers that are due, and return what is emitted."""
-
-    def save(self, saving: Saving) -> dict[str, Any]:
-        """Return its state, with parts stored by `saving`."""
-
-    def restore(self, state: Mapping[str, Any], loading: Loading) -> None:
-        """Take a saved state, with parts read by `loading`."""
 
     def forget_touched(self) -> None:
         """Forget which parts of its state have changed, where nothing is ever committed."""

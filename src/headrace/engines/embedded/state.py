@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 from zlib import crc32
 
 import polars as pl
@@ -21,17 +21,32 @@ from headrace.kernels.columnar.order import in_time
 from headrace.kernels.keyed.keyspace import Keyspace
 from headrace.kernels.reading.text import polars_type
 from headrace.plan.changes import definition, definitions_of_texts
+from headrace.plan.graph import Node
+from headrace.plan.operators import Operator
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import Schema
 
-if TYPE_CHECKING:
-    from headrace.engines.embedded.stage import Stage
-
-__all__ = ["STATE_FORMATS", "Loading", "Parts", "Saving", "is_whole", "stages_of"]
+__all__ = ["STATE_FORMATS", "Loading", "Parts", "Saving", "Stateful", "is_whole", "stages_of"]
 
 STATE_FORMATS = (4, 3)  # the one that is written, and those that are read besides
 _MOST_FRAMES = 32
 _MANY_KEYS = 50_000
+
+
+class Stateful(Protocol):
+    """A stage, as far as its state is concerned. `version` is that of the form in which it saves its state."""
+
+    version: ClassVar[int]
+
+    @property
+    def node(self) -> Node[Operator]:
+        """Its node in the plan."""
+
+    def save(self, saving: Saving) -> dict[str, Any]:
+        """Return its state, with parts stored by `saving`."""
+
+    def restore(self, state: Mapping[str, Any], loading: Loading) -> None:
+        """Take a saved state, with parts read by `loading`."""
 
 
 class Parts:
@@ -43,7 +58,7 @@ class Parts:
         self._keys: dict[str, list[_Segment]] = {}
         self._next = 0
 
-    def save(self, stages: Iterable[Stage]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    def save(self, stages: Iterable[Stateful]) -> tuple[dict[str, Any], dict[str, bytes]]:
         """Return the state of stages, and its parts that are new."""
         new: dict[str, bytes] = {}
         saved = {}
@@ -124,7 +139,7 @@ class Parts:
         self,
         saved: Mapping[str, Any],
         plan: Plan,
-        stages: Iterable[Stage],
+        stages: Iterable[Stateful],
         load: Callable[[str], bytes],
         *,
         names: Collection[str] | None = None,
