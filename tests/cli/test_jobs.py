@@ -801,7 +801,10 @@ def test_a_job_whose_folder_is_gone_is_not_known(begin: Callable[..., Job], refu
 
 def test_a_savepoint_is_refused_for_there_is_no_need_of_one(begin: Callable[..., Job], refused: Callable[..., str]) -> None:
     job = begin("pass")
-    assert refused("savepoint", job.id).startswith(f"job {job.id}: the embedded engine's commits are its savepoints; there is nothing to do")
+    assert refused("savepoint", job.id) == (
+        f"job {job.id}: is a job of the embedded engine, which resumes from its last commit;"
+        " there is nothing to do; to go back later, cancel it, and write a file with headrace savepoint APP FILE"
+    )
 
 
 # the commands: without rights
