@@ -67,7 +67,8 @@ def confirm(what: str, option: str = "--anew", *, yes: bool) -> None:
         return
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise PlanError(what, where=option, fix="add --yes if that is meant; without a terminal nobody can be asked")
-    print(f"headrace: {option} {what}\nStart there? [y/N] ", end="", file=sys.stderr, flush=True)
+    question = "Start anew?" if option == "--anew" else "Start there?"
+    print(f"headrace: {option} {what}\n{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise HeadraceError("not confirmed; nothing was changed", where=option, fix="leave it out to resume from the last commit")
 
