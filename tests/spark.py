@@ -129,7 +129,7 @@ def _warm(name: str, requests: Callable[[str], Path]) -> Iterator[None]:
 
     def run(command: Sequence[str], environment: Mapping[str, str], log: Path, stop: Callable[[], bool], stopped: Path) -> bool:
         local, hosting = _option(command, "--master")[0].startswith("local["), bool(_option(command, "--py-files"))
-        if not local or hosting != (name == HOSTING):
+        if not local or hosting != (name == HOSTING) or stop():  # SIGTERM would end the JVM too
             return before(command, environment, log, stop, stopped)
         return _ask(requests(name), command, stop, stopped)
 

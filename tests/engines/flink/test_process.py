@@ -135,6 +135,22 @@ def test_a_process_that_raises_ends_the_job(flink: Rest, tmp_path: Path, x: int,
         run_files(job, flink, client=client())
 
 
+class Failed(Rest):
+    """A cluster whose job restarts, and has failed for good when it is to be cancelled: that cannot be provoked on a real one."""
+
+    def ask(self, path: str, method: str = "GET", body: Any = None, *, seconds: float = 30) -> Any:  # noqa: ARG002
+        if method == "PATCH":
+            raise JobFailed("RestHandlerException: Job cancellation failed because the job has already reached another terminal state (FAILED).")
+        if path.endswith("/status"):
+            return {"status": "RESTARTING"}
+        return {"exceptionHistory": {"entries": [{"stacktrace": "headrace.errors.ProcessError: process raises: it is three"}]}}
+
+
+def test_a_job_that_has_failed_before_it_is_cancelled_tells_its_cause() -> None:
+    with pytest.raises(JobFailed, match=r"^Flink job abc: process raises: it is three$"):
+        Failed("http://127.0.0.1:9").ended("abc")
+
+
 def test_code_that_the_cluster_lacks_is_named(flink: Rest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = types.ModuleType("nowhere_else")
     lacking = type("Lacking", (flink_processes.Raises,), {"__module__": "nowhere_else"})

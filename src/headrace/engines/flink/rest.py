@@ -139,7 +139,7 @@ class Rest:
         if state == "FAILED":
             raise self._failed(job)
         if state in _TRYING_AGAIN and _PROCESS.search(self._trace(job)):
-            with suppress(EnvironmentFault):  # it would raise again, or has failed for good meanwhile
+            with suppress(HeadraceError):  # it would raise again, or has failed for good meanwhile
                 self.cancel(job)
             raise self._failed(job)
         return state in _ENDED

@@ -111,7 +111,8 @@ def _wait_or_cancel(rest: Rest, job: str, stop: Callable[[], bool]) -> None:
             rest.cancel(job)
         raise
     if rest.state(job) != "CANCELED":
-        rest.cancel(job)
+        with suppress(JobFailed):  # it may have ended by itself just now
+            rest.cancel(job)
     raise EnvironmentFault("was stopped before its end", where=f"Flink job {job}", fix="run it again")
 
 
