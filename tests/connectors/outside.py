@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Container, Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 from typing import Any
 
+import pytest
+
 from headrace.connectors.protocol import Event, Record, Refused, Source, Target, Unavailable
 from headrace.errors import EnvironmentFault
 from headrace.topics.protocol import Away, Claim, Commit, Log
+
+LIMIT = 120.0
+SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 40))]
+
+
+def run_with_kills(code: str, *arguments: object, dice: Random, longest: float) -> None:
+    """Run a program, which says that it has begun, until it ends; its first three runs are killed if they last, within so many seconds."""
+    killed = 0
+    for attempt in range(60):
+        child = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "begun\n", child.stderr and child.stderr.read()
+            try:
+                child.wait(dice.uniform(0.0, longest) if attempt < 3 else LIMIT)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                killed += 1
+            else:
+                assert child.returncode == 0, child.stderr and child.stderr.read()
+                break
+    assert killed >= 1
 
 
 def value(number: int) -> bytes:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import subprocess
-import sys
 import uuid
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -17,11 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from outside import FaultyLog, Store, value, values_of
+from outside import LIMIT, SEEDS, FaultyLog, Store, run_with_kills, value, values_of
 
 from broker import Shared
 from headrace.cli import main
-from headrace.connectors import delivery, forward, retries, runner
+from headrace.connectors import delivery, forward, runner
 from headrace.connectors.delivery import Delivery
 from headrace.connectors.forward import Forward
 from headrace.connectors.metrics import Metrics
@@ -31,22 +28,8 @@ from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.protocol import Away, Log
 from headrace.topics.sqlite import SqliteLog
 
-LIMIT = 120.0
 NAME = "forward:numbers:store"
-SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 40))]
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Iterator[SqliteLog]:
-    with closing(SqliteLog(tmp_path / "home/log.db")) as one:
-        yield one
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a runner try again at once."""
-    monkeypatch.setattr(retries, "FIRST_SECONDS", 0.0005)
-    monkeypatch.setattr(retries, "MOST_SECONDS", 0.002)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def fill(log: Log, count: int, partitions: int = 3, topic: str = "numbers") -> None:
@@ -369,23 +352,9 @@ with closing(SqliteLog(folder / "log.db")) as log, closing(Forward(log, "numbers
 def test_kill_9_at_any_moment_leaves_the_store_exact(tmp_path: Path, seed: int) -> None:
     import sqlite3
 
-    dice, killed = random.Random(seed), 0
     with closing(SqliteLog(tmp_path / "log.db")) as log:
         fill(log, 3000)
-    for attempt in range(60):
-        child = subprocess.Popen([sys.executable, "-c", CHILD, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        with child:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "begun\n", child.stderr and child.stderr.read()
-            try:
-                child.wait(dice.uniform(0.0, 0.12) if attempt < 3 else LIMIT)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                killed += 1
-            else:
-                assert child.returncode == 0, child.stderr and child.stderr.read()
-                break
-    assert killed >= 1
+    run_with_kills(CHILD, tmp_path, dice=random.Random(seed), longest=0.12)
     with closing(sqlite3.connect(tmp_path / "store.db")) as db:
         rows = db.execute("SELECT number FROM rows ORDER BY number").fetchall()
     assert [number for (number,) in rows] == [number for number in range(3000) if number % 500 != 17]

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from contextlib import closing
 from math import inf
 from pathlib import Path
@@ -20,9 +19,9 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from outside import FaultyLog, Numbers, value, values_of
+from outside import LIMIT, SEEDS, FaultyLog, Numbers, run_with_kills, value, values_of
 
 from broker import Shared
 from headrace.cli import main
@@ -37,21 +36,10 @@ from headrace.errors import DataError, EnvironmentFault, PlanError
 from headrace.topics.protocol import Away
 from headrace.topics.sqlite import SqliteLog
 
-LIMIT = 120.0
-SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 40))]
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Iterator[SqliteLog]:
-    with closing(SqliteLog(tmp_path / "home/log.db")) as one:
-        yield one
-
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def often(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     """Have a runner try again at once, and commit often."""
-    monkeypatch.setattr(retries, "FIRST_SECONDS", 0.0005)
-    monkeypatch.setattr(retries, "MOST_SECONDS", 0.002)
     monkeypatch.setattr(inflow, "BATCH_SECONDS", 0.004)
     monkeypatch.setattr(inflow, "MOST_RECORDS", 25)
     monkeypatch.setattr(inflow, "AHEAD", 10)
@@ -240,6 +228,7 @@ def test_a_position_of_the_first_format_is_read() -> None:
 
 
 @given(st.lists(st.one_of(st.integers(0, 40), st.sampled_from(["begin", "some", "stands", "fails", "restart"])), max_size=80))
+@example(steps=[1, 2, 3, 3, "some", "stands"])
 def test_the_inflow_commits_each_id_once_whatever_comes_again(steps: list[int | str]) -> None:
     """Against a plain model: a source that delivers any of its last 50 events again, during commits too, and a log that has what was committed."""
     stored: list[bytes] = []
@@ -364,21 +353,7 @@ with closing(SqliteLog(folder / "log.db")) as log, closing(Ingest(log, Durable()
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 12))])
 @pytest.mark.parametrize("positions", ["positions", "acknowledgements"])
 def test_kill_9_at_any_moment_loses_and_repeats_nothing(tmp_path: Path, positions: str, seed: int) -> None:
-    dice, killed = random.Random(seed), 0
-    for attempt in range(60):
-        child = subprocess.Popen([sys.executable, "-c", CHILD, tmp_path, positions], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        with child:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "begun\n", child.stderr and child.stderr.read()
-            try:
-                child.wait(dice.uniform(0.0, 0.08) if attempt < 3 else LIMIT)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                killed += 1
-            else:
-                assert child.returncode == 0, child.stderr and child.stderr.read()
-                break
-    assert killed >= 1
+    run_with_kills(CHILD, tmp_path, positions, dice=random.Random(seed), longest=0.08)
     with closing(SqliteLog(tmp_path / "log.db")) as log:
         found = [json.loads(one)["number"] for one in values_of(log, "numbers")]
         assert sorted(found) == list(range(3000))

@@ -127,12 +127,16 @@ class Inflow:
     def commit(self, most: float) -> Commit:
         """Return what makes the collected events durable, at most so many records, with the position after them."""
         events, rest = (self._events, []) if len(self._events) <= most else (self._events[: int(most)], self._events[int(most) :])
-        before, repeated = self.position, self._repeated
+        before = self.position
+        # A repetition of an event that is not committed yet is not acknowledged yet either.
+        later = {event.id for event in rest}
+        repeated = [event for event in self._repeated if event.id not in later]
         last = next((event.position for event in reversed(events) if event.position is not None), before.last)
         ids = self._forget(rest) if self._redelivers else ()
         self._next = Position(before.source, last, before.passed + len(events), before.duplicate + len(repeated), ids)
         self._committing = events + repeated
-        self._events, self._repeated, self._size = rest, [], sum(len(event.value) for event in rest)
+        self._repeated = [event for event in self._repeated if event.id in later]
+        self._events, self._size = rest, sum(len(event.value) for event in rest)
         self.due_at = self.due_at if rest else None
         manifest = {**msgspec.to_builtins(self._next), "ledger": {before.source: self._next.ledger}}
         cursors = {(self._topic, 0): self._next.passed}
