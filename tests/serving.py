@@ -9,7 +9,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LIMIT = 180.0
@@ -44,6 +45,15 @@ class Server:
                 return
             time.sleep(0.05)
         raise AssertionError("the server does not answer")
+
+    @contextmanager
+    def running(self, ended_by: signal.Signals = signal.SIGTERM) -> Iterator[Server]:
+        """Start it, and end it by a signal."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.end(ended_by)
 
     @property
     def pid(self) -> int:

@@ -186,12 +186,8 @@ def read(log: Log, topic: str) -> list[Any]:
 
 @pytest.fixture
 def served() -> Iterator[Server]:
-    one = Server()
-    one.start()
-    try:
+    with Server().running() as one:
         yield one
-    finally:
-        one.end()
 
 
 def chain(log: Log, served: Server, scheme: str, options: list[str]) -> None:

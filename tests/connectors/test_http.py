@@ -60,12 +60,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    one = Server()
-    one.start()
-    try:
+    with Server().running(signal.SIGKILL) as one:
         yield one
-    finally:
-        one.end(signal.SIGKILL)
 
 
 def values(log: Log, topic: str = TOPIC) -> list[list[bytes]]:
@@ -106,13 +102,19 @@ class Scripted:
         with suppress(OSError):
             while True:
                 connection, _ = self._socket.accept()
-                with connection:
-                    asked = b""
-                    while b"\r\n\r\n" not in asked:
-                        asked += connection.recv(4096)
-                    answer = self._answers[min(len(self.asked), len(self._answers) - 1)]
-                    self.asked.append(asked.decode())
-                    connection.sendall(answer if answer.startswith(b"HTTP/") else self._head + answer)
+                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        # A client of another test may take this port for that of its own server: it gets no answer, and nobody waits for it.
+        with suppress(OSError), connection:
+            asked = b""
+            while b"\r\n\r\n" not in asked:
+                if not (more := connection.recv(4096)):
+                    return
+                asked += more
+            answer = self._answers[min(len(self.asked), len(self._answers) - 1)]
+            self.asked.append(asked.decode())
+            connection.sendall(answer if answer.startswith(b"HTTP/") else self._head + answer)
 
     @property
     def ids(self) -> list[str | None]:

@@ -32,12 +32,8 @@ NDJSON = {"Accept": "application/x-ndjson"}
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    one = Server()
-    one.start()
-    try:
+    with Server().running() as one:
         yield one
-    finally:
-        one.end()
 
 
 def get(server: Server, query: str, **headers: str) -> httpx.Response:
