@@ -9,7 +9,7 @@ import pytest
 
 import headrace as hr
 from headrace.errors import PlanError
-from headrace.plan.changes import changes, definition, definitions_of_texts
+from headrace.plan.changes import changes, definition, places_of_texts
 from headrace.plan.pipeline import Plan
 
 MINUTE = hr.tumbling(hr.minutes(1))
@@ -138,5 +138,5 @@ def test_a_stage_to_reset_that_is_none_is_told() -> None:
 def test_stages_are_found_by_the_texts_of_an_earlier_plan() -> None:
     rows = stream().where("v > 80")
     after = plan(lambda: {**of(rows), "more": rows.window(MINUTE, by=["g"]).aggregate(n="COUNT(*)")})
-    assert definitions_of_texts(after, str(plan(fixed))) == {"window:k": ("window", 0), "above": ("process", 0)}
-    assert definitions_of_texts(plan(fixed), str(after)) is None
+    assert places_of_texts(after, str(plan(fixed))) == {"window:k": ("window", 0), "above": ("process", 0)}
+    assert places_of_texts(plan(fixed), str(after)) is None

@@ -17,7 +17,7 @@ from headrace.plan.graph import Node
 from headrace.plan.operators import Operator
 from headrace.plan.pipeline import Plan
 
-__all__ = ["Changes", "changes", "check_stages", "definition", "definitions_of_texts"]
+__all__ = ["Changes", "changes", "check_stages", "definition", "places_of_texts"]
 
 Definition = Mapping[str, Any]
 
@@ -140,7 +140,7 @@ def _shown(value: object) -> str:
 _STAGE = re.compile(r"  #\d+ (?:window|process) ")
 
 
-def definitions_of_texts(plan: Plan, shown: str) -> dict[str, tuple[str, int]] | None:
+def places_of_texts(plan: Plan, shown: str) -> dict[str, tuple[str, int]] | None:
     """Return kind and position of each stage of an earlier plan, from its printed form, by current name; None if a stage has changed."""
     lines = [line.partition("  ← ")[0].split(" ", 3)[3] for line in shown.splitlines() if _STAGE.match(line)]
     now = {str(node.operator): node for node in plan.stages}

@@ -217,12 +217,26 @@ class Source(_Operator):
 
 
 @dataclass(frozen=True)
-class Derive(_Operator):
+class _Computing(_Operator):
+    """What operators that compute columns have in common."""
+
+    columns: Named
+
+    @property
+    def expressions(self) -> tuple[Expression, ...]:
+        """Those of the columns."""
+        return tuple(expression for _, expression in self.columns)
+
+    def reading(self, change: Callable[[Expression], Expression]) -> Self:
+        """Return the operator with its columns changed."""
+        return replace(self, columns=_changed(self.columns, change))
+
+
+@dataclass(frozen=True)
+class Derive(_Computing):
     """Adds columns, or replaces those of the same name."""
 
     kind: ClassVar[str] = "derive"
-
-    columns: Named
 
     def schema(self, given: Schema) -> Schema:
         """Return the input's columns and the new ones."""
@@ -236,26 +250,15 @@ class Derive(_Operator):
         """Return the column if it is not replaced, and its copies."""
         return ((name,) if name not in dict(self.columns) else ()) + _named_anew(self.columns, name)
 
-    @property
-    def expressions(self) -> tuple[Expression, ...]:
-        """Those of the new columns."""
-        return tuple(expression for _, expression in self.columns)
-
-    def reading(self, change: Callable[[Expression], Expression]) -> Self:
-        """Return the operator with its columns changed."""
-        return replace(self, columns=_changed(self.columns, change))
-
     def __str__(self) -> str:
         return f"derive {', '.join(name for name, _ in self.columns)}"
 
 
 @dataclass(frozen=True)
-class Select(_Operator):
+class Select(_Computing):
     """Keeps just the columns named."""
 
     kind: ClassVar[str] = "select"
-
-    columns: Named
 
     def schema(self, given: Schema) -> Schema:  # noqa: ARG002
         """Return the columns named."""
@@ -268,15 +271,6 @@ class Select(_Operator):
     def unchanged(self, name: str) -> tuple[str, ...]:
         """Return the copies of the column."""
         return _named_anew(self.columns, name)
-
-    @property
-    def expressions(self) -> tuple[Expression, ...]:
-        """Those of the columns."""
-        return tuple(expression for _, expression in self.columns)
-
-    def reading(self, change: Callable[[Expression], Expression]) -> Self:
-        """Return the operator with its columns changed."""
-        return replace(self, columns=_changed(self.columns, change))
 
     def __str__(self) -> str:
         return f"select {', '.join(name for name, _ in self.columns)}"
@@ -361,8 +355,37 @@ class Union(_Operator):
         return f"union of {self.count}"
 
 
+class _Grouping(_Operator):
+    """What operators that group rows have in common: keys, columns over keys and aggregate calls, and the calls by hidden name."""
+
+    keys: tuple[str, ...]
+    columns: Named
+    calls: Named
+
+    def schema(self, given: Schema) -> Schema:
+        """Return the keys, the aggregates, and the window's own columns."""
+        return Schema((*(given[key] for key in self.keys), *_fields(self.columns))).with_fields(*WINDOW_COLUMNS)
+
+    def needs(self, needed: Collection[str], given: Schema) -> set[str]:  # noqa: ARG002
+        """Return the keys and the columns that the calls read."""
+        return {*self.keys, *(name for _, call in self.calls for name in columns_of(call))}
+
+    def unchanged(self, name: str) -> tuple[str, ...]:
+        """Return the column if it is a key."""
+        return (name,) if name in self.keys else ()
+
+    @property
+    def expressions(self) -> tuple[Expression, ...]:
+        """The columns (over calls and keys) and the calls."""
+        return tuple(expression for _, expression in (*self.columns, *self.calls))
+
+    def reading(self, change: Callable[[Expression], Expression]) -> Self:
+        """Return the operator with its calls changed."""
+        return replace(self, calls=_changed(self.calls, change))  # type: ignore[type-var]
+
+
 @dataclass(frozen=True)
-class Aggregate(_Operator):
+class Aggregate(_Grouping):
     """Rows grouped by window and keys, and aggregated.
 
     `calls` are the distinct aggregate calls in the columns, by hidden name; `name` is the name that the author gave it, if any.
@@ -383,22 +406,14 @@ class Aggregate(_Operator):
         """The author's name for it, else its keys."""
         return self.name or f"window:{','.join(self.keys)}"
 
-    def schema(self, given: Schema) -> Schema:
-        """Return the keys, the aggregates, and the window's own columns."""
-        return _grouped(given, self.keys, self.columns)
-
     def traits(self, given: Traits) -> Traits:
         """Return those of a window's rows."""
         rows: Literal["insert", "revised"] = "revised" if self.lateness_ms else given.rows
         return replace(given, time="window", keys=frozenset(self.keys), rows=rows, windowed=True, bounds=_BOUNDS)
 
-    def needs(self, needed: Collection[str], given: Schema) -> set[str]:  # noqa: ARG002
+    def needs(self, needed: Collection[str], given: Schema) -> set[str]:
         """Return the keys and the columns that the calls read; all columns if late rows are written."""
-        return set(given.names) if self.late_topic is not None else _grouping(self.keys, self.calls)
-
-    def unchanged(self, name: str) -> tuple[str, ...]:
-        """Return the column if it is a key."""
-        return (name,) if name in self.keys else ()
+        return set(given.names) if self.late_topic is not None else super().needs(needed, given)
 
     def definition(self, given: Schema) -> dict[str, Any]:
         """Return keys, window, lateness and aggregates. The values of constants in the aggregates may change."""
@@ -412,15 +427,6 @@ class Aggregate(_Operator):
             "aggregates": f"{', '.join(call.function for _, call in self.calls if isinstance(call, Call))} ({digest})",
         }
 
-    @property
-    def expressions(self) -> tuple[Expression, ...]:
-        """The columns (over calls and keys) and the calls."""
-        return tuple(expression for _, expression in (*self.columns, *self.calls))
-
-    def reading(self, change: Callable[[Expression], Expression]) -> Self:
-        """Return the operator with its calls changed."""
-        return replace(self, calls=_changed(self.calls, change))
-
     def __str__(self) -> str:
         lateness = f", lateness {self.lateness_ms} ms" if self.lateness_ms else ""
         late = f", late to {self.late_topic!r}" if self.late_topic else ""
@@ -428,7 +434,7 @@ class Aggregate(_Operator):
 
 
 @dataclass(frozen=True)
-class Regroup(_Operator):
+class Regroup(_Grouping):
     """The rows of each window grouped further, by fewer keys."""
 
     kind: ClassVar[str] = "aggregate"
@@ -437,30 +443,9 @@ class Regroup(_Operator):
     columns: Named
     calls: Named
 
-    def schema(self, given: Schema) -> Schema:
-        """Return the keys, the aggregates, and the window's own columns."""
-        return _grouped(given, self.keys, self.columns)
-
     def traits(self, given: Traits) -> Traits:
         """Return those of a window's rows."""
         return replace(given, time="window", keys=frozenset(self.keys), bounds=_BOUNDS)
-
-    def needs(self, needed: Collection[str], given: Schema) -> set[str]:  # noqa: ARG002
-        """Return the keys and the columns that the calls read."""
-        return _grouping(self.keys, self.calls)
-
-    def unchanged(self, name: str) -> tuple[str, ...]:
-        """Return the column if it is a key."""
-        return (name,) if name in self.keys else ()
-
-    @property
-    def expressions(self) -> tuple[Expression, ...]:
-        """The columns (over calls and keys) and the calls."""
-        return tuple(expression for _, expression in (*self.columns, *self.calls))
-
-    def reading(self, change: Callable[[Expression], Expression]) -> Self:
-        """Return the operator with its calls changed."""
-        return replace(self, calls=_changed(self.calls, change))
 
     def __str__(self) -> str:
         return f"aggregate by {', '.join(self.keys) or '()'}: {', '.join(name for name, _ in self.columns)}"
@@ -622,14 +607,6 @@ def _typed(schema: Schema, names: Collection[str]) -> str:
 def _without_constants(expression: Expression) -> Expression:
     """Return the expression without the values of its constants."""
     return Constant(None, expression.type) if isinstance(expression, Constant) else rebuild(expression, _without_constants)
-
-
-def _grouped(given: Schema, keys: tuple[str, ...], columns: Named) -> Schema:
-    return Schema((*(given[key] for key in keys), *_fields(columns))).with_fields(*WINDOW_COLUMNS)
-
-
-def _grouping(keys: tuple[str, ...], calls: Named) -> set[str]:
-    return {*keys, *(name for _, call in calls for name in columns_of(call))}
 
 
 def _named_anew(columns: Named, name: str) -> tuple[str, ...]:

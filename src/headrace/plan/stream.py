@@ -31,7 +31,7 @@ from headrace.plan.operators import (
     Where,
     metadata_fields,
 )
-from headrace.plan.process import declaration_of, spoken_name
+from headrace.plan.process import Declaration, declaration_of, spoken_name
 from headrace.plan.schema import BIGINT, BOOLEAN, FIRST_MS, LAST_MS, NULL, TIMESTAMP, Schema, Type, check_name
 from headrace.plan.settings import current_settings
 from headrace.plan.window import Window, milliseconds
@@ -305,13 +305,7 @@ class Stream:
         _check_order(self.node, order, place)
         code = code() if isinstance(code, type) else code
         declared = declaration_of(code, keys, place)
-        if broadcast is not None:
-            _check_broadcast(broadcast, self.node, place)
-        if broadcast is None and declared.shared:
-            raise PlanError(f"{declared.name} has on_broadcast, and there is no broadcast", where=place, fix="give broadcast= a stream")
-        if broadcast is not None and not declared.shared:
-            fix = "write on_broadcast(self, row, shared), and declare shared"
-            raise PlanError(f"{declared.name} cannot be told of a broadcast", where=place, fix=fix)
+        _check_broadcast(broadcast, self.node, declared, place)
         if failed_to is not None and (not isinstance(failed_to, str) or not failed_to):
             raise PlanError(f"{failed_to!r} is not a topic", where=f"{place} failed_to", fix="name a topic")
         limit_ms = milliseconds(limit, "the limit", place)
@@ -468,7 +462,11 @@ def _check_in_time(given: Node[Operator], where: str) -> None:
         raise PlanError(f"the rows of {maker} come in no order of time", where=where, fix=fix)
 
 
-def _check_broadcast(broadcast: Stream, beside: Node[Operator], where: str) -> None:
+def _check_broadcast(broadcast: Stream | None, beside: Node[Operator], declared: Declaration, where: str) -> None:
+    if broadcast is None:
+        if declared.shared:
+            raise PlanError(f"{declared.name} has on_broadcast, and there is no broadcast", where=where, fix="give broadcast= a stream")
+        return
     if not isinstance(broadcast, Stream):
         raise PlanError(f"broadcast {broadcast!r} is not a stream", where=where, fix="give it hr.stream(topic, schema=…, event_time=…)")
     broadcast._timed("broadcast")
@@ -476,6 +474,9 @@ def _check_broadcast(broadcast: Stream, beside: Node[Operator], where: str) -> N
         raise PlanError("the broadcast is the stream itself", where=where, fix="give broadcast= another stream")
     if broadcast.node.traits.derived:
         raise PlanError("a broadcast is of records, not of windows or processes", where=where, fix="write them to a topic first")
+    if not declared.shared:
+        fix = "write on_broadcast(self, row, shared), and declare shared"
+        raise PlanError(f"{declared.name} cannot be told of a broadcast", where=where, fix=fix)
 
 
 def _check_made_alike(joined: Sequence[Node[Operator]], where: str) -> None:

@@ -14,7 +14,7 @@ import zoneinfo
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from zoneinfo import ZoneInfo
 
 from headrace.errors import EnvironmentFault, PlanError, near
@@ -67,14 +67,8 @@ def _ms(moment: datetime) -> int:
 @cache
 def _changes(zone: str, year: int) -> tuple[tuple[int, int], ...]:
     """Return the instants in a year, UTC, at which a zone's offset from UTC changes, and the offset from then on; both in ms."""
-    info = ZoneInfo(zone)
-
-    def offset(second: int) -> int:
-        difference = (_EPOCH + timedelta(seconds=second)).astimezone(info).utcoffset()
-        assert difference is not None
-        return difference // timedelta(milliseconds=1)
-
-    begin, end = (_ms(datetime(one, 1, 1, tzinfo=UTC)) // 1000 for one in (year, year + 1))
+    offset = partial(_offset, ZoneInfo(zone))
+    begin, end = _begin(year), _begin(year + 1)
     changes, before = [], offset(begin - 1)
     for first in range(begin, end, _CLOSEST):
         last = min(first + _CLOSEST, end) - 1
@@ -86,10 +80,20 @@ def _changes(zone: str, year: int) -> tuple[tuple[int, int], ...]:
     return tuple(changes)
 
 
-def _first_offset(zone: str, year: int) -> int:
-    difference = (datetime(year, 1, 1, tzinfo=UTC) - timedelta(seconds=1)).astimezone(ZoneInfo(zone)).utcoffset()
+def _begin(year: int) -> int:
+    """Return the first second of a year, UTC."""
+    return _ms(datetime(year, 1, 1, tzinfo=UTC)) // 1000
+
+
+def _offset(zone: ZoneInfo, second: int) -> int:
+    """Return the offset of a zone from UTC at a second, in ms."""
+    difference = (_EPOCH + timedelta(seconds=second)).astimezone(zone).utcoffset()
     assert difference is not None
     return difference // timedelta(milliseconds=1)
+
+
+def _first_offset(zone: str, year: int) -> int:
+    return _offset(ZoneInfo(zone), _begin(year) - 1)
 
 
 def _local_marks(zone: str, first_year: int, last_year: int) -> Iterator[tuple[int, int]]:
