@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from headrace.engines.embedded.stage import Counts, Emitted, Setting, Turn
+from headrace.engines.embedded.stage import Counts, Emitted, Setting, Stage, Turn
 from headrace.engines.embedded.state import Loading, Saving
 from headrace.engines.watchdog import watch
 from headrace.errors import ProcessError
@@ -44,13 +44,11 @@ class _Fed:
     taken: pl.Series
 
 
-class ProcessStage:
+class ProcessStage(Stage):
     """A process, its keys, and the rows that it buffers.
 
     Attributes
     ----------
-    watermark
-        How far it has worked.
     waiting, told
         The rows of this turn, of its records and of its broadcast, by rank.
     buffer, rules
@@ -62,13 +60,12 @@ class ProcessStage:
     """
 
     version: ClassVar[int] = 1
-    placed = True
-    passes_records = False
+    node: Node[Process]
 
     def __init__(self, node: Node[Process], setting: Setting) -> None:
         self.node, self.operator = node, node.operator
         self.clock_column = f"@clock{node.id}"
-        self.watermark = NEVER
+        self._watermark = NEVER
         self.waiting: _Frames = {}
         self.told: _Frames = {}
         self.buffer: _Frames = {}
@@ -86,6 +83,16 @@ class ProcessStage:
         self._failures: list[dict[str, Any]] = []
         self._handled = self._failed = self._all_failed = 0
         watch(self.kernel)
+
+    @property
+    def watermark(self) -> int:
+        """How far it has worked."""
+        return self._watermark
+
+    @property
+    def placed(self) -> bool:
+        """A record's place is told where the process raises."""
+        return True
 
     @property
     def clocked(self) -> bool:
@@ -135,7 +142,7 @@ class ProcessStage:
         """Move the clock, and return what the process gives for all times before it, by output."""
         if clock <= self.watermark:
             return []
-        self.watermark = clock
+        self._watermark = clock
         due = () if self.operator.arrival else self._records(due_before(self.buffer, clock), due_before(self.rules, clock))
         return self._frames(chain(self.scheduler.run(due), self.scheduler.advance(clock)))
 
@@ -284,7 +291,7 @@ class ProcessStage:
     def restore(self, state: Mapping[str, Any], loading: Loading) -> None:
         """Take these again. Raises ProcessError if the process declares its state in another form."""
         self._check_forms(state)
-        self.watermark = state["clock"]
+        self._watermark = state["clock"]
         if (before := state.get("code")) is not None and self.code not in {None, before}:
             self.code_before = before
         self.buffer = loading.buffer(state["buffer"], self.operator.record_schema)

@@ -6,13 +6,14 @@ and what is open in it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, ClassVar
 
 import polars as pl
 
-from headrace.engines.embedded.state import Stateful
+from headrace.engines.embedded.state import Loading, Saving
 from headrace.plan.graph import Node
 from headrace.plan.operators import Operator
 from headrace.plan.pipeline import Plan
@@ -102,43 +103,59 @@ class Counts:
     failed: int
 
 
-class Stage(Stateful, Protocol):
-    """A stage, whose state is saved and restored by `Stateful`.
+class Stage(ABC):
+    """A stage. What most stages do not have has a default here.
 
     Attributes
     ----------
+    version
+        The version of the form in which it saves its state.
     clock_column
         The column in which it reads the watermark before each row, if it is `clocked`.
+    code, code_before
+        The digests of an author's code in it, and of the code that left its state if that was another.
     """
 
+    version: ClassVar[int]
+    node: Node[Any]
     clock_column: str
+    code: str | None = None
+    code_before: str | None = None
 
     @property
+    @abstractmethod
     def watermark(self) -> int:
         """How far it has worked."""
 
     @property
     def clocked(self) -> bool:
         """Whether it reads the watermark before each row."""
+        return False
 
     @property
     def ordered(self) -> bool:
         """Whether its results depend on the order of its input across partitions."""
+        return False
 
     @property
     def placed(self) -> bool:
         """Whether rows need their partition and offset."""
+        return False
 
     @property
     def passes_records(self) -> bool:
         """Whether it writes rows of records as they are, with their keys."""
+        return False
 
+    @abstractmethod
     def wait(self, given: Node[Operator], rank: int, rows: pl.DataFrame) -> None:
         """Buffer rows of one of its inputs for the end of the turn."""
 
+    @abstractmethod
     def settle(self, turn: Turn) -> Iterator[Emitted]:
         """End a turn: judge the rows that came in it, advance the watermark, and yield what is emitted."""
 
+    @abstractmethod
     def next_firing_time(self, upto: float, ends_with: Mapping[str, int] | None) -> int | None:
         """Return the greatest watermark, at most `upto`, at which something is due; None if nothing is.
 
@@ -148,30 +165,36 @@ class Stage(Stateful, Protocol):
     @property
     def next_clock_timer(self) -> int | None:
         """When its first processing-time timer is due."""
+        return None
 
-    def fire_clock(self, now: int) -> Iterable[Emitted]:
+    def fire_clock(self, now: int) -> Iterable[Emitted]:  # noqa: ARG002
         """Call the processing-time timers that are due, and return what is emitted."""
+        return ()
 
-    def forget_touched(self) -> None:
+    @abstractmethod
+    def save(self, saving: Saving) -> dict[str, Any]:
+        """Return its state, with parts stored by `saving`."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Any], loading: Loading) -> None:
+        """Take a saved state, with parts read by `loading`."""
+
+    def forget_touched(self) -> None:  # noqa: B027  (most have nothing to forget)
         """Forget which parts of its state have changed, where nothing is ever committed."""
 
+    @abstractmethod
     def open_counts(self) -> Mapping[str, int]:
         """Return what is open: `windows` with rows that have not closed, event-time `timers`."""
 
     def counts(self) -> Counts | None:
         """Return its metrics, if it has any."""
-
-    @property
-    def code(self) -> str | None:
-        """The digest of an author's code in it."""
-
-    @property
-    def code_before(self) -> str | None:
-        """The digest of the code that left its state, if that was another."""
+        return None
 
     def take_duplicates(self) -> Mapping[str, int]:
         """Return how many records of each topic were found to be duplicates since the last call."""
+        return {}
 
     @property
     def failures(self) -> tuple[str, int] | None:
         """The topic of its failures and their number in this run, if there are any."""
+        return None

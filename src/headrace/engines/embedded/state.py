@@ -20,7 +20,7 @@ from headrace.errors import ProcessError
 from headrace.kernels.columnar.order import in_time
 from headrace.kernels.keyed.keyspace import Keyspace
 from headrace.kernels.reading.text import polars_type
-from headrace.plan.changes import definition, definitions_of_texts
+from headrace.plan.changes import definition, places_of_texts
 from headrace.plan.graph import Node
 from headrace.plan.operators import Operator
 from headrace.plan.pipeline import Plan
@@ -180,7 +180,7 @@ def stages_of(saved: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
         return dict(saved["stages"])
     nodes = {node.name: node for node in plan.stages}
     shown = saved["operators"][0] if isinstance(saved["operators"], list) else str(plan)
-    places = definitions_of_texts(plan, shown)
+    places = places_of_texts(plan, shown)
     if places is None:
         raise KeyError("stages")
     lists = {"window": saved["windows"], "process": saved["processes"]}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import polars as pl
 
-from headrace.engines.embedded.stage import Counts, Emitted, Setting, Turn
+from headrace.engines.embedded.stage import Emitted, Setting, Stage, Turn
 from headrace.engines.embedded.state import Loading, Saving
 from headrace.kernels.columnar.order import gathered, in_order
 from headrace.kernels.columnar.watermark import FOREVER, NEVER
@@ -21,15 +21,11 @@ __all__ = ["WindowStage"]
 _FRAMES = ("folded", "stragglers", "revisions")
 
 
-class WindowStage:
+class WindowStage(Stage):
     """A window. Its rows may come from processes."""
 
     version: ClassVar[int] = 1
-    placed = False
-    next_clock_timer = None
-    code = None
-    code_before = None
-    failures = None
+    node: Node[Aggregate]
 
     def __init__(self, node: Node[Aggregate], setting: Setting) -> None:
         self.node = node
@@ -102,10 +98,6 @@ class WindowStage:
         clock = self.kernel.window.end_by(int(min(upto + behind, end))) - behind
         return clock if clock + behind - 1 > self.state.clock else None
 
-    def fire_clock(self, now: int) -> Iterable[Emitted]:  # noqa: ARG002
-        """Do nothing: windows have no processing-time timers."""
-        return ()
-
     def save(self, saving: Saving) -> dict[str, Any]:
         """Return the watermark, the buffered rows and the folded slices."""
         frames = {name: saving.frame(frame) for name in _FRAMES if (frame := getattr(self.state, name)) is not None}
@@ -117,20 +109,9 @@ class WindowStage:
         for name in (one for one in _FRAMES if one in state):
             setattr(self.state, name, loading.frame(state[name]))
 
-    def forget_touched(self) -> None:
-        """Do nothing: a window has no keys in parts."""
-
     def open_counts(self) -> Mapping[str, int]:
         """Return how many windows have rows and have not closed."""
         return {"windows": self.kernel.count_open(self.state)}
-
-    def counts(self) -> Counts | None:
-        """Return None."""
-        return None
-
-    def take_duplicates(self) -> Mapping[str, int]:
-        """Return none."""
-        return {}
 
 
 def _revise_by(plan: Plan, window: Node[Aggregate]) -> list[str]:
