@@ -93,8 +93,8 @@ def _serving(folder: Path) -> Iterator[str]:
             process.wait()
 
 
-def _ask(folder: Path, command: Sequence[str], stop: Callable[[], bool], stopped: Path) -> bool:
-    """Have a command of headrace's done by the JVM that is kept, and wait for its end; return whether `stop` said so before."""
+def _ask(folder: Path, command: Sequence[str]) -> None:
+    """Have a command of headrace's done by the JVM that is kept, and wait for its end."""
     with locked(folder / "turn", "a turn of Spark's JVM", seconds=1200):
         settings = dict(one.split("=", 1) for one in _option(command, "--conf"))
         asked = {"settings": {"spark.master": _option(command, "--master")[0], **settings}, "arguments": command[-3:]}
@@ -104,15 +104,11 @@ def _ask(folder: Path, command: Sequence[str], stop: Callable[[], bool], stopped
         done, ended = folder / f"{number}.done", folder / "ended"
         assert not ended.exists(), (folder.parent / "log").read_text()[-2000:]
         try:
-            wait_for(lambda: done.exists() or ended.exists() or stop(), "Spark's run does not end", seconds=600, every=0.1)
-            if was_stopped := not done.exists() and stop():
-                stopped.touch()
-                wait_for(lambda: done.exists() or ended.exists(), "Spark's run does not end when it is stopped", seconds=180, every=0.1)
+            wait_for(lambda: done.exists() or ended.exists(), "Spark's run does not end", seconds=600, every=0.1)
         except AssertionError:
             ended.touch()  # whoever asks next need not wait as long
             raise
         assert done.exists(), (folder.parent / "log").read_text()[-2000:]
-        return was_stopped
 
 
 @pytest.fixture(scope="session")
@@ -129,9 +125,10 @@ def _warm(name: str, requests: Callable[[str], Path]) -> Iterator[None]:
 
     def run(command: Sequence[str], environment: Mapping[str, str], log: Path, stop: Callable[[], bool], stopped: Path) -> bool:
         local, hosting = _option(command, "--master")[0].startswith("local["), bool(_option(command, "--py-files"))
-        if not local or hosting != (name == HOSTING) or stop():  # SIGTERM would end the JVM too
+        if not local or hosting != (name == HOSTING) or stop is not spark_run.never:  # the stop of a run would end the JVM too
             return before(command, environment, log, stop, stopped)
-        return _ask(requests(name), command, stop, stopped)
+        _ask(requests(name), command)
+        return False
 
     with pytest.MonkeyPatch.context() as patch:
         if missing() is None and list(FOLDER.glob("spark-*-kafka")):

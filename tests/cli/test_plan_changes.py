@@ -7,16 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.test_doctor import PIPELINE
 from headrace.cli import main
-
-PIPELINE = """
-import headrace as hr
-
-@hr.pipeline("means", version="1")
-def means(limit: float = 1.0):
-    readings = hr.stream("readings", schema={"k": "STRING", "t": "BIGINT", "v": "DOUBLE"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
-    return {"means": readings.where("v > :limit").window(hr.tumbling(hr.minutes(1)), by=["k"]).aggregate(mean="AVG(v)").select("k", "mean")}
-"""
 
 
 @pytest.fixture(autouse=True)

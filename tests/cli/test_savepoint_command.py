@@ -75,6 +75,19 @@ def test_a_savepoint_where_nothing_was_read_since_needs_no_answer(capsys: pytest
     assert sums(capsys) == [1.0]
 
 
+def test_a_job_from_a_savepoint_is_asked_for_when_it_is_submitted(capsys: pytest.CaptureFixture[str]) -> None:
+    append(0, 1)
+    assert main(["run", "own.py", "--records", "1"]) == 0
+    assert main(["savepoint", "own.py", "before"]) == 0
+    assert main(["run", "own.py", "--records", "1"]) == 0
+    capsys.readouterr()
+    assert main(["jobs", "submit", "own.py", "--records", "1", "--from-savepoint", "before"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "headrace: --from-savepoint: goes back to where pipeline sums was: 1 records of readings are read again"
+    )
+    assert not Path(".headrace/jobs").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from pathlib import Path
 
 import msgspec
 
@@ -47,12 +46,8 @@ def confirm_pipeline(plan: Plan, kafka: KafkaOptions, *, yes: bool, kept: bool =
     confirm(f"forgets what pipeline {plan.pipeline} has committed: {'; '.join(_effects(plan, there))}", yes=yes)
 
 
-def confirm_savepoint(plan: Plan, kafka: KafkaOptions, file: Path, *, yes: bool) -> None:
-    """Go on only if it is meant that a pipeline goes back to a savepoint, where results are then written again. Raises as `confirm_pipeline` does."""
-    from headrace.engines.embedded.savepoint import behind, read
-
-    with closing(open_log(kafka, create=False)) as log:
-        again = behind(log, read(file, plan.pipeline))
+def confirm_savepoint(plan: Plan, again: Mapping[str, int], *, yes: bool) -> None:
+    """Continue only if the user agrees that records, counted by topic, are read again from a savepoint on. Raises as `confirm_pipeline` does."""
     if again:
         records = ", ".join(f"{count:,} records of {topic}" for topic, count in again.items())
         confirm(

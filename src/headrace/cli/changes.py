@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 
 import msgspec
 
@@ -16,20 +16,12 @@ def show_changes(plan: Plan, kafka: KafkaOptions) -> None:
     """Print how the pipeline has changed since its last commit, and which state it would keep."""
     from headrace.engines.embedded.carrying import carried_over
 
-    try:
-        log = open_log(kafka, create=False)
-    except NoLogYet:
-        print(f"pipeline {plan.pipeline} has committed nothing yet")
-        return
-    with closing(log):
+    manifest = None
+    with suppress(NoLogYet), closing(open_log(kafka, create=False)) as log:
         manifest = log.manifest(plan.pipeline)
     if manifest is None:
         print(f"pipeline {plan.pipeline} has committed nothing yet")
-        return
-    found = carried_over(plan, msgspec.json.decode(manifest))
-    if not found:
+    elif found := carried_over(plan, msgspec.json.decode(manifest)):
+        print("\n  ".join([f"pipeline {plan.pipeline} has changed since its last commit", *found.lines()]))
+    else:
         print(f"pipeline {plan.pipeline} has not changed since its last commit")
-        return
-    print(f"pipeline {plan.pipeline} has changed since its last commit")
-    for line in found.lines():
-        print(f"  {line}")

@@ -19,7 +19,7 @@ from headrace.cli.apps import find_pipeline, home, plan_of
 from headrace.cli.logs import asked_topics
 from headrace.cli.options import RunOptions
 from headrace.cli.paths import GROUP, grouped_inputs
-from headrace.cli.run import confirm_anew
+from headrace.cli.run import confirm_start
 from headrace.cli.saver import is_saver
 from headrace.cli.simulate import duration_ms
 from headrace.cli.tables import print_json, print_table
@@ -54,11 +54,11 @@ def submit(
         A name to know the job by; else the pipeline's, which that of a cluster always has.
     """
     arguments = [app, *(part for option in options for part in option.split(GROUP))]
-    pipeline, on_cluster, anew = _sound(arguments)
+    pipeline, on_cluster, confirm = _sound(arguments)
     if on_cluster and name is not None:
         raise PlanError("a job of the cluster has the name of its pipeline", where="--name", fix="leave it out")
-    if anew is not None:
-        anew()
+    if confirm is not None:
+        confirm()
         arguments.append("--yes")
     if on_cluster:
         print(on_cluster())
@@ -277,7 +277,7 @@ def _on_cluster(named: str | None, job: str) -> ClusterJob | None:
 def _sound(arguments: Sequence[str]) -> tuple[str, Callable[[], str] | None, Callable[[], None] | None]:
     """Return the name of the pipeline that `headrace run` would run with these arguments, if it would take them.
 
-    And how a cluster is given it, if it is; and how to ask whether --anew is meant, since the job itself has no terminal.
+    And how a cluster is given it, if it is; and how to ask whether results may be written again, since the job itself has no terminal.
     """
     app, *_ = arguments
     if app.startswith("-"):
@@ -297,7 +297,7 @@ def _sound(arguments: Sequence[str]) -> tuple[str, Callable[[], str] | None, Cal
     if files:
         accept(engine, Mode.FILES, options.given, options.parsed)
         return plan.pipeline, None, None
-    confirm = partial(confirm_anew, engine, plan, options) if options.anew and not options.yes else None
+    confirm = partial(confirm_start, engine, plan, options) if (options.anew or options.from_savepoint) and not options.yes else None
     if isinstance(engine, JobEngine) and engine.address(options.cluster):
         for mode in (Mode.JOB, *([Mode.LATEST] if options.until else [])):
             accept(engine, mode, options.given, options.parsed)

@@ -23,7 +23,7 @@ from headrace.errors import PlanError
 from headrace.plan.cache import caching_in
 from headrace.plan.pipeline import Plan
 
-__all__ = ["confirm_anew", "run"]
+__all__ = ["confirm_start", "run"]
 
 
 def run(
@@ -88,21 +88,21 @@ def _over_files(
 
 
 def _on_topics(engine: Engine, plan: Plan, options: RunOptions, context: Context, *, allow_nothing: bool) -> None:
-    confirm_anew(engine, plan, options)
+    confirm_start(engine, plan, options)
     result = engine.run_topics(plan, asked_topics(options), options.parsed, context)
     report(plan, result, allow_nothing=allow_nothing or options.until is None)
 
 
-def confirm_anew(engine: Engine, plan: Plan, options: RunOptions) -> None:
-    """Go on only if it is meant that the pipeline forgets what it has committed, if that is asked for."""
+def confirm_start(engine: Engine, plan: Plan, options: RunOptions) -> None:
+    """Continue only if the user agrees that results are written again, where the options of the start have that effect."""
     if options.anew:
         from headrace.cli.anew import confirm_pipeline
 
         confirm_pipeline(plan, options, yes=options.yes, kept=engine.has_state(plan, home()))
-    elif options.from_savepoint and engine.name == "embedded":
+    elif options.from_savepoint:
         from headrace.cli.anew import confirm_savepoint
 
-        confirm_savepoint(plan, options, Path(options.from_savepoint), yes=options.yes)
+        confirm_savepoint(plan, engine.read_again(plan, asked_topics(options), options.parsed), yes=options.yes)
 
 
 def _never() -> bool:

@@ -164,6 +164,15 @@ class Engine(Protocol):
     def has_state(self, plan: Plan, home: Path) -> bool:
         """Return whether the engine keeps state of a plan's pipeline outside the log, which `anew` would forget."""
 
+    def read_again(self, plan: Plan, topics: Topics, options: Options) -> Mapping[str, int]:
+        """Return how many records of each topic a run from the savepoint in the options would read again, where that can be known.
+
+        Raises
+        ------
+        HeadraceError
+            If it is no savepoint of the plan's pipeline, or cannot be read.
+        """
+
 
 class ClusterJob(Protocol):
     """A job of a cluster."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,10 +21,10 @@ def wall() -> Wall:
 
 
 @pytest.fixture
-def log(tmp_path: Path, wall: Wall) -> SqliteLog:
-    made = SqliteLog(tmp_path / "log.db", clock=wall)
-    made.create("events")
-    return made
+def log(tmp_path: Path, wall: Wall) -> Iterator[SqliteLog]:
+    with closing(SqliteLog(tmp_path / "log.db", clock=wall)) as made:
+        made.create("events")
+        yield made
 
 
 def test_a_run_from_a_savepoint_gives_what_the_one_before_gave(log: SqliteLog, wall: Wall, tmp_path: Path) -> None:

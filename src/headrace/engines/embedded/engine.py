@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -69,6 +70,16 @@ class EmbeddedEngine:
     def has_state(self, plan: Plan, home: Path) -> bool:  # noqa: ARG002  (it is in the log)
         """Return False: all state is in the log."""
         return False
+
+    def read_again(self, plan: Plan, topics: Topics, options: Options) -> Mapping[str, int]:
+        """Return how many records were read since the savepoint was taken."""
+        from headrace.engines.embedded.savepoint import behind, read
+
+        if options.from_savepoint is None:
+            return {}
+        savepoint = read(Path(options.from_savepoint), plan.pipeline)
+        with closing(topics.open()) as log:
+            return behind(log, savepoint)
 
     def run_files(self, jobs: Sequence[FileJob], options: Options, context: Context) -> list[Result | HeadraceError]:
         """Run plans over files, one after the other, and return for each its result, or why there is none."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -16,7 +15,7 @@ from headrace.engines.embedded.state import Parts
 from headrace.errors import DataError, EnvironmentFault, PlanError
 from headrace.topics.protocol import Claim, Commit, Log
 
-__all__ = ["Savepoint", "put_back", "read", "take"]
+__all__ = ["Savepoint", "behind", "put_back", "read", "take"]
 
 _HEAD = b"headrace savepoint 1\n"
 _SUM = 4
@@ -113,7 +112,7 @@ def behind(log: Log, savepoint: Savepoint) -> dict[str, int]:
 
 @contextmanager
 def _claimed(log: Log, pipeline: str) -> Iterator[Claim]:
-    claim: Any = log.claim(pipeline)
+    claim = log.claim(pipeline)
     try:
         yield claim
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +112,10 @@ class FlinkEngine:
     def has_state(self, plan: Plan, home: Path) -> bool:
         """Return whether there are checkpoints or savepoints of the pipeline."""
         return _kept(plan, home).exists()
+
+    def read_again(self, plan: Plan, topics: Topics, options: Options) -> Mapping[str, int]:  # noqa: ARG002
+        """Return nothing: a savepoint of Flink's has no counts."""
+        return {}
 
     def run_files(self, jobs: Sequence[FileJob], options: Options, context: Context) -> list[Result | HeadraceError]:
         """Run plans over files as one job of the cluster; if that fails, each of them has its error."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +104,10 @@ class SparkEngine:
     def has_state(self, plan: Plan, home: Path) -> bool:
         """Return whether there are checkpoints of the pipeline."""
         return _kept(plan, home).exists()
+
+    def read_again(self, plan: Plan, topics: Topics, options: Options) -> Mapping[str, int]:  # noqa: ARG002
+        """Return nothing: there are no savepoints."""
+        return {}
 
     def run_files(self, jobs: Sequence[FileJob], options: Options, context: Context) -> list[Result | HeadraceError]:
         """Run plans over files, one after the other in one session, and return for each its result, or why there is none."""

@@ -42,6 +42,11 @@ class _Stopped(EnvironmentFault):
         super().__init__("was stopped before its end", where="Spark", fix="run it again")
 
 
+def never() -> bool:
+    """Return False: nobody stops the run."""
+    return False
+
+
 @dataclass(frozen=True)
 class _Script:
     """A script with its arguments; `processes` says whether it runs an author's. `connection` are properties of Kafka's clients, never shown."""
@@ -59,7 +64,7 @@ def run_files(
     *,
     master: str | None = None,
     home: Path,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
 ) -> Ledger:
     """Run the plan over files, and leave its outputs, dead letters and ledger in `folder`.
 
@@ -89,9 +94,7 @@ def run_files(
     return told
 
 
-def run_many(
-    jobs: Sequence[FolderJob], *, master: str | None = None, home: Path, stop: Callable[[], bool] = lambda: False
-) -> list[Ledger | HeadraceError]:
+def run_many(jobs: Sequence[FolderJob], *, master: str | None = None, home: Path, stop: Callable[[], bool] = never) -> list[Ledger | HeadraceError]:
     """Run plans over files, one after the other in one session, and return for each its ledger or why there is none."""
     told: list[Ledger | HeadraceError | None] = [None] * len(jobs)
     scripts: dict[int, _Script] = {}
@@ -117,7 +120,7 @@ def run_latest(
     connection: Mapping[str, str] | None = None,
     master: str | None = None,
     home: Path,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
 ) -> Ledger:
     """Run the plan over what Kafka's topics hold now, to Kafka's topics or to files of a folder, and return the ledger.
 
@@ -143,7 +146,7 @@ def run_live(
     connection: Mapping[str, str] | None = None,
     master: str | None = None,
     home: Path,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = never,
 ) -> None:
     """Run the plan live on Kafka's topics with Structured Streaming, until it fails or `stop` says so.
 
@@ -212,7 +215,7 @@ def _has_processes(plan: Plan) -> bool:
 
 
 def _submit(
-    scripts: Sequence[_Script], master: str | None, home: Path, jars: Sequence[Path], stop: Callable[[], bool] = lambda: False
+    scripts: Sequence[_Script], master: str | None, home: Path, jars: Sequence[Path], stop: Callable[[], bool] = never
 ) -> list[Ledger | HeadraceError]:
     """Run scripts in one session; raise _Stopped if `stop` says so before their end, and none of them fails."""
     master, spark = checked_master(master), spark_home(home)
