@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace import errors
-from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError, near
+from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, Mistakes, PlanError, ProcessError, near
 
 KINDS = [DataError, EnvironmentFault, InternalError, PlanError, ProcessError]
 
@@ -42,7 +42,19 @@ def test_an_error_keeps_its_parts(kind: type[HeadraceError]) -> None:
 
 def test_every_kind_stands_in_the_tree_that_the_module_draws() -> None:
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__)
-    assert set(drawn) == {kind.__name__ for kind in KINDS} == set(errors.__all__) - {"HeadraceError", "near"}
+    assert set(drawn) == {kind.__name__ for kind in [*KINDS, Mistakes]} == set(errors.__all__) - {"HeadraceError", "near"}
+
+
+def test_several_mistakes_are_one_error_with_a_line_for_each_in_the_order_of_lines() -> None:
+    second, first = PlanError("b", where="f line 12, column 1", fix="c"), PlanError("a\nb", where="f line 2")
+    with pytest.raises(Mistakes) as caught:
+        Mistakes.report([second, first])
+    assert str(caught.value) == "f line 2: a b\nf line 12, column 1: b; c"
+    assert (caught.value.mistakes, caught.value.exit_status) == ((first, second), 2)
+    with pytest.raises(PlanError) as alone:
+        Mistakes.report([first])
+    assert alone.value is first
+    Mistakes.report([])
 
 
 @pytest.mark.parametrize(

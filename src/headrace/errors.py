@@ -2,7 +2,8 @@
 
     HeadraceError
     ├── PlanError          the author's: a pipeline, an expression, a setting, a command line
-    │   └── ProcessError   the author's too: a process that raised while it ran, or broke its own declaration
+    │   ├── ProcessError   the author's too: a process that raised while it ran, or broke its own declaration
+    │   └── Mistakes       several of them in one file
     ├── DataError          the data's: an input that cannot be read as what it claims to be
     ├── EnvironmentFault   the surroundings': a disk, a folder, a file, a server
     └── InternalError      ours
@@ -13,9 +14,10 @@ A single bad record raises none of these: it becomes a dead letter and its neigh
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
-__all__ = ["DataError", "EnvironmentFault", "HeadraceError", "InternalError", "PlanError", "ProcessError", "near"]
+__all__ = ["DataError", "EnvironmentFault", "HeadraceError", "InternalError", "Mistakes", "PlanError", "ProcessError", "near"]
 
 
 class HeadraceError(Exception):
@@ -46,6 +48,30 @@ class ProcessError(PlanError):
     """A process raised while it ran, took too long, or gave or kept what it had not declared."""
 
     exit_status = 1
+
+
+class Mistakes(PlanError):
+    """All mistakes of a file, a line for each."""
+
+    def __init__(self, mistakes: Sequence[HeadraceError]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("; ".join(map(str, mistakes)))
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.mistakes))
+
+    @classmethod
+    def report(cls, mistakes: Sequence[HeadraceError]) -> None:
+        """Raise what was collected, if it is anything, in the order of lines."""
+        if len(mistakes) == 1:
+            raise mistakes[0]
+        if mistakes:
+            raise cls(sorted(mistakes, key=_line_of))
+
+
+def _line_of(mistake: HeadraceError) -> int:
+    line = re.search(r" line (\d+)", mistake.where or "")
+    return int(line[1]) if line else 0
 
 
 class DataError(HeadraceError):

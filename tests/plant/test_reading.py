@@ -51,3 +51,11 @@ def test_the_worst_is_the_first_of_the_worst_severity(qualities: list[int]) -> N
     else:
         assert is_good(found)
         assert found == (qualities[0] if qualities else Quality.GOOD)
+
+
+def test_an_integer_beyond_64_bits_and_a_text_that_is_not_unicode_can_be_written() -> None:
+    assert reading_of("a", 1 << 70, 5).value == float(1 << 70)
+    assert reading_of("a", 10**400, 5).quality == Quality.BAD_NO_DATA
+    assert reading_of("a", "\ud800", 5) == Reading("a", 5, None, Quality.BAD_TYPE_MISMATCH, None, None, 5)
+    for value in (1 << 63, -(1 << 63), 10**400, "\ud800"):
+        reading_of("a", value, 5).encode()

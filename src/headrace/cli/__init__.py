@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from headrace import __version__
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, Mistakes
 
 __all__ = ["app", "main"]
 
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         # Commands see to the files they name; what is left is standard output.
         _abandon_output()
-        return _fail(f"standard output: cannot be written: {error.strerror}; send it where there is room", 1, debug=debug)
+        return _fail(f"standard output: cannot be written: {error.strerror}; send it where there is room", status=1, debug=debug)
 
 
 def _run(given: Sequence[str], *, debug: bool) -> int:
@@ -84,13 +84,14 @@ def _run(given: Sequence[str], *, debug: bool) -> int:
         if sys.stdout is not None and not sys.stdout.closed:
             sys.stdout.flush()
     except HeadraceError as error:
-        return _fail(str(error), error.exit_status, debug=debug)
+        mistakes = error.mistakes if isinstance(error, Mistakes) else (error,)
+        return _fail(*map(str, mistakes), status=error.exit_status, debug=debug)
     except UnusedCliTokensError as error:
         command = " ".join(("headrace", *(error.command_chain or ()), "--help"))
-        return _fail(f"unexpected argument {(error.unused_tokens or ['?'])[0]!r}; see {command}", 2, debug=debug)
+        return _fail(f"unexpected argument {(error.unused_tokens or ['?'])[0]!r}; see {command}", status=2, debug=debug)
     except CycloptsError as error:
         swallowed = isinstance(error, MissingArgumentError) and any(one.startswith("--input") for one in given)
-        return _fail(f"{error}{' Write APP before --input.' if swallowed else ''}", 2, debug=debug)
+        return _fail(f"{error}{' Write APP before --input.' if swallowed else ''}", status=2, debug=debug)
     except KeyboardInterrupt:
         return 130
     except SystemExit:
@@ -99,9 +100,9 @@ def _run(given: Sequence[str], *, debug: bool) -> int:
     except OSError as error:
         if error.filename is None and error.errno is not None:
             raise
-        return _fail(f"{error.filename or type(error).__name__}: {error.strerror or error}", 1, debug=debug)
+        return _fail(f"{error.filename or type(error).__name__}: {error.strerror or error}", status=1, debug=debug)
     except BaseException as error:  # noqa: BLE001  (the last resort: whatever it is, it is ours; a panic of Polars' is no Exception)
-        return _fail(f"a fault of headrace's own: {type(error).__name__}: {error}; please report it, with what --debug shows", 1, debug=debug)
+        return _fail(f"a fault of headrace's own: {type(error).__name__}: {error}; please report it, with what --debug shows", status=1, debug=debug)
     return 0
 
 
@@ -110,10 +111,11 @@ def _abandon_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _fail(message: str, status: int, *, debug: bool) -> int:
+def _fail(*messages: str, status: int, debug: bool) -> int:
     if debug:
         import traceback
 
         traceback.print_exc()
-    print(f"headrace: {' '.join(message.split())}", file=sys.stderr)
+    for message in messages:
+        print(f"headrace: {' '.join(message.split())}", file=sys.stderr)
     return status

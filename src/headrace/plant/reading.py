@@ -68,7 +68,7 @@ def reading_of(
     """Return a reading of a value as it came.
 
     A missing value, NaN, an infinity, "null" and "Bad Input" are bad quality without a value, never zero. A value whose quality is
-    already bad keeps that quality.
+    already bad keeps that quality. An integer beyond 64 bits becomes a float, and a text that is not Unicode is bad quality.
 
     Raises
     ------
@@ -76,10 +76,14 @@ def reading_of(
         If the value is none of number, text, truth value and None.
     """
     given: float | int | str | bool | None
+    if isinstance(value, int) and not isinstance(value, bool) and not -(1 << 63) <= value < 1 << 63:
+        value = _float_of(value)
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         given, found = None, Quality.BAD_NO_DATA
     elif isinstance(value, str):
         found = quality_of_text(value)
+        if not _is_unicode(value):
+            found = Quality.BAD_TYPE_MISMATCH
         given = value if found == Quality.GOOD else None
     elif isinstance(value, (bool, int, float)):
         given, found = value, Quality.GOOD
@@ -88,3 +92,18 @@ def reading_of(
     if found != Quality.GOOD and not quality & Quality.BAD:
         quality = found
     return Reading(tag, arrival_time if source_time is None else source_time, given, quality, unit, source_time, arrival_time)
+
+
+def _float_of(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
