@@ -20,7 +20,7 @@ from headrace.cli.options import RunOptions
 from headrace.cli.simulate import GeneratorOptions, KilnOptions
 from headrace.engines.options import OPTIONS, Mode, Refused, Support, flag
 from headrace.engines.protocol import ENGINES, engine_named
-from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function, Signature
+from headrace.plan.functions import AGGREGATES, FUNCTIONS, NAVIGATION, Aggregate, Function, Navigation, Signature
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -37,10 +37,12 @@ def literal(value: object) -> str:
     return "NULL" if value is None else json.dumps(value, ensure_ascii=False, default=str) if not isinstance(value, str) else repr(value)
 
 
-def entry(one: Function | Aggregate) -> Iterator[str]:
+def entry(one: Function | Aggregate | Navigation) -> Iterator[str]:
     yield f"### `{one.name}`\n"
     yield f"{one.summary} {one.nulls}.\n"
     yield "\n".join(f"- {signature(one.name, form)}" for form in one.signatures) + "\n"
+    if isinstance(one, Navigation):
+        return
     if isinstance(one, Function):
         rows = [f"| `{escape(text)}` | `{escape(literal(value))}` |" for text, value in one.cases]
         yield "| expression | value |\n|---|---|\n" + "\n".join(rows) + "\n"
@@ -70,6 +72,8 @@ def functions_page() -> str:
         *(part for one in FUNCTIONS.values() for part in entry(one)),
         f"## Aggregate functions ({len(AGGREGATES)})\n",
         *(part for one in AGGREGATES.values() for part in entry(one)),
+        f"## Functions of `over` alone ({len(NAVIGATION)})\n",
+        *(part for one in NAVIGATION.values() for part in entry(one)),
     ]
     return "\n".join(parts)
 

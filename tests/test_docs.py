@@ -72,6 +72,18 @@ def test_the_page_on_processes_tests_its_process_and_gives_what_it_says(capsys: 
     assert capsys.readouterr().out == '{"door":"north","since":"2026-01-01T08:00:00Z"}\n'
 
 
+def test_the_page_on_running_aggregates_gives_what_it_says() -> None:
+    page = (ROOT / "docs/over.md").read_text()
+    (pipeline,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    given, shown = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    Path("steps.py").write_text(pipeline)
+    Path("readings.ndjson").write_text(given)
+    (command,) = re.findall(r"`headrace (run .*?)`", page)
+    assert main(shlex.split(command)) == 0
+    assert Path("out/recent.ndjson").read_text() == shown
+    assert Path("out/jumps.ndjson").read_text() == "".join(line for line in shown.splitlines(keepends=True) if '"step":5.0' in line)
+
+
 def test_the_page_on_notebooks_gives_what_it_says(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs/notebook.md").read_text()
     on_a_frame, in_a_test, row_by_row = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

@@ -50,6 +50,8 @@ class Operator(_Strict, rename={"from_": "from"}):
     side: str | None = None
     deduplicate: list[str] | None = None
     top_n: int | None = None
+    over: dict[str, str] | None = None
+    rows: int | None = None
     order: str | list[str] | None = None
     broadcast: str | None = None
     failed_to: str | None = None
@@ -76,6 +78,7 @@ _FIELDS: dict[str, set[str]] = {
     "from_": set(), "union": set(), "unnest": {"key", "value"}, "derive": set(), "select": set(), "where": set(),
     "window": {"by", "allowed_lateness", "late_to", "offset", "zone"}, "aggregate": {"by"}, "process": {"by", "order", "broadcast", "failed_to"}, "side": set(),
     "deduplicate": {"within"}, "top_n": {"by", "order"},
+    "over": {"by", "rows", "within"},
 }  # fmt: skip
 
 
@@ -238,6 +241,9 @@ class _Streams:
                 return stream.side(one.side)
             case "deduplicate":
                 return stream.deduplicate(one.deduplicate, within=duration(one.within))
+            case "over":
+                within = None if one.within is None else duration(one.within)
+                return stream.over(by=one.by, rows=one.rows, time=within, **one.over)
             case "top_n":
                 return stream.top_n(one.top_n, order=one.order, by=one.by or ())
         raise ValueError(f"{self._case.name}: {one.kind} is not where it can be")

@@ -79,8 +79,8 @@ def rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         del sys.modules[name]
 
 
-def worker(text: str, *path: Path | str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", "-S", "-c", WORKER, json.dumps([*map(str, path), sysconfig.get_paths()["purelib"]])]
+def worker(text: str, *path: Path | str, first: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", "-S", "-c", first + WORKER, json.dumps([*map(str, path), sysconfig.get_paths()["purelib"]])]
     return subprocess.run(command, input=text, capture_output=True, text=True, timeout=180, check=False)
 
 
@@ -93,6 +93,19 @@ def test_a_process_works_where_there_is_the_archive_and_the_packages_alone(rule:
     assert told["from"].startswith(str(shipped))
     assert told["given"] == [["", 2, ["a"], [50.0, 1]]]
     assert (told["schema"], told["str"]) == (str(operator.schema), str(operator))
+
+
+@pytest.mark.parametrize("frame", [{"rows": 2}, {"time": hr.seconds(5)}, {}])
+def test_running_aggregates_work_where_there_is_no_polars_and_no_sql_parser(frame: Any, tmp_path: Path) -> None:
+    operator = here.over(by=["k"], **frame, y="SUM(v) + LAG(v)").node.input.operator
+    assert isinstance(operator, Process)
+    lacking = "import sys\nsys.modules['polars'] = sys.modules['sqlglot'] = None\n"
+    done = worker(pack(operator), archive(tmp_path / "shipped.zip"), first=lacking)
+    assert done.returncode == 0, done.stderr
+    last = 80.0 if "rows" in frame else 81.0
+    assert json.loads(done.stdout)["given"] == [
+        ["", n, ["a"], [n, v, *calls]] for n, v, *calls in ((0, 1.0, 1.0, None), (1, 30.0, 31.0, 1.0), (2, 50.0, last, 30.0))
+    ]
 
 
 def test_a_module_that_is_missing_there_is_named(rule: Any, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "Aggregate",
     "Derive",
     "Operator",
+    "Over",
     "Process",
     "Regroup",
     "RowOperator",
@@ -417,14 +418,13 @@ class Aggregate(_Grouping):
 
     def definition(self, given: Schema) -> dict[str, Any]:
         """Return keys, window, lateness and aggregates. The values of constants in the aggregates may change."""
-        calls = "\n".join(repr(_without_constants(call)) for _, call in self.calls)
-        digest = blake2b(calls.encode(errors="surrogatepass"), digest_size=6).hexdigest()
+        without = tuple((name, _without_constants(call)) for name, call in self.calls)
         return {
             "kind": self.kind,
             "keys": _typed(given, self.keys),
             "window": str(self.window),
             "allowed lateness": f"{self.lateness_ms} ms",
-            "aggregates": f"{', '.join(call.function for _, call in self.calls if isinstance(call, Call))} ({digest})",
+            "aggregates": f"{', '.join(call.function for _, call in self.calls if isinstance(call, Call))} ({_digest(without)})",
         }
 
     def __str__(self) -> str:
@@ -482,7 +482,7 @@ class Process(_Operator):
     `code` is the author's object. `broadcast_schema` is None if there is no broadcast. With `arrival` the process receives records
     in the order of its input, else in event-time order. `failed_topic` receives the records at which the process raises; if it is
     None, the run ends there. If the process `drops_duplicates`, a record without output is a duplicate. `pipeline` is the name of
-    the pipeline, which dead letters contain.
+    the pipeline, which dead letters contain. `named` says whether the name is the author's choice, and so no other process may have it.
     """
 
     kind: ClassVar[str] = "process"
@@ -498,6 +498,7 @@ class Process(_Operator):
     drops_duplicates: bool = False
     limit_ms: int = field(default=10_000, repr=False)
     pipeline: str = field(default="", repr=False)
+    named: bool = field(default=True, repr=False)
 
     @property
     def label(self) -> str:
@@ -541,6 +542,22 @@ class Process(_Operator):
         broadcast = ", with a broadcast" if self.broadcast_schema is not None else ""
         failed = f", failures to {self.failed_topic!r}" if self.failed_topic else ""
         return f"process {self.name} by {', '.join(self.keys)}{order}{broadcast}{failed}"
+
+
+@dataclass(frozen=True)
+class Over(Process):
+    """Records with running aggregates over the rows of their key: the process that computes `calls`, by name, over a frame."""
+
+    calls: Named = ()
+    frame: str = ""
+
+    def definition(self, given: Schema) -> dict[str, Any]:
+        """Return those of a process, the frame and the calls."""
+        calls = ", ".join(call.function for _, call in self.calls if isinstance(call, Call))
+        return {**super().definition(given), "frame": self.frame, "aggregates": f"{calls} ({_digest(self.calls)})"}
+
+    def __str__(self) -> str:
+        return f"over {self.name} by {', '.join(self.keys)}, {self.frame}: {', '.join(name for name, _ in self.calls)}"
 
 
 @dataclass(frozen=True)
@@ -602,6 +619,11 @@ Operator = RowOperator | Aggregate | Regroup | Process | Side | Sink
 
 def _typed(schema: Schema, names: Collection[str]) -> str:
     return ", ".join(f"{name} {schema[name].type}" for name in names) or "()"
+
+
+def _digest(calls: Named) -> str:
+    text = "\n".join(repr(call) for _, call in calls)
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=6).hexdigest()
 
 
 def _without_constants(expression: Expression) -> Expression:

@@ -207,7 +207,7 @@ def _check_topics(plan: Plan) -> None:
 
 def _check_names(plan: Plan) -> None:
     """Raise PlanError if two processes or windows have one name."""
-    processes = [one.operator.name for one in plan.processes]
+    processes = [one.operator.name for one in plan.processes if one.operator.named]
     names = [*processes, *(one.operator.name for one in plan.windows if one.operator.name)]
     for name in names:
         if names.count(name) > 1:

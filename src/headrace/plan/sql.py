@@ -18,7 +18,7 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from headrace.errors import PlanError, near
 from headrace.plan.expression import Call, Cast, Column, Expression, FieldOf, Literal, Struct, walk
-from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function
+from headrace.plan.functions import AGGREGATES, FUNCTIONS, NAVIGATION, Aggregate, Function, Navigation
 from headrace.plan.schema import BIGINT, BOOLEAN, DOUBLE, NULL, STRING, TIMESTAMP, Schema, Type, parse_type, row_of
 
 __all__ = ["Headrace", "cast_to", "parse_expression"]
@@ -48,6 +48,7 @@ _SYNTAX = frozenset({
     "AND", "AS", "BETWEEN", "CASE", "CAST", "DISTINCT", "ELSE", "END", "FALSE", "FILTER", "FROM", "IN", "INTERVAL", "IS", "LIKE", "NOT", "NULL",
     "OR", "THEN", "TRUE", "TRY_CAST", "WHEN", "WHERE",
 })  # fmt: skip
+_FARTHEST = 10_000  # rows to which LAG goes back
 _BINARY: dict[type[exp.Expression], str] = {
     exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.Mod: "%", exp.And: "AND", exp.Or: "OR",
     exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">=", exp.DPipe: "CONCAT",
@@ -312,16 +313,13 @@ class _Binder:
 
     def call(self, name: str, arguments: list[Expression], *, filtered: bool = False) -> Expression:
         """Return a call with its arguments cast to what the function takes."""
+        if name in NAVIGATION:
+            return self._navigation(NAVIGATION[name], arguments, filtered=filtered)
         aggregate = name in AGGREGATES
         function = self._function(name, aggregate=aggregate, filtered=filtered)
         if name == "UUID_V5":
             arguments = [Literal(self.settings.get("@pipeline", "pipeline/0"), STRING), *arguments]
-        given = [argument.type for argument in arguments]
-        matches = [found for signature in function.signatures if (found := signature.match(given))]
-        if not matches:
-            takes = " or ".join(f"({', '.join(map(str, s.takes))}{' …' if s.variadic else ''})" for s in function.signatures)
-            raise PlanError(f"{name} takes {takes}, not ({', '.join(map(str, given))})", fix=_cast_hint(function, given))
-        wanted, result = next((m for m in matches if list(m[0]) == given), matches[0])
+        wanted, result = _fitting(function, arguments)
         constants = []
         for position in function.literal:
             if position < len(arguments):
@@ -340,16 +338,41 @@ class _Binder:
             return cast_to(Call(name, tuple(map(cast_to, arguments, wanted)), STRING), DOUBLE)
         return Call(name, tuple(map(cast_to, arguments, wanted)), result, aggregate)
 
+    def _navigation(self, function: Navigation, arguments: list[Expression], *, filtered: bool) -> Expression:
+        name = function.name
+        if not self.aggregates:
+            raise PlanError(f"{name} stands outside of over()", fix=f'write .over(by=[…], before="{name}(x)")')
+        if filtered:
+            raise PlanError(f"FILTER (WHERE …) follows an aggregate function, and {name} is none")
+        wanted, result = _fitting(function, arguments)
+        if len(arguments) > 1 and not (
+            isinstance(arguments[1], Literal) and type(arguments[1].value) is int and 0 <= arguments[1].value <= _FARTHEST
+        ):
+            raise PlanError(f"argument 2 of {name} must be a constant whole number from 0 to {_FARTHEST}")
+        return Call(name, tuple(map(cast_to, arguments, wanted)), result, aggregate=True)
+
     def _function(self, name: str, *, aggregate: bool, filtered: bool) -> Function | Aggregate:
         if aggregate:
             if not self.aggregates:
                 raise PlanError(f"aggregate function {name} stands outside of aggregate()", fix="give the stream a window, then call aggregate()")
             return AGGREGATES[name]
         if name not in FUNCTIONS:
-            raise PlanError(f"unknown function {name}", fix=near(name, [*filter(str.isidentifier, (*FUNCTIONS, *AGGREGATES)), "TRY_CAST", "STRUCT"]))
+            raise PlanError(
+                f"unknown function {name}", fix=near(name, [*filter(str.isidentifier, (*FUNCTIONS, *AGGREGATES, *NAVIGATION)), "TRY_CAST", "STRUCT"])
+            )
         if filtered:
             raise PlanError(f"FILTER (WHERE …) follows an aggregate function, and {name} is none")
         return FUNCTIONS[name]
+
+
+def _fitting(function: Function | Aggregate | Navigation, arguments: list[Expression]) -> tuple[tuple[Type, ...], Type]:
+    """Return the types that arguments are cast to, and the result's. Raises PlanError if no form of the function takes them."""
+    given = [argument.type for argument in arguments]
+    matches = [found for signature in function.signatures if (found := signature.match(given))]
+    if not matches:
+        takes = " or ".join(f"({', '.join(map(str, s.takes))}{' …' if s.variadic else ''})" for s in function.signatures)
+        raise PlanError(f"{function.name} takes {takes}, not ({', '.join(map(str, given))})", fix=_cast_hint(function, given))
+    return next((m for m in matches if list(m[0]) == given), matches[0])
 
 
 def _type_of(cast: exp.Cast) -> Type:
@@ -393,7 +416,7 @@ def _field_of(row: Expression, name: str) -> FieldOf:
     return FieldOf(row, name, fields[name])
 
 
-def _cast_hint(function: Function | Aggregate, given: list[Type]) -> str | None:
+def _cast_hint(function: Function | Aggregate | Navigation, given: list[Type]) -> str | None:
     takes = {kind for signature in function.signatures for kind in signature.takes}
     if STRING in given and TIMESTAMP in given:
         return "TO_TIMESTAMP_LTZ(…) makes a timestamp of a text"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from headrace.plan.operators import (
     Derive,
     Named,
     Operator,
+    Over,
     Process,
     Regroup,
     Select,
@@ -31,6 +32,7 @@ from headrace.plan.operators import (
     Where,
     metadata_fields,
 )
+from headrace.plan.over import Frame, RunningAggregates, is_accumulated, plain_calls, reads_another_row
 from headrace.plan.process import Declaration, declaration_of, spoken_name
 from headrace.plan.schema import BIGINT, BOOLEAN, FIRST_MS, LAST_MS, NULL, TIMESTAMP, Schema, Type, check_name
 from headrace.plan.settings import current_settings
@@ -343,6 +345,55 @@ class Stream:
         assert isinstance(process, Process)
         return Stream(node(replace(process, drops_duplicates=True), self.node), place).select(*self.schema.names)
 
+    def over(self, by: Sequence[str], *, rows: int | None = None, time: timedelta | None = None, name: str | None = None, **columns: str) -> Stream:
+        """Return each record with columns computed over the records of its key up to it, in event-time order.
+
+        Records are emitted in event-time order, when the watermark has passed them; those older than their partition's watermark are late.
+        Records of one time follow each other in the order of partition and offset.
+
+        Parameters
+        ----------
+        by
+            The columns that a key is made of.
+        rows
+            The frame of the aggregates: this number of rows of the key, of which the record itself is the last.
+        time
+            The frame of the aggregates: the rows of the key up to the record that are at most so much older, that age included. Without `rows`
+            and `time`, all rows up to the record.
+        name
+            The name in errors, metrics and state; by default `over_` and the keys, and a number if there are several.
+        columns
+            Expressions with aggregate functions, such as `"value - AVG(value)"`, and `LAG(value)`, which reads the row before whatever the frame.
+
+        Raises
+        ------
+        PlanError
+            If the frame, a column or an expression is wrong, or the stream has no event time.
+
+        Examples
+        --------
+        >>> smoothed = readings.over(by=["tag"], rows=10, mean="AVG(value)", change="value - LAG(value)")
+        """
+        place = f"{self._path}.over"
+        keys = _keys(by, self, "over")
+        if not keys:
+            raise PlanError("over has no key", where=place, fix="name the columns in by=")
+        self._timed("over")
+        _check_order(self.node, "event_time", place)
+        frame = _frame(rows, time, place)
+        computed, calls = _running(self, frame, columns)
+        arguments, called, computed = plain_calls(calls, computed, {*self.schema.names, *columns})
+        given = self._then("derive", Derive(arguments)) if arguments else self
+        code = RunningAggregates(called, self.schema.without(*keys), frame)
+        known_as = check_name(f"over_{'_'.join(keys)}" if name is None else name, f"{place} name")
+        pipeline = str(current_settings().get("@pipeline", "")).partition("/")[0]
+        declared = declaration_of(code, keys, place)
+        operator = Over(
+            code, known_as, declared, keys, given.schema, pipeline=pipeline, named=name is not None, calls=tuple(called), frame=str(frame)
+        )
+        kept: Named = tuple((one, Column(one, self.schema[one].type)) for one in self.schema.names)
+        return Stream(node(Select(kept + computed), node(operator, given.node)), f"{place}({known_as})")
+
     def top_n(self, count: int, *, order: str | Sequence[str], by: Sequence[str] = ()) -> Stream:
         """Return the first rows of each window, and of each group in it, with their `rank` from 1.
 
@@ -507,27 +558,73 @@ def _keys(by: Sequence[str], stream: Stream, step: str) -> tuple[str, ...]:
     return keys
 
 
+def _frame(rows: int | None, time: timedelta | None, where: str) -> Frame:
+    if rows is not None and time is not None:
+        raise PlanError("the frame has rows= and time=", where=where, fix="leave one of them out")
+    if rows is not None and (type(rows) is not int or rows < 1):
+        raise PlanError(
+            f"rows {rows!r} is not a whole number from 1", where=where, fix="the record itself is one: rows=10 are it and the nine before"
+        )
+    time_ms = None if time is None else milliseconds(time, "time", where)
+    if time_ms == 0:
+        raise PlanError("time must be greater than 0", where=where, fix="write time=hr.minutes(5), say; rows=1 is the record alone")
+    return Frame(rows, time_ms)
+
+
+def _running(stream: Stream, frame: Frame, texts: Mapping[str, str]) -> tuple[Named, dict[str, Call]]:
+    """Return the columns of `over`, over columns and hidden calls, and the calls."""
+    place = f"{stream._path}.over"
+    if not texts:
+        raise PlanError("over computes no column", where=place, fix='write mean="AVG(value)", say')
+    calls: dict[Call, str] = {}
+    columns = []
+    for name, text in texts.items():
+        here = f"{place}({name})"
+        if check_name(name, place) in stream.schema:
+            raise PlanError(f"column {name!r} is there already", where=place, fix="give the new column another name")
+        before = len(calls)
+        hidden = _hidden(stream._value(text, f"over({name})", aggregates=True), calls)
+        if len(calls) == before and not columns_of(hidden) & set(calls.values()):
+            raise PlanError(f"{text!r} calls no aggregate function", where=here, fix="compute it with derive()")
+        columns.append((name, hidden))
+    _check_flat(calls, place)
+    for call in calls:
+        if not frame.ends and not is_accumulated(call):
+            what = f"{call.function} over all rows before would keep every value for ever"
+            raise PlanError(what, where=place, fix="give the frame an end: rows= or time=")
+    return tuple(columns), {name: call for call, name in calls.items()}
+
+
+def _hidden(expression: Expression, calls: dict[Call, str]) -> Expression:
+    """Return the expression with hidden columns in place of aggregate calls, which are added to `calls`."""
+    if isinstance(expression, Call) and expression.aggregate:
+        return Column(calls.setdefault(expression, f"@call{len(calls)}"), expression.type)
+    return rebuild(expression, lambda inner: _hidden(inner, calls))
+
+
+def _check_flat(calls: Iterable[Call], where: str) -> None:
+    for call in calls:
+        if any(isinstance(inner, Call) and inner.aggregate for argument in call.arguments for inner in walk(argument)):
+            raise PlanError(f"{call.function} holds another aggregate", where=where)
+
+
 def _aggregates(stream: Stream, keys: tuple[str, ...], texts: Mapping[str, str]) -> tuple[Named, Named]:
     """Return the columns over keys and hidden calls, and the calls."""
     calls: dict[Call, str] = {}
-
-    def hide(node: Expression) -> Expression:
-        if isinstance(node, Call) and node.aggregate:
-            return Column(calls.setdefault(node, f"@call{len(calls)}"), node.type)
-        return rebuild(node, hide)
-
     columns = []
     for name, text in texts.items():
         if name in keys or name in {f.name for f in WINDOW_COLUMNS}:
             raise PlanError(f"{name!r} is a key or a column of the window", where=f"{stream._path}.aggregate", fix="give the aggregate another name")
-        hidden = hide(stream._value(text, f"aggregate({name})", aggregates=True))
+        hidden = _hidden(stream._value(text, f"aggregate({name})", aggregates=True), calls)
         loose = columns_of(hidden) - set(calls.values()) - set(keys)
         if loose:
             raise PlanError(f"{min(loose)!r} is neither a key nor inside an aggregate", where=f"{stream._path}.aggregate({name})")
         columns.append((check_name(name, f"{stream._path}.aggregate"), hidden))
     for call in calls:
-        if any(isinstance(inner, Call) and inner.aggregate for argument in call.arguments for inner in walk(argument)):
-            raise PlanError(f"{call.function} holds another aggregate", where=f"{stream._path}.aggregate")
+        if reads_another_row(call):
+            what = f"{call.function} reads the row before, and a window has no order of rows"
+            raise PlanError(what, where=f"{stream._path}.aggregate", fix="use over(), before the window")
+    _check_flat(calls, f"{stream._path}.aggregate")
     if not calls:
         calls[Call("COUNT", (), BIGINT, aggregate=True)] = "@call0"
     return tuple(columns), tuple((hidden, call) for call, hidden in calls.items())

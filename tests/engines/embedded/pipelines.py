@@ -127,12 +127,36 @@ def arriving() -> dict[str, hr.Stream]:
     return {"seen": seen, "over": seen.side("over").where("x > 1"), "through": plant.where("n > 1")}
 
 
+@hr.pipeline("running", version="1")
+def running() -> dict[str, hr.Stream]:
+    """Running aggregates over frames of each kind, and what stands behind them: a window, another frame, a process."""
+    plant = events("plant", 4)
+    statistics = {name: text for name, text in STATISTICS.items() if name != "rows"}
+    bounded = {
+        **statistics,
+        "number": "COUNT(*)",
+        "change": "x - LAG(x)",
+        "earlier": "LAG(n, 3, 0)",
+        "double": "SUM(x * 2)",
+        "named": "MAP_AGG(CAST(n AS STRING), x)",
+    }
+    endless = {name: text for name, text in bounded.items() if name not in ("mid", "third", "all")}
+    rows = plant.over(by=["k"], rows=4, **bounded, name="rows")
+    recent = plant.where("n > 0").over(by=["k", "n"], time=hr.seconds(20), **bounded, name="recent")
+    return {
+        "rows": rows, "recent": recent, "so-far": plant.over(by=["k"], **endless),
+        "windows": rows.where("change > 0").window(hr.tumbling(hr.seconds(20)), by=["k"]).aggregate(all="ARRAY_AGG(mean)"),
+        "twice": recent.derive(far="mean - x").over(by=["k"], rows=2, farthest="MAX(far)", name="twice"),
+        "steps": rows.process(Steps, by=["k"]),
+    }  # fmt: skip
+
+
 PIPELINES = {
-    "fingerprint": fingerprint, "revising": revising, "merging": merging, "means": means, "watching": watching, "arriving": arriving,
+    "fingerprint": fingerprint, "revising": revising, "merging": merging, "means": means, "watching": watching, "arriving": arriving, "running": running,
 }  # fmt: skip
 FILES = {
     "fingerprint": {"sensor-data": 2}, "revising": {"plant": 3}, "merging": {"plant": 2, "other": 2}, "means": {"plant": 2},
-    "watching": {"plant": 2, "limits": 1}, "arriving": {"plant": 2, "limits": 1},
+    "watching": {"plant": 2, "limits": 1}, "arriving": {"plant": 2, "limits": 1}, "running": {"plant": 2},
 }  # fmt: skip
 
 

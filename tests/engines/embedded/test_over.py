@@ -1,0 +1,296 @@
+"""`over` on the embedded engine: what a plain pass over each key's records in time order gives, however these come."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import pstdev, stdev
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import headrace as hr
+from engines.embedded.test_processes import run, written_files
+from engines.embedded.test_run import ZERO, T, counted, events, file_of, plan_of, rows_of
+from headrace.engines.embedded.run import run_files
+from headrace.errors import PlanError
+from headrace.plan.changes import Changes, changes, definition
+from headrace.plan.functions import AGGREGATES
+from headrace.plan.running import running_of
+from repeated import examples
+
+# Expressions over `x`, which may be NULL, and `n`; and what they are of the frame's rows, of all rows up to the record, and of the record, in plain Python.
+Rows = list[dict[str, Any]]
+
+
+def given_x(rows: Rows) -> list[float]:
+    return [row["x"] for row in rows if row["x"] is not None]
+
+
+def mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def before(rows: Rows, count: int, column: str, default: Any = None) -> Any:
+    return rows[-1 - count][column] if len(rows) > count else default
+
+
+def difference(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
+
+
+ACCUMULATED: dict[str, Callable[[Rows, Rows], Any]] = {
+    "COUNT(*)": lambda frame, _: len(frame),
+    "COUNT(1)": lambda frame, _: len(frame),
+    "COUNT(x)": lambda frame, _: len(given_x(frame)),
+    "SUM(x)": lambda frame, _: sum(given_x(frame)) if given_x(frame) else None,
+    "SUM(n)": lambda frame, _: sum(row["n"] for row in frame),
+    "SUM(n * 2) FILTER (WHERE n > 1)": lambda frame, _: (
+        sum(row["n"] * 2 for row in frame if row["n"] > 1) if any(r["n"] > 1 for r in frame) else None
+    ),
+    "AVG(x)": lambda frame, _: mean(given_x(frame)),
+    "x - AVG(x)": lambda frame, _: difference(frame[-1]["x"], mean(given_x(frame))),
+    "MIN(x)": lambda frame, _: min(given_x(frame), default=None),
+    "MAX(k)": lambda frame, _: frame[-1]["k"],
+    "STDDEV_POP(x)": lambda frame, _: pstdev(given_x(frame)) if given_x(frame) else None,
+    "STDDEV_SAMP(x)": lambda frame, _: stdev(given_x(frame)) if len(given_x(frame)) > 1 else None,
+    "VAR_POP(x)": lambda frame, _: pstdev(given_x(frame)) ** 2 if given_x(frame) else None,
+    "FIRST_VALUE(x)": lambda frame, _: next(iter(given_x(frame)), None),
+    "LAST_VALUE(x)": lambda frame, _: next(iter(given_x(frame)[::-1]), None),
+    "COUNT(DISTINCT n)": lambda frame, _: len({row["n"] for row in frame}),
+    "BOOL_OR(n > 2)": lambda frame, _: any(row["n"] > 2 for row in frame),
+    "MAP_AGG(CAST(n AS STRING), x)": lambda frame, _: last_of_each(frame),
+    "LAG(x)": lambda _, rows: before(rows, 1, "x"),
+    "LAG(n, 3, -1)": lambda _, rows: before(rows, 3, "n", -1),
+    "LAG(n, 2, n * 10)": lambda _, rows: before(rows, 2, "n", rows[-1]["n"] * 10),
+    "LAG(x, 0)": lambda _, rows: rows[-1]["x"],
+}
+BOUNDED = ACCUMULATED | {
+    "MEDIAN(x)": lambda frame, _: percentile(given_x(frame), 0.5),
+    "PERCENTILE(x, 0.25)": lambda frame, _: percentile(given_x(frame), 0.25),
+    "ARRAY_AGG(x)": lambda frame, _: given_x(frame) or None,
+}
+
+
+def last_of_each(frame: Rows) -> dict[str, Any]:
+    found = {str(row["n"]): row["x"] for row in frame}
+    return {key: found[key] for key in sorted(found)}
+
+
+def percentile(values: list[float], share: float) -> float | None:
+    if not values:
+        return None
+    ordered, place = sorted(values), share * (len(values) - 1)
+    low = int(place)
+    return ordered[low] + (ordered[min(low + 1, len(ordered) - 1)] - ordered[low]) * (place - low)
+
+
+def stream(delay: int = 0) -> hr.Stream:
+    return hr.stream(
+        "events", schema={"k": "STRING", "t": "BIGINT", "x": "DOUBLE", "n": "BIGINT NOT NULL"}, event_time="TO_TIMESTAMP_LTZ(t, 3)",
+        watermark=hr.seconds(delay),
+    )  # fmt: skip
+
+
+@st.composite
+def partitions(draw: st.DrawFn) -> list[dict[str, Any]]:
+    second, rows = 0, []
+    for n in range(draw(st.integers(0, 16))):
+        second += draw(st.sampled_from([0, 0, 1, 1, 2, 5]))
+        value = draw(st.sampled_from([None, 0.0, 1.5, -2.25, 0.1, 1e-9, 3e8, 7.7]))
+        rows.append(
+            {
+                "k": draw(st.sampled_from(["a", "b", None])),
+                "t": T + (second - draw(st.sampled_from([0, 0, 0, 1, 3, 6]))) * 1000,
+                "x": value,
+                "n": n % 5,
+            }
+        )
+    return rows
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[list[Rows], int, dict[str, Any], list[str]]:
+    frame = draw(st.sampled_from([{}, {"rows": 1}, {"rows": 3}, {"rows": 7}, {"time": 1}, {"time": 4}]))
+    texts = draw(st.lists(st.sampled_from([*(BOUNDED if frame else ACCUMULATED)]), min_size=1, max_size=5, unique=True))
+    return draw(st.lists(partitions(), min_size=1, max_size=2)), draw(st.sampled_from([0, 2, 5])), frame, texts
+
+
+def stream_of(delay: int, frame: dict[str, Any], texts: list[str]) -> hr.Stream:
+    options = {"time": hr.seconds(frame["time"])} if "time" in frame else frame
+    return stream(delay).over(by=["k"], **options, **{f"c{place}": text for place, text in enumerate(texts)})
+
+
+def expected(inputs: list[Rows], delay: int, frame: dict[str, Any], texts: list[str]) -> tuple[list[Any], int]:
+    """Return the rows in time order, and the number of late records."""
+    on_time = []
+    for number, rows in enumerate(inputs):
+        greatest: int | None = None
+        for offset, row in enumerate(rows):
+            if greatest is None or row["t"] >= greatest - delay * 1000:
+                on_time.append((row["t"], number, offset, row))
+            greatest = row["t"] if greatest is None else max(greatest, row["t"])
+    found, seen = [], {}
+    for _, _, _, row in sorted(on_time, key=lambda one: one[:3]):
+        rows = seen.setdefault(row["k"], [])
+        rows.append(row)
+        within = (
+            rows[-frame["rows"] :] if "rows" in frame else [one for one in rows if "time" not in frame or one["t"] >= row["t"] - frame["time"] * 1000]
+        )
+        found.append(row | {f"c{place}": BOUNDED[text](within, rows) for place, text in enumerate(texts)})
+    return found, sum(map(len, inputs)) - len(on_time)
+
+
+def near(value: Any) -> Any:
+    return (
+        pytest.approx(value, rel=1e-9, abs=1e-9) if isinstance(value, float) else [near(one) for one in value] if isinstance(value, list) else value
+    )
+
+
+@examples(60, 2000)
+@given(case=cases(), chance=st.randoms(use_true_random=False))
+def test_over_gives_what_a_plain_pass_over_the_records_in_time_order_gives(case: Any, chance: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    inputs, delay, frame, texts = case
+    lines = {"events": [[json.dumps(row).encode() for row in rows] for rows in inputs]}
+    files = written_files(tmp_path_factory.mktemp("any"), lines)
+    wanted, late = expected(inputs, delay, frame, texts)
+    plan = plan_of(out=stream_of(delay, frame, texts))
+    found, ledger = run(plan, files)
+    assert [json.loads(line) for line in found.get("out", b"").splitlines()] == [{name: near(value) for name, value in row.items()} for row in wanted]
+    assert ledger["events"] == {**ZERO, "received": len(wanted) + late, "accepted": len(wanted), "late": late}
+    assert run(plan_of(out=stream_of(delay, frame, texts)), files, chance) == (found, ledger)
+
+
+def rolled(tmp_path: Path, stream: hr.Stream, *records: tuple[str | None, int, int]) -> list[dict[str, Any]]:
+    run_files(plan_of(out=stream), {"events": [file_of(tmp_path / "a.ndjson", *records)]}, tmp_path / "out")
+    return rows_of(tmp_path / "out", "out")
+
+
+def test_the_columns_of_the_record_come_first_in_their_order_and_the_new_ones_as_they_are_named(tmp_path: Path) -> None:
+    over = events().over(by=["x", "k"], rows=2, z="SUM(t)", a="LAG(t)")
+    assert over.schema.names == ("k", "t", "x", "z", "a")
+    assert rolled(tmp_path, over, ("a", 1, 5)) == [{"k": "a", "t": T + 1000, "x": 5, "z": T + 1000, "a": None}]
+
+
+def test_a_frame_of_time_has_both_its_ends_and_of_its_last_time_only_the_rows_before(tmp_path: Path) -> None:
+    over = events().over(by=["k"], time=hr.seconds(10), all="ARRAY_AGG(x)").select("all")
+    records = [("a", 0, 1), ("a", 10, 2), ("a", 10, 3), ("a", 11, 4), ("a", 21, 5)]
+    assert [row["all"] for row in rolled(tmp_path, over, *records)] == [[1], [1, 2], [1, 2, 3], [2, 3, 4], [4, 5]]
+
+
+def test_rows_of_over_keep_their_event_time(tmp_path: Path) -> None:
+    over = events(watermark=hr.seconds(5)).over(by=["k"], rows=2, pair="SUM(x)")
+    behind = over.where("pair > 3").window(hr.tumbling(hr.seconds(10)), by=["k"]).aggregate(n="COUNT(*)", pairs="ARRAY_AGG(pair)")
+    again = over.over(by=["k"], rows=2, both="SUM(pair)", name="again")
+    file = file_of(tmp_path / "a.ndjson", ("a", 0, 1), ("a", 4, 3), ("a", 2, 2), ("a", 12, 4), ("a", 30, 5))
+    run_files(plan_of(windows=behind, again=again), {"events": [file]}, tmp_path / "out")
+    assert [(row["n"], row["pairs"]) for row in rows_of(tmp_path / "out", "windows")] == [(1, [5]), (1, [7]), (1, [9])]
+    assert [(row["pair"], row["both"]) for row in rows_of(tmp_path / "out", "again")] == [(1, 1), (3, 4), (5, 8), (7, 12), (9, 16)]
+
+
+def test_over_takes_the_rows_of_windows_and_of_a_process(tmp_path: Path) -> None:
+    counts = counted(events()).over(by=["k"], before="LAG(n)", total="SUM(n)").select("k", "n", "before", "total")
+    file = file_of(tmp_path / "a.ndjson", ("a", 0, 1), ("a", 4, 3), ("a", 12, 4), ("b", 13, 1), ("a", 30, 5))
+    run_files(plan_of(counts=counts), {"events": [file]}, tmp_path / "out")
+    rows = [tuple(row.values()) for row in rows_of(tmp_path / "out", "counts")]
+    assert rows == [("a", 2, None, 2), ("a", 1, 2, 3), ("b", 1, None, 1), ("a", 1, 1, 4)]
+
+
+def test_a_sum_beyond_double_is_null_and_one_of_whole_numbers_wraps_around(tmp_path: Path) -> None:
+    most = 2**63 - 1
+    records = [("a", 0, 1), ("a", 1, 1), ("a", 2, 0), ("a", 3, 0), ("b", 4, most), ("b", 5, 1)]
+    for frame in ({"rows": 2}, {}):
+        over = (
+            events().over(by=["k"], **frame, far="SUM(x * 1e308)", spread="VAR_POP(x * 1e200)", whole="SUM(x)").select("k", "far", "spread", "whole")
+        )
+        rows = rolled(tmp_path, over, *records)
+        assert [row["far"] for row in rows[:4]] == [1e308, None, 1e308 if frame else None, 0.0 if frame else None]
+        assert [row["whole"] for row in rows[-2:]] == [most, -most - 1]
+        assert [row["spread"] for row in rows[:3]] == [0.0, 0.0, None]
+
+
+@pytest.mark.parametrize("function", AGGREGATES)
+def test_each_aggregate_function_gives_over_rows_what_its_cases_say(function: str) -> None:
+    """What a window gives, `of` gives too, and so does adding one value after the other."""
+    simple = {"COUNT(x)", "SUM(x)", "MIN(x)", "MAX(x)", "AVG(x)", "COUNT(DISTINCT x)", "FIRST_VALUE(x)", "LAST_VALUE(x)", "BOOL_AND(x)", "BOOL_OR(x)"}
+    simple |= {"VAR_POP(x)", "VAR_SAMP(x)", "STDDEV_POP(x)", "STDDEV_SAMP(x)", "MEDIAN(x)", "ARRAY_AGG(x)"}
+    for text, rows, value in AGGREGATES[function].cases:
+        given = rows
+        if text.startswith("PERCENTILE(x, "):
+            given = [None if one is None else (one, float(text[14:-1])) for one in rows]
+        elif text == "MAP_AGG(x, y)":
+            given = [None if one[0] is None else one for one in rows]
+        elif text not in simple or any(isinstance(one, tuple) for one in rows):
+            continue
+        values = [one for one in given if one is not None]
+        kind = hr.plan.schema.BIGINT if values and type(values[0]) is int else None
+        running = running_of(function, kind)
+        assert running.of(values) == pytest.approx(value) if isinstance(value, float) else running.of(values) == value, text
+        if running.start is not None:
+            kept = [{} if text.startswith("MAP") else first for text, first in running.start]
+            for one in values:
+                running.add(kept, one)
+            assert running.result(kept) == running.of(values), text
+
+
+def test_several_have_names_of_their_own_unless_two_are_given_one() -> None:
+    given = events()
+    both = plan_of(one=given.over(by=["k"], y="LAG(x)"), two=given.over(by=["k"], y="LAG(t)"))
+    assert [one.name for one in both.stages] == ["over_k", "over_k.2"]
+    with pytest.raises(PlanError, match="two processes are named 'same'; give one another name="):
+        plan_of(one=given.over(by=["k"], y="LAG(x)", name="same"), two=given.over(by=["k"], y="LAG(t)", name="same"))
+
+
+def changed(was: hr.Stream, now: hr.Stream) -> Changes:
+    old = plan_of(out=was)
+    return changes(plan_of(out=now), {}, {one.name: definition(one) for one in old.stages}, same=False)
+
+
+def test_state_is_kept_when_an_argument_or_what_stands_around_changes_and_refused_when_the_frame_or_a_call_does() -> None:
+    def over(mean: str = "AVG(x * 2)", **frame: Any) -> hr.Stream:
+        return events().over(by=["k"], y=mean, **(frame or {"rows": 3}))
+
+    kept = events().derive(z="x * 2", w="1").over(by=["k"], rows=3, mean="AVG(z * 3)").where("mean > 1")
+    assert changed(over(), kept).kept == ("over_k",)
+    assert changed(over(), over(rows=4)).refused == {"over_k": "frame changed from 3 rows to 4 rows"}
+    assert "aggregates changed from AVG" in changed(over(), over("SUM(x)")).refused["over_k"]
+    assert "aggregates changed from LAG" in changed(over("LAG(x)"), over("LAG(x, 2)")).refused["over_k"]
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (lambda: events().over(by=[], n="COUNT(*)"), r"over has no key; name the columns in by="),
+        (lambda: events().over(by=["K"], n="COUNT(*)"), r"unknown column 'K'; did you mean 'k'"),
+        (lambda: events().over(by=["k"], rows=0, n="COUNT(*)"), "rows 0 is not a whole number from 1"),
+        (lambda: events().over(by=["k"], rows=True, n="COUNT(*)"), "rows True is not a whole number"),
+        (lambda: events().over(by=["k"], rows="AVG(x)"), "is not a whole number from 1"),  # type: ignore[arg-type]
+        (lambda: events().over(by=["k"], time="AVG(x)"), "AVG"),  # type: ignore[arg-type]
+        (lambda: events().over(by=["k"], time=hr.seconds(0), n="COUNT(*)"), "time must be greater than 0"),
+        (lambda: events().over(by=["k"], time=hr.seconds(1), rows=1, n="COUNT(*)"), "the frame has rows= and time="),
+        (lambda: events().over(by=["k"]), "over computes no column"),
+        (lambda: events().over(by=["k"], x="COUNT(*)"), "column 'x' is there already; give the new column another name"),
+        (lambda: events().over(by=["k"], y="x * 2"), r"'x \* 2' calls no aggregate function; compute it with derive"),
+        (lambda: events().over(by=["k"], y="AVG(z)"), "unknown column 'z'|'z'"),
+        (lambda: events().over(by=["k"], y="AVG()"), "AVG takes"),
+        (lambda: events().over(by=["k"], y="AVERAGE(x)"), "unknown function AVERAGE"),
+        (lambda: events().over(by=["k"], y="LAGG(x)"), "did you mean 'LAG'"),
+        (lambda: events().over(by=["k"], y="AVG(SUM(x))"), "AVG holds another aggregate"),
+        (lambda: events().over(by=["k"], y="LAG(x, -1)"), "argument 2 of LAG must be a constant whole number from 0 to 10000"),
+        (lambda: events().over(by=["k"], y="LAG(x, x)"), "argument 2 of LAG must be a constant"),
+        (lambda: events().over(by=["k"], y="LAG(x, 1, k)"), "LAG takes"),
+        (lambda: events().over(by=["k"], y="LAG()"), "LAG takes"),
+        (lambda: events().over(by=["k"], y="LAG(x) FILTER (WHERE x > 1)"), "FILTER .* and LAG is none"),
+        (lambda: events().over(by=["k"], y="MEDIAN(x)"), "MEDIAN over all rows before would keep every value for ever; give the frame an end"),
+        (lambda: events().derive(y="LAG(x)"), r"LAG stands outside of over\(\)"),
+        (lambda: events().window(hr.tumbling(hr.seconds(1))).aggregate(y="LAG(x)"), "LAG reads the row before, and a window has no order"),
+        (lambda: hr.stream("s", schema={"k": "STRING"}).over(by=["k"], n="COUNT(*)"), "no event time"),
+        (lambda: counted(events(), lateness=5).over(by=["k"], y="LAG(n)"), "leave allowed_lateness out"),
+    ],
+)
+def test_what_cannot_be_is_refused(made: Callable[[], object], says: str) -> None:
+    with pytest.raises(PlanError, match=says):
+        made()
