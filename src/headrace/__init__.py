@@ -12,7 +12,6 @@ from headrace.engines.embedded.results import Result, Table
 from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError
 from headrace.kernels.keyed.drive import drive
 from headrace.kernels.keyed.state import fresh_state
-from headrace.plan.inputs import InputStream, input
 from headrace.plan.pipeline import Plan
 from headrace.plan.process import List, Map, Value
 from headrace.plan.stream import ProcessedStream, Stream, WindowedStream, stream
@@ -22,7 +21,6 @@ __all__ = [
     "DataError",
     "EnvironmentFault",
     "HeadraceError",
-    "InputStream",
     "InternalError",
     "List",
     "Map",
@@ -43,7 +41,6 @@ __all__ = [
     "drive",
     "fresh_state",
     "hours",
-    "input",
     "milliseconds",
     "minutes",
     "months",

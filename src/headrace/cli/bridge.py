@@ -57,8 +57,8 @@ def bridge(
     Parameters
     ----------
     from_
-        http://… or https://…: a stream of server-sent events that have ids and can be resumed; FILE.py:…, a source of your own; or
-        topic:NAME, kafka:NAME.
+        http://… or https://…: a stream of server-sent events that have ids and can be resumed; modbus://…: registers, by a map;
+        FILE.py:…, a source of your own; or topic:NAME, kafka:NAME.
     to
         topic:NAME of the SQLite log, or kafka:NAME; from a topic: FILE.py:…, a target of your own.
     key

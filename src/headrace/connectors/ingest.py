@@ -83,6 +83,7 @@ class Ingest(Runner):
     ) -> None:
         super().__init__(log, name_of(topic), told, committed)
         self._source, self._topic, self._key, self._patience = source, topic, key, patience
+        source.tell = lambda line: told(f"{source.name}: {line}")
         if topic not in {info.name for info in log.topics()}:
             log.create(topic)
         self._open(anew=anew)

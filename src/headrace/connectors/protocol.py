@@ -11,7 +11,7 @@ raising `Unavailable` or `Refused`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headrace.errors import EnvironmentFault
@@ -63,11 +63,14 @@ class Source(ABC):
         not come again.
     pause_seconds
         How long to wait before the source is opened again if it gave no event: the interval of a source that is polled.
+    tell
+        Reports a line of what the source noticed and went on: a gap, polls that were skipped. The runner sets it.
     """
 
     name: str
     redelivers: int = 0
     pause_seconds: float = 1.0
+    tell: Callable[[str], object] = staticmethod(lambda _: None)
 
     @abstractmethod
     async def open(self, position: Any) -> AsyncGenerator[Event] | None:  # noqa: ANN401  (a value of JSON)
