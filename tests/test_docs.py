@@ -60,7 +60,7 @@ def test_the_page_on_processes_tests_its_process_and_gives_what_it_says(capsys: 
     written: dict[str, Any] = {}
     exec(pipeline + "".join(block for block in blocks if "def test_" in block), written)
     tests = [name for name in written if name.startswith("test_")]
-    assert len(tests) == 3
+    assert len(tests) == 4
     for name in tests:
         written[name]()
     Path("doors.py").write_text(pipeline)

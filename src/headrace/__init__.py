@@ -12,6 +12,7 @@ from headrace.engines.embedded.results import Result, Table
 from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError
 from headrace.kernels.keyed.drive import drive
 from headrace.kernels.keyed.state import fresh_state
+from headrace.plan.inputs import InputStream, input
 from headrace.plan.pipeline import Plan
 from headrace.plan.process import List, Map, Value
 from headrace.plan.stream import ProcessedStream, Stream, WindowedStream, stream
@@ -21,6 +22,7 @@ __all__ = [
     "DataError",
     "EnvironmentFault",
     "HeadraceError",
+    "InputStream",
     "InternalError",
     "List",
     "Map",
@@ -41,6 +43,7 @@ __all__ = [
     "drive",
     "fresh_state",
     "hours",
+    "input",
     "milliseconds",
     "minutes",
     "months",

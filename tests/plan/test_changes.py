@@ -124,6 +124,31 @@ def test_a_stage_of_another_definition_is_refused_by_name_and_may_begin_without_
     assert len([*again.lines()]) == 3
 
 
+class Told(Above):
+    def on_command(self, row: dict[str, Any], state: Any) -> None:
+        pass
+
+
+def told(*, v: str = "DOUBLE", **policy: Any) -> dict[str, hr.Stream]:
+    return {"above": stream().process(Told(), by=["k"], name="above", inputs={"command": hr.input(stream("commands", v=v), **policy)})}
+
+
+def with_command() -> dict[str, hr.Stream]:
+    return told()
+
+
+def test_an_input_may_be_added_and_have_another_policy() -> None:
+    for before, after in ((fixed, with_command), (with_command, lambda: told(late="take", holds=False))):
+        one = found(plan(before), plan(after))
+        assert "above" in one.kept
+        assert one.otherwise
+
+
+def test_an_input_that_is_gone_or_has_other_types_is_refused() -> None:
+    assert found(plan(with_command), plan(fixed)).refused["above"] == "input command no longer exists"
+    assert found(plan(with_command), plan(lambda: told(v="BIGINT"))).refused["above"] == "column v changed from DOUBLE to BIGINT in input command"
+
+
 def test_stages_that_come_and_go() -> None:
     one = found(plan(both), plan(lambda: {"sums": stream().window(MINUTE, by=["g"], name="sums").aggregate(n="SUM(v)")}))
     assert (one.kept, one.new, one.removed) == ((), ("sums",), ("window:k", "above"))

@@ -21,6 +21,7 @@ from headrace.plan.schema import BIGINT, BOOLEAN, DOUBLE, STRING, TIMESTAMP, Sch
 COLUMNS = {"k": "STRING NOT NULL", "t": "BIGINT", "v": "DOUBLE", "m": "MAP<STRING, STRING>"}
 s = hr.stream("x", schema=COLUMNS, event_time="TO_TIMESTAMP_LTZ(t, 3)")
 rules = hr.stream("rules", schema=COLUMNS, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+commands = hr.stream("commands", schema={"tag": "STRING", "t": "BIGINT", "n": "BIGINT"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
 untimed = hr.stream("y", schema=COLUMNS)
 windows = s.window(hr.tumbling(hr.minutes(1)), by=["k"]).aggregate(n="COUNT(*)")
 
@@ -63,6 +64,10 @@ def made(base: type = Least, **body: Any) -> Any:
     return type("Made", (base,), body)()
 
 
+class Commanded(Least):
+    def on_command(self, row, state): ...
+
+
 def process(code: Any = Least, stream: hr.Stream = s, **options: Any) -> hr.ProcessedStream:
     return stream.process(code, **{"by": ["k"], **options})
 
@@ -90,6 +95,25 @@ def test_the_least_that_a_process_declares() -> None:
     declared = declaration_of(Least(), ("k",), "here")
     assert (declared.outputs, declared.slots, declared.shared, declared.version) == ({"": Schema(())}, (), (), 1)
     assert (declared.settings, declared.timers, declared.clock_timers) == ((), False, False)
+
+
+def test_inputs_are_read() -> None:
+    told = hr.input(commands, by="tag", late="take", holds=False)
+    given = process(Commanded, inputs={"command": told})
+    assert str(given.operator) == "process commanded by k, with inputs command (late: take, does not hold)"
+    assert str(given.schema) == "k STRING"  # the key may be NULL in the commands
+    assert given.node.others == (commands.node,)
+    assert given.node.traits.topics == {"x", "commands"}
+    assert given.node.traits.holding == {"x"}
+    assert process(Commanded, inputs={"command": hr.input(rules)}).node.traits.holding == {"x", "rules"}
+
+
+def test_a_plan_is_another_where_an_input_has_another_policy() -> None:
+    def plan(**policy: Any) -> hr.Plan:
+        return hr.pipeline("p", version="1")(lambda: {"out": process(Commanded, inputs={"command": hr.input(rules, **policy)})}).plan()
+
+    assert plan() == plan()
+    assert len({plan().identity["operators"], plan(late="take").identity["operators"], plan(holds=False).identity["operators"]}) == 3
 
 
 def test_a_plan_is_another_where_the_process_has_other_settings() -> None:
@@ -219,6 +243,47 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a broadcast without event time": (lambda: process(ThreeCritical, broadcast=untimed), "stream('y').broadcast: stream 'y' has no event time; give it event_time="),
     "a broadcast that is no stream": (lambda: process(ThreeCritical, broadcast="rules"), "stream('x').process: broadcast 'rules' is not a stream; give it hr.stream("),
     "a broadcast of windows": (lambda: process(ThreeCritical, broadcast=windows), "a broadcast is of records, not of windows or processes; write them to a topic first"),
+    # inputs
+    "inputs that are no table": (lambda: process(Commanded, inputs=[commands]), 'is not a table of names; write inputs={"command": hr.input(commands)}'),
+    "an input of a stream alone": (lambda: process(Commanded, inputs={"command": commands}), "stream('x').process input 'command': <Stream stream('commands')"),
+    "an input that is no stream": (lambda: process(Commanded, inputs={"command": hr.input("commands")}), "input 'command': 'commands' is not a stream; give it hr.input(hr.stream("),
+    "an input of no name": (lambda: process(Commanded, inputs={"a b": hr.input(rules)}), "'a b' cannot be the name of an input; take a Python name"),
+    "an input of a name that hides": (lambda: process(Commanded, inputs={"_a": hr.input(rules)}), "'_a' cannot be the name of an input"),
+    "an input of a name that is no text": (lambda: process(Commanded, inputs={5: hr.input(rules)}), "5 cannot be the name of an input"),
+    "an input named as another": (lambda: process(Commanded, inputs={"timer": hr.input(rules)}), "input 'timer': on_timer is called for something else; give the input another name"),
+    "an input without its method": (lambda: process(Least, inputs={"command": hr.input(rules)}), "Least has no on_command; write on_command(self, row, state)"),
+    "a method without its input": (lambda: process(Commanded), 'Commanded.on_command is never called; give the process inputs={"command": hr.input(…)}'),
+    "a method near its input": (
+        lambda: process(made(Commanded, on_comand=lambda self, row, state: None), inputs={"command": hr.input(rules)}), "Made.on_comand is never called; did you mean 'on_command'?",
+    ),
+    "a method of three": (
+        lambda: process(made(on_command=lambda self, row, state, now: None), inputs={"command": hr.input(rules)}), "on_command cannot be called with 2 arguments",
+    ),
+    "an input without the keys": (lambda: process(Commanded, inputs={"command": hr.input(commands)}), "input 'command': unknown column 'k'; name the columns in hr.input(…, by=…)"),
+    "an input of an unknown key": (lambda: process(Commanded, inputs={"command": hr.input(commands, by="tagg")}), "input 'command': unknown column 'tagg'; did you mean 'tag'?"),
+    "an input of a key of another type": (
+        lambda: process(Commanded, inputs={"command": hr.input(commands, by="n")}), "input 'command': key 'n' is a BIGINT, and 'k' of the process is a STRING; cast it with derive()",
+    ),
+    "an input of more keys": (
+        lambda: process(Commanded, inputs={"command": hr.input(commands, by=["tag", "n"])}), "it has 2 keys, and the process has 1; name a column for each of k",
+    ),
+    "the stream itself": (lambda: process(Commanded, inputs={"command": hr.input(s)}), "input 'command': the input is the stream itself; give it another stream, or part"),
+    "the broadcast again": (
+        lambda: process(made(ThreeCritical, on_command=Commanded.on_command), broadcast=rules, inputs={"command": hr.input(rules)}), "the input is the broadcast",
+    ),
+    "one stream for two": (
+        lambda: process(made(Commanded, on_b=Commanded.on_command), inputs={"command": hr.input(rules), "b": hr.input(rules)}), "input 'b': the input is input 'command' too",
+    ),
+    "an input without event time": (lambda: process(Commanded, inputs={"command": hr.input(untimed)}), "stream('y').input: stream 'y' has no event time; give it event_time="),
+    "an input of windows": (lambda: process(Commanded, inputs={"command": hr.input(windows)}), "an input is of records, not of rows of windows or processes; write them to a topic first"),
+    "an unknown policy": (lambda: process(Commanded, inputs={"command": hr.input(rules, late="tak")}), "input 'command': late 'tak' is unknown; did you mean 'take'?"),
+    "a policy that is no truth": (lambda: process(Commanded, inputs={"command": hr.input(rules, holds="no")}), "input 'command': holds 'no' is neither True nor False"),
+    "a side without a topic": (lambda: process(Commanded, inputs={"command": hr.input(rules, late="side")}), "late='side' and late_to come together; write late='side', late_to="),
+    "a topic without a side": (lambda: process(Commanded, inputs={"command": hr.input(rules, late_to="late")}), "late='side' and late_to come together"),
+    "a side that is no topic": (lambda: process(Commanded, inputs={"command": hr.input(rules, late="side", late_to=5)}), "input 'command' late_to: 5 is not a topic"),
+    "a side in the order of arrival": (
+        lambda: process(Commanded, order="arrival", inputs={"command": hr.input(rules, late="side", late_to="late")}), "no record is late in the order of arrival; leave late and late_to out",
+    ),
     # the stream
     "no key": (lambda: process(by=[]), "stream('x').process: a process has no key; name the columns in by="),
     "a key named twice": (lambda: process(by=["k", "k"]), "stream('x').process: 'k' is named twice; name each key once"),

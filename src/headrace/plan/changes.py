@@ -125,12 +125,30 @@ def _difference(was: Definition, now: Definition) -> str | None:
             if gone:
                 return f"it no longer reads {', '.join(gone)}"
         elif part in {"columns", "broadcast"} and value is not None and before is not None:
-            for column, kind in value.items():
-                if column in before and before[column] != kind:
-                    return f"column {column} changed from {before[column]} to {kind}"
+            if (why := _retyped(before, value)) is not None:
+                return why
+        elif part == "inputs":
+            if (why := _other_inputs(before or {}, value)) is not None:
+                return why
         elif before != value:
             return f"{part} changed from {_shown(before)} to {_shown(value)}"
     return None
+
+
+def _other_inputs(was: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]) -> str | None:
+    """Return which other input of a process is missing or has another type, None if there is none. Added inputs are allowed."""
+    for name, columns in was.items():
+        if name not in now:
+            return f"input {name} no longer exists"
+        if (why := _retyped(columns, now[name])) is not None:
+            return f"{why} in input {name}"
+    return None
+
+
+def _retyped(was: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """Return which column has another type, None if there is none."""
+    retyped = [name for name, kind in now.items() if was.get(name, kind) != kind]
+    return f"column {retyped[0]} changed from {was[retyped[0]]} to {now[retyped[0]]}" if retyped else None
 
 
 def _shown(value: object) -> str:

@@ -22,7 +22,7 @@ K = TypeVar("K", bound=Operator)
 
 @dataclass(frozen=True, eq=False)
 class Input:
-    """An input of a node, and its role: `rows`, or the `broadcast` of a process."""
+    """An input of a node, and its role: `rows`, the `broadcast` of a process, or `input.NAME` for another input of a process."""
 
     role: str
     node: Node[Operator]
@@ -48,6 +48,11 @@ class Node(Generic[K_co]):
     def broadcast(self) -> Node[Operator] | None:
         """The broadcast input of a process, if it has one."""
         return next((one.node for one in self.inputs if one.role == "broadcast"), None)
+
+    @property
+    def others(self) -> tuple[Node[Operator], ...]:
+        """The other keyed inputs of a process, in the order of their declaration."""
+        return tuple(one.node for one in self.inputs if one.role.startswith("input."))
 
     def upstream(self) -> Iterator[Node[Operator]]:
         """Yield the nodes upstream in topological order, each once, and the node itself as the last."""

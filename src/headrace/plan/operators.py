@@ -22,6 +22,7 @@ __all__ = [
     "WINDOW_COLUMNS",
     "Aggregate",
     "Derive",
+    "KeyedInput",
     "Operator",
     "Over",
     "Process",
@@ -81,6 +82,8 @@ class Traits:
         Where the rows' time comes from: their source record, a window, or a process.
     origins
         The sources upstream.
+    holding
+        The topics among those of the origins whose watermarks hold the rows back, even while these topics are silent.
     keys
         The columns that identify a row within its window. For rows of a process, the columns of its keys. None if these are not known.
     rows
@@ -100,6 +103,7 @@ class Traits:
     ordered: bool = True
     windowed: bool = False
     bounds: frozenset[str] = frozenset()
+    holding: frozenset[str] = frozenset()
 
     @property
     def topics(self) -> frozenset[str]:
@@ -128,6 +132,7 @@ class Traits:
             ordered=all(one.ordered for one in given),
             windowed=any(one.windowed for one in given),
             bounds=first.bounds.intersection(*(one.bounds for one in given)),
+            holding=frozenset[str]().union(*(one.holding for one in given)),
         )
 
 
@@ -204,7 +209,7 @@ class Source(_Operator):
 
     def traits(self) -> Traits:  # type: ignore[override]
         """Return those of records."""
-        return Traits("record", (self,))
+        return Traits("record", (self,), holding=frozenset([self.topic]))
 
     @property
     def expressions(self) -> tuple[Expression, ...]:
@@ -476,6 +481,26 @@ class TopN(_Operator):
 
 
 @dataclass(frozen=True)
+class KeyedInput:
+    """Another input of a process, whose records go to the method `on_NAME`.
+
+    `keys` are the columns that stand for those of the process. A record older than its partition's watermark is dropped, or taken at
+    the watermark, or written to `late_topic`. If the input `holds`, its watermark holds that of the process back while it is silent.
+    """
+
+    name: str
+    schema: Schema
+    keys: tuple[str, ...]
+    late: Literal["drop", "take", "side"] = "drop"
+    holds: bool = True
+    late_topic: str | None = None
+
+    def __str__(self) -> str:
+        side = f" to {self.late_topic!r}" if self.late_topic else ""
+        return f"{self.name} (late: {self.late}{side}{'' if self.holds else ', does not hold'})"
+
+
+@dataclass(frozen=True)
 class Process(_Operator):
     """An author's process over the records of each key.
 
@@ -483,6 +508,7 @@ class Process(_Operator):
     in the order of its input, else in event-time order. `failed_topic` receives the records at which the process raises; if it is
     None, the run ends there. If the process `drops_duplicates`, a record without output is a duplicate. `pipeline` is the name of
     the pipeline, which dead letters contain. `named` says whether the name is the author's choice, and so no other process may have it.
+    `inputs` are its other inputs.
     """
 
     kind: ClassVar[str] = "process"
@@ -499,6 +525,7 @@ class Process(_Operator):
     limit_ms: int = field(default=10_000, repr=False)
     pipeline: str = field(default="", repr=False)
     named: bool = field(default=True, repr=False)
+    inputs: tuple[KeyedInput, ...] = field(default=(), repr=False)
 
     @property
     def label(self) -> str:
@@ -510,13 +537,24 @@ class Process(_Operator):
         return self.output("")
 
     def output(self, name: str) -> Schema:
-        """Return the columns of an output: the keys, then its own."""
-        return Schema((*(self.record_schema[key] for key in self.keys), *self.declared.outputs[name].fields))
+        """Return the columns of an output: the keys, then its own. A key may be NULL where it may in any input."""
+        keys = [self.record_schema[key] for key in self.keys]
+        if self.inputs:
+            nullable = [any(one.schema[one.keys[place]].nullable for one in self.inputs) for place in range(len(keys))]
+            keys = [replace(key, nullable=key.nullable or other) for key, other in zip(keys, nullable, strict=True)]
+        return Schema((*keys, *self.declared.outputs[name].fields))
 
     def traits(self, *given: Traits) -> Traits:
         """Return those of a process's rows."""
+        first = len(given) - len(self.inputs)
+        holding = [*given[:first], *(one for one, policy in zip(given[first:], self.inputs, strict=True) if policy.holds)]
         return replace(
-            Traits.of_all(given), time="process", keys=frozenset(self.keys), ordered=not self.arrival and given[0].ordered, bounds=frozenset()
+            Traits.of_all(given),
+            time="process",
+            keys=frozenset(self.keys),
+            ordered=not self.arrival and given[0].ordered,
+            bounds=frozenset(),
+            holding=Traits.of_all(tuple(holding)).holding,
         )
 
     def definition(self, given: Schema) -> dict[str, Any]:  # noqa: ARG002
@@ -527,6 +565,7 @@ class Process(_Operator):
             "order": "arrival" if self.arrival else "event_time",
             "columns": {one.name: str(one.type) for one in self.record_schema.fields},
             "broadcast": None if self.broadcast_schema is None else {one.name: str(one.type) for one in self.broadcast_schema.fields},
+            "inputs": {one.name: {column.name: str(column.type) for column in one.schema.fields} for one in self.inputs},
         }
 
     def needs(self, needed: Collection[str], given: Schema) -> set[str]:  # noqa: ARG002
@@ -540,8 +579,9 @@ class Process(_Operator):
     def __str__(self) -> str:
         order = ", in order of arrival" if self.arrival else ""
         broadcast = ", with a broadcast" if self.broadcast_schema is not None else ""
+        inputs = f", with inputs {', '.join(map(str, self.inputs))}" if self.inputs else ""
         failed = f", failures to {self.failed_topic!r}" if self.failed_topic else ""
-        return f"process {self.name} by {', '.join(self.keys)}{order}{broadcast}{failed}"
+        return f"process {self.name} by {', '.join(self.keys)}{order}{broadcast}{inputs}{failed}"
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,14 @@ class Plan:
 
     @property
     def late_topics(self) -> tuple[str, ...]:
-        """The topics of rows that were late for a window."""
-        return tuple(one.operator.late_topic for one in self.windows if one.operator.late_topic)
+        """The topics of rows that were late for a window, and of records that were late for an input of a process."""
+        return tuple(topic for topic, _ in self._late)
+
+    @cached_property
+    def _late(self) -> list[tuple[str, Schema]]:
+        windows = [(one.operator.late_topic, one.input.schema) for one in self.windows]
+        inputs = [(given.late_topic, given.schema) for one in self.processes for given in one.operator.inputs]
+        return [(topic, schema) for topic, schema in [*windows, *inputs] if topic is not None]
 
     @property
     def failed_topics(self) -> tuple[str, ...]:
@@ -97,6 +103,7 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """The identity that saved state carries: pipeline, version, settings, and a hash of the nodes."""
         nodes = [f"{one.id} {one.operator!r} {[(given.role, given.node.id) for given in one.inputs]}" for one in self.nodes]
+        nodes += [f"{one.id} {one.operator.inputs}" for one in self.processes if one.operator.inputs]
         digest = blake2b("\n".join(nodes).encode(errors="surrogatepass"), digest_size=16).hexdigest()
         settings = {name: str(value) for name, value in self.settings.items()}
         return {"pipeline": self.pipeline, "version": self.version, "settings": settings, "operators": digest}
@@ -129,7 +136,7 @@ class Plan:
     def schema_of(self, topic: str) -> Schema:
         """Return the columns of the rows written to a topic."""
         schemas = {one.operator.topic: one.schema for one in self.sinks}
-        schemas |= {one.operator.late_topic: one.input.schema for one in self.windows if one.operator.late_topic}
+        schemas |= dict(self._late)
         schemas |= dict.fromkeys(self.failed_topics, FAILED)
         if topic not in schemas:
             raise PlanError(f"no topic {topic!r} is written", where=f"pipeline {self.pipeline}", fix=near(topic, self.topics))

@@ -4,6 +4,7 @@ A process is an object of the author's, of any class with these attributes; noth
 
     output           columns of its rows, such as `{"event": "STRING NOT NULL"}`; the keys stand before them
     on_record        `on_record(row, state)`, called with each record of a key
+    on_NAME          `on_NAME(row, state)`, called with each record of a key on the input NAME
     state            `{"count": hr.Value("BIGINT", 0)}`, what it keeps for each key; none by default
     on_timer         `on_timer(name, state)`, called when event time passes a timer that was set
     on_clock         `on_clock(name, state)`, called when the clock on the wall passes one; live runs only
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from difflib import get_close_matches
@@ -30,9 +31,9 @@ from headrace.errors import PlanError, near
 from headrace.plan.schema import DOUBLE, FIRST_MS, LAST_MS, TIMESTAMP, Schema, Type, check_name, parse_type
 from headrace.plan.window import milliseconds
 
-__all__ = ["Declaration", "List", "Map", "Slot", "Value", "declaration_of", "spoken_name"]
+__all__ = ["METHODS", "Declaration", "List", "Map", "Slot", "Value", "declaration_of", "spoken_name"]
 
-_METHODS = {"on_record": 2, "on_timer": 2, "on_clock": 2, "on_broadcast": 2, "migrate": 2}
+METHODS = frozenset(["on_record", "on_timer", "on_clock", "on_broadcast", "migrate"])  # each takes two arguments
 _KEPT = frozenset(["key", "time", "now", "timers", "clock_timers", "set_timer", "clear_timer", "set_clock_timer", "clear_clock_timer", "shared"])
 
 
@@ -92,8 +93,8 @@ class Declaration:
     clock_timers: bool = field(repr=False)
 
 
-def declaration_of(process: object, keys: tuple[str, ...], where: str) -> Declaration:
-    """Return what a process declares.
+def declaration_of(process: object, keys: tuple[str, ...], where: str, inputs: Collection[str] = ()) -> Declaration:
+    """Return what a process declares that has other inputs of these names.
 
     Raises
     ------
@@ -101,9 +102,10 @@ def declaration_of(process: object, keys: tuple[str, ...], where: str) -> Declar
         If it lacks something, a declaration cannot be read, or a name is near one that would have a meaning.
     """
     kind = type(process)
-    _check_names(kind, where)
-    if _method(process, "on_record", where) is None:
-        raise PlanError(f"{kind.__name__} has no on_record", where=where, fix="write on_record(self, row, state)")
+    _check_names(kind, inputs, where)
+    for name in ("on_record", *(f"on_{one}" for one in inputs)):
+        if _method(process, name, where) is None:
+            raise PlanError(f"{kind.__name__} has no {name}", where=where, fix=f"write {name}(self, row, state)")
     output = getattr(process, "output", None)
     if output is None:
         raise PlanError(f"{kind.__name__} declares no output", where=where, fix='write output = {"event": "STRING"}')
@@ -139,10 +141,13 @@ def spoken_name(process: object) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(process).__name__).lower()
 
 
-def _check_names(kind: type, where: str) -> None:
+def _check_names(kind: type, inputs: Collection[str], where: str) -> None:
+    known = {*METHODS, *(f"on_{one}" for one in inputs)}
     for name, value in vars(kind).items():
-        if name.startswith("on_") and name not in _METHODS:
-            raise PlanError(f"{kind.__name__}.{name} is never called", where=where, fix=near(name, _METHODS))
+        if name.startswith("on_") and name not in known and value is not None:
+            similar = get_close_matches(name, known, n=1, cutoff=0.8)
+            fix = near(name, known) if similar else f'give the process inputs={{"{name.removeprefix("on_")}": hr.input(…)}}'
+            raise PlanError(f"{kind.__name__}.{name} is never called", where=where, fix=fix)
         if (meant := _meant(name, value)) is not None:
             raise PlanError(f"{kind.__name__}.{name} is never read", where=where, fix=f"did you mean {meant!r}?")
 
@@ -177,9 +182,9 @@ def _method(process: object, name: str, where: str) -> Callable[..., Any] | None
     if not callable(method):
         raise PlanError(f"{name} is not a method", where=where)
     try:
-        inspect.signature(method).bind(*[None] * _METHODS[name])
+        inspect.signature(method).bind(None, None)
     except TypeError as error:
-        raise PlanError(f"{name} cannot be called with {_METHODS[name]} arguments: {error}", where=where) from None
+        raise PlanError(f"{name} cannot be called with 2 arguments: {error}", where=where) from None
     found: Callable[..., Any] = method
     return found
 

@@ -13,6 +13,7 @@ from headrace.plan.cache import cached
 from headrace.plan.deduplicate import Deduplicate
 from headrace.plan.expression import Call, Column, Expression, columns_of, rebuild, walk
 from headrace.plan.graph import Node, node
+from headrace.plan.inputs import InputStream, checked_inputs
 from headrace.plan.operators import (
     METADATA,
     WINDOW_COLUMNS,
@@ -270,6 +271,7 @@ class Stream:
         by: Sequence[str],
         order: str = "event_time",
         broadcast: Stream | None = None,
+        inputs: Mapping[str, InputStream] | None = None,
         failed_to: str | None = None,
         name: str | None = None,
         limit: timedelta = timedelta(seconds=10),
@@ -287,6 +289,9 @@ class Stream:
             older than their partition's watermark are late. `arrival`: they come at once, in the order of the input.
         broadcast
             A stream of which every record is told to the process before any record of its time or later.
+        inputs
+            Other keyed inputs by name: `{"command": hr.input(commands, late="take", holds=False)}` calls `on_command(row, state)`.
+            Of records of one time, those of the stream itself come first, then those of the inputs in the order in which they stand here.
         failed_to
             A topic for the records at which the process raises, its state as it was before. By default the run stops there.
         name
@@ -306,7 +311,9 @@ class Stream:
         self._timed("process")
         _check_order(self.node, order, place)
         code = code() if isinstance(code, type) else code
-        declared = declaration_of(code, keys, place)
+        told = {"broadcast": broadcast.node} if isinstance(broadcast, Stream) else {}
+        others = checked_inputs(inputs or {}, self, keys, told.get("broadcast"), arrival=order == "arrival", where=place)
+        declared = declaration_of(code, keys, place, others)
         _check_broadcast(broadcast, self.node, declared, place)
         if failed_to is not None and (not isinstance(failed_to, str) or not failed_to):
             raise PlanError(f"{failed_to!r} is not a topic", where=f"{place} failed_to", fix="name a topic")
@@ -324,8 +331,9 @@ class Stream:
             failed_topic=failed_to,
             limit_ms=limit_ms,
             pipeline=str(current_settings().get("@pipeline", "")).partition("/")[0],
+            inputs=tuple(policy for _, policy in others.values()),
         )
-        told = {} if broadcast is None else {"broadcast": broadcast.node}
+        told |= {f"input.{name}": given for name, (given, _) in others.items()}
         return ProcessedStream(node(operator, self.node, **told), f"{self._path}.process({operator.name})")
 
     def deduplicate(self, by: Sequence[str], *, within: timedelta, name: str | None = None) -> Stream:

@@ -85,6 +85,23 @@ class Machine:
         shared.limit = row["x"]
 
 
+class Commands:
+    """The methods of two other inputs."""
+
+    def on_command(self, row: Row, state: Any) -> Iterator[Any]:
+        state.tally["commands"] = state.tally.get("commands", 0) + 1
+        yield from self._do(row["do"] or "", row["x"], state)
+        yield {"at": state.time, "said": f"command {row['do']} {_shown(state)}"}
+
+    def on_limit(self, row: Row, state: Any) -> Iterator[Any]:
+        state.held = f"limit {row['x']}"
+        yield "aside", {"at": state.time, "said": f"limit {_shown(state)}"}
+
+
+class Commanded(Commands, Machine):
+    """The same with two other inputs."""
+
+
 class Unruled(Machine):
     """The same without a broadcast."""
 
@@ -235,7 +252,7 @@ class Reference:
     """Runs a Machine: give it what happens, in its order, and `end`."""
 
     def __init__(self, *, failing: bool, ruled: bool, arrival: bool = False) -> None:
-        self.machine, self.failing, self.arrival = Machine(), failing, arrival
+        self.machine, self.failing, self.arrival = Commanded(), failing, arrival
         self.told, self.keys = Told(), {}
         self.shared = Shared() if ruled else None
 
@@ -245,15 +262,17 @@ class Reference:
             at, code, name = min(due)
             self._timer(code, name, at)
 
-    def record(self, one: Read, clock: int = NEVER) -> None:
+    def record(self, one: Read, clock: int = NEVER, at: int | None = None) -> None:
+        """Give a record to the method of its topic, where it is another input than the stream itself, at a time."""
+        method, time = getattr(self.machine, f"on_{one.topic}", self.machine.on_record), one.time if at is None else at
         key = {"k": one.row["k"]}
         code = msgspec.msgpack.encode([one.row["k"]])
         memory = self.keys.setdefault(code, Memory(key))
         memory.forget(max(memory.time, clock - 1))
-        memory.time = memory.now = one.time
-        memory.forget(one.time)
-        self._call(code, self.machine.on_record, dict(one.row), one)
-        while not self.arrival and (due := [(at, name) for name, at in self.keys[code].timers.items() if at < one.time]):
+        memory.time = memory.now = time
+        memory.forget(time)
+        self._call(code, method, dict(one.row), one)
+        while not self.arrival and (due := [(at, name) for name, at in self.keys[code].timers.items() if at < time]):
             self._timer(code, min(due)[1], min(due)[0])
 
     def _timer(self, code: bytes, name: str, at: int) -> None:
@@ -287,20 +306,34 @@ class Reference:
 
 
 def expected(
-    inputs: Mapping[str, Sequence[Lines]], delays: Mapping[str, int], *, rules: str | None = None, failing: bool = False, arrival: bool = False
+    inputs: Mapping[str, Sequence[Lines]],
+    delays: Mapping[str, int],
+    *,
+    rules: str | None = None,
+    failing: bool = False,
+    arrival: bool = False,
+    others: Mapping[str, str] | None = None,
 ) -> Told:
-    """Return what a Machine gives for all topics but `rules`, which is its broadcast."""
+    """Return what a Machine gives for all topics but `rules`, which is its broadcast; `others` says of other inputs what becomes of late records."""
+    others = others or {}
+    taking = {*[rules], *(topic for topic, late in others.items() if late == "take")}
+    numbers = {topic: number for number, topic in enumerate(others, 2)} | {rules: 0}
     reference = Reference(failing=failing, ruled=rules is not None, arrival=arrival)
     found, received = read(inputs, delays)
-    late = [one for one in found if one.topic != rules and one.time < one.mark and not arrival]
+    late = [one for one in found if one.topic not in taking and one.time < one.mark and not arrival]
     if arrival:
         _in_arrival(reference, found, delays, rules)
     else:
         accepted = [one for one in found if one not in late]
-        happens = [(max(one.time, one.mark) if one.topic == rules else one.time, one.topic != rules, one.rank, one.offset, one) for one in accepted]
-        for time, is_row, *_, one in sorted(happens, key=lambda entry: entry[:4]):
+        happens = [
+            (max(one.time, one.mark) if one.topic in taking else one.time, numbers.get(one.topic, 1), one.rank, one.offset, one) for one in accepted
+        ]
+        for time, number, *_, one in sorted(happens, key=lambda entry: entry[:4]):
             reference.fire(time)
-            (reference.record if is_row else reference.tell)(one)
+            if number:
+                reference.record(one, at=time)
+            else:
+                reference.tell(one)
     reference.fire(max((one.time for one in found), default=NEVER) + 1)
     for topic, count in received.items():
         mine, too_late = sum(one.topic == topic for one in found), sum(one.topic == topic for one in late)
@@ -330,16 +363,34 @@ def source(topic: str, delay: int) -> hr.Stream:
 
 
 def plan_of(
-    delays: Mapping[str, int], *, rules: str | None = None, failing: bool = False, arrival: bool = False, name: str = "machine", **more: Any
+    delays: Mapping[str, int],
+    *,
+    rules: str | None = None,
+    failing: bool = False,
+    arrival: bool = False,
+    others: Mapping[str, str] | None = None,
+    holds: bool = True,
+    name: str = "machine",
+    **more: Any,
 ) -> Plan:
-    """Return the plan of a Machine over all topics but `rules`: main and side outputs to topics of their own."""
+    """Return the plan of a Machine over all topics but `rules` and the `others`: main and side outputs to topics of their own."""
 
     def build() -> dict[str, hr.Stream]:
-        first, *others = (source(topic, delay) for topic, delay in delays.items() if topic != rules)
+        first, *rest = (source(topic, delay) for topic, delay in delays.items() if topic not in {rules, *(others or {})})
         told = None if rules is None else source(rules, delays[rules])
-        order, code = "arrival" if arrival else "event_time", Unruled() if rules is None else Machine()
-        made = (first.union(*others) if others else first).process(
-            code, by=["k"], order=order, broadcast=told, failed_to="failed" if failing else None, name="machine"
+        inputs: dict[str, hr.InputStream] = {}
+        for topic, late in (others or {}).items():
+            late_to = f"late-{topic}" if late == "side" else None
+            inputs[topic] = hr.input(source(topic, delays[topic]), late=late, late_to=late_to, holds=holds)
+        code = (Commanded if others else Machine)() if rules is not None else type("Unruled", (Commanded,), {"shared": {}, "on_broadcast": None})()
+        made = (first.union(*rest) if rest else first).process(
+            code,
+            by=["k"],
+            order="arrival" if arrival else "event_time",
+            broadcast=told,
+            inputs=inputs,
+            failed_to="failed" if failing else None,
+            name="machine",
         )
         return {"out": made, "aside": made.side("aside"), "bare": made.side("bare"), **{topic: then(made) for topic, then in more.items()}}
 

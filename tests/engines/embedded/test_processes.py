@@ -88,9 +88,12 @@ def partitions(draw: st.DrawFn, *, failing: bool) -> list[bytes]:
 def cases(draw: st.DrawFn, *, arrival: bool = False) -> tuple[dict[str, list[list[bytes]]], dict[str, int], dict[str, Any]]:
     failing, ruled = draw(st.booleans()), draw(st.booleans())
     topics = draw(st.sampled_from([["one"], ["one"], ["one", "two"]]))
-    delays = {topic: draw(st.sampled_from([0, 2_000, 5_000])) for topic in [*topics, *(["rules"] if ruled else [])]}
+    late = ["drop", "take"] if arrival else ["drop", "take", "side"]
+    names = draw(st.sampled_from([(), ("command",), ("command", "limit"), ("limit", "command")]))
+    others = {name: draw(st.sampled_from(late)) for name in names}
+    delays = {topic: draw(st.sampled_from([0, 2_000, 5_000])) for topic in [*topics, *(["rules"] if ruled else []), *others]}
     inputs = {topic: draw(st.lists(partitions(failing=failing and topic != "rules"), min_size=1, max_size=2)) for topic in delays}
-    return inputs, delays, {"rules": "rules" if ruled else None, "failing": failing, "arrival": arrival}
+    return inputs, delays, {"rules": "rules" if ruled else None, "failing": failing, "arrival": arrival, "others": others}
 
 
 def run(plan: Plan, files: dict[str, list[Path]], chance: random.Random | None = None) -> tuple[dict[str, bytes], dict[str, Any]]:

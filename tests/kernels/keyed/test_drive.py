@@ -49,6 +49,29 @@ def test_time_passes_up_to_a_moment() -> None:
     assert hr.drive(Latest(), RECORDS, by=["k"], time="t", upto=60_005)[-1][0] == ""
 
 
+def test_records_of_other_inputs_come_at_their_times_behind_those_of_the_stream() -> None:
+    class Counter:
+        output = {"called": "STRING"}
+
+        def on_record(self, row: dict[str, Any], _state: Any) -> Any:
+            yield {"called": f"record {row['v']}"}
+
+        def on_add(self, row: dict[str, Any], _state: Any) -> Any:
+            yield {"called": f"add {row['v']}"}
+
+        def on_set(self, row: dict[str, Any], _state: Any) -> Any:
+            yield {"called": f"set {row['v']}"}
+
+    more = {"set": [{"k": "a", "t": 9_999, "v": 8}], "add": [{"k": "a", "t": 9_999, "v": 9}, {"k": "a", "t": 9_998, "v": 10}]}
+    given = hr.drive(Counter, RECORDS, by="k", time="t", inputs=more)
+    assert [row["called"] for _, row in given] == ["record 1", "record 7", "add 10", "record 2", "set 8", "add 9", "record 3"]
+    assert [row["called"] for _, row in hr.drive(Counter, RECORDS[:1], by="k", time="t")] == ["record 2"]
+    with pytest.raises(hr.PlanError, match=r"Counter has no on_sett; write on_sett\(self, row, state\)"):
+        hr.drive(Counter, RECORDS, by="k", time="t", inputs={"sett": []})
+    with pytest.raises(hr.PlanError, match="on_record is called for something else"):
+        hr.drive(Counter, RECORDS, by="k", time="t", inputs={"record": []})
+
+
 def test_the_kilns_processes_are_driven_so() -> None:
     readings = [{"equip_id": "1", "sensor": "a", "at": second * 1000, "value": 95.0} for second in range(3)]
     watch = Watch(10, 90, in_a_row=3, hysteresis=2, silence_ms=30_000)

@@ -24,7 +24,7 @@ from headrace.plan.graph import Node
 from headrace.plan.operators import Operator, Regroup, RowOperator, Side, Sink, Source
 from headrace.plan.pipeline import Plan
 
-__all__ = ["Graph"]
+__all__ = ["Graph", "now_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -50,18 +50,19 @@ class Graph:
 
     `ordered` says whether the order of the input matters to the plan, so that turns must be taken in it; `placed` whether its
     rows must tell partition and offset. If `keyed`, what windows and processes give is written with its keys. `origins` are
-    topic and partition by rank.
+    topic and partition by rank. Where topics can fall silent (`silences`), an input of a process that does not hold is not waited for.
     """
 
-    def __init__(self, plan: Plan, write: Write, *, keyed: bool = False, origins: Sequence[tuple[str, int]] = ()) -> None:
+    def __init__(self, plan: Plan, write: Write, *, keyed: bool = False, silences: bool = False, origins: Sequence[tuple[str, int]] = ()) -> None:
         self._write, self._keyed, self.plan = write, keyed, plan
-        needed, setting = _needed(plan), Setting(plan, write, keyed, origins)
+        needed, setting = _needed(plan), Setting(plan, write, keyed, silences, origins)
         self._steps = {
             node: row_step(operator, node.schema, sorted(needed[node])) for node in plan.nodes if isinstance(operator := node.operator, RowOperator)
         }
         self._sources = {node.operator.topic: node for node in plan.of(Source)}
         self._regroups: dict[Node[Operator], RegroupKernel] = {node: RegroupKernel(node.operator, keyed=keyed) for node in plan.of(Regroup)}
         self.stages = [_STAGES[node.operator.kind](node, setting) for node in plan.stages]
+        self._holding = {stage.node: stage.node.traits.holding if silences else stage.node.traits.topics for stage in self.stages}
         self._directs = [_Direct(node) for node in plan.sinks if not node.traits.derived]
         merged = [node for node in plan.sinks if node.traits.time == "process"]
         self._merged: dict[str, list[pl.DataFrame]] = {node.operator.topic: [] for node in merged}
@@ -81,7 +82,7 @@ class Graph:
     @property
     def clocked(self) -> list[tuple[str, frozenset[str]]]:
         """The columns in which stages read the watermark before each row, and the topics whose watermark it is."""
-        return [(stage.clock_column, stage.node.traits.topics) for stage in self.stages if stage.clocked]
+        return [(stage.clock_column, self._holding[stage.node]) for stage in self.stages if stage.clocked]
 
     def reached(self, topic: str) -> int:
         """Return the latest time up to which a stage downstream of a topic has worked."""
@@ -130,7 +131,7 @@ class Graph:
                 fates.note(rows["@record"], rows["@record"])
                 self._write(direct.node.operator.topic, rows.select(direct.node.schema.names), None if keys is None else keys.gather(rows["@record"]))
         for stage in self.stages:
-            now = _now([clocks[topic] for topic in stage.node.traits.topics])
+            now = now_of([clocks[topic] for topic in self._holding[stage.node]])
             self._emit_all(stage, stage.settle(Turn(now, heard if ended or now >= FOREVER else None, fates, keys)))
         self._write_merged()
 
@@ -247,7 +248,7 @@ def _timed_by_window(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _now(clocks: Sequence[Clock]) -> int:
+def now_of(clocks: Sequence[Clock]) -> int:
     """Return the least of the clocks; those of sources of which nothing has been heard for long count only if there are no others."""
     times = [(clock.asleep, clock.now) for clock in clocks]
     awake = [now for asleep, now in times if not asleep]

@@ -199,7 +199,7 @@ class Live:
             self.feed = self.log.feed([source.topic for source in plan.sources], latest=self.latest)
             firsts = {reader.name: reader.position["record"] for readers in self.feed.readers.values() for reader in readers}
             self.expired = {name: first for name, first in firsts.items() if first} if self.claim.manifest is None else {}
-            self.run = Run(plan, self.feed.readers, self._staged, live=True, max_ahead_ms=self.patience.max_ahead)
+            self.run = Run(plan, self.feed.readers, self._staged, live=True, silences=not self.latest, max_ahead_ms=self.patience.max_ahead)
             if self.claim.manifest is not None:
                 self._restore(msgspec.json.decode(self.claim.manifest))
         except BaseException:

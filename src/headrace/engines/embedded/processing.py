@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any, ClassVar
 
 import polars as pl
 
+from headrace.engines.embedded.ports import in_arrival, ports_of
 from headrace.engines.embedded.stage import Counts, Emitted, Setting, Stage, Turn
 from headrace.engines.embedded.state import Loading, Saving
 from headrace.engines.watchdog import watch
 from headrace.errors import ProcessError
-from headrace.kernels.columnar.order import due_before, gathered, in_order, in_time
 from headrace.kernels.columnar.watermark import NEVER
 from headrace.kernels.columnar.window import key_text
 from headrace.kernels.keyed.code import code_digest
-from headrace.kernels.keyed.compiled import row_maker
 from headrace.kernels.keyed.process import Given, Place, ProcessKernel
 from headrace.kernels.keyed.schedule import BROADCAST, RECORDS, Emission, Record, Scheduler, merged
 from headrace.kernels.reading.text import polars_type
@@ -32,27 +30,12 @@ __all__ = ["ProcessStage"]
 
 _log = logging.getLogger(__name__)
 
-_HIDDEN = ("@time", "@record", "@partition", "@offset", "@arrived")
-_Frames = dict[int, list[pl.DataFrame]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Fed:
-    """The records whose rows reached a process, and those of which it accepted a row. Derived rows are of no record."""
-
-    reached: pl.Series
-    taken: pl.Series
-
 
 class ProcessStage(Stage):
     """A process, its keys, and the rows that it buffers.
 
     Attributes
     ----------
-    waiting, told
-        The rows of this turn, of its records and of its broadcast, by rank.
-    buffer, rules
-        Buffered rows, of its records and of its broadcast, by rank and in the order of offsets.
     stored_bytes
         The size of its keys in the last commit, with deletions and with values that later parts have again.
     code, code_before
@@ -66,18 +49,15 @@ class ProcessStage(Stage):
         self.node, self.operator = node, node.operator
         self.clock_column = f"@clock{node.id}"
         self._watermark = NEVER
-        self.waiting: _Frames = {}
-        self.told: _Frames = {}
-        self.buffer: _Frames = {}
-        self.rules: _Frames = {}
         self.stored_bytes = 0
+        self._ports = ports_of(node, self.clock_column, silences=setting.silences)
+        self._others = [port for port in self._ports.values() if port.name]
         self.kernel = ProcessKernel(self.operator)
         self.scheduler = Scheduler(self.kernel, partial(_place_of, setting.origins))
         self.keyspace = self.scheduler.keys
         self.code = code_digest(self.operator.code)
         self.code_before: str | None = None
         self._write, self._keyed, self._origins = setting.write, setting.keyed, setting.origins
-        self._derived = node.input.traits.derived
         self._schemas = {name: self.operator.output(name) for name in self.operator.declared.outputs}
         self._duplicates: dict[str, int] = {}
         self._failures: list[dict[str, Any]] = []
@@ -96,84 +76,76 @@ class ProcessStage(Stage):
 
     @property
     def clocked(self) -> bool:
-        """In the order of arrival, timers that are due before a record fire before it."""
-        return self.operator.arrival
+        """In the order of arrival, timers that are due before a record fire before it. An input that does not hold is judged by the watermark."""
+        return self.operator.arrival or any(port.clock_column for port in self._others)
 
     @property
     def ordered(self) -> bool:
-        """In the order of arrival, its results depend on that of its input."""
-        return self.operator.arrival
+        """Its results depend on the order of its inputs in the order of arrival, and with an input that does not hold; so do late records."""
+        return self.clocked or self.passes_records
+
+    @property
+    def passes_records(self) -> bool:
+        """It writes late records of inputs as they are."""
+        return any(port.late_topic for port in self._others)
 
     def wait(self, given: Node[Operator], rank: int, rows: pl.DataFrame) -> None:
         """Buffer records or broadcast records for the end of the turn."""
-        (self.waiting if given is self.node.input else self.told).setdefault(rank, []).append(rows)
+        self._ports[given].waiting.setdefault(rank, []).append(rows)
 
     def settle(self, turn: Turn) -> Iterator[Emitted]:
         """Judge the rows that came, call the process with all that is due, and emit its rows."""
         if self.operator.arrival:
-            arrived = self._arrive()
-            fed, emitted = arrived or (None, [])
-            yield from emitted
+            yield from self._arrive(turn)
         else:
-            fed = self._admit()
-        if fed is not None:
-            turn.fates.note(fed.reached, fed.taken)
+            self._admit(turn)
         ends_with = turn.ends_with
         yield from self._advance(turn.watermark if ends_with is None else min(turn.watermark, self._end_of(ends_with)))
         self._write_failures()
 
-    def _admit(self) -> _Fed | None:
+    def _admit(self, turn: Turn) -> None:
         """Take in what came in this turn, as far as it is not late: it waits for the clock."""
-        rules = gathered(self.told)
-        for rank, rows in rules:
-            due = pl.max_horizontal("@time", "@watermark").alias("@time")
-            self.rules.setdefault(rank, []).append(in_time(_kept(rows.with_columns(due), self.operator.broadcast_schema.names)))  # type: ignore[union-attr]
-        reached, taken = [rows["@record"] for _, rows in rules], [rows["@record"] for _, rows in rules]
-        for rank, rows in gathered(self.waiting):
-            on_time = rows if self._derived else rows.filter(pl.col("@time") >= pl.col("@watermark"))
-            if not self._derived:
-                reached.append(rows["@record"])
-                taken.append(on_time["@record"])
-            if len(on_time):
-                self.buffer.setdefault(rank, []).append(in_time(_kept(on_time, self.operator.record_schema.names)))
-        return _Fed(pl.concat(reached), pl.concat(taken)) if reached else None
+        reached: list[pl.Series] = []
+        taken: list[pl.Series] = []
+        for port in self._ports.values():
+            late = port.admit(self.watermark, reached, taken)
+            if late is not None and port.late_topic is not None:
+                keys = None if turn.keys is None else turn.keys.gather(late["@record"])
+                self._write(port.late_topic, late.select(port.schema.names), keys)
+        if reached:
+            turn.fates.note(pl.concat(reached), pl.concat(taken))
 
-    def _advance(self, clock: int) -> list[tuple[str, pl.DataFrame]]:
+    def _advance(self, clock: int) -> list[Emitted]:
         """Move the clock, and return what the process gives for all times before it, by output."""
-        if clock <= self.watermark:
+        clock = max([clock, *(until for port in self._others if (until := port.overdue_until) is not None)])
+        if clock < self.watermark or (clock == self.watermark and not any(port.overdue for port in self._others)):
             return []
         self._watermark = clock
-        due = () if self.operator.arrival else self._records(due_before(self.buffer, clock), due_before(self.rules, clock))
+        due: Iterable[Record] = ()
+        if not self.operator.arrival:
+            due = self._records(one for port in self._ports.values() for one in port.due(clock))
         return self._frames(chain(self.scheduler.run(due), self.scheduler.advance(clock)))
 
-    def _arrive(self) -> tuple[_Fed, list[tuple[str, pl.DataFrame]]] | None:
+    def _arrive(self, turn: Turn) -> list[Emitted]:
         """Give the process what came in this turn at once, in the order of the input."""
-        parts = {True: dict(gathered(self.waiting)), False: dict(gathered(self.told))}
-        ranked = sorted((rank, one) for one, frames in parts.items() for rank in frames)
-        if not ranked:
-            return None
-        due = pl.col(self.clock_column).alias("@due")
-        hidden = [parts[one][rank].select("@record", "@order", due, pl.lit(one).alias("@is_row")) for rank, one in ranked]
-        every = in_order(hidden).with_row_index("@at")
+        arrived = in_arrival([*self._ports.values()], self.clock_column)
+        if arrived is None:
+            return []
+        records, runs = arrived
+        turn.fates.note(records, records)
+        return self._frames(self.scheduler.run(self._records(runs)))
 
-        def ordered(one: bool, schema: Schema | None) -> pl.DataFrame | None:  # noqa: FBT001
-            mine = [_kept(frame, schema.names, "@order") for _, frame in sorted(parts[one].items())] if schema is not None else []
-            return in_order(mine).hstack(every.filter(pl.col("@is_row") == one).select("@at", "@due")) if mine else None
-
-        records = self._records(ordered(True, self.operator.record_schema), ordered(False, self.operator.broadcast_schema))
-        return _Fed(every["@record"], every["@record"]), self._frames(self.scheduler.run(records))
+    def _records(self, runs: Iterable[tuple[int, Iterable[Record]]]) -> Iterable[Record]:
+        """Return the records of all inputs, each sorted and due, as the scheduler takes them."""
+        every = []
+        for count, records in runs:
+            self._handled += count
+            every.append(records)
+        return merged(*every) if every else ()
 
     def fire_clock(self, now: int) -> list[tuple[str, pl.DataFrame]]:
         """Call the timers of the clock on the wall that are due."""
         return self._frames(self.scheduler.fire_clock(now, self.watermark))
-
-    def _records(self, rows: pl.DataFrame | None, rules: pl.DataFrame | None) -> Iterable[Record]:
-        """Return records and what is broadcast, which are due and each sorted, as the scheduler takes them."""
-        self._handled += 0 if rows is None else len(rows)
-        records = () if rows is None else _run(rows, RECORDS, self.operator.record_schema, self.operator.keys)
-        if rules is None or self.operator.broadcast_schema is None:
-            return records
-        return merged(records, _run(rules, BROADCAST, self.operator.broadcast_schema))
 
     def _frames(self, emissions: Iterable[Emission]) -> list[tuple[str, pl.DataFrame]]:
         """Have the scheduler make its calls, and return what is given as frames by output, in the order given."""
@@ -233,15 +205,15 @@ class ProcessStage(Stage):
 
     def counts(self) -> Counts:
         """Return its metrics."""
-        waiting = sum(len(rows) for parts in self.buffer.values() for rows in parts)
+        waiting = sum(len(port) for port in self._ports.values() if port.keys is not None)
         handled, self._handled, failed, self._failed = self._handled, 0, self._failed, 0
         return Counts(len(self.keyspace), self.stored_bytes, self.keyspace.timers, waiting, handled, failed)
 
     @property
     def _waits(self) -> tuple[int, int] | None:
         """The first and the last time of the rows that wait."""
-        frames = [rows["@time"] for waits in (self.buffer, self.rules) for parts in waits.values() for rows in parts if len(rows)]
-        return (min(int(times[0]) for times in frames), max(int(times[-1]) for times in frames)) if frames else None
+        times = [time for port in self._ports.values() for time in port.span]
+        return (min(times), max(times)) if times else None
 
     def next_firing_time(self, upto: float, ends_with: Mapping[str, int] | None) -> int | None:
         """Return the watermark, at most `upto`, at which all that is due before has been done; None if nothing is due."""
@@ -277,10 +249,13 @@ class ProcessStage(Stage):
     def save(self, saving: Saving) -> dict[str, Any]:
         """Return the watermark, buffered rows, keys, and what the process declares of its state."""
         keys, self.stored_bytes = saving.keys(self.keyspace)
+        buffers = {port.number: saving.buffer(port.buffer) for port in self._ports.values()}
+        others = {"inputs": {port.name: buffers[port.number] for port in self._others}} if self._others else {}
         return {
             "clock": self.watermark,
-            "buffer": saving.buffer(self.buffer),
-            "rules": saving.buffer(self.rules),
+            "buffer": buffers[RECORDS],
+            "rules": buffers.get(BROADCAST, {}),
+            **others,
             "keys": keys,
             "version": self.operator.declared.version,
             "code": self.code,
@@ -294,8 +269,10 @@ class ProcessStage(Stage):
         self._watermark = state["clock"]
         if (before := state.get("code")) is not None and self.code not in {None, before}:
             self.code_before = before
-        self.buffer = loading.buffer(state["buffer"], self.operator.record_schema)
-        self.rules = loading.buffer(state["rules"], self.operator.broadcast_schema)
+        others = state.get("inputs", {})
+        for port in self._ports.values():
+            saved = others.get(port.name, {}) if port.name else state["rules" if port.number == BROADCAST else "buffer"]
+            port.buffer = loading.buffer(saved, port.schema)
         self.stored_bytes = loading.keys(state["keys"], self.keyspace)
         self.keyspace.wake(migrate=state["version"] != self.operator.declared.version)
         if state["shared"] is not None and self.operator.declared.shared:
@@ -320,34 +297,3 @@ def _place_of(origins: Sequence[tuple[str, int]], record: Record) -> Place:
     _, _, rank, _, offset, _, _, _, arrived, _, _ = record
     topic, number = origins[rank] if rank >= 0 else ("", None)
     return Place(topic, number, offset, arrived)
-
-
-def _kept(rows: pl.DataFrame, names: Sequence[str], *more: str) -> pl.DataFrame:
-    return rows.select(*_HIDDEN, *more, *names)
-
-
-def _run(frame: pl.DataFrame, number: int, schema: Schema, keys: Sequence[str] | None = None) -> Iterator[Record]:
-    """Return the sorted rows of an input as records, rows as an author's process sees them; in the order of arrival they have `@at` and `@due`."""
-    at = "@at" if "@at" in frame.columns else "@time"
-    due = "@due" if "@due" in frame.columns else "@time"
-    hidden = {name: frame[name].to_list() for name in ("@partition", "@offset", "@time", "@arrived", at, due)}
-    plain = frame.select(pl.col(field.name).cast(_plain(polars_type(field.type))) for field in schema.fields)
-    columns = {name: plain[name].to_list() for name in schema.names}
-    rows = map(row_maker(schema.names), *columns.values())
-    of_keys = repeat(None) if keys is None else zip(*[columns[key] for key in keys], strict=True)
-    place = hidden["@partition"], repeat(0), hidden["@offset"], repeat(None)
-    return zip(hidden[at], repeat(number), *place, hidden[due], hidden["@time"], hidden["@arrived"], of_keys, rows)
-
-
-def _plain(kind: Any) -> Any:  # noqa: ANN401
-    """Return a type with timestamps as whole numbers of ms."""
-    match kind:
-        case pl.Datetime():
-            return pl.Int64()
-        case pl.List(inner=inner):
-            return pl.List(_plain(inner))
-        case pl.Map(key=key, value=value):
-            return pl.Map(key, _plain(value))
-        case pl.Struct(fields=fields):
-            return pl.Struct({one.name: _plain(one.dtype) for one in fields})
-    return kind

@@ -14,14 +14,14 @@ import polars as pl
 
 from headrace._durable import write_durably, write_fault
 from headrace.engines.embedded.checkpoint import Checkpoint
-from headrace.engines.embedded.graph import Graph
+from headrace.engines.embedded.graph import Graph, now_of
 from headrace.engines.embedded.output import Files, Output
 from headrace.engines.embedded.partition import Partition, Turn
 from headrace.engines.embedded.stage import Fates
 from headrace.engines.embedded.state import STATE_FORMATS
 from headrace.errors import EnvironmentFault
 from headrace.kernels.columnar.order import clock_before, in_order, turn
-from headrace.kernels.columnar.watermark import NEVER, Clock
+from headrace.kernels.columnar.watermark import FOREVER, NEVER, Clock
 from headrace.kernels.ledger import Account, Reasons
 from headrace.plan.pipeline import Plan
 from headrace.plan.rewrite import read_numbers_at_once
@@ -51,6 +51,8 @@ class Run:
     live
         Whether the partitions are a log's: then a turn takes what is there of all of them, what windows give is written
         with its keys, and a partition read to its end rests, since more may come another time.
+    silences
+        Whether topics can fall silent: then an input of a process that does not hold the watermark back is not waited for.
     max_ahead_ms
         How far past its arrival a record's event time may lie.
     drain
@@ -64,6 +66,7 @@ class Run:
         output: Output,
         *,
         live: bool = False,
+        silences: bool = False,
         max_ahead_ms: int | None = None,
         drain: bool = False,
     ) -> None:
@@ -71,7 +74,7 @@ class Run:
         self._output, self._live = output, live
         self._drain_ms = DRAIN_MS if drain else 0
         origins = [(source.topic, number) for source in plan.sources for number in range(len(readers[source.topic]))]
-        self.graph = Graph(plan, output.write, keyed=live, origins=origins)
+        self.graph = Graph(plan, output.write, keyed=live, silences=silences, origins=origins)
         self.partitions: list[Partition] = []
         for source in plan.sources:
             for number, reader in enumerate(readers[source.topic]):
@@ -162,7 +165,11 @@ class Run:
         finished = {one.partition.rank for one in turns if one.partition.finished}
         for column, feeders in clocked:
             mine = {p.rank: before[p.rank] for p in self.partitions if p.source.topic in feeders}
-            ordered = ordered.with_columns(clock_before(ordered, mine, delays, finished).alias(column))
+            clock = clock_before(ordered, mine, delays, finished)
+            if self._live:  # where all that is waited for is idle, the watermark stays where it is
+                now = now_of([self.clocks[topic] for topic in feeders])
+                clock = clock.to_frame().select(pl.when(pl.first() < FOREVER).then(pl.first()).otherwise(now)).to_series()
+            ordered = ordered.with_columns(clock.alias(column))
         clocks = [ordered.filter(pl.col("@partition") == one.partition.rank).drop("@partition", "@order", "@shown") for one in turns]
         return [frame.hstack(mine) for frame, mine in zip(ranked, clocks, strict=True)]
 

@@ -57,12 +57,14 @@ def _distinct(parts: Sequence[pl.Series], first: int, behind: int) -> int:
 class Setting:
     """What a stage is created with.
 
-    `keyed` says whether derived rows are written with their keys; `origins` are topic and partition by rank.
+    `keyed` says whether derived rows are written with their keys; `silences` whether topics can fall silent, so that an input that does
+    not hold is not waited for; `origins` are topic and partition by rank.
     """
 
     plan: Plan
     write: Write
     keyed: bool
+    silences: bool
     origins: Sequence[tuple[str, int]]
 
 

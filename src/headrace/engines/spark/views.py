@@ -251,6 +251,9 @@ class Views(Selects[Block]):
         if node in self._hosted:
             return
         self._hosted.add(node)
+        if node.operator.inputs:
+            what = f"{node.operator.name} has several inputs, which only the embedded engine has"
+            raise PlanError(what, fix="run it on the embedded engine")
         if self._live:
             self._refuse_live(node)
         rows = self._reaching(node)

@@ -9,8 +9,9 @@ from typing import Any
 from headrace.errors import PlanError, ProcessError, near
 from headrace.kernels.keyed.process import Given, Place, ProcessKernel
 from headrace.kernels.keyed.schedule import BROADCAST, RECORDS, Record, Scheduler, ordered
-from headrace.plan.operators import Process
-from headrace.plan.process import declaration_of, spoken_name
+from headrace.plan.inputs import check_input_name
+from headrace.plan.operators import KeyedInput, Process
+from headrace.plan.process import METHODS, declaration_of, spoken_name
 from headrace.plan.schema import DOUBLE, Field, Schema
 
 __all__ = ["drive"]
@@ -19,7 +20,14 @@ Row = Mapping[str, Any]
 
 
 def drive(
-    process: object, records: Iterable[Row], *, by: str | Sequence[str], time: str, broadcast: Iterable[Row] = (), upto: int | None = None
+    process: object,
+    records: Iterable[Row],
+    *,
+    by: str | Sequence[str],
+    time: str,
+    broadcast: Iterable[Row] = (),
+    inputs: Mapping[str, Iterable[Row]] | None = None,
+    upto: int | None = None,
 ) -> list[tuple[str, dict[str, Any]]]:
     """Return what a process gives for records, to test it with: in the order of event time, with its timers and times to live.
 
@@ -35,6 +43,9 @@ def drive(
         The column that has the event time, ms since the epoch.
     broadcast
         Records that it is told before any of their time or later, `time` among their columns too.
+    inputs
+        Records of other inputs by name, such as `{"command": [...]}` for `on_command`; `by` and `time` are among their columns too.
+        An input that is left out has no records.
     upto
         Let time pass up to here, ms: timers before it go off. By default it stops at the last event.
 
@@ -53,12 +64,22 @@ def drive(
     code = process() if isinstance(process, type) else process
     names = (by,) if isinstance(by, str) else tuple(by)
     keys = Schema(tuple(Field(name, DOUBLE) for name in names))  # keys may be of any type: as DOUBLE they are told apart by their bytes alone
-    declared = declaration_of(code, names, "drive")
-    kernel = ProcessKernel(Process(code, spoken_name(code), declared, names, keys))
-    scheduler = Scheduler(kernel, lambda record: Place("records" if record[1] == RECORDS else "broadcast", 0, record[4]))
+    for name in inputs or ():
+        check_input_name(name, "drive")
+    methods = (name.removeprefix("on_") for name in vars(type(code)) if name.startswith("on_") and name not in METHODS)
+    others: dict[str, Iterable[Row]] = {**(inputs or {}), **{name: () for name in methods if name not in (inputs or {})}}
+    declared = declaration_of(code, names, "drive", others)
+    kernel = ProcessKernel(Process(code, spoken_name(code), declared, names, keys, inputs=tuple(KeyedInput(name, keys, names) for name in others)))
+    called = ("broadcast", "records", *others)
+    scheduler = Scheduler(kernel, lambda record: Place(called[record[1]], 0, record[4]))
     given: list[Given] = []
-    told = [_record(row, BROADCAST, number, time) for number, row in enumerate(broadcast)]
-    rows = ordered(told + [_record(row, RECORDS, number, time, names) for number, row in enumerate(records)])
+    told = [_record(row, BROADCAST, offset, time) for offset, row in enumerate(broadcast)]
+    keyed = [
+        _record(row, number, offset, time, names)
+        for number, rows in enumerate([records, *others.values()], RECORDS)
+        for offset, row in enumerate(rows)
+    ]
+    rows = ordered(told + keyed)
     end = upto if upto is not None else max((row[0] for row in rows), default=0) + 1
     for _, record in chain(scheduler.run(rows), scheduler.advance(end)):
         given += scheduler.given

@@ -59,8 +59,8 @@ class Keyspace:
 
     # work
 
-    def record(self, key: tuple[Any, ...], row: Mapping[str, Any], time: int, now: int, place: object, given: list[Given]) -> None:
-        """Give a key a record."""
+    def record(self, key: tuple[Any, ...], row: Mapping[str, Any], time: int, now: int, place: object, given: list[Given], number: int = 1) -> None:
+        """Give a key a record of the input of a number."""
         state = None if self._by_key is None else self._by_key.get(key)
         if state is None:
             state = self._state(self._compact(key), key)
@@ -70,7 +70,7 @@ class Keyspace:
             state._shared = self.versions.view(time)
         if self.ages and self._passed is not None and self._passed > time:  # in the order of arrival a record may come behind the clock
             self.kernel.keep.purge(state, self._passed - 1)
-        self.kernel.record(state, row, time, now, place, given)
+        self.kernel.record(state, row, time, now, place, given, number)
         if not self._sleeps or state._timers or state._clock_timers:
             self._arm(self._compact(key), state)
 

@@ -77,7 +77,8 @@ class ProcessKernel:
         self.place_of = lambda place: place
         self._kind = declared.name
         self._outputs = {name: row_accept_of(schema, f"output {name!r}" if name else "the output") for name, schema in declared.outputs.items()}
-        self._on_record: Any = code.on_record  # type: ignore[attr-defined]
+        # by the numbers of inputs
+        self._on_records: list[Any] = [None, code.on_record, *(getattr(code, f"on_{one.name}") for one in operator.inputs)]  # type: ignore[attr-defined]
         self._on_timer = getattr(code, "on_timer", None)
         self._on_clock = getattr(code, "on_clock", None)
         self._on_broadcast = getattr(code, "on_broadcast", None)
@@ -87,9 +88,9 @@ class ProcessKernel:
 
     # one key
 
-    def record(self, state: State, row: Mapping[str, Any], time: int, now: int, place: object, given: list[Given]) -> None:
-        """Give a key a record, and call the timers that are set before its time; what the process gives is added to `given`."""
-        self._call(self._on_record, row, state, time, now, given, place, row)
+    def record(self, state: State, row: Mapping[str, Any], time: int, now: int, place: object, given: list[Given], number: int = 1) -> None:
+        """Give a key a record of an input, and call the timers that are set before its time; what the process gives is added to `given`."""
+        self._call(self._on_records[number], row, state, time, now, given, place, row)
         if state._timers and not self._arrival:
             self.fire(state, time, given)
 

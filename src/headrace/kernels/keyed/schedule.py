@@ -15,9 +15,10 @@ them, wakes up when the clock passes the first of them (`Keyspace.next_timer`, o
 any order through `ordered`, or as runs that are sorted by the same fields (`SORTED_BY`) through `merged`. `Scheduler.run` then makes
 the calls. Nothing here knows a clock, a file or a thread.
 
-An input is a number: 0 is the broadcast, and a process with several inputs has one number for each, in the order of their
-declaration. Whether a late record is dropped or is due at the watermark is decided before it gets its position; so is whether an input holds
-the watermark back.
+An input is a number: 0 is the broadcast, 1 the stream itself, and the others follow in the order of their declaration. Whether a
+late record is dropped or is due at the watermark is decided before it gets its position; so is whether an input holds the watermark
+back. One that does not may bring a record that is behind the watermark of the process. That record is due there before all else,
+since what is before the watermark is done: its input has the number below zero (`overdue`).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ __all__ = [
     "keys_as_text",
     "merged",
     "ordered",
+    "overdue",
 ]
 
 BROADCAST, RECORDS = 0, 1
@@ -56,6 +58,11 @@ _position = itemgetter(slice(0, len(SORTED_BY)))
 Emission = tuple[Any, "Record | None"]
 
 _LOW_BITS = 2**31 - 1
+
+
+def overdue(number: int) -> int:
+    """Return the number of an input for its records that are behind the watermark of the process, and taken there."""
+    return -number
 
 
 def ordered(records: Iterable[Record]) -> list[Record]:
@@ -119,13 +126,15 @@ class Scheduler:
                 keys.fire(due, given)
                 if given or failures:
                     yield due, None
-            if number == BROADCAST or key is None:
-                keys.tell(row, record)
-            else:
-                call(key, row, time, time if arrived is None else arrived, record, given)
+            if number == RECORDS:
+                call(key, row, time, time if arrived is None else arrived, record, given)  # type: ignore[arg-type]
                 if dropping:
                     place = source, partition, offset
                     self.answered[place] = self.answered.get(place, False) or bool(given)
+            elif number == BROADCAST:
+                keys.tell(row, record)
+            else:
+                call(key, row, time, time if arrived is None else arrived, record, given, abs(number))  # type: ignore[arg-type]
             if given or failures:
                 yield at, record
 
