@@ -102,7 +102,7 @@ def test_inputs_are_read() -> None:
     given = process(Commanded, inputs={"command": told})
     assert str(given.operator) == "process commanded by k, with inputs command (late: take, does not hold)"
     assert str(given.schema) == "k STRING"  # the key may be NULL in the commands
-    assert given.node.others == (commands.node,)
+    assert [(node, policy.name) for node, policy in given.node.others] == [(commands.node, "command")]
     assert given.node.traits.topics == {"x", "commands"}
     assert given.node.traits.holding == {"x"}
     assert process(Commanded, inputs={"command": hr.input(rules)}).node.traits.holding == {"x", "rules"}

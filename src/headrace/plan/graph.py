@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from headrace.plan.operators import Operator, Process, Side, Traits
+from headrace.plan.operators import KeyedInput, Operator, Process, Side, Traits
 from headrace.plan.schema import Schema
 
 __all__ = ["Input", "Node", "node", "numbered", "rebuilt"]
@@ -50,9 +50,12 @@ class Node(Generic[K_co]):
         return next((one.node for one in self.inputs if one.role == "broadcast"), None)
 
     @property
-    def others(self) -> tuple[Node[Operator], ...]:
+    def others(self) -> tuple[tuple[Node[Operator], KeyedInput], ...]:
         """The other keyed inputs of a process, in the order of their declaration."""
-        return tuple(one.node for one in self.inputs if one.role.startswith("input."))
+        if not isinstance(self.operator, Process):
+            return ()
+        given = (one.node for one in self.inputs if one.role.startswith("input."))
+        return tuple(zip(given, self.operator.inputs, strict=True))
 
     def upstream(self) -> Iterator[Node[Operator]]:
         """Yield the nodes upstream in topological order, each once, and the node itself as the last."""

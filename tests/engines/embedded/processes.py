@@ -109,6 +109,10 @@ class Unruled(Machine):
     on_broadcast = None
 
 
+class Told(Commands, Unruled):
+    """The same with two other inputs."""
+
+
 def _shown(state: Any) -> str:
     kept = [state.count, state.last, state.held, list(state.recent), list(state.all), dict(state.seen), dict(state.tally)]
     return json.dumps([*kept, dict(sorted(state.timers.items())), dict(state.key)])
@@ -209,7 +213,7 @@ class Read:
 
 
 @dataclass
-class Told:
+class Answers:
     """What the reference gives: rows by output with the key, failures, and the ledger by topic."""
 
     rows: list[tuple[str, Row]] = field(default_factory=list)
@@ -253,7 +257,7 @@ class Reference:
 
     def __init__(self, *, failing: bool, ruled: bool, arrival: bool = False) -> None:
         self.machine, self.failing, self.arrival = Commanded(), failing, arrival
-        self.told, self.keys = Told(), {}
+        self.told, self.keys = Answers(), {}
         self.shared = Shared() if ruled else None
 
     def fire(self, upto: int) -> None:
@@ -313,7 +317,7 @@ def expected(
     failing: bool = False,
     arrival: bool = False,
     others: Mapping[str, str] | None = None,
-) -> Told:
+) -> Answers:
     """Return what a Machine gives for all topics but `rules`, which is its broadcast; `others` says of other inputs what becomes of late records."""
     others = others or {}
     taking = {*[rules], *(topic for topic, late in others.items() if late == "take")}
@@ -382,7 +386,7 @@ def plan_of(
         for topic, late in (others or {}).items():
             late_to = f"late-{topic}" if late == "side" else None
             inputs[topic] = hr.input(source(topic, delays[topic]), late=late, late_to=late_to, holds=holds)
-        code = (Commanded if others else Machine)() if rules is not None else type("Unruled", (Commanded,), {"shared": {}, "on_broadcast": None})()
+        code = (Commanded if others else Machine)() if rules is not None else (Told if others else Unruled)()
         made = (first.union(*rest) if rest else first).process(
             code,
             by=["k"],

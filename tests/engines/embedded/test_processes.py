@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import headrace as hr
-from engines.embedded.processes import NEVER, Read, Reference, Told, Unruled, expected, line, plan_of, read, source
+from engines.embedded.processes import NEVER, Answers, Read, Reference, Unruled, expected, line, plan_of, read, source
 from headrace.engines.embedded.output import Output, encode_rows
 from headrace.engines.embedded.run import Progress, Run, run_files
 from headrace.errors import EnvironmentFault, PlanError, ProcessError
@@ -123,7 +123,7 @@ def rows(data: bytes | None) -> list[dict[str, Any]]:
     return [json.loads(one) for one in (data or b"").splitlines()]
 
 
-def check(found: dict[str, bytes], ledger: dict[str, Any], told: Told) -> None:
+def check(found: dict[str, bytes], ledger: dict[str, Any], told: Answers) -> None:
     for topic, output in (("out", ""), ("aside", "aside"), ("bare", "bare")):
         assert rows(found.get(topic)) == told.of(output), topic
     assert [(row["topic"], row["partition"], row["offset"], row["key"]) for row in rows(found.get("failed"))] == told.failed

@@ -27,6 +27,7 @@ from headrace.kernels.keyed.schedule import (
     keys_as_text,
     merged,
     ordered,
+    overdue,
 )
 from headrace.kernels.keyed.shared import Shared, Versions
 from headrace.kernels.keyed.values import key_code
@@ -48,6 +49,9 @@ class Note:
             state.set_timer(name, row["at"] + after)
         return {"what": row["what"], "rule": state.shared.rule}
 
+    def on_other(self, row, state):
+        return self.on_record(row, state)
+
     def on_timer(self, name, state):
         return {"what": name, "rule": state.shared.rule}
 
@@ -56,17 +60,18 @@ class Note:
 
 
 here = hr.stream("readings", schema={"k": "STRING", "t": "BIGINT"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+others = hr.stream("others", schema={"k": "STRING", "t": "BIGINT"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
 rules = hr.stream("rules", schema={"k": "STRING", "t": "BIGINT"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
 
 
 def scheduler(order: str = "event_time") -> Scheduler:
-    operator = here.process(Note, by=["k"], broadcast=rules, order=order).operator
+    operator = here.process(Note, by=["k"], broadcast=rules, inputs={"other": hr.input(others)}, order=order).operator
     return Scheduler(ProcessKernel(operator), lambda record: Place("readings", record[3], record[4]))
 
 
 @st.composite
 def events(draw: st.DrawFn, *, arrival: bool) -> list[Record]:
-    """Records and broadcasts of several sources and partitions, several rows of some records, many of equal times; shuffled."""
+    """Records of two inputs and broadcasts of several sources and partitions, several rows of some records, many of equal times; shuffled."""
     found: list[Record] = []
     shown, clock = 0, 0
     for number in range(draw(st.integers(0, 14))):
@@ -77,7 +82,8 @@ def events(draw: st.DrawFn, *, arrival: bool) -> list[Record]:
         row = {"what": f"{number}", "at": time, "timers": timers}
         at, due = (number, clock) if arrival else (time, time)
         key = None if told else (draw(st.sampled_from(KEYS)),)
-        found.append((at, BROADCAST if told else RECORDS, source, partition, number // 2, entry, due, time, None, key, row))
+        other = draw(st.sampled_from([RECORDS, RECORDS, 2] if arrival else [RECORDS, RECORDS, 2, overdue(2)]))
+        found.append((at, BROADCAST if told else other, source, partition, number // 2, entry, due, time, None, key, row))
     return draw(st.permutations(found))
 
 
@@ -93,7 +99,7 @@ def sorted_events(records: list[Record], end: int, *, arrival: bool) -> list[tup
             due = time + after
             before = next((nth for nth in range(place + 1, len(clocks)) if clocks[nth] > due), None) if arrival else due
             if before is not None and due < end:
-                steps.append(((before, -1, due, key_code(key), name) if arrival else (due, 2, key_code(key), name), "timer", key, due, name))
+                steps.append(((before, -1, due, key_code(key), name) if arrival else (due, 9, key_code(key), name), "timer", key, due, name))
     rule, given_, times = "none", [], {}
     for _, kind, key, time, what in sorted(steps, key=lambda step: step[0]):
         if kind == "rule":

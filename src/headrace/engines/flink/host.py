@@ -34,7 +34,7 @@ from headrace.engines.shipped import unpack
 from headrace.engines.watchdog import watch
 from headrace.errors import InternalError
 from headrace.kernels.keyed.process import Place, ProcessKernel
-from headrace.kernels.keyed.schedule import BROADCAST, RECORDS, Emission, Record, Scheduler, as_text, keys_as_text, ordered
+from headrace.kernels.keyed.schedule import BROADCAST, RECORDS, Emission, Record, Scheduler, as_text, keys_as_text, ordered, overdue
 from headrace.kernels.keyed.shared import Shared, Versions
 from headrace.kernels.keyed.state import State
 from headrace.kernels.keyed.values import key_code
@@ -50,6 +50,7 @@ _END = -(2**63)  # among the times of what is told, that under which the end sta
 _ALWAYS = -(2**63) + 1  # among them, in the order of arrival, that of the one version that counts
 _LAST = 2**63 - 1  # the watermark behind the end of the input
 _FEW = 32
+_PLAIN = 7  # the fields of a record where a process has one input
 _NOTHING: tuple[int | None, bytes | None, tuple[Any, ...], bool] = (None, None, (), False)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
@@ -75,7 +76,8 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         process = unpack(self._code)
         self._kernel = ProcessKernel(process)
         watch(self._kernel)
-        self._read = _row_reader(process.record_schema)
+        readers = [_row_reader(schema) for schema in (process.record_schema, *(one.schema for one in process.inputs))]
+        self._readers = dict(enumerate(readers, RECORDS))
         self._outputs, self._failing, self._arrival = _outputs(process), process.failed_topic is not None, process.arrival
         self._scheduler = Scheduler(self._kernel, partial(_place_of, self._topics))
         self._first = context.get_index_of_this_subtask() == 0
@@ -91,6 +93,8 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         """Let a record wait; in the order of arrival it does not."""
         if self._arrival:
             return self._arrive(value, ctx)
+        if self._live and len(value) > _PLAIN and value[7] > RECORDS and value[0] < _clock(ctx):
+            return self._take_at_once(value, ctx)
         armed, data, few, more = self._kept.value() or _NOTHING
         if len(few) < _FEW:
             few = (*few, tuple(value))
@@ -105,8 +109,18 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         armed, data, few, more = self._kept.value() or _NOTHING
         clock = _clock(ctx) if value[6] is None else max(int(value[6]) + 1, _clock(ctx))  # Flink's own may lag behind a bundle of records
         state = self._hold(data, ctx)
-        record = self._record((*value[:6], None), due=clock)
+        record = self._record((*value[:6], None, *value[7:]), due=clock)
         rows = self._rows(chain(self._scheduler.run([record]), self._scheduler.advance(clock)))
+        self._keep(state, armed, few, more, None, ctx)
+        return rows
+
+    def _take_at_once(self, value: Any, ctx: Any) -> Iterable[Any]:  # noqa: ANN401
+        """Give the process a record of another input that the clock has passed already: it counts there."""
+        armed, data, few, more = self._kept.value() or _NOTHING
+        clock = _clock(ctx)
+        state = self._hold(data, ctx)
+        record = self._record((clock, *value[1:7], overdue(value[7])), due=clock)
+        rows = self._rows(self._scheduler.run([record]))
         self._keep(state, armed, few, more, None, ctx)
         return rows
 
@@ -168,8 +182,9 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         return rows
 
     def _record(self, pending: Any, *, due: int) -> Record:  # noqa: ANN401
-        time, source, partition, offset, arrived, row, order = pending
-        return time, RECORDS, source, partition, offset, _sortable(order), due, time, arrived, self._key, self._read(row)
+        time, source, partition, offset, arrived, row, order, *numbered = pending
+        number = numbered[0] if numbered else RECORDS
+        return time, number, source, partition, offset, _sortable(order), due, time, arrived, self._key, self._readers[abs(number)](row)
 
     # what is kept
 

@@ -8,14 +8,17 @@ from headrace.engines.flink.block import Block, named
 from headrace.engines.flink.expression import Item, json_value
 from headrace.engines.flink.intake import Intake, Marks, epoch_ms
 from headrace.engines.flink.words import listed, name, text, type_name
+from headrace.kernels.keyed.schedule import RECORDS
 from headrace.plan.graph import Node
-from headrace.plan.operators import Operator, Process, Source
+from headrace.plan.operators import KeyedInput, Operator, Process, Source
 from headrace.plan.schema import TIMESTAMP, Schema
 
-__all__ = ["given", "is_taken", "json_array", "number_of", "plain", "rows_of", "told", "ways"]
+__all__ = ["given", "is_taken", "json_array", "number_of", "plain", "rows_of", "rows_of_input", "told", "ways"]
 
 _FORM = {"time": "BIGINT", "source": "INT", "partition": "INT", "offset": "BIGINT", "arrived": "BIGINT", "row": "STRING", "order": "STRING"}
 _ROW = f"CAST({{}} AS ROW<{', '.join(f'`{field}` {kind}' for field, kind in _FORM.items())}>)"
+# of a process with several inputs
+_NUMBERED = f"CAST({{}} AS ROW<{', '.join(f'`{field}` {kind}' for field, kind in {**_FORM, 'input': 'INT'}.items())}>)"
 
 
 def ways(topic: str, node: Node[Operator]) -> int:
@@ -41,27 +44,52 @@ def rows_of(process: Process, block: Block, marks: Marks, sources: tuple[Source,
         order = f"CAST({epoch_ms(f'CURRENT_WATERMARK({time})')} AS STRING)"  # it is handled at once, behind the timers that this has passed
     elif marks.watermark in block.hidden:
         block = block.and_where(is_taken(marks))
-    return block.selecting([key, named(_record(process.record_schema, block, epoch_ms(time), order, marks, sources), "record")])
+    number = RECORDS if process.inputs else None
+    return block.selecting([key, named(_record(process.record_schema, block, epoch_ms(time), order, marks, sources, number), "record")])
+
+
+def rows_of_input(process: Process, one: KeyedInput, block: Block, marks: Marks, sources: tuple[Source, ...]) -> str:
+    """Return the same of another input of the process."""
+    time, order = name(marks.time), _order(block, marks)
+    due = epoch_ms(time)
+    if process.arrival:
+        order = f"CAST({epoch_ms(f'CURRENT_WATERMARK({time})')} AS STRING)"
+    elif one.late == "take":
+        due = _due(marks)
+    else:
+        block = block.and_where(is_taken(marks))
+    keys = [plain(one.schema, key, block.row[key]) for key in one.keys]
+    number = RECORDS + 1 + process.inputs.index(one)
+    return block.selecting([named(json_array(keys), "key"), named(_record(one.schema, block, due, order, marks, sources, number), "record")])
+
+
+def _due(marks: Marks) -> str:
+    """Return when a record is due that is never late."""
+    return f"CASE WHEN {is_taken(marks)} THEN {epoch_ms(name(marks.time))} ELSE {epoch_ms(name(marks.watermark))} END"
 
 
 def told(
-    process: Node[Process], block: Block | None, marks: Marks, intakes: Mapping[str, Intake], sources: tuple[Source, ...], times: str | None = None
+    process: Node[Process],
+    block: Block | None,
+    marks: Marks,
+    intakes: Mapping[str, Intake],
+    sources: tuple[Source, ...],
+    topics: frozenset[str],
+    times: str | None = None,
 ) -> str:
     """Return the SELECT of what a process is told: the last event time of each source, at its end, and the records of a broadcast.
 
-    `times` is the view of the times of its own rows, if they may be such as no source has.
+    `topics` are those of the sources that it waits for; `times` is the view of the times of its own rows, if they may be such as no source has.
     """
-    feeding = [intakes[source.topic] for source in sources if source.topic in process.traits.topics]
+    feeding = [intakes[source.topic] for source in sources if source.topic in topics]
     ends = [_end(marks, intake.judged, intake.fault) for intake in feeding]
     ends += [_end(marks, times)] if times else []
     if block is None:
         columns = "SELECT 'end' AS `kind`, `time`, '' AS `text`"
         return "\nUNION ALL\n".join(f"{columns}\nFROM {end}" for end in ends)
     assert process.operator.broadcast_schema is not None
-    time, watermark = epoch_ms(name(marks.time)), epoch_ms(name(marks.watermark))
-    due = f"CASE WHEN {is_taken(marks)} THEN {time} ELSE {watermark} END"
     records = block.selecting(
-        ["'' AS `key`", named(_record(process.operator.broadcast_schema, block, due, _order(block, marks), marks, sources), "record")]
+        ["'' AS `key`", named(_record(process.operator.broadcast_schema, block, _due(marks), _order(block, marks), marks, sources), "record")]
     )
     nothing = [f"CAST(NULL AS {kind})" for field, kind in _FORM.items() if field != "time"]
     columns = f"SELECT '' AS `key`, {named(_ROW.format(listed(['`time`', *nothing], 'ROW({})')), 'record')}"
@@ -83,8 +111,8 @@ def _order(block: Block, marks: Marks) -> str:
     return "CAST(NULL AS STRING)" if not orders else orders[0] if len(orders) == 1 else f"CONCAT({', '.join(orders)})"
 
 
-def _record(schema: Schema, block: Block, time: str, order: str, marks: Marks, sources: tuple[Source, ...]) -> str:
-    """Return a row as a record; those that windows and processes give are of no place."""
+def _record(schema: Schema, block: Block, time: str, order: str, marks: Marks, sources: tuple[Source, ...], of_input: int | None = None) -> str:
+    """Return a row as a record, with the number of its input if there are several; those that windows and processes give are of no place."""
     place = [f"CAST(NULL AS {_FORM[field]})" for field in ("source", "partition", "offset", "arrived")]
     if marks.partition in block.hidden:
         number = "0"
@@ -93,7 +121,8 @@ def _record(schema: Schema, block: Block, time: str, order: str, marks: Marks, s
             number = f"CASE {name(marks.topic)}{cases} END"
         place = [number, name(marks.partition), name(marks.offset), epoch_ms(name(marks.arrived))]
     pairs = (f"KEY {text(column)} VALUE {json_value(block.row[column])}" for column in schema.names)
-    return _ROW.format(listed([time, *place, listed(pairs, "JSON_OBJECT({})"), order], "ROW({})"))
+    fields = [time, *place, listed(pairs, "JSON_OBJECT({})"), order]
+    return _ROW.format(listed(fields, "ROW({})")) if of_input is None else _NUMBERED.format(listed([*fields, str(of_input)], "ROW({})"))
 
 
 def plain(schema: Schema, column: str, held: Item) -> str:

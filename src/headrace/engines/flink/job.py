@@ -131,6 +131,9 @@ _RECORD = Types.ROW_NAMED(
     [Types.LONG(), Types.INT(), Types.INT(), Types.LONG(), Types.LONG(), Types.STRING(), Types.STRING()],
 )
 _KEYED = Types.ROW_NAMED(["key", "record"], [Types.STRING(), _RECORD])
+_NUMBERED = Types.ROW_NAMED(
+    ["key", "record"], [Types.STRING(), Types.ROW_NAMED([*_RECORD.get_field_names(), "input"], [*_RECORD.get_field_types(), Types.INT()])]
+)
 _TOLD = Types.ROW_NAMED(["kind", "time", "text"], [Types.STRING(), Types.LONG(), Types.STRING()])
 _GIVEN = Types.ROW_NAMED(["output", "key", "json"], [Types.INT(), Types.STRING(), Types.STRING()])
 _TIMED = Types.ROW_NAMED(["output", "key", "json", "time", "order"], [Types.INT(), Types.STRING(), Types.STRING(), Types.LONG(), Types.STRING()])
@@ -146,7 +149,11 @@ def _host(tables: Any, part: Hosted) -> None:  # noqa: ANN401
         told = _awake(told, f"{part.view} awake")
     else:
         told = _stream(tables, part.told, _TOLD)
-    rows = _keyed(_stream(tables, part.rows, _KEYED))
+    kind = _NUMBERED if part.numbered else _KEYED
+    taken = _stream(tables, part.rows, kind)
+    if part.aside:
+        taken = taken.union(_apart(_stream(tables, part.aside, kind), kind, f"{part.view} aside"))
+    rows = _keyed(taken)
     host = Host(part.code, topics, live=part.live, timed=bool(part.time))
     given = rows.connect(told.broadcast(told_state())).process(host, _TIMED if part.time else _GIVEN)
     given.name(part.view).uid(part.view)
@@ -172,6 +179,12 @@ def _awake(stream: Any, named: str) -> Any:  # noqa: ANN401
     """Return a stream that is never idle: what joins it waits for its watermark, also when all inputs have been silent."""
     awake = get_gateway().jvm.headrace.flink.Awake()
     return DataStream(stream._j_data_stream.transform(named, _TOLD.get_java_type_info(), awake).setParallelism(1).uid(named))
+
+
+def _apart(stream: Any, kind: Any, named: str) -> Any:  # noqa: ANN401
+    """Return a stream that is always idle: what joins it does not wait for its watermark."""
+    apart = get_gateway().jvm.headrace.flink.Apart()
+    return DataStream(stream._j_data_stream.transform(named, kind.get_java_type_info(), apart).uid(named))
 
 
 def _keyed(stream: Any) -> Any:  # noqa: ANN401

@@ -149,3 +149,5 @@ def _ends_before(node: Node[Operator]) -> Iterator[_End]:
                 yield _End(_rows(one.input), one)
             if one.broadcast is not None:
                 yield _End(_rows(one.broadcast), None)
+            for given, policy in one.others:
+                yield _End(_rows(given), None if policy.late == "take" else one)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 __all__ = ["DUPLICATES", "FAILURES", "Hosted", "Once", "Part"]
 
@@ -24,7 +24,7 @@ class Hosted:
 
     `topics` are the sources by the numbers that rows have. `live` says that there is a clock on the wall, `broadcast` that
     it is told records and not the end of the input alone. If `time` is named, the view has that column, by which rows are in time, and `order`
-    among those of one.
+    among those of one. `aside` is the view of records that hold no watermark back. If they are `numbered`, records tell of which input they are.
     """
 
     view: str
@@ -35,6 +35,12 @@ class Hosted:
     live: bool = False
     broadcast: bool = False
     time: str = ""
+    aside: str = ""
+    numbered: bool = False
+
+    def __repr__(self) -> str:
+        given = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in {"aside", "numbered"} or getattr(self, one.name)}
+        return f"Hosted({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
 Part = str | Once | Hosted

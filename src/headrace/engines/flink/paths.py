@@ -42,10 +42,7 @@ class Paths:
         return process.operator.drops_duplicates and (self._is_parted(process.input) or any(one.is_a(Unnest) for one in process.input.upstream()))
 
     def check_process(self, process: Node[Process]) -> None:
-        """Raise PlanError if a process has other inputs, or depends on the order in which rows of one record come on several ways."""
-        if process.operator.inputs:
-            what = f"{process.operator.name} has several inputs, which only the embedded engine has"
-            raise PlanError(what, fix="run it on the embedded engine")
+        """Raise PlanError if a process depends on the order in which rows of one record come on several ways."""
         if process.operator.arrival and any(self._is_parted(one.node) for one in process.inputs):
             what = f"records come to {process.operator.name} by several ways, on Flink in no fixed order"
             raise PlanError(what, fix="take order='event_time', join what was parted in one stream, or run it on the embedded engine")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from headrace.engines.flink.block import Block, named
 from headrace.engines.flink.expression import json_value
-from headrace.engines.flink.hosting import number_of
+from headrace.engines.flink.hosting import is_taken, number_of
 from headrace.engines.flink.ledger import Ledger
 from headrace.engines.flink.parts import FAILURES, Once, Part
 from headrace.engines.flink.places import Files, Places
@@ -17,7 +17,7 @@ from headrace.engines.selects import blaming
 from headrace.plan.expression import Call, walk
 from headrace.plan.functions import AGGREGATES, FUNCTIONS
 from headrace.plan.graph import Node
-from headrace.plan.operators import TEXTS, Aggregate, Process, Side, Sink, Source
+from headrace.plan.operators import TEXTS, Aggregate, Operator, Process, Side, Sink, Source
 from headrace.plan.pipeline import Plan
 from headrace.plan.rewrite import read_numbers_at_once
 from headrace.plan.schema import Schema
@@ -133,6 +133,12 @@ class _Statements:
         views = Views(plan, places, prefix)
         written = [_sink(sink, places, views) for sink in plan.sinks]
         written += [_late(window, window.operator.late_topic, places, views) for window in plan.windows if window.operator.late_topic]
+        written += [
+            _late_input(process, given, one.late_topic, places, views)
+            for process in plan.processes
+            for given, one in process.others
+            if one.late_topic
+        ]
         written += [_failed(process, process.operator.failed_topic, places, views) for process in plan.processes if process.operator.failed_topic]
         written += [_dead(source, places, views) for source in plan.sources]
         ledger = Ledger(plan, views, bounded=places.bounded)
@@ -183,6 +189,13 @@ def _late(window: Node[Aggregate], topic: str, places: Places, views: Views) -> 
         block = views.block(window.input)
         late = replace(block, where=(*block.where, f"NOT ({views.is_taken(window.operator, window.input.traits)})"))
         return _written(topic, window.input.schema, late, places, views, comment(f"what no window of {window} takes"))
+
+
+def _late_input(process: Node[Process], given: Node[Operator], topic: str, places: Places, views: Views) -> tuple[str, str]:
+    with blaming(views.engine, process):
+        block = views.block(given)
+        late = replace(block, where=(*block.where, f"NOT ({is_taken(views.marks)})"))
+        return _written(topic, given.schema, late, places, views, comment(f"what is late for {process}"))
 
 
 def _failed(process: Node[Process], topic: str, places: Places, views: Views) -> tuple[str, str]:

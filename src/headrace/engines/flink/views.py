@@ -222,17 +222,47 @@ class Views(Selects[Block]):
         block = self._in_windows(node.input) if windowed else self.block(node.input)
         broadcast = None if node.broadcast is None else self.block(node.broadcast)
         rows = hosting.rows_of(node.operator, block, self.marks, self._sources)
+        others, aside = self._inputs(node)
         times = self.new(f"process_{node.id}_times") if windowed else None
-        told = hosting.told(node, broadcast, self.marks, self.intakes, self._sources, times)
+        topics = node.traits.topics if self._places.bounded else node.traits.holding
+        told = hosting.told(node, broadcast, self.marks, self.intakes, self._sources, topics, times)
         code = pack(node.operator)
         takes, is_told, view = (self.new(f"process_{node.id}{part}") for part in ("_takes", "_is_told", ""))
-        self._put(takes, rows, comment(*block.said, str(node)))
+        self._put(takes, "\nUNION ALL\n".join([rows, *others]), comment(*block.said, str(node)))
+        if aside:
+            unheld = self.new(f"process_{node.id}_aside")
+            self._put(unheld, "\nUNION ALL\n".join(aside), comment(f"the inputs of #{node.id} that hold no watermark back"))
         if times:
             self._put(times, f"SELECT {name(self.marks.time)}\nFROM {block.relation}")
         self._put(is_told, told)
-        topics, time = tuple(one.topic for one in self._sources), self.marks.time if self._is_timed(node) else ""
-        self.statements.append(Hosted(view, takes, is_told, code, topics, live=not self._places.bounded, broadcast=broadcast is not None, time=time))
+        sources, time = tuple(one.topic for one in self._sources), self.marks.time if self._is_timed(node) else ""
+        self.statements.append(
+            Hosted(
+                view,
+                takes,
+                is_told,
+                code,
+                sources,
+                live=not self._places.bounded,
+                broadcast=broadcast is not None,
+                time=time,
+                aside=unheld if aside else "",
+                numbered=bool(node.operator.inputs),
+            )
+        )
         return view
+
+    def _inputs(self, node: Node[Process]) -> tuple[list[str], list[str]]:
+        """Return the SELECTs of the other inputs of a process: of those that it waits for, and of the others."""
+        held: list[str] = []
+        aside: list[str] = []
+        for given, one in node.others:
+            waits = one.holds or self._places.bounded
+            if not waits and one.late != "take" and not node.operator.arrival:
+                what = f"input {one.name!r} does not hold, and its late records are not taken: Flink cannot count what is behind the watermark of the process"
+                raise PlanError(what, fix="write late='take' or holds=True, or run it on the embedded engine")
+            (held if waits else aside).append(hosting.rows_of_input(node.operator, one, self.block(given), self.marks, self._sources))
+        return held, aside
 
     def _in_windows(self, node: Node[Operator]) -> Block:
         """Return a view, and no more, of rows whose times windows have made: they are in those of their last ms."""

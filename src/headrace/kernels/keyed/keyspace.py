@@ -60,14 +60,14 @@ class Keyspace:
     # work
 
     def record(self, key: tuple[Any, ...], row: Mapping[str, Any], time: int, now: int, place: object, given: list[Given], number: int = 1) -> None:
-        """Give a key a record of the input of a number."""
+        """Give a key a record of the input of a number; below zero it comes before the broadcast of its time."""
         state = None if self._by_key is None else self._by_key.get(key)
         if state is None:
             state = self._state(self._compact(key), key)
             if self._by_key is not None:
                 self._by_key[key] = state
         if self.versions is not None:
-            state._shared = self.versions.view(time)
+            state._shared = self.versions.view(time if number > 0 else time - 1)
         if self.ages and self._passed is not None and self._passed > time:  # in the order of arrival a record may come behind the clock
             self.kernel.keep.purge(state, self._passed - 1)
         self.kernel.record(state, row, time, now, place, given, number)

@@ -77,8 +77,9 @@ class ProcessKernel:
         self.place_of = lambda place: place
         self._kind = declared.name
         self._outputs = {name: row_accept_of(schema, f"output {name!r}" if name else "the output") for name, schema in declared.outputs.items()}
-        # by the numbers of inputs
-        self._on_records: list[Any] = [None, code.on_record, *(getattr(code, f"on_{one.name}") for one in operator.inputs)]  # type: ignore[attr-defined]
+        on_records = [code.on_record, *(getattr(code, f"on_{one.name}") for one in operator.inputs)]  # type: ignore[attr-defined]
+        # By the numbers of inputs; below zero they stand for records behind the watermark.
+        self._on_records: dict[int, Any] = {sign * number: method for number, method in enumerate(on_records, 1) for sign in (1, -1)}
         self._on_timer = getattr(code, "on_timer", None)
         self._on_clock = getattr(code, "on_clock", None)
         self._on_broadcast = getattr(code, "on_broadcast", None)

@@ -58,6 +58,7 @@ _position = itemgetter(slice(0, len(SORTED_BY)))
 Emission = tuple[Any, "Record | None"]
 
 _LOW_BITS = 2**31 - 1
+_OTHER = 2**30  # more than any source's number
 
 
 def overdue(number: int) -> int:
@@ -134,7 +135,7 @@ class Scheduler:
             elif number == BROADCAST:
                 keys.tell(row, record)
             else:
-                call(key, row, time, time if arrived is None else arrived, record, given, abs(number))  # type: ignore[arg-type]
+                call(key, row, time, time if arrived is None else arrived, record, given, number)  # type: ignore[arg-type]
             if given or failures:
                 yield at, record
 
@@ -166,6 +167,10 @@ def as_numbers(record: Record | None, key: bytes, nth: int) -> list[int]:
     if record is None:
         return [1, *key, nth]
     source, partition, offset, entry = record[2:6]
+    if (number := record[1]) > RECORDS:
+        return [0, _OTHER + number, source, partition, offset >> 31, offset & _LOW_BITS, *(entry or ()), nth]
+    if number < BROADCAST:
+        return [0, number - _OTHER, source, partition, offset >> 31, offset & _LOW_BITS, *(entry or ()), nth]
     return [0, source, partition, offset >> 31, offset & _LOW_BITS, *(entry or ()), nth]
 
 
@@ -175,6 +180,10 @@ def as_text(record: Record | None, key: bytes, nth: int) -> str:
         return f"1{key.hex()}!{nth:06x}"
     source, partition, offset, entry = record[2:6]
     place = "" if source is None else f"{source:04x}{partition:08x}{offset:016x}"
+    if (number := record[1]) > RECORDS:
+        place = f"g{number:04x}{place}"  # behind all hexadecimal digits, as those of the stream itself begin
+    elif number < BROADCAST:
+        place = f"!{-number:04x}{place}"  # before them
     return f"0{place}{entry or ''}{nth:06x}"
 
 
