@@ -121,6 +121,7 @@ def commands_page() -> str:
     ]
     for name in (
         "demo",
+        "up",
         "run",
         "prove",
         "check",

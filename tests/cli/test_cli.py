@@ -106,6 +106,7 @@ def test_help_lists_the_commands_and_no_more(run: Callable[..., tuple[int, str, 
         "serve",
         "simulate",
         "topics",
+        "up",
         "--help",
         "--version",
     ]
@@ -213,10 +214,10 @@ sys.exit(headrace.cli.main(["run", "two.py:big", "--input", "readings.ndjson"]))
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nope"], 'Unknown command "nope". Available commands: demo, run, prove, check'),
+        (["nope"], 'Unknown command "nope". Available commands: demo, run, up, prove, check'),
         (["rnu"], 'Unknown command "rnu". Did you mean "run"?'),
         (["run"], "APP requires an argument"),
-        (["check"], "APP requires an argument"),
+        (["check"], "headrace.toml: cannot be read: No such file or directory"),
         (["check", "two.py", "three.py"], "unexpected argument 'three.py'; see headrace check --help"),
         (["run", "--input", "readings.ndjson", "fingerprint"], "APP requires an argument. Write APP before --input."),
         (["run", "fingerprint", "readings.ndjson"], "unexpected argument 'readings.ndjson'; see headrace run --help"),

@@ -23,11 +23,46 @@ from headrace.errors import HeadraceError, PlanError, near
 from headrace.plan.pipeline import Pipeline, Plan
 from headrace.plan.settings import resolve
 
-__all__ = ["SETTINGS_FILE", "blaming", "find_pipeline", "home", "made", "module_of_file", "pipelines_of_file", "plan_of", "table_of_settings"]
+__all__ = [
+    "SETTINGS_FILE",
+    "blaming",
+    "find_pipeline",
+    "home",
+    "made",
+    "module_of_file",
+    "pipelines_of_file",
+    "plan_of",
+    "settings_file",
+    "table_of_settings",
+    "work_in",
+]
 
 SETTINGS_FILE = Path("headrace.toml")
 _HOME = ".headrace"
+_settings_file = SETTINGS_FILE
 _named: set[Path] = set()  # the homes above the working folder that were named on standard error
+
+
+def settings_file() -> Path:
+    """Return the file of settings: `headrace.toml` of the working folder, or the plant file that a command names."""
+    return _settings_file
+
+
+def work_in(plant: Path) -> Path:
+    """Make the folder of a plant file the working folder and the file that of settings; return its name there.
+
+    Paths in the file, and a relative HEADRACE_HOME, then mean the same wherever the command is called.
+    """
+    global _settings_file  # noqa: PLW0603  (a command names it once)
+    folder = plant.parent
+    if not folder.is_dir():
+        raise PlanError("there is no such folder", where=str(folder), fix="name a plant file: --plant headrace.toml")
+    if named := os.environ.get("HEADRACE_HOME"):
+        os.environ["HEADRACE_HOME"] = str(local_path(named, "HEADRACE_HOME", writes=True).absolute())
+    if folder != Path():
+        os.chdir(folder)
+    _settings_file = Path(plant.name)
+    return _settings_file
 
 
 def home() -> Path:
@@ -171,13 +206,13 @@ def _key_value(text: str) -> tuple[str, str]:
 
 def table_of_settings(name: str) -> dict[str, Any]:
     """Return a table of `headrace.toml`, empty if it is not there."""
-    if not SETTINGS_FILE.is_file():
+    if not settings_file().is_file():
         return {}
     try:
-        whole: dict[str, Any] = msgspec.toml.decode(SETTINGS_FILE.read_bytes())
+        whole: dict[str, Any] = msgspec.toml.decode(settings_file().read_bytes())
     except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
-        raise PlanError(f"cannot be read: {error}", where=str(SETTINGS_FILE), fix="mend or remove it") from None
+        raise PlanError(f"cannot be read: {error}", where=str(settings_file()), fix="mend or remove it") from None
     table = whole.get(name, {})
     if not isinstance(table, dict):
-        raise PlanError(f"{name!r} is not a table", where=str(SETTINGS_FILE), fix=f"write [{name}] above its settings")
+        raise PlanError(f"{name!r} is not a table", where=str(settings_file()), fix=f"write [{name}] above its settings")
     return table

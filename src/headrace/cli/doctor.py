@@ -33,6 +33,7 @@ from headrace.cli.logs import LOG_FILE, KafkaOptions, addresses, asked_cluster, 
 from headrace.cli.tables import counted
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError, near
 from headrace.plan.pipeline import Pipeline, Plan
+from headrace.plant.file import TABLES
 from headrace.topics.cluster import Cluster as Kafka
 from headrace.topics.cluster import properties_of_table
 from headrace.topics.look import Look
@@ -431,6 +432,8 @@ def _known_pipelines(app: str | None) -> dict[str, Pipeline]:
 
 
 def _table(name: str, table: object, known: Mapping[str, Pipeline]) -> Iterator[Finding]:
+    if name in TABLES and name != "kafka":
+        return  # part of a plant, which `headrace check` checks
     where = f"{SETTINGS_FILE} [{name}]"
     if not isinstance(table, dict):
         yield Finding("warn", f"{SETTINGS_FILE} {name}", "stands in no table and is not read", "write [PIPELINE] above the settings of a pipeline")

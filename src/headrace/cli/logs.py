@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cyclopts import Parameter
 
-from headrace.cli.apps import SETTINGS_FILE, home, table_of_settings
+from headrace.cli.apps import home, settings_file, table_of_settings
 from headrace.cli.paths import InputPath
 from headrace.engines.protocol import Topics
 from headrace.errors import PlanError
@@ -121,7 +121,7 @@ def asked_cluster(options: KafkaOptions | None = None, *, else_servers: str | No
     """
     options = options or KafkaOptions()
     in_file = properties_of_file(options.kafka_config, os.environ) if options.kafka_config is not None else []
-    in_table = properties_of_table(table_of_settings("kafka"), f"[kafka] in {SETTINGS_FILE}", SETTINGS_FILE.parent, os.environ)
+    in_table = properties_of_table(table_of_settings("kafka"), f"[kafka] in {settings_file()}", settings_file().parent, os.environ)
     option = [Property(SERVERS, options.kafka_servers, "--kafka-servers")] if options.kafka_servers is not None else []
     variables = [Property(SERVERS, os.environ[name], f"environment {name}") for name in SERVER_VARIABLES if os.environ.get(name)]
     # A variable that is set and empty asks for the SQLite log, whatever the table says.

@@ -13,23 +13,29 @@ from headrace.cli.apps import find_pipeline, made, pipelines_of_file, plan_of
 from headrace.cli.changes import show_changes
 from headrace.cli.logs import KafkaOptions
 from headrace.cli.paths import local_path
+from headrace.cli.tables import counted
 from headrace.engines.protocol import engine_named
-from headrace.errors import HeadraceError, PlanError
+from headrace.errors import HeadraceError, Mistakes, PlanError
+from headrace.plant.file import PLANT_FILE
 
 __all__ = ["check", "plan"]
 
 
-def check(app: str, /) -> None:
-    """Check the pipelines of a file, or one pipeline, without running them.
+def check(app: str = PLANT_FILE, /) -> None:
+    """Check a plant file, the pipelines of a Python file, or one pipeline, without running them. All mistakes are reported at once.
 
     Parameters
     ----------
     app
-        A Python file for all its pipelines; or for one, as `run` takes it: file.py:name, module:name, or a shipped one (fingerprint).
+        A plant file, which ends in .toml; headrace.toml if nothing is given. A Python file for all its pipelines. Or for one, as `run`
+        takes it: file.py:name, module:name, or a shipped one (fingerprint).
     """
-    wrong: list[HeadraceError] = []
     place, _, name = app.partition(":")
+    if place.endswith(".toml"):
+        _check_plant(local_path(app))
+        return
     whole = not name and (place.endswith(".py") or Path(place).is_file() or os.sep in place)
+    wrong: list[HeadraceError] = []
     for one in pipelines_of_file(local_path(place)).values() if whole else [find_pipeline(app)]:
         try:
             plan = made(one, {})
@@ -38,10 +44,25 @@ def check(app: str, /) -> None:
             continue
         reads, writes = ", ".join(source.topic for source in plan.sources), ", ".join(plan.topics)
         print(f"{app}: pipeline {one.name} version {one.version} is sound: {reads} → {writes}")
-    for one_wrong in wrong[:-1]:
-        print(f"headrace: {one_wrong}", file=sys.stderr)
-    if wrong:
-        raise wrong[-1]
+    Mistakes.report(wrong)
+
+
+def _check_plant(path: Path) -> None:
+    from headrace.cli.plant import check_plant
+
+    checked = check_plant(path)
+    plant = checked.plant
+    for note in checked.notes:
+        print(f"headrace: {note}", file=sys.stderr)
+    counts = {"tag": len(checked.tags), "source": len(plant.ins), "pipeline": len(checked.pipelines), "target": len(plant.outs)}
+    print(f"{path}: plant {plant.name} is sound: {', '.join(counted(count, what) for what, count in counts.items())}")
+    for one in plant.ins:
+        print(f"in        {one.name}: → {one.topic}")
+    for planned in checked.pipelines:
+        reads = ", ".join(source.topic for source in planned.plan.sources)
+        print(f"pipeline  {planned.plan.pipeline}: {reads} → {', '.join(planned.plan.topics)}")
+    for target in plant.outs:
+        print(f"out       {target.name}: {target.topic} →")
 
 
 def plan(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from headrace.engines.protocol import Result
     from headrace.plan.pipeline import Plan
 
-__all__ = ["progress", "report"]
+__all__ = ["progress", "remember", "report"]
 
 _REASONS, _LONGEST = 3, 300  # how many reasons are printed, and how many letters of each
 
@@ -32,7 +32,7 @@ def report(plan: Plan, result: Result, *, allow_nothing: bool) -> None:
     DataError
         If there were records, and not one of them could be used.
     """
-    _remember(plan, result.ledger)
+    remember(plan, result.ledger)
     for topic, counts in result.ledger.items():
         print(f"{topic}: {balance(counts)}", file=sys.stderr)
         _tell_reasons(topic, result.reasons.get(topic, Reasons()))
@@ -59,7 +59,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
-def _remember(plan: Plan, ledger: Ledger) -> None:
+def remember(plan: Plan, ledger: Ledger) -> None:
     """Keep the ledger of the pipeline's last run for `headrace ledger`."""
     folder = home() / "ledgers"
     try:

@@ -176,8 +176,8 @@ class Ingest(Runner):
         finally:
             self._inflow.discard()
             reading.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await reading
+            await asyncio.wait([reading])  # an error keeps the traceback that it was raised with
+            _ = reading.cancelled() or reading.exception()
 
     async def _nap(self, seconds: float) -> None:
         """Wait for a time, or until the reader waits for a commit."""

@@ -11,10 +11,10 @@ from headrace.connectors.modbus.registers import load
 from headrace.connectors.modbus.source import Polled
 from headrace.connectors.tagged import tags_of
 
-__all__ = ["source"]
+__all__ = ["PARAMETERS", "source"]
 
 _EXAMPLE = "modbus://192.168.0.10:502?map=registers.csv&interval=1s"
-_PARAMETERS = ("map", "tags", "unit", "interval", "timeout", "report", "deadband", "gap", "block")
+PARAMETERS = ("map", "tags", "unit", "interval", "timeout", "report", "deadband", "gap", "block")
 
 
 def source(address: str) -> Polled:
@@ -27,7 +27,7 @@ def source(address: str) -> Polled:
     EnvironmentFault
         If the map cannot be read.
     """
-    given = Address(address, _PARAMETERS, _EXAMPLE)
+    given = Address(address, PARAMETERS, _EXAMPLE)
     if given.path.strip("/") or given.user is not None:
         raise given.wrong("has a path or a user, and Modbus has none")
     path = given.get("map")

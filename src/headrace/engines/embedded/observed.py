@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from math import inf
 from pathlib import Path
 from typing import Any
 
-import structlog
-
+from headrace._structured import structured
 from headrace.engines.embedded.live import Committed, Limits, Live, Patience, run_live
 from headrace.engines.embedded.metrics import Metrics
 from headrace.engines.embedded.savepoint import put_back, read
@@ -25,30 +24,19 @@ __all__ = ["run_observed"]
 _WARNING_SECONDS = 60.0
 
 
-def _structured() -> Any:  # noqa: ANN401  (structlog's own type)
-    """Return a logger: lines to read on a terminal, JSON for machines."""
-    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), renderer],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    return structlog.get_logger()
-
-
 def run_observed(plan: Plan, topics: Topics, options: Options, context: Context) -> dict[str, Account]:
     """Run a plan on topics until it is stopped, and return its ledger by topic. Its log lines and metrics say how it goes."""
-    log = topics.open()
-    observer = _Observer(plan, context, options.metrics_port)
-    patience = Patience(_ms(options.idle_after), _ms(options.close_quiet_after), _ms(options.max_ahead))
-    limits = Limits(options.duration, options.records, options.drain)
-    if options.from_savepoint is not None:
-        put_back(log, read(Path(options.from_savepoint), plan.pipeline))
-    live = Live(plan, log, patience, options.batch_records, latest=options.mode is Mode.LATEST, anew=options.anew, reset=options.reset)
-    observer.begin(live)
-    every = inf if options.commit_every is None else options.commit_every
-    ledger = run_live(live, limits, stop=context.stop, commit_seconds=every, committed=observer.committed, away=observer.away)
-    observer.end(ledger)
-    log.close()
+    with closing(topics.open()) as log:
+        observer = _Observer(plan, context, options.metrics_port)
+        patience = Patience(_ms(options.idle_after), _ms(options.close_quiet_after), _ms(options.max_ahead))
+        limits = Limits(options.duration, options.records, options.drain)
+        if options.from_savepoint is not None:
+            put_back(log, read(Path(options.from_savepoint), plan.pipeline))
+        live = Live(plan, log, patience, options.batch_records, latest=options.mode is Mode.LATEST, anew=options.anew, reset=options.reset)
+        observer.begin(live)
+        every = inf if options.commit_every is None else options.commit_every
+        ledger = run_live(live, limits, stop=context.stop, commit_seconds=every, committed=observer.committed, away=observer.away)
+        observer.end(ledger)
     return ledger
 
 
@@ -60,7 +48,7 @@ class _Observer:
     """Reports a live run: log lines for its start, its end and what goes wrong, and metrics."""
 
     def __init__(self, plan: Plan, context: Context, port: int | None) -> None:
-        self._plan, self._log = plan, _structured()
+        self._plan, self._log = plan, structured()
         self._metrics = Metrics(plan.pipeline)
         if port is not None:
             context.serve_metrics(self._metrics, port)

@@ -1,0 +1,207 @@
+"""`headrace up`: the parts of a plant file, supervised in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
+
+from headrace._durable import private_folder, put
+from headrace._lock import TakenError, take
+from headrace._structured import structured
+from headrace.cli.apps import home
+from headrace.cli.logs import KafkaOptions, asked_topics, open_log
+from headrace.cli.options import RunOptions
+from headrace.cli.paths import InputPath
+from headrace.cli.plant import Checked, Planned, check_plant, source_for, target_for
+from headrace.cli.report import remember
+from headrace.cli.stopping import asked_to_stop
+from headrace.engines.options import Mode
+from headrace.engines.protocol import Context, Engine, Result, accept, engine_named
+from headrace.errors import EnvironmentFault, HeadraceError, PlanError, near
+from headrace.plant.file import PLANT_FILE
+from headrace.topics.making import make_topic, make_topics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from headrace import _metrics
+    from headrace.supervise import Part
+    from headrace.topics.protocol import Log
+
+__all__ = ["STATE_FILE", "up"]
+
+STATE_FILE = "up.json"
+
+
+def up(*parts: str, plant: InputPath = Path(PLANT_FILE), kafka: KafkaOptions = KafkaOptions()) -> None:
+    """Run a plant: its sources, pipelines and targets, supervised in one process, until Ctrl-C or SIGTERM.
+
+    A part that fails is restarted. One whose definition or data cannot work has failed for good: the others go on, and the exit status
+    is 1 at the end. At the end sources stop first, then pipelines, then targets; each commits. After kill -9, all resume from
+    their last commits.
+
+    Parameters
+    ----------
+    parts
+        The names of the parts to run; all of the file if none is given.
+    plant
+        The plant file. Its folder becomes the working folder.
+    """
+    engine = engine_named("embedded")
+    engine.prepare()
+    from headrace.engines.embedded.tuning import collect_from_here
+    from headrace.supervise import Supervisor
+
+    stop = asked_to_stop()
+    reload_asked = _asked_to_reload()
+    checked = check_plant(plant)
+    for note in checked.notes:
+        print(f"headrace: {note}", file=sys.stderr)
+    build = _Builder(engine, kafka)
+    chosen = _chosen(build.parts(checked), parts)
+    lines = structured()
+    with _one_of_its_kind(parts):
+        build.make_topics(checked)
+        state = _State(checked, parts)
+        supervisor = Supervisor(chosen, lines, changed=lambda: state.write(supervisor.parts))
+
+        def reload() -> Sequence[Part] | None:
+            if not reload_asked():
+                return None
+            state.generation += 1
+            try:
+                changed = check_plant(Path(plant.name))
+                build.make_topics(changed)
+                return _chosen(build.parts(changed), parts)
+            except HeadraceError as error:
+                lines.error("not reloaded", why=str(error))
+                state.refused = str(error)
+                state.write(supervisor.parts)
+                return None
+
+        state.write(supervisor.parts)
+        collect_from_here()
+        if not asyncio.run(supervisor.run(stop, reload)):
+            failed = ", ".join(part.name for part in supervisor.parts if part.health.state == "failed")
+            raise HeadraceError("failed for good", where=failed, fix="look at their lines above")
+
+
+def _asked_to_reload() -> Callable[[], bool]:
+    """Return a function that tells once whether SIGHUP has come."""
+    asked: list[bool] = []
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda _signal, _frame: asked.append(True))
+
+    def reload() -> bool:
+        came = bool(asked)
+        asked.clear()
+        return came
+
+    return reload
+
+
+def _chosen(parts: Sequence[Part], names: Sequence[str]) -> list[Part]:
+    known = {part.name: part for part in parts}
+    for name in names:
+        if name not in known:
+            raise PlanError(f"there is no part {name!r}", where="PART", fix=near(name, known))
+    if not parts:
+        raise PlanError("has no parts", where=PLANT_FILE, fix="add an [[in]], a [[pipeline]] or an [[out]]; headrace init writes a first file")
+    return [part for part in parts if not names or part.name in names]
+
+
+@contextmanager
+def _one_of_its_kind(parts: Sequence[str]) -> Iterator[None]:
+    """Keep out a second process that runs all parts of the home: each part also has a claim of its own."""
+    folder = home()
+    try:
+        private_folder(folder)
+        lock: IO[bytes] | None = None if parts else take(folder / "up.lock")
+    except TakenError as taken:
+        raise EnvironmentFault(f"process {taken.owner} runs it", where=str(folder), fix="end it first, or take another HEADRACE_HOME") from None
+    except OSError as error:
+        raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(folder), fix="let this user write there") from None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.close()
+
+
+class _State:
+    """What other commands learn of a running plant: a file in the home, written whenever a part's state changes."""
+
+    def __init__(self, checked: Checked, parts: Sequence[str]) -> None:
+        self._plant, self._alone = checked.plant.name, bool(parts)
+        self.generation, self.refused = 0, ""
+
+    def write(self, parts: Sequence[Part]) -> None:
+        """Write the state of the parts. It is not written by a process that runs some parts only."""
+        if self._alone:
+            return
+        import os
+
+        shown = [{"name": part.name, "kind": part.kind, **msgspec.to_builtins(part.health)} for part in parts]
+        state = {"pid": os.getpid(), "plant": self._plant, "generation": self.generation, "refused": self.refused, "parts": shown}
+        put(home() / STATE_FILE, msgspec.json.encode(state), secret=True)
+
+
+class _Builder:
+    """Makes the parts of a plant."""
+
+    def __init__(self, engine: Engine, kafka: KafkaOptions) -> None:
+        self._engine, self._kafka = engine, kafka
+
+    def _open_log(self) -> Log:
+        return open_log(self._kafka)
+
+    def make_topics(self, checked: Checked) -> None:
+        """Make the topics of a plant that are not there, so that no part has to wait for another one."""
+        with closing(self._open_log()) as log:
+            for topic in (*checked.plant.external, *(one.topic for one in checked.plant.ins)):
+                make_topic(log, topic, 1, None)
+            waiting = list(checked.pipelines)
+            while waiting:  # a pipeline may read what another one writes
+                there = {info.name for info in log.topics()}
+                ready = [one for one in waiting if all(source.topic in there for source in one.plan.sources)]
+                for one in ready or waiting:
+                    make_topics(log, one.plan, f"{one.plan.pipeline}.clock")
+                waiting = [one for one in waiting if one not in ready] if ready else []
+
+    def parts(self, checked: Checked) -> list[Part]:
+        """Return the parts of a plant."""
+        from headrace.supervise import InPart, OutPart
+
+        plant = checked.plant
+        tags = () if plant.tags is None else tuple(checked.tags)
+        ins = [InPart(one.name, (one, tags), self._open_log, lambda one=one: source_for(one, plant.tags), one.topic, one.key) for one in plant.ins]  # type: ignore[misc]
+        outs = [OutPart(one.name, one, self._open_log, lambda one=one: target_for(one), one.topic) for one in plant.outs]  # type: ignore[misc]
+        return [*ins, *map(self._pipeline, checked.pipelines), *outs]
+
+    def _pipeline(self, planned: Planned) -> Part:
+        from headrace.supervise import PipelineThread
+
+        plan = planned.plan
+        options = RunOptions(**planned.part.options, **_servers(self._kafka))
+        accept(self._engine, Mode.LIVE, options.given, options.parsed)
+
+        def run(stop: Callable[[], bool], take: Callable[[_metrics.Metrics], None]) -> Result:
+            def metrics_file(metrics: _metrics.Metrics) -> Callable[[bool], None]:
+                take(metrics)
+                return lambda _always: None
+
+            return self._engine.run_topics(plan, asked_topics(options), options.parsed, Context(home(), stop, metrics_file=metrics_file))
+
+        definition = (msgspec.json.encode(plan.identity), tuple(sorted(planned.part.options.items())))
+        return PipelineThread(plan.pipeline, definition, run, lambda result: remember(plan, result.ledger))
+
+
+def _servers(kafka: KafkaOptions) -> dict[str, Any]:
+    return {"kafka_servers": kafka.kafka_servers, "kafka_config": kafka.kafka_config}

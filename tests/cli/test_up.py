@@ -1,0 +1,326 @@
+"""A plant file checked, and its parts run by `headrace up`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import waiting
+from headrace.topics.sqlite import SqliteLog
+from serving import Server
+
+HEADRACE = str(Path(sys.executable).with_name("headrace"))
+LIMIT = 180.0
+
+TARGET = """
+import json
+from pathlib import Path
+
+from headrace.connectors.protocol import Target
+
+class Lines(Target):
+    def __init__(self, path):
+        self.name, self._path = f"lines:{path}", Path(path)
+
+    async def send(self, records):
+        known = set(self._path.read_text().split()) if self._path.exists() else set()
+        with self._path.open("a") as file:
+            file.writelines(f"{one.id}\\n" for one in records if one.id not in known)
+
+def target(address):
+    return Lines(address.partition(":")[2].partition("?")[0])
+"""
+COPY = """
+import headrace as hr
+
+@hr.pipeline("copy", version="1")
+def copy(least: float = 0.0):
+    events = hr.stream("events", schema={"GeneratorID": "STRING", "timestamp": "BIGINT"}, event_time="TO_TIMESTAMP_LTZ(timestamp, 3)")
+    return {"copied": events.select("GeneratorID", "timestamp")}
+"""
+PLANT = """
+[plant]
+name = "generators"
+
+[[in]]
+name = "stream"
+from = "{url}"
+to = "events"
+
+[[pipeline]]
+app = "copy.py"
+
+[[out]]
+name = "lines"
+from = "copied"
+to = "target.py:lines.txt"
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("HEADRACE_HOME", "KAFKA_SERVERS", "EQUIPMENT_IDS", "SENSOR_IDS"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "target.py").write_text(TARGET)
+    (tmp_path / "copy.py").write_text(COPY)
+    return tmp_path
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    one = Server()
+    one.start()
+    yield one
+    one.end()
+
+
+class Up:
+    """A running plant."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.lines = Path("up.err")
+        with self.lines.open("ab") as err:
+            self.process = subprocess.Popen([HEADRACE, "up", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err)
+
+    def said(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines.read_text().splitlines() if line.startswith("{")]
+
+    def states(self, part: str) -> list[str]:
+        return [one["event"] for one in self.said() if one.get("part") == part]
+
+    def wait_for(self, what: Callable[[], Any], said: str) -> Any:
+        def look() -> Any:
+            assert self.process.poll() is None, self.lines.read_text()
+            return what()
+
+        return waiting.wait_for(look, said, seconds=LIMIT)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(LIMIT)
+
+
+@contextmanager
+def up(*arguments: str) -> Iterator[Up]:
+    one = Up(*arguments)
+    try:
+        yield one
+    finally:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.wait()
+
+
+def sent() -> list[str]:
+    file = Path("lines.txt")
+    return file.read_text().split() if file.exists() else []
+
+
+def records(topic: str) -> list[Any]:
+    with closing(SqliteLog(Path(".headrace/log.db"))) as log:
+        return [json.loads(one.value) for one in log.entries(topic, 0, 0, 100_000)]
+
+
+def test_a_plant_that_is_killed_and_stopped_loses_nothing_and_repeats_nothing(server: Server) -> None:
+    Path("headrace.toml").write_text(PLANT.format(url=server.url("count=3000&rate=600")))
+    for least in (300, 900):
+        with up() as running:
+            running.wait_for(lambda least=least: len(sent()) >= least, "records at the target")
+            assert running.end(signal.SIGKILL) == -signal.SIGKILL
+    with up() as running:
+        running.wait_for(lambda: len(sent()) >= 1800, "records at the target")
+        assert running.end() == 0
+        assert running.states("stream")[-1] == running.states("copy")[-1] == running.states("lines")[-1] == "ended"
+        order = [one["part"] for one in running.said() if one.get("event") == "ended"][-3:]
+        assert order == ["stream", "copy", "lines"], "they end in order"
+    with up() as running:
+        running.wait_for(lambda: len(sent()) >= 3000, "all records at the target")
+        running.wait_for(lambda: running.states("stream")[-1] == "ended", "the source has ended")
+        assert running.end(signal.SIGINT) == 0
+    events = records("events")
+    assert len(events) == 3000
+    assert [(one["GeneratorID"], one["timestamp"]) for one in events] == [(one["GeneratorID"], one["timestamp"]) for one in records("copied")]
+    assert sent() == [f"copied/0/{number}" for number in range(3000)]
+    assert "Traceback" not in running.lines.read_text()
+
+
+def test_a_source_that_is_away_is_waited_for_while_the_others_run() -> None:
+    server = Server()
+    Path("headrace.toml").write_text(PLANT.format(url=server.url("count=50&rate=0")))
+    with up() as running:
+        running.wait_for(lambda: "waiting" in running.states("stream"), "the source waits")
+        assert "running" in running.states("copy")
+        server.start()
+        try:
+            running.wait_for(lambda: len(sent()) == 50, "records at the target")
+            state = json.loads(Path(".headrace/up.json").read_text())
+            assert (state["pid"], state["plant"]) == (running.process.pid, "generators")
+            assert {one["name"]: one["kind"] for one in state["parts"]} == {"stream": "in", "copy": "pipeline", "lines": "out"}
+            assert running.end() == 0
+        finally:
+            server.end()
+
+
+def test_a_part_that_fails_for_good_leaves_the_others_running_and_the_status_is_1(server: Server) -> None:
+    failing = "\n[[in]]\nname = 'bad'\nfrom = 'bad.py:x'\nto = 'other'\n"
+    Path("bad.py").write_text(
+        "from headrace.connectors.protocol import Source\nfrom headrace.errors import DataError\n"
+        "class Bad(Source):\n    name = 'bad'\n    async def open(self, position):\n        raise DataError('is not what it was', fix='look')\n"
+        "def source(address):\n    return Bad()\n"
+    )
+    Path("headrace.toml").write_text(PLANT.format(url=server.url("count=20&rate=0")) + failing)
+    with up() as running:
+        running.wait_for(lambda: "failed" in running.states("bad"), "the part has failed")
+        running.wait_for(lambda: len(sent()) == 20, "records at the target")
+        assert running.end() == 1
+    assert "headrace: bad: failed for good; look at their lines above" in running.lines.read_text()
+    assert [one["why"] for one in running.said() if one["event"] == "failed"] == ["is not what it was; look"]
+
+
+def test_a_fault_of_a_connector_restarts_it() -> None:
+    Path("shaky.py").write_text(
+        "from pathlib import Path\nfrom headrace.connectors.protocol import Event, Source\n"
+        "class Shaky(Source):\n    name = 'shaky'\n    async def open(self, position):\n"
+        "        tries = Path('tries')\n        tries.write_text((tries.read_text() if tries.exists() else '') + 'x')\n"
+        "        if len(tries.read_text()) < 3:\n            raise ZeroDivisionError('by zero')\n"
+        "        return None if position else self._events()\n"
+        '    async def _events(self):\n        yield Event(b\'{"timestamp": 1700000000000, "GeneratorID": "g"}\', 1)\n'
+        "def source(address):\n    return Shaky()\n"
+    )
+    Path("headrace.toml").write_text(PLANT.format(url="shaky.py:x"))
+    with up() as running:
+        running.wait_for(lambda: len(sent()) == 1, "the record at the target")
+        assert running.states("stream").count("waiting") == 1, "the same fault is said once"
+        assert running.end() == 0
+    (why,) = [one["why"] for one in running.said() if one["event"] == "waiting"]
+    assert why.startswith("not foreseen: ZeroDivisionError: by zero, at ")
+    assert why.endswith("shaky.py line 9")
+
+
+def test_one_part_runs_alone(server: Server) -> None:
+    Path("headrace.toml").write_text(PLANT.format(url=server.url("count=20&rate=0")))
+    with up("stream") as one:
+        assert one.process.wait(LIMIT) == 0, "a source that has ended was all there was"
+    assert (len(records("events")), sent(), one.states("copy")) == (20, [], [])
+    with up("copy") as pipeline, up("lines") as out:
+        out.wait_for(lambda: len(sent()) == 20, "records at the target")
+        assert (pipeline.end(), out.end()) == (0, 0)
+
+
+def test_a_second_process_is_refused(server: Server) -> None:
+    Path("headrace.toml").write_text(PLANT.format(url=server.url("rate=10")))
+    with up() as running:
+        running.wait_for(sent, "records at the target")
+        second = subprocess.run([HEADRACE, "up"], capture_output=True, text=True, timeout=LIMIT, check=False)
+        assert second.returncode == 1
+        assert f"process {running.process.pid} runs it" in second.stderr
+        assert running.end() == 0
+
+
+def test_another_folder_and_part(folder: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+    inner = folder / "inner"
+    inner.mkdir()
+    for name in ("copy.py", "target.py"):
+        (folder / name).rename(inner / name)
+    (inner / "headrace.toml").write_text(PLANT.format(url="simulate:generators"))
+    status, out, _ = run("check", "inner/headrace.toml")
+    assert (status, out.splitlines()) == (
+        0,
+        [
+            "inner/headrace.toml: plant generators is sound: 0 tags, 1 source, 1 pipeline, 1 target",
+            "in        stream: → events",
+            "pipeline  copy: events → copied",
+            "out       lines: copied →",
+        ],
+    )
+    assert run("up", "strem", "--plant", str(inner / "headrace.toml"))[::2] == (
+        2,
+        "headrace: PART: there is no part 'strem'; did you mean 'stream'?\n",
+    )
+
+
+def mistakes(run: Callable[..., tuple[int, str, str]], text: str) -> list[str]:
+    Path("headrace.toml").write_text(text)
+    status, out, err = run("check")
+    assert (status, out) == (2, "")
+    assert "Traceback" not in err
+    return [line.removeprefix("headrace: ").removeprefix("headrace.toml ") for line in err.splitlines()]
+
+
+def test_a_sound_plant_file_is_checked(run: Callable[..., tuple[int, str, str]]) -> None:
+    text = PLANT.format(url="http://127.0.0.1:1/") + "\n[copy]\nleast = 3\n"
+    Path("headrace.toml").write_text(text)
+    assert run("check")[0] == 0
+    assert run("plan", "copy.py")[0] == 0, "the same table is that of the pipeline's settings"
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("", ["line 5, column 1: nobody fills the topic 'sensor-data'; add an [[in]] with to = 'sensor-data', or name it in external of [plant]"]),
+        ("[[in]]\nfrom = 'gopher://h'\nto = 'sensor-data'", "there is no connector for 'gopher'; write an address such as"),
+        ("[[in]]\nfrom = 'simulate:kilm'\nto = 'sensor-data'", "there is no simulated plant 'kilm'; did you mean 'kiln'?"),
+        ("[[in]]\nfrom = 'simulate:kiln'\nto = 'sensor-data'\nsed = 3", "has no parameter 'sed'; did you mean 'seed'?"),
+        ("[[in]]\nfrom = 'target.py:x'\nto = 'sensor-data'", "cannot be bridged from 'target.py:x'; its connector has no source(address)"),
+        ("[[in]]\nfrom = 'none.py:x'\nto = 'sensor-data'", "none.py: there is no such file; name a Python file that defines a connector"),
+        ("[[in]]\nfrom = 'simulate:kiln'\nto = 'sensor-dat'", "nobody fills the topic 'sensor-data'; did you mean 'sensor-dat'? Else add an [[in]]"),
+        (
+            "[[in]]\nfrom = 'simulate:kiln'\nto = 'sensor-data'\n[[in]]\nfrom = 'simulate:kiln'\nto = 'fingerprint-output'",
+            "pipeline fingerprint writes the topic 'fingerprint-output', which has another writer; give it a topic of its own",
+        ),
+        ("[[in]]\nfrom = 'simulate:kiln'\nto = 'sensor-data'\nname = 'fingerprint'", "two parts have the name 'fingerprint'"),
+        ("[[in]]\nfrom = 'simulate:kiln'\nto = 'sensor-data'\n[[out]]\nfrom = 'x'\nto = 'simulate:kiln'", "there is no connector for 'simulate'"),
+        ("settings = {window_size_minuts = 1}", "line 7, column 13: pipeline fingerprint has no setting 'window_size_minuts'; did you mean"),
+        ("settings = {window_size_minutes = 'x'}", "line 7, column 13: setting window_size_minutes = 'x' is no int"),
+        ("[fingerprint]\nwindow_size = 1", "line 8, column 1: pipeline fingerprint has no setting 'window_size'"),
+        (
+            "settings = {watermark_seconds = 1}\n[fingerprint]\nwatermark_seconds = 1",
+            "line 7, column 13: setting watermark_seconds is also in [fingerprint]; remove one of them",
+        ),
+        ("idle_after = 'soon'", "--idle-after: 'soon' is not a duration"),
+        ("[[pipeline]]\napp = 'none.py'", "line 8, column 1: none.py: there is no such file"),
+        ("[[pipeline]]\napp = 'broken.py'", "broken.py line 1: ZeroDivisionError: division by zero"),
+        ("[tags]\nfile = 'tags.csv'", "tags.csv line 2, column unit: unknown unit 'C'; did you mean 'CEL' (°C)?"),
+        ("[tags]\nfile = 'none.csv'", "none.csv: cannot be read: No such file or directory"),
+    ],
+)
+def test_a_mistake_of_a_plant_file(run: Callable[..., tuple[int, str, str]], more: str, says: str | list[str]) -> None:
+    Path("broken.py").write_text("1 / 0\n")
+    Path("tags.csv").write_text("path,unit\na,C\n")
+    found = mistakes(run, f"[plant]\nname = 'kiln'\n\n[[pipeline]]\napp = 'fingerprint'\n\n{more}\n")
+    if isinstance(says, list):
+        assert found == says
+    else:
+        assert any(says in line for line in found), found
+
+
+def test_all_mistakes_of_a_plant_file_are_reported_at_once(run: Callable[..., tuple[int, str, str]]) -> None:
+    found = mistakes(
+        run, "[plant]\nzone = 'x'\n[[in]]\nfrom = 'gopher://h'\nto = 'a'\n[[pipeline]]\napp = 'fingerprnt'\n[[out]]\nto = 'target.py:x'\n"
+    )
+    assert [line.split(":")[0] for line in found] == [f"line {line}, column 1" for line in (2, 4, 7, 8)]
+
+
+def test_secrets_are_expanded_late_and_never_shown(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("shown.py").write_text(
+        "from headrace.connectors.protocol import Source\nfrom headrace.errors import PlanError\n"
+        "def source(address):\n    assert address.endswith('?token=t%20k&file=from%20a%20file'), address\n    raise PlanError('was asked')\n"
+    )
+    Path("secret.txt").write_text("from a file\nmore\n")
+    text = "[[in]]\nfrom = 'shown.py:${USER_NAME}'\nto = 'a'\ntoken = '${TOKEN}'\nfile = 'file:secret.txt'\n"
+    Path("headrace.toml").write_text(text)
+    status, _, err = run("check")
+    assert (status, err) == (0, "headrace: headrace.toml line 2, column 1: the variable TOKEN is not set; export TOKEN=…\n")
+    monkeypatch.setenv("TOKEN", "t k")
+    assert run("check")[::2] == (0, "headrace: headrace.toml line 2, column 1: the variable USER_NAME is not set; export USER_NAME=…\n")
+    monkeypatch.setenv("USER_NAME", "u")
+    assert mistakes(run, text) == ["line 2, column 1: was asked"]
