@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,8 @@ import pytest
 import headrace as hr
 from broker import Shared
 from conformance.engine import Outcome, differences, left
-from engines.embedded.processes import Commanded, Told, line
+from engines.embedded.chains import PLANS, input_jobs, rows_of
+from engines.embedded.processes import Told, line
 from engines.embedded.test_processes import written_files
 from flink import client
 from headrace.engines.embedded.run import run_files as run_embedded
@@ -32,63 +31,6 @@ from keeper import once
 pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
 
 from flink_topics import LIMIT, Topics, wait_for
-from test_process_chains import machine, records, source, to_one
-
-
-def rows_of(topic: str) -> hr.Stream:
-    return source(topic).select("k", "x", "do")
-
-
-def told(code: Any, first: hr.Stream, **more: Any) -> Any:
-    """Return what is told of commands, which are all taken, and of limits, which may be late."""
-    inputs = {
-        "command": hr.input(rows_of("commands"), late="take", holds=False),
-        "limit": hr.input(rows_of("limits").derive(name="k"), by="name", late="side", late_to="late"),
-    }
-    return first.process(code, by=["k"], name="told", inputs=inputs, **more)
-
-
-def records_of_all() -> dict[str, hr.Stream]:
-    """Rows of all inputs go on to a process of one key, in their order."""
-    made = told(Told, rows_of("one"))
-    return {"out": made, "aside": made.side("aside"), "behind": machine(to_one(made), "behind")}
-
-
-def ruled() -> dict[str, hr.Stream]:
-    """There is a broadcast too, and failures."""
-    rules = rows_of("rules")
-    return {"out": told(Commanded, rows_of("one").derive(do="IF(do LIKE 'last%', 'fail', do)"), broadcast=rules, failed_to="failed")}
-
-
-def of_one_topic() -> dict[str, hr.Stream]:
-    """Records and commands stand in one topic, and some are both."""
-    rows = rows_of("one")
-    inputs = {
-        "command": hr.input(rows.where("x > 1"), late="take", holds=False),
-        "limit": hr.input(rows.where("x IS NULL").derive(do="'limit'")),
-    }
-    return {"out": rows.where("x < 3").process(Told, by=["k"], inputs=inputs)}
-
-
-def of_windows() -> dict[str, hr.Stream]:
-    """Windows are acknowledged by commands."""
-    counts = source("one").window(hr.tumbling(hr.seconds(4)), by=["k"]).aggregate(n="COUNT(*)")
-    rows = counts.select("k", x="n * 1.0", do="'timer:1500:q'")
-    return {"out": told(Told, rows)}
-
-
-PLANS: dict[str, Callable[[], dict[str, hr.Stream]]] = {one.__name__: one for one in (records_of_all, ruled, of_one_topic, of_windows)}
-
-
-def jobs() -> dict[str, tuple[Plan, dict[str, list[list[bytes]]]]]:
-    found = {}
-    for number, (name, build) in enumerate(PLANS.items()):
-        plan = hr.pipeline(f"inputs-{name}".replace("_", "-"), version="1")(build).plan()
-        found[name] = (
-            plan,
-            {one.topic: [records(random.Random(f"{number} {one.topic} {part}").randrange(10**6), 40) for part in (0, 1)] for one in plan.sources},
-        )
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +41,7 @@ def outcomes(flink: Rest, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 def _outcomes(flink: Rest, folder: Path) -> dict[str, tuple[Outcome, Outcome]]:
     given, found = {}, {}
-    for name, (plan, inputs) in jobs().items():
+    for name, (plan, inputs) in input_jobs().items():
         given[name] = FolderJob(plan, written_files(folder / name, inputs), folder / name / "flink")
         (folder / name / "flink").mkdir()
     run_many([*given.values()], flink, client=client(), parallelism=2)

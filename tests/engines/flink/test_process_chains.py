@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
@@ -14,8 +13,8 @@ import pytest
 import headrace as hr
 from broker import Shared
 from conformance.engine import Outcome, differences, left
-from engines.embedded.processes import Machine, Unruled, line
-from engines.embedded.test_processes import PLAIN, chained, written_files
+from engines.embedded.chains import machine, records, source, to_one
+from engines.embedded.test_processes import chained, written_files
 from flink import client
 from headrace.engines.embedded.run import run_files as run_embedded
 from headrace.engines.entries import added_up
@@ -28,23 +27,6 @@ from keeper import once
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
 
 from flink_topics import LIMIT, Topics  # noqa: E402
-
-DEEDS = [*PLAIN, *(f"timer:{after}:{name}" for after in (0, 500, 2000, 5000) for name in ("p", "q:then:timer:1000:p", "w:then:aside:y"))]
-COLUMNS = {"k": "STRING", "t": "BIGINT", "x": "DOUBLE", "do": "STRING", "m": "MAP<STRING, DOUBLE>"}
-
-
-def source(topic: str = "one") -> hr.Stream:
-    return hr.stream(topic, schema=COLUMNS, event_time="TO_TIMESTAMP_LTZ(t, 3)", watermark=hr.seconds(2))
-
-
-def machine(rows: hr.Stream, name: str, by: str = "k", **more: Any) -> Any:
-    """Return a machine over rows, which tells all that comes to it in what order."""
-    return rows.process(Machine() if "broadcast" in more else Unruled(), by=[by], name=name, **more)
-
-
-def to_one(rows: hr.Stream, said: str = "said") -> hr.Stream:
-    """Return rows that all have one key, and tell what they were."""
-    return rows.select(k="'all'", x="1.0", do=f"COALESCE(k, '-') || ' ' || {said}")
 
 
 def made(topic: str = "one", name: str = "first") -> Any:
@@ -153,18 +135,6 @@ def ruled() -> dict[str, hr.Stream]:
 PLANS: dict[str, Callable[[], dict[str, hr.Stream]]] = {
     one.__name__: one for one in (of_many_keys, of_windows, in_windows, parted, entries, dropped_entries, dropped_of_two, ruled)
 }
-
-
-def records(seed: int, count: int) -> list[bytes]:
-    """Return records of which many are of one time, late or malformed."""
-    dice, second, found = random.Random(seed), 0.0, []
-    for _ in range(count):
-        second += dice.choice([0, 0, 0, 0.5, 1, 3, 9])
-        at = second - dice.choice([0, 0, 0, 0, 1, 2, 2.5, 6])
-        one = line(at, dice.choice(["a", "b", "c", None]), dice.choice(DEEDS), dice.choice([1.0, 1.5, 3.0, None]))
-        m = ", ".join(f'"{key}": {dice.random()}' for key in sorted(dice.sample(["p", "q", "r", "s"], 3)))
-        found.append(b"{" if dice.random() < 0.03 else one[:-1] + f', "m": {{{m}}}}}'.encode())
-    return found
 
 
 ALONE = ("of_many_keys", "of_windows", "in_windows")

@@ -54,6 +54,8 @@ _written = msgspec.json.Encoder().encode
 _Sorted = tuple[int, int, int, int, int, int, "list[int] | None", "int | None", str]
 _COLUMNS = ("_at", "_due_ms", "_time_ms", "_source", "_partition", "_offset", "_entry", "_arrived_ms", "_row")
 _ORDER = ("_at", "_source", "_partition", "_offset", "_entry")  # of one input, as SORTED_BY has it
+# of several inputs: by event time, and in the order of arrival
+_ORDERS = ("_at", "_input", "_source", "_partition", "_offset", "_entry"), ("_at", "_source", "_partition", "_offset", "_input", "_entry")
 Feeders = Mapping[int, tuple[str, int]]
 
 
@@ -132,7 +134,9 @@ class Hosting:
         def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield from _work(packed, feeders, rules, end, batches)
 
-        given = ordered.sortWithinPartitions(*_ORDER).select(*_COLUMNS).mapInArrow(work, GIVEN)
+        numbered = bool(kernel.operator.inputs)
+        order, columns = (_ORDERS[kernel.operator.arrival], (*_COLUMNS, "_input")) if numbered else (_ORDER, _COLUMNS)
+        given = ordered.sortWithinPartitions(*order).select(*columns).mapInArrow(work, GIVEN)
         return given.unionAll(spark.createDataFrame(failures, GIVEN)) if failures else given
 
 
@@ -197,10 +201,14 @@ def _work(packed: str, feeders: Feeders, rules: list[_Sorted], end: int, batches
     kernel = ProcessKernel(unpack(packed))
     watch(kernel)
     scheduler = Scheduler(kernel, partial(place_of, feeders))
-    givens, names, arrival = Givens(scheduler), kernel.operator.keys, kernel.operator.arrival
-    told = (_record(rule, BROADCAST, None, arrival=arrival) for rule in rules)
-    rows = (zip(*(column.to_pylist() for column in batch.columns), strict=True) for batch in batches)
-    records = (_record(one, RECORDS, names, arrival=arrival) for one in chain.from_iterable(rows))
+    givens, process = Givens(scheduler), kernel.operator
+    arrival, names = process.arrival, dict(enumerate([process.keys, *(one.keys for one in process.inputs)], RECORDS))
+    told = (_record(rule, BROADCAST, None, arrival=arrival, numbered=bool(process.inputs)) for rule in rules)
+    rows = chain.from_iterable(zip(*(column.to_pylist() for column in batch.columns), strict=True) for batch in batches)
+    if process.inputs:
+        records = (_record(one, number, names[number], arrival=arrival, numbered=True) for *one, number in rows)  # type: ignore[arg-type]
+    else:
+        records = (_record(one, RECORDS, process.keys, arrival=arrival) for one in rows)
     for emission in chain(scheduler.run(merged(records, told)), scheduler.advance(end)):
         givens.take(emission)
         if len(givens.rows) >= _AT_ONCE:
@@ -209,9 +217,12 @@ def _work(packed: str, feeders: Feeders, rules: list[_Sorted], end: int, batches
     yield givens.batch()
 
 
-def _record(one: _Sorted, number: int, names: Sequence[str] | None, *, arrival: bool) -> Record:
+def _record(one: _Sorted, number: int, names: Sequence[str] | None, *, arrival: bool, numbered: bool = False) -> Record:
     at, due, time, source, partition, offset, entry, arrived, text = one
     row = _read(text)
     place = (source, partition, offset, entry or [])
     key = None if names is None else tuple([row[name] for name in names])
-    return (at, *place) if arrival else at, number, *place, due, time, arrived, key, row
+    if not arrival:
+        return at, number, *place, due, time, arrived, key, row
+    first = (at, source, partition, offset, number, entry or []) if numbered else (at, *place)
+    return first, number, *place, due, time, arrived, key, row

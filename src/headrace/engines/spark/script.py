@@ -13,7 +13,7 @@ from headrace.engines.spark.block import Block
 from headrace.engines.spark.prelude import definitions, java_functions
 from headrace.engines.spark.rows import json
 from headrace.engines.spark.source import Source as Reading
-from headrace.engines.spark.views import RECORD, Views, hosted, rows_of, told_to
+from headrace.engines.spark.views import RECORD, Views, hosted, rows_of, rows_of_input, told_to
 from headrace.engines.spark.words import name
 from headrace.errors import InternalError
 from headrace.plan.graph import Node
@@ -49,6 +49,12 @@ def spark_script(plan: Plan) -> str:
     readings = {node.operator.topic: Reading(node.operator, node.id) for node in plan.of(Source)}
     outputs = {sink.operator.topic: _sink(sink, views) for sink in plan.sinks}
     outputs |= {window.operator.late_topic: _late(window) for window in plan.windows if window.operator.late_topic}
+    outputs |= {
+        one.late_topic: _late_input(process, place, given)
+        for process in plan.processes
+        for place, (given, one) in enumerate(process.others)
+        if one.late_topic is not None
+    }
     outputs |= {one.operator.failed_topic: _failed(one, views) for one in plan.processes if one.operator.failed_topic}
     outputs |= {f"{topic}.dead-letter": (reading.dead_letters(plan.pipeline, reading.view), _LETTER_ORDER) for topic, reading in readings.items()}
     ledger = _ledger(plan, views)
@@ -260,13 +266,17 @@ def _failed(process: Node[Process], views: Views) -> tuple[str, str]:
 
 
 def _late(window: Node[Aggregate]) -> tuple[str, str]:
-    rows = Block(
-        rows_of(window.id),
-        {column: name(column) for column in window.input.schema.names},
-        {column: name(column) for column in _INPUT_ORDER.split(" | ")},
-        where=("NOT `_taken`",),
-    )
-    return _output(rows, window.input.schema, _INPUT_ORDER, f"what no window of #{window.id} takes")
+    return _not_taken(rows_of(window.id), window.input.schema, f"what no window of #{window.id} takes")
+
+
+def _late_input(process: Node[Process], place: int, given: Node[Operator]) -> tuple[str, str]:
+    return _not_taken(rows_of_input(process.id, place), given.schema, f"what is late for #{process.id}")
+
+
+def _not_taken(view: str, schema: Schema, said: str) -> tuple[str, str]:
+    hidden = {column: name(column) for column in _INPUT_ORDER.split(" | ")}
+    rows = Block(view, {column: name(column) for column in schema.names}, hidden, where=("NOT `_taken`",))
+    return _output(rows, schema, _INPUT_ORDER, said)
 
 
 # the ledger
@@ -276,8 +286,10 @@ def _ledger(plan: Plan, views: Views) -> str:
     """Return what became of the records of each source: what reached a window, a process or an output, and what was taken there."""
     record = ", ".join(map(name, RECORD))
     reached, dropped = [], []
-    for stage in (one for one in plan.stages if not one.input.traits.derived):
-        reached.append(f"SELECT {record}, `_taken` FROM {rows_of(stage.id)}")
+    for stage in plan.stages:
+        if not stage.input.traits.derived:
+            reached.append(f"SELECT {record}, `_taken` FROM {rows_of(stage.id)}")
+        reached += [f"SELECT {record}, `_taken` FROM {rows_of_input(stage.id, place)}" for place, _ in enumerate(stage.others)]
         if stage.broadcast is not None:
             reached.append(f"SELECT {record}, TRUE AS `_taken` FROM {told_to(stage.id)}")
         if isinstance(stage.operator, Process) and stage.operator.drops_duplicates:

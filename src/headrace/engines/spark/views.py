@@ -11,6 +11,7 @@ Rows that a process gives have those of a record, of source 0, and are never lat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import singledispatchmethod
 
@@ -22,6 +23,7 @@ from headrace.engines.spark.source import Source as Reading
 from headrace.engines.spark.words import name, text
 from headrace.engines.zones import without_zone
 from headrace.errors import PlanError
+from headrace.kernels.keyed.schedule import RECORDS
 from headrace.plan.expression import Call, Column, Expression, columns_of
 from headrace.plan.graph import Node
 from headrace.plan.operators import (
@@ -43,7 +45,7 @@ from headrace.plan.pipeline import FAILED, Plan
 from headrace.plan.schema import Schema
 from headrace.plan.window import Window
 
-__all__ = ["RECORD", "Views", "hosted", "rows_of", "told_to"]
+__all__ = ["RECORD", "Views", "hosted", "rows_of", "rows_of_input", "told_to"]
 
 RECORD = ("_source", "_partition", "_offset")
 _TIME = ("_time_ms", "_watermark_ms", "_shown_ms", "_entry")
@@ -66,12 +68,19 @@ _LIVE_CLOSED = {  # the same in a stream, which cannot number them: Python puts 
     "_time": "WINDOW_TIME(`_window`)",
 }
 _SLOTS = 64  # among which a live process's keys are dealt: its state is kept by them, so it cannot be changed
+# What the host reads of a record of several inputs.
+_PLACED = ("_source", "_partition", "_offset", "_entry", "_time_ms", "_shown_ms", "_arrived_ms")
 _INPUT_ORDER = "STRUCT({}`_source`, `_partition`, `_offset`, `_entry`)"
 
 
 def rows_of(number: int) -> str:
     """Return the name of the view of the rows that reached a window or a process, whether it took them or not."""
     return f"rows_{number}"
+
+
+def rows_of_input(number: int, place: int) -> str:
+    """Return the same of another input of a process, by its place among them."""
+    return f"rows_{number}_{place}"
 
 
 def hosted(number: int) -> str:
@@ -251,15 +260,35 @@ class Views(Selects[Block]):
         if node in self._hosted:
             return
         self._hosted.add(node)
-        if node.operator.inputs:
-            what = f"{node.operator.name} has several inputs, which only the embedded engine has"
-            raise PlanError(what, fix="run it on the embedded engine")
         if self._live:
             self._refuse_live(node)
         rows = self._reaching(node)
         if node.broadcast is not None:
             self._tell(node, node.broadcast)
-        self.statements[hosted(node.id)] = f"-- {node}\n{self._dealt(node, rows) if self._live else _keyed(node, rows)}"
+        if self._live:
+            query = self._dealt(node, rows)
+        elif node.others:
+            query = self._of_inputs(node, rows)
+        else:
+            query = _keyed(node, rows)
+        self.statements[hosted(node.id)] = f"-- {node}\n{query}"
+
+    def _of_inputs(self, node: Node[Process], rows: Block) -> str:
+        """Return the query of what a process takes of all its inputs, with the number of the input."""
+        process = node.operator
+        texts = [_numbered(rows, _keys_of(process), process.keys, process.record_schema, RECORDS)]
+        for place, (given, one) in enumerate(node.others):
+            block = self._table(given)
+            time, watermark = block.hidden["_time_ms"], block.hidden["_watermark_ms"]
+            always = process.arrival or one.late == "take"
+            taken = "TRUE AS `_taken`" if always else f"{time} >= {watermark} AS `_taken`"
+            said = block.saying(f"#{node.id} the rows that reach the input {one.name}")
+            reached = self._put(rows_of_input(node.id, place), said, block.select(taken))
+            if one.late == "take" and not process.arrival:
+                reached = replace(reached, hidden={**reached.hidden, "_time_ms": "GREATEST(`_time_ms`, `_watermark_ms`)"})
+            reached = replace(reached, where=("`_taken`",))
+            texts.append(_numbered(reached, _keys_of(process), one.keys, one.schema, RECORDS + 1 + place))
+        return "\nUNION ALL\n".join(texts)
 
     def _reaching(self, node: Node[Process]) -> Block:
         """Return the SELECT of the rows that a process takes."""
@@ -298,6 +327,9 @@ class Views(Selects[Block]):
 
     @staticmethod
     def _refuse_live(node: Node[Process]) -> None:
+        if node.operator.inputs:
+            what = f"{node.operator.name} has several inputs: Spark's streams have one"
+            raise PlanError(what, fix="run it as a batch, on Flink, or embedded")
         before = [one.operator for one in node.upstream()]
         if any(isinstance(one, TopN) for one in before):
             raise PlanError("a process of the first rows of windows: Spark's streams cannot rank", fix="run it as a batch, or embedded")
@@ -363,6 +395,14 @@ def _place(block: Block) -> str:
 
 def _keys_of(process: Process) -> Schema:
     return Schema(tuple(process.record_schema[key] for key in process.keys))
+
+
+def _numbered(rows: Block, keys: Schema, columns: Sequence[str], schema: Schema, number: int) -> str:
+    """Return the query of the rows of an input, whose `columns` stand for the keys of the process."""
+    hidden = {column: rows.hidden[column] for column in _PLACED}
+    key = plain_json({mine: rows.items[theirs] for mine, theirs in zip(keys.names, columns, strict=True)}, keys)
+    extra = [f"{number} AS `_input`", f"{key} AS `_key`", f"{plain_json(rows.items, schema)} AS `_row`"]
+    return replace(rows, items={}, hidden=hidden).select(*extra)
 
 
 def _keyed(node: Node[Process], rows: Block) -> str:
