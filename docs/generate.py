@@ -121,7 +121,10 @@ def commands_page() -> str:
     ]
     for name in (
         "demo",
+        "init",
         "up",
+        "reload",
+        "service",
         "run",
         "prove",
         "check",

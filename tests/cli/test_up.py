@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import plistlib
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 import waiting
+from headrace.cli.init import TEMPLATES
 from headrace.topics.sqlite import SqliteLog
 from serving import Server
 
@@ -324,3 +326,88 @@ def test_secrets_are_expanded_late_and_never_shown(run: Callable[..., tuple[int,
     assert run("check")[::2] == (0, "headrace: headrace.toml line 2, column 1: the variable USER_NAME is not set; export USER_NAME=…\n")
     monkeypatch.setenv("USER_NAME", "u")
     assert mistakes(run, text) == ["line 2, column 1: was asked"]
+
+
+# reload
+
+
+def reload() -> tuple[int, str, str]:
+    done = subprocess.run([HEADRACE, "reload"], capture_output=True, text=True, timeout=LIMIT, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_reload_restarts_what_has_changed_and_loses_nothing(server: Server) -> None:
+    text = PLANT.format(url=server.url("count=2000&rate=400"))
+    Path("headrace.toml").write_text(text)
+    assert reload()[0] == 2
+    with up() as running:
+        running.wait_for(lambda: len(sent()) >= 200, "records at the target")
+        Path("headrace.toml").write_text(text.replace('app = "copy.py"', 'app = "copy.py"\nsettings = {least = 5}'))
+        assert reload() == (0, "started:   copy\nunchanged: lines, stream\n", "")
+        Path("copy.py").write_text(COPY.replace('"timestamp")}', '"timestamp", other="1")}'))
+        assert reload()[1] == "started:   copy\nunchanged: lines, stream\n"
+        Path("headrace.toml").write_text(text + "\n[[in]]\nfrom = 'simulate:generators'\nto = 'more'\n")
+        assert reload()[1] == "started:   more, copy\nunchanged: lines, stream\n"
+        running.wait_for(lambda: records("more"), "records of the new source")
+        Path("headrace.toml").write_text(text + "\n[[inn]]\n")
+        assert reload()[0] == 2, "the mistake is found before the plant is told"
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for(lambda: any(one["event"] == "not reloaded" for one in running.said()), "the line")
+        Path("headrace.toml").write_text(text)
+        assert reload()[1] == "stopped:   more\nunchanged: copy, lines, stream\n"
+        running.wait_for(lambda: len(sent()) >= 2000, "all records at the target")
+        assert running.end() == 0
+    assert sent() == [f"copied/0/{number}" for number in range(2000)]
+    assert [one["timestamp"] for one in records("copied")] == [one["timestamp"] for one in records("events")]
+
+
+# init and service
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_each_template_is_a_sound_plant(run: Callable[..., tuple[int, str, str]], template: str) -> None:
+    status, out, _ = run("init", template, "--folder", template)
+    assert (status, "headrace check; headrace up" in out) == (0, True)
+    assert run("init", template, "--folder", template)[0] == 2, "nothing is written over"
+    assert run("check", f"{template}/headrace.toml")[::2] == (0, "")
+
+
+def test_the_template_for_a_csv_file_runs(run: Callable[..., tuple[int, str, str]]) -> None:
+    assert run("init", "csv")[0] == 0
+    file = Path("minutes.ndjson")
+    with up() as running:
+        running.wait_for(lambda: file.exists() and len(file.read_text().splitlines()) == 4, "statistics of two minutes and two tags")
+        assert running.end(signal.SIGKILL) == -signal.SIGKILL
+    with Path("readings.csv").open("a") as more:
+        more.write("2026-01-05T08:05:00Z,TT-1,70\n2026-01-05T08:05:01Z,XX-9,1\nsoon,TT-1,1\n2026-01-05T08:05:02Z,TT-1,999\n2026-01-05T08:05:0")
+    with up() as running:
+        running.wait_for(lambda: len(file.read_text().splitlines()) == 5, "statistics of another minute")
+        assert running.end() == 0
+    written = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [one["id"] for one in written] == [f"minutes-output/0/{number}" for number in range(5)]
+    assert [(one["record"]["tag"], one["record"]["readings"], one["record"]["good"], one["record"]["max"]) for one in written] == [
+        ("works/boiler/PT-1", 2, 1, 4.2),
+        ("works/boiler/TT-1", 2, 2, 72.1),
+        ("works/boiler/PT-1", 1, 1, 4.4),
+        ("works/boiler/TT-1", 1, 1, 72.8),
+        ("works/boiler/TT-1", 2, 1, 70),
+    ]
+
+
+def test_init_names_the_templates(run: Callable[..., tuple[int, str, str]]) -> None:
+    assert "there is no template 'kilm'; did you mean 'kiln'?" in run("init", "kilm")[2]
+    assert run("init")[::2] == (2, f"headrace: TEMPLATE: no template is named; name one of {', '.join(TEMPLATES)}\n")
+
+
+def test_service_prints_a_unit_and_a_launchd_file(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    folder = tmp_path / "a b%"
+    folder.mkdir()
+    (folder / "headrace.toml").write_text("[plant]\nname = 'x<y>'\n")
+    status, unit, _ = run("service", "systemd", "--plant", str(folder / "headrace.toml"))
+    assert status == 0
+    doubled = str(folder).replace("%", "%%")
+    assert f'ExecStart={HEADRACE} up --plant "{doubled}/headrace.toml"\n' in unit
+    assert f'WorkingDirectory={doubled}\nEnvironment="HEADRACE_HOME={doubled}/.headrace"\n' in unit
+    status, plist, _ = run("service", "launchd", "--plant", str(folder / "headrace.toml"))
+    found = plistlib.loads(plist.encode())
+    assert (status, found["Label"], found["ProgramArguments"]) == (0, "headrace.x<y>", [HEADRACE, "up", "--plant", f"{folder}/headrace.toml"])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -25,7 +29,7 @@ from headrace.cli.stopping import asked_to_stop
 from headrace.engines.options import Mode
 from headrace.engines.protocol import Context, Engine, Result, accept, engine_named
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError, near
-from headrace.plant.file import PLANT_FILE
+from headrace.plant.file import PLANT_FILE, In, Out
 from headrace.topics.making import make_topic, make_topics
 
 if TYPE_CHECKING:
@@ -35,9 +39,10 @@ if TYPE_CHECKING:
     from headrace.supervise import Part
     from headrace.topics.protocol import Log
 
-__all__ = ["STATE_FILE", "up"]
+__all__ = ["LOCK_FILE", "STATE_FILE", "up"]
 
 STATE_FILE = "up.json"
+LOCK_FILE = "up.lock"
 
 
 def up(*parts: str, plant: InputPath = Path(PLANT_FILE), kafka: KafkaOptions = KafkaOptions()) -> None:
@@ -75,17 +80,18 @@ def up(*parts: str, plant: InputPath = Path(PLANT_FILE), kafka: KafkaOptions = K
         def reload() -> Sequence[Part] | None:
             if not reload_asked():
                 return None
-            state.generation += 1
             try:
                 changed = check_plant(Path(plant.name))
+                found = _chosen(build.parts(changed), parts)
                 build.make_topics(changed)
-                return _chosen(build.parts(changed), parts)
             except HeadraceError as error:
                 lines.error("not reloaded", why=str(error))
-                state.refused = str(error)
+                state.reloaded(refused=str(error))
                 state.write(supervisor.parts)
                 return None
+            return found
 
+        supervisor.reloaded = state.reloaded
         state.write(supervisor.parts)
         collect_from_here()
         if not asyncio.run(supervisor.run(stop, reload)):
@@ -123,7 +129,7 @@ def _one_of_its_kind(parts: Sequence[str]) -> Iterator[None]:
     folder = home()
     try:
         private_folder(folder)
-        lock: IO[bytes] | None = None if parts else take(folder / "up.lock")
+        lock: IO[bytes] | None = None if parts else take(folder / LOCK_FILE)
     except TakenError as taken:
         raise EnvironmentFault(f"process {taken.owner} runs it", where=str(folder), fix="end it first, or take another HEADRACE_HOME") from None
     except OSError as error:
@@ -140,16 +146,20 @@ class _State:
 
     def __init__(self, checked: Checked, parts: Sequence[str]) -> None:
         self._plant, self._alone = checked.plant.name, bool(parts)
-        self.generation, self.refused = 0, ""
+        self._reload: dict[str, Any] = {"generation": 0}
+        self.reloaded()
+
+    def reloaded(self, started: Sequence[str] = (), stopped: Sequence[str] = (), unchanged: Sequence[str] = (), refused: str = "") -> None:
+        """Note what became of a reload."""
+        number = self._reload["generation"] + 1
+        self._reload = {"generation": number, "refused": refused, "started": started, "stopped": stopped, "unchanged": unchanged}
 
     def write(self, parts: Sequence[Part]) -> None:
         """Write the state of the parts. It is not written by a process that runs some parts only."""
         if self._alone:
             return
-        import os
-
         shown = [{"name": part.name, "kind": part.kind, **msgspec.to_builtins(part.health)} for part in parts]
-        state = {"pid": os.getpid(), "plant": self._plant, "generation": self.generation, "refused": self.refused, "parts": shown}
+        state = {"pid": os.getpid(), "plant": self._plant, **self._reload, "parts": shown}
         put(home() / STATE_FILE, msgspec.json.encode(state), secret=True)
 
 
@@ -180,9 +190,12 @@ class _Builder:
         from headrace.supervise import InPart, OutPart
 
         plant = checked.plant
-        tags = () if plant.tags is None else tuple(checked.tags)
-        ins = [InPart(one.name, (one, tags), self._open_log, lambda one=one: source_for(one, plant.tags), one.topic, one.key) for one in plant.ins]  # type: ignore[misc]
-        outs = [OutPart(one.name, one, self._open_log, lambda one=one: target_for(one), one.topic) for one in plant.outs]  # type: ignore[misc]
+        tags = _digest(plant.tags)
+        ins = [
+            InPart(one.name, (one, _files(one.source, one), tags), self._open_log, partial(source_for, one, plant.tags), one.topic, one.key)
+            for one in plant.ins
+        ]
+        outs = [OutPart(one.name, (one, _files(one.target, one)), self._open_log, partial(target_for, one), one.topic) for one in plant.outs]
         return [*ins, *map(self._pipeline, checked.pipelines), *outs]
 
     def _pipeline(self, planned: Planned) -> Part:
@@ -199,9 +212,24 @@ class _Builder:
 
             return self._engine.run_topics(plan, asked_topics(options), options.parsed, Context(home(), stop, metrics_file=metrics_file))
 
-        definition = (msgspec.json.encode(plan.identity), tuple(sorted(planned.part.options.items())))
+        code = _digest(planned.part.app.partition(":")[0])
+        definition = (msgspec.json.encode(plan.identity), code, tuple(sorted(planned.part.options.items())))
         return PipelineThread(plan.pipeline, definition, run, lambda result: remember(plan, result.ledger))
 
 
 def _servers(kafka: KafkaOptions) -> dict[str, Any]:
     return {"kafka_servers": kafka.kafka_servers, "kafka_config": kafka.kafka_config}
+
+
+def _files(address: str, part: In | Out) -> tuple[str, ...]:
+    """Return the contents of the files that a part names, as far as it can be known: its own connector, and values of parameters."""
+    names = [address.partition(":")[0], *(value.removeprefix("file:") for _, value in (*part.parameters, *parse_qsl(address.partition("?")[2])))]
+    return tuple(map(_digest, names))
+
+
+def _digest(name: str | None) -> str:
+    """Return what tells the contents of a file; empty if it is none."""
+    with suppress(OSError, ValueError):
+        if name and Path(name).is_file():
+            return blake2b(Path(name).read_bytes(), digest_size=16).hexdigest()
+    return ""

@@ -52,6 +52,11 @@ class Supervisor:
         How long a stage may take to end.
     changed
         Is called when the state of a part has changed.
+
+    Attributes
+    ----------
+    reloaded
+        Is called after a reload, with the names of the parts that were started, that are gone, and that went on.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Supervisor:
     ) -> None:
         self._kept = {part.name: _Kept(part) for part in sorted(parts, key=lambda part: part.stage)}
         self._lines, self._end_seconds, self._changed = lines, end_seconds, changed
+        self.reloaded: Callable[[list[str], list[str], list[str]], object] = lambda *_: None
 
     @property
     def parts(self) -> list[Part]:
@@ -176,10 +182,10 @@ class Supervisor:
         started = [one for name, one in self._kept.items() if name not in same]
         for one in started:
             self._start(one)
-        restarted = [one.part.name for one in started]
-        self._lines.info(
-            "reloaded", started=restarted, stopped=[one.part.name for one in gone if one.part.name not in wanted], unchanged=sorted(same)
-        )
+        names = [one.part.name for one in started]
+        stopped = [one.part.name for one in gone if one.part.name not in wanted]
+        self._lines.info("reloaded", started=names, stopped=stopped, unchanged=sorted(same))
+        self.reloaded(names, stopped, sorted(same))
         self._changed()
 
 

@@ -1,0 +1,59 @@
+"""`headrace init`: a first plant file, from a template."""
+
+from __future__ import annotations
+
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+from headrace.errors import EnvironmentFault, PlanError, near
+from headrace.plant.file import PLANT_FILE
+
+__all__ = ["TEMPLATES", "init"]
+
+TEMPLATES = {
+    "kiln": "a simulated kiln, its fingerprints minute by minute, and a file of them; needs nothing else",
+    "csv": "your own CSV file that grows, with a list of tags, statistics by minute, and a file of them",
+    "events": "server-sent events over HTTP, such as those of headrace serve generators, statistics, and a file of them",
+}
+
+
+def init(template: str | None = None, /, *, folder: Path = Path()) -> None:
+    """Write a first plant file and what belongs to it. No file that exists is changed.
+
+    Parameters
+    ----------
+    template
+        kiln, csv or events. Without it, a terminal is asked.
+    folder
+        Where; the working folder if it is not given.
+    """
+    name = template or _asked()
+    if name not in TEMPLATES:
+        raise PlanError(f"there is no template {name!r}", where="TEMPLATE", fix=near(name, TEMPLATES))
+    templates = files("headrace.cli") / "templates"
+    contents = {one.name: one.read_bytes() for part in ("shared", name) for one in (templates / part).iterdir() if one.is_file()}
+    there = sorted(file for file in contents if (folder / file).exists())
+    if there:
+        raise PlanError(f"{', '.join(there)} exists", where=str(folder), fix="name another folder: --folder NAME")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, content in sorted(contents.items()):
+            with (folder / file).open("xb") as new:
+                new.write(content)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(folder), fix="name a folder that this user may write") from None
+    print(f"Wrote {', '.join(sorted(contents))}: {TEMPLATES[name]}.")
+    inside = "" if folder == Path() else f"cd {folder}; "
+    print(f"Next: {inside}headrace check; headrace up")
+
+
+def _asked() -> str:
+    """Return the template that a person chooses on a terminal. Raises PlanError where there is none."""
+    if not (sys.stdin and sys.stdin.isatty()):
+        raise PlanError("no template is named", where="TEMPLATE", fix=f"name one of {', '.join(TEMPLATES)}")
+    for number, (name, what) in enumerate(TEMPLATES.items(), 1):
+        print(f"{number}  {name}: {what}")
+    answer = input(f"Which one writes {PLANT_FILE}? ").strip()
+    names = list(TEMPLATES)
+    return names[int(answer) - 1] if answer.isascii() and answer.isdigit() and 0 < int(answer) <= len(names) else answer
