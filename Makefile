@@ -41,6 +41,7 @@ $(JAR): java/pom.xml $(shell find java/src -type f)
 
 engines: setup
 	@$(RUN)/python tests/broker.py --fetch
+	@$(RUN)/python tests/mosquitto.py --fetch
 	@if { command -v javac && command -v mvn; } >/dev/null; then $(MAKE) --no-print-directory java; else echo "tests on Flink and Spark will be skipped: no JDK or no mvn to build their jar with; Debian: apt install openjdk-17-jdk-headless maven"; fi
 	@$(RUN)/python tests/flink.py --fetch
 	@$(RUN)/python tests/spark.py --fetch

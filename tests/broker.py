@@ -205,11 +205,7 @@ class SecureBroker(Broker):
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.ca = authority(folder, "ca")
-        key, request, certificate, names = (folder / name for name in ("server.key", "server.csr", "server.crt", "names"))
-        names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
-        _openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", request, "-subj", "/CN=127.0.0.1")
-        signing = ["-CA", self.ca, "-CAkey", folder / "ca.key", "-CAcreateserial", "-extfile", names, "-days", "2"]
-        _openssl("x509", "-req", "-in", request, *signing, "-out", certificate)
+        certificate, key = signed(folder, self.ca, "server")
         (folder / "server.pem").write_text(key.read_text() + certificate.read_text() + self.ca.read_text())
         port = free_port()
         self.secure = f"127.0.0.1:{port}"
@@ -224,6 +220,16 @@ def authority(folder: Path, name: str) -> Path:
         "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", folder / f"{name}.key", "-out", certificate, "-subj", f"/CN={name}", "-days", "2"
     )
     return certificate
+
+
+def signed(folder: Path, ca: Path, name: str) -> tuple[Path, Path]:
+    """Make a certificate of 127.0.0.1 that an authority signs, and return it and its key."""
+    key, request, certificate, names = (folder / f"{name}.{kind}" for kind in ("key", "csr", "crt", "names"))
+    names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    _openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", request, "-subj", "/CN=127.0.0.1")
+    signing = ["-CA", ca, "-CAkey", ca.with_suffix(".key"), "-CAcreateserial", "-extfile", names, "-days", "2"]
+    _openssl("x509", "-req", "-in", request, *signing, "-out", certificate)
+    return certificate, key
 
 
 def _openssl(*arguments: str | Path) -> None:

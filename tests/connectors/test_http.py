@@ -506,7 +506,7 @@ def test_sigterm_ends_it_while_it_waits_for_the_source() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["mqtt://x/y", "topic:t"], "FROM: cannot be bridged from 'mqtt://x/y'; give an address such as http://"),
+        (["gopher://x/y", "topic:t"], "FROM: cannot be bridged from 'gopher://x/y'; give an address such as http://"),
         (["http://h/x", "t"], "TO: cannot be bridged to 't'; give topic:NAME or kafka:NAME"),
         (["http://h/x", "topic:t", "--records", "0"], "--records: is 0; give 1 or more"),
         (["http://h/x", "topic:t", "--duration", "soon"], "--duration: 'soon' is not a duration"),

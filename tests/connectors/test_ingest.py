@@ -30,7 +30,7 @@ from headrace.connectors.inflow import Inflow, Position, resumes
 from headrace.connectors.ingest import Ingest, position_before
 from headrace.connectors.metrics import Metrics
 from headrace.connectors.progress import Moved, ledger_of
-from headrace.connectors.protocol import Event
+from headrace.connectors.protocol import Event, Source
 from headrace.connectors.retries import Retries
 from headrace.errors import DataError, EnvironmentFault, PlanError
 from headrace.topics.protocol import Away
@@ -40,7 +40,7 @@ from headrace.topics.sqlite import SqliteLog
 @pytest.fixture(autouse=True)
 def often(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     """Have a runner try again at once, and commit often."""
-    monkeypatch.setattr(inflow, "BATCH_SECONDS", 0.004)
+    monkeypatch.setattr(Source, "batch_seconds", 0.004)
     monkeypatch.setattr(inflow, "MOST_RECORDS", 25)
     monkeypatch.setattr(inflow, "AHEAD", 10)
     monkeypatch.setattr(ingest, "_TICK_SECONDS", 0.01)
@@ -127,7 +127,7 @@ def test_an_event_is_acknowledged_after_its_commit(log: SqliteLog) -> None:
 
 
 def test_a_source_that_waits_for_acknowledgements_is_not_kept_waiting(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inflow, "BATCH_SECONDS", 1000.0)
+    monkeypatch.setattr(Source, "batch_seconds", 1000.0)
     assert run(log, Numbers(100, Random(0), positions=False, window=20), records=100) == 100
 
 
@@ -225,6 +225,7 @@ def test_a_position_of_the_first_format_is_read() -> None:
     old = msgspec.json.decode(b'{"source":"http://h/","last":"17","passed":18}', type=Position)
     assert (old, resumes(old.last)) == (Position("http://h/", "17", 18), "after event 17")
     assert resumes({"0": 5}) == 'after event {"0":5}'
+    assert resumes({"session": "5a"}) == "in session 5a"
 
 
 @given(st.lists(st.one_of(st.integers(0, 40), st.sampled_from(["begin", "some", "stands", "fails", "restart"])), max_size=80))
@@ -250,7 +251,7 @@ def test_the_inflow_commits_each_id_once_whatever_comes_again(steps: list[int | 
                 assert {event.value for event in done} <= set(stored), "no event is acknowledged that is not in the log"
                 position, written = flow.position, None
     assert len(stored) == len(set(stored)) == position.passed
-    assert position.ledger == {"received": received, "accepted": len(stored), "duplicate": received - len(stored)}
+    assert position.ledger == {"received": received, "accepted": len(stored), "malformed": 0, "duplicate": received - len(stored)}
 
 
 def test_a_line_feed_within_a_record_is_another_white_space() -> None:
@@ -294,7 +295,7 @@ def test_metrics_and_health_follow_the_commits(log: SqliteLog) -> None:
     assert int(float(told['headrace_commit_seconds_count{pipeline="bridge:numbers"}'])) >= 2
     assert any(b'headrace_connector_up{pipeline="bridge:numbers"} 1.0' in one for one in up)
     assert told['headrace_connector_up{pipeline="bridge:numbers"}'] == "0.0"
-    assert ledger_of(log.manifest("bridge:numbers") or b"") == {"numbers:50": {"received": 50, "accepted": 50, "duplicate": 0}}
+    assert ledger_of(log.manifest("bridge:numbers") or b"") == {"numbers:50": {"received": 50, "accepted": 50, "malformed": 0, "duplicate": 0}}
 
 
 def test_the_ledger_of_a_connector_is_shown_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -304,7 +305,7 @@ def test_the_ledger_of_a_connector_is_shown_by_name(tmp_path: Path, monkeypatch:
     with closing(SqliteLog(tmp_path / ".headrace/log.db")) as log:
         run(log, Numbers(1234, Random(0)))
     assert main(["ledger", "bridge:numbers"]) == 0
-    assert capsys.readouterr().out.split() == ["numbers:1234", "received", "1,234", "accepted", "1,234", "duplicate", "0"]
+    assert capsys.readouterr().out.split() == ["numbers:1234", "received", "1,234", "accepted", "1,234", "malformed", "0", "duplicate", "0"]
     assert main(["ledger", "bridge:other"]) == 2
     assert "connector 'bridge:other' has not been run here" in capsys.readouterr().err
 

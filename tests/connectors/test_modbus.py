@@ -468,7 +468,7 @@ def test_a_server_that_is_killed_and_paused_gives_bad_quality_once_and_comes_bac
     counts = [one["value"] for one in tags["count"]]
     assert all(later == earlier + 1 for earlier, later in pairwise(counts) if earlier is not None and later is not None)
     position = json.loads(log.manifest(f"bridge:{TOPIC}") or b"")
-    assert position["ledger"][one.name] == {"received": len(readings(log)), "accepted": len(readings(log)), "duplicate": 0}
+    assert position["ledger"][one.name] == {"received": len(readings(log)), "accepted": len(readings(log)), "malformed": 0, "duplicate": 0}
 
 
 def test_a_silent_unit_and_a_missing_host_do_not_hold_the_others_up(log: SqliteLog, tmp_path: Path) -> None:

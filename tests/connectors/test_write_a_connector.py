@@ -66,7 +66,7 @@ def test_lines_come_into_a_topic_and_go_out_into_a_table(capsys: pytest.CaptureF
     for ledger in ledgers:
         assert main(ledger.split()) == 0
     assert capsys.readouterr().out.split() == [
-        *("lines", "of", "machine.log", "received", "3", "accepted", "3", "duplicate", "0"),
+        *("lines", "of", "machine.log", "received", "3", "accepted", "3", "malformed", "0", "duplicate", "0"),
         *("lines", "received", "6", "accepted", "4", "refused", "2"),
     ]
     with closing(SqliteLog(Path(".headrace/log.db"))) as log:
@@ -132,7 +132,7 @@ def test_a_fault_in_the_connector_names_its_line(capsys: pytest.CaptureFixture[s
         (["lines.py:x", "topic:lines", "--until", "latest"], "--until: is only for a bridge from a topic"),
         (["lines.py:x", "topic:lines", "--name", "n"], "--name: is only for a bridge from a topic"),
         (["topic:lines", "topic:others"], "TO: cannot be bridged to 'topic:others'; give FILE.py:"),
-        (["topic:lines", "mqtt://x"], "TO: cannot be bridged to 'mqtt://x'; give FILE.py:"),
+        (["topic:lines", "gopher://x"], "TO: cannot be bridged to 'gopher://x'; give FILE.py:"),
         (["topic:lines", "http://x/"], "TO: cannot be bridged to 'http://x/'; its connector has no target(address)"),
         (["other.py:x", "topic:lines"], "other.py: there is no such file; name a Python file that defines a connector"),
         (["topic:none", "lines.py:x"], "no topic 'none'"),

@@ -22,7 +22,7 @@ from headrace.cli.metrics import FILE_VARIABLE, metrics_file, serve_metrics
 from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import asked_to_stop
 from headrace.connectors import find
-from headrace.connectors.inflow import resumes, shown
+from headrace.connectors.inflow import of_session, resumes, shown
 from headrace.connectors.ingest import Ingest, name_of, position_before
 from headrace.connectors.progress import Moved
 from headrace.connectors.protocol import Source, Target
@@ -57,8 +57,8 @@ def bridge(
     Parameters
     ----------
     from_
-        http://… or https://…: a stream of server-sent events that have ids and can be resumed; modbus://…: registers, by a map;
-        FILE.py:…, a source of your own; or topic:NAME, kafka:NAME.
+        http://… or https://…: a stream of server-sent events that have ids and can be resumed; mqtt://HOST/TOPIC/FILTER: messages;
+        modbus://…: registers, by a map; FILE.py:…, a source of your own; or topic:NAME, kafka:NAME.
     to
         topic:NAME of the SQLite log, or kafka:NAME; from a topic: FILE.py:…, a target of your own.
     key
@@ -135,7 +135,8 @@ def _bring(from_: str, topic: str, cluster: Cluster | None, to: str, key: str | 
             watch(one)
             print(f"headrace bridge: {one.source} → {to}, {resumes(one.last)}", flush=True)
             passed = asyncio.run(one.run(limits.stop, duration=limits.duration, records=limits.records))
-            print(f"headrace: {passed:,} records brought over{'' if one.last is None else f'; the last is event {shown(one.last)}'}", file=sys.stderr)
+            last = "" if one.last is None or of_session(one.last) else f"; the last is event {shown(one.last)}"
+            print(f"headrace: {passed:,} records brought over{last}", file=sys.stderr)
 
 
 def _send(from_: str, topic: str, cluster: Cluster | None, to: str, name: str | None, limits: _Limits, *, latest: bool) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 
 from headrace.connectors.protocol import Event
+from headrace.topics.dead_letters import encode_event_letter
 from headrace.topics.protocol import Commit, Outgoing
 
-__all__ = ["Inflow", "Position", "resumes", "shown"]
+__all__ = ["Inflow", "Position", "of_session", "resumes", "shown"]
 
 MOST_RECORDS = 10_000
 MOST_BYTES = 4 << 20
-BATCH_SECONDS = 0.1
 AHEAD = 64  # events that are collected during a commit
 
 
@@ -35,6 +35,8 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
         How many records were committed.
     duplicate
         How many events were dropped because their ids were committed.
+    malformed
+        How many events could not be records, and are dead letters.
     ids
         The ids of the last events committed, as many as the source may deliver again.
     """
@@ -43,17 +45,26 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
     last: Any = None
     passed: int = 0
     duplicate: int = 0
+    malformed: int = 0
     ids: tuple[str, ...] = ()
 
     @property
     def ledger(self) -> Mapping[str, int]:
         """What became of the events."""
-        return {"received": self.passed + self.duplicate, "accepted": self.passed, "duplicate": self.duplicate}
+        counts = {"accepted": self.passed, "malformed": self.malformed, "duplicate": self.duplicate}
+        return {"received": sum(counts.values()), **counts}
 
 
 def resumes(last: Any) -> str:  # noqa: ANN401  (a value of JSON)
     """Return where a source resumes, in words."""
-    return "from the first event" if last is None else f"after event {shown(last)}"
+    if last is None:
+        return "from the first event"
+    return f"in session {last['session']}" if of_session(last) else f"after event {shown(last)}"
+
+
+def of_session(last: Any) -> bool:  # noqa: ANN401  (a value of JSON)
+    """Return whether a position names no event: the outside system keeps what was not acknowledged, in a session with this name."""
+    return isinstance(last, dict) and last.keys() == {"session"}
 
 
 def shown(last: Any) -> str:  # noqa: ANN401  (a value of JSON)
@@ -74,6 +85,8 @@ class Inflow:
         The field of a record that is its key, where the event has none.
     redelivers
         How many of its last events the source may deliver again.
+    batch_seconds
+        How long to collect events, at most.
 
     Attributes
     ----------
@@ -81,11 +94,14 @@ class Inflow:
         What has been committed.
     due_at
         When the collected events are to be committed at the latest; None if there are none.
+    malformed
+        Why events of the last commit could not be records.
     """
 
-    def __init__(self, topic: str, position: Position, *, key: str | None = None, redelivers: int = 0) -> None:
-        self._topic, self._key, self._redelivers = topic, key, redelivers
+    def __init__(self, topic: str, position: Position, *, key: str | None = None, redelivers: int = 0, batch_seconds: float = 0.1) -> None:
+        self._topic, self._key, self._redelivers, self._batch_seconds = topic, key, redelivers, batch_seconds
         self.position = position
+        self.malformed: Sequence[str] = ()
         self.discard()
 
     def discard(self) -> None:
@@ -103,9 +119,9 @@ class Inflow:
         An event whose id has been taken is only acknowledged.
         """
         if self.due_at is None:
-            self.due_at = now + BATCH_SECONDS
+            self.due_at = now + self._batch_seconds
         if self._redelivers and event.id is not None:
-            known = event.id in self._ids
+            known = event.repeats and event.id in self._ids
             # The last to be delivered are the last to be forgotten.
             self._ids.pop(event.id, None)
             self._ids[event.id] = None
@@ -133,14 +149,21 @@ class Inflow:
         repeated = [event for event in self._repeated if event.id not in later]
         last = next((event.position for event in reversed(events) if event.position is not None), before.last)
         ids = self._forget(rest) if self._redelivers else ()
-        self._next = Position(before.source, last, before.passed + len(events), before.duplicate + len(repeated), ids)
+        records = [event for event in events if event.malformed is None]
+        bad = [event for event in events if event.malformed is not None] if len(records) < len(events) else []
+        passed, malformed = before.passed + len(records), before.malformed + len(bad)
+        self._next = Position(before.source, last, passed, before.duplicate + len(repeated), malformed, ids)
         self._committing = events + repeated
         self._repeated = [event for event in self._repeated if event.id in later]
         self._events, self._size = rest, sum(len(event.value) for event in rest)
         self.due_at = self.due_at if rest else None
         manifest = {**msgspec.to_builtins(self._next), "ledger": {before.source: self._next.ledger}}
         cursors = {(self._topic, 0): self._next.passed}
-        return Commit(msgspec.json.encode(manifest), {}, (), [self._outgoing(events)] if events else [], cursors)
+        outgoing = [self._outgoing(records)] if records else []
+        self.malformed = [event.malformed or "" for event in bad]
+        if bad:
+            outgoing.append(self._letters(bad))
+        return Commit(msgspec.json.encode(manifest), {}, (), outgoing, cursors)
 
     def _forget(self, rest: Sequence[Event]) -> tuple[str, ...]:
         """Return the ids that are committed now: the last ones, without those of events that are not committed yet. Others are forgotten."""
@@ -154,6 +177,11 @@ class Inflow:
         assert self._committing is not None
         self.position, done, self._committing = self._next, self._committing, None
         return done
+
+    def _letters(self, events: Sequence[Event]) -> Outgoing:
+        name = f"bridge:{self._topic}"
+        lines = [encode_event_letter(name, self._topic, event.malformed or "", event.value)[:-1] for event in events]
+        return Outgoing(f"{self._topic}.dead-letter", b"\n".join(lines), len(lines), None, 0)
 
     def _outgoing(self, events: Sequence[Event]) -> Outgoing:
         values = [event.value for event in events]

@@ -15,17 +15,19 @@ from typing import Any
 
 import msgspec
 
-from headrace.connectors.inflow import Inflow, Position, resumes
+from headrace.connectors.inflow import Inflow, Position, of_session, resumes
 from headrace.connectors.progress import Moved, warn
 from headrace.connectors.protocol import Source, Unavailable
 from headrace.connectors.retries import Retries
 from headrace.connectors.runner import Runner
 from headrace.errors import EnvironmentFault, PlanError
-from headrace.topics.protocol import Log
+from headrace.topics.making import RETENTION_MS, make_topic
+from headrace.topics.protocol import Commit, Log
 
 __all__ = ["Ingest", "name_of", "position_before"]
 
 _TICK_SECONDS = 0.1
+_MOST_WARNINGS = 5
 
 
 def name_of(topic: str) -> str:
@@ -84,6 +86,7 @@ class Ingest(Runner):
         super().__init__(log, name_of(topic), told, committed)
         self._source, self._topic, self._key, self._patience = source, topic, key, patience
         source.tell = lambda line: told(f"{source.name}: {line}")
+        self._lettered, self._warned, self._counted = False, 0, _MOST_WARNINGS
         if topic not in {info.name for info in log.topics()}:
             log.create(topic)
         self._open(anew=anew)
@@ -94,7 +97,8 @@ class Ingest(Runner):
         try:
             if anew:
                 self._claim.forget()
-            self._inflow = Inflow(self._topic, self._known(self._claim.manifest), key=self._key, redelivers=self._source.redelivers)
+            known, source = self._known(self._claim.manifest), self._source
+            self._inflow = Inflow(self._topic, known, key=self._key, redelivers=source.redelivers, batch_seconds=source.batch_seconds)
         except BaseException:
             self._claim.release()
             raise
@@ -104,8 +108,9 @@ class Ingest(Runner):
             return Position(self.source)
         known = msgspec.json.decode(manifest, type=Position)
         if known.source != self.source:
+            last = "" if known.last is None or of_session(known.last) else f", up to event {known.last}"
             raise PlanError(
-                f"has been bridged from {known.source}, up to event {known.last}",
+                f"has been bridged from {known.source}{last}",
                 where=f"topic {self._topic!r}",
                 fix=f"give that address, or begin with the first event of {self.source}: --anew",
             )
@@ -191,15 +196,34 @@ class Ingest(Runner):
         began, before = time.monotonic(), self.passed
         commit = self._inflow.commit(most)
         self._room.set()
-        await asyncio.to_thread(self._claim.commit, commit)
+        await asyncio.to_thread(self._write, commit)
         done = self._inflow.committed()
         self._room.set()
         self._log_outage.succeeded()
         # An acknowledgement that is lost costs nothing: the source delivers the events again, and they are known.
         with suppress(Unavailable):
             await self._source.acknowledge(done)
+        self._report_malformed()
         ledger = {self.source: self._inflow.position.ledger}
         self._committed(Moved(self.name, time.monotonic() - began, self.passed - before, ledger))
+
+    def _write(self, commit: Commit) -> None:
+        """Make a commit durable. The topic of dead letters is created when the first of them comes."""
+        letters = f"{self._topic}.dead-letter"
+        if not self._lettered and any(one.topic == letters for one in commit.outgoing):
+            make_topic(self._log, letters, len(self._log.topic(self._topic).partitions), RETENTION_MS)
+            self._lettered = True
+        self._claim.commit(commit)
+
+    def _report_malformed(self) -> None:
+        """Tell of the first few events that could not be records, and then of their number, each time it has doubled."""
+        for detail in self._inflow.malformed[: max(_MOST_WARNINGS - self._warned, 0)]:
+            self._told(f"{self.source}: {detail}; it is in {self._topic}.dead-letter")
+            self._warned += 1
+        count = self._inflow.position.malformed
+        if self._inflow.malformed and self._warned >= _MOST_WARNINGS and count >= 2 * self._counted:
+            self._counted = count
+            self._told(f"{self.source}: {count:,} events so far could not be records; they are in {self._topic}.dead-letter")
 
     async def _read(self) -> None:
         """Read events until there are no more."""

@@ -34,13 +34,19 @@ class Event(NamedTuple):
     value
         The record that the topic gets: one JSON object. A line feed in it becomes a carriage return, which is white space in JSON too.
     position
-        Where the source resumes after this event, as a value of JSON. None: the source has no positions.
+        Where the source resumes after this event, as a value of JSON. None: the source has no positions. `{"session": NAME}` is the
+        same for all events of a session, in which the outside system delivers again what was not acknowledged.
     key
         The record's key, which chooses its partition.
     id
         A name that no other event of the source has. Needed if the source may deliver an event again (`Source.redelivers`).
     token
         Anything that the source needs to acknowledge the event.
+    repeats
+        Whether it may be a repetition. False: the source knows that it delivers the event for the first time, so it is none even if its
+        id is known.
+    malformed
+        Why `value` cannot be a record: it goes to TOPIC.dead-letter as it came, with this detail. None: it is a record.
     """
 
     value: bytes
@@ -48,6 +54,8 @@ class Event(NamedTuple):
     key: str | None = None
     id: str | None = None
     token: Any = None
+    repeats: bool = True
+    malformed: str | None = None
 
 
 class Source(ABC):
@@ -65,12 +73,15 @@ class Source(ABC):
         How long to wait before the source is opened again if it gave no event: the interval of a source that is polled.
     tell
         Reports a line of what the source noticed and went on: a gap, polls that were skipped. The runner sets it.
+    batch_seconds
+        How long to collect events before they are committed, at most. A shorter time makes more commits.
     """
 
     name: str
     redelivers: int = 0
     pause_seconds: float = 1.0
     tell: Callable[[str], object] = staticmethod(lambda _: None)
+    batch_seconds: float = 0.1
 
     @abstractmethod
     async def open(self, position: Any) -> AsyncGenerator[Event] | None:  # noqa: ANN401  (a value of JSON)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-__all__ = ["DeadLetter", "dead_letter_record", "encode_dead_letter"]
+__all__ = ["DeadLetter", "dead_letter_record", "encode_dead_letter", "encode_event_letter"]
 
 _encoder = msgspec.json.Encoder()
 
@@ -42,3 +43,12 @@ def dead_letter_record(pipeline: str, letter: DeadLetter) -> dict[str, Any]:
 def encode_dead_letter(pipeline: str, letter: DeadLetter) -> bytes:
     """Return a dead letter as one line of JSON."""
     return _encoder.encode(dead_letter_record(pipeline, letter)) + b"\n"
+
+
+def encode_event_letter(pipeline: str, topic: str, detail: str, event: bytes) -> bytes:
+    """Return the dead letter of an event that could not become a record of a topic, so that it has no partition and no offset."""
+    raw: str | bytes = event
+    with suppress(UnicodeDecodeError):
+        raw = event.decode()
+    letter = dead_letter_record(pipeline, DeadLetter(topic, 0, 0, "malformed", detail, None, raw))
+    return _encoder.encode(letter | {"partition": None, "offset": None}) + b"\n"

@@ -1,0 +1,152 @@
+"""A real MQTT broker for tests: Mosquitto, from the system or unpacked into build/mosquitto.
+
+`python tests/mosquitto.py --fetch` gets it, without root, on Debian and Ubuntu.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from serving import free_port
+from waiting import wait_for
+
+FOLDER = Path(__file__).parent.parent / "build" / "mosquitto"
+PACKAGES = ("mosquitto", "mosquitto-clients", "libmosquitto1", "libcjson1", "libwebsockets17", "libdlt2")
+LIMIT = 120.0
+
+
+def found(name: str) -> str | None:
+    """Return where a program of Mosquitto is."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", str(FOLDER / "usr/sbin"), str(FOLDER / "usr/bin")])
+    return shutil.which(name, path=path)
+
+
+def missing() -> str | None:
+    """Return what there is not, and how to get it."""
+    if found("mosquitto") and found("mosquitto_pub"):
+        return None
+    return "no mosquitto and mosquitto_pub; Debian: apt install mosquitto mosquitto-clients"
+
+
+def fetch() -> str | None:
+    """Get Mosquitto unless it is there, and return why it cannot be had."""
+    if missing() is None:
+        return None
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        return missing()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in PACKAGES:  # a release of the system has not all of the libraries, and does not need them then
+        subprocess.run(["apt-get", "download", name], check=False, cwd=FOLDER, capture_output=True, timeout=300)
+    for package in FOLDER.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", package, FOLDER], check=False, capture_output=True, timeout=300)
+        package.unlink()
+    return missing()
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which an unpacked Mosquitto finds its libraries."""
+    libraries = [str(path) for path in FOLDER.glob("usr/lib/*-linux-gnu*")]
+    return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join([*libraries, os.environ.get("LD_LIBRARY_PATH", "")])} if libraries else {**os.environ}
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+class Mosquitto:
+    """A broker with its data in a folder. It can be started again after it was stopped or killed."""
+
+    def __init__(self, folder: Path, more: Sequence[str] = (), *, anonymous: bool = True, persistent: bool = True) -> None:
+        self.folder, self.port = folder, free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [f"listener {self.port} 127.0.0.1", f"allow_anonymous {str(anonymous).lower()}", "max_queued_messages 0", "user root"]
+        if persistent:
+            lines += ["persistence true", f"persistence_location {folder}/", "autosave_on_changes true", "autosave_interval 1"]
+        (folder / "mosquitto.conf").write_text("\n".join([*lines, *more, ""]))
+
+    @property
+    def address(self) -> str:
+        return f"mqtt://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def start(self) -> None:
+        program = found("mosquitto")
+        assert program is not None
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [program, "-v", "-c", str(self.folder / "mosquitto.conf")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment(),
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  (a call of C and nothing else)
+            )
+        wait_for(self._answers, "mosquitto listens", seconds=LIMIT, every=0.01)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log[-2000:]
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
+    def end(self, number: signal.Signals = signal.SIGKILL) -> None:
+        if self._process is not None:
+            process, self._process = self._process, None
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(number)
+            process.wait(180)
+
+    def publish(self, topic: str, *payloads: str | bytes, qos: int = 1, retain: bool = False, options: Sequence[str] = ()) -> None:
+        """Publish messages; return when the broker has them."""
+        self.publisher(topic, qos=qos, retain=retain, options=options)(payloads)
+
+    def publisher(self, topic: str, *, qos: int = 1, retain: bool = False, options: Sequence[str] = ()) -> Callable[[Sequence[str | bytes]], None]:
+        def publish(payloads: Sequence[str | bytes]) -> None:
+            program = found("mosquitto_pub")
+            assert program is not None
+            whole = [payload.encode() if isinstance(payload, str) else payload for payload in payloads]
+            lines = len(whole) != 1 or (whole[0] != b"" and b"\n" not in whole[0])
+            command = [program, "-h", "127.0.0.1", "-p", str(self.port), "-t", topic, "-q", str(qos), *(["-r"] if retain else []), *options]
+            data = b"".join(one + b"\n" for one in whole) if lines else whole[0]
+            done = subprocess.run([*command, "-l" if lines else "-s"], check=False, input=data, capture_output=True, timeout=LIMIT, env=environment())
+            assert done.returncode == 0, done.stderr
+
+        return publish
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    """Return a broker of the test's own."""
+    if (why := missing()) is not None:
+        pytest.skip(why)
+    one = Mosquitto(tmp_path / "mosquitto")
+    one.start()
+    try:
+        yield one
+    finally:
+        one.end()
+
+
+if __name__ == "__main__" and sys.argv[1:] == ["--fetch"] and (reason := fetch()) is not None:
+    print(f"tests on MQTT will be skipped: {reason}")
