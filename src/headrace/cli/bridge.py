@@ -60,7 +60,8 @@ def bridge(
         http://… or https://…: a stream of server-sent events that have ids and can be resumed; mqtt://HOST/TOPIC/FILTER: messages;
         modbus://…: registers, by a map; FILE.py:…, a source of your own; or topic:NAME, kafka:NAME.
     to
-        topic:NAME of the SQLite log, or kafka:NAME; from a topic: FILE.py:…, a target of your own.
+        topic:NAME of the SQLite log, or kafka:NAME; from a topic: mqtt://HOST/TOPIC/{FIELD}, or FILE.py:…, a target of
+        your own.
     key
         Into a topic: the field of a record by which the partition is chosen. Without one all go to the first.
     duration

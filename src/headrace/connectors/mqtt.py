@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import secrets
@@ -10,18 +11,24 @@ from typing import Any
 from urllib.parse import unquote
 from zlib import crc32
 
+import msgspec
+
 from headrace.connectors.address import Address, secret_file
-from headrace.connectors.mqtt_client import Arrived, Connection, Server, connect
-from headrace.connectors.payloads import PARAMETERS, Shape, shape_of
-from headrace.connectors.protocol import Event, Source
+from headrace.connectors.mqtt_client import ANSWER_SECONDS, Arrived, Connection, Server, connect
+from headrace.connectors.payloads import PARAMETERS, Path, Shape, shape_of
+from headrace.connectors.protocol import Event, Record, Refused, Source, Target, Unavailable
 from headrace.errors import PlanError
 
-__all__ = ["Messages", "server_of", "source"]
+__all__ = ["Messages", "Published", "server_of", "source", "target"]
 
 SERVER_PARAMETERS = frozenset({"version", "client_id", "keepalive", "password_file", "ca", "cert", "key"})
 _IN = SERVER_PARAMETERS | PARAMETERS | {"qos", "share", "session", "window", "retained", "repeats"}
 _EXAMPLE = "mqtt://user@127.0.0.1:1883/plant/+/data?qos=1"
+_OUT = SERVER_PARAMETERS | {"retain", "value"}
+_OUT_EXAMPLE = "mqtt://user@127.0.0.1:1883/plant/{tag}?retain=yes"
 _BATCH_SECONDS = 0.02
+_FIELD = re.compile(r"\{([^{}]+)\}")
+_REFUSALS = {0x87: "not authorised", 0x90: "the topic is invalid", 0x99: "the payload is invalid"}
 _WINDOW, _OLD_WINDOW = 1000, 20  # 20 is what many brokers have in flight at most where a client cannot say it
 
 
@@ -49,6 +56,21 @@ def source(address: str) -> Messages:
         retained=one.choice("retained", ["yes", "no"]) == "yes",
         drops_repeats=one.choice("repeats", ["drop", "keep"]) == "drop",
     )
+
+
+def target(address: str) -> Published:
+    """Return what publishes records to an address `mqtt://user@host:port/topic/{field}?parameters`, or to mqtts: with TLS."""
+    one = parsed(address, _OUT, _OUT_EXAMPLE, "TO")
+    topic = unquote(one.path.removeprefix("/"))
+    fixed = _FIELD.sub("", topic)
+    if not topic or re.search(r"[+#{}\0]", fixed):
+        raise PlanError(f"has the topic {topic!r}", where="TO", fix=f"give a topic without + and #, such as {_OUT_EXAMPLE}")
+    value = one.get("value")
+    server = server_of(one, "TO", f"headrace-{secrets.token_hex(7)}", topic, v5=version_of(one))
+    path = None if value is None else Path(value, "value", "TO")
+    if path is not None and path.each:
+        raise PlanError(f"parameter value is {value!r}", where="TO", fix="give a path without *")
+    return Published(server, topic, path, retain=one.choice("retain", ["no", "yes"]) == "yes")
 
 
 class Messages(Source):
@@ -156,6 +178,107 @@ class Messages(Source):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class Published(Target):
+    """Records as messages at QoS 1, sent when the broker has acknowledged them.
+
+    Parameters
+    ----------
+    server
+        The broker.
+    topic
+        The messages' topic; `{field}` and `{$.path}` in it are the record's.
+    value
+        What of a record is the payload; None: all of it.
+    retain
+        Whether the broker retains the last message of each topic.
+    """
+
+    def __init__(self, server: Server, topic: str, value: Path | None = None, *, retain: bool = False) -> None:
+        self.name, self._server, self._value, self._retain = server.name, server, value, retain
+        self._parts: list[str | Path] = [
+            part if number % 2 == 0 else Path(part if part[:1] == "$" else f"$[{part!r}]", "topic", server.where)
+            for number, part in enumerate(_FIELD.split(topic))
+        ]
+        self._connection: Connection | None = None
+
+    async def send(self, records: Sequence[Record]) -> Mapping[int, str] | None:
+        """Publish records, in their order, and wait for the acknowledgements."""
+        connection = await self._connected()
+        never: dict[int, str] = {}
+        messages: list[tuple[int, str, bytes]] = []
+        for place, record in enumerate(records):
+            try:
+                topic, payload = self._message(record.value)
+                if (most := connection.limits.packet_bytes) is not None and len(topic.encode()) + len(payload) + 16 > most:
+                    raise _Unsendable(f"has more bytes than the {most:,} that the broker takes")  # noqa: TRY301  (as all the others)
+            except _Unsendable as error:
+                never[place] = str(error)
+            else:
+                messages.append((place, topic, payload))
+        for first in range(0, len(messages), connection.limits.inflight):
+            await self._publish(connection, messages[first : first + connection.limits.inflight], never)
+        return never
+
+    async def _publish(self, connection: Connection, messages: Sequence[tuple[int, str, bytes]], never: dict[int, str]) -> None:
+        """Publish as many messages as the broker takes at once, and note those that it refuses."""
+        sent = connection.publishing([(topic, payload) for _, topic, payload in messages], retain=self._retain)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answers = await asyncio.gather(*sent)
+        except TimeoutError:
+            raise Unavailable("does not acknowledge messages") from None
+        finally:
+            if [one for one in sent if not one.done() or one.cancelled() or one.exception() is not None]:
+                await self.close()
+        for (place, topic, _), answer in zip(messages, answers, strict=True):
+            if answer in {0x83, 0x97}:  # its own reasons, or a quota: it may take the message later
+                what = f"the broker does not take a message of {topic}: reason code {answer:#x}"
+                raise Unavailable(what) if never else Refused(what, at=place)
+            if answer >= 0x80:
+                never[place] = f"the broker refuses a message of {topic}: {_REFUSALS.get(answer, f'reason code {answer:#x}')}"
+
+    def _message(self, record: bytes) -> tuple[str, bytes]:
+        """Return topic and payload of a record."""
+        try:
+            content = msgspec.json.decode(record)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise _Unsendable("is not JSON") from None
+        topic = "".join(part if isinstance(part, str) else _text_at(part, content) for part in self._parts)
+        if not topic or re.search(r"[+#\0]", topic) or len(topic.encode()) > 65_535:
+            raise _Unsendable(f"makes the topic {topic[:80]!r}, and a topic has no + and #")
+        if self._value is None:
+            return topic, record
+        if self._value.lacks(content):
+            raise _Unsendable(f"has nothing at {self._value.text}")
+        value = self._value.find(content)
+        return topic, value.encode() if isinstance(value, str) else msgspec.json.encode(value)
+
+    async def _connected(self) -> Connection:
+        if self._connection is None or self._connection.lost:
+            self._connection = await connect(self._server)
+            if self._retain and not self._connection.limits.retained:
+                await self.close()
+                raise PlanError("does not retain messages", where=self.name, fix="leave retain out")
+        return self._connection
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class _Unsendable(Exception):
+    """A record cannot be a message."""
+
+
+def _text_at(path: Path, content: Any) -> str:  # noqa: ANN401  (a value of JSON)
+    found = path.find(content)
+    if isinstance(found, bool) or not isinstance(found, str | int | float):
+        raise _Unsendable(f"has no text at {path.text}, which the topic asks for")
+    return str(found)
 
 
 # addresses

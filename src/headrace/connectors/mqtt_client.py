@@ -31,12 +31,12 @@ try:
 except ModuleNotFoundError:
     raise EnvironmentFault("needs the package paho-mqtt", where="the bridge", fix="pip install 'headrace[mqtt]'") from None
 
-__all__ = ["Arrived", "Connection", "Server", "Will"]
+__all__ = ["Arrived", "Connection", "Limits", "Server", "Will", "connect"]
 
 ANSWER_SECONDS = 10.0
 _TICK_SECONDS = 1.0
 _PINGREQ = b"\xc0\x00"
-_MOST_INFLIGHT = 65_535
+_MOST_INFLIGHT, _OLD_INFLIGHT = 65_535, 20  # a broker of 3.1.1 cannot say how many it takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,14 @@ class Server:
         return context
 
 
+class Limits(NamedTuple):
+    """What a broker takes: messages before their acknowledgements, bytes of a packet, retained messages."""
+
+    inflight: int = _OLD_INFLIGHT
+    packet_bytes: int | None = None
+    retained: bool = True
+
+
 class Arrived(NamedTuple):
     """A message that came, and when, in ms since the epoch."""
 
@@ -160,12 +168,14 @@ class Connection(asyncio.Protocol):
         The messages that came and were not taken yet.
     session_present
         Whether the broker had a session for the client.
+    limits
+        What the broker takes.
     """
 
     def __init__(self, server: Server) -> None:
         self._server, self._v5 = server, server.v5 is not False
         self.arrived: deque[Arrived] = deque()
-        self.session_present = False
+        self.session_present, self.limits = False, Limits()
         self._loop = asyncio.get_running_loop()
         self._came, self._room = asyncio.Event(), asyncio.Event()
         self._fault: HeadraceError | None = None
@@ -175,7 +185,6 @@ class Connection(asyncio.Protocol):
         self._tick: asyncio.TimerHandle | None = None
         self._pending: dict[int, asyncio.Future[int]] = {}
         self._next_mid = 0
-        self._most_inflight = 20  # until the broker says more
         self._client = self._made()
 
     def _made(self) -> _Paho:
@@ -238,7 +247,11 @@ class Connection(asyncio.Protocol):
         if reason.is_failure:
             raise self._of_reason(reason, "refuses the connection", getattr(given, "ReasonString", None))
         self.session_present = flags.session_present
-        self._most_inflight = getattr(given, "ReceiveMaximum", _MOST_INFLIGHT if self._v5 else 20)
+        self.limits = Limits(
+            getattr(given, "ReceiveMaximum", _MOST_INFLIGHT if self._v5 else _OLD_INFLIGHT),
+            getattr(given, "MaximumPacketSize", None),
+            bool(getattr(given, "RetainAvailable", 1)),
+        )
 
     async def _asked(self, ask: Any) -> Any:  # noqa: ANN401  (what the broker answers)
         """Return what the broker answers to what `ask` sends."""
@@ -422,13 +435,8 @@ class Connection(asyncio.Protocol):
         if self._fault is None and self._pipe.transport is not None:
             self._pipe.transport.write(wire.pubacks(mids))
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool) -> int:
-        """Publish a message at QoS 1, and return the broker's reason code when it has it. Raises the fault if the connection is lost."""
-        (sent,) = self.publishing([(topic, payload)], retain=retain)
-        return await sent
-
     def publishing(self, messages: Iterable[tuple[str, bytes]], *, retain: bool) -> list[asyncio.Future[int]]:
-        """Send messages at QoS 1, and return what will be the broker's reason codes."""
+        """Send messages at QoS 1, and return what will be the broker's reason codes; at most as many as its limits allow."""
         if self._fault is not None:
             raise self._fault
         assert self._pipe.transport is not None
@@ -440,11 +448,6 @@ class Connection(asyncio.Protocol):
             found.append(sent)
         self._pipe.transport.write(b"".join(packets))
         return found
-
-    @property
-    def most_inflight(self) -> int:
-        """How many messages may be published before their acknowledgements."""
-        return self._most_inflight
 
     @property
     def lost(self) -> bool:

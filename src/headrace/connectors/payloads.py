@@ -81,6 +81,10 @@ class Path:
                 return _MISSING
         return value
 
+    def lacks(self, value: Any) -> bool:  # noqa: ANN401  (a value of JSON)
+        """Return whether nothing is there, not even null."""
+        return self.find(value) is _MISSING
+
     def members(self, value: Any) -> Sequence[str | int] | None:  # noqa: ANN401  (a value of JSON)
         """Return what the `*` may stand for; None if there is no object or array."""
         for step in self._steps:
