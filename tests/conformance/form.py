@@ -35,6 +35,16 @@ class Source(_Strict):
     rest: str | None = None
 
 
+class Input(_Strict, rename={"from_": "from"}):
+    """Another input of a process, as `hr.input` takes it."""
+
+    from_: str
+    late: Literal["drop", "take", "side"] = "drop"
+    holds: bool = True
+    by: list[str] | None = None
+    late_to: str | None = None
+
+
 class Operator(_Strict, rename={"from_": "from"}):
     """One operator: the first field that is set says which, the others belong to it."""
 
@@ -54,6 +64,7 @@ class Operator(_Strict, rename={"from_": "from"}):
     rows: int | None = None
     order: str | list[str] | None = None
     broadcast: str | None = None
+    inputs: dict[str, Input] | None = None
     failed_to: str | None = None
     within: str | None = None
     key: str | None = None
@@ -76,7 +87,7 @@ class Operator(_Strict, rename={"from_": "from"}):
 
 _FIELDS: dict[str, set[str]] = {
     "from_": set(), "union": set(), "unnest": {"key", "value"}, "derive": set(), "select": set(), "where": set(),
-    "window": {"by", "allowed_lateness", "late_to", "offset", "zone"}, "aggregate": {"by"}, "process": {"by", "order", "broadcast", "failed_to"}, "side": set(),
+    "window": {"by", "allowed_lateness", "late_to", "offset", "zone"}, "aggregate": {"by"}, "process": {"by", "order", "broadcast", "inputs", "failed_to"}, "side": set(),
     "deduplicate": {"within"}, "top_n": {"by", "order"},
     "over": {"by", "rows", "within"},
 }  # fmt: skip
@@ -236,7 +247,11 @@ class _Streams:
             case "process":
                 given = {"order": one.order or "event_time", "failed_to": one.failed_to}
                 broadcast = None if one.broadcast is None else self._named(one.broadcast)
-                return stream.process(processes.NAMED[one.process], by=one.by, broadcast=broadcast, **given)
+                inputs = {
+                    name: hr.input(self._named(by.from_), late=by.late, holds=by.holds, by=by.by, late_to=by.late_to)
+                    for name, by in (one.inputs or {}).items()
+                }
+                return stream.process(processes.NAMED[one.process], by=one.by, broadcast=broadcast, inputs=inputs, **given)
             case "side":
                 return stream.side(one.side)
             case "deduplicate":

@@ -106,6 +106,32 @@ class Alarms:
         return {"at": state.time, "what": name}
 
 
+class Acknowledged:
+    """Tells in what order it is called, and by whom it was acknowledged last."""
+
+    output = {"nth": "BIGINT", "at": "TIMESTAMP_LTZ(3)", "what": "STRING", "by": "STRING"}
+    state = {"nth": hr.Value("BIGINT", 0), "by": hr.Value("STRING")}
+
+    def on_record(self, row: Row, state: Any) -> Row:
+        if row["v"] is not None:
+            state.set_timer("due", state.time + row["v"])
+        return self._told("record", state)
+
+    def on_command(self, row: Row, state: Any) -> Row:
+        state.by = row["operator"]
+        return self._told("command", state)
+
+    def on_limit(self, _row: Row, state: Any) -> Row:
+        return self._told("limit", state)
+
+    def on_timer(self, name: str, state: Any) -> Row:
+        return self._told(name, state)
+
+    def _told(self, what: str, state: Any) -> Row:
+        state.nth += 1
+        return {"nth": state.nth, "at": state.time, "what": what, "by": state.by}
+
+
 class Split:
     """Gives even numbers, odd ones on the side, and nothing for others."""
 
@@ -139,4 +165,4 @@ class Exact:
         return {**{name: row[name] for name in self.COLUMNS}, "r": {"i": state.i, "d": state.d}, "kept": kept}
 
 
-NAMED = {type_.__name__: type_ for type_ in (Counting, Lately, Silence, Alarms, Split, Grumpy, Limited, Exact, Machine, Unruled)}
+NAMED = {type_.__name__: type_ for type_ in (Counting, Lately, Silence, Alarms, Split, Grumpy, Limited, Exact, Machine, Unruled, Acknowledged)}
