@@ -286,6 +286,28 @@ def bench_process(count: int, runs: int) -> Iterator[str]:
         yield f"{label:56}{costs[name].cpu:8.2f} CPU s {count / costs[name].cpu:12,.0f} records/CPU s {costs[name].memory:6.0f} MB"
 
 
+def bench_over(count: int, runs: int) -> Iterator[str]:
+    source, app = written("readings", count), HERE / "over.py"
+    labels = {
+        "ten": "AVG of 10 rows, LAG",
+        "wide": "five aggregates of 10 rows",
+        "minutes": "AVG of 5 min, 300 rows",
+        "all_rows": "AVG of all rows, LAG",
+    }
+
+    def keyed(name: str) -> Cost:
+        shutil.rmtree(WORK / "keyed", ignore_errors=True)
+        return cost_of(sys.executable, app, name, source, WORK / "keyed")
+
+    jobs: dict[str, Callable[[], Cost]] = {name: (lambda n=name: headrace(f"{app}:{n}", source)) for name in labels}
+    jobs |= {f"keyed {name}": (lambda n=name: keyed(n)) for name in labels}
+    costs = interleaved(runs, **jobs)
+    yield f"running aggregates, {count:,} readings of 1,000 keys, file to file (CPU s: columnar kernel, keyed kernel; MB)"
+    for name, label in labels.items():
+        one, other = costs[name], costs[f"keyed {name}"]
+        yield f"{label:28}{one.cpu:8.2f}{other.cpu:8.2f}{one.memory:7.0f} MB{other.memory:7.0f} MB"
+
+
 def bytewax() -> Path | None:
     """Return the Python of an environment with Bytewax, made with pip if it is not there; None if that cannot be."""
     python = BYTEWAX / "bin" / "python"
@@ -355,6 +377,7 @@ BENCHES = {
     "restart": bench_restart,
     "kafka": bench_kafka,
     "process": bench_process,
+    "over": bench_over,
     "bytewax": bench_bytewax,
     "keys": bench_keys,
 }

@@ -20,7 +20,8 @@ from headrace.cli.options import RunOptions
 from headrace.cli.simulate import GeneratorOptions, KilnOptions
 from headrace.engines.options import OPTIONS, Mode, Refused, Support, flag
 from headrace.engines.protocol import ENGINES, engine_named
-from headrace.plan.functions import AGGREGATES, FUNCTIONS, NAVIGATION, Aggregate, Function, Navigation, Signature
+from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function, Signature
+from headrace.plan.functions.navigation import NAVIGATION, Navigation
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"

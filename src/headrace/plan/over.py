@@ -14,15 +14,28 @@ from typing import Any
 from headrace.plan.expression import Call, Column, Expression, Literal, rebuild
 from headrace.plan.process import List, Map, Value
 from headrace.plan.running import Running, running_of
-from headrace.plan.schema import Schema, Type
+from headrace.plan.schema import BOOLEAN, Schema, Type
 
-__all__ = ["Frame", "RunningAggregates", "is_accumulated", "plain_calls", "reads_another_row"]
+__all__ = [
+    "Frame",
+    "RunningAggregates",
+    "framed_arguments",
+    "framed_slots",
+    "is_accumulated",
+    "plain_calls",
+    "reads_another_row",
+    "rows_back",
+    "running_of_call",
+    "slots_of",
+]
 
 Named = tuple[tuple[str, Expression], ...]
 Row = dict[str, Any]
 Slots = dict[str, Value | List | Map]
-# A call for one row: the row and the state of its key to the value.
-Step = Callable[[Row, Any], Any]
+# For each argument in the frame: its values, and those that are not NULL.
+InFrame = list[tuple[list[Any], list[Any]]]
+# A call for one row: the row, the state of its key and what is in the frame to the value.
+Step = Callable[[Row, Any, InFrame], Any]
 _MS = timedelta(milliseconds=1)
 
 
@@ -53,16 +66,20 @@ class RunningAggregates:
     emitted, without the keys.
     """
 
-    __slots__ = ("__dict__", "_columns", "_steps")
+    __slots__ = ("__dict__", "_columns", "_framed", "_steps")
 
     def __init__(self, calls: Sequence[tuple[str, Call]], columns: Schema, frame: Frame) -> None:
         self.calls, self.frame = tuple(calls), frame
         self.output = {field.name: f"{field.type}{'' if field.nullable else ' NOT NULL'}" for field in columns.fields}
         self._columns = tuple(self.output)
-        self.state: Slots = {}
+        framed = framed_slots(self.calls, frame)
+        # Values go when so much event time has passed; those of the first ms of the frame are still in it.
+        ttl = None if frame.time_ms is None else frame.time_ms * _MS + _MS
+        self.state: Slots = {slot: List(str(argument.type), ttl=ttl) for argument, slot in framed.items()}
+        self._framed = [(slot, _reader((argument,))) for argument, slot in framed.items()]
         self._steps: list[tuple[str, Step]] = []
         for number, (name, call) in enumerate(calls):
-            slots, step = _step(call, frame, f"call_{number}")
+            slots, step = _step(call, frame, number, [*framed])
             self.output[name] = str(call.type)
             self.state |= slots
             self._steps.append((name, step))
@@ -73,15 +90,22 @@ class RunningAggregates:
 
     def on_record(self, row: Row, state: Any) -> Row:  # noqa: ANN401
         """Emit the record with the values of the calls."""
+        limit, frame = self.frame.rows, []
+        for slot, read in self._framed:
+            kept = getattr(state, slot)
+            kept.append(read(row))
+            if limit is not None and len(kept.values) > limit:
+                del kept[0]
+            frame.append((kept.values, [value for value in kept.values if value is not None]))
         emitted = {name: row[name] for name in self._columns}
         for name, step in self._steps:
-            emitted[name] = step(row, state)
+            emitted[name] = step(row, state, frame)
         return emitted
 
 
 def is_accumulated(call: Call) -> bool:
     """Return whether a call over a frame without a beginning is computed without all the values in it."""
-    return reads_another_row(call) or _running_of(call).start is not None
+    return reads_another_row(call) or running_of_call(call).start is not None
 
 
 def reads_another_row(call: Call) -> bool:
@@ -118,26 +142,50 @@ def _fresh(name: str, taken: Collection[str]) -> str:
     return name
 
 
-def _running_of(call: Call) -> Running:
+def running_of_call(call: Call) -> Running:
+    """Return how the aggregate of a call is computed."""
     return running_of(call.function, call.arguments[0].type if call.arguments else None)
 
 
-def _step(call: Call, frame: Frame, slot: str) -> tuple[Slots, Step]:
-    """Return the state that a call has, in slots whose names begin with `slot`, and how it is computed."""
+def rows_back(call: Call) -> int:
+    """Return how many rows LAG goes back."""
+    count = call.arguments[1] if len(call.arguments) > 1 else None
+    return count.value if isinstance(count, Literal) and isinstance(count.value, int) else 1
+
+
+def framed_slots(calls: Sequence[tuple[str, Call]], frame: Frame) -> dict[Expression, str]:
+    """Return the names of the state of a frame that rows leave: a list for each argument, whichever calls have it."""
+    arguments = [one for _, call in calls if frame.ends and not reads_another_row(call) for one in framed_arguments(call)]
+    return {one: f"frame_{place}" for place, one in enumerate(dict.fromkeys(arguments))}
+
+
+def framed_arguments(call: Call) -> tuple[Expression, ...]:
+    """Return the arguments of an aggregate; COUNT(*) counts a constant."""
+    return call.arguments or (Literal(True, BOOLEAN),)
+
+
+def slots_of(call: Call, number: int) -> tuple[str, ...]:
+    """Return the names of the state of the n-th call, which has no frame that rows leave."""
+    parts = 1 if reads_another_row(call) else len(running_of_call(call).start or ())
+    return tuple(f"call_{number}_{part}" for part in range(parts))
+
+
+def _step(call: Call, frame: Frame, number: int, framed: list[Expression]) -> tuple[Slots, Step]:
+    """Return the state that the n-th call has beside its frame, and how it is computed; `framed` are the arguments in the frame."""
     if reads_another_row(call):
-        return _lag(call, slot)
-    return _framed(call, frame, slot) if frame.ends else _accumulated(call, slot)
+        return _lag(call, *slots_of(call, number))
+    if frame.ends:
+        return {}, _over_frame(call, [framed.index(one) for one in framed_arguments(call)])
+    return _accumulated(call, slots_of(call, number))
 
 
 def _lag(call: Call, slot: str) -> tuple[Slots, Step]:
     given, *others = call.arguments
-    count = others[0].value if others and isinstance(others[0], Literal) else 1
-    read, default = _reader((given,)), _reader(tuple(others[1:2]))
-    assert isinstance(count, int)
+    count, read, default = rows_back(call), _reader((given,)), _reader(tuple(others[1:2]))
     if count == 0:
-        return {}, lambda row, state: read(row)  # noqa: ARG005
+        return {}, lambda row, state, frame: read(row)  # noqa: ARG005
 
-    def step(row: Row, state: Any) -> Any:  # noqa: ANN401
+    def step(row: Row, state: Any, _frame: InFrame) -> Any:  # noqa: ANN401
         before = getattr(state, slot)
         values = before.values
         found = values[0] if len(values) == count else default(row) if others[1:] else None
@@ -149,43 +197,28 @@ def _lag(call: Call, slot: str) -> tuple[Slots, Step]:
     return {slot: List(str(given.type))}, step
 
 
-def _framed(call: Call, frame: Frame, slot: str) -> tuple[Slots, Step]:
-    """Return a call over a frame that rows leave: all values in it are kept, one list for each argument."""
-    given, limit, of = call.arguments or (None,), frame.rows, _running_of(call).of
-    names = [f"{slot}_{place}" if place else slot for place in range(len(given))]
-    reads = [_reader(() if one is None else (one,)) for one in given]
-    # Values go when so much event time has passed; those of the first ms of the frame are still in it.
-    ttl = None if frame.time_ms is None else frame.time_ms * _MS + _MS
-    slots: Slots = {name: List("BOOLEAN" if one is None else str(one.type), ttl=ttl) for name, one in zip(names, given, strict=True)}
-
-    def step(row: Row, state: Any) -> Any:  # noqa: ANN401
-        columns = []
-        for name, read in zip(names, reads, strict=True):
-            kept = getattr(state, name)
-            kept.append(read(row))
-            if limit is not None and len(kept.values) > limit:
-                del kept[0]
-            columns.append(kept.values)
-        if len(columns) == 1:
-            return of([value for value in columns[0] if value is not None])
-        return of([values for values in zip(*columns, strict=True) if values[0] is not None])
-
-    return slots, step
+def _over_frame(call: Call, places: list[int]) -> Step:
+    """Return a call over the values in the frame, which stand at these places."""
+    of, first = running_of_call(call).of, places[0]
+    if len(places) == 1:
+        return lambda row, state, frame: of(frame[first][1])  # noqa: ARG005
+    return lambda row, state, frame: of(  # noqa: ARG005
+        [values for values in zip(*(frame[place][0] for place in places), strict=True) if values[0] is not None]
+    )
 
 
-def _accumulated(call: Call, slot: str) -> tuple[Slots, Step]:
+def _accumulated(call: Call, names: tuple[str, ...]) -> tuple[Slots, Step]:
     """Return a call over a frame without a beginning: its accumulators are kept."""
-    running = _running_of(call)
+    running = running_of_call(call)
     assert running.start is not None
-    add, result, read = running.add, running.result, _reader(call.arguments)
-    names, slots = [], Slots()
-    for place, (text, first) in enumerate(running.start):
-        names.append(name := f"{slot}_{place}")
+    add, result, read = running.add, running.result, _reader(framed_arguments(call))
+    slots = Slots()
+    for name, (text, first) in zip(names, running.start, strict=True):
         kind = _of_arguments(text, call.arguments)
         slots[name] = Map(kind.removeprefix("MAP<STRING, ")[:-1]) if text.startswith("MAP") else Value(kind, first)
     several = len(call.arguments) > 1
 
-    def step(row: Row, state: Any) -> Any:  # noqa: ANN401
+    def step(row: Row, state: Any, _frame: InFrame) -> Any:  # noqa: ANN401
         accumulators = [getattr(state, name) for name in names]
         value = read(row)
         if (value[0] if several else value) is not None:
@@ -204,10 +237,8 @@ def _of_arguments(text: str, arguments: Sequence[Expression]) -> str:
 
 
 def _reader(arguments: Sequence[Expression]) -> Callable[[Row], Any]:
-    """Return what reads the arguments of a call from a row: True for none, else the value of the one, or a tuple of several."""
-    if not arguments:
-        return lambda row: True  # noqa: ARG005
-    if len(arguments) > 1:
+    """Return what reads the arguments of a call from a row: the value of the one, or a tuple of several."""
+    if len(arguments) != 1:
         reads = [_reader((one,)) for one in arguments]
         return lambda row: tuple([read(row) for read in reads])
     match arguments[0]:

@@ -18,7 +18,8 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from headrace.errors import PlanError, near
 from headrace.plan.expression import Call, Cast, Column, Expression, FieldOf, Literal, Struct, walk
-from headrace.plan.functions import AGGREGATES, FUNCTIONS, NAVIGATION, Aggregate, Function, Navigation
+from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function
+from headrace.plan.functions.navigation import NAVIGATION, Navigation
 from headrace.plan.schema import BIGINT, BOOLEAN, DOUBLE, NULL, STRING, TIMESTAMP, Schema, Type, parse_type, row_of
 
 __all__ = ["Headrace", "cast_to", "parse_expression"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import pstdev, stdev
 from typing import Any
@@ -13,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import headrace as hr
+from engines.embedded.pipelines import PIPELINES, found, write_inputs
 from engines.embedded.test_processes import run, written_files
 from engines.embedded.test_run import ZERO, T, counted, events, file_of, plan_of, rows_of
-from headrace.engines.embedded.run import run_files
+from headrace.engines.embedded.run import Progress, run_files
 from headrace.errors import PlanError
 from headrace.plan.changes import Changes, changes, definition
 from headrace.plan.functions import AGGREGATES
@@ -150,18 +152,69 @@ def near(value: Any) -> Any:
     )
 
 
-@examples(60, 2000)
+NEVER = 10**9
+
+
+@contextmanager
+def kernels(*, rows: int, sums: int = 0, widest: int = 2**62) -> Iterator[None]:
+    """Have the columnar kernel compute turns of at least `rows` rows, with steps for all frames of at least `sums` rows at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headrace.engines.embedded.over._MANY", rows)
+        patch.setattr("headrace.kernels.columnar.over._WIDEST", widest)
+        for name in ("_SUMS", "_SPREADS"):
+            patch.setattr(f"headrace.kernels.columnar.over.{name}", sums)
+        yield
+
+
+@examples(40, 2000)
 @given(case=cases(), chance=st.randoms(use_true_random=False))
 def test_over_gives_what_a_plain_pass_over_the_records_in_time_order_gives(case: Any, chance: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     inputs, delay, frame, texts = case
     lines = {"events": [[json.dumps(row).encode() for row in rows] for rows in inputs]}
     files = written_files(tmp_path_factory.mktemp("any"), lines)
     wanted, late = expected(inputs, delay, frame, texts)
-    plan = plan_of(out=stream_of(delay, frame, texts))
-    found, ledger = run(plan, files)
-    assert [json.loads(line) for line in found.get("out", b"").splitlines()] == [{name: near(value) for name, value in row.items()} for row in wanted]
+    with kernels(rows=NEVER):
+        output, ledger = run(plan_of(out=stream_of(delay, frame, texts)), files)
+    assert [json.loads(line) for line in output.get("out", b"").splitlines()] == [
+        {name: near(value) for name, value in row.items()} for row in wanted
+    ]
     assert ledger["events"] == {**ZERO, "received": len(wanted) + late, "accepted": len(wanted), "late": late}
-    assert run(plan_of(out=stream_of(delay, frame, texts)), files, chance) == (found, ledger)
+    for rows, sums, widest in ((1, 0, 1), (1, NEVER, 2**62), (3, 2, 2**62), (NEVER, 0, 1)):
+        with kernels(rows=rows, sums=sums, widest=widest):
+            assert run(plan_of(out=stream_of(delay, frame, texts)), files, chance) == (output, ledger), "the same bytes from both kernels"
+
+
+def test_both_kernels_work_on_one_state_whatever_the_batches_and_restarts(tmp_path: Path) -> None:
+    plan, inputs = PIPELINES["running"].plan(), write_inputs(tmp_path / "in", "running", 3_000, seed=3)
+    with kernels(rows=NEVER):
+        run_files(plan, inputs, tmp_path / "keyed")
+    expected = found(tmp_path / "keyed")
+    turns: list[int] = []
+
+    def stop(progress: Progress) -> None:
+        turns.append(progress.received)
+        if len(turns) % 4 == 0:
+            raise KeyboardInterrupt
+
+    for number, (rows, sums) in enumerate(((1, 0), (512, 50), (512, NEVER))):
+        out = tmp_path / str(number)
+        with kernels(rows=rows, sums=sums), suppress(KeyboardInterrupt):
+            run_files(plan, inputs, out, chunk=20_000, commit_seconds=0, progress=stop)
+        with kernels(rows=NEVER), suppress(KeyboardInterrupt):
+            run_files(plan, inputs, out, chunk=10_000, commit_seconds=0, progress=stop)
+        with kernels(rows=rows, sums=sums):
+            run_files(plan, inputs, out)
+        assert found(out) == expected
+    assert len(turns) >= 24
+
+
+def test_the_columnar_kernel_leaves_containers_to_the_keyed_one(tmp_path: Path) -> None:
+    lists = (
+        events().derive(both="STRUCT(x AS x, k AS k)").over(by=["k"], rows=2, first="FIRST_VALUE(both)", before="LAG(both)").select("first", "before")
+    )
+    with kernels(rows=1):
+        rows = rolled(tmp_path, lists, ("a", 0, 1), ("a", 1, 2), ("a", 2, 3))
+    assert rows[2] == {"first": {"x": 2, "k": "a"}, "before": {"x": 2, "k": "a"}}
 
 
 def rolled(tmp_path: Path, stream: hr.Stream, *records: tuple[str | None, int, int]) -> list[dict[str, Any]]:

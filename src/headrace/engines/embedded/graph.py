@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from headrace.engines.embedded.over import OverStage
 from headrace.engines.embedded.processing import ProcessStage
 from headrace.engines.embedded.stage import Counts, Emitted, Fates, Setting, Stage, Turn, Write
 from headrace.engines.embedded.windowing import WindowStage
@@ -21,7 +22,7 @@ from headrace.kernels.columnar.rows import row_step
 from headrace.kernels.columnar.watermark import FOREVER, NEVER, Clock
 from headrace.kernels.columnar.window import RegroupKernel
 from headrace.plan.graph import Node
-from headrace.plan.operators import Operator, Regroup, RowOperator, Side, Sink, Source
+from headrace.plan.operators import Aggregate, Operator, Over, Process, Regroup, RowOperator, Side, Sink, Source
 from headrace.plan.pipeline import Plan
 
 __all__ = ["Graph", "now_of"]
@@ -29,8 +30,8 @@ __all__ = ["Graph", "now_of"]
 _log = logging.getLogger(__name__)
 
 
-# The nodes that are stages, by the kind of their operator.
-_STAGES: dict[str, Callable[[Any, Setting], Stage]] = {"window": WindowStage, "process": ProcessStage}
+# The nodes that are stages, by the class of their operator.
+_STAGES: dict[type[Operator], Callable[[Any, Setting], Stage]] = {Aggregate: WindowStage, Process: ProcessStage, Over: OverStage}
 
 
 @dataclass
@@ -61,7 +62,7 @@ class Graph:
         }
         self._sources = {node.operator.topic: node for node in plan.of(Source)}
         self._regroups: dict[Node[Operator], RegroupKernel] = {node: RegroupKernel(node.operator, keyed=keyed) for node in plan.of(Regroup)}
-        self.stages = [_STAGES[node.operator.kind](node, setting) for node in plan.stages]
+        self.stages = [_STAGES[type(node.operator)](node, setting) for node in plan.stages]
         self._holding = {stage.node: stage.node.traits.holding if silences else stage.node.traits.topics for stage in self.stages}
         self._directs = [_Direct(node) for node in plan.sinks if not node.traits.derived]
         merged = [node for node in plan.sinks if node.traits.time == "process"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -73,6 +73,15 @@ class Keyspace:
         self.kernel.record(state, row, time, now, place, given, number)
         if not self._sleeps or state._timers or state._clock_timers:
             self._arm(self._compact(key), state)
+
+    def states_of(self, keys: Iterable[tuple[Any, ...]]) -> Iterator[State]:
+        """Yield the states of keys, for a kernel that works on many rows at once: each may be changed until the next is asked for."""
+        for key in keys:
+            code = self._compact(key)
+            state = self._state(code, key)
+            yield state
+            if self.ages:
+                self._arm(code, state)
 
     def fire(self, upto: int, given: list[Given]) -> None:
         """Call all timers of event times before `upto`, in the order of times, then keys."""

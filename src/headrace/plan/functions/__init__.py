@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from headrace.plan.functions import aggregate, logic, math, nested, text, time
 from headrace.plan.functions.base import Aggregate, Function, Signature, sql_call
-from headrace.plan.functions.navigation import NAVIGATION, Navigation
 
-__all__ = ["AGGREGATES", "FUNCTIONS", "NAVIGATION", "Aggregate", "Function", "Navigation", "Signature", "sql_call"]
+__all__ = ["AGGREGATES", "FUNCTIONS", "Aggregate", "Function", "Signature", "sql_call"]
 
 FUNCTIONS: dict[str, Function] = {
     function.name: function
