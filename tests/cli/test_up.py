@@ -6,21 +6,17 @@ import json
 import plistlib
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import waiting
 from headrace.cli.init import TEMPLATES
 from headrace.topics.sqlite import SqliteLog
+from running_plant import HEADRACE, LIMIT, up
 from serving import Server
-
-HEADRACE = str(Path(sys.executable).with_name("headrace"))
-LIMIT = 180.0
 
 TARGET = """
 import json
@@ -83,43 +79,6 @@ def server() -> Iterator[Server]:
     one.start()
     yield one
     one.end()
-
-
-class Up:
-    """A running plant."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.lines = Path("up.err")
-        with self.lines.open("ab") as err:
-            self.process = subprocess.Popen([HEADRACE, "up", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err)
-
-    def said(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.lines.read_text().splitlines() if line.startswith("{")]
-
-    def states(self, part: str) -> list[str]:
-        return [one["event"] for one in self.said() if one.get("part") == part]
-
-    def wait_for(self, what: Callable[[], Any], said: str) -> Any:
-        def look() -> Any:
-            assert self.process.poll() is None, self.lines.read_text()
-            return what()
-
-        return waiting.wait_for(look, said, seconds=LIMIT)
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(LIMIT)
-
-
-@contextmanager
-def up(*arguments: str) -> Iterator[Up]:
-    one = Up(*arguments)
-    try:
-        yield one
-    finally:
-        if one.process.poll() is None:
-            one.process.kill()
-        one.process.wait()
 
 
 def sent() -> list[str]:
@@ -250,6 +209,13 @@ def test_another_folder_and_part(folder: Path, run: Callable[..., tuple[int, str
     )
 
 
+def test_a_page_beyond_this_machine_is_said(run: Callable[..., tuple[int, str, str]]) -> None:
+    Path("headrace.toml").write_text("[page]\nhost = '0.0.0.0'\n")
+    status, _, err = run("check")
+    assert status == 0
+    assert err.startswith("headrace: headrace.toml line 2, column 1: the page is served beyond this machine, to anyone who reaches 0.0.0.0")
+
+
 def mistakes(run: Callable[..., tuple[int, str, str]], text: str) -> list[str]:
     Path("headrace.toml").write_text(text)
     status, out, err = run("check")
@@ -292,6 +258,7 @@ def test_a_sound_plant_file_is_checked(run: Callable[..., tuple[int, str, str]])
         ("[[pipeline]]\napp = 'none.py'", "line 8, column 1: none.py: there is no such file"),
         ("[[pipeline]]\napp = 'broken.py'", "broken.py line 1: ZeroDivisionError: division by zero"),
         ("[tags]\nfile = 'tags.csv'", "tags.csv line 2, column unit: unknown unit 'C'; did you mean 'CEL' (°C)?"),
+        ("[[in]]\nfrom = 'simulate:kiln'\nto = 'sensor-data'\nname = 'page'\n[page]", "a part has the name 'page', which is that of [page]"),
         ("[tags]\nfile = 'none.csv'", "none.csv: cannot be read: No such file or directory"),
     ],
 )
@@ -374,6 +341,7 @@ def test_each_template_is_a_sound_plant(run: Callable[..., tuple[int, str, str]]
 
 def test_the_template_for_a_csv_file_runs(run: Callable[..., tuple[int, str, str]]) -> None:
     assert run("init", "csv")[0] == 0
+    Path("headrace.toml").write_text(Path("headrace.toml").read_text().replace("port = 8000", "port = 0"))
     file = Path("minutes.ndjson")
     with up() as running:
         running.wait_for(lambda: file.exists() and len(file.read_text().splitlines()) == 4, "statistics of two minutes and two tags")

@@ -87,6 +87,10 @@ class _Checker:
             pipelines = list(self._pipelines())
         self._check_names(pipelines)
         self._check_topics(pipelines)
+        page = self._plant.page
+        if page is not None and page.host not in {"localhost", "127.0.0.1"}:
+            what = f"the page is served beyond this machine, to anyone who reaches {page.host}, without sign-in"
+            self._notes.append(str(PlanError(what, where=self._plant.where(("page", "host")))))
         return Checked(self._plant, tags, pipelines, self._notes)
 
     def _try(self, make: Callable[[], object], where: str) -> None:
@@ -165,6 +169,8 @@ class _Checker:
 
     def _check_names(self, pipelines: list[Planned]) -> None:
         known = {one.name: one.where() for one in self._plant.ins} | {one.name: one.where() for one in self._plant.outs}
+        if self._plant.page is not None and "page" in known:
+            self._wrong(known["page"], "a part has the name 'page', which is that of [page]", 'give it another name: name = "…"')
         for one in pipelines:
             name = one.plan.pipeline
             if name in known:

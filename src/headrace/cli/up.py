@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from headrace import _metrics
-    from headrace.supervise import Part
+    from headrace.supervise import Part, Supervisor
     from headrace.topics.protocol import Log
 
 __all__ = ["LOCK_FILE", "STATE_FILE", "up"]
@@ -75,7 +75,7 @@ def up(*parts: str, plant: InputPath = Path(PLANT_FILE), kafka: KafkaOptions = K
     with _one_of_its_kind(parts):
         build.make_topics(checked)
         state = _State(checked, parts)
-        supervisor = Supervisor(chosen, lines, changed=lambda: state.write(supervisor.parts))
+        supervisor = build.supervisor = Supervisor(chosen, lines, changed=lambda: state.write(supervisor.parts))
 
         def reload() -> Sequence[Part] | None:
             if not reload_asked():
@@ -168,6 +168,7 @@ class _Builder:
 
     def __init__(self, engine: Engine, kafka: KafkaOptions) -> None:
         self._engine, self._kafka = engine, kafka
+        self.supervisor: Supervisor | None = None  # whose parts the page shows
 
     def _open_log(self) -> Log:
         return open_log(self._kafka)
@@ -196,7 +197,27 @@ class _Builder:
             for one in plant.ins
         ]
         outs = [OutPart(one.name, (one, _files(one.target, one)), self._open_log, partial(target_for, one), one.topic) for one in plant.outs]
-        return [*ins, *map(self._pipeline, checked.pipelines), *outs]
+        running = [*ins, *map(self._pipeline, checked.pipelines), *outs]
+        return running if plant.page is None else [*running, self._page(checked, tags)]
+
+    def _page(self, checked: Checked, tags: str) -> Part:
+        from headrace.console.plant_page import PagePart
+
+        plant, page = checked.plant, checked.plant.page
+        assert page is not None
+        written = (topic for one in checked.pipelines for topic in one.plan.topics)
+        topics = tuple(dict.fromkeys((*(one.topic for one in plant.ins), *plant.external, *written)))
+        definition = (page, plant.name, plant.zone, tags, topics)
+        return PagePart(
+            definition,
+            self._open_log,
+            host=page.host,
+            port=page.port,
+            plant=(plant.name, plant.zone),
+            tags=checked.tags,
+            topics=topics,
+            parts=lambda: [] if self.supervisor is None else self.supervisor.parts,
+        )
 
     def _pipeline(self, planned: Planned) -> Part:
         from headrace.supervise import PipelineThread

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any
 
 from headrace.gateway.hosts import REFUSED, is_own_host
@@ -25,6 +26,7 @@ CONNECTIONS = 64
 REQUEST_SECONDS = 10.0
 
 Answer = tuple[HTTPStatus, str, bytes]
+_NONE: Mapping[str, Callable[[str], Answer]] = MappingProxyType({})
 
 
 class Pages:
@@ -36,6 +38,10 @@ class Pages:
         Where; 0 for any that is free.
     pages
         What answers each path: its status, type and content. They are called from several threads.
+    asked
+        The same for paths with a query, which they are given.
+    host
+        The address at which it serves. Beyond the loopback interface anyone who reaches the port can read the pages.
 
     Raises
     ------
@@ -43,8 +49,10 @@ class Pages:
         If the port is in use, may not be taken, or is none.
     """
 
-    def __init__(self, port: int, pages: Mapping[str, Callable[[], Answer]]) -> None:
-        self._server = _Server(("127.0.0.1", port), _handler(pages))
+    def __init__(
+        self, port: int, pages: Mapping[str, Callable[[], Answer]], asked: Mapping[str, Callable[[str], Answer]] = _NONE, *, host: str = "127.0.0.1"
+    ) -> None:
+        self._server = _Server((host, port), _handler(pages, asked))
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="pages", daemon=True).start()
 
@@ -108,7 +116,7 @@ class _Timely(io.RawIOBase):
                 self._connection.settimeout(REQUEST_SECONDS)
 
 
-def _handler(pages: Mapping[str, Callable[[], Answer]]) -> type[BaseHTTPRequestHandler]:
+def _handler(pages: Mapping[str, Callable[[], Answer]], asked: Mapping[str, Callable[[str], Answer]]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = REQUEST_SECONDS  # also of what is sent
@@ -127,9 +135,12 @@ def _handler(pages: Mapping[str, Callable[[], Answer]]) -> type[BaseHTTPRequestH
             if len(hosts) > 1 or not all(map(is_own_host, hosts)):
                 self._answer(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", f"{REFUSED}\n".encode())
                 return
-            path = self.path.partition("?")[0]
+            path, _, query = self.path.partition("?")
+            if path in asked:
+                self._answer(*asked[path](query))
+                return
             if path not in pages:
-                self._answer(HTTPStatus.NOT_FOUND, "text/plain", f"there is {', '.join(pages)}\n".encode())
+                self._answer(HTTPStatus.NOT_FOUND, "text/plain", f"there is {', '.join((*pages, *asked))}\n".encode())
                 return
             self._answer(*pages[path]())
 

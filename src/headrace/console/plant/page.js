@@ -1,0 +1,320 @@
+// @ts-check
+/** The page of a plant. It asks for what has changed once a second; text is only ever set as text. */
+
+/** @typedef {{path: string, name: string, unit: string, stepped: boolean, low?: number, high?: number, ll?: number, l?: number, h?: number, hh?: number}} Tag */
+/** @typedef {[string, number, number | string | boolean | null, number, string | null]} Row */
+
+const MOST_TRENDS = 4;
+const PERIOD_MS = 1000;
+
+/** @type {Map<string, Tag>} */
+const tags = new Map();
+/** @type {Map<string, HTMLTableRowElement>} */
+const rows = new Map();
+/** @type {Map<string, Row>} */
+const values = new Map();
+/** @type {string[]} */
+const chosen = [];
+let seen = 0;
+for (const part of location.hash.slice(1).split("&").filter(Boolean).slice(0, MOST_TRENDS)) chosen.push(decodeURIComponent(part));
+let zone = "UTC";
+
+const at = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
+
+/** @param {string} name @param {string | null} [text] @param {string} [kind] */
+function element(name, text, kind) {
+  const made = document.createElement(name);
+  if (text !== undefined && text !== null) made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+}
+
+/** @param {number} ms */
+function time(ms) {
+  const options = /** @type {const} */ ({ timeZone: zone, hour12: false, hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const day = { timeZone: zone, year: "numeric", month: "2-digit", day: "2-digit" };
+  const date = new Date(ms);
+  const shown = (/** @type {any} */ wanted, /** @type {Date} */ one) => new Intl.DateTimeFormat("sv-SE", wanted).format(one);
+  const sameDay = shown(day, date) === shown(day, new Date());
+  return sameDay ? shown(options, date) : `${shown(day, date)} ${shown(options, date)}`;
+}
+
+/** @param {unknown} value */
+function shownValue(value) {
+  if (typeof value === "number") return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(6)));
+  return value === null || value === undefined ? "–" : String(value);
+}
+
+/** @param {number} quality */
+function severity(quality) {
+  return quality >= 0x80000000 ? "bad" : quality >= 0x40000000 ? "uncertain" : "good";
+}
+
+/** Return the limit that a value is beyond, as people write it. @param {Tag | undefined} tag @param {unknown} value */
+function beyond(tag, value) {
+  if (!tag || typeof value !== "number") return "";
+  if (tag.hh !== undefined && value >= tag.hh) return "HH";
+  if (tag.ll !== undefined && value <= tag.ll) return "LL";
+  if (tag.h !== undefined && value >= tag.h) return "H";
+  if (tag.l !== undefined && value <= tag.l) return "L";
+  return "";
+}
+
+/** Add the row of a tag below its assets, in the order of the list. @param {string} path */
+function addRow(path) {
+  const tag = tags.get(path);
+  const parts = path.split("/");
+  const asset = parts.slice(0, -1).join(" / ") || (tag ? "" : "Not in the list of tags");
+  const group = tag ? asset : "Not in the list of tags";
+  const tree = at("tree");
+  let last = [...tree.querySelectorAll("tr")].reverse().find((one) => one.dataset.group === group);
+  if (!last && group) {
+    const heading = document.createElement("tr");
+    heading.className = "asset";
+    heading.dataset.group = group;
+    const cell = document.createElement("th");
+    cell.colSpan = 6;
+    cell.scope = "rowgroup";
+    cell.textContent = group;
+    heading.append(cell);
+    tree.append(heading);
+    last = heading;
+  }
+  const row = document.createElement("tr");
+  row.dataset.group = group;
+  row.dataset.path = path;
+  const box = document.createElement("input");
+  box.type = "checkbox";
+  box.setAttribute("aria-label", `${tag ? tag.name : path}: trend`);
+  box.checked = chosen.includes(path);
+  box.addEventListener("change", () => choose(path, box));
+  const first = document.createElement("td");
+  first.append(box);
+  const name = element("td", tag ? tag.name : path);
+  name.title = path;
+  row.append(first, name, element("td", "–", "number value"), element("td", tag ? tag.unit : ""), element("td", "no value yet", "quality"), element("td", "", "time"));
+  if (last) last.after(row);
+  else tree.append(row);
+  rows.set(path, row);
+  return row;
+}
+
+/** @param {string} path @param {HTMLInputElement} box */
+function choose(path, box) {
+  if (box.checked && chosen.length >= MOST_TRENDS) {
+    box.checked = false;
+    return;
+  }
+  if (box.checked) chosen.push(path);
+  else chosen.splice(chosen.indexOf(path), 1);
+  history.replaceState(null, "", `#${chosen.map(encodeURIComponent).join("&")}`);
+  void drawTrends();
+}
+
+/** @param {Row} value */
+function showValue(value) {
+  const [path, ms, given, quality, unit] = value;
+  values.set(path, value);
+  const row = rows.get(path) ?? addRow(path);
+  const tag = tags.get(path);
+  const limit = beyond(tag, given);
+  const state = severity(quality);
+  row.className = [state, limit.length === 2 ? "beyond" : limit ? "limit" : ""].join(" ");
+  const cells = row.cells;
+  cells[2].textContent = shownValue(given) + (limit ? ` ${limit}` : "");
+  if (!tag && unit) cells[3].textContent = unit;
+  cells[4].textContent = state === "good" ? "good" : `${state} 0x${quality.toString(16).toUpperCase().padStart(8, "0")}`;
+  cells[5].textContent = time(ms);
+}
+
+/** @param {string} path */
+async function ask(path) {
+  const answer = await fetch(path, { signal: AbortSignal.timeout(5000) });
+  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+  return answer.json();
+}
+
+async function describe() {
+  const plant = await ask("/api/plant");
+  zone = plant.zone;
+  document.title = `${plant.name} – headrace`;
+  at("plant").textContent = plant.name;
+  tags.clear();
+  rows.clear();
+  at("tree").replaceChildren();
+  for (const tag of plant.tags) {
+    tags.set(tag.path, tag);
+    addRow(tag.path);
+  }
+  seen = 0;
+}
+
+/** @param {any} state */
+function showState(state) {
+  const parts = state.parts.map((/** @type {any} */ part) => {
+    const row = document.createElement("tr");
+    const counted = Object.values(state.ledgers[part.name]?.ledger ?? {});
+    const sum = (/** @type {string[]} */ fates) => counted.reduce((all, one) => all + fates.reduce((some, fate) => some + (one[fate] ?? 0), 0), 0);
+    const number = (/** @type {string[]} */ fates) => element("td", counted.length ? sum(fates).toLocaleString("en") : "–", "number");
+    const lag = state.ledgers[part.name]?.lag;
+    const shown = element("td", part.state + (part.reason ? `: ${part.reason}` : ""), part.state);
+    row.append(element("td", part.name), element("td", part.kind), shown, number(["received"]), number(["accepted"]));
+    row.append(number(["malformed", "future", "refused", "late"]), element("td", lag === null || lag === undefined ? "–" : lag.toLocaleString("en"), "number"));
+    return row;
+  });
+  at("parts").replaceChildren(...parts);
+  const ledger = Object.entries(state.ledgers).flatMap(([part, one]) =>
+    Object.entries(/** @type {any} */ (one).ledger).map(([topic, counts]) => {
+      const { received, ...fates } = /** @type {Record<string, number>} */ (counts);
+      const shown = Object.entries(fates).filter(([fate, count]) => count || fate === "accepted").map(([fate, count]) => `${count.toLocaleString("en")} ${fate}`);
+      return element("li", `${part}, ${topic}: ${(received ?? 0).toLocaleString("en")} received = ${shown.join(" + ")}`);
+    }),
+  );
+  at("ledger").replaceChildren(...ledger);
+  const letters = state.letters.map((/** @type {any} */ one) => {
+    const row = document.createElement("tr");
+    const place = one.offset === null ? one.topic : `${one.topic} ${one.partition}/${one.offset}`;
+    const why = element("td", `${one.reason}: ${one.detail ?? ""}`);
+    why.title = one.raw;
+    row.append(element("td", time(one.arrived_ms), "time"), element("td", place), why);
+    return row;
+  });
+  at("letters").replaceChildren(...letters);
+  const topics = state.topics.map((/** @type {any} */ one) => {
+    const row = document.createElement("tr");
+    row.append(element("td", one.name), element("td", one.records.toLocaleString("en"), "number"), element("td", one.last, "raw"));
+    return row;
+  });
+  at("topics").replaceChildren(...topics);
+}
+
+async function drawTrends() {
+  const place = at("trends");
+  const found = await Promise.all(chosen.map(async (path) => ({ path, points: await ask(`/api/trend?tag=${encodeURIComponent(path)}`) })));
+  if (!found.length) {
+    place.replaceChildren(element("p", "Choose up to four tags.", "empty"));
+    return;
+  }
+  const figures = found.map(({ path, points }) => {
+    const old = /** @type {HTMLElement | undefined} */ ([...place.querySelectorAll("figure")].find((one) => one.dataset.path === path));
+    const figure = old ?? document.createElement("figure");
+    if (!old) {
+      figure.dataset.path = path;
+      figure.append(document.createElement("figcaption"), document.createElement("canvas"));
+    }
+    const tag = tags.get(path);
+    const last = values.get(path);
+    const caption = /** @type {HTMLElement} */ (figure.querySelector("figcaption"));
+    caption.textContent = `${tag ? tag.name : path}: ${shownValue(last?.[2])} ${tag?.unit ?? ""}`;
+    figure.dataset.path = path;
+    return { figure, points, tag };
+  });
+  place.replaceChildren(...figures.map((one) => one.figure));
+  const span = Number(/** @type {HTMLSelectElement} */ (at("span")).value);
+  for (const one of figures) {
+    const from = span ? Math.max(...one.points.map((/** @type {any} */ point) => point[0])) - span : -Infinity;
+    const points = one.points.filter((/** @type {any} */ point) => point[0] >= from);
+    draw(/** @type {HTMLCanvasElement} */ (one.figure.querySelector("canvas")), points, one.tag);
+  }
+}
+
+/** @param {HTMLCanvasElement} canvas @param {[number, number | null, number][]} points @param {Tag | undefined} tag */
+function draw(canvas, points, tag) {
+  const scale = window.devicePixelRatio || 1;
+  const width = canvas.clientWidth;
+  const height = canvas.clientHeight;
+  canvas.width = width * scale;
+  canvas.height = height * scale;
+  const ink = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  ink.scale(scale, scale);
+  ink.font = "11px system-ui, sans-serif";
+  const numbers = points.map((one) => one[1]).filter((one) => one !== null);
+  if (!numbers.length) {
+    ink.fillStyle = "#59636e";
+    ink.fillText("no numbers yet", 8, 16);
+    return;
+  }
+  const limits = [["HH", tag?.hh], ["H", tag?.h], ["L", tag?.l], ["LL", tag?.ll]].filter((one) => one[1] !== undefined);
+  const shown = [...numbers, ...limits.map((one) => /** @type {number} */ (one[1]))];
+  const [low, high] = [Math.min(...shown), Math.max(...shown)];
+  const room = (high - low || Math.abs(high) || 1) * 0.08;
+  const [from, to] = [points[0][0], Math.max(points[points.length - 1][0], points[0][0] + 1)];
+  const x = (/** @type {number} */ ms) => 48 + ((ms - from) / (to - from)) * (width - 56);
+  const y = (/** @type {number} */ value) => height - 16 - ((value - low + room) / (high - low + 2 * room)) * (height - 22);
+  ink.fillStyle = "#59636e";
+  ink.fillText(shownValue(Number(high.toPrecision(4))), 4, y(high) + 4);
+  if (high > low) ink.fillText(shownValue(Number(low.toPrecision(4))), 4, y(low) + 4);
+  ink.fillText(time(from), 48, height - 4);
+  ink.fillText(time(to), Math.max(width - 8 - ink.measureText(time(to)).width, 120), height - 4);
+  ink.setLineDash([4, 3]);
+  for (const [name, value] of limits) {
+    ink.strokeStyle = String(name).length === 2 ? "#a40e26" : "#8a5a00";
+    ink.beginPath();
+    ink.moveTo(48, y(/** @type {number} */ (value)));
+    ink.lineTo(width - 8, y(/** @type {number} */ (value)));
+    ink.stroke();
+    ink.fillText(String(name), width - 22, y(/** @type {number} */ (value)) - 2);
+  }
+  ink.setLineDash([]);
+  ink.strokeStyle = "#24292e";
+  ink.lineWidth = 1.4;
+  ink.beginPath();
+  /** @type {number | null} */
+  let before = null;
+  for (const [ms, value] of points) {
+    if (value === null) {
+      before = null;
+      continue;
+    }
+    if (before === null) ink.moveTo(x(ms), y(value));
+    else {
+      if (tag?.stepped) ink.lineTo(x(ms), y(before));
+      ink.lineTo(x(ms), y(value));
+    }
+    if (points.length === 1) ink.arc(x(ms), y(value), 2, 0, 7);
+    before = value;
+  }
+  ink.stroke();
+}
+
+function filter() {
+  const wanted = /** @type {HTMLInputElement} */ (at("filter")).value.toLowerCase();
+  for (const [path, row] of rows) {
+    const name = `${path} ${tags.get(path)?.name ?? ""}`.toLowerCase();
+    row.hidden = !name.includes(wanted);
+  }
+}
+
+let described = false;
+
+async function look() {
+  try {
+    if (!described) {
+      await describe();
+      described = true;
+    }
+    const changed = await ask(`/api/values?since=${seen}`);
+    if (changed.number < seen) described = false; // the plant was started again
+    for (const value of changed.values) showValue(value);
+    seen = changed.number;
+    showState(await ask("/api/state"));
+    await drawTrends();
+    filter();
+    const bad = [...values.values()].filter((one) => severity(one[3]) !== "good").length;
+    at("counts").textContent = `${rows.size.toLocaleString("en")} tags, ${bad.toLocaleString("en")} without good quality`;
+    at("clock").textContent = `${time(changed.now)} ${zone}`;
+    at("link").textContent = changed.fault || "live";
+    at("link").className = changed.fault ? "lost" : "";
+    document.body.classList.toggle("lost", Boolean(changed.fault));
+  } catch {
+    described = false;
+    at("link").textContent = "connection lost";
+    at("link").className = "lost";
+    document.body.classList.add("lost");
+  }
+  setTimeout(look, PERIOD_MS);
+}
+
+at("filter").addEventListener("input", filter);
+at("span").addEventListener("change", () => void drawTrends());
+void look();

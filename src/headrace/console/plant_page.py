@@ -1,0 +1,149 @@
+"""The page of a plant: tags with live values in the asset tree, trends, parts, ledgers and dead letters, and `/metrics` and `/health` beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import closing
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from headrace._clock import now_ms
+from headrace.connectors.progress import Health
+from headrace.console.watching import Group, Watching
+from headrace.errors import EnvironmentFault
+from headrace.gateway.pages import Answer, Pages
+from headrace.plant.tags import Tags
+from headrace.supervise.part import Part
+from headrace.topics.protocol import Log
+
+__all__ = ["PagePart"]
+
+_JSON = "application/json"
+_FILES = {"/": ("index.html", "text/html; charset=utf-8"), "/page.js": ("page.js", "text/javascript"), "/page.css": ("page.css", "text/css")}
+_TICK_SECONDS = 0.1
+_GROUPS = {"in": "bridge:{topic}", "out": "forward:{name}", "pipeline": "{name}"}
+
+
+class PagePart(Part):
+    """Serves the page.
+
+    Parameters
+    ----------
+    host, port
+        Where.
+    plant
+        The name of the plant and its time zone.
+    tags
+        The list of tags.
+    topics
+        The topics that may have readings.
+    parts
+        Returns the parts of the plant.
+    """
+
+    kind = "page"
+    stage = 3
+
+    def __init__(
+        self,
+        definition: Hashable,
+        open_log: Callable[[], Log],
+        *,
+        host: str,
+        port: int,
+        plant: tuple[str, str],
+        tags: Tags,
+        topics: Sequence[str],
+        parts: Callable[[], Sequence[Part]],
+    ) -> None:
+        super().__init__("page", definition)
+        self._open_log, self._host, self._port = open_log, host, port
+        self._plant, self._tags, self._topics, self._parts = plant, tags, topics, parts
+
+    async def run(self, stop: Callable[[], bool], told: Callable[[str], None]) -> None:  # noqa: ARG002
+        """Serve until `stop` returns true.
+
+        Raises
+        ------
+        EnvironmentFault
+            If the port is in use or may not be taken.
+        """
+        watching = Watching(self._open_log, self._topics, len(self._tags), self._groups)
+        with closing(watching):
+            pages, asked = self._pages(watching)
+            try:
+                server = Pages(self._port, pages, asked, host=self._host)
+            except (OSError, OverflowError) as error:
+                what = getattr(error, "strerror", None) or str(error)
+                raise EnvironmentFault(
+                    f"cannot be served: {what}", where=f"page {self._host}:{self._port}", fix="name a free port in [page]"
+                ) from None
+            with closing(server):
+                self.health = Health("running", now_ms(), f"http://{self._host}:{server.port}/")
+                while not stop():  # noqa: ASYNC110  (it is a function that is asked)
+                    await asyncio.sleep(_TICK_SECONDS)
+
+    def _groups(self) -> list[Group]:
+        return [
+            Group(_GROUPS[part.kind].format(topic=getattr(part, "topic", ""), name=part.name), part.kind, part.name)
+            for part in self._parts()
+            if part.kind in _GROUPS
+        ]
+
+    def _pages(self, watching: Watching) -> tuple[dict[str, Callable[[], Answer]], dict[str, Callable[[str], Answer]]]:
+        """Return what answers each path: without and with a query."""
+        shown: dict[str, Callable[[], Answer]] = {path: _file(*named) for path, named in _FILES.items()}
+        shown |= {
+            "/api/plant": lambda: _json(self._described()),
+            "/api/state": lambda: _json({"parts": self._healths(), "fault": watching.fault, **watching.state()}),
+            "/metrics": lambda: (HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", self._metrics()),
+            "/health": self._health,
+        }
+        asked: dict[str, Callable[[str], Answer]] = {
+            "/api/values": lambda query: _json(watching.values(_number(query, "since"))),
+            "/api/trend": lambda query: _json(watching.trend(parse_qs(query).get("tag", [""])[0])),
+        }
+        return shown, asked
+
+    def _described(self) -> dict[str, Any]:
+        name, zone = self._plant
+        limits = ("low", "high", "ll", "l", "h", "hh")
+        tags = [
+            {"path": tag.path, "name": tag.name, "unit": tag.symbol, "stepped": tag.interpolation == "stepped"}
+            | {limit: getattr(tag, limit) for limit in limits if getattr(tag, limit) is not None}
+            for tag in self._tags
+        ]
+        return {"name": name, "zone": zone, "tags": tags}
+
+    def _healths(self) -> list[dict[str, Any]]:
+        return [{"name": part.name, "kind": part.kind, **msgspec.to_builtins(part.health)} for part in self._parts()]
+
+    def _health(self) -> Answer:
+        bad = {part.name: part.health.reason for part in self._parts() if part.health.state in {"waiting", "failed"}}
+        status = HTTPStatus.SERVICE_UNAVAILABLE if bad else HTTPStatus.OK
+        return status, _JSON, msgspec.json.encode({"status": "; ".join(f"{name}: {why}" for name, why in bad.items()) or "ok"})
+
+    def _metrics(self) -> bytes:
+        """Return the metrics of all parts; each metric is described once."""
+        found = [part.metrics.text() for part in self._parts() if getattr(part, "metrics", None) is not None]  # type: ignore[attr-defined]
+        lines: dict[bytes, None] = dict.fromkeys(line for text in found for line in text.splitlines())
+        return b"\n".join([*lines, b""])
+
+
+def _file(name: str, kind: str) -> Callable[[], Answer]:
+    content = (files("headrace.console") / "plant" / name).read_bytes()
+    return lambda: (HTTPStatus.OK, kind, content)
+
+
+def _json(value: Any) -> Answer:  # noqa: ANN401  (a value of JSON)
+    return HTTPStatus.OK, _JSON, msgspec.json.encode(value)
+
+
+def _number(query: str, name: str) -> int:
+    text = parse_qs(query).get(name, ["0"])[0]
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
