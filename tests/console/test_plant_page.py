@@ -37,6 +37,7 @@ def log(tmp_path: Path) -> Iterator[SqliteLog]:
 
 @pytest.fixture
 def watching(tmp_path: Path, log: SqliteLog) -> Iterator[Watching]:
+    assert log.topics(), "there is a log"
     with closing(
         Watching(lambda: SqliteLog(tmp_path / "log.db"), ["readings", "none"], 2, lambda: [Group("bridge:readings", "in", "source")])
     ) as one:
