@@ -15,8 +15,11 @@ import pytest
 
 from headrace.cli.init import TEMPLATES
 from headrace.topics.sqlite import SqliteLog
+from mosquitto import Mosquitto, mosquitto
 from running_plant import HEADRACE, LIMIT, up
 from serving import Server
+
+__all__ = ["mosquitto"]
 
 TARGET = """
 import json
@@ -379,3 +382,15 @@ def test_service_prints_a_unit_and_a_launchd_file(run: Callable[..., tuple[int, 
     status, plist, _ = run("service", "launchd", "--plant", str(folder / "headrace.toml"))
     found = plistlib.loads(plist.encode())
     assert (status, found["Label"], found["ProgramArguments"]) == (0, "headrace.x<y>", [HEADRACE, "up", "--plant", f"{folder}/headrace.toml"])
+
+
+def test_the_template_for_mqtt_runs(run: Callable[..., tuple[int, str, str]], mosquitto: Mosquitto) -> None:
+    assert run("init", "mqtt")[0] == 0
+    text = Path("headrace.toml").read_text().replace("mqtt://127.0.0.1:1883", mosquitto.address).replace("port = 8000", "port = 0")
+    Path("headrace.toml").write_text(text.replace("settings = {minutes = 1}", "settings = {minutes = 1, late_seconds = 0}"))
+    with up() as running:
+        running.wait_for(lambda: running.states("readings")[-1:] == ["running"], "the broker has answered")
+        mosquitto.publish("plant/boiler/TT-1/state", '{"v": 71.5}', '{"v": 72.5}')
+        found = running.wait_for(lambda: records("readings") if len(records("readings")) == 2 else None, "both readings")
+        assert running.end() == 0
+    assert [(one["tag"], one["value"], one["quality"]) for one in found] == [("boiler/TT-1", 71.5, 0), ("boiler/TT-1", 72.5, 0)]

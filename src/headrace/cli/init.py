@@ -14,8 +14,10 @@ __all__ = ["TEMPLATES", "init"]
 TEMPLATES = {
     "kiln": "a simulated kiln, its fingerprints minute by minute, and a file of them; needs nothing else",
     "csv": "your own CSV file that grows, with a list of tags, statistics by minute, and a file of them",
+    "mqtt": "readings from an MQTT broker, statistics by minute, and a file of them",
     "events": "server-sent events over HTTP, such as those of headrace serve generators, statistics, and a file of them",
 }
+_SHARED = {"lines.py": tuple(TEMPLATES), "minutes.py": ("csv", "mqtt")}
 
 
 def init(template: str | None = None, /, *, folder: Path = Path()) -> None:
@@ -24,7 +26,7 @@ def init(template: str | None = None, /, *, folder: Path = Path()) -> None:
     Parameters
     ----------
     template
-        kiln, csv or events. Without it, a terminal is asked.
+        kiln, csv, mqtt or events. Without it, a terminal is asked.
     folder
         Where; the working folder if it is not given.
     """
@@ -32,7 +34,8 @@ def init(template: str | None = None, /, *, folder: Path = Path()) -> None:
     if name not in TEMPLATES:
         raise PlanError(f"there is no template {name!r}", where="TEMPLATE", fix=near(name, TEMPLATES))
     templates = files("headrace.cli") / "templates"
-    contents = {one.name: one.read_bytes() for part in ("shared", name) for one in (templates / part).iterdir() if one.is_file()}
+    contents = {one.name: one.read_bytes() for one in (templates / name).iterdir() if one.is_file()}
+    contents |= {file: (templates / "shared" / file).read_bytes() for file, users in _SHARED.items() if name in users}
     there = sorted(file for file in contents if (folder / file).exists())
     if there:
         raise PlanError(f"{', '.join(there)} exists", where=str(folder), fix="name another folder: --folder NAME")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -218,20 +218,20 @@ def source_for(part: In, tags: str | None = None) -> Source:
         from headrace.simulate.source import source
 
         return source(with_parameters(part.source, parameters))
-    known = _known_parameters(part.source)
-    if tags is not None and "tags" in known and not re.search(r"[?&]tags=", with_parameters(part.source, parameters)):
+    takes_tags = _check_known(part.source)
+    if tags is not None and takes_tags and not re.search(r"[?&]tags=", with_parameters(part.source, parameters)):
         parameters.append(("tags", tags))
     return source_of(with_parameters(_expanded(part.source), parameters))
 
 
 def target_for(part: Out) -> Target:
     """Return the target of a part, with its secrets."""
-    _known_parameters(part.target)
+    _check_known(part.target)
     return target_of(with_parameters(_expanded(part.target), _secrets(part)))
 
 
-def _known_parameters(address: str) -> Collection[str]:
-    """Return the names of an address's parameters, as far as its connector says.
+def _check_known(address: str) -> bool:
+    """Return whether the connector of an address takes a list of tags.
 
     Raises
     ------
@@ -240,12 +240,11 @@ def _known_parameters(address: str) -> Collection[str]:
     """
     scheme = address.partition(":")[0]
     if scheme.endswith(".py"):
-        return ()
+        return False
     module = find(address)
     if module is None:
         raise PlanError(f"there is no connector for {scheme!r}", fix="write an address such as http://127.0.0.1:8001/stream, or FILE.py:…")
-    known: Collection[str] = getattr(module, "PARAMETERS", ())
-    return known
+    return bool(getattr(module, "TAKES_TAGS", False))
 
 
 def _expanded(address: str) -> str:

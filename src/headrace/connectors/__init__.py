@@ -1,7 +1,8 @@
 """Connectors: between topics and the outside world. Two runners, `Ingest` and `Forward`, and one module for each outside system.
 
 The scheme of an address names the module: `http://…` is `headrace/connectors/http.py`. A module that is found there and has
-`source(address)` can be bridged from; one that has `target(address)` can be bridged to. So a new connector is one module.
+`source(address)` can be bridged from; one that has `target(address)` can be bridged to. So a new connector is one module. One whose
+source takes the parameter `tags=FILE` says so with `TAKES_TAGS = True`: in a plant file it gets the plant's list of tags.
 """
 
 from __future__ import annotations

@@ -11,10 +11,11 @@ from headrace.connectors.modbus.registers import load
 from headrace.connectors.modbus.source import Polled
 from headrace.connectors.tagged import tags_of
 
-__all__ = ["PARAMETERS", "source"]
+__all__ = ["TAKES_TAGS", "source"]
 
+TAKES_TAGS = True
 _EXAMPLE = "modbus://192.168.0.10:502?map=registers.csv&interval=1s"
-PARAMETERS = ("map", "tags", "unit", "interval", "timeout", "report", "deadband", "gap", "block")
+_PARAMETERS = ("map", "tags", "unit", "interval", "timeout", "report", "deadband", "gap", "block")
 
 
 def source(address: str) -> Polled:
@@ -27,7 +28,7 @@ def source(address: str) -> Polled:
     EnvironmentFault
         If the map cannot be read.
     """
-    given = Address(address, PARAMETERS, _EXAMPLE)
+    given = Address(address, _PARAMETERS, _EXAMPLE)
     if given.path.strip("/") or given.user is not None:
         raise given.wrong("has a path or a user, and Modbus has none")
     path = given.get("map")
