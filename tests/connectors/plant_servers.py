@@ -35,7 +35,7 @@ class PlantServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         give_up_at = time.monotonic() + LIMIT
         while time.monotonic() < give_up_at:
             assert self._process.poll() is None, self._process.communicate()[1]
@@ -43,17 +43,26 @@ class PlantServer:
                 socket.create_connection(("127.0.0.1", self.ports[-1]), timeout=1).close()
                 return
             time.sleep(0.05)
+        self.end()
         raise AssertionError("the server does not listen")
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def tell(self, **command: Any) -> None:
+        """Give a command to a server that takes commands."""
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+        self._process.stdin.flush()
+
     def end(self) -> None:
         if self._process is not None:
             process, self._process = self._process, None
             process.kill()
             process.communicate()
+            if process.stdin is not None:
+                process.stdin.close()
 
     close = end
 
@@ -109,3 +118,45 @@ class Bridged:
         self.done = True
         with closing(self._own), closing(self.ingest):
             await asyncio.wait_for(self._running, LIMIT)
+
+
+class Relay:
+    """A network between a client and a port of a server that a test cuts."""
+
+    def __init__(self, to: int) -> None:
+        self._to, self.port = to, free_port()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        return self
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            back, forth = await asyncio.open_connection("127.0.0.1", self._to)
+        except OSError:
+            writer.close()
+            return
+        self._writers |= {writer, forth}
+        self._serving.add(asyncio.current_task())
+        await asyncio.gather(self._copy(reader, forth), self._copy(back, writer))
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+        self._writers.discard(writer)
+
+    def cut(self) -> None:
+        """Break all connections."""
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+        if self._serving:
+            await asyncio.wait(self._serving)

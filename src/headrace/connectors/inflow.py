@@ -19,6 +19,7 @@ __all__ = ["Inflow", "Position", "of_session", "resumes", "shown"]
 
 MOST_RECORDS = 10_000
 MOST_BYTES = 4 << 20
+_SHOWN = 100
 AHEAD = 64  # events that are collected during a commit
 
 
@@ -68,8 +69,9 @@ def of_session(last: Any) -> bool:  # noqa: ANN401  (a value of JSON)
 
 
 def shown(last: Any) -> str:  # noqa: ANN401  (a value of JSON)
-    """Return a position as text."""
-    return last if isinstance(last, str) else msgspec.json.encode(last).decode()
+    """Return a position as text, cut where it is long."""
+    text = last if isinstance(last, str) else msgspec.json.encode(last).decode()
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 class Inflow:
