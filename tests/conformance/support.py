@@ -78,7 +78,7 @@ FEATURES: dict[str, Callable[[Case], bool]] = {
     "processes: state, TTL, timers, lateness": _any(lambda one: one.process is not None and one.order is None),
     "side outputs, broadcasts and failures of processes": _any(lambda one: bool(one.side or one.broadcast or one.failed_to)),
     "several inputs of a process": _any(lambda one: bool(one.inputs)),
-    "running aggregates and LAG, `over`": _any(lambda one: one.over is not None),
+    "running aggregates, LAG and LEAD, `over`": _any(lambda one: one.over is not None),
     "`deduplicate` and `top_n`": _any(lambda one: one.deduplicate is not None or one.top_n is not None),
     "several outputs": lambda case: len(case.pipeline.sinks) > 1,
     "dead letters": lambda case: bool(case.dead),

@@ -590,6 +590,11 @@ class Over(Process):
 
     calls: Named = ()
     frame: str = ""
+    waits: bool = field(default=False, repr=False)
+
+    def traits(self, *given: Traits) -> Traits:
+        """Return those of a process's rows. Rows that wait for later ones come in no order of time."""
+        return replace(super().traits(*given), ordered=not self.waits and given[0].ordered)
 
     def definition(self, given: Schema) -> dict[str, Any]:
         """Return those of a process, the frame and the calls."""

@@ -1,12 +1,13 @@
-"""The process behind `over`: running aggregates and the rows before, for each key in event-time order.
+"""The process behind `over`: running aggregates and the values of other rows, for each key in event-time order.
 
 Each call keeps for each key what it needs and no more. A frame of rows or of time keeps the values of its rows, and each result is
-computed from them anew. A frame without a beginning keeps accumulators. LAG keeps as many values as it goes back.
+computed from them anew. A frame without a beginning keeps accumulators. LAG keeps as many values as it goes back. With LEAD
+rows wait for those that it reads, at most until the input ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from headrace.plan.expression import Call, Column, Expression, Literal, rebuild
 from headrace.plan.process import List, Map, Value
 from headrace.plan.running import Running, running_of
-from headrace.plan.schema import BOOLEAN, Schema, Type
+from headrace.plan.schema import BOOLEAN, Schema, Type, row_of
 
 __all__ = [
     "Frame",
@@ -24,7 +25,7 @@ __all__ = [
     "is_accumulated",
     "plain_calls",
     "reads_another_row",
-    "rows_back",
+    "rows_between",
     "running_of_call",
     "slots_of",
 ]
@@ -66,7 +67,7 @@ class RunningAggregates:
     emitted, without the keys.
     """
 
-    __slots__ = ("__dict__", "_columns", "_framed", "_steps")
+    __slots__ = ("__dict__", "_at_end", "_columns", "_framed", "_leads", "_steps")
 
     def __init__(self, calls: Sequence[tuple[str, Call]], columns: Schema, frame: Frame) -> None:
         self.calls, self.frame = tuple(calls), frame
@@ -83,12 +84,23 @@ class RunningAggregates:
             self.output[name] = str(call.type)
             self.state |= slots
             self._steps.append((name, step))
+        self._leads = [(f"c{number}", rows_between(call), _reader(call.arguments[:1])) for number, call in self._ahead()]
+        self._at_end = self._emit_pending if self._leads else None
+        if self._leads:
+            kinds = [*(field.type for field in columns.fields), *(call.type for _, call in calls)]
+            self.state["pending"] = List(str(row_of({f"c{place}": kind for place, kind in enumerate(kinds)})))
+
+    def _ahead(self) -> Iterator[tuple[int, Call]]:
+        """Yield the calls of LEAD, and the places of their columns."""
+        for place, (_, call) in enumerate(self.calls, len(self._columns)):
+            if call.function == "LEAD":
+                yield place, call
 
     def __reduce__(self) -> tuple[Any, ...]:
         columns = Schema.parse({name: self.output[name] for name in self._columns})
         return type(self), (self.calls, columns, self.frame)
 
-    def on_record(self, row: Row, state: Any) -> Row:  # noqa: ANN401
+    def on_record(self, row: Row, state: Any) -> Row | None:  # noqa: ANN401
         """Emit the record with the values of the calls."""
         limit, frame = self.frame.rows, []
         for slot, read in self._framed:
@@ -100,7 +112,25 @@ class RunningAggregates:
         emitted = {name: row[name] for name in self._columns}
         for name, step in self._steps:
             emitted[name] = step(row, state, frame)
-        return emitted
+        return self._wait(emitted, row, state.pending) if self._leads else emitted
+
+    def _wait(self, emitted: Row, row: Row, pending: Any) -> Row | None:  # noqa: ANN401
+        """Have a row wait for those that LEAD reads, which it is for rows before; return the row that has waited long enough."""
+        pending.append({f"c{place}": value for place, value in enumerate(emitted.values())})
+        rows = pending.values
+        for column, count, read in self._leads:
+            if len(rows) > count:
+                rows[-1 - count][column] = read(row)
+        return self._named(pending.pop(0)) if len(rows) > max(count for _, count, _ in self._leads) else None
+
+    def _named(self, waited: Row) -> Row:
+        return dict(zip(self.output, waited.values(), strict=True))
+
+    def _emit_pending(self, _: None, state: Any) -> list[Row]:  # noqa: ANN401
+        """Emit the rows that wait when the input has ended."""
+        rows = [*map(self._named, state.pending)]
+        del state.pending[:]
+        return rows
 
 
 def is_accumulated(call: Call) -> bool:
@@ -110,7 +140,7 @@ def is_accumulated(call: Call) -> bool:
 
 def reads_another_row(call: Call) -> bool:
     """Return whether a call is no aggregate: it reads another row, whatever the frame."""
-    return call.function == "LAG"
+    return call.function in {"LAG", "LEAD"}
 
 
 def plain_calls(calls: Mapping[str, Call], columns: Named, taken: Collection[str]) -> tuple[Named, list[tuple[str, Call]], Named]:
@@ -147,8 +177,13 @@ def running_of_call(call: Call) -> Running:
     return running_of(call.function, call.arguments[0].type if call.arguments else None)
 
 
-def rows_back(call: Call) -> int:
-    """Return how many rows LAG goes back."""
+def waits(calls: Sequence[tuple[str, Call]]) -> bool:
+    """Return whether rows wait for later ones."""
+    return any(call.function == "LEAD" for _, call in calls)
+
+
+def rows_between(call: Call) -> int:
+    """Return how many rows LAG goes back, or LEAD ahead."""
     count = call.arguments[1] if len(call.arguments) > 1 else None
     return count.value if isinstance(count, Literal) and isinstance(count.value, int) else 1
 
@@ -172,6 +207,8 @@ def slots_of(call: Call, number: int) -> tuple[str, ...]:
 
 def _step(call: Call, frame: Frame, number: int, framed: list[Expression]) -> tuple[Slots, Step]:
     """Return the state that the n-th call has beside its frame, and how it is computed; `framed` are the arguments in the frame."""
+    if call.function == "LEAD":
+        return _lead(call)
     if reads_another_row(call):
         return _lag(call, *slots_of(call, number))
     if frame.ends:
@@ -179,9 +216,15 @@ def _step(call: Call, frame: Frame, number: int, framed: list[Expression]) -> tu
     return _accumulated(call, slots_of(call, number))
 
 
+def _lead(call: Call) -> tuple[Slots, Step]:
+    """Return LEAD as long as the row that it reads has not come."""
+    default = _reader(call.arguments[2:3])
+    return {}, (lambda row, state, frame: default(row)) if len(call.arguments) > 2 else (lambda row, state, frame: None)  # noqa: ARG005
+
+
 def _lag(call: Call, slot: str) -> tuple[Slots, Step]:
     given, *others = call.arguments
-    count, read, default = rows_back(call), _reader((given,)), _reader(tuple(others[1:2]))
+    count, read, default = rows_between(call), _reader((given,)), _reader(tuple(others[1:2]))
     if count == 0:
         return {}, lambda row, state, frame: read(row)  # noqa: ARG005
 

@@ -33,7 +33,7 @@ from headrace.plan.operators import (
     Where,
     metadata_fields,
 )
-from headrace.plan.over import Frame, RunningAggregates, is_accumulated, plain_calls, reads_another_row
+from headrace.plan.over import Frame, RunningAggregates, is_accumulated, plain_calls, reads_another_row, waits
 from headrace.plan.process import Declaration, declaration_of, spoken_name
 from headrace.plan.schema import BIGINT, BOOLEAN, FIRST_MS, LAST_MS, NULL, TIMESTAMP, Schema, Type, check_name
 from headrace.plan.settings import current_settings
@@ -371,7 +371,8 @@ class Stream:
         name
             The name in errors, metrics and state; by default `over_` and the keys, and a number if there are several.
         columns
-            Expressions with aggregate functions, such as `"value - AVG(value)"`, and `LAG(value)`, which reads the row before whatever the frame.
+            Expressions with aggregate functions, such as `"value - AVG(value)"`, with `LAG(value)`, which reads the row before whatever the
+            frame, or with `LEAD(value)`, for which a row waits until the next row of its key, or the end of the input.
 
         Raises
         ------
@@ -397,7 +398,16 @@ class Stream:
         pipeline = str(current_settings().get("@pipeline", "")).partition("/")[0]
         declared = declaration_of(code, keys, place)
         operator = Over(
-            code, known_as, declared, keys, given.schema, pipeline=pipeline, named=name is not None, calls=tuple(called), frame=str(frame)
+            code,
+            known_as,
+            declared,
+            keys,
+            given.schema,
+            pipeline=pipeline,
+            named=name is not None,
+            calls=tuple(called),
+            frame=str(frame),
+            waits=waits(called),
         )
         kept: Named = tuple((one, Column(one, self.schema[one].type)) for one in self.schema.names)
         return Stream(node(Select(kept + computed), node(operator, given.node)), f"{place}({known_as})")
@@ -516,9 +526,11 @@ def _check_order(given: Node[Operator], order: str, where: str) -> None:
 def _check_in_time(given: Node[Operator], where: str) -> None:
     """Raise PlanError if a process gave the rows that takes its records as they arrive."""
     if not given.traits.ordered:
-        maker = next(one.operator.label for one in given.upstream() if not one.traits.ordered)
-        fix = f"let {maker} take its records in the order of event time"
-        raise PlanError(f"the rows of {maker} come in no order of time", where=where, fix=fix)
+        maker = next(one.operator for one in given.upstream() if not one.traits.ordered)
+        fix = f"let {maker.label} take its records in the order of event time"
+        if isinstance(maker, Over):
+            fix = "its rows wait for later ones: take LAG in the later row instead of LEAD"
+        raise PlanError(f"the rows of {maker.label} come in no order of time", where=where, fix=fix)
 
 
 def _check_broadcast(broadcast: Stream | None, beside: Node[Operator], declared: Declaration, where: str) -> None:
@@ -630,7 +642,7 @@ def _aggregates(stream: Stream, keys: tuple[str, ...], texts: Mapping[str, str])
         columns.append((check_name(name, f"{stream._path}.aggregate"), hidden))
     for call in calls:
         if reads_another_row(call):
-            what = f"{call.function} reads the row before, and a window has no order of rows"
+            what = f"{call.function} reads another row, and a window has no order of rows"
             raise PlanError(what, where=f"{stream._path}.aggregate", fix="use over(), before the window")
     _check_flat(calls, f"{stream._path}.aggregate")
     if not calls:

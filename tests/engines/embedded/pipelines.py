@@ -148,6 +148,7 @@ def running() -> dict[str, hr.Stream]:
         "windows": rows.where("change > 0").window(hr.tumbling(hr.seconds(20)), by=["k"]).aggregate(all="ARRAY_AGG(mean)"),
         "twice": recent.derive(far="mean - x").over(by=["k"], rows=2, farthest="MAX(far)", name="twice"),
         "steps": rows.process(Steps, by=["k"]),
+        "next": plant.over(by=["k"], rows=2, mean="AVG(x)", next="LEAD(x)", later="LEAD(n, 2, -1)", name="next").where("next IS NOT NULL OR n > 1"),
     }  # fmt: skip
 
 

@@ -77,6 +77,19 @@ BOUNDED = ACCUMULATED | {
 }
 
 
+def after(rows: Rows, place: int, count: int, column: str, default: Any = None) -> Any:
+    return rows[place + count][column] if place + count < len(rows) else default
+
+
+# Of all rows of the key, and the place of the record among them.
+AHEAD: dict[str, Callable[[Rows, int], Any]] = {
+    "LEAD(x)": lambda rows, place: after(rows, place, 1, "x"),
+    "LEAD(n, 3, -1)": lambda rows, place: after(rows, place, 3, "n", -1),
+    "LEAD(n, 2, n * 10) - n": lambda rows, place: after(rows, place, 2, "n", rows[place]["n"] * 10) - rows[place]["n"],
+    "LEAD(n, 0)": lambda rows, place: rows[place]["n"],
+}
+
+
 def last_of_each(frame: Rows) -> dict[str, Any]:
     found = {str(row["n"]): row["x"] for row in frame}
     return {key: found[key] for key in sorted(found)}
@@ -118,6 +131,7 @@ def partitions(draw: st.DrawFn) -> list[dict[str, Any]]:
 def cases(draw: st.DrawFn) -> tuple[list[Rows], int, dict[str, Any], list[str]]:
     frame = draw(st.sampled_from([{}, {"rows": 1}, {"rows": 3}, {"rows": 7}, {"time": 1}, {"time": 4}]))
     texts = draw(st.lists(st.sampled_from([*(BOUNDED if frame else ACCUMULATED)]), min_size=1, max_size=5, unique=True))
+    texts += draw(st.lists(st.sampled_from([*AHEAD]), max_size=2, unique=True)) if draw(st.booleans()) else []
     return draw(st.lists(partitions(), min_size=1, max_size=2)), draw(st.sampled_from([0, 2, 5])), frame, texts
 
 
@@ -142,7 +156,12 @@ def expected(inputs: list[Rows], delay: int, frame: dict[str, Any], texts: list[
         within = (
             rows[-frame["rows"] :] if "rows" in frame else [one for one in rows if "time" not in frame or one["t"] >= row["t"] - frame["time"] * 1000]
         )
-        found.append(row | {f"c{place}": BOUNDED[text](within, rows) for place, text in enumerate(texts)})
+        found.append(row | {f"c{place}": BOUNDED[text](within, rows) for place, text in enumerate(texts) if text not in AHEAD})
+    places = dict.fromkeys(seen, 0)
+    for row in found:
+        key = row["k"]
+        row |= {f"c{place}": AHEAD[text](seen[key], places[key]) for place, text in enumerate(texts) if text in AHEAD}
+        places[key] += 1
     return found, sum(map(len, inputs)) - len(on_time)
 
 
@@ -175,9 +194,10 @@ def test_over_gives_what_a_plain_pass_over_the_records_in_time_order_gives(case:
     wanted, late = expected(inputs, delay, frame, texts)
     with kernels(rows=NEVER):
         output, ledger = run(plan_of(out=stream_of(delay, frame, texts)), files)
-    assert [json.loads(line) for line in output.get("out", b"").splitlines()] == [
-        {name: near(value) for name, value in row.items()} for row in wanted
-    ]
+    rows = [json.loads(line) for line in output.get("out", b"").splitlines()]
+    if AHEAD.keys() & {*texts}:  # rows that wait come in the order of keys at the end
+        rows, wanted = (sorted(one, key=lambda row: (row["k"] is None, row["k"] or "")) for one in (rows, wanted))
+    assert rows == [{name: near(value) for name, value in row.items()} for row in wanted]
     assert ledger["events"] == {**ZERO, "received": len(wanted) + late, "accepted": len(wanted), "late": late}
     for rows, sums, widest in ((1, 0, 1), (1, NEVER, 2**62), (3, 2, 2**62), (NEVER, 0, 1)):
         with kernels(rows=rows, sums=sums, widest=widest):
@@ -242,6 +262,19 @@ def test_rows_of_over_keep_their_event_time(tmp_path: Path) -> None:
     run_files(plan_of(windows=behind, again=again), {"events": [file]}, tmp_path / "out")
     assert [(row["n"], row["pairs"]) for row in rows_of(tmp_path / "out", "windows")] == [(1, [5]), (1, [7]), (1, [9])]
     assert [(row["pair"], row["both"]) for row in rows_of(tmp_path / "out", "again")] == [(1, 1), (3, 4), (5, 8), (7, 12), (9, 16)]
+
+
+def test_a_row_waits_for_the_row_that_lead_reads_at_most_until_the_input_ends(tmp_path: Path) -> None:
+    over = events(watermark=hr.seconds(2)).over(by=["k"], next="LEAD(x)", third="LEAD(x, 3, 0)", n="COUNT(*)").select("x", "next", "third", "n")
+    rows = rolled(tmp_path, over, ("a", 0, 1), ("b", 2, 10), ("a", 1, 2), ("a", 3, 3), ("a", 9, 4), ("b", 4, 11), ("b", 8, 12))
+    assert [tuple(row.values()) for row in rows] == [(1, 2, 4, 1), (2, 3, 0, 2), (3, 4, 0, 3), (4, None, 0, 4), (10, 12, 0, 1), (12, None, 0, 2)]
+
+
+def test_rows_of_lead_are_in_no_order_of_time_so_no_window_follows() -> None:
+    over = events().over(by=["k"], next="LEAD(x)")
+    for behind in (lambda: over.window(hr.tumbling(hr.seconds(1))), lambda: over.over(by=["k"], n="LAG(x)")):
+        with pytest.raises(PlanError, match=r"the rows of over_k come in no order of time; .*LAG in the later row instead of LEAD"):
+            behind()
 
 
 def test_over_takes_the_rows_of_windows_and_of_a_process(tmp_path: Path) -> None:
@@ -336,10 +369,12 @@ def test_state_is_kept_when_an_argument_or_what_stands_around_changes_and_refuse
         (lambda: events().over(by=["k"], y="LAG(x, x)"), "argument 2 of LAG must be a constant"),
         (lambda: events().over(by=["k"], y="LAG(x, 1, k)"), "LAG takes"),
         (lambda: events().over(by=["k"], y="LAG()"), "LAG takes"),
+        (lambda: events().over(by=["k"], y="LEAD(x, -1)"), "argument 2 of LEAD must be a constant whole number"),
+        (lambda: events().derive(y="LEAD(x)"), r"LEAD stands outside of over\(\)"),
         (lambda: events().over(by=["k"], y="LAG(x) FILTER (WHERE x > 1)"), "FILTER .* and LAG is none"),
         (lambda: events().over(by=["k"], y="MEDIAN(x)"), "MEDIAN over all rows before would keep every value for ever; give the frame an end"),
         (lambda: events().derive(y="LAG(x)"), r"LAG stands outside of over\(\)"),
-        (lambda: events().window(hr.tumbling(hr.seconds(1))).aggregate(y="LAG(x)"), "LAG reads the row before, and a window has no order"),
+        (lambda: events().window(hr.tumbling(hr.seconds(1))).aggregate(y="LAG(x)"), "LAG reads another row, and a window has no order"),
         (lambda: hr.stream("s", schema={"k": "STRING"}).over(by=["k"], n="COUNT(*)"), "no event time"),
         (lambda: counted(events(), lateness=5).over(by=["k"], y="LAG(n)"), "leave allowed_lateness out"),
     ],

@@ -442,6 +442,26 @@ def test_a_drained_run_works_up_to_the_last_event_and_goes_on_another_time(log: 
     assert ledger["one"].late == 1
 
 
+def test_rows_that_wait_for_later_ones_are_emitted_when_these_come_and_at_a_drain(log: SqliteLog, wall: Wall) -> None:
+    over = lambda: {"out": source("one", 1_000).over(by=["k"], next="LEAD(x)").select("k", "x", "next")}  # noqa: E731
+    plan = hr.pipeline("machine", version="1")(over).plan()
+    log.create("one")
+    add(log, "one", [line(1, x=1.0), line(2, "b", x=2.0), line(4, x=3.0), line(6, x=4.0)])
+    run_for(live_on(log, wall, plan, FAR), wall, 1)
+    assert [tuple(row.values()) for row in written(log, "out")] == [("a", 1.0, 3.0)]
+    add(log, "one", [line(8, "b", x=5.0)])
+    run_for(live_on(log, wall, plan, FAR), wall, 1)
+    assert [tuple(row.values()) for row in written(log, "out")] == [("a", 1.0, 3.0), ("a", 3.0, 4.0)]
+    run_for(live_on(log, wall, plan, FAR), wall, 1, drain=True)
+    rest = [("b", 2.0, 5.0), ("a", 4.0, None), ("b", 5.0, None)]
+    assert [tuple(row.values()) for row in written(log, "out")][2:] == rest
+    run_for(live_on(log, wall, plan, FAR), wall, 1, drain=True)
+    assert len(written(log, "out")) == 5
+    add(log, "one", [line(20, x=6.0)])
+    run_for(live_on(log, wall, plan, FAR), wall, 1, drain=True)
+    assert [tuple(row.values()) for row in written(log, "out")][5:] == [("a", 6.0, None)]
+
+
 def test_windows_that_were_drained_count_what_a_timer_gives_afterwards_as_late(log: SqliteLog, wall: Wall) -> None:
     def build(one: hr.Stream) -> dict[str, hr.Stream]:
         made = one.process(Unruled(), by=["k"])

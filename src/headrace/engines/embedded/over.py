@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 import polars as pl
 
 from headrace.engines.embedded.processing import ProcessStage
-from headrace.engines.embedded.stage import Setting
+from headrace.engines.embedded.stage import Emitted, Setting, Turn
 from headrace.kernels.columnar.order import due_before
 from headrace.kernels.columnar.over import OverKernel
 from headrace.kernels.columnar.watermark import NEVER
@@ -28,6 +29,24 @@ class OverStage(ProcessStage):
     def __init__(self, node: Node[Over], setting: Setting) -> None:
         super().__init__(node, setting)
         self._columnar = OverKernel(node.operator)
+        self._open = True  # whether rows may wait for later ones
+
+    def settle(self, turn: Turn) -> Iterator[Emitted]:
+        """Judge the rows that came, and emit those that are due; where the input ends, those too that wait for later ones."""
+        yield from super().settle(turn)
+        if self.kernel.at_end is None:
+            return
+        self._open = self._open or turn.ends_with is None
+        if turn.ends_with is not None and self.watermark >= self._end_of(turn.ends_with):
+            yield from self._frames(self.scheduler.end(self.watermark))
+            self._open = False
+
+    def next_firing_time(self, upto: float, ends_with: Mapping[str, int] | None) -> int | None:
+        """Return the watermark at which all that is due before has been done; at the end of the input rows may wait that emits."""
+        found = super().next_firing_time(upto, ends_with)
+        if found is None and ends_with is not None and self.kernel.at_end is not None and self._open:
+            return max(self._end_of(ends_with), self.watermark)
+        return found
 
     def _advance(self, clock: int) -> list[tuple[str, pl.DataFrame]]:
         """Move the clock, and return the rows of all times before it."""

@@ -156,7 +156,8 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
             waiting = (*waiting, *self._waiting.get())
         due = ordered(self._record(record, due=record[0]) for record in waiting if record[0] < upto)
         left = tuple(record for record in waiting if record[0] >= upto)
-        rows = self._rows(chain(self._scheduler.run(due), self._scheduler.advance(upto)))
+        ending = self._scheduler.end(upto) if clock == _LAST else ()
+        rows = self._rows(chain(self._scheduler.run(due), self._scheduler.advance(upto), ending))
         if more:
             self._waiting.update(list(left[_FEW:]))
         self._keep(state, None, left[:_FEW], len(left) > _FEW, min((record[0] for record in left), default=None), ctx)
@@ -201,6 +202,8 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         for time in (next_, keep.wake(state)):
             if time is not None and ctx.timer_service().current_watermark() != _LAST:
                 armed = self._arm(armed, time, ctx)
+        if data is not None and self._kernel.at_end is not None and ctx.timer_service().current_watermark() != _LAST:
+            armed = self._arm(armed, _LAST, ctx)
         if data is None and armed is None and not few:
             self._kept.clear()
         else:

@@ -209,7 +209,7 @@ def _work(packed: str, feeders: Feeders, rules: list[_Sorted], end: int, batches
         records = (_record(one, number, names[number], arrival=arrival, numbered=True) for *one, number in rows)  # type: ignore[arg-type]
     else:
         records = (_record(one, RECORDS, process.keys, arrival=arrival) for one in rows)
-    for emission in chain(scheduler.run(merged(records, told)), scheduler.advance(end)):
+    for emission in chain(scheduler.run(merged(records, told)), scheduler.advance(end), scheduler.end(end)):
         givens.take(emission)
         if len(givens.rows) >= _AT_ONCE:
             yield givens.batch()

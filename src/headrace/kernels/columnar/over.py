@@ -21,7 +21,17 @@ from headrace.kernels.columnar.compile import compile_expression
 from headrace.kernels.reading.text import polars_type
 from headrace.plan.expression import Call, Expression, columns_of
 from headrace.plan.operators import Over
-from headrace.plan.over import Frame, RunningAggregates, framed_arguments, framed_slots, reads_another_row, rows_back, running_of_call, slots_of
+from headrace.plan.over import (
+    Frame,
+    RunningAggregates,
+    framed_arguments,
+    framed_slots,
+    reads_another_row,
+    rows_between,
+    running_of_call,
+    slots_of,
+    waits,
+)
 from headrace.plan.schema import TIMESTAMP, Type
 
 __all__ = ["OverKernel"]
@@ -123,8 +133,8 @@ class OverKernel:
 
     @property
     def suits(self) -> bool:
-        """Whether all values that are retained are scalars."""
-        return all(one.type.kind in _SCALARS for one in self._arguments)
+        """Whether all values that are retained are scalars, and no row waits for a later one."""
+        return not waits(self.calls) and all(one.type.kind in _SCALARS for one in self._arguments)
 
     def __call__(self, rows: pl.DataFrame, states_of: Callable[[Keys], Iterator[Any]]) -> dict[str, pl.Series]:
         """Return the values of the calls for rows in their order, by the names of the columns, and bring the states up to date.
@@ -173,7 +183,7 @@ def _flat(retained: list[list[Any]], new: pl.Series, kind: Any) -> pl.Series:  #
 
 
 def _lag(call: Call, slots: tuple[str, ...], groups: _Groups, states: States, writes: list[Write]) -> pl.Series:
-    given, count = call.arguments[0], rows_back(call)
+    given, count = call.arguments[0], rows_between(call)
     if count == 0:
         return groups.lists[given].explode()
     (slot,) = slots

@@ -99,6 +99,11 @@ class Keyspace:
                 self.kernel.keep.purge(state, at)
             self._arm(code, state)
 
+    def end(self, time: int, given: list[Given]) -> None:
+        """Tell the process of each key that the input has ended, in the order of the keys."""
+        for code in sorted({*self._stored, *self._at_hand}):
+            self.kernel.end(self._state(code), time, given)
+
     def fire_clock(self, upto: int, time: int, given: list[Given]) -> None:
         """Call all timers of the clock up to `upto`, at an event time."""
         while (due := self._clock_alarms.pop(upto)) is not None:

@@ -62,6 +62,8 @@ class ProcessKernel:
         Counts up when an author's method is entered and when it is left: odd while it is at work.
     overdue
         Put here by who ends a method that takes too long, and called as that is left: it raises OverdueError, or lets go.
+    at_end
+        What a process of ours does with each key when the input has ended; an author's has none.
     place_of
         Makes a `Place` of what a host gives as a record's place: only a record that fails needs one.
     """
@@ -83,6 +85,7 @@ class ProcessKernel:
         self._on_timer = getattr(code, "on_timer", None)
         self._on_clock = getattr(code, "on_clock", None)
         self._on_broadcast = getattr(code, "on_broadcast", None)
+        self.at_end: Any = getattr(code, "_at_end", None)
         self._attributes = _attributes(code)
         self._check, self._aging = self.keep.check, any(slot.ttl_ms is not None for slot in declared.slots)
         self._failing, self._arrival = operator.failed_topic is not None, operator.arrival
@@ -186,6 +189,10 @@ class ProcessKernel:
             else:
                 name = ""
             given.append((name, time, key, outputs[name](row)))
+
+    def end(self, state: State, time: int, given: list[Given]) -> None:
+        """Have a process of ours that waits for later records emit what it waits with: the input has ended."""
+        self._call(self.at_end, None, state, max(time, state._time), max(time, state._now), given, None, {"time": time})
 
     # all keys
 

@@ -145,6 +145,13 @@ class Scheduler:
         if self.given or self.kernel.failures:
             yield clock - 1, None
 
+    def end(self, clock: int) -> Iterator[Emission]:
+        """Make the calls for the end of the input, which has been worked through up to the clock."""
+        if self.kernel.at_end is not None:
+            self.keys.end(clock - 1, self.given)
+            if self.given or self.kernel.failures:
+                yield clock - 1, None
+
     def fire_clock(self, now: int, clock: int) -> Iterator[Emission]:
         """Make the calls of the processing-time timers up to `now`, where event time is at `clock`."""
         self.keys.fire_clock(now, clock, self.given)

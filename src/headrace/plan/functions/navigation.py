@@ -29,5 +29,12 @@ NAVIGATION = {
             "The value in the row before, or so many rows before: `LAG(x)`, `LAG(x, 2)`. Where there is no such row, it is the third argument.",
             "NULL if that value is NULL, or if there is no such row and no third argument",
         ),
+        Navigation(
+            "LEAD",
+            _STEPS,
+            "The value in the next row, or so many rows later: `LEAD(x)`, `LEAD(x, 2)`. The row waits for that one. Where the input ends before it, it is "
+            "the third argument.",
+            "NULL if that value is NULL, or if the input ends before that row and there is no third argument",
+        ),
     )
 }  # fmt: skip
