@@ -7,8 +7,9 @@ import plistlib
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -115,6 +116,23 @@ def test_a_plant_that_is_killed_and_stopped_loses_nothing_and_repeats_nothing(se
     assert [(one["GeneratorID"], one["timestamp"]) for one in events] == [(one["GeneratorID"], one["timestamp"]) for one in records("copied")]
     assert sent() == [f"copied/0/{number}" for number in range(3000)]
     assert "Traceback" not in running.lines.read_text()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(10))
+def test_kills_at_any_moment(server: Server, seed: int) -> None:
+    dice = Random(seed)
+    Path("headrace.toml").write_text(PLANT.format(url=server.url("count=4000&rate=400")))
+    for _ in range(8):
+        with up() as running:
+            with suppress(subprocess.TimeoutExpired):
+                running.process.wait(dice.uniform(0.3, 4.0))
+            running.end(signal.SIGKILL)
+    with up() as running:
+        running.wait_for(lambda: len(sent()) >= 4000, "all records at the target")
+        assert running.end() == 0
+    assert sent() == [f"copied/0/{number}" for number in range(4000)]
+    assert [one["timestamp"] for one in records("copied")] == [one["timestamp"] for one in records("events")]
 
 
 def test_a_source_that_is_away_is_waited_for_while_the_others_run() -> None:

@@ -91,12 +91,18 @@ def up(*parts: str, plant: InputPath = Path(PLANT_FILE), kafka: KafkaOptions = K
                 return None
             return found
 
-        supervisor.reloaded = state.reloaded
+        supervisor.reloaded, supervisor.stuck = state.reloaded, _leave
         state.write(supervisor.parts)
         collect_from_here()
         if not asyncio.run(supervisor.run(stop, reload)):
             failed = ", ".join(part.name for part in supervisor.parts if part.health.state == "failed")
             raise HeadraceError("failed for good", where=failed, fix="look at their lines above")
+
+
+def _leave(error: EnvironmentFault) -> None:
+    """End the process although threads of it go on; all resume from their last commits, as after a kill."""
+    print(f"headrace: {error}", file=sys.stderr, flush=True)
+    os._exit(error.exit_status)
 
 
 def _asked_to_reload() -> Callable[[], bool]:

@@ -20,8 +20,8 @@ from headrace.topics.protocol import Log, TopicInfo
 
 __all__ = ["Group", "Watching"]
 
-_LOOK_SECONDS = 0.5
-_SLOW_LOOKS = 4  # of which one also looks at ledgers and dead letters
+_LOOK_SECONDS = 1.0
+_SLOW_LOOKS = 2  # of which one also looks at ledgers and dead letters
 _AT_ONCE = 5_000
 _BEHIND = 20_000  # the page skips to the latest records when it is further behind
 _HISTORY = 600

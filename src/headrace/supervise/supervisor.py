@@ -55,6 +55,8 @@ class Supervisor:
 
     Attributes
     ----------
+    stuck
+        Is called when parts do not end in time, with the error that says so. It may end the process, for their threads would keep it.
     reloaded
         Is called after a reload, with the names of the parts that were started, that are gone, and that went on.
     """
@@ -69,6 +71,7 @@ class Supervisor:
     ) -> None:
         self._kept = {part.name: _Kept(part) for part in sorted(parts, key=lambda part: part.stage)}
         self._lines, self._end_seconds, self._changed = lines, end_seconds, changed
+        self.stuck: Callable[[EnvironmentFault], object] = _raise
         self.reloaded: Callable[[list[str], list[str], list[str]], object] = lambda *_: None
 
     @property
@@ -165,7 +168,9 @@ class Supervisor:
                 stuck += [task.get_name() for task in waiting]
             self._watch()
         if stuck:
-            raise EnvironmentFault(f"did not end within {self._end_seconds:g} s", where=", ".join(stuck), fix="look at the lines before this one")
+            self.stuck(
+                EnvironmentFault(f"did not end within {self._end_seconds:g} s", where=", ".join(stuck), fix="look at the lines before this one")
+            )
 
     async def _reload(self, parts: Sequence[Part]) -> None:
         """Stop the parts that are gone or changed, and start those that are new or changed; the others go on."""
@@ -187,6 +192,10 @@ class Supervisor:
         self._lines.info("reloaded", started=names, stopped=stopped, unchanged=sorted(same))
         self.reloaded(names, stopped, sorted(same))
         self._changed()
+
+
+def _raise(error: EnvironmentFault) -> None:
+    raise error
 
 
 def _named(part: Part) -> dict[str, str]:
