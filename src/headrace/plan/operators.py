@@ -79,7 +79,8 @@ class Traits:
     Attributes
     ----------
     time
-        Where the rows' time comes from: their source record, a window, or a process.
+        Where the rows' time comes from: their source record, a window, or a process. Rows of several windows or processes that are
+        joined by a union have each its own time, as rows of a process do.
     origins
         The sources upstream.
     holding
@@ -94,6 +95,9 @@ class Traits:
         Whether there is a window upstream.
     bounds
         The columns that hold the bounds of the rows' window.
+    passed
+        Whether a derived row may be emitted only when the watermark is past its time, because there is a process upstream. Rows of
+        windows alone are emitted as soon as the watermark reaches their time.
     """
 
     time: Literal["record", "window", "process"]
@@ -104,6 +108,7 @@ class Traits:
     windowed: bool = False
     bounds: frozenset[str] = frozenset()
     holding: frozenset[str] = frozenset()
+    passed: bool = False
 
     @property
     def topics(self) -> frozenset[str]:
@@ -124,15 +129,16 @@ class Traits:
     @staticmethod
     def of_all(given: tuple[Traits, ...]) -> Traits:
         """Return the traits of the rows of several inputs together."""
-        first = given[0]
+        first, several = given[0], len(given) > 1
         return Traits(
-            first.time,
+            "process" if several and first.derived else first.time,
             tuple(dict.fromkeys(source for one in given for source in one.origins)),
             rows="revised" if any(one.rows == "revised" for one in given) else "insert",
             ordered=all(one.ordered for one in given),
             windowed=any(one.windowed for one in given),
-            bounds=first.bounds.intersection(*(one.bounds for one in given)),
+            bounds=frozenset() if several else first.bounds,
             holding=frozenset[str]().union(*(one.holding for one in given)),
+            passed=any(one.passed for one in given),
         )
 
 
@@ -555,6 +561,7 @@ class Process(_Operator):
             ordered=not self.arrival and given[0].ordered,
             bounds=frozenset(),
             holding=Traits.of_all(tuple(holding)).holding,
+            passed=True,
         )
 
     def definition(self, given: Schema) -> dict[str, Any]:  # noqa: ARG002

@@ -233,15 +233,16 @@ class Stream:
             if [(field.name, field.type) for field in other.schema.fields] != mine:
                 raise PlanError(f"{other._path} has {other.schema}, not {self.schema}", where=f"{self._path}.union", fix="select the same columns")
         joined = [self.node, *(other.node for other in others)]
-        if any(one.traits.windowed for one in joined):
-            raise PlanError("rows of windows cannot be joined into one stream", where=f"{self._path}.union", fix="write them to topics")
-        _check_made_alike(joined, f"{self._path}.union")
+        _check_joined(joined, f"{self._path}.union")
         return self._then("union", Union(len(joined)), *joined[1:])
 
     def window(
         self, window: Window, *, by: Sequence[str] = (), allowed_lateness: timedelta = timedelta(0), name: str | None = None
     ) -> WindowedStream:
         """Return the stream cut into windows and grouped by columns.
+
+        A row of a window or a process has its own time: that of a window is the last ms before its end. So windows of an hour may be
+        cut from the rows of windows of a minute. Such rows are never late.
 
         With `allowed_lateness`, a closed window is kept that much longer, and each late record within it has its group
         emitted again with `revision` one higher. `name` tells the window from others in the plan; by default its keys do.
@@ -251,8 +252,7 @@ class Stream:
         keys = _keys(by, self, "window")
         self._timed("window")
         _check_in_time(self.node, f"{self._path}.window")
-        if self.node.traits.windowed:
-            raise PlanError("these are rows of windows already", where=f"{self._path}.window", fix="group them further with aggregate(by=…)")
+        _check_final(self.node, f"{self._path}.window")
         _check_bounds(window, self.node.traits.origins, f"{self._path}.window")
         lateness_ms = milliseconds(allowed_lateness, "allowed_lateness", f"{self._path}.window")
         called = None if name is None else check_name(name, f"{self._path}.window name")
@@ -309,7 +309,7 @@ class Stream:
         if not keys:
             raise PlanError("a process has no key", where=place, fix="name the columns in by=")
         self._timed("process")
-        _check_order(self.node, order, place)
+        _check_order([self, broadcast], order, place)
         code = code() if isinstance(code, type) else code
         told = {"broadcast": broadcast.node} if isinstance(broadcast, Stream) else {}
         others = checked_inputs(inputs or {}, self, keys, told.get("broadcast"), arrival=order == "arrival", where=place)
@@ -388,7 +388,7 @@ class Stream:
         if not keys:
             raise PlanError("over has no key", where=place, fix="name the columns in by=")
         self._timed("over")
-        _check_order(self.node, "event_time", place)
+        _check_order([self], "event_time", place)
         frame = _frame(rows, time, place)
         computed, calls = _running(self, frame, columns)
         arguments, called, computed = plain_calls(calls, computed, {*self.schema.names, *columns})
@@ -425,9 +425,10 @@ class Stream:
             The columns of a group; by default each window is one.
         """
         place = f"{self._path}.top_n"
-        made_by = next((one.operator for one in reversed([*self.node.upstream()]) if one.is_a(Aggregate, Regroup, Process)), None)
-        if not isinstance(made_by, Aggregate | Regroup):
-            raise PlanError("the rows are not those of windows", where=place, fix="write .window(…).aggregate(…) before .top_n(…)")
+        if self.node.traits.time != "window":
+            raise PlanError("the rows are not those of one window", where=place, fix="write .window(…).aggregate(…) before .top_n(…)")
+        made_by = next(self.node.nearest(frozenset(["window", "aggregate"]))).operator
+        assert isinstance(made_by, Aggregate | Regroup)
         if self.node.traits.rows == "revised":
             raise PlanError("windows that are given again have no settled first rows", where=place, fix="leave allowed_lateness out")
         if type(count) is not int or count < 1:
@@ -455,8 +456,9 @@ class Stream:
 
     def aggregate(self, by: Sequence[str], **aggregates: str) -> Stream:
         """Return the rows of each window grouped further, by fewer keys."""
-        if not self.node.traits.windowed:
-            raise PlanError("the stream has no window", where=f"{self._path}.aggregate", fix="write .window(…) before .aggregate(…)")
+        if self.node.traits.time != "window":
+            what = "the rows are not those of one window" if self.node.traits.windowed else "the stream has no window"
+            raise PlanError(what, where=f"{self._path}.aggregate", fix="write .window(…) before .aggregate(…)")
         missing = [f.name for f in WINDOW_COLUMNS[:2] if f.name not in self.schema]
         if missing:
             raise PlanError(f"{missing[0]!r} was selected away", where=f"{self._path}.aggregate", fix="group further before select()")
@@ -513,14 +515,15 @@ def _check_bounds(window: Window, origins: Sequence[Source], where: str) -> None
             raise PlanError(what, where=where, fix="narrow event_time_range, or take a shorter window")
 
 
-def _check_order(given: Node[Operator], order: str, where: str) -> None:
+def _check_order(given: Sequence[object], order: str, where: str) -> None:
+    """Raise PlanError if a process cannot take the rows of its inputs in an order."""
     if order not in _ORDERS:
         raise PlanError(f"order {order!r} is none", where=where, fix="it is 'event_time' or 'arrival'")
-    if given.traits.rows == "revised":
-        raise PlanError("rows of windows that are given again cannot be processed", where=where, fix="leave allowed_lateness out")
-    _check_in_time(given, where)
-    if given.traits.derived and order == "arrival":
-        raise PlanError("rows of windows and processes come in the order of event time", where=where, fix="leave order= out")
+    for rows in (one.node for one in given if isinstance(one, Stream)):
+        _check_final(rows, where)
+        _check_in_time(rows, where)
+        if rows.traits.derived and order == "arrival":
+            raise PlanError("rows of windows and processes come in the order of event time", where=where, fix="leave order= out")
 
 
 def _check_in_time(given: Node[Operator], where: str) -> None:
@@ -543,21 +546,29 @@ def _check_broadcast(broadcast: Stream | None, beside: Node[Operator], declared:
     broadcast._timed("broadcast")
     if broadcast.node is beside:
         raise PlanError("the broadcast is the stream itself", where=where, fix="give broadcast= another stream")
-    if broadcast.node.traits.derived:
-        raise PlanError("a broadcast is of records, not of windows or processes", where=where, fix="write them to a topic first")
     if not declared.shared:
         fix = "write on_broadcast(self, row, shared), and declare shared"
         raise PlanError(f"{declared.name} cannot be told of a broadcast", where=where, fix=fix)
 
 
-def _check_made_alike(joined: Sequence[Node[Operator]], where: str) -> None:
-    """Raise PlanError unless all rows are records, or all are given by processes that go by one clock."""
+def _check_final(given: Node[Operator], where: str) -> None:
+    """Raise PlanError if windows with allowed lateness replace rows that they have emitted."""
+    if given.traits.rows == "revised":
+        raise PlanError(
+            "allowed_lateness upstream revises the rows of windows, and these must be final", where=where, fix="leave allowed_lateness out"
+        )
+
+
+def _check_joined(joined: Sequence[Node[Operator]], where: str) -> None:
+    """Raise PlanError unless all rows are records, or all are derived rows that come in the order of time and by one watermark."""
     traits = [one.traits for one in joined]
     if not any(one.derived for one in traits):
         return
-    if not all(one.derived and one.ordered for one in traits) or len({one.topics for one in traits}) > 1:
-        what = "rows of processes are joined only with those of others that read the same sources, in the order of event time"
+    if not all(one.derived and one.ordered for one in traits) or len({(one.topics, one.holding) for one in traits}) > 1:
+        what = "derived rows are joined only with others that come from the same sources, in the order of event time"
         raise PlanError(what, where=where, fix="write them to topics of their own")
+    for one in joined:
+        _check_final(one, where)
 
 
 def _untyped(kind: Type) -> bool:

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import headrace as hr
-from engines.embedded.processes import Commanded, Machine, Told, Unruled, line
-from engines.embedded.test_processes import PLAIN
+from engines.embedded.processes import PLAIN, Commanded, Machine, Told, Unruled, line
 from headrace.plan.pipeline import Plan
 
 DEEDS = [*PLAIN, *(f"timer:{after}:{name}" for after in (0, 500, 2000, 5000) for name in ("p", "q:then:timer:1000:p", "w:then:aside:y"))]
@@ -39,6 +38,50 @@ def records(seed: int, count: int) -> list[bytes]:
         m = ", ".join(f'"{key}": {dice.random()}' for key in sorted(dice.sample(["p", "q", "r", "s"], 3)))
         found.append(b"{" if dice.random() < 0.03 else one[:-1] + f', "m": {{{m}}}}}'.encode())
     return found
+
+
+# Windows and processes over derived rows
+
+
+def over_windows() -> dict[str, hr.Stream]:
+    """Windows over windows and over what is gathered or ranked of them, and rows of several windows joined: Flink SQL and no more."""
+    rows = source()
+    counts = rows.window(hr.tumbling(hr.seconds(4)), by=["k"]).aggregate(n="COUNT(*)", x="MAX(x)")
+    long = (
+        counts.where("n > 0")
+        .window(hr.sliding(hr.seconds(16), hr.seconds(8)), by=["k"])
+        .aggregate(n="SUM(n)", all="COUNT(*)", last="MAX(window_end)")
+    )
+    both = counts.select("k", "n", what="'short'").union(long.select("k", "n", what="'long'"))
+    return {
+        "counts": counts,
+        "long": long,
+        "both": both,
+        "of-both": both.window(hr.cumulating(hr.seconds(24), hr.seconds(8)), by=["what"]).aggregate(n="SUM(n)", all="COUNT(*)"),
+        "longest": long.window(hr.tumbling(hr.seconds(32), offset=hr.seconds(4))).aggregate(n="MAX(n)", last="MAX(last)"),
+        "of-gathered": counts.aggregate(by=[], n="SUM(n)").window(hr.tumbling(hr.seconds(16))).aggregate(n="AVG(n)", all="COUNT(*)"),
+        "of-ranked": counts.top_n(1, order="n DESC").window(hr.tumbling(hr.seconds(16)), by=["k"]).aggregate(n="SUM(n)", all="COUNT(*)"),
+    }
+
+
+def layered() -> dict[str, hr.Stream]:
+    """Windows over windows into a process, a process's rows joined with those of windows, and a window and a process that are broadcast."""
+    rows = source()
+    counts = rows.window(hr.tumbling(hr.seconds(4)), by=["k"]).aggregate(n="COUNT(*)", x="MAX(x)")
+    long = counts.window(hr.tumbling(hr.seconds(8)), by=["k"]).aggregate(n="SUM(n)", all="COUNT(*)")
+    first = machine(rows.select("k", "x", "do"), "first")
+    both = long.select("k", what="'long'").union(first.select("k", what="said"), counts.select("k", what="'short'"))
+    told = counts.select("k", "x", do="'limit ' || COALESCE(k, '-')")
+    behind = first.select(k="'all'", x="1.0", do="said").window(hr.tumbling(hr.seconds(4)), by=["k"]).aggregate(n="COUNT(*)")
+    return {
+        "slid": machine(to_one(long, "TRY_CAST(n AS STRING)"), "slid"),
+        "both": both,
+        "joined": machine(to_one(both, "what"), "joined"),
+        "of-both": both.window(hr.tumbling(hr.seconds(16)), by=["k"]).aggregate(n="COUNT(*)", what="MIN(what)"),
+        "twice": behind.window(hr.tumbling(hr.seconds(12)), by=["k"]).aggregate(n="SUM(n)"),
+        "ruled": machine(rows.select("k", "x", "do"), "ruled", broadcast=told),
+        "by-process": machine(source("two").select("k", "x", "do"), "by_process", broadcast=first.select("k", x="2.0", do="said")),
+    }
 
 
 # Several inputs

@@ -152,12 +152,48 @@ def running() -> dict[str, hr.Stream]:
     }  # fmt: skip
 
 
+class Above:
+    """Says by how much a value lies above the last mean of its key, of which a window tells."""
+
+    shared = {"means": hr.Map("DOUBLE")}
+    output = {"at": "TIMESTAMP_LTZ(3)", "above": "DOUBLE"}
+
+    def on_record(self, row: dict[str, Any], state: Any) -> Iterator[Any]:
+        mean = state.shared.means.get(str(row["k"]))
+        if mean is not None and row["x"] is not None and row["x"] > mean:
+            yield {"at": state.time, "above": row["x"] - mean}
+
+    def on_broadcast(self, row: dict[str, Any], shared: Any) -> None:
+        shared.means[str(row["k"])] = row["mean"]
+
+
+@hr.pipeline("layering", version="1")
+def layering() -> dict[str, hr.Stream]:
+    """Windows over windows, also behind a process; derived rows joined; a window that tells a process."""
+    plant = events("plant", 4)
+    short = plant.window(hr.tumbling(hr.seconds(20)), by=["k", "n"]).aggregate(x="AVG(x)", rows="COUNT(*)", all="ARRAY_AGG(x)")
+    long = short.window(hr.sliding(hr.minutes(2), hr.minutes(1)), by=["k"]).aggregate(mean="AVG(x)", rows="SUM(rows)", all="ARRAY_AGG(x)")
+    above = plant.process(Above, by=["k"], broadcast=long)
+    steps = short.process(Steps, by=["k"])
+    both = short.select("k", "x", what="'short'").union(
+        steps.select("k", "step", what="'step'").select("k", "what", x="step").select("k", "x", "what")
+    )
+    both = both.union(long.select("k", x="mean", what="'long'"))
+    return {
+        "short": short, "long": long, "above": above, "both": both,
+        "longest": long.window(hr.cumulating(hr.minutes(6), hr.minutes(2)), by=[]).aggregate(mean="AVG(mean)", rows="MAX(rows)"),
+        "of-both": both.window(hr.tumbling(hr.minutes(1)), by=["what"]).aggregate(all="ARRAY_AGG(x)", total="SUM(x)"),
+        "first": long.top_n(1, order="mean DESC"),
+    }  # fmt: skip
+
+
 PIPELINES = {
     "fingerprint": fingerprint, "revising": revising, "merging": merging, "means": means, "watching": watching, "arriving": arriving, "running": running,
+    "layering": layering,
 }  # fmt: skip
 FILES = {
     "fingerprint": {"sensor-data": 2}, "revising": {"plant": 3}, "merging": {"plant": 2, "other": 2}, "means": {"plant": 2},
-    "watching": {"plant": 2, "limits": 1}, "arriving": {"plant": 2, "limits": 1}, "running": {"plant": 2},
+    "watching": {"plant": 2, "limits": 1}, "arriving": {"plant": 2, "limits": 1}, "running": {"plant": 2}, "layering": {"plant": 2},
 }  # fmt: skip
 
 

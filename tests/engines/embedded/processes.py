@@ -13,6 +13,7 @@ import headrace as hr
 from headrace.plan.pipeline import Plan
 
 START = 1_704_067_200_000
+PLAIN = ["", "last", "held", "recent", "all", "seen:p", "seen:q", "unseen:p", "tally:z", "aside:x"]
 NEVER = -(2**62)
 COLUMNS = {"k": "STRING", "t": "BIGINT", "x": "DOUBLE", "do": "STRING"}
 Lines = list[bytes]

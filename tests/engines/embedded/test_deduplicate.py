@@ -126,7 +126,7 @@ def test_groups_are_ranked_by_themselves_nulls_come_last(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("made", "says"),
     [
-        (lambda: events().top_n(1, order="x"), "not those of windows"),
+        (lambda: events().top_n(1, order="x"), "not those of one window"),
         (lambda: totals().top_n(0, order="n"), "whole number from 1"),
         (lambda: totals().top_n(1, order="n SIDEWAYS"), "is no order"),
         (lambda: totals().top_n(1, order="toal"), "did you mean 'total'"),

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import headrace as hr
-from engines.embedded.processes import NEVER, Answers, Read, Reference, Unruled, expected, line, plan_of, read, source
+from engines.embedded.processes import NEVER, PLAIN, Answers, Read, Reference, Unruled, expected, line, plan_of, read, source
 from headrace.engines.embedded.output import Output, encode_rows
 from headrace.engines.embedded.run import Progress, Run, run_files
 from headrace.errors import EnvironmentFault, PlanError, ProcessError
@@ -28,7 +28,6 @@ from repeated import examples
 
 KEYS = ["a", "b", "ab", None]
 AFTER = ["0", "1", "1500", "3000", "-2000", "7000"]
-PLAIN = ["", "last", "held", "recent", "all", "seen:p", "seen:q", "unseen:p", "tally:z", "aside:x"]
 BROKEN = [b"{", b"7", b'{"k": "a"}', b'{"t": null}', b'{"t": "soon"}']
 
 

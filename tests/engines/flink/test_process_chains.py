@@ -13,7 +13,7 @@ import pytest
 import headrace as hr
 from broker import Shared
 from conformance.engine import Outcome, differences, left
-from engines.embedded.chains import machine, records, source, to_one
+from engines.embedded.chains import layered, machine, over_windows, records, source, to_one
 from engines.embedded.test_processes import chained, written_files
 from flink import client
 from headrace.engines.embedded.run import run_files as run_embedded
@@ -133,11 +133,12 @@ def ruled() -> dict[str, hr.Stream]:
 
 
 PLANS: dict[str, Callable[[], dict[str, hr.Stream]]] = {
-    one.__name__: one for one in (of_many_keys, of_windows, in_windows, parted, entries, dropped_entries, dropped_of_two, ruled)
+    one.__name__: one
+    for one in (of_many_keys, of_windows, in_windows, parted, entries, dropped_entries, dropped_of_two, ruled, over_windows, layered)
 }
 
 
-ALONE = ("of_many_keys", "of_windows", "in_windows")
+ALONE = ("of_many_keys", "of_windows", "in_windows", "layered")
 TOGETHER = 3
 
 

@@ -19,6 +19,8 @@ import pytest
 import headrace as hr
 from broker import Shared
 from conformance.engine import differences, left
+from engines.embedded.chains import layered, over_windows
+from engines.embedded.chains import records as chain_records
 from engines.embedded.processes import START, expected, line, plan_of
 from engines.spark.processes import Clocked, Endless, Everything, Facts, Limits, Needy, Raises, Retyped, Sequence
 from engines.spark.test_spark_kafka import create, everything, produce, skip_unless_there
@@ -116,6 +118,9 @@ def jobs() -> dict[str, tuple[Plan, dict[str, list[list[bytes]]]]]:
     every = rows().window(hr.tumbling(hr.seconds(20)), by=["k"]).aggregate(n="ARRAY_AGG(n)").unnest("n", value="n")
     unnested = plan("unnested", out=every.derive(n="n + 1").where("n > 1").process(Sequence, by=["k"]))
     made["unnested"] = unnested, {"in": [records(120, 1), records(60, 2)]}
+    for build in (over_windows, layered):
+        derived = hr.pipeline(build.__name__.replace("_", "-"), version="1")(build).plan()
+        made[build.__name__] = derived, {one.topic: [chain_records(2, 40), chain_records(3, 40)] for one in derived.sources}
     made["deduplicated"] = (plan("deduplicated", out=rows().deduplicate(["k", "s"], within=hr.seconds(8))), {"in": [records(120, 1), records(60, 2)]})
     for number, options in enumerate(
         ({}, {"failing": True, "rules": "rules"}, {"arrival": True, "rules": "rules", "failing": True}, {"arrival": True})
@@ -256,6 +261,7 @@ def test_a_module_that_the_workers_lack_is_named(runs: Runs) -> None:
             lambda: per_minute().aggregate(by=["k"], n="COUNT(DISTINCT n)").process(Sequence, by=["k"]),
             "COUNT(DISTINCT …): Spark's streams cannot count so",
         ),
+        (lambda: rows().process(Limits, by=["k"], broadcast=per_minute()), "a broadcast from a window or a process: Spark's streams have none"),
     ],
 )
 def test_what_spark_cannot_do_live_is_refused_with_its_operator(stream: Any, complaint: str) -> None:

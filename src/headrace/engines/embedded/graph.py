@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import polars as pl
@@ -22,7 +23,7 @@ from headrace.kernels.columnar.rows import row_step
 from headrace.kernels.columnar.watermark import FOREVER, NEVER, Clock
 from headrace.kernels.columnar.window import RegroupKernel
 from headrace.plan.graph import Node
-from headrace.plan.operators import Aggregate, Operator, Over, Process, Regroup, RowOperator, Side, Sink, Source
+from headrace.plan.operators import Aggregate, Operator, Over, Process, Regroup, RowOperator, Side, Sink, Source, Union
 from headrace.plan.pipeline import Plan
 
 __all__ = ["Graph", "now_of"]
@@ -64,9 +65,10 @@ class Graph:
         self._regroups: dict[Node[Operator], RegroupKernel] = {node: RegroupKernel(node.operator, keyed=keyed) for node in plan.of(Regroup)}
         self.stages = [_STAGES[type(node.operator)](node, setting) for node in plan.stages]
         self._holding = {stage.node: stage.node.traits.holding if silences else stage.node.traits.topics for stage in self.stages}
+        self._ranks = self._ranked()
         self._directs = [_Direct(node) for node in plan.sinks if not node.traits.derived]
         merged = [node for node in plan.sinks if node.traits.time == "process"]
-        self._merged: dict[str, list[pl.DataFrame]] = {node.operator.topic: [] for node in merged}
+        self._merged: dict[str, list[tuple[int, pl.DataFrame]]] = {node.operator.topic: [] for node in merged}
         self._as_they_come = {node.operator.topic for node in merged if not node.traits.ordered}
         self._terminals: dict[Node[Operator], Stage | _Direct] = {
             **{stage.node: stage for stage in self.stages},
@@ -74,6 +76,15 @@ class Graph:
         }
         self.ordered = bool(self._directs) or any(stage.ordered for stage in self.stages)
         self.placed = any(stage.placed for stage in self.stages)
+
+    def _ranked(self) -> dict[Node[Any], int]:
+        """Return the rank that stands for the partition of the rows of each stage. Rows that a union joins need an order among themselves.
+
+        It must not depend on how the input is cut into turns, so rows that are emitted before the watermark is past their time come first.
+        """
+        joined = {maker for union in self.plan.of(Union) if union.traits.derived for maker in union.producers}
+        ordered = sorted((stage.node for stage in self.stages if stage.node in joined), key=lambda node: node.traits.passed)
+        return {**dict.fromkeys((stage.node for stage in self.stages), -1), **{node: rank - len(ordered) for rank, node in enumerate(ordered)}}
 
     @property
     def passes_records(self) -> bool:
@@ -198,37 +209,39 @@ class Graph:
     # rows that stages emit
 
     def _emit_all(self, stage: Stage, emitted: Iterable[Emitted]) -> None:
+        rank = self._ranks[stage.node]
         for output, rows in emitted:
             if not output:
-                self._emit(stage.node, rows)
+                self._emit(stage.node, rank, rows)
             for side in self.plan.consumers(stage.node):
                 if isinstance(side.operator, Side) and side.operator.name == output:
-                    self._emit(side, rows)
+                    self._emit(side, rank, rows)
 
     def _write_merged(self) -> None:
         """Write what processes gave in this turn to the sinks: in the order of times, that of one in the order of arrival as it came."""
-        for topic, parts in self._merged.items():
-            if parts:
+        for topic, ranked in self._merged.items():
+            if parts := [rows for _, rows in sorted(ranked, key=itemgetter(0))]:
                 rows = parts[0] if len(parts) == 1 else pl.concat(parts)
                 rows = rows if topic in self._as_they_come else rows.sort("@time", maintain_order=True)
                 self._write(topic, rows.drop("@time", "@key", strict=False), rows["@key"] if self._keyed else None)
-                parts.clear()
+                ranked.clear()
 
-    def _emit(self, node: Node[Operator], rows: pl.DataFrame) -> None:
+    def _emit(self, node: Node[Operator], rank: int, rows: pl.DataFrame) -> None:
         for consumer in self.plan.consumers(node):
             match consumer.operator:
                 case Side():
                     continue
                 case Sink(topic=topic) if topic in self._merged:
-                    self._merged[topic].append(rows.select("@time", *(["@key"] if self._keyed else []), *consumer.schema.names))
+                    hidden = ["@time", *(["@key"] if self._keyed else [])]
+                    self._merged[topic].append((rank, _timed(rows).select(*hidden, *consumer.schema.names)))
                 case Sink(topic=topic):
                     self._write(topic, rows.select(consumer.schema.names), rows["@key"] if self._keyed else None)
                 case Regroup():
-                    self._emit(consumer, self._regroups[consumer](rows))
+                    self._emit(consumer, rank, self._regroups[consumer](rows))
                 case _ if consumer in self._terminals:
-                    self._terminals[consumer].wait(node, -1, rows if "@time" in rows.columns else _timed_by_window(rows))
+                    self._terminals[consumer].wait(node, rank, _timed(rows))
                 case _:
-                    self._emit(consumer, self._steps[consumer](rows))
+                    self._emit(consumer, rank, self._steps[consumer](rows))
 
 
 def _needed(plan: Plan) -> dict[Node[Operator], set[str]]:
@@ -240,8 +253,10 @@ def _needed(plan: Plan) -> dict[Node[Operator], set[str]]:
     return needed
 
 
-def _timed_by_window(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return rows of windows as rows of the last ms of their windows."""
+def _timed(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return derived rows with the time of each: rows of windows have that of the last ms of their windows."""
+    if "@time" in rows.columns:
+        return rows
     time = (pl.col("@end") - 1).alias("@time")
     unplaced = [pl.lit(None, pl.Int64).alias(name) for name in ("@offset", "@arrived")]
     return rows.drop("@round", strict=False).with_columns(

@@ -141,7 +141,7 @@ def ports_of(node: Node[Process], clock_column: str, *, silences: bool) -> dict[
     process = node.operator
     ports = {node.input: Port(RECORDS, process.record_schema, process.keys, None if node.input.traits.derived else "drop")}
     if node.broadcast is not None and process.broadcast_schema is not None:
-        ports[node.broadcast] = Port(BROADCAST, process.broadcast_schema, None, "take")
+        ports[node.broadcast] = Port(BROADCAST, process.broadcast_schema, None, None if node.broadcast.traits.derived else "take")
     for number, (given, one) in enumerate(node.others, RECORDS + 1):
         unheld = silences and not one.holds and not process.arrival
         ports[given] = Port(number, one.schema, one.keys, one.late, one.late_topic, clock_column if unheld else None, one.name)

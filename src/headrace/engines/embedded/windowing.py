@@ -22,7 +22,7 @@ _FRAMES = ("folded", "stragglers", "revisions")
 
 
 class WindowStage(Stage):
-    """A window. Its rows may come from processes."""
+    """A window. Its rows may be derived ones."""
 
     version: ClassVar[int] = 1
     node: Node[Aggregate]
@@ -33,7 +33,7 @@ class WindowStage(Stage):
         self.kernel = WindowKernel(node.operator, _revise_by(setting.plan, node), self.clock_column, keyed=setting.keyed)
         self.state = WindowState()
         self._write = setting.write
-        self._derived = node.input.traits.derived
+        self._derived, self._behind = node.input.traits.derived, node.input.traits.passed
         self._waiting: dict[int, list[pl.DataFrame]] = {}
 
     @property
@@ -78,8 +78,8 @@ class WindowStage(Stage):
                 yield "", emitted
         self._write_late(late, turn.keys)
         # Rows that a process emits for a time come when the watermark is past it.
-        downstream = self._derived and NEVER < turn.watermark < FOREVER
-        for rows in self.kernel.advance(self.state, turn.watermark - 1 if downstream else turn.watermark):
+        behind = self._behind and NEVER < turn.watermark < FOREVER
+        for rows in self.kernel.advance(self.state, turn.watermark - 1 if behind else turn.watermark):
             yield "", rows
 
     def _write_late(self, late: list[pl.DataFrame], keys: pl.Series | None) -> None:
@@ -94,7 +94,7 @@ class WindowStage(Stage):
         end = self.kernel.last_open_end(self.state)
         if end is None:
             return None
-        behind = 0 if self._derived else 1
+        behind = 0 if self._behind else 1
         clock = self.kernel.window.end_by(int(min(upto + behind, end))) - behind
         return clock if clock + behind - 1 > self.state.clock else None
 

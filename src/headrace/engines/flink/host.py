@@ -263,8 +263,9 @@ def _place_of(topics: list[str], record: Record) -> Place:
 
 
 def _sortable(order: str | None) -> str:
-    """Return what orders rows of one place as a text to be compared: of rows that windows give it is the JSON of their keys."""
-    return keys_as_text(_decode(order)) if order is not None and order.startswith("[") else order or ""
+    """Return what orders rows of one place as a text to be compared: for rows of windows it ends with the JSON of their keys."""
+    way, bracket, rest = (order or "").partition("[")
+    return way + keys_as_text(_decode(bracket + rest)) if bracket else way
 
 
 def _key_text(values: Iterable[Any]) -> str:

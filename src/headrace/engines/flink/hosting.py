@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from headrace.engines.flink.block import Block, named
 from headrace.engines.flink.expression import Item, json_value
@@ -75,21 +75,22 @@ def told(
     intakes: Mapping[str, Intake],
     sources: tuple[Source, ...],
     topics: frozenset[str],
-    times: str | None = None,
+    times: Sequence[str] = (),
 ) -> str:
     """Return the SELECT of what a process is told: the last event time of each source, at its end, and the records of a broadcast.
 
-    `topics` are those of the sources that it waits for; `times` is the view of the times of its own rows, if they may be such as no source has.
+    `topics` are those of the sources that it waits for; `times` are views of the times of derived rows that it takes: no source may have them.
     """
     feeding = [intakes[source.topic] for source in sources if source.topic in topics]
     ends = [_end(marks, intake.judged, intake.fault) for intake in feeding]
-    ends += [_end(marks, times)] if times else []
+    ends += [_end(marks, view) for view in times]
     if block is None:
         columns = "SELECT 'end' AS `kind`, `time`, '' AS `text`"
         return "\nUNION ALL\n".join(f"{columns}\nFROM {end}" for end in ends)
     assert process.operator.broadcast_schema is not None
+    due = _due(marks) if marks.watermark in block.hidden else epoch_ms(name(marks.time))
     records = block.selecting(
-        ["'' AS `key`", named(_record(process.operator.broadcast_schema, block, _due(marks), _order(block, marks), marks, sources), "record")]
+        ["'' AS `key`", named(_record(process.operator.broadcast_schema, block, due, _order(block, marks), marks, sources), "record")]
     )
     nothing = [f"CAST(NULL AS {kind})" for field, kind in _FORM.items() if field != "time"]
     columns = f"SELECT '' AS `key`, {named(_ROW.format(listed(['`time`', *nothing], 'ROW({})')), 'record')}"

@@ -147,7 +147,7 @@ def _ends_before(node: Node[Operator]) -> Iterator[_End]:
         if one.is_a(Aggregate, Process):
             if not one.input.traits.derived:
                 yield _End(_rows(one.input), one)
-            if one.broadcast is not None:
+            if one.broadcast is not None and not one.broadcast.traits.derived:
                 yield _End(_rows(one.broadcast), None)
             for given, policy in one.others:
                 yield _End(_rows(given), None if policy.late == "take" else one)

@@ -28,7 +28,10 @@ class Paths:
 
     def __init__(self, plan: Plan) -> None:
         self._found: dict[Node[Operator], list[_Path]] = {}
-        self._taken = {maker for one in plan.stages for maker in _makers(one.input) if not maker.is_a(Source)}
+        self._taken = {maker for one in plan.stages for given in one.inputs for maker in _makers(given.node) if not maker.is_a(Source)}
+        joined = [one.input for one in plan.windows] + [union for union in plan.of(Union) if union.traits.derived]
+        closing = [maker for one in joined for maker in _makers(one) if maker.traits.time == "window"]
+        self._in_window_time = {one for maker in closing for one in maker.upstream() if one.traits.time == "window"}
         self.parted = any(self._is_parted(one.node) for process in plan.processes for one in process.inputs)
         first = [maker for process in plan.processes for maker in process.input.upstream() if maker.is_a(Process)]
         self.entered = any(one.is_a(Unnest) for process in first for one in process.input.upstream())
@@ -36,6 +39,10 @@ class Paths:
     def is_taken_in_time(self, maker: Node[Operator]) -> bool:
         """Return whether rows that a process or a window gives go into another, at their times."""
         return maker in self._taken
+
+    def is_in_window_time(self, maker: Node[Operator]) -> bool:
+        """Return whether rows of a window go into another, or are joined with others, so that Flink has to know their times itself."""
+        return maker in self._in_window_time
 
     def drops_of_many(self, process: Node[Process]) -> bool:
         """Return whether a process drops duplicates of records of which several rows come to it."""
@@ -73,20 +80,22 @@ class Paths:
     def _ways(self, node: Node[Operator]) -> list[_Path]:
         """Return on which paths rows come to a node from where they were made, in the order in which those of one record come."""
         if node not in self._found:
+            # Of one time, rows of windows come before those of processes, which are emitted when the watermark is past it.
+            passed = int(node.traits.passed)
             match node.operator:
                 case Process():
-                    self._found[node] = [(node.id, 0)]
+                    self._found[node] = [(passed, node.id, 0)]
                 case Side(name=output):
-                    self._found[node] = [(node.input.id, [*node.process.operator.declared.outputs].index(output))]
+                    self._found[node] = [(passed, node.input.id, [*node.process.operator.declared.outputs].index(output))]
                 case Source() | Aggregate() | Regroup() | TopN():
-                    self._found[node] = [(node.id,)]
+                    self._found[node] = [(passed, node.id)]
                 case _:
                     self._found[node] = sorted({(*path, node.id) for one in node.inputs for path in self._ways(one.node)})
         return self._found[node]
 
     def _is_parted(self, node: Node[Operator]) -> bool:
         paths = self._ways(node)
-        return len(paths) > (1 if node.traits.derived else len({path[0] for path in paths}))
+        return len(paths) > (1 if node.traits.derived else len({path[:2] for path in paths}))
 
 
 def _written(path: _Path, paths: list[_Path]) -> str:

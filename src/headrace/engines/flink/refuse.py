@@ -11,7 +11,6 @@ from headrace.plan.operators import Aggregate, Regroup, Source
 __all__ = ["check_metadata", "check_regroup", "check_window"]
 
 _ORDERED = frozenset(["FIRST_VALUE", "LAST_VALUE", "ARRAY_AGG"])
-_OWN = ("window_start", "window_end", "window_time")
 
 
 def check_metadata(source: Source, given: Given) -> None:
@@ -29,9 +28,6 @@ def check_window(node: Node[Aggregate]) -> None:
         raise PlanError(
             f"allowed lateness of {aggregate.lateness_ms} ms: Flink's window functions have none", fix="leave allowed_lateness out on Flink"
         )
-    for column in _OWN:
-        if column in node.input.schema:
-            raise PlanError(f"column {column!r} has the name of one that Flink's window functions add", fix="rename it with select()")
     called = _functions(aggregate)
     if "MAP_AGG" in called:
         raise PlanError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import singledispatchmethod
 
@@ -77,7 +77,7 @@ class Views(Selects[Block]):
         self.key = fresh("key", taken)
         self.intakes: dict[str, Intake] = {}
         self._places = places
-        self._regrouped = {one for node in plan.nodes if node.is_a(Regroup, TopN) for one in node.input.upstream()}
+        self._regrouped = {one for node in plan.nodes if node.is_a(Regroup, TopN) for one in _within_window(node.input)}
         self._taken = {*(source.topic for source in plan.sources), *(sink.operator.topic for sink in plan.sinks)}
         for node in plan.of(Source):
             with blaming(self.engine, node):
@@ -220,10 +220,11 @@ class Views(Selects[Block]):
         self._paths.check_process(node)
         windowed = node.input.traits.windowed
         block = self._in_windows(node.input) if windowed else self.block(node.input)
-        broadcast = None if node.broadcast is None else self.block(node.broadcast)
+        broadcast = None if node.broadcast is None else self._told(node.broadcast)
         rows = hosting.rows_of(node.operator, block, self.marks, self._sources)
         others, aside = self._inputs(node)
-        times = self.new(f"process_{node.id}_times") if windowed else None
+        timed = [one for one, derived in ((block, windowed), (broadcast, self._is_told_derived(node))) if derived and one is not None]
+        times = [self.new(f"process_{node.id}_times") for _ in timed]
         topics = node.traits.topics if self._places.bounded else node.traits.holding
         told = hosting.told(node, broadcast, self.marks, self.intakes, self._sources, topics, times)
         code = pack(node.operator)
@@ -232,8 +233,8 @@ class Views(Selects[Block]):
         if aside:
             unheld = self.new(f"process_{node.id}_aside")
             self._put(unheld, "\nUNION ALL\n".join(aside), comment(f"the inputs of #{node.id} that hold no watermark back"))
-        if times:
-            self._put(times, f"SELECT {name(self.marks.time)}\nFROM {block.relation}")
+        for times_of, one in zip(times, timed, strict=True):
+            self._put(times_of, f"SELECT {name(self.marks.time)}\nFROM {one.relation}")
         self._put(is_told, told)
         sources, time = tuple(one.topic for one in self._sources), self.marks.time if self._is_timed(node) else ""
         self.statements.append(
@@ -251,6 +252,13 @@ class Views(Selects[Block]):
             )
         )
         return view
+
+    @staticmethod
+    def _is_told_derived(node: Node[Process]) -> bool:
+        return node.broadcast is not None and node.broadcast.traits.derived
+
+    def _told(self, broadcast: Node[Operator]) -> Block:
+        return self._in_windows(broadcast) if broadcast.traits.derived else self.block(broadcast)
 
     def _inputs(self, node: Node[Process]) -> tuple[list[str], list[str]]:
         """Return the SELECTs of the other inputs of a process: of those that it waits for, and of the others."""
@@ -270,7 +278,7 @@ class Views(Selects[Block]):
             block = self._table(node)
             block = self._view(node, block) if block.where else block
             assert block.table is not None
-            if node.traits.time == "window":
+            if node.traits.time == "window" and not self._paths.is_in_window_time(_grouped_at(node)):
                 self.statements.append(Once(block.table, self.marks.time, self.marks.now))
             self._closed[node] = block
         return self._closed[node]
@@ -293,7 +301,7 @@ class Views(Selects[Block]):
     def _(self, aggregate: Aggregate, node: Node[Aggregate]) -> Block:
         check_window(node)
         self._paths.check_window(node)
-        block = self._table(node.input)
+        block = self._without_own(node.input)
         assert block.table is not None
         if self.marks.time not in block.hidden:
             raise PlanError("the rows have lost their event time")
@@ -301,14 +309,27 @@ class Views(Selects[Block]):
         relation = window_function(without_zone(aggregate.window, node.traits.origins, self.engine), block.table, self.marks.time)
         if self.marks.watermark in block.hidden:
             block = block.and_where(f"`window_time` > {name(self.marks.watermark)}")
-        return self._grouped(aggregate, node, replace(block, relation=relation, items={**block.items, **bounds}))
+        time = "`window_time`" if self._paths.is_in_window_time(node) else None
+        return self._grouped(aggregate, node, replace(block, relation=relation), bounds, time)
+
+    def _without_own(self, node: Node[Operator]) -> Block:
+        """Return a SELECT from a table or view, with other names for columns that are named like those that window functions add."""
+        own = [one for one in (*_BOUNDS, "window_time") if one in node.schema]
+        if not own:
+            return self._table(node)
+        block = self.block(node)
+        taken = {*block.items, *block.hidden}
+        other = {one: fresh(f"{one}_before", taken) for one in own if one in block.items}
+        made = self._view(node, replace(block, items={other.get(column, column): held for column, held in block.items.items()}))
+        return replace(made, items={column: made.items[other.get(column, column)] for column in block.items})
 
     @_make.register
     def _(self, regroup: Regroup, node: Node[Regroup]) -> Block:
         check_regroup(node)
         block = self._table(node.input)
         assert all(block.items[bound].held == "window" for bound in _BOUNDS)
-        return self._grouped(regroup, node, block)
+        bounds = {one: block.items[one] for one in _BOUNDS}
+        return self._grouped(regroup, node, block, bounds, block.hidden.get(self.marks.time) if self._paths.is_in_window_time(node) else None)
 
     @_make.register
     def _(self, top: TopN, node: Node[TopN]) -> Block:
@@ -330,7 +351,10 @@ class Views(Selects[Block]):
             hidden={
                 **({self.key: _key_text(keys)} if self._places.keyed and node not in self._regrouped else {}),
                 **self._closing(
-                    node, inner.items["window_end"], [hosting.plain(node.schema, key, inner.items[key]) for key in top.keys] + [name(rank)]
+                    node,
+                    inner.items["window_end"],
+                    [hosting.plain(node.schema, key, inner.items[key]) for key in top.keys] + [name(rank)],
+                    inner.hidden.get(self.marks.time) if self._paths.is_in_window_time(node) else None,
                 ),
             },
             known=inner.known | {rank},
@@ -338,25 +362,25 @@ class Views(Selects[Block]):
             said=block.said,
         )
 
-    def _grouped(self, operator: Aggregate | Regroup, node: Node[Operator], block: Block) -> Block:
+    def _grouped(self, operator: Aggregate | Regroup, node: Node[Operator], block: Block, bounds: Mapping[str, Item], time: str | None) -> Block:
+        """Return the SELECT of groups of a window; `time` is the column of Flink's own that has their time, if Flink must know it."""
         keys = {key: block.items[key] for key in operator.keys if key not in _REVISION}
         calls = {hidden: item(call, block.row) for hidden, call in operator.calls}
         row = {**_REVISION, **keys, **calls}
         made = {column: replace(item(expression, row), computed=True) for column, expression in operator.columns}
-        bounds = {one: block.items[one] for one in _BOUNDS}
         closing = bounds if node in self._regrouped else {one: _zoned(held) for one, held in bounds.items()}
-        group = tuple(dict.fromkeys(held.sql for held in (*keys.values(), *bounds.values())))
+        group = tuple(dict.fromkeys([*(held.sql for held in (*keys.values(), *bounds.values())), *([time] if time else [])]))
         keyed = self._places.keyed and node not in self._regrouped
         hidden = {self.key: _key_text(row[key].sql for key in operator.keys)} if keyed else {}
-        hidden |= self._closing(node, bounds["window_end"], [hosting.plain(node.schema, key, row[key]) for key in operator.keys])
+        hidden |= self._closing(node, bounds["window_end"], [hosting.plain(node.schema, key, row[key]) for key in operator.keys], time)
         return replace(block, items={**keys, **made, **closing}, hidden=hidden, table=None, constants=_REVISION, group=group)
 
-    def _closing(self, node: Node[Operator], end: Item, keys: list[str]) -> dict[str, str]:
-        """Return the hidden columns of rows of windows that a process takes: the last ms of their windows, and what orders those of one end."""
-        if not self._paths.is_taken_in_time(node):
+    def _closing(self, node: Node[Operator], end: Item, keys: list[str], time: str | None) -> dict[str, str]:
+        """Return the hidden columns of rows of windows that a stage takes: the last ms of their windows, and what orders those of one end."""
+        if not self._paths.is_taken_in_time(node) and time is None:
             return {}
         order = hosting.json_array(keys) if keys else "'[]'"
-        return {self.marks.time: f"{_zoned(end).sql} - {MS}", self.marks.order: order}
+        return {self.marks.time: time or f"{_zoned(end).sql} - {MS}", self.marks.order: order, **self._way(node)}
 
     def last_end(self, aggregate: Aggregate, given: Traits) -> str:
         """Return the last millisecond of the last window that holds a row, in ms since the epoch."""
@@ -401,6 +425,18 @@ def _nulls_last(column: str, *, falls: bool) -> list[str]:
 def _grouped_by(node: Node[Operator]) -> tuple[str, ...]:
     """Return the keys by which the rows of windows were last grouped."""
     return node.operator.keys if isinstance(node.operator, Aggregate | Regroup) else _grouped_by(node.input)
+
+
+def _grouped_at(node: Node[Operator]) -> Node[Operator]:
+    """Return the node that makes the rows of windows which this one only has other columns of."""
+    return node if node.is_a(Aggregate, Regroup, TopN) else _grouped_at(node.input)
+
+
+def _within_window(node: Node[Operator]) -> Iterator[Node[Operator]]:
+    """Yield a node of a window's rows, and those upstream, up to the window."""
+    yield node
+    if not node.is_a(Aggregate):
+        yield from _within_window(node.input)
 
 
 def _key_text(keys: Iterable[str]) -> str:

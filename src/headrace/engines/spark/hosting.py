@@ -114,7 +114,7 @@ class Hosting:
     broadcast
         The view of its broadcast, if there is one.
     windowed
-        Whether its rows are those of windows, which may be of times that no source has shown.
+        Whether there are windows upstream, whose rows may be of times that no source has shown.
     """
 
     process: str
@@ -129,7 +129,8 @@ class Hosting:
         told = [] if self.broadcast is None else _placed(spark.table(self.broadcast), clocks).sort(*_ORDER).select(*_COLUMNS).collect()
         rules, failures = _applied(kernel, [tuple(one) for one in told], self.feeders)
         ordered = _placed(rows.repartition("_key"), clocks) if clocks is None else _placed(rows, clocks).repartition("_key")
-        packed, feeders, end = self.process, dict(self.feeders), _end(spark, self.feeders, rows if self.windowed else None)
+        taken = [rows, *([] if self.broadcast is None else [spark.table(self.broadcast)])] if self.windowed else []
+        packed, feeders, end = self.process, dict(self.feeders), _end(spark, self.feeders, taken)
 
         def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield from _work(packed, feeders, rules, end, batches)
@@ -147,11 +148,12 @@ def _placed(rows: DataFrame, clocks: DataFrame | None) -> DataFrame:
     return rows.join(clocks, ["_source", "_partition", "_offset"]).withColumn("_at", f.col("_shown_ms"))
 
 
-def _end(spark: SparkSession, feeders: Feeders, rows: DataFrame | None) -> int:
-    """Return the clock behind the last event time of any source, and of rows that windows give."""
+def _end(spark: SparkSession, feeders: Feeders, derived: Sequence[DataFrame]) -> int:
+    """Return the clock behind the last event time of any source, and of derived rows."""
     times = spark.sql(" UNION ALL ".join(f"SELECT MAX(_time_ms) AS _time_ms FROM source_{number} WHERE {_SOUND}" for number in feeders))
-    every = times if rows is None else times.unionAll(rows.select("_time_ms"))
-    (last,) = every.agg(f.max("_time_ms")).collect()[0]
+    for rows in derived:
+        times = times.unionAll(rows.select("_time_ms"))
+    (last,) = times.agg(f.max("_time_ms")).collect()[0]
     return _NEVER if last is None else int(last) + 1
 
 

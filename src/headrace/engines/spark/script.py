@@ -168,7 +168,7 @@ def _hostings(plan: Plan) -> dict[str, str]:
         before = {one.id: one.operator for one in process.upstream()}
         feeders = {number: (one.topic, one.delay_ms) for number, one in before.items() if isinstance(one, Source)}
         told = told_to(process.id) if process.broadcast is not None else None
-        windowed = process.input.traits.time == "window"
+        windowed = any(one.node.traits.windowed for one in process.inputs)
         found[hosted(process.id)] = f"Hosting({pack(process.operator)!r}, {feeders!r}, {told!r}, {windowed!r})"
     return found
 
@@ -290,7 +290,7 @@ def _ledger(plan: Plan, views: Views) -> str:
         if not stage.input.traits.derived:
             reached.append(f"SELECT {record}, `_taken` FROM {rows_of(stage.id)}")
         reached += [f"SELECT {record}, `_taken` FROM {rows_of_input(stage.id, place)}" for place, _ in enumerate(stage.others)]
-        if stage.broadcast is not None:
+        if stage.broadcast is not None and not stage.broadcast.traits.derived:
             reached.append(f"SELECT {record}, TRUE AS `_taken` FROM {told_to(stage.id)}")
         if isinstance(stage.operator, Process) and stage.operator.drops_duplicates:
             dropped.append(_dropped(stage.id))

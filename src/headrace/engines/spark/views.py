@@ -103,6 +103,8 @@ class Views(Selects[Block]):
         self.statements: dict[str, str] = {}
         self._live = live
         self._hosted: set[Node[Operator]] = set()
+        # Of one time, rows of windows come before those of processes, which are emitted when the watermark is past it.
+        self._ranks = {node: rank for rank, node in enumerate(sorted(plan.stages, key=lambda node: node.traits.passed), 1)}
         for node in plan.nodes:
             for column in node.schema.names:
                 if column in _HIDDEN:
@@ -163,7 +165,7 @@ class Views(Selects[Block]):
 
     @_make.register
     def _(self, union: Union, node: Node[Union]) -> Block:  # noqa: ARG002
-        blocks = [self.block(one.node) for one in node.inputs]
+        blocks = [self._joined(one.node) if node.traits.derived else self.block(one.node) for one in node.inputs]
         ways = _longest_first([one.node for one in node.inputs])
         texts = []
         for place, way in enumerate(ways):
@@ -173,6 +175,22 @@ class Views(Selects[Block]):
             texts.append(columns.select())
         said = tuple(dict.fromkeys(one for block in blocks for one in block.said))
         return self._put(f"union_{node.id}", replace(blocks[0], said=said).saying(str(node)), "\nUNION ALL\n".join(texts))
+
+    def _joined(self, node: Node[Operator]) -> Block:
+        """Return the SELECT of derived rows that are joined with others: a rank stands for the partition of those of each window and process."""
+        if self._live and node.traits.windowed:
+            raise PlanError("rows of windows joined with others: Spark's streams cannot order them", fix="run it as a batch, or embedded")
+        block = self._timed(node) if node.traits.time == "window" else self.block(node)
+        maker, *others = node.producers
+        return block if others else replace(block, hidden={**block.hidden, "_partition": str(self._ranks[maker])})
+
+    def _timed(self, node: Node[Operator]) -> Block:
+        """Return the SELECT of rows that a stage takes: those of windows are of the last ms of their windows."""
+        block = self._table(node)
+        if node.traits.time != "window":
+            return block
+        block = self._put(f"closed_{node.id}", block, block.select()) if block.said else block
+        return replace(block, hidden=_LIVE_CLOSED if self._live else _CLOSED)
 
     @_make.register
     def _(self, aggregate: Aggregate, node: Node[Aggregate]) -> Block:
@@ -184,7 +202,7 @@ class Views(Selects[Block]):
         window = without_zone(aggregate.window, node.traits.origins, "Spark")
         if self._live:
             return self._live_window(aggregate, node)
-        block = self._table(node.input)
+        block = self._timed(node.input)
         taken, ends = _taken(window)
         rows = self._put(rows_of(node.id), block.saying(f"#{node.id} the rows that reach the window"), block.select(ends, taken))
         if window.kind == "tumbling":
@@ -205,7 +223,7 @@ class Views(Selects[Block]):
                 f"late_to({aggregate.late_topic!r}): Spark's streams drop late rows unseen", fix="run it as a batch, or leave late_to out"
             )
         _refuse_distinct(aggregate)
-        block = self._table(node.input)
+        block = self._timed(node.input)
         block = self._view(node.input, block) if block.said else block
         begins = window.offset_ms % window.step_ms
         lengths = (window.size_ms, window.step_ms, begins) if begins else dict.fromkeys((window.size_ms, window.step_ms))
@@ -292,10 +310,7 @@ class Views(Selects[Block]):
 
     def _reaching(self, node: Node[Process]) -> Block:
         """Return the SELECT of the rows that a process takes."""
-        block = self._table(node.input)
-        if node.input.traits.time == "window":
-            block = self._put(f"closed_{node.id}", block, block.select()) if block.said else block
-            block = replace(block, hidden=_LIVE_CLOSED if self._live else _CLOSED)
+        block = self._timed(node.input)
         if self._live:
             return block
         taken = "TRUE AS `_taken`" if node.operator.arrival else f"{block.hidden['_time_ms']} >= {block.hidden['_watermark_ms']} AS `_taken`"
@@ -304,7 +319,9 @@ class Views(Selects[Block]):
 
     def _tell(self, node: Node[Process], broadcast: Node[Operator]) -> None:
         """Make the view of what a process is told by its broadcast."""
-        told = self._table(broadcast)
+        told = self._timed(broadcast)
+        if self._live and broadcast.traits.derived:
+            raise PlanError("a broadcast from a window or a process: Spark's streams have none", fix="write it to a topic first, or run it embedded")
         row = f"{plain_json(told.items, broadcast.schema)} AS `_row`"
         if self._live:
             hidden = {column: told.hidden[column] for column in (*RECORD, "_time_ms", "_entry", "_arrived_ms")}

@@ -1,0 +1,117 @@
+"""Windows and processes downstream of windows give what a second pipeline gives that reads the first one's output from a topic."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import headrace as hr
+from engines.embedded.pipelines import START, events, record
+
+WINDOWS = {
+    "tumbling": hr.tumbling(hr.seconds(20)), "longer": hr.tumbling(hr.seconds(70)), "sliding": hr.sliding(hr.seconds(60), hr.seconds(20)),
+    "cumulating": hr.cumulating(hr.seconds(90), hr.seconds(30)), "shifted": hr.tumbling(hr.minutes(1), offset=hr.seconds(7)),
+    "days": hr.tumbling(hr.days(1), zone="Europe/Berlin"),
+}  # fmt: skip
+OUTER = {"n": "COUNT(*)", "rows": "SUM(rows)", "mean": "AVG(x)", "all": "ARRAY_AGG(x)", "last": "MAX(window_end)", "first": "FIRST_VALUE(x)"}
+
+
+def inner(window: hr.Window, plant: hr.Stream | None = None) -> hr.Stream:
+    return (plant or events("plant", 4)).window(window, by=["k", "n"]).aggregate(x="AVG(x)", rows="COUNT(*)")
+
+
+def later(rows: hr.Stream, window: hr.Window) -> hr.Stream:
+    return rows.where("rows > 0").window(window, by=["k"]).aggregate(**OUTER)
+
+
+def lines(seed: int, count: int) -> list[dict[str, Any]]:
+    chance, now, found = random.Random(seed), START, list[dict[str, Any]]()
+    for _ in range(count):
+        now += chance.choice([0, 40, 900, 8_000])
+        found.append(record(chance, "plant", now - chance.choice([0, 0, 2_000, 9_000])))  # type: ignore[arg-type]
+    return found
+
+
+def written() -> hr.Stream:
+    schema = {
+        "k": "STRING",
+        "n": "BIGINT",
+        "x": "DOUBLE",
+        "rows": "BIGINT",
+        "window_start": "TIMESTAMP_LTZ(3)",
+        "window_end": "TIMESTAMP_LTZ(3)",
+        "t": "BIGINT",
+    }
+    return hr.stream("short", schema=schema, event_time="TO_TIMESTAMP_LTZ(t, 3)", watermark=hr.seconds(1))
+
+
+def again(result: Any) -> list[dict[str, Any]]:
+    """Return the rows of windows as records of the last ms of each."""
+    return [
+        {name: value for name, value in row.items() if name != "revision"} | {"t": round(row["window_end"].timestamp() * 1000) - 1}
+        for row in result.rows()
+    ]
+
+
+@given(short=st.sampled_from([name for name in WINDOWS if name != "days"]), outer=st.sampled_from([*WINDOWS]), seed=st.integers(0, 10_000))
+def test_windows_over_windows(short: str, outer: str, seed: int) -> None:
+    @hr.pipeline("layers", version="1")
+    def layers() -> dict[str, hr.Stream]:
+        rows = inner(WINDOWS[short])
+        return {"short": rows, "long": later(rows, WINDOWS[outer])}
+
+    @hr.pipeline("second", version="1")
+    def second() -> dict[str, hr.Stream]:
+        return {"long": later(written(), WINDOWS[outer])}
+
+    found = layers.run({"plant": lines(seed, 120)})
+    assert found["long"].rows() == second.run({"short": again(found["short"])})["long"].rows()
+    assert found.ledger["plant"]["late"] + found.ledger["plant"]["accepted"] == 120
+
+
+class Latest:
+    """Says the mean that a window had when a record came."""
+
+    shared = {"means": hr.Map("DOUBLE")}
+    output = {"mean": "DOUBLE", "x": "DOUBLE"}
+
+    def on_record(self, row: dict[str, Any], state: Any) -> dict[str, Any]:
+        return {"mean": state.shared.means.get(str(row["k"])), "x": row["x"]}
+
+    def on_broadcast(self, row: dict[str, Any], shared: Any) -> None:
+        shared.means[str(row["k"])] = row["x"]
+
+
+@given(seed=st.integers(0, 10_000))
+def test_a_window_that_is_broadcast(seed: int) -> None:
+    @hr.pipeline("telling", version="1")
+    def telling() -> dict[str, hr.Stream]:
+        plant = events("plant", 4)
+        rows = inner(WINDOWS["tumbling"], plant)
+        return {"short": rows, "seen": plant.process(Latest, by=["k"], broadcast=rows)}
+
+    @hr.pipeline("told", version="1")
+    def told() -> dict[str, hr.Stream]:
+        return {"seen": events("plant", 4).process(Latest, by=["k"], broadcast=written())}
+
+    plant = lines(seed, 120)
+    found = telling.run({"plant": plant})
+    assert found["seen"].rows() == told.run({"plant": plant, "short": again(found["short"])})["seen"].rows()
+    assert found.ledger["plant"]["received"] == 120
+
+
+def test_rows_of_windows_and_of_processes_are_joined_in_the_order_of_time() -> None:
+    @hr.pipeline("joining", version="1")
+    def joining() -> dict[str, hr.Stream]:
+        plant = events("plant", 4)
+        short, long = inner(WINDOWS["tumbling"], plant), inner(WINDOWS["longer"], plant)
+        one, two = short.select("k", "x", "window_end"), long.select("k", "x", "window_end")
+        return {"both": one.union(two), "short": one, "long": two}
+
+    found = joining.run({"plant": lines(3, 300)})
+    both = found["both"].rows()
+    assert sorted(map(str, both)) == sorted(map(str, [*found["short"].rows(), *found["long"].rows()]))
+    assert [row["window_end"] for row in both] == sorted(row["window_end"] for row in both)
