@@ -59,6 +59,19 @@ def _late(case: Case) -> bool:
     return any(counts.get("late") for counts in case.ledger.values())
 
 
+def _of_derived_rows(case: Case) -> bool:
+    """Return whether a window or a process takes the rows of another."""
+
+    def stages(operators: list[Operator]) -> int:
+        first, *others = operators
+        before = stages(case.pipeline.streams[first.from_]) if first.from_ in case.pipeline.streams else 0
+        told = [stages(case.pipeline.streams[one.broadcast]) for one in others if one.broadcast in case.pipeline.streams]
+        joined = [stages(branch) for one in others for branch in one.union or ()]
+        return max([before, *joined]) + sum(one.window is not None or one.process is not None for one in others) + max(told, default=0)
+
+    return any(stages(operators) > 1 for operators in case.pipeline.sinks.values())
+
+
 _RESTARTS = "restarts between records"
 FEATURES: dict[str, Callable[[Case], bool]] = {
     "tumbling windows": _window("tumbling"),
@@ -79,6 +92,7 @@ FEATURES: dict[str, Callable[[Case], bool]] = {
     "side outputs, broadcasts and failures of processes": _any(lambda one: bool(one.side or one.broadcast or one.failed_to)),
     "several inputs of a process": _any(lambda one: bool(one.inputs)),
     "running aggregates, LAG and LEAD, `over`": _any(lambda one: one.over is not None),
+    "windows and processes over derived rows": _of_derived_rows,
     "`deduplicate` and `top_n`": _any(lambda one: one.deduplicate is not None or one.top_n is not None),
     "several outputs": lambda case: len(case.pipeline.sinks) > 1,
     "dead letters": lambda case: bool(case.dead),

@@ -224,6 +224,8 @@ class Views(Selects[Block]):
             )
         _refuse_distinct(aggregate)
         block = self._timed(node.input)
+        if node.input.traits.time == "window":
+            block = self._put(f"timed_{node.input.id}", block, block.select())
         block = self._view(node.input, block) if block.said else block
         begins = window.offset_ms % window.step_ms
         lengths = (window.size_ms, window.step_ms, begins) if begins else dict.fromkeys((window.size_ms, window.step_ms))
