@@ -228,6 +228,19 @@ def test_both_kernels_work_on_one_state_whatever_the_batches_and_restarts(tmp_pa
     assert len(turns) >= 24
 
 
+def test_more_keys_than_are_at_hand_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.kernels.keyed.keyspace._MOST_AT_HAND", 30)
+    records = [(f"k{number % 70}", number // 70, number % 97) for number in range(700)]
+    file = file_of(tmp_path / "a.ndjson", *records)
+    plan = lambda **frame: plan_of(out=events().over(by=["k"], **frame, total="SUM(x)", mean="AVG(x)", before="LAG(x)"))  # noqa: E731
+    for number, frame in enumerate(({"rows": 2}, {"time": hr.seconds(1)}, {})):
+        with kernels(rows=NEVER):
+            run_files(plan(**frame), {"events": [file]}, tmp_path / f"keyed{number}")
+        with kernels(rows=1):
+            run_files(plan(**frame), {"events": [file]}, tmp_path / f"columnar{number}", chunk=9_000)
+        assert found(tmp_path / f"columnar{number}") == found(tmp_path / f"keyed{number}")
+
+
 def test_the_columnar_kernel_leaves_containers_to_the_keyed_one(tmp_path: Path) -> None:
     lists = (
         events().derive(both="STRUCT(x AS x, k AS k)").over(by=["k"], rows=2, first="FIRST_VALUE(both)", before="LAG(both)").select("first", "before")

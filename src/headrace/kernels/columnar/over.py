@@ -19,7 +19,7 @@ import polars as pl
 
 from headrace.kernels.columnar.compile import compile_expression
 from headrace.kernels.reading.text import polars_type
-from headrace.plan.expression import Call, Expression, columns_of
+from headrace.plan.expression import Call, Expression
 from headrace.plan.operators import Over
 from headrace.plan.over import (
     Frame,
@@ -112,13 +112,7 @@ class _Run:
 
 
 class OverKernel:
-    """The columnar form of one `Over`.
-
-    Attributes
-    ----------
-    reads
-        The columns that its calls read.
-    """
+    """The columnar form of one `Over`."""
 
     def __init__(self, operator: Over) -> None:
         code = operator.code
@@ -129,7 +123,6 @@ class OverKernel:
         self._key_types = {key: _plain(operator.record_schema[key].type) for key in operator.keys}
         self._framed = framed_slots(self.calls, self.frame)
         self._arguments = [*dict.fromkeys(one for _, call in self.calls for one in framed_arguments(call))]
-        self.reads = set().union(*(columns_of(one) for one in self._arguments))
 
     @property
     def suits(self) -> bool:
