@@ -245,10 +245,6 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a broadcast of windows in the order of arrival": (
         lambda: process(ThreeCritical, broadcast=windows, order="arrival"), "rows of windows and processes come in the order of event time; leave order= out",
     ),
-    "a broadcast of revised windows": (
-        lambda: process(ThreeCritical, broadcast=s.window(hr.tumbling(hr.minutes(1)), by=["k"], allowed_lateness=hr.seconds(1)).aggregate()),
-        "allowed_lateness upstream revises the rows of windows, and these must be final; leave allowed_lateness out",
-    ),
     # inputs
     "inputs that are no table": (lambda: process(Commanded, inputs=[commands]), 'is not a table of names; write inputs={"command": hr.input(commands)}'),
     "an input of a stream alone": (lambda: process(Commanded, inputs={"command": commands}), "stream('x').process input 'command': <Stream stream('commands')"),
@@ -298,9 +294,6 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "no event time": (lambda: process(stream=untimed), "stream('y').process: stream 'y' has no event time; give it event_time="),
     "an unknown order": (lambda: process(order="time"), "stream('x').process: order 'time' is none; it is 'event_time' or 'arrival'"),
     "windows in the order of arrival": (lambda: process(stream=windows, order="arrival"), "rows of windows and processes come in the order of event time; leave order= out"),
-    "windows that are given again": (
-        lambda: process(stream=s.window(hr.tumbling(hr.minutes(1)), by=["k"], allowed_lateness=hr.seconds(1)).aggregate()), "allowed_lateness upstream revises the rows of windows, and these must be final; leave allowed_lateness out",
-    ),
     "windows of a process in the order of arrival": (
         lambda: process(made(output={"n": "BIGINT"}), order="arrival").window(hr.tumbling(hr.minutes(1))), "the rows of made come in no order of time; let made take its records in the order of event time",
     ),

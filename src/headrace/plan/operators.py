@@ -559,6 +559,7 @@ class Process(_Operator):
             time="process",
             keys=frozenset(self.keys),
             ordered=not self.arrival and given[0].ordered,
+            rows="insert",
             bounds=frozenset(),
             holding=Traits.of_all(tuple(holding)).holding,
             passed=True,

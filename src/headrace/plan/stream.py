@@ -388,6 +388,7 @@ class Stream:
         if not keys:
             raise PlanError("over has no key", where=place, fix="name the columns in by=")
         self._timed("over")
+        _check_final(self.node, place)
         _check_order([self], "event_time", place)
         frame = _frame(rows, time, place)
         computed, calls = _running(self, frame, columns)
@@ -429,8 +430,6 @@ class Stream:
             raise PlanError("the rows are not those of one window", where=place, fix="write .window(…).aggregate(…) before .top_n(…)")
         made_by = next(self.node.nearest(frozenset(["window", "aggregate"]))).operator
         assert isinstance(made_by, Aggregate | Regroup)
-        if self.node.traits.rows == "revised":
-            raise PlanError("windows that are given again have no settled first rows", where=place, fix="leave allowed_lateness out")
         if type(count) is not int or count < 1:
             raise PlanError(f"count {count!r} is not a whole number from 1", where=place)
         for name in (*(f.name for f in WINDOW_COLUMNS[:2]), *made_by.keys):
@@ -520,7 +519,6 @@ def _check_order(given: Sequence[object], order: str, where: str) -> None:
     if order not in _ORDERS:
         raise PlanError(f"order {order!r} is none", where=where, fix="it is 'event_time' or 'arrival'")
     for rows in (one.node for one in given if isinstance(one, Stream)):
-        _check_final(rows, where)
         _check_in_time(rows, where)
         if rows.traits.derived and order == "arrival":
             raise PlanError("rows of windows and processes come in the order of event time", where=where, fix="leave order= out")

@@ -37,7 +37,11 @@ def revising() -> dict[str, hr.Stream]:
         events("plant", 4).window(hr.sliding(hr.seconds(40), hr.seconds(20)), by=["k", "n"], allowed_lateness=hr.seconds(8))
         .late_to("too-late").aggregate(**STATISTICS)
     )  # fmt: skip
-    return {"groups": groups, "gathered": groups.where("rows > 1").aggregate(by=["k"], totals="ARRAY_AGG(total)", mean="AVG(mean)")}
+    return {
+        "groups": groups, "gathered": groups.where("rows > 1").aggregate(by=["k"], totals="ARRAY_AGG(total)", mean="AVG(mean)"),
+        "first": groups.select("k", "n", "total", "window_start", "window_end", "revision").top_n(2, order="total DESC", by=["k"]),
+        "steps": groups.select("k", x="mean").process(Steps, by=["k"]),
+    }  # fmt: skip
 
 
 @hr.pipeline("merging", version="1")

@@ -115,3 +115,47 @@ def test_rows_of_windows_and_of_processes_are_joined_in_the_order_of_time() -> N
     both = found["both"].rows()
     assert sorted(map(str, both)) == sorted(map(str, [*found["short"].rows(), *found["long"].rows()]))
     assert [row["window_end"] for row in both] == sorted(row["window_end"] for row in both)
+
+
+@given(seed=st.integers(0, 10_000))
+def test_the_first_rows_of_revised_windows_are_those_of_the_windows_as_they_are_at_last(seed: int) -> None:
+    @hr.pipeline("ranking", version="1")
+    def ranking() -> dict[str, hr.Stream]:
+        rows = events("plant", 1).window(WINDOWS["sliding"], by=["k", "n"], allowed_lateness=hr.seconds(20)).aggregate(x="SUM(x)", rows="COUNT(*)")
+        return {"windows": rows, "first": rows.top_n(2, order="x DESC", by=["k"])}
+
+    found = ranking.run({"plant": lines(seed, 120)})
+    windows, first = (last_of(found[topic], keys) for topic, keys in (("windows", ("k", "n")), ("first", ("k", "rank"))))
+    groups: dict[Any, list[Any]] = {}
+    for (key, _, end), row in windows.items():
+        groups.setdefault((key, end), []).append(row)
+    expected = {}
+    for (key, end), rows in groups.items():
+        rows.sort(key=lambda row: (row["x"] is None, -(row["x"] or 0.0), row["n"]))
+        expected |= {(key, rank, end): (row["n"], row["x"]) for rank, row in enumerate(rows[:2], 1)}
+    assert {place: (row["n"], row["x"]) for place, row in first.items()} == expected
+
+
+def last_of(result: Any, keys: tuple[str, str]) -> dict[Any, dict[str, Any]]:
+    """Return the rows that no later revision replaces."""
+    return {(*(row[key] for key in keys), row["window_end"]): row for row in sorted(result.rows(), key=lambda row: row["revision"])}
+
+
+class Seen:
+    """Says what it takes of windows, and when."""
+
+    output = {"at": "BIGINT", "rows": "BIGINT", "revision": "BIGINT"}
+
+    def on_record(self, row: dict[str, Any], state: Any) -> dict[str, Any]:
+        return {"at": state.time - START, "rows": row["rows"], "revision": row["revision"]}
+
+
+def test_a_process_takes_a_row_that_is_emitted_again_at_the_watermark_that_the_late_record_met() -> None:
+    @hr.pipeline("seeing", version="1")
+    def seeing() -> dict[str, hr.Stream]:
+        rows = events("plant", 0).window(hr.tumbling(hr.seconds(10)), by=["k"], allowed_lateness=hr.minutes(1)).aggregate(rows="COUNT(*)")
+        return {"seen": rows.process(Seen, by=["k"])}
+
+    plant = [{"k": "a", "t": START + second * 1000} for second in (1, 25, 2, 31, 3, 40)]
+    found = [(row["at"], row["rows"], row["revision"]) for row in seeing.run({"plant": plant})["seen"].rows()]
+    assert found == [(9_999, 1, 0), (25_000, 2, 1), (29_999, 1, 0), (31_000, 3, 2), (39_999, 1, 0), (49_999, 1, 0)]

@@ -254,14 +254,19 @@ def _needed(plan: Plan) -> dict[Node[Operator], set[str]]:
 
 
 def _timed(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return derived rows with the time of each: rows of windows have that of the last ms of their windows."""
+    """Return derived rows with the time of each: rows of windows have that of the last ms of their windows.
+
+    A row that a window emits again has the watermark that its late record met: so it comes behind all that came before the record.
+    """
     if "@time" in rows.columns:
         return rows
-    time = (pl.col("@end") - 1).alias("@time")
+    closed = pl.col("@end") - 1
+    time = (pl.max_horizontal(closed, "@reached") if "@reached" in rows.columns else closed).alias("@time")
     unplaced = [pl.lit(None, pl.Int64).alias(name) for name in ("@offset", "@arrived")]
-    return rows.drop("@round", strict=False).with_columns(
+    timed = rows.with_columns(
         time, time.alias("@record"), pl.lit(NEVER, pl.Int64).alias("@watermark"), pl.lit(-1, pl.Int64).alias("@partition"), *unplaced
     )
+    return timed.drop("@round", "@reached", strict=False)
 
 
 def now_of(clocks: Sequence[Clock]) -> int:

@@ -13,7 +13,7 @@ from headrace.kernels.columnar.order import gathered, in_order
 from headrace.kernels.columnar.watermark import FOREVER, NEVER
 from headrace.kernels.columnar.window import WindowKernel, WindowState
 from headrace.plan.graph import Node
-from headrace.plan.operators import Aggregate, Operator, Process, Regroup, Sink
+from headrace.plan.operators import Aggregate, Operator, Process, Regroup, Sink, TopN
 from headrace.plan.pipeline import Plan
 
 __all__ = ["WindowStage"]
@@ -122,7 +122,9 @@ def _revise_by(plan: Plan, window: Node[Aggregate]) -> list[str]:
         above, keys = pending.pop()
         for one in plan.consumers(above):
             left = {name: key for old, key in keys.items() for name in one.operator.unchanged(old)}
-            if one.is_a(Regroup):
+            if isinstance(one.operator, TopN):
+                common &= {key for name, key in keys.items() if name in one.operator.keys}
+            elif one.is_a(Regroup):
                 common &= set(left.values())
             if not one.is_a(Sink, Process):
                 pending.append((one, left))

@@ -58,8 +58,8 @@ def _filter(rows: pl.DataFrame, predicate: pl.Expr, kept: list[str]) -> pl.DataF
 
 
 def _first_of_each(rows: pl.DataFrame, operator: TopN, kept: list[str]) -> pl.DataFrame:
-    """Return the first rows of each window and group, by window end, group and rank."""
-    group = ["@end", *operator.keys]
+    """Return the first rows of each window and group, by window end, group and rank; of windows that are emitted again, each time."""
+    group = [*(["@round"] if "@round" in rows.columns else []), "@end", *operator.keys]
     order = [*group, *(name for name, _ in operator.order), *operator.ties]
     falls = [*[False] * len(group), *(falls for _, falls in operator.order), *[False] * len(operator.ties)]
     nulls_last = [*[False] * len(group), *[True] * len(operator.order), *[False] * len(operator.ties)]

@@ -99,6 +99,8 @@ def _last_end(window: Window, time: pl.Expr) -> pl.Expr:
 
 _PORTION = 40_000
 _BOUNDS = ("@end", "@start", "@revision")
+# Of rows that a window emits when it closes. For those that it emits again, `@reached` is the watermark before the late record.
+_FIRST = [pl.lit(0, pl.Int64).alias("@revision"), pl.lit(0, pl.Int64).alias("@round"), pl.lit(NEVER, pl.Int64).alias("@reached")]
 _WINDOW_COLUMNS = {
     "window_start": pl.col("@start").cast(pl.Datetime("ms", "UTC")).alias("window_start"),
     "window_end": pl.col("@end").cast(pl.Datetime("ms", "UTC")).alias("window_end"),
@@ -214,7 +216,7 @@ class WindowKernel:
         if state.revisions is not None:
             state.revisions = _left(state.revisions, pl.col("@end") > self._over(clock, self.lateness))
         for closed in self._close(state, clock):
-            yield self._finish(closed.with_columns(pl.lit(0, pl.Int64).alias("@revision"), pl.lit(0, pl.Int64).alias("@round")))
+            yield self._finish(closed.with_columns(_FIRST))
         self._forget(state)
 
     def _close(self, state: WindowState, clock: int, until: pl.DataFrame | None = None) -> Iterator[pl.DataFrame]:
@@ -400,10 +402,10 @@ class WindowKernel:
         start = (end - 1).floordiv(self.window.size_ms) * self.window.size_ms if self.window.kind == "cumulating" else end - self.window.size_ms
         rows = rows.with_columns(start.alias("@start"))
         key = [key_text(self.keys)] if self._keyed else []
-        turns = ["@round"] if self.lateness else []
         if self._calendar is not None:
             rows = rows.with_columns(instants_of(self._calendar, rows[bound]).alias(bound) for bound in ("@start", "@end"))
-        return rows.select(*turns, *_BOUNDS, *key, *self.keys, *self._columns, *_WINDOW_COLUMNS.values()).sort(*turns, "@end", *self.keys)
+        turns = ["@round", "@reached"] if self.lateness else []
+        return rows.select(*turns, *_BOUNDS, *key, *self.keys, *self._columns, *_WINDOW_COLUMNS.values()).sort(*turns[:1], "@end", *self.keys)
 
     # revisions
 
@@ -416,13 +418,15 @@ class WindowKernel:
         rounds = []
         for closed in self._close(state, int(rows[self.clock_column][-1]), until):
             closes = until["@sequence"].gather(until["@over"].search_sorted(closed["@end"], "left"))
-            rounds.append(closed.with_columns((closes * 2).alias("@round"), pl.lit(0, pl.Int64).alias("@revision")))
+            rounds.append(closed.with_columns(_FIRST).with_columns((closes * 2).alias("@round")))
         targets = self._count_revisions(state, self._targets(rows))
+        reached = rows.select("@sequence", pl.col(self.clock_column).alias("@reached")).unique("@sequence", keep="first")
         most = 1 if state.stragglers is None else max(1, len(_of(state.stragglers, targets, self.revise_by)) // len(rows))
         for some in targets.iter_slices(max(1, _PORTION // most)):
             after, upto = int(some["@end"].min()) - 1, int(some["@end"].max())  # type: ignore[arg-type]
             for merged in self._merged(state, after, upto, some):
                 again = merged.join(some, on=["@sequence", "@end", *self.revise_by], nulls_equal=True, maintain_order="left")
+                again = again.join(reached, on="@sequence", how="left", maintain_order="left")
                 rounds.append(again.with_columns((pl.col("@sequence") * 2 + 1).alias("@round")).drop("@sequence"))
         self._forget(state)
         if not rounds:
@@ -462,11 +466,11 @@ class RegroupKernel:
 
     def __call__(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return one row for each window and key."""
-        turns = ["@round"] if "@round" in rows.columns else []
+        turns = [one for one in ("@round", "@reached") if one in rows.columns]
         result = self.folding.result(self.folding.fold(rows, [*turns, *_BOUNDS, *self.keys]))
         bounds = [column for name, column in _WINDOW_COLUMNS.items() if name not in self.keys]
         key = [key_text(self.keys)] if self._keyed else []
-        return result.select(*turns, *_BOUNDS, *key, *self.keys, *self._columns, *bounds).sort(*turns, "@end", *self.keys)
+        return result.select(*turns, *_BOUNDS, *key, *self.keys, *self._columns, *bounds).sort(*turns[:1], "@end", *self.keys)
 
 
 def key_text(keys: Sequence[str]) -> pl.Expr:
