@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import headrace as hr
+import waiting
+from broker import Shared
 from engines.embedded.processes import COLUMNS, START, line, source
 from engines.embedded.test_live import Wall, live_on, raw, run_for, written
 from engines.embedded.test_processes import KEYS, deeds
@@ -154,6 +158,44 @@ def test_in_the_order_of_arrival_every_command_takes_effect_at_once(log: SqliteL
     worked(live)
     assert [row[1] for row in said(log)][-3:] == ["record", "timer", "record"]  # no command has moved the clock that timers go by
     live.close()
+
+
+def test_a_command_on_a_silent_topic_of_kafka_takes_effect_at_once_also_behind_a_restart(kafka: Shared, tmp_path: Path) -> None:
+    pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
+    from headrace.topics.kafka import KafkaLog
+
+    named = uuid.uuid4().hex[:8]
+
+    def build() -> dict[str, hr.Stream]:
+        told = hr.input(source(f"{named}.commands", 0), late="take", holds=False)
+        return {f"{named}.out": source(f"{named}.one", 1_000).process(Alarm, by=["k"], inputs={"command": told})}
+
+    plan = hr.pipeline(f"alarms-{named}", version="1")(build).plan()
+    with closing(KafkaLog(kafka.servers, tmp_path)) as log:
+        for topic in (f"{named}.one", f"{named}.commands"):
+            log.create(topic, 1)
+
+        def told_by(live: Live, count: int) -> list[tuple[float, str, str | None]]:
+            def rows() -> list[Any]:
+                live.work()
+                live.commit()
+                return written(log, f"{named}.out")  # type: ignore[arg-type]
+
+            waiting.wait_for(lambda: len(rows()) >= count, seconds=60)
+            return [(row["at"], row["said"], row["by"]) for row in rows()]
+
+        live = Live(plan, log, Patience(idle_after=None, close_quiet_after=None, max_ahead=None))
+        log.append(f"{named}.one", [line(second) for second in range(10)])
+        assert told_by(live, 8)[-1] == (7, "record", None)
+        log.append(f"{named}.commands", [line(-3_600, do="ada")])
+        assert told_by(live, 9)[-1] == (8, "command", "ada")
+        live.close()
+        live = Live(plan, log, Patience(idle_after=None, close_quiet_after=None, max_ahead=None))
+        log.append(f"{named}.commands", [line(8.5, do="bob")])
+        waiting.wait_for(lambda: (live.work(), live.received == 12)[1], seconds=60)
+        log.append(f"{named}.one", [line(11)])
+        assert told_by(live, 12)[-3:] == [(8, "record", "ada"), (8.5, "command", "bob"), (9, "record", "bob")]
+        live.close()
 
 
 # Time policies

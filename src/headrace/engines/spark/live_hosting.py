@@ -35,7 +35,7 @@ from headrace.engines.spark.hosting import GIVEN, Feeders, Givens, place_of
 from headrace.engines.watchdog import watch
 from headrace.kernels.keyed.keyspace import Keyspace
 from headrace.kernels.keyed.process import ProcessKernel
-from headrace.kernels.keyed.schedule import BROADCAST, RECORDS, Record, Scheduler, keys_as_numbers, ordered
+from headrace.kernels.keyed.schedule import BROADCAST, RECORDS, Record, Scheduler, keys_as_numbers, ordered, overdue
 from headrace.kernels.keyed.values import key_code, key_of
 
 __all__ = ["Hosting"]
@@ -49,7 +49,7 @@ _read = msgspec.json.Decoder(dict[str, Any]).decode
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list).decode
 
-# A pending record: when it is due, whether it is not told to all keys, its place (source, partition, offset, entry), its arrival, its event time, its row.
+# A pending record: when it is due, the number of its input (of one besides the broadcast, whether it is that), its place (source, partition, offset, entry), its arrival, its event time, its row.
 _Pending = Sequence[Any]
 _Kept = tuple[int | None, bytes | None]
 
@@ -89,14 +89,22 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
         self._shared = handle.getValueState("shared", "kept BINARY")
         self._kernel = ProcessKernel(unpack(self._process))
         watch(self._kernel)
+        process = self._kernel.operator
+        self._columns = (*_COLUMNS, "_input") if process.inputs else _COLUMNS
+        self._keys_of = dict(enumerate([process.keys, *(one.keys for one in process.inputs)], RECORDS))
+        self._taking = {number for number, one in enumerate(process.inputs, RECORDS + 1) if one.late == "take"}
 
     def handleInputRows(self, key: tuple[int], rows: Iterable[pd.DataFrame], timerValues: Any) -> Iterator[pd.DataFrame]:  # noqa: ANN401, N802, N803
         """Have records wait for the watermark; in the order of arrival they do not."""
         slot, clock = self._load(), timerValues.getCurrentWatermarkInMs()
         if self._kernel.operator.arrival:
-            yield from self._work(key[0], slot, self._records_of(rows, slot, clock), clock)
+            yield from self._work(key[0], slot, self._records_of(rows, slot, clock, None), clock)
+            return
+        new = self._records_of(rows, slot, None, clock if self._taking else None)
+        slot.records.add([one for one in new if one[1] >= BROADCAST])
+        if at_once := [one for one in new if one[1] < BROADCAST]:
+            yield from self._work(key[0], slot, [*slot.records.take(clock), *at_once], clock)
         else:
-            slot.records.add(self._records_of(rows, slot))
             self._keep(slot)
 
     def handleExpiredTimer(self, key: tuple[int], timerValues: Any, expiredTimerInfo: object) -> Iterator[pd.DataFrame]:  # noqa: ANN401, ARG002, N802, N803
@@ -109,17 +117,23 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
         """End a task."""
         self._kernel.check_itself()
 
-    def _records_of(self, frames: Iterable[pd.DataFrame], slot: _Slot, at: int | None = None) -> list[_Pending]:
-        """Return new records with when they are due: `at`, else at their own time; what is broadcast too late is due at its partition's watermark."""
+    def _records_of(self, frames: Iterable[pd.DataFrame], slot: _Slot, at: int | None, clock: int | None) -> list[_Pending]:
+        """Return new records with when they are due: `at`, else at their own time; what is broadcast too late is due at its partition's watermark.
+
+        A record that the `clock` has passed is due there, on an input that takes late ones.
+        """
         new = [
-            (told, *_placed(place), time, row)
+            (told, *_placed(place), time, row, *numbered)
             for frame in frames
-            for time, told, place, row in zip(*(frame[column].tolist() for column in _COLUMNS), strict=True)
+            for time, told, place, row, *numbered in zip(*(frame[column].tolist() for column in self._columns), strict=True)
         ]
         records: list[_Pending] = []
-        for told, source, partition, offset, entry, arrived, time, row in sorted(new, key=itemgetter(slice(0, 5))):
+        for told, source, partition, offset, entry, arrived, time, row, *numbered in sorted(new, key=itemgetter(slice(0, 5))):
             due = slot.due(source, partition, time, self._feeders[source][1]) if told else time
-            records.append((due if at is None else at, not told, source, partition, offset, entry, arrived, time, row))
+            number = numbered[0] if numbered else not told
+            if clock and time < clock and number in self._taking:
+                number, due, time = overdue(number), clock, clock  # noqa: PLW2901
+            records.append((due if at is None else at, number, source, partition, offset, entry, arrived, time, row))
         return records
 
     def _work(self, number: int, slot: _Slot, due: list[_Pending], clock: int) -> Iterator[pd.DataFrame]:
@@ -142,10 +156,10 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
         self._keep(slot)
 
     def _record(self, pending: _Pending) -> Record:
-        at, is_row, source, partition, offset, entry, arrived, time, text = pending
-        row = _read(text)
-        key = tuple([row[name] for name in self._kernel.operator.keys]) if is_row else None
-        return at, RECORDS if is_row else BROADCAST, source, partition, offset, entry, at, time, arrived, key, row
+        at, of_input, source, partition, offset, entry, arrived, time, text = pending
+        row, number = _read(text), int(of_input)
+        key = None if number == BROADCAST else tuple([row[name] for name in self._keys_of[abs(number)]])
+        return at, number, source, partition, offset, entry, at, time, arrived, key, row
 
     def _tell_once(self, number: int) -> None:
         """Have one slot tell of what could not be applied, since all try it."""

@@ -120,11 +120,12 @@ def _headered(plan: Plan) -> list[str]:
 
 
 def _timed(plan: Plan) -> frozenset[Node[Operator]]:
-    """Return the sources that have a watermark: what is only told to all keys of a process holds none back."""
+    """Return the sources that have a watermark: what is only told to all keys of a process holds none back, nor does an input that is not to."""
     wanted: set[Node[Operator]] = set(plan.sinks)
     for node in reversed(plan.nodes):
         if node in wanted:
-            wanted.update(one.node for one in node.inputs if one.role != "broadcast")
+            unheld = {given for given, policy in node.others if not policy.holds}
+            wanted.update(one.node for one in node.inputs if one.role != "broadcast" and one.node not in unheld)
     return frozenset(node for node in plan.of(Source) if node in wanted and node.operator.event_time is not None)
 
 

@@ -23,7 +23,7 @@ from headrace.engines.spark.source import Source as Reading
 from headrace.engines.spark.words import name, text
 from headrace.engines.zones import without_zone
 from headrace.errors import PlanError
-from headrace.kernels.keyed.schedule import RECORDS
+from headrace.kernels.keyed.schedule import BROADCAST, RECORDS
 from headrace.plan.expression import Call, Column, Expression, columns_of
 from headrace.plan.graph import Node
 from headrace.plan.operators import (
@@ -331,24 +331,32 @@ class Views(Selects[Block]):
             hidden = {**told.hidden, "_time_ms": f"GREATEST({told.hidden['_time_ms']}, {told.hidden['_watermark_ms']})"}
         self._put(told_to(node.id), told, replace(told, items={}, hidden=hidden).select(row))
 
-    @staticmethod
-    def _dealt(node: Node[Process], rows: Block) -> str:
+    def _dealt(self, node: Node[Process], rows: Block) -> str:
         """Return the query of what a live process takes and is told, dealt among the slots of its keys."""
-        slot = f"PMOD(HASH({plain_json(rows.items, _keys_of(node.operator))}), {_SLOTS}) AS `_slot`"
-        extra = [slot, "FALSE AS `_told`", _place(rows), f"{plain_json(rows.items, node.operator.record_schema)} AS `_row`"]
-        timed = replace(rows, hidden={column: rows.hidden[column] for column in ("_time", "_time_ms")})
-        query = replace(timed, items={}).select(*extra)
+        process = node.operator
+        number = RECORDS if node.others else None
+        query = _of_slots(rows, _keys_of(process), process.keys, process.record_schema, number)
+        for place, (given, one) in enumerate(node.others):
+            block = self._table(given)
+            if one.late == "take" and not process.arrival:  # it has no time by which Spark could find it late
+                block = replace(block, hidden={**block.hidden, "_time": "CAST(NULL AS TIMESTAMP)"})
+            query += f"\nUNION ALL\n{_of_slots(block, _keys_of(process), one.keys, one.schema, RECORDS + 1 + place)}"
         if node.broadcast is None:
             return query
         told = Block(told_to(node.id), {}, {column: name(column) for column in (*RECORD, "_entry", "_arrived_ms")})
         every = ["CAST(NULL AS TIMESTAMP) AS `_time`", "`_time_ms`", f"EXPLODE(SEQUENCE(0, {_SLOTS - 1})) AS `_slot`", "TRUE AS `_told`"]
-        return f"{query}\nUNION ALL\n{told.selecting([*every, _place(told), '`_row`'])}"
+        numbered = [f"{BROADCAST} AS `_input`"] if node.others else []
+        return f"{query}\nUNION ALL\n{told.selecting([*every, *numbered, _place(told), '`_row`'])}"
 
     @staticmethod
     def _refuse_live(node: Node[Process]) -> None:
-        if node.operator.inputs:
-            what = f"{node.operator.name} has several inputs: Spark's streams have one"
-            raise PlanError(what, fix="run it as a batch, on Flink, or embedded")
+        for one in node.operator.inputs:
+            if one.late == "side":
+                what = f"late='side' of input {one.name!r}: Spark's streams drop late rows unseen"
+                raise PlanError(what, fix="run it as a batch, write late='take', or run it embedded")
+            if one.late == "drop" and not one.holds and not node.operator.arrival:
+                what = f"input {one.name!r} does not hold, and its late records are not taken: Spark's streams judge them by no watermark"
+                raise PlanError(what, fix="write late='take' or holds=True, or run it embedded")
         before = [one.operator for one in node.upstream()]
         if any(isinstance(one, TopN) for one in before):
             raise PlanError("a process of the first rows of windows: Spark's streams cannot rank", fix="run it as a batch, or embedded")
@@ -414,6 +422,15 @@ def _place(block: Block) -> str:
 
 def _keys_of(process: Process) -> Schema:
     return Schema(tuple(process.record_schema[key] for key in process.keys))
+
+
+def _of_slots(rows: Block, keys: Schema, columns: Sequence[str], schema: Schema, number: int | None) -> str:
+    """Return the query of the rows of an input with the slots of their keys, for which its `columns` stand, and the number of the input."""
+    key = plain_json({mine: rows.items[theirs] for mine, theirs in zip(keys.names, columns, strict=True)}, keys)
+    numbered = [] if number is None else [f"{number} AS `_input`"]
+    extra = [f"PMOD(HASH({key}), {_SLOTS}) AS `_slot`", "FALSE AS `_told`", *numbered, _place(rows), f"{plain_json(rows.items, schema)} AS `_row`"]
+    timed = replace(rows, hidden={column: rows.hidden[column] for column in ("_time", "_time_ms")})
+    return replace(timed, items={}).select(*extra)
 
 
 def _numbered(rows: Block, keys: Schema, columns: Sequence[str], schema: Schema, number: int) -> str:
