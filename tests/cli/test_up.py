@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from connectors.plant_servers import PlantServer
 from headrace.cli.init import TEMPLATES
+from headrace.plant.quality import Quality
 from headrace.topics.sqlite import SqliteLog
 from mosquitto import Mosquitto, mosquitto
 from running_plant import HEADRACE, LIMIT, up
@@ -92,7 +94,8 @@ def sent() -> list[str]:
 
 def records(topic: str) -> list[Any]:
     with closing(SqliteLog(Path(".headrace/log.db"))) as log:
-        return [json.loads(one.value) for one in log.entries(topic, 0, 0, 100_000)]
+        there = topic in {info.name for info in log.topics()}
+        return [json.loads(one.value) for one in log.entries(topic, 0, 0, 100_000)] if there else []
 
 
 def test_a_plant_that_is_killed_and_stopped_loses_nothing_and_repeats_nothing(server: Server) -> None:
@@ -412,3 +415,17 @@ def test_the_template_for_mqtt_runs(run: Callable[..., tuple[int, str, str]], mo
         found = running.wait_for(lambda: records("readings") if len(records("readings")) == 2 else None, "both readings")
         assert running.end() == 0
     assert [(one["tag"], one["value"], one["quality"]) for one in found] == [("boiler/TT-1", 71.5, 0), ("boiler/TT-1", 72.5, 0)]
+
+
+def test_the_template_for_opc_ua_runs_with_a_list_of_tags(run: Callable[..., tuple[int, str, str]]) -> None:
+    assert run("init", "opcua")[0] == 0
+    Path("tags.csv").write_text("path,unit,low,high,source\nworks/line 1/temperature,CEL,0,20,ns=2;s=Temp\n")
+    with PlantServer("opc_server.py", json.dumps({"values": {"Temp": 21.5, "Other": 5}, "units": {"Temp": "CEL"}})) as server:
+        text = Path("headrace.toml").read_text().replace("127.0.0.1:4840", f"127.0.0.1:{server.port}/plant/").replace("port = 8000", "port = 0")
+        Path("headrace.toml").write_text(text.replace('interval = "500ms"', 'interval = "50ms"\ntags = "tags.csv"'))
+        with up() as running:
+            found = running.wait_for(lambda: records("readings"), "the reading")
+            assert running.end() == 0
+    assert [(one["tag"], one["value"], one["quality"], one["unit"]) for one in found][:1] == [
+        ("works/line 1/temperature", 21.5, Quality.UNCERTAIN_ENGINEERING_UNITS_EXCEEDED, "CEL")
+    ]

@@ -15,9 +15,10 @@ TEMPLATES = {
     "kiln": "a simulated kiln, its fingerprints minute by minute, and a file of them; needs nothing else",
     "csv": "your own CSV file that grows, with a list of tags, statistics by minute, and a file of them",
     "mqtt": "readings from an MQTT broker, statistics by minute, and a file of them",
+    "opcua": "the variables of an OPC UA server, statistics by minute, and a file of them",
     "events": "server-sent events over HTTP, such as those of headrace serve generators, statistics, and a file of them",
 }
-_SHARED = {"lines.py": tuple(TEMPLATES), "minutes.py": ("csv", "mqtt")}
+_SHARED = {"lines.py": tuple(TEMPLATES), "minutes.py": ("csv", "mqtt", "opcua")}
 
 
 def init(template: str | None = None, /, *, folder: Path = Path()) -> None:
@@ -26,7 +27,7 @@ def init(template: str | None = None, /, *, folder: Path = Path()) -> None:
     Parameters
     ----------
     template
-        kiln, csv, mqtt or events. Without it, a terminal is asked.
+        kiln, csv, mqtt, opcua or events. Without it, a terminal is asked.
     folder
         Where; the working folder if it is not given.
     """
