@@ -27,6 +27,30 @@ def revised():
 @hr.pipeline("through", version="1")
 def through():
     return {"out": events().where("v > 1").derive(double="v * 2")}
+
+class Acknowledged:
+    output = {"what": "STRING", "at": "BIGINT", "n": "BIGINT", "by": "DOUBLE"}
+    state = {"n": hr.Value("BIGINT", 0), "by": hr.Value("DOUBLE")}
+
+    def on_record(self, row, state):
+        state.n += 1
+        state.set_timer("timer", state.time + 700)
+        return self.said("record", state) if state.n % 5 == 0 else None
+
+    def on_command(self, row, state):
+        state.by = row["v"]
+        return self.said("command", state)
+
+    def on_timer(self, name, state):
+        return self.said(name, state)
+
+    def said(self, what, state):
+        return {"what": what, "at": state.time, "n": state.n, "by": state.by}
+
+@hr.pipeline("commanded", version="1")
+def commanded():
+    commands = hr.stream("commands", schema={"k": "STRING", "t": "BIGINT", "v": "DOUBLE"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+    return {"out": events().process(Acknowledged, by=["k"], inputs={"command": hr.input(commands, late="take", holds=False)})}
 """
 
 
@@ -56,6 +80,8 @@ def events(folder: Path) -> None:
     (folder / "apps.py").write_text(PIPELINES)
     lines = [b'{"k":"%d","t":%d,"v":%d}\n' % (n % 3, 1_700_000_000_000 + n * 100 - n % 61 * 150, n % 17) for n in range(4_000)]
     (folder / "events.ndjson").write_bytes(b"".join(lines))
+    commands = [b'{"k":"%d","t":%d,"v":%d}\n' % (n % 3, 1_700_000_000_000 + n * 4_000 - n % 7 * 3_000 + 2_000, n) for n in range(100)]
+    (folder / "commands.ndjson").write_bytes(b"".join(commands))
 
 
 def test_a_few_kills_of_processes(proved: Callable[..., None]) -> None:
@@ -66,6 +92,11 @@ def test_a_few_kills_of_processes(proved: Callable[..., None]) -> None:
 def test_a_few_kills_of_pipelines_with_revisions_and_without_windows(name: str, proved: Callable[..., None], folder: Path) -> None:
     events(folder)
     proved(f"apps.py:{name}", 3, "--input", "events.ndjson", "--partitions", "2")
+
+
+def test_a_few_kills_of_a_process_that_does_not_wait_for_its_commands(proved: Callable[..., None], folder: Path) -> None:
+    events(folder)
+    proved("apps.py:commanded", 3, "--input", "events=events.ndjson", "--input", "commands=commands.ndjson", "--partitions", "2")
 
 
 def test_a_few_kills_on_kafka(proved: Callable[..., None], kafka: Shared) -> None:
@@ -92,6 +123,12 @@ def test_kills_of_processes(proved: Callable[..., None]) -> None:
 def test_kills_of_pipelines_with_revisions_and_without_windows(name: str, proved: Callable[..., None], folder: Path) -> None:
     events(folder)
     proved(f"apps.py:{name}", 15, "--input", "events.ndjson", "--partitions", "2")
+
+
+@pytest.mark.long
+def test_kills_of_a_process_that_does_not_wait_for_its_commands(proved: Callable[..., None], folder: Path) -> None:
+    events(folder)
+    proved("apps.py:commanded", 15, "--input", "events=events.ndjson", "--input", "commands=commands.ndjson", "--partitions", "2")
 
 
 @pytest.mark.long
