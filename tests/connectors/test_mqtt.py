@@ -591,6 +591,27 @@ def test_what_cannot_be_a_reading_says_why() -> None:
     assert (made.value, made.malformed) == (b'{"a":', "a: has 7 bytes, more than 5; the first of them are here")
 
 
+def test_a_tag_list_says_which_tag_a_message_is(tmp_path: Path) -> None:
+    lines = [
+        "path,unit,low,high,source,spellings", "site/kiln/oil,CEL,0,90,plc/data#$.oil.value,", "site/kiln/speed,,,,plc/data#$.speed,",
+        "site/kiln/level,,0,100,level/1,", "site/kiln/old,,,,,level/2",
+    ]  # fmt: skip
+    (tmp_path / "tags.csv").write_text("\n".join(lines))
+    one = shape(f"as=reading&tags={tmp_path}/tags.csv&time=$.at")
+
+    def found(topic: str, payload: bytes) -> list[tuple[Any, ...]]:
+        made = [json.loads(made.value) if made.malformed is None else made for made in one(topic, payload, 5)]
+        return [(one["tag"], one["value"], one["quality"], one["unit"], one["time"]) if isinstance(one, dict) else (one.malformed,) for one in made]
+
+    whole = b'{"oil": {"value": 95.5}, "speed": 7, "at": 1000}'
+    assert found("plc/data", whole) == [("site/kiln/oil", 95.5, 0x40940000, "CEL", 1000), ("site/kiln/speed", 7, 0, None, 1000)]
+    assert found("plc/data", b'{"speed": null}') == [("site/kiln/speed", None, 0x809B0000, None, 5)]
+    assert found("plc/data", b"{}") == [("plc/data: has nothing where the tag list looks in this topic: $.oil.value, $.speed",)]
+    assert found("level/1", b"101") == [("site/kiln/level", 101, 0x40940000, None, 5)]
+    assert found("level/2", b"1") == [("site/kiln/old", 1, 0, None, 5)]
+    assert found("level/3", b"1") == [("level/3", 1, 0, None, 5)]
+
+
 QUERIES = [
     "", "topic_field=t&arrival_field=a", "as=reading", "as=reading&value=$.a&time=$.t&quality=$.q&unit=$.u", "as=reading&value=$.*.v&time=$.*.t",
     "as=reading&value=$[*]&tag={1}/{*}", "as=reading&value=$.a[0]&tag={$.t}&time=$.t&time_unit=ns",

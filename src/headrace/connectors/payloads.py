@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from headrace.connectors.address import Address
+from headrace.connectors.tagged import reading_as, tag_of, tags_of
 from headrace.errors import PlanError, near
 from headrace.plant.quality import Quality
-from headrace.plant.reading import reading_of
+from headrace.plant.tags import Tag
 
 __all__ = ["PARAMETERS", "Made", "Path", "Shape", "shape_of"]
 
-PARAMETERS = frozenset({"as", "topic_field", "arrival_field", "max_bytes", "tag", "value", "time", "time_unit", "quality", "unit"})
+PARAMETERS = frozenset({"as", "topic_field", "arrival_field", "max_bytes", "tag", "value", "time", "time_unit", "quality", "unit", "tags"})
 MAX_BYTES = 1 << 20
 _CUT_BYTES = 65_536
 _PER_MS = {"ms": 1.0, "s": 0.001, "us": 1e3, "ns": 1e6}
@@ -106,7 +107,7 @@ def shape_of(address: Address) -> Shape:
         If one of them is wrong, or does nothing beside the others.
     """
     kind = address.choice("as", ["json", "reading"])
-    idle = ("tag", "value", "time", "time_unit", "quality", "unit") if kind == "json" else ("topic_field", "arrival_field")
+    idle = ("tag", "value", "time", "time_unit", "quality", "unit", "tags") if kind == "json" else ("topic_field", "arrival_field")
     for name in idle:
         if address.get(name) is not None:
             other = "reading" if kind == "json" else "json"
@@ -179,9 +180,17 @@ class _Readings:
         if unit_of_time not in {*_PER_MS, "iso"}:
             raise PlanError(f"parameter time_unit is {unit_of_time!r}", where=where, fix=near(unit_of_time, [*_PER_MS, "iso"]))
         self._per_ms = _PER_MS.get(unit_of_time)
+        self._tags = tags_of(address.get("tags"))
+        self._places: dict[str, list[tuple[Path, Tag]]] = {}
+        for tag in self._tags or ():
+            topic, hash_, rest = (tag.source or "").partition("#")
+            if hash_:
+                self._places.setdefault(topic, []).append((Path(rest, f"source of tag {tag.path}", where), tag))
 
     def __call__(self, topic: str, payload: bytes, at_ms: int) -> Sequence[Made]:
         content = self._content(payload)
+        if (places := self._places.get(topic)) is not None:
+            return self._of_tags(places, content, at_ms)
         if not self._each:
             return [self._reading(topic, content, None, at_ms)]
         assert self._value is not None
@@ -194,6 +203,14 @@ class _Readings:
                 found.append(self._reading(topic, content, member, at_ms))
             except _Unfit as unfit:
                 found.append(Made(payload, None, f"{topic}: {member}: {unfit}"))
+        return found
+
+    def _of_tags(self, places: Sequence[tuple[Path, Tag]], content: Any, at_ms: int) -> Sequence[Made]:  # noqa: ANN401  (a value of JSON)
+        """Return the readings of the tags that have their place in this topic's messages. A message need not have all of them."""
+        there = [(path, tag, path.find(content)) for path, tag in places]
+        found = [self._made(tag.path, tag, value, content, None, at_ms) for _, tag, value in there if value is not _MISSING]
+        if not found:
+            raise _Unfit(f"has nothing where the tag list looks in this topic: {', '.join(path.text for path, _ in places[:5])}")
         return found
 
     def _content(self, payload: bytes) -> Any:  # noqa: ANN401  (a value of JSON)
@@ -211,6 +228,12 @@ class _Readings:
 
     def _reading(self, topic: str, content: Any, member: str | int | None, at_ms: int) -> Made:  # noqa: ANN401  (a value of JSON)
         value = content if self._value is None else self._value.find(content, member)
+        name = self._tag(topic, content, member)
+        tag = tag_of(self._tags, name)
+        return self._made(name, tag, value, content, member, at_ms)
+
+    def _made(self, name: str, tag: Tag | None, value: Any, content: Any, member: str | int | None, at_ms: int) -> Made:  # noqa: ANN401
+        """Return the reading of a value, with what else the payload says of it."""
         if isinstance(value, dict | list):
             fix = "" if self._value is not None else "; value=$.… says where the value is"
             raise _Unfit(f"the value is an {'object' if isinstance(value, dict) else 'array'}{fix}")
@@ -219,16 +242,14 @@ class _Readings:
         unit = self._unit
         if self._unit_path is not None and isinstance(given := self._unit_path.find(content, member), str):
             unit = given
-        tag = self._tag(topic, content, member)
-        reading = reading_of(
-            tag,
+        reading = reading_as(tag, name)(
             None if value is _MISSING else value,
             at_ms,
             source_time=self._time_of(content, member),
             quality=self._quality_of(content, member),
             unit=unit,
         )
-        return Made(reading.encode(), tag)
+        return Made(reading.encode(), reading.tag)
 
     def _time_of(self, content: Any, member: str | int | None) -> int | None:  # noqa: ANN401  (a value of JSON)
         """Return the source's time; None if it gives none."""
