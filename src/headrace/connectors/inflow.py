@@ -87,6 +87,8 @@ class Inflow:
         The field of a record that is its key, where the event has none.
     redelivers
         How many of its last events the source may deliver again.
+    window
+        After how many events it waits for acknowledgements; 0: after as many as it may deliver again.
     batch_seconds
         How long to collect events, at most.
 
@@ -100,7 +102,10 @@ class Inflow:
         Why events of the last commit could not be records.
     """
 
-    def __init__(self, topic: str, position: Position, *, key: str | None = None, redelivers: int = 0, batch_seconds: float = 0.1) -> None:
+    def __init__(
+        self, topic: str, position: Position, *, key: str | None = None, redelivers: int = 0, window: int = 0, batch_seconds: float = 0.1
+    ) -> None:
+        self._window = window or redelivers
         self._topic, self._key, self._redelivers, self._batch_seconds = topic, key, redelivers, batch_seconds
         self.position = position
         self.malformed: Sequence[str] = ()
@@ -140,7 +145,7 @@ class Inflow:
             return False
         count = len(self._events) + len(self._repeated)
         most = MOST_RECORDS if self._committing is None else AHEAD
-        return now >= self.due_at or count >= min(most, self._redelivers or most) or self._size >= MOST_BYTES
+        return now >= self.due_at or count >= min(most, self._window or most) or self._size >= MOST_BYTES
 
     def commit(self, most: float) -> Commit:
         """Return what makes the collected events durable, at most so many records, with the position after them."""

@@ -98,7 +98,8 @@ class Ingest(Runner):
             if anew:
                 self._claim.forget()
             known, source = self._known(self._claim.manifest), self._source
-            self._inflow = Inflow(self._topic, known, key=self._key, redelivers=source.redelivers, batch_seconds=source.batch_seconds)
+            windows = {"redelivers": source.redelivers, "window": source.window}
+            self._inflow = Inflow(self._topic, known, key=self._key, **windows, batch_seconds=source.batch_seconds)
         except BaseException:
             self._claim.release()
             raise

@@ -19,7 +19,9 @@ from headrace.connectors.payloads import PARAMETERS, Path, Shape, shape_of
 from headrace.connectors.protocol import Event, Record, Refused, Source, Target, Unavailable
 from headrace.errors import PlanError
 
-__all__ = ["Messages", "Published", "server_of", "source", "target"]
+__all__ = ["TAKES_TAGS", "Messages", "Published", "server_of", "source", "target"]
+
+TAKES_TAGS = True  # messages that are records as they are have no use for them
 
 SERVER_PARAMETERS = frozenset({"version", "client_id", "keepalive", "password_file", "ca", "cert", "key"})
 _IN = SERVER_PARAMETERS | PARAMETERS | {"qos", "share", "session", "window", "retained", "repeats"}
@@ -100,7 +102,9 @@ class Messages(Source):
     def __init__(self, server: Server, topic: str, shape: Shape, *, qos: int = 1, retained: bool = True, drops_repeats: bool = True) -> None:
         self.name, self._server, self._topic, self._shape, self._qos = server.name, server, topic, shape, qos
         self._retained = retained
-        self.redelivers = server.window if qos and drops_repeats else 0
+        # A broker of 3.1.1 may have more in flight than it is asked for.
+        self.redelivers = max(server.window, _WINDOW) if qos and drops_repeats else 0
+        self.window = server.window if qos else 0
         self._connection: Connection | None = None
         self._session: str | None = None
         self._count = self._first = 0

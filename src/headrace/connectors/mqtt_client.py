@@ -31,7 +31,7 @@ try:
 except ModuleNotFoundError:
     raise EnvironmentFault("needs the package paho-mqtt", where="the bridge", fix="pip install 'headrace[mqtt]'") from None
 
-__all__ = ["Arrived", "Connection", "Limits", "Server", "Will", "connect"]
+__all__ = ["ANSWER_SECONDS", "Arrived", "Connection", "Limits", "Server", "Will", "connect"]
 
 ANSWER_SECONDS = 10.0
 _TICK_SECONDS = 1.0
@@ -448,6 +448,11 @@ class Connection(asyncio.Protocol):
             found.append(sent)
         self._pipe.transport.write(b"".join(packets))
         return found
+
+    def send(self, topic: str, payload: bytes) -> None:
+        """Send a message at QoS 0."""
+        if self._fault is None and self._pipe.transport is not None:
+            self._pipe.transport.write(wire.publish_packet(topic.encode(), payload, 0, retain=False, properties=self._v5))
 
     @property
     def lost(self) -> bool:

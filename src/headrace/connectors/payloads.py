@@ -107,7 +107,7 @@ def shape_of(address: Address) -> Shape:
         If one of them is wrong, or does nothing beside the others.
     """
     kind = address.choice("as", ["json", "reading"])
-    idle = ("tag", "value", "time", "time_unit", "quality", "unit", "tags") if kind == "json" else ("topic_field", "arrival_field")
+    idle = ("tag", "value", "time", "time_unit", "quality", "unit") if kind == "json" else ("topic_field", "arrival_field")
     for name in idle:
         if address.get(name) is not None:
             other = "reading" if kind == "json" else "json"

@@ -69,6 +69,8 @@ class Source(ABC):
         How many events the source delivers before it waits for acknowledgements, and may deliver again before new ones if these are
         lost. The runner commits the ids of the last so many events, and drops an event whose id is among them. 0: an event does
         not come again.
+    window
+        After how many events it waits for acknowledgements, if that is sooner; 0: after `redelivers`.
     pause_seconds
         How long to wait before the source is opened again if it gave no event: the interval of a source that is polled.
     tell
@@ -79,6 +81,7 @@ class Source(ABC):
 
     name: str
     redelivers: int = 0
+    window: int = 0
     pause_seconds: float = 1.0
     tell: Callable[[str], object] = staticmethod(lambda _: None)
     batch_seconds: float = 0.1
