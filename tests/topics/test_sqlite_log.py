@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -205,3 +207,19 @@ def test_a_home_and_its_files_are_for_their_owner_alone(tmp_path: Path, log: Sql
     found = [tmp_path / "home", *(tmp_path / "home").rglob("*")]
     assert len(found) >= 8
     assert {path.name for path in found if path.stat().st_mode & 0o077} == set()
+
+
+def test_a_second_log_of_the_process_does_not_take_the_locks_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    opening = "import sys; from pathlib import Path; from headrace.topics.sqlite import SqliteLog; SqliteLog(Path(sys.argv[1])).close()"
+    with closing(SqliteLog(path)) as first:
+        first.create("t")
+        first.append("t", [b"1"])
+        with closing(SqliteLog(path)) as second:
+            subprocess.run([sys.executable, "-c", opening, str(path)], check=True)
+            assert path.with_name("log.db-wal").exists(), "another process has ended WAL mode under a log that is open"
+            second.append("t", [b"2"])
+        subprocess.run([sys.executable, "-c", opening, str(path)], check=True)
+        assert path.with_name("log.db-wal").exists()
+        first.append("t", [b"3"])
+        assert [one.value for one in first.entries("t", 0, 0, 10)] == [b"1", b"2", b"3"]

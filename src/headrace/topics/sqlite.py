@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -102,6 +103,9 @@ class _Partition:
     sum: int
 
 
+_making = threading.Lock()
+
+
 class SqliteLog:
     """The log of a headrace home.
 
@@ -134,8 +138,7 @@ class SqliteLog:
         self._files: dict[Path, tuple[int, int]] = {}
         self._looked = 0.0
         with self._blaming():
-            with suppress(OSError):  # which SQLite then names; the files beside it have the rights of this one
-                os.close(private(str(path), os.O_RDWR | os.O_CREAT))
+            _make_private(path)
             self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare()
@@ -694,6 +697,16 @@ class SqliteLog:
                 self._db.execute("PRAGMA busy_timeout = 0")
                 self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
+
+
+def _make_private(path: Path) -> None:
+    """Make the file of a log for its owner alone, if it is not there; the files beside it get its rights. SQLite names what goes wrong.
+
+    A file that is there is not opened: closing it would take from other logs of this process, which have it open, their locks
+    (POSIX), and another process could then end WAL mode under them.
+    """
+    with _making, suppress(OSError):
+        os.close(private(str(path), os.O_RDWR | os.O_CREAT | os.O_EXCL))
 
 
 def _identity(file: Path) -> tuple[int, int]:
