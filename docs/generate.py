@@ -134,6 +134,7 @@ def commands_page() -> str:
         "simulate",
         "serve",
         "bridge",
+        "browse",
         "topics",
         "jobs",
         "backup",

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,11 +25,18 @@ HERE = Path(__file__).parent
 TOPIC = "readings"
 
 
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free, and none twice."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in sockets]
+
+
 class PlantServer:
     """A script of this folder, which gets PORT as its first argument and listens there."""
 
     def __init__(self, script: str, *arguments: str, ports: int = 1) -> None:
-        self.ports = [free_port() for _ in range(ports)]
+        self.ports = _free_ports(ports)
         self.port = self.ports[0]
         self._command = [sys.executable, str(HERE / script), ",".join(map(str, self.ports)), *arguments]
         self._process: subprocess.Popen[bytes] | None = None

@@ -203,7 +203,7 @@ def test_arrays_are_expanded_if_asked_for_and_a_node_limits_the_browse(log: Sqli
 
 
 def test_a_tag_list_names_nodes_paths_and_ranges(log: SqliteLog, tmp_path: Path) -> None:
-    (tmp_path / "tags.csv").write_text("path,unit,low,high,source\np/l/t,CEL,0,20,ns=2;s=Temp\np/l/none,,,,ns=2;s=None\n")
+    (tmp_path / "tags.csv").write_text("path,unit,low,high,source\np/l/t,CEL,0,20,ns=2;s=Temp\np/l/none,,,,ns=2;s=None\np/l/m,,,,plc/data#$.x\n")
     with served(values={"Temp": 21.5, "Other": 5}, units={"Temp": "CEL"}) as server:
         one = source(address(server.port, tags="tags.csv"))
 

@@ -36,6 +36,7 @@ app.command("headrace.cli.ledger:ledger", name="ledger", help="Show what became 
 app.command("headrace.cli.simulate:simulate", name="simulate", help="Send what a simulated plant would send.")
 app.command("headrace.cli.serve:serve", name="serve", help="Serve one service alone.")
 app.command("headrace.cli.bridge:bridge", name="bridge", help="Bring what comes from the outside into a topic.")
+app.command("headrace.cli.browse:browse", name="browse", help="Show what an outside system has, live, and write a list of tags to begin with.")
 
 _jobs = App(name="jobs", help="Runs that go on by themselves, and what became of them.")
 _jobs.command("headrace.cli.jobs:submit", name="submit", help="Start a run as a job of its own, and print its id.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from headrace.connectors.modbus.registers import Register
 
@@ -13,8 +13,9 @@ MOST_WORDS = 125
 MOST_BITS = 2000
 
 
-class Block(NamedTuple):
-    """Registers that are read with one request."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Block:
+    """Registers that are read with one request. It is equal to itself alone, so it is found in a table without looking at them."""
 
     unit_id: int
     table: str
@@ -43,7 +44,7 @@ def blocks_of(registers: Iterable[Register], *, gap: int = 8, words: int = MOST_
             end = last.address + last.size
             size = max(end, one.address + one.size) - last.address
             if one.address - end <= distance and size <= most:
-                blocks[-1] = last._replace(size=size, registers=(*last.registers, one))
+                blocks[-1] = replace(last, size=size, registers=(*last.registers, one))
                 continue
         blocks.append(Block(one.unit_id, one.table, one.address, one.size, (one,)))
     return blocks

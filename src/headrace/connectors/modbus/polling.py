@@ -50,7 +50,8 @@ class Poll:
 
     def __init__(self, registers: Iterable[Register], *, gap: int, words: int) -> None:
         self._blocks = blocks_of(registers, gap=gap, words=words)
-        self._readers = {one: reader(one) for block in self._blocks for one in block.registers}
+        self._registers = [one for block in self._blocks for one in block.registers]
+        self._readers: dict[Block, list[tuple[Register, Callable[[bytes, int], Value], int]]] = {}
         self._refused: dict[Block, float] = {}
         self._silent: dict[int, Retries] = {}
         self._asleep: dict[int, float] = {}
@@ -78,11 +79,11 @@ class Poll:
             self._blocks.append(block)
         if block.table in {"coil", "discrete"}:
             return [Found(one, bool(words[one.address - block.address]), Quality.GOOD, True) for one in block.registers]
-        data, found = bytes_of(words), []
-        for one in block.registers:
-            value, quality = self._readers[one](data, 2 * (one.address - block.address))
-            found.append(Found(one, value, quality, True))
-        return found
+        readers = self._readers.get(block)
+        if readers is None:
+            readers = self._readers[block] = [(one, reader(one), 2 * (one.address - block.address)) for one in block.registers]
+        data = bytes_of(words)
+        return [Found(one, *read(data, at), True) for one, read, at in readers]
 
     def excepted(self, block: Block, code: int, now: float) -> list[Found]:
         """Take the exception with which the device answered."""
@@ -94,6 +95,7 @@ class Poll:
                 self._blocks.remove(block)
                 self._blocks += parts
             self._refused.pop(block, None)
+            self._readers.pop(block, None)
             self._queue.extendleft(reversed(parts))
             return []
         if code in {_ILLEGAL_FUNCTION, _ILLEGAL_ADDRESS, _ILLEGAL_VALUE}:
@@ -118,14 +120,14 @@ class Poll:
         """Note that a unit did not answer: nothing more is asked of it for a time."""
         wait = self._silent.setdefault(block.unit_id, Retries()).failed(now)
         self._asleep[block.unit_id] = now + (wait or 0)
-        return _failed((one for one in self._readers if one.unit_id == block.unit_id), Quality.BAD_NO_COMMUNICATION)
+        return _failed((one for one in self._registers if one.unit_id == block.unit_id), Quality.BAD_NO_COMMUNICATION)
 
     def lost(self) -> list[Found]:
         """Note that the connection is lost."""
         self._queue.clear()
         self._silent.clear()
         self._asleep.clear()
-        return _failed(self._readers, Quality.BAD_NO_COMMUNICATION)
+        return _failed(self._registers, Quality.BAD_NO_COMMUNICATION)
 
     def _wake(self, unit_id: int) -> None:
         self._silent.pop(unit_id, None)

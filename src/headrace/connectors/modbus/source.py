@@ -40,6 +40,11 @@ class Polled(Source):
         Which of the values become readings.
     gap, words
         As in `blocks_of`.
+
+    Attributes
+    ----------
+    skipped
+        How many polls were skipped, because those before them took too long.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Polled(Source):
     ) -> None:
         self.name, self._interval = name, interval
         self._reports = reports
+        self.skipped, self._tell_at = 0, 0.0
         ordered = sorted(registers, key=lambda one: (one.host, one.port))
         self._hosts = [
             _Host(host, port, Poll(of_host, gap=gap, words=words), timeout)
@@ -140,17 +146,13 @@ class Polled(Source):
     def _skip(self, host: _Host, late: float) -> int:
         """Return how many polls are skipped, because the last one took too long, and report them now and then."""
         skipped = max(0, floor(late / self._interval))
-        host.skipped += skipped
+        self.skipped += skipped
         now = time.monotonic()
-        if skipped and now >= host.tell_at:
-            host.tell_at = now + TELL_SECONDS
-            self.tell(f"{host.name}: {host.skipped:,} polls were skipped, because a poll takes longer than {self._interval:g} s")
+        if skipped and now >= self._tell_at:
+            self._tell_at = now + TELL_SECONDS
+            what = f"{self.skipped:,} polls were skipped so far, because a poll takes longer than {self._interval:g} s"
+            self.tell(f"{what}; the last of {host.name}")
         return skipped
-
-    @property
-    def skipped(self) -> int:
-        """How many polls were skipped."""
-        return sum(one.skipped for one in self._hosts)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -165,7 +167,6 @@ class _Host:
         self.name, self.poll = f"{host}:{port}", poll
         self._connection = Connection(host, port, timeout)
         self.connected = False
-        self.skipped, self.tell_at = 0, 0.0
         self._silences = 0
 
     async def connect(self) -> None:

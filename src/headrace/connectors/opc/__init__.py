@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from headrace.connectors.address import Address, secret_file
+from headrace.connectors.browsing import Browse
 from headrace.connectors.tagged import tags_of
-from headrace.errors import EnvironmentFault
+from headrace.errors import EnvironmentFault, PlanError
+from headrace.plant.tags import Tag, csv_of_tags
+from headrace.plant.units import UNITS
 
 try:
     from headrace.connectors.opc.security import PARAMETERS, Security
@@ -17,7 +21,9 @@ except ModuleNotFoundError as error:
         raise
     raise EnvironmentFault("needs the package asyncua", where="the bridge", fix="pip install 'headrace[opcua]'") from None
 
-__all__ = ["source"]
+__all__ = ["TAKES_TAGS", "browse", "source"]
+
+TAKES_TAGS = True
 
 _EXAMPLE = "opc.tcp://192.168.0.10:4840/path?node=ns=2;s=Line1&interval=500ms"
 _PARAMETERS = ("node", "tags", "interval", "sampling", "queue", "timeout", "arrays", "password_file", *PARAMETERS)
@@ -48,6 +54,22 @@ def source(address: str) -> Subscribed:
         queue=int(given.number("queue", 100, 1, 1_000_000)),
         expand=given.choice("arrays", ("skip", "expand")) == "expand",
     )
+
+
+def browse(address: str, ranges: Sequence[str]) -> Browse:
+    """Return what a server has."""
+    if ranges:
+        raise PlanError("is only for modbus", where="--range", fix="leave it out")
+    one = source(address)
+
+    def listed(found: Mapping[str, Mapping[str, Any]]) -> str:
+        return csv_of_tags(
+            node.tag or Tag(node.path, unit=node.unit if node.unit in UNITS else None, source=node.id, interpolation="stepped")
+            for node in one.nodes
+            if node.path in found or node.tag is not None
+        )
+
+    return Browse(one, listed, lambda: len(one.nodes))
 
 
 def _session(given: Address) -> tuple[str, Callable[[], Session]]:

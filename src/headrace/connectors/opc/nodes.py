@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,9 @@ from headrace.errors import PlanError
 from headrace.plant.tags import Tag, Tags
 from headrace.plant.units import code_of_unit_id
 
-__all__ = ["Node", "found_below", "listed"]
+__all__ = ["Node", "found_below", "listed", "names_nodes"]
 
+_NODE_ID = re.compile(r"(ns=\d+;)?[isgb]=", re.ASCII)
 _HISTORY = 4  # HistoryRead in an AccessLevel
 
 
@@ -75,9 +77,14 @@ async def found_below(session: Session, start: str | None, where: str) -> list[N
     return found
 
 
+def names_nodes(tags: Tags) -> bool:
+    """Return whether a list of tags has NodeIds. A plant's list has the addresses of other sources too."""
+    return any(tag.source is not None and _NODE_ID.match(tag.source) for tag in tags)
+
+
 async def listed(session: Session, tags: Tags) -> list[Node]:
     """Return the variables that a list of tags names."""
-    sources = [(tag, tag.source) for tag in tags if tag.source is not None]
+    sources = [(tag, tag.source) for tag in tags if tag.source is not None and _NODE_ID.match(tag.source)]
     found = [Node(node_id(source, f"source of tag {tag.path}"), tag.path, source, tag=tag) for tag, source in sources]
     results = await session.browse([one.node for one in found])
     units = {one.id: unit for one, result in zip(found, results, strict=True) if (unit := _unit_of(result)) is not None}

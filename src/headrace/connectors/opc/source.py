@@ -14,7 +14,7 @@ import msgspec
 from asyncua import ua
 
 from headrace._clock import now_ms
-from headrace.connectors.opc.nodes import Node, found_below, listed
+from headrace.connectors.opc.nodes import Node, found_below, listed, names_nodes
 from headrace.connectors.opc.positions import Positions
 from headrace.connectors.opc.session import Session
 from headrace.connectors.opc.values import OVERFLOW, Plain, microseconds, plain
@@ -54,6 +54,11 @@ class Subscribed(Source):
         How many changes of a variable the server keeps between two publish responses.
     expand
         Whether an array becomes a reading for each of its elements.
+
+    Attributes
+    ----------
+    nodes
+        The variables, once the source is open.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Subscribed(Source):
         self._interval, self._sampling, self._queue, self._expand = interval, sampling, queue, expand
         self._session: Session | None = None
         self._connected_once = False
+        self.nodes: Sequence[Node] = ()
         self.overflows, self._tell_at = 0, 0.0
 
     async def open(self, position: Any) -> AsyncGenerator[Event] | None:  # noqa: ANN401  (a value of JSON)
@@ -81,7 +87,8 @@ class Subscribed(Source):
         session = self._session = self._make()
         try:
             await session.connect(inbox.lose)
-            reader = _Reader(await self._nodes(session), Positions(position), expand=self._expand, tell=self.tell)
+            self.nodes = await self._found(session)
+            reader = _Reader(self.nodes, Positions(position), expand=self._expand, tell=self.tell)
             # A subscription is alive as long as it publishes, if only that nothing has changed.
             keepalive = max(1, ceil(KEEPALIVE_SECONDS / self._interval))
             subscription = await session.subscribe(self._interval, keepalive, inbox.publish)
@@ -100,8 +107,8 @@ class Subscribed(Source):
         self._connected_once = True
         return self._events(session, inbox, reader, statuses, 3 * keepalive * self._interval)
 
-    async def _nodes(self, session: Session) -> list[Node]:
-        if self._tags is not None and self._node is None:
+    async def _found(self, session: Session) -> list[Node]:
+        if self._tags is not None and self._node is None and names_nodes(self._tags):
             return await listed(session, self._tags)
         nodes = await found_below(session, self._node, self.name)
         for one in nodes:

@@ -1,0 +1,30 @@
+"""What `headrace browse` needs of a connector: `browse(address, ranges)` of its module returns a `Browse`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.connectors.protocol import Source
+
+__all__ = ["Browse"]
+
+
+@dataclass(frozen=True)
+class Browse:
+    """What an outside system has.
+
+    Attributes
+    ----------
+    source
+        Its events are readings.
+    listed
+        Returns the text of a file to begin with, from the last reading of each tag.
+    count
+        Returns how many tags there are; None: it cannot be known.
+    """
+
+    source: Source
+    listed: Callable[[Mapping[str, Mapping[str, Any]]], str]
+    count: Callable[[], int] | None = None
