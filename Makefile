@@ -9,7 +9,7 @@ JAR = src/headrace/engines/jar/headrace-engines.jar
 
 help:
 	@echo "make demo   a simulated kiln, the fingerprint pipeline and its live page on port 8000 (FOR=30s, PORT=8001)"
-	@echo "make test   all tests; those on Kafka get a real broker through Maven, if there are Java 17 and Maven"
+	@echo "make test   all tests; those on Kafka get a real broker through Maven, if there are Java 17 and Maven, those on MQTT Mosquitto through apt-get"
 	@echo "make test-long   what repeats: hundreds of kills, soaks, large random runs (an hour)"
 	@echo "make java   the jar for Flink and Spark, with Maven; make test builds it too"
 	@echo "make check  lint, types, import rules, docs"

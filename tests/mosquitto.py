@@ -22,7 +22,7 @@ from serving import free_port
 from waiting import wait_for
 
 FOLDER = Path(__file__).parent.parent / "build" / "mosquitto"
-PACKAGES = ("mosquitto", "mosquitto-clients", "libmosquitto1", "libcjson1", "libwebsockets17", "libdlt2")
+PACKAGES = ("mosquitto", "mosquitto-clients", "libmosquitto1", "libcjson1", "libwebsockets17", "libdlt2", "libwrap0", "libnsl2", "libtirpc3")
 LIMIT = 120.0
 
 
@@ -46,6 +46,8 @@ def fetch() -> str | None:
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         return missing()
     FOLDER.mkdir(parents=True, exist_ok=True)
+    if subprocess.run(["apt-get", "download", PACKAGES[0]], check=False, cwd=FOLDER, capture_output=True, timeout=300).returncode:
+        subprocess.run(["apt-get", "update"], check=False, capture_output=True, timeout=300)  # a fresh machine has no lists of packages yet
     for name in PACKAGES:  # a release of the system has not all of the libraries, and does not need them then
         subprocess.run(["apt-get", "download", name], check=False, cwd=FOLDER, capture_output=True, timeout=300)
     for package in FOLDER.glob("*.deb"):

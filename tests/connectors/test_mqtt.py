@@ -33,7 +33,7 @@ from headrace.connectors.progress import ledger_of
 from headrace.connectors.protocol import Unavailable
 from headrace.errors import HeadraceError
 from headrace.topics.sqlite import SqliteLog
-from mosquitto import LIMIT, Mosquitto, found, missing, mosquitto
+from mosquitto import LIMIT, Mosquitto, environment, found, missing, mosquitto
 from serving import HEADRACE, free_port
 from waiting import wait_for
 
@@ -382,7 +382,7 @@ def guarded(tmp_path: Path) -> Iterator[Mosquitto]:
     (folder / "users").touch(mode=0o600)
     tool = found("mosquitto_passwd")
     assert tool is not None
-    subprocess.run([tool, "-b", folder / "users", "plant", "pass word:7"], check=True, capture_output=True)
+    subprocess.run([tool, "-b", folder / "users", "plant", "pass word:7"], check=True, capture_output=True, env=environment())
     one = Mosquitto(folder, [f"password_file {folder}/users", f"acl_file {folder}/acl"], anonymous=False)
     one.start()
     try:
