@@ -404,3 +404,32 @@ def test_the_loop_of_others_goes_on_while_a_log_commits(log: SqliteLog, monkeypa
     run(log, Numbers(5, Random(0)))
     assert threads
     assert threading.get_ident() not in threads
+
+
+def test_an_event_that_comes_for_the_first_time_is_none_that_came_before_whatever_its_id() -> None:
+    flow = Inflow("t", Position("s"), redelivers=10, window=3)
+    assert [flow.offer(Event(value(number), id="same", repeats=False), 0.0) for number in range(3)] == [False, False, True], "the window is full"
+    (out,) = flow.commit(inf).outgoing
+    assert out.count == 3
+    flow.committed()
+    flow.offer(Event(value(9), id="same"), 0.0)
+    assert not flow.commit(inf).outgoing
+    flow.committed()
+    assert flow.position.ledger == {"received": 4, "accepted": 3, "malformed": 0, "duplicate": 1}
+
+
+@given(st.lists(st.sampled_from([None, "it is none"]), max_size=30), st.integers(1, 8))
+def test_what_cannot_be_a_record_is_a_dead_letter_and_its_neighbours_are_records(reasons: list[str | None], most: int) -> None:
+    flow, lines = Inflow("t", Position("s")), {"t": [], "t.dead-letter": []}
+    for number, reason in enumerate(reasons):
+        flow.offer(Event(value(number), number, malformed=reason), 0.0)
+    while flow.due_at is not None:
+        for out in flow.commit(most).outgoing:
+            lines[out.topic] += out.lines.split(b"\n")
+            assert out.count == len(out.lines.split(b"\n"))
+        flow.committed()
+    assert lines["t"] == [value(number) for number, reason in enumerate(reasons) if reason is None]
+    letters = [json.loads(line) for line in lines["t.dead-letter"]]
+    assert [one["raw"].encode() for one in letters] == [value(number) for number, reason in enumerate(reasons) if reason is not None]
+    assert flow.position.ledger["received"] == len(reasons)
+    assert flow.position.last == (len(reasons) - 1 if reasons else None)
