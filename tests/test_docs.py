@@ -94,7 +94,7 @@ def test_the_page_on_notebooks_gives_what_it_says(capsys: pytest.CaptureFixture[
     assert len([line for line in on_a_frame.splitlines() if line]) == 10
     exec(row_by_row, written)
     assert capsys.readouterr().out.splitlines()[::16] == ["fingerprint-output 1767254400000 856.0", "fingerprint-output 1767255360000 856.0"]
-    (pipeline,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/pipelines.md").read_text(), re.DOTALL)
+    pipeline, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "docs/pipelines.md").read_text(), re.DOTALL)
     monkeypatch.syspath_prepend(Path.cwd())
     monkeypatch.delitem(sys.modules, "hot", raising=False)
     Path("hot.py").write_text(pipeline)
@@ -184,7 +184,7 @@ def test_the_files_that_a_page_names_are_there(page: Path) -> None:
 def test_the_mistake_that_the_docs_show_is_reported_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs/pipelines.md").read_text()
     (shown,) = re.findall(r"^headrace: pipeline hot.*$", page, re.MULTILINE)
-    (pipeline,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    pipeline, *_ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     Path("hot.py").write_text(pipeline.replace('where("value', 'where("vlaue'))
     assert main(["check", "hot.py"]) == 2
     assert capsys.readouterr().err == shown + "\n"

@@ -143,7 +143,7 @@ def test_a_source_that_is_away_is_waited_for_while_the_others_run() -> None:
     Path("headrace.toml").write_text(PLANT.format(url=server.url("count=50&rate=0")))
     with up() as running:
         running.wait_for(lambda: "waiting" in running.states("stream"), "the source waits")
-        assert "running" in running.states("copy")
+        running.wait_for(lambda: "running" in running.states("copy"), "the pipeline runs")
         server.start()
         try:
             running.wait_for(lambda: len(sent()) == 50, "records at the target")
