@@ -273,10 +273,24 @@ class Publisher:
         assert not self._thread.is_alive()
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    """Leave no bridge behind, however a test ends."""
+    yield
+    while STARTED:
+        one = STARTED.pop()
+        one.kill()
+        one.communicate()
+
+
 def start(broker: Mosquitto, query: str = "keepalive=2", errors: Path = Path("errors")) -> subprocess.Popen[str]:
     command = [HEADRACE, "bridge", f"{broker.address}/m?{query}", "topic:t", "--give-up-after", "never"]
     with errors.open("a") as file:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file, text=True)
+    STARTED.append(process)
     assert process.stdout is not None
     assert "headrace bridge" in process.stdout.readline()
     return process
@@ -307,19 +321,17 @@ def test_kill_9_of_the_bridge_loses_and_repeats_nothing(log: SqliteLog, mosquitt
         goal = publisher.published + dice.randrange(100, 800)
         wait_for(lambda goal=goal: publisher.published >= min(goal, count), "messages", seconds=LIMIT, every=0.005)
         process.kill()
-        process.communicate()
+        process.wait()
         process = start(mosquitto, f"version={version}")
     publisher.join()
     check_all_came(log, count)
-    process.kill()
-    process.communicate()
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 20))])
 @pytest.mark.parametrize("fault", ["restart", "pause"])
 def test_a_broker_that_restarts_or_stands_still_under_load_costs_nothing(log: SqliteLog, mosquitto: Mosquitto, fault: str, seed: int) -> None:
     dice, count, errors = random.Random(seed), 3000, Path("errors")
-    process = start(mosquitto, "keepalive=1")
+    start(mosquitto, "keepalive=1")
     wait_for(lambda: "Sending SUBACK" in mosquitto.log, "the bridge subscribes", seconds=LIMIT)
     publisher = Publisher(mosquitto, count, rate=800)
     for _ in range(2):
@@ -337,8 +349,6 @@ def test_a_broker_that_restarts_or_stands_still_under_load_costs_nothing(log: Sq
             wait_for(lambda before=before: mosquitto.log.count("SUBACK to headrace") > before, "the bridge is back", seconds=LIMIT)
     publisher.join()
     check_all_came(log, count)
-    process.kill()
-    process.communicate()
 
 
 def test_a_session_that_the_broker_has_forgotten_is_reported(log: SqliteLog, mosquitto: Mosquitto) -> None:

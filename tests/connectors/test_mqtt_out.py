@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from test_mqtt import bridging, came, home, log, mosquitto, start
+from test_mqtt import bridging, came, ended, home, log, mosquitto, start
 
 from headrace.cli import main
 from headrace.cli.bridge import target_of
@@ -23,7 +23,7 @@ from mosquitto import LIMIT, Mosquitto
 from serving import HEADRACE, free_port
 from waiting import wait_for
 
-__all__ = ["home", "log", "mosquitto"]
+__all__ = ["ended", "home", "log", "mosquitto"]
 
 
 def fill(log: Log, topic: str, *records: Any) -> None:
@@ -78,7 +78,7 @@ def test_the_last_value_of_each_topic_is_retained(log: SqliteLog, mosquitto: Mos
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 20))])
 def test_nothing_is_lost_when_the_bridge_is_killed_and_the_broker_restarts(log: SqliteLog, mosquitto: Mosquitto, seed: int) -> None:
     dice, count = random.Random(seed), 5000
-    inward = start(mosquitto, "keepalive=2")
+    start(mosquitto, "keepalive=2")
     wait_for(lambda: "Sending SUBACK" in mosquitto.log, "the bridge subscribes", seconds=LIMIT)
     fill(log, "in", *({"number": number} for number in range(count)))
 
@@ -105,9 +105,8 @@ def test_nothing_is_lost_when_the_bridge_is_killed_and_the_broker_restarts(log: 
         wait_for(lambda: sent() == count, "all records are sent", seconds=LIMIT)
         wait_for(lambda: len({one["number"] for one in came(log, 1)}) == count, "all messages are back", seconds=LIMIT, every=0.5)
     finally:
-        for one in (process, inward):
-            one.kill()
-            one.communicate()
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(
