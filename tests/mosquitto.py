@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from debian import unpack
 from serving import free_port
 from waiting import wait_for
 
@@ -43,16 +44,7 @@ def fetch() -> str | None:
     """Get Mosquitto unless it is there, and return why it cannot be had."""
     if missing() is None:
         return None
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        return missing()
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    if subprocess.run(["apt-get", "download", PACKAGES[0]], check=False, cwd=FOLDER, capture_output=True, timeout=300).returncode:
-        subprocess.run(["apt-get", "update"], check=False, capture_output=True, timeout=300)  # a fresh machine has no lists of packages yet
-    for name in PACKAGES:  # a release of the system has not all of the libraries, and does not need them then
-        subprocess.run(["apt-get", "download", name], check=False, cwd=FOLDER, capture_output=True, timeout=300)
-    for package in FOLDER.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", package, FOLDER], check=False, capture_output=True, timeout=300)
-        package.unlink()
+    unpack(PACKAGES, FOLDER)
     return missing()
 
 

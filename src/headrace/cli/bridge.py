@@ -61,8 +61,8 @@ def bridge(
         sparkplug://HOST/GROUP: metrics; opc.tcp://…: variables; modbus://…: registers, by a map; FILE.py:…, a source of your own; or
         topic:NAME, kafka:NAME.
     to
-        topic:NAME of the SQLite log, or kafka:NAME; from a topic: mqtt://HOST/TOPIC/{FIELD}, or FILE.py:…, a target of
-        your own.
+        topic:NAME of the SQLite log, or kafka:NAME; from a topic: mqtt://HOST/TOPIC/{FIELD}: messages;
+        influx://HOST?org=…&bucket=…: points of InfluxDB 2; or FILE.py:…, a target of your own.
     key
         Into a topic: the field of a record by which the partition is chosen. Without one all go to the first.
     duration

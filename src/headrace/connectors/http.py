@@ -16,7 +16,7 @@ try:
 except ModuleNotFoundError:
     raise EnvironmentFault("needs the packages httpx and httpx-sse", where="the bridge", fix="pip install 'headrace[http]'") from None
 
-__all__ = ["ServerSentEvents", "source"]
+__all__ = ["ServerSentEvents", "source", "why"]
 
 EVENT_BYTES = 1 << 20
 _PAUSE_SECONDS = 1.0
@@ -66,7 +66,7 @@ class ServerSentEvents(Source):
                 f"cannot be asked: {error}", where=self.name, fix="give an address such as http://127.0.0.1:8001/generator/stream"
             ) from None
         except httpx.TransportError as error:
-            raise Unavailable(_why(error)) from None
+            raise Unavailable(why(error)) from None
         return None if found is None else self._events(found, position)
 
     async def _answer(self, response: httpx.Response) -> httpx.Response | None:
@@ -109,7 +109,7 @@ class ServerSentEvents(Source):
                     last, came = event.id, True
                     yield Event(event.data.encode(), event.id)
         except httpx.TransportError as error:
-            raise Unavailable(_why(error)) from None
+            raise Unavailable(why(error)) from None
         finally:
             await response.aclose()
 
@@ -170,7 +170,7 @@ def _check_address(source: str) -> None:
         raise PlanError(f"cannot be bridged from {source!r}", where="FROM", fix="give an address such as http://127.0.0.1:8001/generator/stream")
 
 
-def _why(error: BaseException) -> str:
+def why(error: BaseException) -> str:
     """Return what went wrong with a connection, in a few words: the system's own, if it has said any."""
     if isinstance(error, httpx.ConnectTimeout):
         return "does not answer"

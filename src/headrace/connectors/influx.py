@@ -1,0 +1,275 @@
+"""InfluxDB 2, and what takes its write API: records of a topic as points."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from headrace.connectors.address import Address, secret, secret_file
+from headrace.connectors.http import why
+from headrace.connectors.influx_lines import NS, RESERVED, Lines, Unfit
+from headrace.connectors.protocol import Record, Target, Unavailable
+from headrace.errors import EnvironmentFault, PlanError
+
+try:
+    import httpx
+except ModuleNotFoundError:
+    raise EnvironmentFault("needs the package httpx", where="the bridge", fix="pip install 'headrace[http]'") from None
+
+__all__ = ["Points", "target"]
+
+_PARAMETERS = frozenset(
+    {"org", "bucket", "token", "token_file", "measurement", "tags", "fields", "integers", "time", "time_unit", "gzip", "ca"},
+)
+_EXAMPLE = "influx://127.0.0.1:8086?org=scada&bucket=processed_data&token=${INFLUXDB_TOKEN}&tags=tag"
+_PORT, _TLS_PORT = 8086, 443
+_MOST_RECORDS = 5000
+_TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+_MOST_PAUSE_SECONDS = 300.0
+_DONE = 204
+_UNREADY = frozenset({408, 425, 429})
+_UNFIT = frozenset({400, 413, 422})
+
+
+def target(address: str) -> Points:
+    """Return what writes records to an address `influx://host:port?org=…&bucket=…`, or to influxs: with TLS.
+
+    What it leaves out is the environment's: INFLUXDB_URL, INFLUXDB_ORG, INFLUXDB_BUCKET, INFLUXDB_TOKEN.
+    """
+    one = Address(address, _PARAMETERS, _EXAMPLE, "TO")
+    if one.scheme not in {"influx", "influxs"} or one.user is not None or one.password is not None:
+        raise one.wrong("is not the address of an InfluxDB")
+    url, tls = _url(one)
+    named = {name: _named(one, name) for name in ("org", "bucket")}
+    shown = url.replace("http", "influx", 1) + "?" + urlencode(named, quote_via=quote)
+    headers = {"Content-Type": "text/plain; charset=utf-8", "User-Agent": "headrace"}
+    if token := _token(one):
+        headers["Authorization"] = f"Token {token}"
+    return Points(
+        shown,
+        f"{url}/api/v2/write?{urlencode({**named, 'precision': 'ns'}, quote_via=quote)}",
+        _lines(one),
+        headers=headers,
+        zipped=one.choice("gzip", ["yes", "no"]) == "yes",
+        verify=_verify(one.get("ca"), tls=tls),
+    )
+
+
+class Points(Target):
+    """Records as points of a bucket.
+
+    A point is identified by its measurement, tags and time. So a record that is written again changes nothing.
+
+    Parameters
+    ----------
+    name
+        The address without the token.
+    url
+        Where lines are written to.
+    lines
+        What becomes of a record.
+    headers
+        Those of each request.
+    zipped
+        Whether lines are compressed.
+    verify
+        What is checked of the server's certificate.
+    """
+
+    most_records = _MOST_RECORDS
+
+    def __init__(
+        self, name: str, url: str, lines: Lines, *, headers: Mapping[str, str], zipped: bool = True, verify: ssl.SSLContext | bool = True
+    ) -> None:
+        self.name, self._url, self._lines, self._verify = name, url, lines, verify
+        self._headers = {**headers, **({"Content-Encoding": "gzip"} if zipped else {})}
+        self._zipped = zipped
+        self._client: httpx.AsyncClient | None = None
+        self._not_before, self._busy = 0.0, ""
+
+    async def send(self, records: Sequence[Record]) -> Mapping[int, str] | None:
+        """Write records, and return when the server has them."""
+        never: dict[int, str] = {}
+        made: list[tuple[int, bytes]] = []
+        for place, record in enumerate(records):
+            try:
+                made.append((place, self._lines.line(record.topic, record.value)))
+            except Unfit as unfit:
+                never[place] = str(unfit)
+        if made:
+            await self._write(made, never)
+        return never
+
+    async def _write(self, made: Sequence[tuple[int, bytes]], never: dict[int, str]) -> None:
+        """Write lines, and note those that the server refuses: of a batch that it refuses, the halves are written, until there is one line.
+
+        What it has taken of the batch is written again, which changes nothing.
+        """
+        refused = await self._post(b"\n".join([line for _, line in made]))
+        if refused is None:
+            return
+        if len(made) == 1:
+            never[made[0][0]] = refused
+            return
+        half = len(made) // 2
+        await self._write(made[:half], never)
+        await self._write(made[half:], never)
+
+    async def _post(self, body: bytes) -> str | None:
+        """Write lines, and return why the server does not take them; None if it does."""
+        if time.monotonic() < self._not_before:
+            raise Unavailable(self._busy)
+        if self._client is None:
+            self._client = httpx.AsyncClient(timeout=_TIMEOUT, verify=self._verify, headers=self._headers)
+        try:
+            response = await self._client.post(self._url, content=gzip.compress(body, 1, mtime=0) if self._zipped else body)
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise PlanError(f"cannot be asked: {error}", where=self.name, fix=f"give an address such as {_EXAMPLE}") from None
+        except httpx.TransportError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise PlanError("has a certificate that is not accepted", where=self.name, fix="give ca=FILE, and the host that it names") from None
+            raise Unavailable(why(error)) from None
+        return None if response.status_code == _DONE else self._refusal(response)
+
+    def _refusal(self, response: httpx.Response) -> str:
+        """Return why the server does not take the lines, or raise what its answer means for all of them."""
+        status, said = response.status_code, _said(response)
+        answers = f"answers {status} {response.reason_phrase}".rstrip() + (f": {said}" if said else "")
+        if status >= 500 or status in _UNREADY:
+            self._not_before, self._busy = time.monotonic() + _pause_seconds(response.headers.get("retry-after", "")), answers
+            raise Unavailable(answers)
+        if status in _UNFIT:
+            return f"the server {answers}"
+        match status:
+            case 401:
+                fix = "give a token that it knows: export INFLUXDB_TOKEN=…, or token_file=FILE"
+            case 403:
+                fix = "give a token that may write into this bucket"
+            case 404:
+                fix = "check org= and bucket=, and that the server is InfluxDB 2; create the bucket if there is none"
+            case _:
+                fix = "is it the address of InfluxDB's write API? It answers 204"
+        raise PlanError(answers, where=self.name, fix=fix)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.aclose()
+
+
+def _said(response: httpx.Response) -> str:
+    """Return what the server says in words, at most 300 characters."""
+    text = response.text
+    try:
+        content: Any = msgspec.json.decode(response.content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        content = None
+    if isinstance(content, dict):
+        text = str(content.get("message") or content.get("error") or text)
+    return " ".join(text.split())[:300]
+
+
+def _pause_seconds(text: str) -> float:
+    """Return what Retry-After says: seconds or a date; 0 if it says nothing."""
+    if text.isascii() and text.isdigit():
+        return min(float(text[:9]), _MOST_PAUSE_SECONDS)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    left = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)
+    return min(max(left.total_seconds(), 0.0), _MOST_PAUSE_SECONDS)
+
+
+# addresses
+
+
+def _url(one: Address) -> tuple[str, bool]:
+    """Return where the server is, and whether TLS is spoken."""
+    if one.host is None:
+        given = os.environ.get("INFLUXDB_URL")
+        if given is None:
+            raise PlanError("has no host", where=one.where, fix=f"export INFLUXDB_URL=http://127.0.0.1:8086, or give {_EXAMPLE}")
+        whole = Address(given, (), "http://127.0.0.1:8086", "INFLUXDB_URL")
+        if whole.scheme not in {"http", "https"} or whole.host is None or whole.user is not None:
+            raise whole.wrong("is not the address of an InfluxDB")
+        tls, port = whole.scheme == "https", whole.port or (443 if whole.scheme == "https" else 80)
+    else:
+        whole, tls = one, one.scheme == "influxs"
+        port = one.port or (_TLS_PORT if tls else _PORT)
+    assert whole.host is not None
+    host = f"[{whole.host}]" if ":" in whole.host else whole.host
+    return f"{'https' if tls else 'http'}://{host}:{port}{whole.path.rstrip('/')}", tls
+
+
+def _named(one: Address, name: str) -> str:
+    """Return a parameter that the environment may have."""
+    text, variable = one.get(name), f"INFLUXDB_{name.upper()}"
+    found = os.environ.get(variable, "") if text is None else secret(text, one.where)
+    if not found:
+        raise PlanError(f"names no {name}", where=one.where, fix=f"give {name}=NAME, or export {variable}=NAME")
+    return found
+
+
+def _token(one: Address) -> str:
+    text, file = one.get("token"), one.get("token_file")
+    if text is not None and file is not None:
+        raise PlanError("has parameters token and token_file", where=one.where, fix="give one of them")
+    token = os.environ.get("INFLUXDB_TOKEN", "") if text is None and file is None else secret(text or "", one.where)
+    if file is not None:
+        token = secret_file(file).strip()
+    if not (token.isascii() and token.isprintable()):
+        raise EnvironmentFault("the token has characters that no token has", where=file or one.where, fix="give it as InfluxDB shows it")
+    return token
+
+
+def _verify(ca: str | None, *, tls: bool) -> ssl.SSLContext | bool:
+    if ca is None:
+        return True
+    if not tls:
+        raise PlanError("parameter ca is only for TLS", where="TO", fix="give influxs://…")
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except (OSError, ssl.SSLError) as error:
+        what = getattr(error, "strerror", None) or "is not PEM"
+        raise EnvironmentFault(f"cannot be used as authority: {what}", where=ca, fix="give a file of certificates in PEM's form") from None
+
+
+def _lines(one: Address) -> Lines:
+    """Return what an address says of lines."""
+    at = one.get("time") or "time"
+    tags, fields, integers = (_names(one, name) for name in ("tags", "fields", "integers"))
+    for name in tags or ():
+        if name == at or name in RESERVED or name in (fields or ()):
+            what = "is the time" if name == at else "is also in fields" if name in (fields or ()) else "is a name that InfluxDB has itself"
+            raise PlanError(f"parameter tags has {name!r}, which {what}", where=one.where, fix="leave it out of tags")
+    for name in fields or ():
+        if name in RESERVED or name == at:
+            raise PlanError(f"parameter fields has {name!r}, which is no field of InfluxDB", where=one.where, fix="leave it out of fields")
+    measurement = one.get("measurement")
+    if measurement is not None and measurement[:1] == "#":
+        raise PlanError(f"parameter measurement is {measurement!r}, and a line with # is a comment", where=one.where, fix="give another name")
+    try:
+        return Lines.of(measurement, at, one.choice("time_unit", list(NS)), tags or (), fields, integers or ())
+    except Unfit as unfit:
+        raise PlanError(f"parameter tags or measurement {unfit}", where=one.where, fix="give another name") from None
+
+
+def _names(one: Address, name: str) -> Sequence[str] | None:
+    text = one.get(name)
+    if text is None:
+        return None
+    found = text.split(",")
+    if "" in found or len(set(found)) < len(found):
+        raise PlanError(f"parameter {name} is {text!r}", where=one.where, fix="give names, each once, with commas between them")
+    return found
