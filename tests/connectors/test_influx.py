@@ -272,6 +272,14 @@ def test_another_fault_of_the_server_is_waited_for(log: SqliteLog, influx: Influ
     assert len(influx.points) == 1
 
 
+@pytest.mark.usefixtures("quick")
+def test_an_answer_that_cannot_be_decoded_is_waited_for(log: SqliteLog, influx: Influx) -> None:
+    influx.answer = lambda number: (422, {"Content-Encoding": "gzip"}, {"message": "x"}) if number < 3 else None
+    fill(log, "in", {"time": 1, "v": 1})
+    assert len(send(log, "in", influx.address())) == 1
+    assert len(influx.points) == 1
+
+
 @pytest.mark.parametrize(
     ("address", "says"),
     [

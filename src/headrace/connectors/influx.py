@@ -134,7 +134,7 @@ class Points(Target):
             response = await self._client.post(self._url, content=gzip.compress(body, 1, mtime=0) if self._zipped else body)
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise PlanError(f"cannot be asked: {error}", where=self.name, fix=f"give an address such as {_EXAMPLE}") from None
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:  # an answer that cannot be decoded too
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise PlanError("has a certificate that is not accepted", where=self.name, fix="give ca=FILE, and the host that it names") from None
             raise Unavailable(why(error)) from None
