@@ -253,16 +253,17 @@ def _lines(one: Address) -> Lines:
         if name == at or name in RESERVED or name in (fields or ()):
             what = "is the time" if name == at else "is also in fields" if name in (fields or ()) else "is a name that InfluxDB has itself"
             raise PlanError(f"parameter tags has {name!r}, which {what}", where=one.where, fix="leave it out of tags")
-    for name in fields or ():
-        if name in RESERVED or name == at:
-            raise PlanError(f"parameter fields has {name!r}, which is no field of InfluxDB", where=one.where, fix="leave it out of fields")
+    for parameter, names in (("fields", fields), ("integers", integers)):
+        for name in names or ():
+            if name in RESERVED or name == at or name in (tags or ()):
+                raise PlanError(f"parameter {parameter} has {name!r}, which is no field of InfluxDB", where=one.where, fix="leave it out")
     measurement = one.get("measurement")
     if measurement is not None and measurement[:1] == "#":
         raise PlanError(f"parameter measurement is {measurement!r}, and a line with # is a comment", where=one.where, fix="give another name")
     try:
         return Lines.of(measurement, at, one.choice("time_unit", list(NS)), tags or (), fields, integers or ())
     except Unfit as unfit:
-        raise PlanError(f"parameter tags or measurement {unfit}", where=one.where, fix="give another name") from None
+        raise PlanError(f"a parameter {unfit}", where=one.where, fix="give another name") from None
 
 
 def _names(one: Address, name: str) -> Sequence[str] | None:

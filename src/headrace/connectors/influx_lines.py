@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from math import isfinite
 from typing import Any
 
 import msgspec
@@ -25,13 +24,13 @@ RESERVED = frozenset({"time", "_field", "_measurement"})
 _FIRST_NS, _LAST_NS = -(2**63) + 2, 2**63 - 2
 _MOST_NAMES, _LONGEST_KNOWN = 10_000, 256
 _DOUBLE_BITS = 1024
+_NULL = type(None)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _ISO = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d)?)(?:[.,](\d{1,9}))?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII)
 _NUMBER = re.compile(r"-?\d{1,25}(?:\.\d{1,20})?", re.ASCII)
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f]|\\[,= \\]|\\\Z")
 _SPECIAL = re.compile(r"[,= ]")
-_NESTED = frozenset({dict, list})
 
 _decode = msgspec.json.Decoder().decode
 
@@ -94,8 +93,8 @@ class Lines:
         integers: Sequence[str] = (),
     ) -> Lines:
         """Return what makes such lines. Raises Unfit if a name cannot be written."""
-        if measurement is not None:
-            escaped(measurement)
+        for name in (*integers, *([] if measurement is None else [measurement])):
+            escaped(name)
         begins = {name: f",{escaped(name)}=" for name in sorted(tags)}  # InfluxDB sorts tags that are not
         return cls(measurement, time, time_unit, begins, fields, frozenset(integers), {})
 
@@ -111,7 +110,7 @@ class Lines:
             content = _decode(value)
             if type(content) is not dict:
                 raise Unfit("is not a JSON object")
-            if not _NESTED.isdisjoint(map(type, content.values())):
+            if b"[" in value or value.find(b"{", 1) >= 0:
                 content = _flat(content)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Unfit("is not JSON") from None
@@ -120,7 +119,7 @@ class Lines:
         if not fields:
             raise Unfit("has no field: all of them are null, tags or the time")
         measurement = topic if self.measurement is None else self.measurement
-        head = escaped(measurement) + self._tags(content)
+        head = _known(measurement) + self._tags(content)
         if head[0] == "#":
             raise Unfit(f"belongs to the measurement {measurement!r}, and a line with # is a comment")
         try:
@@ -141,22 +140,27 @@ class Lines:
         return written
 
     def _fields(self, content: Mapping[str, Any]) -> Sequence[str]:
-        known, integers, found = self._prefixes, self.integers, list[str]()
+        known, found = self._prefixes, list[str]()
         if self.fields is not None:
             content = {name: content[name] for name in self.fields if name in content}
         for name, value in content.items():
             prefix = known.get(name)
             if prefix is None:
                 prefix = self._prefix(name)
-            if prefix and value is not None:
-                text = _integer(name, value) if name in integers else _WRITTEN[type(value)](name, value)
-                if text:
-                    found.append(prefix + text)
+            if prefix:
+                kind = type(value)
+                if kind is float:  # JSON has no NaN
+                    found.append(f"{prefix}{value!r}")
+                elif kind is not _NULL:
+                    found.append(prefix + _WRITTEN[kind](name, value))
+        for name in self.integers:
+            if (value := content.get(name)) is not None:
+                found.append(f"{escaped(name)}={_integer(name, value)}")
         return found
 
     def _prefix(self, name: str) -> str:
-        """Return how a field begins; nothing if it is none."""
-        if name == self.time or name in self.tags:
+        """Return how a field begins; nothing if it is none, or an integer."""
+        if name == self.time or name in self.tags or name in self.integers:
             prefix = ""
         elif not name or name in RESERVED:
             raise Unfit(f"has a field named {name!r}, which InfluxDB does not take; fields= names those that it gets")
@@ -192,7 +196,7 @@ def _moment(given: Any, factor: int) -> int | None:  # noqa: ANN401  (a value of
     if type(text) is not str:
         return None
     if type(given) is float or _NUMBER.fullmatch(text):
-        if not factor or (type(given) is float and not isfinite(given)):
+        if not factor:
             return None
         return round(Decimal(text) * factor)
     if (match := _ISO.fullmatch(text)) is None:
@@ -217,9 +221,7 @@ def _text(_name: str, value: str) -> str:
     return f'"{value}"'
 
 
-# What is written of a value; nothing: the field is left out.
 _WRITTEN: Mapping[type, Callable[[str, Any], str]] = {
-    float: lambda _, value: repr(value) if isfinite(value) else "",
     int: _number,
     str: _text,
     bool: lambda _, value: "true" if value else "false",
