@@ -93,6 +93,7 @@ def test_help_lists_the_commands_and_no_more(run: Callable[..., tuple[int, str, 
     assert listed == [
         "backup",
         "bridge",
+        "browse",
         "check",
         "demo",
         "doctor",

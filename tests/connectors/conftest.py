@@ -1,4 +1,4 @@
-"""The broker that the tests of connectors share, a log, and runners that try again at once."""
+"""What the tests of connectors share: a broker, a home with its log, and runners that try again at once."""
 
 from __future__ import annotations
 
@@ -16,8 +16,17 @@ __all__ = ["kafka"]
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[SqliteLog]:
-    with closing(SqliteLog(tmp_path / "home/log.db")) as one:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder, and return the home there."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HEADRACE_HOME", "KAFKA_SERVERS", "KAFKA_BOOTSTRAP_SERVERS", "HEADRACE_TOPIC_PREFIX", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / ".headrace"
+
+
+@pytest.fixture
+def log(home: Path) -> Iterator[SqliteLog]:
+    with closing(SqliteLog(home / "log.db")) as one:
         yield one
 
 

@@ -38,20 +38,6 @@ HEADRACE = str(Path(sys.executable).with_name("headrace"))
 TOPIC = "scada_data_topic"
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in ("HEADRACE_HOME", "KAFKA_SERVERS", "KAFKA_BOOTSTRAP_SERVERS", "HEADRACE_TOPIC_PREFIX", "HTTP_PROXY", "http_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / ".headrace"
-
-
-@pytest.fixture
-def log(home: Path) -> Iterator[SqliteLog]:
-    with closing(SqliteLog(home / "log.db")) as one:
-        yield one
-
-
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a bridge come back soon after a connection that gave nothing."""

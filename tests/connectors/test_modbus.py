@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -39,20 +39,6 @@ from waiting import wait_for
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 GOOD, NO_COMMUNICATION, CONFIGURATION = Quality.GOOD, Quality.BAD_NO_COMMUNICATION, Quality.BAD_CONFIGURATION_ERROR
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in ("HEADRACE_HOME", "KAFKA_SERVERS", "KAFKA_BOOTSTRAP_SERVERS", "HEADRACE_TOPIC_PREFIX"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / ".headrace"
-
-
-@pytest.fixture
-def log(home: Path) -> Iterator[SqliteLog]:
-    with closing(SqliteLog(home / "log.db")) as one:
-        yield one
 
 
 def register(address: int, kind: str = "uint16", table: str = "holding", **options: Any) -> Register:

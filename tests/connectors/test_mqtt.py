@@ -40,20 +40,6 @@ from waiting import wait_for
 __all__ = ["mosquitto"]
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in ("HEADRACE_HOME", "KAFKA_SERVERS", "KAFKA_BOOTSTRAP_SERVERS", "HEADRACE_TOPIC_PREFIX"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / ".headrace"
-
-
-@pytest.fixture
-def log(home: Path) -> Iterator[SqliteLog]:
-    with closing(SqliteLog(home / "log.db")) as one:
-        yield one
-
-
 def bridge(log: SqliteLog, address: str, topic: str = "t", stop: Callable[[], bool] = lambda: False, **options: Any) -> list[str]:
     """Run a bridge to its end, and return what it told."""
     told: list[str] = []

@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -35,20 +34,6 @@ from waiting import wait_for
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 GOOD, NO_COMMUNICATION = Quality.GOOD, Quality.BAD_NO_COMMUNICATION
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in ("HEADRACE_HOME", "KAFKA_SERVERS", "KAFKA_BOOTSTRAP_SERVERS", "HEADRACE_TOPIC_PREFIX"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path / ".headrace"
-
-
-@pytest.fixture
-def log(home: Path) -> Iterator[SqliteLog]:
-    with closing(SqliteLog(home / "log.db")) as one:
-        yield one
 
 
 def served(**definition: Any) -> PlantServer:

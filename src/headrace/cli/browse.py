@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
+from headrace.cli.paths import OutputPath
 from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import asked_to_stop
 from headrace.cli.tables import counted
@@ -34,7 +35,7 @@ def browse(
     /,
     *,
     range_: Annotated[list[str] | None, Parameter(name="--range")] = None,
-    tags: Path | None = None,
+    tags: OutputPath | None = None,
     duration: str | None = None,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:

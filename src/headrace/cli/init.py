@@ -6,6 +6,7 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+from headrace.cli.paths import OutputPath
 from headrace.errors import EnvironmentFault, PlanError, near
 from headrace.plant.file import PLANT_FILE
 
@@ -21,7 +22,7 @@ TEMPLATES = {
 _SHARED = {"lines.py": tuple(TEMPLATES), "minutes.py": ("csv", "mqtt", "opcua")}
 
 
-def init(template: str | None = None, /, *, folder: Path = Path()) -> None:
+def init(template: str | None = None, /, *, folder: OutputPath = Path()) -> None:
     """Write a first plant file and what belongs to it. No file that exists is changed.
 
     Parameters
