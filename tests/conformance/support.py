@@ -36,7 +36,7 @@ tests until its mark is taken out, so nothing here is out of date.
 # Features
 
 
-def _any(test: Callable[[Operator], bool]) -> Callable[[Case], bool]:
+def has_operator(test: Callable[[Operator], bool]) -> Callable[[Case], bool]:
     return lambda case: any(test(one) for operators in (*case.pipeline.sinks.values(), *case.pipeline.streams.values()) for one in _all(operators))
 
 
@@ -48,18 +48,18 @@ def _all(operators: list[Operator]) -> Iterator[Operator]:
 
 
 def _window(kind: str) -> Callable[[Case], bool]:
-    return _any(lambda one: one.window is not None and kind in one.window)
+    return has_operator(lambda one: one.window is not None and kind in one.window)
 
 
 def _unnests(kind: str) -> Callable[[Case], bool]:
-    return _any(lambda one: one.unnest is not None and (one.key is not None) == (kind == "MAP"))
+    return has_operator(lambda one: one.unnest is not None and (one.key is not None) == (kind == "MAP"))
 
 
 def _late(case: Case) -> bool:
     return any(counts.get("late") for counts in case.ledger.values())
 
 
-def _of_derived_rows(case: Case) -> bool:
+def takes_derived_rows(case: Case) -> bool:
     """Return whether a window or a process takes the rows of another."""
 
     def stages(operators: list[Operator]) -> int:
@@ -77,23 +77,23 @@ FEATURES: dict[str, Callable[[Case], bool]] = {
     "tumbling windows": _window("tumbling"),
     "sliding windows": _window("sliding"),
     "cumulating windows": _window("cumulating"),
-    "windows with an offset": _any(lambda one: one.window is not None and one.offset is not None),
-    "windows in a time zone": _any(lambda one: one.window is not None and one.zone is not None),
-    "a second aggregate within the window": _any(lambda one: one.aggregate is not None and one.by is not None),
+    "windows with an offset": has_operator(lambda one: one.window is not None and one.offset is not None),
+    "windows in a time zone": has_operator(lambda one: one.window is not None and one.zone is not None),
+    "a second aggregate within the window": has_operator(lambda one: one.aggregate is not None and one.by is not None),
     "late records left out and counted": _late,
-    "late rows kept, `late_to`": _any(lambda one: one.late_to is not None),
-    "allowed lateness and revisions": _any(lambda one: one.allowed_lateness is not None),
+    "late rows kept, `late_to`": has_operator(lambda one: one.late_to is not None),
+    "allowed lateness and revisions": has_operator(lambda one: one.allowed_lateness is not None),
     "several partitions, each with its own watermark": lambda case: any(len(records) > 1 for records in case.job().inputs.values()),
     "unnesting a MAP": _unnests("MAP"),
     "unnesting an ARRAY": _unnests("ARRAY"),
-    "unions": _any(lambda one: one.union is not None),
+    "unions": has_operator(lambda one: one.union is not None),
     "rows without a window": lambda case: any(all(one.window is None for one in operators) for operators in case.pipeline.sinks.values()),
-    "processes: state, TTL, timers, lateness": _any(lambda one: one.process is not None and one.order is None),
-    "side outputs, broadcasts and failures of processes": _any(lambda one: bool(one.side or one.broadcast or one.failed_to)),
-    "several inputs of a process": _any(lambda one: bool(one.inputs)),
-    "running aggregates, LAG and LEAD, `over`": _any(lambda one: one.over is not None),
-    "windows and processes over derived rows": _of_derived_rows,
-    "`deduplicate` and `top_n`": _any(lambda one: one.deduplicate is not None or one.top_n is not None),
+    "processes: state, TTL, timers, lateness": has_operator(lambda one: one.process is not None and one.order is None),
+    "side outputs, broadcasts and failures of processes": has_operator(lambda one: bool(one.side or one.broadcast or one.failed_to)),
+    "several inputs of a process": has_operator(lambda one: bool(one.inputs)),
+    "running aggregates, LAG and LEAD, `over`": has_operator(lambda one: one.over is not None),
+    "windows and processes over derived rows": takes_derived_rows,
+    "`deduplicate` and `top_n`": has_operator(lambda one: one.deduplicate is not None or one.top_n is not None),
     "several outputs": lambda case: len(case.pipeline.sinks) > 1,
     "dead letters": lambda case: bool(case.dead),
     "the ledger": lambda case: bool(case.ledger),

@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from test_mqtt import bridging, came, ended, home, log, mosquitto, start
+from test_mqtt import bridging, came, ended, mosquitto, start
 
 from headrace.cli import main
 from headrace.cli.bridge import target_of
@@ -23,7 +23,7 @@ from mosquitto import LIMIT, Mosquitto
 from serving import HEADRACE, free_port
 from waiting import wait_for
 
-__all__ = ["ended", "home", "log", "mosquitto"]
+__all__ = ["ended", "mosquitto"]
 
 
 def fill(log: Log, topic: str, *records: Any) -> None:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sparkplug_edge import BOOLEAN, FLOAT, INT8, INT16, INT32, INT64, STRING, UINT64, Edge, asks_for_births, metric, payload, sized, whole
-from test_mqtt import bridging, came, home, log, mosquitto
+from test_mqtt import bridging, came, mosquitto
 
 from headrace.cli import main
 from headrace.connectors.mqtt_client import Server, Will, connect
@@ -28,7 +28,7 @@ from headrace.topics.sqlite import SqliteLog
 from mosquitto import LIMIT, Mosquitto
 from waiting import wait_for
 
-__all__ = ["home", "log", "mosquitto"]
+__all__ = ["mosquitto"]
 
 GOOD, UNCERTAIN, BAD, GONE, NO_DATA = 0, 0x40000000, 0x80000000, 0x80310000, 0x809B0000
 

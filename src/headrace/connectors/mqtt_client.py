@@ -313,7 +313,8 @@ class Connection(asyncio.Protocol):
             self._lose(Unavailable(f"sends what is not MQTT: {error}"))
         if self.arrived:
             self._came.set()
-            if len(self.arrived) >= 2 * self._server.window and not self._paused:
+            # Nobody takes messages before the subscription is answered, and the answer comes behind all that the session has in flight.
+            if len(self.arrived) >= 2 * self._server.window and not self._paused and self._answer is None:
                 self._pause(True)
 
     def _to_paho(self, packet: bytes) -> None:
