@@ -249,6 +249,15 @@ def test_a_module_that_the_workers_lack_is_named(runs: Runs) -> None:
     assert "needs module 'lacking_on_workers', which the cluster lacks" in str(told)
 
 
+def per_minute(source: hr.Stream | None = None) -> hr.Stream:
+    return (source or rows()).window(hr.tumbling(hr.minutes(1)), by=["k"]).aggregate(n="COUNT(*)")
+
+
+def told_by_windows() -> hr.Stream:
+    source = rows()
+    return source.process(Limits, by=["k"], broadcast=per_minute(source))
+
+
 @pytest.mark.parametrize(
     ("stream", "complaint"),
     [
@@ -261,7 +270,7 @@ def test_a_module_that_the_workers_lack_is_named(runs: Runs) -> None:
             lambda: per_minute().aggregate(by=["k"], n="COUNT(DISTINCT n)").process(Sequence, by=["k"]),
             "COUNT(DISTINCT …): Spark's streams cannot count so",
         ),
-        (lambda: rows().process(Limits, by=["k"], broadcast=per_minute()), "a broadcast from a window or a process: Spark's streams have none"),
+        (told_by_windows, "a broadcast from a window or a process: Spark's streams have none"),
     ],
 )
 def test_what_spark_cannot_do_live_is_refused_with_its_operator(stream: Any, complaint: str) -> None:
@@ -271,10 +280,6 @@ def test_what_spark_cannot_do_live_is_refused_with_its_operator(stream: Any, com
         live_script(made)
     assert complaint in str(refused.value)
     assert re.match(r"Spark SQL of #\d (process|window) ", str(refused.value))
-
-
-def per_minute() -> hr.Stream:
-    return rows().window(hr.tumbling(hr.minutes(1)), by=["k"]).aggregate(n="COUNT(*)")
 
 
 # live
