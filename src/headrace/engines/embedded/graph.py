@@ -14,7 +14,6 @@ from typing import Any
 
 import polars as pl
 
-from headrace.engines.embedded.over import OverStage
 from headrace.engines.embedded.processing import ProcessStage
 from headrace.engines.embedded.stage import Counts, Emitted, Fates, Setting, Stage, Turn, Write
 from headrace.engines.embedded.windowing import WindowStage
@@ -31,8 +30,14 @@ __all__ = ["Graph", "now_of"]
 _log = logging.getLogger(__name__)
 
 
+def _over_stage(node: Node[Over], setting: Setting) -> Stage:
+    from headrace.engines.embedded.over import OverStage  # most pipelines have none
+
+    return OverStage(node, setting)
+
+
 # The nodes that are stages, by the class of their operator.
-_STAGES: dict[type[Operator], Callable[[Any, Setting], Stage]] = {Aggregate: WindowStage, Process: ProcessStage, Over: OverStage}
+_STAGES: dict[type[Operator], Callable[[Any, Setting], Stage]] = {Aggregate: WindowStage, Process: ProcessStage, Over: _over_stage}
 
 
 @dataclass
