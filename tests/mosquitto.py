@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -18,13 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from debian import unpack
-from serving import free_port
-from waiting import wait_for
+from debian import LIMIT, Program, unpack
 
 FOLDER = Path(__file__).parent.parent / "build" / "mosquitto"
 PACKAGES = ("mosquitto", "mosquitto-clients", "libmosquitto1", "libcjson1", "libwebsockets17", "libdlt2", "libwrap0", "libnsl2", "libtirpc3")
-LIMIT = 120.0
 
 
 def found(name: str) -> str | None:
@@ -54,17 +49,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join([*libraries, os.environ.get("LD_LIBRARY_PATH", "")])} if libraries else {**os.environ}
 
 
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-class Mosquitto:
-    """A broker with its data in a folder. It can be started again after it was stopped or killed."""
+class Mosquitto(Program):
+    """A broker."""
 
     def __init__(self, folder: Path, more: Sequence[str] = (), *, anonymous: bool = True, persistent: bool = True) -> None:
-        self.folder, self.port = folder, free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(folder)
         lines = [f"listener {self.port} 127.0.0.1", f"allow_anonymous {str(anonymous).lower()}", "max_queued_messages 0", "user root"]
         if persistent:
             lines += ["persistence true", f"persistence_location {folder}/", "autosave_on_changes true", "autosave_interval 1"]
@@ -74,42 +63,15 @@ class Mosquitto:
     def address(self) -> str:
         return f"mqtt://127.0.0.1:{self.port}"
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "log").read_text()
-
     def start(self) -> None:
         program = found("mosquitto")
         assert program is not None
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [program, "-v", "-c", str(self.folder / "mosquitto.conf")],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment(),
-                preexec_fn=_end_with_parent,  # noqa: PLW1509  (a call of C and nothing else)
-            )
-        wait_for(self._answers, "mosquitto listens", seconds=LIMIT, every=0.01)
+        self._run([program, "-v", "-c", str(self.folder / "mosquitto.conf")], environment())
 
     def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self.log[-2000:]
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
             return True
         return False
-
-    def end(self, number: signal.Signals = signal.SIGKILL) -> None:
-        if self._process is not None:
-            process, self._process = self._process, None
-            process.send_signal(signal.SIGCONT)
-            process.send_signal(number)
-            process.wait(180)
 
     def publish(self, topic: str, *payloads: str | bytes, qos: int = 1, retain: bool = False, options: Sequence[str] = ()) -> None:
         """Publish messages; return when the broker has them."""

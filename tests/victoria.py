@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -19,12 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from debian import unpack
-from serving import free_port
-from waiting import wait_for
+from debian import LIMIT, Program, unpack
 
 FOLDER = Path(__file__).parent.parent / "build" / "victoria-metrics"
-LIMIT = 120.0
 
 
 def found() -> str | None:
@@ -44,17 +38,8 @@ def fetch() -> str | None:
     return missing()
 
 
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-class Victoria:
-    """A server with its data in a folder, in which a point is identified as in InfluxDB. It can be started again after it was stopped."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self._process: subprocess.Popen[bytes] | None = None
-        folder.mkdir(parents=True, exist_ok=True)
+class Victoria(Program):
+    """A server in which a point is identified as in InfluxDB."""
 
     @property
     def address(self) -> str:
@@ -68,29 +53,12 @@ class Victoria:
         program = found()
         assert program is not None
         options = ["-dedup.minScrapeInterval=1ms", "-retentionPeriod=100y", "-memory.allowedBytes=128MB"]
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [program, f"-storageDataPath={self.folder / 'data'}", f"-httpListenAddr=127.0.0.1:{self.port}", *options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509  (a call of C and nothing else)
-            )
-        wait_for(self._answers, "VictoriaMetrics answers", seconds=LIMIT, every=0.02)
+        self._run([program, f"-storageDataPath={self.folder / 'data'}", f"-httpListenAddr=127.0.0.1:{self.port}", *options])
 
     def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
         with suppress(OSError), urllib.request.urlopen(f"{self.url}/health", timeout=1):
             return True
         return False
-
-    def end(self, number: signal.Signals = signal.SIGKILL) -> None:
-        if self._process is not None:
-            process, self._process = self._process, None
-            process.send_signal(signal.SIGCONT)
-            process.send_signal(number)
-            process.wait(180)
 
     def flush(self) -> None:
         """Have the server write all that it has taken to its files, where it can be read too."""

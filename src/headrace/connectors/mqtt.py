@@ -14,7 +14,7 @@ from zlib import crc32
 import msgspec
 
 from headrace.connectors.address import Address, secret_file
-from headrace.connectors.mqtt_client import ANSWER_SECONDS, Arrived, Connection, Server, connect
+from headrace.connectors.mqtt_client import ANSWER_SECONDS, Arrived, Connected, Connection, Server, connect
 from headrace.connectors.payloads import PARAMETERS, Path, Shape, shape_of
 from headrace.connectors.protocol import Event, Record, Refused, Source, Target, Unavailable
 from headrace.errors import PlanError
@@ -75,7 +75,7 @@ def target(address: str) -> Published:
     return Published(server, topic, path, retain=one.choice("retain", ["no", "yes"]) == "yes")
 
 
-class Messages(Source):
+class Messages(Connected, Source):
     """The messages of a topic filter, acknowledged after their commit.
 
     A message that the broker repeats after an outage has the flag for it, its packet identifier, topic and payload. If all of them are
@@ -105,7 +105,6 @@ class Messages(Source):
         # A broker of 3.1.1 may have more in flight than it is asked for.
         self.redelivers = max(server.window, _WINDOW) if qos and drops_repeats else 0
         self.window = server.window if qos else 0
-        self._connection: Connection | None = None
         self._session: str | None = None
         self._count = self._first = 0
 
@@ -173,18 +172,8 @@ class Messages(Source):
         first = (self._first + 1) << 16
         self._acknowledge([token & 0xFFFF for token in sorted(tokens) if token >= first])
 
-    def _acknowledge(self, mids: Sequence[int]) -> None:
-        if mids and self._connection is not None:
-            self._connection.acknowledge(mids)
 
-    async def close(self) -> None:
-        """Disconnect."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-
-class Published(Target):
+class Published(Connected, Target):
     """Records as messages at QoS 1, sent when the broker has acknowledged them.
 
     Parameters
@@ -205,7 +194,6 @@ class Published(Target):
             part if number % 2 == 0 else Path(part if part[:1] == "$" else f"$[{part!r}]", "topic", server.where)
             for number, part in enumerate(_FIELD.split(topic))
         ]
-        self._connection: Connection | None = None
 
     async def send(self, records: Sequence[Record]) -> Mapping[int, str] | None:
         """Publish records, in their order, and wait for the acknowledgements."""
@@ -266,12 +254,6 @@ class Published(Target):
                 await self.close()
                 raise PlanError("does not retain messages", where=self.name, fix="leave retain out")
         return self._connection
-
-    async def close(self) -> None:
-        """Disconnect."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
 
 class _Unsendable(Exception):

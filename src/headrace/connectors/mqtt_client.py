@@ -11,7 +11,7 @@ import os
 import re
 import ssl
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ try:
 except ModuleNotFoundError:
     raise EnvironmentFault("needs the package paho-mqtt", where="the bridge", fix="pip install 'headrace[mqtt]'") from None
 
-__all__ = ["ANSWER_SECONDS", "Arrived", "Connection", "Limits", "Server", "Will", "connect"]
+__all__ = ["ANSWER_SECONDS", "Arrived", "Connected", "Connection", "Limits", "Server", "Will", "connect"]
 
 ANSWER_SECONDS = 10.0
 _TICK_SECONDS = 1.0
@@ -466,6 +466,22 @@ class Connection(asyncio.Protocol):
         if self._fault is None and self._pipe.transport is not None:
             self._client.disconnect()
         self._lose(Unavailable("is closed"))
+
+
+class Connected:
+    """What sources and targets that keep one connection have in common."""
+
+    _connection: Connection | None = None
+
+    def _acknowledge(self, mids: Sequence[int]) -> None:
+        if mids and self._connection is not None:
+            self._connection.acknowledge(mids)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 class _OnlyOlder(Unavailable):

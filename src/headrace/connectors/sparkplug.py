@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from headrace._clock import now_ms
 from headrace.connectors.mqtt import SERVER_PARAMETERS, parsed, server_of, version_of
-from headrace.connectors.mqtt_client import ANSWER_SECONDS, Arrived, Connection, Server, Will, connect
+from headrace.connectors.mqtt_client import ANSWER_SECONDS, Arrived, Connected, Connection, Server, Will, connect
 from headrace.connectors.protocol import Event, Source, Unavailable
 from headrace.connectors.sparkplug_host import NAMESPACE, Host, Outcome, says_offline, state
 from headrace.connectors.tagged import tags_of
@@ -44,7 +44,7 @@ def source(address: str) -> Sparkplug:
     return Sparkplug(server, filters, host, host_id)
 
 
-class Sparkplug(Source):
+class Sparkplug(Connected, Source):
     """The readings of edge nodes.
 
     Parameters
@@ -63,7 +63,6 @@ class Sparkplug(Source):
 
     def __init__(self, server: Server, filters: Sequence[str], host: Host, host_id: str | None = None) -> None:
         self.name, self._server, self._filters, self._host, self._host_id = server.name, server, filters, host, host_id
-        self._connection: Connection | None = None
         self._first = True
 
     async def open(self, _position: Any) -> AsyncGenerator[Event] | None:  # noqa: ANN401  (there is none)
@@ -152,12 +151,4 @@ class Sparkplug(Source):
 
     async def acknowledge(self, events: Sequence[Event]) -> None:
         """Acknowledge the messages of this connection."""
-        mids = [event.token[1] for event in events if event.token is not None and event.token[0] is self._connection]
-        if mids and self._connection is not None:
-            self._connection.acknowledge(mids)
-
-    async def close(self) -> None:
-        """Disconnect."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._acknowledge([event.token[1] for event in events if event.token is not None and event.token[0] is self._connection])

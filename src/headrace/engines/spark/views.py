@@ -322,8 +322,6 @@ class Views(Selects[Block]):
     def _tell(self, node: Node[Process], broadcast: Node[Operator]) -> None:
         """Make the view of what a process is told by its broadcast."""
         told = self._timed(broadcast)
-        if self._live and broadcast.traits.derived:
-            raise PlanError("a broadcast from a window or a process: Spark's streams have none", fix="write it to a topic first, or run it embedded")
         row = f"{plain_json(told.items, broadcast.schema)} AS `_row`"
         if self._live:
             hidden = {column: told.hidden[column] for column in (*RECORD, "_time_ms", "_entry", "_arrived_ms")}
@@ -350,6 +348,8 @@ class Views(Selects[Block]):
 
     @staticmethod
     def _refuse_live(node: Node[Process]) -> None:
+        if node.broadcast is not None and node.broadcast.traits.derived:
+            raise PlanError("a broadcast from a window or a process: Spark's streams have none", fix="write it to a topic first, or run it embedded")
         for one in node.operator.inputs:
             if one.late == "side":
                 what = f"late='side' of input {one.name!r}: Spark's streams drop late rows unseen"
