@@ -62,7 +62,8 @@ def bridge(
         topic:NAME, kafka:NAME.
     to
         topic:NAME of the SQLite log, or kafka:NAME; from a topic: mqtt://HOST/TOPIC/{FIELD}: messages;
-        influx://HOST?org=…&bucket=…: points of InfluxDB 2; or FILE.py:…, a target of your own.
+        influx://HOST?org=…&bucket=…: points of InfluxDB 2;
+        postgresql://HOST/DATABASE?table=…: rows; or FILE.py:…, a target of your own.
     key
         Into a topic: the field of a record by which the partition is chosen. Without one all go to the first.
     duration

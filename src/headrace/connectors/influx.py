@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from headrace.connectors.address import Address, secret, secret_file
+from headrace.connectors.halving import halved
 from headrace.connectors.http import why
 from headrace.connectors.influx_lines import NS, RESERVED, Lines, Unfit
 from headrace.connectors.protocol import Record, Target, Unavailable
@@ -106,23 +107,12 @@ class Points(Target):
             except Unfit as unfit:
                 never[place] = str(unfit)
         if made:
-            await self._write(made, never)
+            await halved(made, self._write, never)
         return never
 
-    async def _write(self, made: Sequence[tuple[int, bytes]], never: dict[int, str]) -> None:
-        """Write lines, and note those that the server refuses: of a batch that it refuses, the halves are written, until there is one line.
-
-        What it has taken of the batch is written again, which changes nothing.
-        """
-        refused = await self._post(b"\n".join([line for _, line in made]))
-        if refused is None:
-            return
-        if len(made) == 1:
-            never[made[0][0]] = refused
-            return
-        half = len(made) // 2
-        await self._write(made[:half], never)
-        await self._write(made[half:], never)
+    async def _write(self, lines: Sequence[bytes]) -> str | None:
+        """Write lines, and return why the server does not take them; None if it does."""
+        return await self._post(b"\n".join(lines))
 
     async def _post(self, body: bytes) -> str | None:
         """Write lines, and return why the server does not take them; None if it does."""

@@ -1,6 +1,6 @@
-"""CPU seconds of a bridge from a topic to a server of InfluxDB's write API: `python bench/influx.py`.
+"""CPU seconds of a bridge from a topic to a store: `python bench/stores.py influx`, or another of `STORES`.
 
-The cost of a line is that of further lines: of a long run less a short one, so that the start does not count.
+The cost of a record is that of further records: of a long run less a short one, so that the start does not count.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
+import postgres  # noqa: E402
+import victoria  # noqa: E402
 from headrace.topics.protocol import Commit, Outgoing  # noqa: E402
 from headrace.topics.sqlite import SqliteLog  # noqa: E402
-from victoria import Victoria, missing  # noqa: E402
 
 HEADRACE = Path(sys.executable).with_name("headrace")
 
@@ -53,35 +56,68 @@ def cpu_seconds(address: str, home: Path) -> tuple[float, float]:
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
+@contextmanager
+def influx(work: Path) -> Iterator[str]:
+    server = victoria.Victoria(work / "victoria")
+    server.start()
+    yield f"{server.address}?org=o&bucket=b&measurement=m&tags=tag,unit&"
+    server.end()
+
+
+@contextmanager
+def postgresql(_: Path) -> Iterator[str]:
+    with postgres.Postgres().removed() as server:
+        yield f"{server.address}/postgres?"
+
+
+class Store(NamedTuple):
+    """Gives the beginning of addresses, whose ends are `queries`."""
+
+    running: Callable[[Path], AbstractContextManager[str]]
+    missing: Callable[[], str | None]
+    queries: Sequence[str]
+
+
+STORES = {
+    "influx": Store(influx, victoria.missing, ["gzip=yes", "gzip=no", "gzip=yes&fields=value,quality", "gzip=no&fields=value,quality"]),
+    "postgresql": Store(
+        postgresql,
+        postgres.missing,
+        ["table=t&key=tag,time&create=reading", "table=last&key=tag&create=reading", "table=e&id=id&create=id text,value float8&fields=value"],
+    ),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lines", type=int, default=400_000)
+    parser.add_argument("store", choices=STORES)
+    parser.add_argument("--records", type=int, default=400_000)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--queries", nargs="*", default=["gzip=yes", "gzip=no", "gzip=yes&fields=value,quality", "gzip=no&fields=value,quality"])
+    parser.add_argument("--queries", nargs="*")
     options = parser.parse_args()
-    if (why := missing()) is not None:
+    store = STORES[options.store]
+    if (why := store.missing()) is not None:
         sys.exit(why)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        server = Victoria(work / "victoria")
-        server.start()
-        sizes = (options.lines // 5, options.lines)
+        sizes = (options.records // 5, options.records)
         homes = {size: work / f"home{size}" for size in sizes}
         for size, home in homes.items():
             home.mkdir()
             fill(home, size)
         costs: dict[tuple[str, int], list[float]] = {}
         memory = 0.0
-        for _ in range(options.runs):
-            for query in options.queries:
-                for size, home in homes.items():
-                    cost, memory = cpu_seconds(f"{server.address}?org=o&bucket=b&measurement=m&tags=tag,unit&{query}", home)
-                    costs.setdefault((query, size), []).append(cost)
-        server.end()
-        for query in options.queries:
+        queries = options.queries or store.queries
+        with store.running(work) as address:
+            for _ in range(options.runs):
+                for query in queries:
+                    for size, home in homes.items():
+                        cost, memory = cpu_seconds(address + query, home)
+                        costs.setdefault((query, size), []).append(cost)
+        for query in queries:
             short, whole = (statistics.median(costs[query, size]) for size in sizes)
             each = (whole - short) / (sizes[1] - sizes[0])
-            print(f"{query}: {each * 1e6:.1f} µs a line, {1 / each:,.0f} lines a CPU-second; whole {whole:.2f} s, {memory:.0f} MB")
+            print(f"{query}: {each * 1e6:.1f} µs a record, {1 / each:,.0f} records a CPU-second; whole {whole:.2f} s, {memory:.0f} MB")
 
 
 if __name__ == "__main__":
