@@ -28,6 +28,7 @@ from headrace.cli import main
 from headrace.engines.embedded.run import run_files as run_embedded
 from headrace.engines.entries import added_up
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
+from headrace.engines.flink.kept import Kept
 from headrace.engines.flink.places import Kafka
 from headrace.engines.flink.rest import JobFailed, Rest, root_cause
 from headrace.engines.flink.run import run_files, run_topics, savepoint, submit, wait
@@ -255,10 +256,12 @@ def test_a_drained_job_gives_the_last_windows_of_a_topic_that_has_been_silent(fl
     same(Outcome(got.written, got.dead, {}), Outcome(expected.written, expected.dead, {}))
 
 
-def test_what_is_kept_of_other_settings_is_not_taken(flink: Rest, topics: Topics, tmp_path: Path) -> None:
-    (tmp_path / "kept").mkdir()
-    (tmp_path / "kept" / "script.sql").write_text("another")
-    with pytest.raises(EnvironmentFault, match=r"another version of the pipeline.*--anew"):
+def test_the_state_of_other_windows_is_not_taken(flink: Rest, topics: Topics, tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "kept")
+    kept.note(fingerprint.plan(window_size_minutes=5), lambda: "a" * 32, bounded=False)
+    (tmp_path / "kept/checkpoints" / ("a" * 32) / "chk-1").mkdir(parents=True)
+    (tmp_path / "kept/checkpoints" / ("a" * 32) / "chk-1/_metadata").touch()
+    with pytest.raises(EnvironmentFault, match=r"cannot keep its state: window changed .*--anew"):
         run_topics(PLAN, topics.places(), flink, tmp_path / "kept")
 
 
@@ -542,6 +545,10 @@ def test_where_no_cluster_is_it_says_so() -> None:
         (
             "Caused by: x.ValidationException: Could not find any factory for identifier 'jdbc' that implements 'a.b.DynamicTableFactory' in",
             "the cluster lacks a connector: put the jar of connector 'jdbc' into the lib folder of Flink, on every machine, and start it again",
+        ),
+        (
+            "j.IllegalStateException: Failed to rollback to checkpoint/savepoint f. Cannot map checkpoint/savepoint state for operator 4 to the\n\tat a.B.c",
+            "the savepoint has an operator that this job does not have: start from it the pipeline that made it, or start without it",
         ),
     ],
 )

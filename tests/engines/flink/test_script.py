@@ -477,7 +477,7 @@ def test_rows_of_windows_come_to_a_process_with_the_last_ms_of_their_windows() -
     assert "JSON_ARRAY(`id` NULL ON NULL) AS `order`" in made
     assert (
         "SELECT MAX(`event_time`) AS `latest` FROM TABLE("
-        "TUMBLE(TABLE `process_4_times`, DESCRIPTOR(`event_time`), INTERVAL '999999' DAY(6), INTERVAL '10956' DAY(6)))" in made
+        "TUMBLE(TABLE `process_passing_times`, DESCRIPTOR(`event_time`), INTERVAL '999999' DAY(6), INTERVAL '10956' DAY(6)))" in made
     )
 
 

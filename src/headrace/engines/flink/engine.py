@@ -144,7 +144,8 @@ class FlinkEngine:
 
     def run_topics(self, plan: Plan, topics: Topics, options: Options, context: Context) -> Result:
         """Run a plan on Kafka's topics. The result has what the topic of the ledger's entries comes to."""
-        from headrace.engines.flink.run import forget, run_topics
+        from headrace.engines.flink.kept import Kept
+        from headrace.engines.flink.run import run_topics
         from headrace.engines.flink.script import flink_script
         from headrace.engines.ledger_topic import begin_ledger, ledger_on_topic
 
@@ -155,7 +156,7 @@ class FlinkEngine:
             rest.check_version()
             _make_written(plan, topics)
             if options.anew:
-                forget(kept)
+                Kept(kept).forget()
             if places.bounded or not (kept.exists() or options.from_savepoint):
                 begin_ledger(plan, topics, context.home)
             begin_at, seconds, drain = options.from_savepoint, options.duration, options.drain

@@ -347,7 +347,7 @@ def _row_reader(schema: Schema) -> Callable[[str], Any]:
 
     def read_row(text: str) -> Any:  # noqa: ANN401
         found = _decode(text)
-        row = {name: found[name] for name in names}
+        row = {name: found.get(name) for name in names}  # rows that waited while the pipeline changed lack new columns
         for name, read in timed:
             if row[name] is not None:
                 row[name] = read(row[name])

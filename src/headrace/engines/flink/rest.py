@@ -223,6 +223,8 @@ def root_cause(trace: str) -> str:
     if failing := _CHECKPOINTS.search(trace):
         said = " ".join(failing[1].split())
         return f"no checkpoint can be made ({said}): look whether their disk is full or cannot be written; Flink's job manager says it in its log"
+    if "Cannot map checkpoint/savepoint state for operator" in trace:
+        return "the savepoint has an operator that this job does not have: start from it the pipeline that made it, or start without it"
     if "BytesMap.initBucketSegments" in trace:
         return "a slot has too little managed memory for so many windows: raise taskmanager.memory.managed.size, or have fewer plans in a job"
     causes = list(_CAUSE.finditer(trace))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import re
+import logging
 import shutil
 import time
 from codecs import BOM_UTF8
@@ -14,19 +14,22 @@ from pathlib import Path
 
 import msgspec
 
-from headrace._durable import private_folder, put, write_whole
+from headrace._durable import put
 from headrace.engines import jar
 from headrace.engines.entries import Ledger, added_up, ledger_topic
 from headrace.engines.flink.client import Client
+from headrace.engines.flink.kept import Kept
 from headrace.engines.flink.places import Kafka, Places, Staged
 from headrace.engines.flink.rest import JobFailed, Rest
 from headrace.engines.flink.script import flink_script, flink_script_of_many, is_python
 from headrace.engines.folder_jobs import FolderJob
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
+from headrace.plan.changes import Changes
 from headrace.plan.pipeline import Plan
 
-__all__ = ["check_inputs", "forget", "run_files", "run_many", "run_topics", "savepoint", "submit", "wait"]
+__all__ = ["check_inputs", "run_files", "run_many", "run_topics", "savepoint", "submit", "wait"]
 
+_log = logging.getLogger(__name__)
 _ENDINGS = frozenset([".ndjson", ".jsonl", ".json"])
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 60.0
@@ -133,19 +136,22 @@ def run_topics(  # noqa: PLR0913
 ) -> None:
     """Run a plan on Kafka's topics until `stop` says so or `seconds` have passed; bounded ones to their end.
 
-    The state of a job that was stopped is kept in the folder `kept`, and the next run of the same script goes on from there;
-    that of one which was killed, from its last checkpoint. `begin_at` names a savepoint to go on from instead.
+    The state of a job that was stopped is kept in the folder `kept`, and the next run of the pipeline goes on from there, also
+    if the pipeline has changed in a way that leaves Flink its state; that of one which was killed, from its last checkpoint.
+    `begin_at` names a savepoint to go on from instead.
 
     Raises
     ------
     JobFailed
         If the job failed on the cluster.
     EnvironmentFault
-        If what is kept belongs to another script, or the cluster has gone away.
+        If what is kept cannot be carried over to this plan, or the cluster has gone away.
     """
+    held = Kept(kept)
     script = flink_script(plan, replace(places, kept=str(kept)))
-    _check_kept(kept, flink_script(plan, replace(places, connection={})))
-    job = submit(rest, script, client=client, savepoint=begin_at or _last_state(kept))
+    state = begin_at or held.last_state()
+    _tell(plan, held.carried_over(plan, state, bounded=places.bounded))
+    job = held.note(plan, lambda: submit(rest, script, client=client, savepoint=state), bounded=places.bounded)
     ends_at = None if seconds is None else time.monotonic() + seconds
     try:
         ended = wait(rest, job, stop=lambda: stop() or (ends_at is not None and time.monotonic() >= ends_at))
@@ -155,17 +161,19 @@ def run_topics(  # noqa: PLR0913
         stopped = f"file://{kept}/savepoints"
         if drain and places.idle_after_ms is not None:
             # A source that Flink holds for idle sends no last watermark, and its last windows would be lost: so first none is idle any more.
-            awake = flink_script(plan, replace(places, kept=str(kept), idle_after_ms=None))
-            job = submit(rest, awake, client=client, savepoint=savepoint(rest, job, stopped, stop=True))
+            awake, at = flink_script(plan, replace(places, kept=str(kept), idle_after_ms=None)), savepoint(rest, job, stopped, stop=True)
+            job = held.note(plan, lambda: submit(rest, awake, client=client, savepoint=at), bounded=places.bounded)
         savepoint(rest, job, stopped, stop=True, drain=drain)
     elif places.bounded:
-        shutil.rmtree(kept, ignore_errors=True)
+        held.forget()
 
 
-def forget(kept: Path) -> None:
-    """Remove the state that is kept of a pipeline, if there is any."""
-    with suppress(FileNotFoundError):
-        shutil.rmtree(kept)
+def _tell(plan: Plan, changed: Changes) -> None:
+    """Log how a pipeline has changed since the job whose state it goes on from."""
+    if changed:
+        _log.warning("pipeline %s: has changed since its last run:", plan.pipeline)
+        for line in changed.lines():
+            _log.warning("  %s", line)
 
 
 def savepoint(rest: Rest, job: str, folder: str | None, *, stop: bool = False, drain: bool = False, seconds: float = _STOP_SECONDS) -> str:
@@ -183,31 +191,6 @@ def savepoint(rest: Rest, job: str, folder: str | None, *, stop: bool = False, d
         if time.monotonic() > give_up_at:
             raise EnvironmentFault(f"no savepoint within {seconds:.0f} s", where=f"Flink job {job}", fix=f"look at it at {rest.url}")
         time.sleep(_POLL_SECONDS)
-
-
-# What does not make a script another one: settings, and a process packed, whose state tells its own version.
-_SETTING = re.compile(r"SET |    '[a-z.-]+': '")
-_PACKED = re.compile(r" code='[^']*',")
-
-
-def _last_state(kept: Path) -> str | None:
-    """Return the latest whole savepoint or checkpoint."""
-    found = [*kept.glob("savepoints/savepoint-*/_metadata"), *kept.glob("checkpoints/*/chk-*/_metadata")]
-    return f"file://{max(found, key=lambda path: path.stat().st_mtime_ns).parent}" if found else None
-
-
-def _check_kept(kept: Path, script: str) -> None:
-    """Note whose state is kept, or see that it is this script's."""
-    path = kept / "script.sql"
-    body = "\n".join(_PACKED.sub("", line) for line in script.splitlines() if not _SETTING.match(line))
-    try:
-        if path.exists() and path.read_text() != body:
-            fix = "--anew forgets it and starts from the first records"
-            raise EnvironmentFault("holds the state of another version of the pipeline, or of other settings", where=str(kept), fix=fix)
-        private_folder(kept)
-        write_whole(path, body.encode())
-    except OSError as error:
-        raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(kept), fix="name another HEADRACE_HOME") from None
 
 
 # files

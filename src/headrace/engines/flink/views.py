@@ -224,14 +224,14 @@ class Views(Selects[Block]):
         rows = hosting.rows_of(node.operator, block, self.marks, self._sources)
         others, aside = self._inputs(node)
         timed = [one for one, derived in ((block, windowed), (broadcast, self._is_told_derived(node))) if derived and one is not None]
-        times = [self.new(f"process_{node.id}_times") for _ in timed]
+        times = [self.new(f"process_{node.name}_times") for _ in timed]
         topics = node.traits.topics if self._places.bounded else node.traits.holding
         told = hosting.told(node, broadcast, self.marks, self.intakes, self._sources, topics, times)
         code = pack(node.operator)
-        takes, is_told, view = (self.new(f"process_{node.id}{part}") for part in ("_takes", "_is_told", ""))
+        takes, is_told, view = (self.new(f"process_{node.name}{part}") for part in ("_takes", "_is_told", ""))
         self._put(takes, "\nUNION ALL\n".join([rows, *others]), comment(*block.said, str(node)))
         if aside:
-            unheld = self.new(f"process_{node.id}_aside")
+            unheld = self.new(f"process_{node.name}_aside")
             self._put(unheld, "\nUNION ALL\n".join(aside), comment(f"the inputs of #{node.id} that hold no watermark back"))
         for times_of, one in zip(times, timed, strict=True):
             self._put(times_of, f"SELECT {name(self.marks.time)}\nFROM {one.relation}")

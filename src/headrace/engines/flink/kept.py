@@ -1,0 +1,147 @@
+"""What is kept of a pipeline on Flink between runs: savepoints and checkpoints, and which plan each job had.
+
+Flink finds the state of an operator by the operator's place among all others. So state is carried over to a changed plan if its sources,
+windows, processes and outputs are the same, and connected in the same way. Settings, conditions, other expressions, columns
+and the code of processes may change.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace._durable import private_folder, write_whole
+from headrace.errors import EnvironmentFault
+from headrace.plan.changes import Changes, changes, definition
+from headrace.plan.graph import Node
+from headrace.plan.operators import Derive, Operator, Select, Sink, Where
+from headrace.plan.pipeline import Plan
+
+__all__ = ["Kept"]
+
+_FIX = "run it as it was, or start with --anew, which forgets it"
+_STATELESS = (Select, Derive, Where)
+
+
+class Kept:
+    """The folder of a pipeline's savepoints and checkpoints."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._plans = folder / "plans"
+
+    def last_state(self) -> str | None:
+        """Return the address of the latest whole savepoint or checkpoint, None if there is none."""
+        found = [*self.folder.glob("savepoints/savepoint-*/_metadata"), *self.folder.glob("checkpoints/*/chk-*/_metadata")]
+        return f"file://{max(found, key=lambda path: path.stat().st_mtime_ns).parent}" if found else None
+
+    def carried_over(self, plan: Plan, state: str | None, *, bounded: bool) -> Changes:
+        """Return how a pipeline has changed since the job that left a state; nothing where no note tells of that job.
+
+        Raises
+        ------
+        EnvironmentFault
+            If the changed pipeline cannot resume from that state.
+        """
+        noted = None if state is None else self._noted(state)
+        if noted is None:
+            return Changes()
+        if noted["version"] != plan.version:
+            raise self._refused(f"version {noted['version']!r} of the pipeline left it, and this is version {plan.version!r}")
+        if noted["bounded"] != bounded:
+            raise self._refused(f"a run {'with' if noted['bounded'] else 'without'} --until left it")
+        found = changes(plan, noted["settings"], noted["stages"], same=plan.differs(noted) is None)
+        for name, why in found.refused.items():
+            raise self._refused(f"{name} cannot keep its state: {why}")
+        for name, column in _demanded(plan):
+            columns = noted["stages"].get(name, {}).get("columns")
+            if columns is not None and column not in columns:
+                raise self._refused(f"column {column!r} of {name} is new and NOT NULL, and rows that are buffered do not have it")
+        if (moved := _moved(noted["shape"], _shape(plan))) is not None:
+            raise self._refused(f"Flink finds state by the place of an operator in its job, and {moved}")
+        return found
+
+    def note(self, plan: Plan, submit: Callable[[], str], *, bounded: bool) -> str:
+        """Submit a job, note which plan it has, and return its id.
+
+        Raises
+        ------
+        EnvironmentFault
+            If the note cannot be written.
+        """
+        stages = {node.name: definition(node) for node in plan.stages}
+        note = msgspec.json.encode({**plan.identity, "stages": stages, "shape": _shape(plan), "bounded": bounded})
+        coming = self._plans / "next.json"  # it tells of a job whose id this process did not live to note
+        try:
+            private_folder(self.folder)
+            private_folder(self._plans)
+            write_whole(coming, note)
+            job = submit()
+            coming.replace(self._plans / f"{job}.json")
+        except OSError as error:
+            raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(self.folder), fix="name another HEADRACE_HOME") from None
+        return job
+
+    def forget(self) -> None:
+        """Remove all that is kept."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.folder)
+
+    def _noted(self, state: str) -> dict[str, Any] | None:
+        """Return the note on the plan of the job that left a state; without one, that of the job that was about to be submitted."""
+        job = _JOB.search(state)
+        named = [] if job is None else [*self._plans.glob(f"{job[1] or job[2]}*.json")]
+        for path in (*named, self._plans / "next.json"):
+            with suppress(FileNotFoundError):
+                return dict(msgspec.json.decode(path.read_bytes()))
+        return None
+
+    def _refused(self, why: str) -> EnvironmentFault:
+        return EnvironmentFault(f"the state there is not carried over: {why}", where=str(self.folder), fix=_FIX)
+
+
+# A savepoint is named by the first digits of its job's id, the folder of a job's checkpoints by the id.
+_JOB = re.compile(r"/savepoint-([0-9a-f]{6})-[0-9a-f]+/*$|/([0-9a-f]{32})/chk-\d+/*$")
+
+
+def _demanded(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Yield the columns of the rows of each process that are NOT NULL, with its name."""
+    for node in plan.processes:
+        for field in node.operator.record_schema.fields:
+            if not field.nullable:
+                yield node.name, field.name
+
+
+def _shape(plan: Plan) -> list[str]:
+    """Return the operators that may have state, in their order, each with its inputs. Flink computes columns and conditions within one operator."""
+    return [_placed(node) for node in plan.nodes if not node.is_a(*_STATELESS)]
+
+
+def _placed(node: Node[Operator]) -> str:
+    called = f"output {node.operator.topic}" if isinstance(node.operator, Sink) else node.name
+    inputs = [_origin(one.node).name for one in node.inputs]
+    topics = [topic for topic in (getattr(node.operator, "late_topic", None), getattr(node.operator, "failed_topic", None)) if topic]
+    aside = f" with output {' and '.join(topics)}" if topics else ""
+    return f"{called}{' of ' if inputs else ''}{' and '.join(inputs)}{aside}"
+
+
+def _origin(node: Node[Operator]) -> Node[Operator]:
+    """Return the nearest node upstream, itself among them, that may have state."""
+    return _origin(node.input) if node.is_a(*_STATELESS) else node
+
+
+def _moved(was: Sequence[str], now: Sequence[str]) -> str | None:
+    """Return what has come, gone or moved among the operators; None if nothing has."""
+    if new := [one for one in now if one not in was]:
+        return f"{new[0]} is new"
+    if gone := [one for one in was if one not in now]:
+        return f"{gone[0]} no longer exists"
+    moved = [after for before, after in zip_longest(was, now) if before != after]
+    return f"{moved[0]} is at another place" if moved else None

@@ -1,0 +1,113 @@
+"""A limit of a running rules pipeline is changed on SQLite, Kafka and Flink: nothing is lost, nothing comes twice, and the state is kept."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import flink_changing
+import pytest
+
+from broker import Shared
+from flink import client
+from headrace.engines.embedded.live import Limits, Live, Patience, run_live
+from headrace.engines.flink.rest import Rest
+from headrace.engines.flink.run import run_topics
+from headrace.topics.prefixed import PrefixedLog
+from headrace.topics.protocol import Log
+from headrace.topics.sqlite import SqliteLog
+
+pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
+
+from flink_topics import LIMIT, Topics
+
+from headrace.topics.kafka import KafkaLog
+
+START = 1_706_123_400_000
+BEFORE = flink_changing.rules.plan()
+AFTER = flink_changing.rules.plan(limit=80.0, least=50.0, label="new")
+PATIENCE = Patience(None, None, None, rings=False)
+
+
+def at(second: int, key: str, value: float) -> bytes:
+    return json.dumps({"k": key, "t": START + second * 1000, "v": value}).encode()
+
+
+# What came before the change is judged by the limits of before: the event of c shows that the watermark has passed it.
+FIRST = [
+    *(at(second, key, value) for second, key, value in [(1, "a", 40.0), (1, "b", 85.0), (2, "b", 85.0), (3, "a", 95.0), (4, "a", 95.0)]),
+    *(at(second, "c", 95.0) for second in (5, 6, 7)),
+    at(40, "d", 60.0),
+]
+SECOND = [at(41, "a", 85.0), at(42, "b", 85.0), at(43, "b", 85.0), at(44, "d", 45.0), at(300, "d", 60.0), at(400, "e", 60.0)]
+EVENTS = [("a", 41, 80.0, "new"), ("c", 7, 90.0, None)]
+# a had 40, 95, 95 before the change; 45 of d is no longer above the least.
+MEANS = [
+    ("a", 4, 315.0 / 4, "new"),
+    ("b", 4, 85.0, "new"),
+    ("c", 3, 95.0, "new"),
+    ("d", 1, 60.0, "new"),
+    ("d", 1, 60.0, "new"),
+    ("e", 1, 60.0, "new"),
+]
+
+
+def check(events: list[Any], means: list[Any]) -> None:
+    """See that there is each row once, by its limits."""
+    found = sorted((row["k"], (_ms(row["time"]) - START) // 1000, row["above"], row["label"]) for row in events)
+    assert found == EVENTS
+    assert sorted((row["k"], row["n"], row["mean"], row["label"]) for row in means) == MEANS
+
+
+def _ms(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def rows(log: Log, topic: str) -> list[Any]:
+    found = []
+    for part in log.topic(topic).partitions:
+        place = part.first
+        while entries := log.entries(topic, part.number, place, 1000):
+            found += [json.loads(entry.value) for entry in entries]
+            place = entries[-1].offset + 1
+    return found
+
+
+def on_embedded(log: Log) -> None:
+    log.create("readings")
+    for plan, records in ((BEFORE, FIRST), (AFTER, SECOND)):
+        log.append("readings", records)
+        run_live(Live(plan, log, PATIENCE), Limits(records=len(records), drain=plan is AFTER))
+    check(rows(log, "events"), rows(log, "means"))
+    changed = [step for step in rows(log, "changing-rules.clock") if step["plan"]]
+    assert [(step["offsets"], step["settings"]["limit"]) for step in changed] == [([len(FIRST)], ["90.0", "80.0"])]
+
+
+def test_on_sqlite(tmp_path: Path) -> None:
+    with closing(SqliteLog(tmp_path / "log.db")) as log:
+        on_embedded(log)
+
+
+def test_on_kafka(kafka: Shared, tmp_path: Path) -> None:
+    with closing(PrefixedLog(KafkaLog(kafka.servers, tmp_path), f"t{uuid.uuid4().hex[:8]}.")) as log:
+        on_embedded(log)
+
+
+def test_on_flink(kafka: Shared, flink: Rest, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    topics = Topics(kafka.servers, tmp_path / "home", BEFORE, 1)
+    with closing(topics.log):
+        until: list[tuple[Any, list[bytes], Callable[[], bool], bool]] = [
+            (BEFORE, FIRST, lambda: bool(topics.rows("events")) and topics.all_counted(), False),
+            (AFTER, SECOND, topics.all_counted, True),
+        ]
+        for plan, records, stop, drain in until:
+            topics.log.append(f"{topics.prefix}readings", records)
+            run_topics(plan, topics.places(idle_after_ms=None), flink, tmp_path / "kept", client=client(), stop=stop, drain=drain, seconds=LIMIT)
+        check(topics.rows("events"), topics.rows("means"))
+    assert "setting limit: 90.0 → 80.0" in caplog.text
+    assert "watch: keeps its state" in caplog.text
