@@ -5,8 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import secrets
-import shutil
 import signal
 import sys
 import tempfile
@@ -17,37 +15,30 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
 
 from headrace.cli.apps import home, plan_of
-from headrace.cli.logs import LOG_FILE, PREFIX_VARIABLE, SERVER_VARIABLES, KafkaOptions, asked_cluster
+from headrace.cli.logs import LOG_FILE, KafkaOptions, asked_cluster
 from headrace.cli.paths import inputs_of
+from headrace.cli.proof_places import BATCH, OnKafka, OnSqlite, Place, Record, append, log_at
 from headrace.cli.records import records_of
 from headrace.errors import DataError, HeadraceError, PlanError, near
 from headrace.plan.pipeline import Plan
 from headrace.topics import failpoints
 from headrace.topics.failpoints import POINTS
 
-if TYPE_CHECKING:
-    from headrace.topics.cluster import Cluster
-    from headrace.topics.protocol import Log
-    from headrace.topics.sqlite import SqliteLog
-
 __all__ = ["prove"]
 
 _SHIPPED = ("fingerprint", "rules")
 _START_MS = 1_706_123_400_000
 _LIMIT_SECONDS = 300.0
-_BATCH = 500
+_NO_CLOCK = ("--idle-after", "never", "--close-quiet-after", "never", "--max-ahead", "never")
 _IMPORTED = ["headrace.engines.embedded.observed", "headrace.engines.embedded.live", "headrace.topics.sqlite", "headrace.topics.kafka"]
 _FORKING = multiprocessing.get_context("forkserver")  # so a run costs its work and no imports: there are many
 _FORKING.set_forkserver_preload(_IMPORTED)
-
-
-Record = tuple[bytes | None, bytes]
 
 
 class Unlike(HeadraceError):
@@ -74,6 +65,7 @@ def prove(
     input: Annotated[list[str] | None, Parameter(name="--input", negative=())] = None,
     records: int = 40_000,
     partitions: int = 2,
+    change: Annotated[list[str] | None, Parameter(name="--change", negative=())] = None,
     kafka: KafkaOptions = KafkaOptions(),
     set: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
 ) -> None:
@@ -97,20 +89,27 @@ def prove(
         How many records to take at most.
     partitions
         How many partitions the copied topics have.
+    change
+        KEY=VALUE for a setting that changes half-way, or another APP of the same pipeline, which resumes there. Kills come before and after it.
     set
         KEY=VALUE for a setting of the pipeline.
     """
     plan = plan_of(app, set or [])
     if kills < 0 or partitions < 1 or records < 1:
         raise PlanError("a number is too small", where="--kills, --partitions, --records", fix="give 1 or more")
+    changed = _changed(app, plan, set or [], change or [])
     with tempfile.TemporaryDirectory(prefix="headrace-prove-") as folder:
-        found = _records_of(app, plan, input or [], records)
+        plans = [plan] if changed is None else [plan, changed[1]]
+        topics = list(dict.fromkeys(source.topic for one in plans for source in one.sources))
+        found = _records_of(app, plan, topics, input or [], records)
+        stretches = _stretches(app, plan, set or [], changed, found)
         cluster = None if kafka == KafkaOptions() else asked_cluster(kafka)
+        first = stretches[0].records
         place = (
-            _OnSqlite(Path(folder), found, partitions) if cluster is None else _OnKafka(Path(folder), found, partitions, cluster, kafka.kafka_config)
+            OnSqlite(Path(folder), first, partitions) if cluster is None else OnKafka(Path(folder), first, partitions, cluster, kafka.kafka_config)
         )
-        proof = _Proof(app, plan, place, set or [], random.Random(seed))  # noqa: S311  (repeatable, not secret)
-        print(f"{app}: {sum(map(len, found.values())):,} records, run once unbroken", flush=True)
+        proof = _Proof(app, stretches, place, random.Random(seed))  # noqa: S311  (repeatable, not secret)
+        print(f"{app}: {sum(map(len, found.values())):,} records, run once unbroken{' and changed half-way' if changed else ''}", flush=True)
         proof.run_unbroken()
         proof.kill_at_steps()
         proof.kill_at_random(kills)
@@ -119,9 +118,77 @@ def prove(
     )
 
 
-def _records_of(app: str, plan: Plan, inputs: Sequence[str], most: int) -> dict[str, list[bytes]]:
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a run: one pipeline, from what the one before it left to the end of the records that are there by then.
+
+    Attributes
+    ----------
+    app, settings, plan
+        The pipeline, the options that set its settings, and its plan.
+    records
+        What is appended to its topics before it starts.
+    last
+        Whether everything is closed at its end.
+    said
+        When it is, for messages: nothing, or on which side of the change.
+    """
+
+    app: str
+    settings: Sequence[str]
+    plan: Plan
+    records: Mapping[str, Sequence[bytes]]
+    last: bool
+    said: str = ""
+
+
+def _changed(app: str, plan: Plan, settings: Sequence[str], change: Sequence[str]) -> tuple[str, Plan, list[str]] | None:
+    """Return the pipeline behind the change: the app, its plan and settings; None if there is no change.
+
+    Raises
+    ------
+    PlanError
+        If it is another pipeline, or no change.
+    """
+    if not change:
+        return None
+    apps = [one for one in change if "=" not in one]
+    if len(apps) > 1:
+        raise PlanError("there is one change, and one pipeline behind it", where="--change", fix="give KEY=VALUE … and at most one APP")
+    given = [*settings, *(one for one in change if "=" in one)]
+    name = apps[0] if apps else app
+    changed = plan_of(name, given)
+    if changed.pipeline != plan.pipeline:
+        raise PlanError(f"pipeline {changed.pipeline} is another than {plan.pipeline}", where="--change", fix="name a change of the same pipeline")
+    if changed == plan:
+        raise PlanError(f"pipeline {plan.pipeline} is the same behind it", where="--change", fix="give a setting another value, or another APP")
+    return name, changed, given
+
+
+def _stretches(
+    app: str, plan: Plan, settings: Sequence[str], changed: tuple[str, Plan, list[str]] | None, records: Mapping[str, Sequence[bytes]]
+) -> list[Stretch]:
+    """Return the parts of a run: one, or with a change the halves before and behind it."""
+    options = [part for one in settings for part in ("--set", one)]
+    if changed is None:
+        return [Stretch(app, options, plan, records, last=True)]
+    cut = {topic: (len(values) + 1) // 2 for topic, values in records.items()}
+    name, then, given = changed
+    return [
+        Stretch(app, options, plan, {topic: values[: cut[topic]] for topic, values in records.items()}, last=False, said=" before the change"),
+        Stretch(
+            name,
+            [part for one in given for part in ("--set", one)],
+            then,
+            {topic: values[cut[topic] :] for topic, values in records.items()},
+            last=True,
+            said=" after the change",
+        ),
+    ]
+
+
+def _records_of(app: str, plan: Plan, topics: Sequence[str], inputs: Sequence[str], most: int) -> dict[str, list[bytes]]:
     """Return the records to run on, by topic."""
-    topics = [source.topic for source in plan.sources]
     if inputs:
         found: dict[str, list[bytes]] = {topic: [] for topic in topics}
         for topic, files in inputs_of(plan, inputs).items():
@@ -132,7 +199,7 @@ def _records_of(app: str, plan: Plan, inputs: Sequence[str], most: int) -> dict[
         return found
     path = home() / LOG_FILE
     if path.is_file():
-        with closing(_log(path)) as log:
+        with closing(log_at(path)) as log:
             there = {info.name: info for info in log.topics()}
             if all(topic in there for topic in topics) and any(part.end > part.first for topic in topics for part in there[topic].partitions):
                 return {
@@ -146,94 +213,6 @@ def _records_of(app: str, plan: Plan, inputs: Sequence[str], most: int) -> dict[
         simulated = {"sensor-data": kiln.lines(_START_MS), "kiln-limits": islice(kiln.limits(_START_MS), 30)}
         return {topic: list(islice(simulated[topic], most)) for topic in topics}
     raise PlanError("there is nothing to run it on", where=f"pipeline {plan.pipeline}", fix="name a file: --input FILE")
-
-
-def _log(path: Path) -> SqliteLog:
-    from headrace.topics.sqlite import SqliteLog
-
-    return SqliteLog(path)
-
-
-def _fill(log: Log, records: Mapping[str, Sequence[bytes]], partitions: int) -> None:
-    for topic, values in records.items():
-        log.create(topic, partitions)
-        for start in range(0, len(values), _BATCH):
-            part = values[start : start + _BATCH]
-            log.append(topic, part, [str((start + place) % 97).encode() for place in range(len(part))])
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where one run and its restarts work: a home, and the environment that makes `headrace run` work there."""
-
-    home: Path
-    environment: Mapping[str, str]
-
-
-class _OnSqlite:
-    """Each run has a copy of one log."""
-
-    options: Sequence[str] = ()
-
-    def __init__(self, folder: Path, records: Mapping[str, Sequence[bytes]], partitions: int) -> None:
-        self._folder, self._whole = folder, folder / "whole"
-        with closing(_log(self._whole / LOG_FILE)) as log:
-            _fill(log, records, partitions)
-
-    def fresh(self, number: int) -> Place:
-        """Return a new place with the input and nothing else."""
-        target = self._folder / f"run-{number}"
-        shutil.copytree(self._whole, target)
-        return Place(target, dict.fromkeys((*SERVER_VARIABLES, PREFIX_VARIABLE), ""))
-
-    def open(self, place: Place) -> Log:
-        """Return the place's log."""
-        return _log(place.home / LOG_FILE)
-
-    def remove(self, place: Place) -> None:
-        """Remove what a run left."""
-        shutil.rmtree(place.home)
-
-    def comparable(self, records: list[Record], *, letters: bool) -> list[Record]:  # noqa: ARG002
-        """Return what must be the same: all of it, arrival times too, as the log is a copy."""
-        return records
-
-
-class _OnKafka:
-    """Each run has topics of its own, whose names begin with a prefix that nothing else has."""
-
-    def __init__(self, folder: Path, records: Mapping[str, Sequence[bytes]], partitions: int, cluster: Cluster, config: Path | None) -> None:
-        self._folder, self._records, self._partitions, self._cluster = folder, records, partitions, cluster
-        self.options = ["--kafka-servers", cluster.servers, *([] if config is None else ["--kafka-config", str(config)])]
-        self._prefix = f"prove-{secrets.token_hex(4)}"
-
-    def fresh(self, number: int) -> Place:
-        """Return a new place with the input and nothing else."""
-        prefix = f"{self._prefix}-{number}."
-        place = Place(self._folder / f"run-{number}", {PREFIX_VARIABLE: prefix})
-        with closing(self.open(place)) as log:
-            _fill(log, self._records, self._partitions)
-        return place
-
-    def open(self, place: Place) -> Log:
-        """Return the place's part of the log."""
-        from headrace.topics.kafka import KafkaLog
-        from headrace.topics.prefixed import PrefixedLog
-
-        return PrefixedLog(KafkaLog(self._cluster, place.home), place.environment[PREFIX_VARIABLE])
-
-    def remove(self, place: Place) -> None:
-        """Remove what a run left."""
-        with closing(self.open(place)) as log:
-            for info in log.topics():
-                log.delete(info.name)
-        shutil.rmtree(place.home, ignore_errors=True)
-
-    def comparable(self, records: list[Record], *, letters: bool) -> list[Record]:
-        """Return what must be the same: records, but of dead letters not the time of arrival, which is another in each run's own topics."""
-        if not letters:
-            return records
-        return [(key, msgspec.json.encode({**msgspec.json.decode(value), "arrived_ms": None})) for key, value in records]
 
 
 class _Run:
@@ -292,91 +271,134 @@ def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, kill
 
 
 class _Proof:
-    def __init__(self, app: str, plan: Plan, place: _OnSqlite | _OnKafka, settings: Sequence[str], chance: random.Random) -> None:
-        self._app, self._plan, self._places, self._chance = app, plan, place, chance
-        self._settings = [part for one in settings for part in ("--set", one)]
+    def __init__(self, app: str, stretches: Sequence[Stretch], places: OnSqlite | OnKafka, chance: random.Random) -> None:
+        self._app, self._stretches, self._places, self._chance = app, stretches, places, chance
+        self._pipeline = stretches[0].plan.pipeline
+        self._sources = list(dict.fromkeys(source.topic for one in stretches for source in one.plan.sources))
+        self._topics = list(dict.fromkeys(topic for one in stretches for topic in one.plan.topics))
+        self._failed = {topic for one in stretches for topic in one.plan.failed_topics}
         self._expected = Outcome({}, {})
-        self._seconds = 0.0
+        self._seconds = [0.0] * len(stretches)
         self.rounds = 0
 
     def _fresh(self) -> Place:
         self.rounds += 1
         return self._places.fresh(self.rounds)
 
-    def _start(self, target: Place, kill_at: str = "") -> _Run:
-        batch = str(self._chance.randint(_BATCH // 4, _BATCH))
-        options = ["--commit-every", "10ms", "--batch-records", batch, *self._places.options, *self._settings]
-        command = ["run", self._app, "--until", "latest", "--allow-nothing-accepted", *options]
+    def _enter(self, target: Place, number: int) -> None:
+        """Append what comes before a stretch; what comes before the first is there."""
+        if number:
+            with closing(self._places.open(target)) as log:
+                append(log, self._stretches[number].records)
+
+    def _start(self, target: Place, number: int, kill_at: str = "") -> _Run:
+        stretch = self._stretches[number]
+        batch = str(self._chance.randint(BATCH // 4, BATCH))
+        options = ["--commit-every", "10ms", "--batch-records", batch, *self._places.options, *stretch.settings]
+        # The stretch before a change ends with windows open, after the last record: the wall clock must close none.
+        until = ["--until", "latest"] if stretch.last else [*_NO_CLOCK, "--records", str(self._left(target, number))]
+        command = ["run", stretch.app, *until, "--allow-nothing-accepted", *options]
         return _Run(command, {**target.environment, "HEADRACE_HOME": str(target.home)}, target.home / "said", kill_at)
+
+    def _left(self, target: Place, number: int) -> int:
+        """Return how many records are not yet committed as received."""
+        topics = {source.topic for source in self._stretches[number].plan.sources}
+        there = sum(len(records) for one in self._stretches[: number + 1] for topic, records in one.records.items() if topic in topics)
+        ledger = self._manifest(target).get("ledger", {})
+        return there - sum(int(ledger[topic]["received"]) for topic in topics if topic in ledger)
+
+    def _manifest(self, target: Place) -> dict[str, Any]:
+        with closing(self._places.open(target)) as log:
+            return dict(msgspec.json.decode(log.manifest(self._pipeline) or b"{}"))
 
     def _end(self, child: _Run) -> str:
         """Wait for a run to end, and return what it said."""
         if child.outlives(_LIMIT_SECONDS):
             child.kill()
-            raise DataError(f"did not end within {_LIMIT_SECONDS:.0f} s", where=f"pipeline {self._plan.pipeline}", fix="give fewer --records")
+            raise DataError(f"did not end within {_LIMIT_SECONDS:.0f} s", where=f"pipeline {self._pipeline}", fix="give fewer --records")
         return child.said()
 
-    def _finish(self, child: _Run) -> None:
+    def _finish(self, target: Place, number: int) -> None:
+        """Run a stretch to its end."""
+        child = self._start(target, number)
         said = self._end(child)
         if child.status:
             last = said.rpartition("\n")[2]
-            raise Unlike(f"ended with status {child.status}: {last}", where=f"pipeline {self._plan.pipeline}")
+            raise Unlike(f"ended with status {child.status}{self._stretches[number].said}: {last}", where=f"pipeline {self._pipeline}")
 
     def run_unbroken(self) -> None:
         """Run once without a kill, for what is to be expected and how long it takes."""
         target = self._fresh()
-        began = time.monotonic()
-        self._finish(self._start(target))
-        self._seconds = time.monotonic() - began
+        for number in range(len(self._stretches)):
+            self._enter(target, number)
+            began = time.monotonic()
+            self._finish(target, number)
+            self._seconds[number] = time.monotonic() - began
         self._expected = self._outcome(target)
 
     def _outcome(self, target: Place) -> Outcome:
-        dead = [f"{source.topic}.dead-letter" for source in self._plan.sources]
-        letters = {*dead, *self._plan.failed_topics}
+        dead = [f"{topic}.dead-letter" for topic in self._sources]
+        letters = {*dead, *self._failed}
         topics = {}
         with closing(self._places.open(target)) as log:
-            for name in (*self._plan.topics, *dead):
+            for name in (*self._topics, *dead):
                 info = log.topic(name)
                 found = [[(e.key, e.value) for e in log.entries(name, p.number, p.first, p.end - p.first)] for p in info.partitions]
-                if name in self._plan.failed_topics:
+                if name in self._failed:
                     found = [sorted(records, key=_process_of) for records in found]
                 topics[name] = [self._places.comparable(records, letters=name in letters) for records in found]
-            manifest = log.manifest(self._plan.pipeline)
+        run = self._manifest(target)
         self._places.remove(target)
-        run = msgspec.json.decode(manifest or b"{}")
         return Outcome(topics, run.get("ledger", {}), run.get("epoch", 0))
 
     def kill_at_steps(self) -> None:
-        """Kill a run at each step of a commit, and let it go on."""
+        """Kill a run at each step of a commit, and let it go on: behind a change, of the commit that carries the state over."""
+        changed = len(self._stretches) > 1
         for point in POINTS:
             target = self._fresh()
-            child = self._start(target, f"{point}:{self._chance.randint(1, max(min(5, self._expected.commits), 1))}")
-            said = self._end(child)
-            if child.status != -signal.SIGKILL:
-                raise Unlike(f"was not killed at {point}: {said[-300:]}", where=f"pipeline {self._plan.pipeline}")
-            self._finish(self._start(target))
-            self._compare(target, f"after a kill at {point}")
-            print(f"  killed at {point}: the same", flush=True)
+            for number, stretch in enumerate(self._stretches):
+                self._enter(target, number)
+                if stretch.last:
+                    most = 1 if changed else max(min(5, self._expected.commits), 1)
+                    child = self._start(target, number, f"{point}:{self._chance.randint(1, most)}")
+                    said = self._end(child)
+                    if child.status != -signal.SIGKILL:
+                        raise Unlike(f"was not killed at {point}{stretch.said}: {said[-300:]}", where=f"pipeline {self._pipeline}")
+                self._finish(target, number)
+            self._compare(target, f"after a kill at {point}{self._stretches[-1].said}")
+            print(f"  killed at {point}{self._stretches[-1].said}: the same", flush=True)
 
     def kill_at_random(self, kills: int) -> None:
         """Kill runs at random moments until there were so many kills; each run is then finished."""
         left = kills
         while left:
             target, mine = self._fresh(), 0
-            while left:
-                began = time.monotonic()
-                child = self._start(target)
-                if not child.outlives(self._chance.uniform(0, self._seconds)):
-                    # A whole run that was faster than the first: moments are drawn from its time from now on.
-                    if not mine:
-                        self._seconds = min(self._seconds, time.monotonic() - began)
-                    break
-                child.kill()
-                left, mine = left - 1, mine + 1
-            self._finish(self._start(target))
+            for number, stretch in enumerate(self._stretches):
+                self._enter(target, number)
+                mine += self._kill_stretch(target, number, left - mine if stretch.last else self._chance.randint(0, left))
+            left -= mine
             self._compare(target, f"after {mine} kills")
             if mine:
                 print(f"  killed {mine} times at random: the same ({kills - left} of {kills})", flush=True)
+
+    def _kill_stretch(self, target: Place, number: int, most: int) -> int:
+        """Kill the runs of a stretch until one is whole, or there were `most` kills and one more run; return how many there were."""
+        mine = 0
+        while mine < most:
+            if not self._stretches[number].last and not self._left(target, number):
+                return mine
+            began = time.monotonic()
+            child = self._start(target, number)
+            if not child.outlives(self._chance.uniform(0, self._seconds[number])):
+                # A whole run that was faster than the first: moments are drawn from its time from now on.
+                if not mine:
+                    self._seconds[number] = min(self._seconds[number], time.monotonic() - began)
+                break
+            child.kill()
+            mine += 1
+        if self._stretches[number].last or self._left(target, number):
+            self._finish(target, number)
+        return mine
 
     def _compare(self, target: Place, when: str) -> None:
         found = self._outcome(target)
