@@ -373,16 +373,20 @@ def test_the_template_for_a_csv_file_runs(run: Callable[..., tuple[int, str, str
     with Path("readings.csv").open("a") as more:
         more.write("2026-01-05T08:05:00Z,TT-1,70\n2026-01-05T08:05:01Z,XX-9,1\nsoon,TT-1,1\n2026-01-05T08:05:02Z,TT-1,999\n2026-01-05T08:05:0")
     with up() as running:
-        running.wait_for(lambda: len(file.read_text().splitlines()) == 5, "statistics of another minute")
+        running.wait_for(lambda: len(file.read_text().splitlines()) == 6, "statistics of another minute")
         assert running.end() == 0
     written = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [one["id"] for one in written] == [f"minutes-output/0/{number}" for number in range(5)]
+    assert [one["id"] for one in written] == [f"minutes-output/0/{number}" for number in range(6)]
     assert [(one["record"]["tag"], one["record"]["readings"], one["record"]["good"], one["record"]["max"]) for one in written] == [
         ("works/boiler/PT-1", 2, 1, 4.2),
         ("works/boiler/TT-1", 2, 2, 72.1),
         ("works/boiler/PT-1", 1, 1, 4.4),
         ("works/boiler/TT-1", 1, 1, 72.8),
+        ("XX-9", 1, 1, 1),
         ("works/boiler/TT-1", 2, 1, 70),
+    ]
+    assert [(one["detail"], one["raw"]) for one in records("readings.dead-letter")] == [
+        ("readings.csv: the time 'soon' is not ISO 8601", '{"time":"soon","tag":"TT-1","value":"1"}')
     ]
 
 

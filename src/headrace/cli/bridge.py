@@ -58,8 +58,8 @@ def bridge(
     ----------
     from_
         http://… or https://…: a stream of server-sent events that have ids and can be resumed; mqtt://HOST/TOPIC/FILTER: messages;
-        sparkplug://HOST/GROUP: metrics; opc.tcp://…: variables; modbus://…: registers, by a map; FILE.py:…, a source of your own; or
-        topic:NAME, kafka:NAME.
+        sparkplug://HOST/GROUP: metrics; opc.tcp://…: variables; modbus://…: registers, by a map; file:PATH: lines of files that grow;
+        FILE.py:…, a source of your own; or topic:NAME, kafka:NAME.
     to
         topic:NAME of the SQLite log, or kafka:NAME; from a topic: mqtt://HOST/TOPIC/{FIELD}: messages;
         influx://HOST?org=…&bucket=…: points of InfluxDB 2;

@@ -15,6 +15,7 @@ import msgspec
 from headrace.connectors.address import Address
 from headrace.connectors.tagged import reading_as, tag_of, tags_of
 from headrace.errors import PlanError, near
+from headrace.kernels.reading.rules import bigint_of, double_of
 from headrace.plant.quality import Quality
 from headrace.plant.tags import Tag
 
@@ -70,6 +71,10 @@ class Path:
         """Whether it leads to several values."""
         return _EACH in self._steps
 
+    def steps(self, at: str | int | None = None) -> tuple[Any, ...]:
+        """Return its steps; `at` stands for the `*`."""
+        return tuple(at if step is _EACH else step for step in self._steps)
+
     def find(self, value: Any, at: str | int | None = None) -> Any:  # noqa: ANN401  (values of JSON)
         """Return what is there, or `_MISSING`; `at` stands for the `*`."""
         for step in self._steps:
@@ -98,8 +103,13 @@ class Path:
         return None
 
 
-def shape_of(address: Address) -> Shape:
+def shape_of(address: Address, *, texts: bool = False) -> Shape:
     """Return what the parameters of an address say of its messages.
+
+    Parameters
+    ----------
+    texts
+        Whether all values are texts, as the cells of CSV are: then a text that is a number is a number where a reading has one.
 
     Raises
     ------
@@ -113,7 +123,7 @@ def shape_of(address: Address) -> Shape:
             other = "reading" if kind == "json" else "json"
             raise PlanError(f"parameter {name} is only for as={other}", where=address.where, fix=f"leave it out, or give as={other}")
     limit = int(address.number("max_bytes", MAX_BYTES, 1, 256 << 20))
-    make = _Objects(address) if kind == "json" else _Readings(address)
+    make = _Objects(address) if kind == "json" else _Readings(address, texts=texts)
 
     def shape(topic: str, payload: bytes, at_ms: int) -> Sequence[Made]:
         if len(payload) > limit:
@@ -159,8 +169,8 @@ class _Objects:
 class _Readings:
     """Values with tag, time, quality and unit."""
 
-    def __init__(self, address: Address) -> None:
-        where = address.where
+    def __init__(self, address: Address, *, texts: bool = False) -> None:
+        where, self._texts = address.where, texts
 
         def path(name: str) -> Path | None:
             text = address.get(name)
@@ -176,6 +186,7 @@ class _Readings:
             if one is not None and one.each and not each:
                 raise PlanError(f"parameter {name} has a *, and value has none", where=where, fix="give both a *, or none")
         self._each = each
+        self._beside = {one.steps() for one in (self._time, self._quality, self._unit_path) if one is not None and not one.each}
         unit_of_time = address.get("time_unit") or "ms"
         if unit_of_time not in {*_PER_MS, "iso"}:
             raise PlanError(f"parameter time_unit is {unit_of_time!r}", where=where, fix=near(unit_of_time, [*_PER_MS, "iso"]))
@@ -199,6 +210,8 @@ class _Readings:
             raise _Unfit(f"has no object and no array where {self._value.text} has its *")
         found = []
         for member in members:
+            if self._value.steps(member) in self._beside:  # the time that all of them have is none of the values
+                continue
             try:
                 found.append(self._reading(topic, content, member, at_ms))
             except _Unfit as unfit:
@@ -234,6 +247,8 @@ class _Readings:
 
     def _made(self, name: str, tag: Tag | None, value: Any, content: Any, member: str | int | None, at_ms: int) -> Made:  # noqa: ANN401
         """Return the reading of a value, with what else the payload says of it."""
+        if self._texts:
+            value = _number_of(value)
         if isinstance(value, dict | list):
             fix = "" if self._value is not None else "; value=$.… says where the value is"
             raise _Unfit(f"the value is an {'object' if isinstance(value, dict) else 'array'}{fix}")
@@ -256,6 +271,8 @@ class _Readings:
         if self._time is None or (given := self._time.find(content, member)) is _MISSING or given is None:
             return None
         found: float = float("nan")
+        if self._texts and self._per_ms is not None:
+            given = _number_of(given)
         if isinstance(given, str):
             try:
                 moment = datetime.fromisoformat(given)
@@ -271,6 +288,8 @@ class _Readings:
     def _quality_of(self, content: Any, member: str | int | None) -> int:  # noqa: ANN401  (a value of JSON)
         if self._quality is None or (given := self._quality.find(content, member)) is _MISSING or given is None:
             return Quality.GOOD
+        if self._texts:
+            given = {"true": True, "false": False}.get(str(given).lower(), _number_of(given))
         if isinstance(given, bool):
             return Quality.GOOD if given else Quality.BAD
         if isinstance(given, int) and 0 <= given < 1 << 32:
@@ -278,6 +297,17 @@ class _Readings:
         if isinstance(given, str) and (name := re.sub(r"[\s_-]", "", given).upper()) in _QUALITIES:
             return _QUALITIES[name]
         raise _Unfit(f"the quality {str(given)[:40]!r} is none")
+
+
+def _number_of(value: Any) -> Any:  # noqa: ANN401  (a value of JSON)
+    """Return the number that a text is; another value as it is."""
+    if not isinstance(value, str):
+        return value
+    number = double_of(value)
+    if number is None:
+        return value
+    whole = bigint_of(value) if value.strip().lstrip("+-").isdigit() else None
+    return number if whole is None else whole
 
 
 _QUALITIES: Mapping[str, Quality] = {quality.name.replace("_", ""): quality for quality in Quality}

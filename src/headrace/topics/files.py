@@ -23,12 +23,13 @@ from headrace.kernels.reading.columns import csv_cells
 from headrace.topics.arrow import casts_for_polars, frame_of
 from headrace.topics.protocol import PartitionReader
 
-__all__ = ["ParquetFile", "TextFile", "csv_as_json", "open_file"]
+__all__ = ["ParquetFile", "TextFile", "csv_as_json", "csv_header", "csv_object", "open_file"]
 
 CHUNK_BYTES = 6 << 20
 CHUNK_CELLS = 1 << 19
 _SEPARATORS = ",;\t|"
 _NOTHING = Lines.of([])
+_ODD = re.compile('["\\r\\n\\0]')  # where a line of CSV is more than its cells between separators
 
 
 def open_file(path: Path, chunk: int | None = None) -> PartitionReader:
@@ -71,10 +72,44 @@ def csv_as_json(path: Path) -> Iterator[list[bytes]]:
 
 
 def _json_of(line: str | bytes, columns: list[str], separator: str) -> bytes:
+    made = csv_object(line, columns, separator)
+    if isinstance(made, bytes):
+        return made
+    return line if isinstance(line, bytes) else line.encode()
+
+
+def csv_object(line: str | bytes, columns: list[str], separator: str) -> bytes | str:
+    """Return a line of CSV as a JSON object of texts by column, without the empty cells; or why it does not fit the header."""
+    if isinstance(line, str) and not _ODD.search(line) and line.count(separator) == len(columns) - 1:
+        return msgspec.json.encode({name: cell for name, cell in zip(columns, line.split(separator), strict=True) if cell})
     cells = csv_cells(line, len(columns), separator)
     if isinstance(cells, str):
-        return line if isinstance(line, bytes) else line.encode()
+        return cells
     return msgspec.json.encode({name: cell for name, cell in zip(columns, cells, strict=True) if cell})
+
+
+def csv_header(raw: bytes, name: str) -> tuple[list[str], str]:
+    """Return the columns that a header line names, and the separator: the one that it contains most often.
+
+    Raises
+    ------
+    DataError
+        If it names no columns, or one of them twice. `name` is that of the file.
+    """
+    try:
+        line = raw.removeprefix(codecs.BOM_UTF8).decode().strip("\r\n")
+        separator = max(_SEPARATORS, key=re.sub('"[^"]*"', "", line).count)
+        (names,) = csv.reader([line], delimiter=separator, skipinitialspace=True, strict=True)
+    except UnicodeDecodeError:
+        raise DataError("header is not UTF-8", where=name, fix="save the file as UTF-8") from None
+    except csv.Error as error:
+        raise DataError(f"header is not CSV: {error}", where=name, fix="name the columns in the first line") from None
+    columns = [one.strip() for one in names]
+    repeated = {one for one in columns if columns.count(one) > 1}
+    if repeated or not line.strip():
+        what = f"has column {min(repeated)!r} twice" if repeated else "has no header line"
+        raise DataError(what, where=name, fix="give each column a name of its own in the first line")
+    return columns, separator
 
 
 def _fault(path: Path, error: OSError) -> EnvironmentFault:
@@ -114,19 +149,7 @@ class TextFile:
 
     def _read_header(self) -> None:
         raw = self._file.readline()
-        try:
-            line = raw.removeprefix(codecs.BOM_UTF8).decode().strip("\r\n")
-            self.separator = max(_SEPARATORS, key=re.sub('"[^"]*"', "", line).count)
-            (names,) = csv.reader([line], delimiter=self.separator, skipinitialspace=True, strict=True)
-        except UnicodeDecodeError:
-            raise DataError("header is not UTF-8", where=self.name, fix="save the file as UTF-8") from None
-        except csv.Error as error:
-            raise DataError(f"header is not CSV: {error}", where=self.name, fix="name the columns in the first line") from None
-        self.columns = [name.strip() for name in names]
-        repeated = {name for name in self.columns if self.columns.count(name) > 1}
-        if repeated or not line.strip():
-            what = f"has column {min(repeated)!r} twice" if repeated else "has no header line"
-            raise DataError(what, where=self.name, fix="give each column a name of its own in the first line")
+        self.columns, self.separator = csv_header(raw, self.name)
         self._at = len(raw)
         self.finished = self._at >= self.size
 

@@ -1,0 +1,39 @@
+"""Files that grow (CSV, NDJSON): their lines into a topic."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from headrace.connectors.address import Address
+from headrace.connectors.following.place import FORMATS, Place
+from headrace.connectors.following.source import Following
+from headrace.connectors.payloads import MAX_BYTES, PARAMETERS, shape_of
+from headrace.errors import PlanError
+
+__all__ = ["TAKES_TAGS", "source"]
+
+TAKES_TAGS = True  # lines that are records as they are have no use for them
+
+_EXAMPLE = "file:logs/machine.csv?interval=1s"
+_PARAMETERS = PARAMETERS | {"format", "interval"}
+
+
+def source(address: str) -> Following:
+    """Return the lines of the files of an address `file:PATH?parameters`. The path may be a folder or a pattern; `%3F` in it is `?`.
+
+    Raises
+    ------
+    PlanError
+        If the address is wrong.
+    """
+    head, _, query = address.partition(":")[2].partition("?")
+    given = Address(f"file://here?{query}", _PARAMETERS, _EXAMPLE)
+    pattern = unquote(head.removeprefix("//"))
+    if not pattern or "\0" in pattern:
+        raise given.wrong("names no file")
+    format = given.choice("format", ["by name", *FORMATS])
+    place = Place(pattern, next((one for one in FORMATS if one == format), None))
+    if not place.has_format:
+        raise PlanError(f"the format of {pattern!r} is not known", where="FROM", fix="add format=csv or format=ndjson")
+    shapes = {one: shape_of(given, texts=one == "csv") for one in FORMATS}
+    return Following(place, shapes, interval=given.seconds("interval", 1.0, 0.01), most_bytes=int(given.number("max_bytes", MAX_BYTES, 1, 256 << 20)))
