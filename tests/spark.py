@@ -119,7 +119,7 @@ def spark_requests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
 
 
 @contextmanager
-def _warm(name: str, requests: Callable[[str], Path]) -> Iterator[None]:
+def warm(name: str, requests: Callable[[str], Path]) -> Iterator[None]:
     """Have those runs on this machine's cores which have processes, or those which have none, done by the JVM that is kept."""
     before = spark_run._run
 
@@ -139,14 +139,14 @@ def _warm(name: str, requests: Callable[[str], Path]) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def warm_spark(spark_requests: Callable[[str], Path]) -> Iterator[None]:
     """Have runs without processes done by one JVM."""
-    with _warm(PLAIN, spark_requests):
+    with warm(PLAIN, spark_requests):
         yield
 
 
 @pytest.fixture
 def warm_processes(spark_requests: Callable[[str], Path]) -> Iterator[None]:
     """Have runs with processes done by one JVM, whose Pythons find the modules where they are; without this they get an archive."""
-    with _warm(HOSTING, spark_requests):
+    with warm(HOSTING, spark_requests):
         yield
 
 

@@ -41,6 +41,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> l
     if request.param == "spark":
         if (why := on_spark.missing_for_processes()) is not None:
             pytest.skip(why)
+        request.getfixturevalue("warm_processes")
         return ["--engine", "spark"]
     rest: Rest = request.getfixturevalue("flink")
     monkeypatch.setenv("HEADRACE_FLINK_PYTHON", str(pyflink(on_flink.BUILD)))

@@ -73,6 +73,22 @@ def test_parts_end_in_the_order_of_their_stages() -> None:
     assert ended[2:] == ["b", "c"]
 
 
+class Slow(Scripted):
+    """Takes its time to connect at each run: the supervisor sees that it does."""
+
+    async def run(self, stop: Callable[[], bool], told: Callable[[str], None]) -> None:
+        self.health = Health("connecting", now_ms())
+        await asyncio.sleep(0.3)
+        await super().run(stop, told)
+
+
+def test_the_same_fault_is_said_once_however_long_another_try_takes() -> None:
+    lines = Lines()
+    part = Slow("a", *[EnvironmentFault("is away") for _ in range(3)])
+    assert supervised(part, until=lambda: part.health.state == "running", lines=lines)
+    assert [state for state in lines.states("a") if state != "note"] == ["connecting", "waiting", "running", "ended"]
+
+
 def test_a_part_that_fails_is_restarted_until_it_runs() -> None:
     lines = Lines()
     part = Scripted("a", EnvironmentFault("is away"), RuntimeError("odd"), EnvironmentFault("is away"))

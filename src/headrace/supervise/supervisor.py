@@ -140,8 +140,8 @@ class Supervisor:
         moved = False
         for kept in self._kept.values():
             health = kept.part.health
-            if (health.state, health.reason) == kept.state:
-                continue
+            if (health.state, health.reason) == kept.state or (health.state == "connecting" and kept.state[0] == "waiting"):
+                continue  # one that tries again after a fault still waits until it runs
             kept.state = (health.state, health.reason)
             moved = True
             write = {"failed": self._lines.error, "waiting": self._lines.warning}.get(health.state, self._lines.info)

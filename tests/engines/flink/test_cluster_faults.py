@@ -121,11 +121,15 @@ def test_a_full_disk_under_the_checkpoints_is_named_and_the_job_goes_on_when_the
         running = Running(topics, cluster, kept)
         wait_for(lambda: checkpoints(kept))
         filling = kept / "checkpoints" / "filling"
-        with filling.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
-            while True:
-                file.write(bytes(1024))
         (job,) = [one["jid"] for one in cluster.rest.jobs()]
-        wait_for(lambda: cluster.rest.cause(job))
+
+        def cause() -> str | None:  # a checkpoint that was under way makes room again where the one before it was
+            with filling.open("ab", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+                while True:
+                    file.write(bytes(1024))
+            return cluster.rest.cause(job)
+
+        wait_for(cause)
         assert main(["jobs", "status", job, "--cluster", cluster.rest.url]) == 0
         (cause,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("cause ")]
         assert "no checkpoint can be made" in cause

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from headrace.engines.spark.script import live_script, spark_script
 from headrace.errors import PlanError
 from headrace.plan.pipeline import Plan
 from keeper import once
-from spark import HOME, missing_for_processes
+from spark import HOME, HOSTING, missing_for_processes, warm
 
 
 def jobs() -> dict[str, tuple[Plan, dict[str, list[list[bytes]]]]]:
@@ -37,11 +37,12 @@ def jobs() -> dict[str, tuple[Plan, dict[str, list[list[bytes]]]]]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+def runs(tmp_path_factory: pytest.TempPathFactory, spark_requests: Callable[[str], Path]) -> dict[str, tuple[Path, Path]]:
     """Return by name where Spark put its outputs, and where the embedded engine did."""
     if (why := missing_for_processes()) is not None:
         pytest.skip(why)
-    return once("spark-inputs", tmp_path_factory, _runs)
+    with warm(HOSTING, spark_requests):
+        return once("spark-inputs", tmp_path_factory, _runs)
 
 
 def _runs(folder: Path) -> dict[str, tuple[Path, Path]]:
@@ -78,6 +79,7 @@ def commanded(plant: str, *, order: str = "event_time", late: Any = "take", hold
     return hr.pipeline("commanded", version="1")(build).plan()
 
 
+@pytest.mark.usefixtures("warm_processes")
 def test_a_live_command_on_a_topic_that_was_silent_takes_effect_in_the_next_micro_batch(kafka: Shared, tmp_path: Path) -> None:
     skip_unless_there()
     if (why := missing_for_processes()) is not None:

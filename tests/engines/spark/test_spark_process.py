@@ -318,6 +318,7 @@ def plain(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in {"arrived_ms", "state"}}
 
 
+@pytest.mark.usefixtures("warm_processes")
 def test_two_live_runs_from_one_checkpoint_give_what_one_run_gives(kafka: Shared, tmp_path: Path) -> None:
     plant = f"plant-{uuid.uuid4().hex[:8]}"
     made, parts = live_inputs(plant, tmp_path, kafka.servers, chains=True)

@@ -54,6 +54,7 @@ run_live(rules.plan(), servers, checkpoint=Path(checkpoint), trigger="500 millis
 """
 
 
+@pytest.mark.usefixtures("warm_processes")
 def test_a_killed_run_with_limits_that_change_goes_on_and_loses_nothing(servers: str, tmp_path: Path) -> None:
     readings = list(islice(KILN.lines(START), 400))
     parts = [[*readings[0::2], END], [*readings[1::2], END]]
