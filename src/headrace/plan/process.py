@@ -34,7 +34,9 @@ from headrace.plan.window import milliseconds
 __all__ = ["METHODS", "Declaration", "List", "Map", "Slot", "Value", "declaration_of", "spoken_name"]
 
 METHODS = frozenset(["on_record", "on_timer", "on_clock", "on_broadcast", "migrate"])  # each takes two arguments
-_KEPT = frozenset(["key", "time", "now", "timers", "clock_timers", "set_timer", "clear_timer", "set_clock_timer", "clear_clock_timer", "shared"])
+_KEPT = frozenset(
+    ["key", "time", "now", "clock", "timers", "clock_timers", "set_timer", "clear_timer", "set_clock_timer", "clear_clock_timer", "shared"]
+)
 
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")

@@ -642,3 +642,18 @@ def test_code_that_changed_under_one_version_is_told_and_written_down_with_its_o
     again.take(Step((4,), (0,), (), code={"counter": (before, now)}))
     again.close()
     assert f"this replay has {before}" in caplog.text
+
+
+def test_while_a_run_lags_behind_timers_of_the_clock_go_off_by_the_arrival_of_what_was_read(log: SqliteLog, wall: Wall) -> None:
+    plan = piped(lambda one: {"out": one.process(Clocked(), by=["k"])}, one=0)
+    log.create("one")
+    for second in range(10):
+        wall.now = START + second * 1_000
+        add(log, "one", [line(second, do="in:2500" if second < 8 else "clear")])
+    wall.now = START + 60_000
+    live = live_on(log, wall, plan, FAR)
+    for _ in range(20):
+        live.work(1)
+    live.commit()
+    live.close()
+    assert [row["said"] for row in written(log, "out")].count("clock") == 0

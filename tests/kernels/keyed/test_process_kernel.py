@@ -549,3 +549,22 @@ def test_a_process_that_keeps_nothing_on_itself_passes() -> None:
 
 def test_a_place_says_where_a_record_came_from() -> None:
     assert [str(place) for place in (PLACE, Place("t", 0, 0), Place("t", None, None))] == ["readings/2 offset 41", "t/0 offset 0", "t"]
+
+
+def test_a_timer_of_the_clock_that_is_called_late_sees_the_clock() -> None:
+    class Late(Base):
+        output = {"now": "BIGINT", "clock": "BIGINT"}
+
+        def on_record(self, _row: Any, state: Any) -> Any:
+            state.set_clock_timer("bell", state.now + 10)
+            return {"now": state.now, "clock": state.clock}
+
+        def on_clock(self, _name: str, state: Any) -> Any:
+            return {"now": state.now, "clock": state.clock}
+
+    kernel = made(base=Late)
+    state, given = kernel.keep.fresh({"k": "a"}), []
+    kernel.record(state, {}, 5, 7, None, given)
+    kernel.clock(state, 17, 5, given, 4_000)
+    kernel.record(state, {}, 6, 9_000, None, given)
+    assert [values for *_, values in given] == [[7, 7], [17, 4_000], [9_000, 9_000]]

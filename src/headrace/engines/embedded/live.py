@@ -327,6 +327,9 @@ class Live:
         lag = self.feed.lag()
         tired = [p for p in tired if not lag[p.source.topic, p.number]]
         shown = {} if any(lag.values()) else shown
+        if clock_ms is not None:  # the clock of what was read so far, where more is there
+            clock_ms = min([clock_ms, *(p.arrived for p in self.run.partitions if lag[p.source.topic, p.number])])
+            clock_ms = None if rings is None or clock_ms < rings else clock_ms
         for partition in tired:
             self.run.clocks[partition.source.topic].resting.add(partition.rank)
         if tired or shown or clock_ms is not None:

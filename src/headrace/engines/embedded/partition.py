@@ -61,6 +61,8 @@ class Partition:
         The greatest event time that it has shown, a step of the clock among what it shows.
     heard
         That of its records alone.
+    arrived
+        When the last record that was read arrived.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Partition:
         self._placed = placed
         self._max_ahead_ms = max_ahead_ms
         self.source, self.number, self.rank, self.reader = source, number, rank, reader
-        self.greatest = self.heard = NEVER
+        self.greatest = self.heard = self.arrived = NEVER
         self._intake = Intake(source)
         self._decode = _decoder(source, reader, unread)
         self._start = reader.position
@@ -112,6 +114,8 @@ class Partition:
             self._start = self.reader.position
             self._batch = self.reader.read()
             self._used = 0
+            if self._stamps is not None and len(self._stamps.arrived_ms):
+                self.arrived = int(self._stamps.arrived_ms[-1])
             read = self._intake(self._with_metadata(self._decode(self._batch)))
             self._set_aside = {place: ("malformed", detail) for place, detail in read.malformed.items()}
             rows = self._believed(read.frame)

@@ -111,7 +111,7 @@ class Keyspace:
             state = self._state(code)
             if self.versions is not None:
                 state._shared = self.versions.view(max(time, state._time))
-            self.kernel.clock(state, at, time, given)
+            self.kernel.clock(state, at, time, given, upto)
             self._arm(code, state)
 
     def tell(self, row: Mapping[str, Any], place: object) -> None:

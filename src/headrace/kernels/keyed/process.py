@@ -119,8 +119,15 @@ class ProcessKernel:
             self._call(self._on_timer, name, state, time, max(at, state._now), given, None, {"timer": name, "time": time})
         self.keep.purge(state, upto - 1)
 
-    def clock(self, state: State, upto: int, time: int, given: list[Given]) -> None:
-        """Call a key's timers of the clock up to `upto`, at an event time."""
+    def clock(self, state: State, upto: int, time: int, given: list[Given], clock: int | None = None) -> None:
+        """Call a key's timers of the clock up to `upto`, at an event time; the clock itself may be further."""
+        state._clock = clock
+        try:
+            self._fire_clock(state, upto, time, given)
+        finally:
+            state._clock = None
+
+    def _fire_clock(self, state: State, upto: int, time: int, given: list[Given]) -> None:
         same, most = 0, _SAME_TIME + len(state._clock_timers)
         while state._clock_timers:
             at, name = min((at, name) for name, at in state._clock_timers.items())

@@ -44,17 +44,20 @@ class State:
         Event time of the record or timer at hand, ms since the epoch.
     now
         The clock: when the record arrived, ms since the epoch; its event time in a run over files.
+    clock
+        The clock when a timer of the clock is called, which is later than its own time after a pause; elsewhere the same as `now`.
     timers, clock_timers
         The timers that are set, ms since the epoch by name.
     shared
         What `on_broadcast` keeps, to be read.
     """
 
-    __slots__ = ("_clock_timers", "_key", "_now", "_shared", "_time", "_timers")
+    __slots__ = ("_clock", "_clock_timers", "_key", "_now", "_shared", "_time", "_timers")
 
     _key: Mapping[str, Any]
     _time: int
     _now: int
+    _clock: int | None
     _timers: dict[str, int]
     _clock_timers: dict[str, int]
     _shared: Any
@@ -62,6 +65,7 @@ class State:
     key = property(lambda self: MappingProxyType(self._key), _read_only("key"))
     time = property(attrgetter("_time"), _read_only("time"))
     now = property(attrgetter("_now"), _read_only("now"))
+    clock = property(lambda self: self._now if self._clock is None else self._clock, _read_only("clock"))
     timers = property(lambda self: MappingProxyType(self._timers), _read_only("timers"))
     clock_timers = property(lambda self: MappingProxyType(self._clock_timers), _read_only("clock_timers"))
     shared = property(attrgetter("_shared"), _read_only("shared"))
@@ -243,7 +247,7 @@ class Keep:
             If it is of a newer version, there is no `migrate`, or that raises.
         """
         state: State = self._class()
-        state._key, state._shared = key, None
+        state._key, state._shared, state._clock = key, None, None
         self.restore(state, data)
         return state
 
