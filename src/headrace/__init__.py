@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from headrace.alarms.operator import Alarms, alarm, alarm_commands, alarm_conditions, alarm_definitions, alarm_floods, alarm_transitions
 from headrace.engines.embedded.pipeline import Pipeline, pipeline
 from headrace.engines.embedded.results import Result, Table
 from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError
@@ -19,6 +20,7 @@ from headrace.plan.stream import ProcessedStream, Stream, WindowedStream, stream
 from headrace.plan.window import Months, Window, cumulating, months, sliding, tumbling
 
 __all__ = [
+    "Alarms",
     "DataError",
     "EnvironmentFault",
     "HeadraceError",
@@ -38,6 +40,12 @@ __all__ = [
     "Value",
     "Window",
     "WindowedStream",
+    "alarm",
+    "alarm_commands",
+    "alarm_conditions",
+    "alarm_definitions",
+    "alarm_floods",
+    "alarm_transitions",
     "cumulating",
     "days",
     "drive",

@@ -1,0 +1,176 @@
+"""`hr.alarm`: the alarms of a stream of readings, as streams of transitions, current states and what else is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.alarms.definition import definition_of
+from headrace.alarms.process import ClockedFixedAlarms, ClockedSharedAlarms, FixedAlarms, Flood, SharedAlarms, TagAlarms
+from headrace.alarms.tag import TRANSITION
+from headrace.errors import PlanError, near
+from headrace.plan.inputs import input as input_of
+from headrace.plan.stream import ProcessedStream, Stream
+from headrace.plan.stream import stream as stream_of
+
+__all__ = [
+    "COMMAND_SCHEMA",
+    "CONDITION_SCHEMA",
+    "DEFINITION_SCHEMA",
+    "Alarms",
+    "alarm",
+    "alarm_commands",
+    "alarm_conditions",
+    "alarm_definitions",
+    "alarm_floods",
+    "alarm_transitions",
+]
+
+DEFINITION_SCHEMA = {
+    "definition": "STRING NOT NULL", "tag": "STRING NOT NULL", "time": "BIGINT NOT NULL", "withdrawn": "BOOLEAN", "kind": "STRING", "limit": "DOUBLE",
+    "deadband": "DOUBLE", "on_delay": "DOUBLE", "off_delay": "DOUBLE", "k": "BIGINT", "n": "BIGINT", "setpoint": "DOUBLE", "expected": "DOUBLE",
+    "after": "DOUBLE", "latching": "BOOLEAN", "priority": "BIGINT", "escalate_after": "DOUBLE", "escalate_to": "BIGINT", "asset": "STRING",
+    "class": "STRING", "consequence": "STRING", "action": "STRING", "time_to_respond": "DOUBLE",
+}  # fmt: skip
+COMMAND_SCHEMA = {
+    "tag": "STRING NOT NULL", "definition": "STRING", "time": "BIGINT NOT NULL", "command": "STRING", "by": "STRING", "reason": "STRING",
+    "sequence": "BIGINT", "until": "BIGINT", "one_shot": "BOOLEAN",
+}  # fmt: skip
+CONDITION_SCHEMA = {
+    "tag": "STRING NOT NULL", "definition": "STRING", "time": "BIGINT NOT NULL", "active": "BOOLEAN", "value": "DOUBLE",
+}  # fmt: skip
+_EVENT_TIME = "TO_TIMESTAMP_LTZ(time, 3)"
+
+
+def alarm_definitions(topic: str = "alarm-definitions") -> Stream:
+    """Return the stream of a topic of definitions, for `hr.alarm`."""
+    return stream_of(topic, schema=DEFINITION_SCHEMA, event_time=_EVENT_TIME)
+
+
+def alarm_commands(topic: str = "alarm-commands") -> Stream:
+    """Return the stream of a topic of operators' commands, for `hr.alarm`."""
+    return stream_of(topic, schema=COMMAND_SCHEMA, event_time=_EVENT_TIME)
+
+
+def alarm_conditions(topic: str = "alarm-conditions") -> Stream:
+    """Return the stream of a topic of conditions that rules have found, for `hr.alarm`."""
+    return stream_of(topic, schema=CONDITION_SCHEMA, event_time=_EVENT_TIME)
+
+
+def alarm_transitions(topic: str = "alarms") -> Stream:
+    """Return the stream of a topic of transitions, which `hr.alarm` has written, for `hr.alarm_floods`."""
+    return stream_of(topic, schema={"tag": "STRING NOT NULL", **TRANSITION}, event_time=_EVENT_TIME)
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """The streams of alarms.
+
+    Attributes
+    ----------
+    transitions
+        A row for each transition of an alarm and each command that was refused.
+    current
+        The state of an alarm whenever it has changed; the last row of each `alarm_id` counts.
+    journal
+        The transitions that did not happen because the alarm was set aside.
+    nuisances
+        Alarms that chatter, and occurrences that are stale.
+    older
+        Readings that were older than the last of their tag, and changed nothing; with their number so far.
+    """
+
+    transitions: ProcessedStream
+    current: Stream
+    journal: Stream
+    nuisances: Stream
+    older: Stream
+
+    def topics(self, name: str = "alarms") -> dict[str, Stream]:
+        """Return the streams by topics, as a pipeline returns them: `alarms`, `alarms.current`, and so on."""
+        others = {part: getattr(self, part) for part in ("current", "journal", "nuisances", "older")}
+        return {name: self.transitions, **{f"{name}.{part}": stream for part, stream in others.items()}}
+
+
+def alarm(
+    readings: Stream,
+    definitions: Stream | Iterable[Mapping[str, Any]],
+    commands: Stream,
+    conditions: Stream | None = None,
+    *,
+    clock: bool = True,
+    refused_to: str = "alarm-definitions.refused",
+    name: str = "alarms",
+) -> Alarms:
+    """Return the alarms of a stream of readings, after ISA-18.2.
+
+    An alarm is raised when its reading arrives, in the order of the readings' topic.
+
+    Parameters
+    ----------
+    readings
+        Readings in the canonical form: `tag`, `value` (DOUBLE) and, if there is one, `quality` (an OPC UA StatusCode).
+    definitions
+        The alarms: tables with the attributes of a definition, or a stream of them (`hr.alarm_definitions()`), which changes them while the
+        pipeline runs.
+    commands
+        Commands of operators (`hr.alarm_commands()`).
+    conditions
+        The conditions of custom alarms as rules have found them (`hr.alarm_conditions()`).
+    clock
+        Whether delays, silence and the ends of shelves go by the wall clock in live runs; if not, they go by event time alone.
+        Spark's streams need `clock=False`.
+    refused_to
+        The topic for definitions that are refused, with the reason.
+    name
+        The process's name in errors, metrics and state.
+
+    Raises
+    ------
+    PlanError
+        If a stream lacks a column, or a definition contradicts itself or another one.
+    """
+    _check(readings, {"tag": "STRING", "value": "DOUBLE"}, "readings")
+    _check(commands, COMMAND_SCHEMA, "commands")
+    others = {"command": input_of(commands, late="take", holds=False)}
+    if conditions is not None:
+        _check(conditions, CONDITION_SCHEMA, "conditions")
+        others["condition"] = input_of(conditions, late="take", holds=False)
+    told, failed_to = None, None
+    code: TagAlarms
+    if isinstance(definitions, Stream):
+        _check(definitions, DEFINITION_SCHEMA, "definitions")
+        told, failed_to = definitions, refused_to
+        code = ClockedSharedAlarms() if clock else SharedAlarms()
+    else:
+        fixed = [definition_of(one) for one in definitions]
+        code = ClockedFixedAlarms(fixed) if clock else FixedAlarms(fixed)
+    made = readings.process(code, by=["tag"], order="arrival", broadcast=told, inputs=others, failed_to=failed_to, name=name)
+    sides = {part: made.side(part) for part in ("current", "journal", "nuisances", "older")}
+    return Alarms(made, **sides)
+
+
+def alarm_floods(transitions: Stream) -> Stream:
+    """Return the begins and ends of floods of alarms: from more than 10 raises in 10 minutes until fewer than 5 in 10 minutes.
+
+    Parameters
+    ----------
+    transitions
+        The stream of a topic of transitions (`hr.alarm_transitions()`). Suppressed raises are not in it.
+    """
+    _check(transitions, {"event": "STRING", "time": "BIGINT"}, "transitions")
+    raised = transitions.where("event = 'raise'").select("time", plant="'plant'")
+    return raised.process(Flood, by=["plant"], order="arrival", name="floods").select("flood", "time", "raises")
+
+
+def _check(stream: object, columns: Mapping[str, str], what: str) -> None:
+    """Raise PlanError unless a stream has these columns."""
+    where = f"alarm {what}"
+    if not isinstance(stream, Stream):
+        raise PlanError(f"{stream!r} is not a stream", where=where, fix="write hr.stream(topic, schema=…, event_time=…)")
+    for name, wanted in columns.items():
+        if name not in stream.schema:
+            raise PlanError(f"there is no column {name!r}", where=where, fix=near(name, stream.schema.names))
+        if (kind := str(stream.schema[name].type)) != wanted.removesuffix(" NOT NULL"):
+            raise PlanError(f"column {name!r} is a {kind}, and must be a {wanted.removesuffix(' NOT NULL')}", where=where)

@@ -1,0 +1,402 @@
+"""All alarms of one tag: readings, commands and the passing of time go in, rows come out.
+
+Theory of operation
+-------------------
+A reading of the tag moves event time; what was due before it, such as the end of an on-delay, happens first, with its own time. When readings
+stop, time passes by the wall clock: a delay that would have ended 3 s after the last reading ends 3 s after its arrival. So each thing that is
+due has two times, one of each axis. What an operator waits for (a shelve, an escalation, silence) goes by the wall clock alone, unless there is
+none: in a run over files, and where only event time is to count.
+
+Nothing here reads a clock or waits: `Tag` is made for one call, with what is retained and two times.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from headrace.alarms.condition import Memory, active_by
+from headrace.alarms.definition import Definition
+from headrace.alarms.machine import Event, Transition, apply
+
+__all__ = ["CURRENT", "NUISANCE", "OLDER", "TRANSITION", "Command", "Last", "Row", "Tag"]
+
+Row = tuple[str, dict[str, Any]]
+
+TRANSITION = {
+    "event_id": "STRING NOT NULL",
+    "alarm_id": "STRING NOT NULL",
+    "definition": "STRING NOT NULL",
+    "version": "STRING",
+    "asset": "STRING NOT NULL",
+    "kind": "STRING",
+    "priority": "BIGINT",
+    "event": "STRING NOT NULL",
+    "from": "STRING NOT NULL",
+    "to": "STRING NOT NULL",
+    "time": "BIGINT NOT NULL",
+    "arrived": "BIGINT NOT NULL",
+    "value": "DOUBLE",
+    "limit": "DOUBLE",
+    "by": "STRING NOT NULL",
+    "reason": "STRING",
+    "sequence": "BIGINT NOT NULL",
+    "transition": "BIGINT",
+}
+CURRENT = {
+    "alarm_id": "STRING NOT NULL",
+    "definition": "STRING NOT NULL",
+    "asset": "STRING NOT NULL",
+    "kind": "STRING",
+    "priority": "BIGINT",
+    "state": "STRING NOT NULL",
+    "active": "BOOLEAN NOT NULL",
+    "sequence": "BIGINT NOT NULL",
+    "time": "BIGINT NOT NULL",
+    "arrived": "BIGINT NOT NULL",
+    "value": "DOUBLE",
+    "limit": "DOUBLE",
+    "by": "STRING NOT NULL",
+    "reason": "STRING",
+    "until": "BIGINT",
+    "class": "STRING",
+    "consequence": "STRING",
+    "action": "STRING",
+    "time_to_respond": "DOUBLE",
+}
+NUISANCE = {
+    "alarm_id": "STRING NOT NULL",
+    "nuisance": "STRING NOT NULL",
+    "time": "BIGINT NOT NULL",
+    "arrived": "BIGINT NOT NULL",
+    "sequence": "BIGINT NOT NULL",
+}
+OLDER = {"time": "BIGINT NOT NULL", "last_time": "BIGINT NOT NULL", "arrived": "BIGINT NOT NULL", "value": "DOUBLE", "older": "BIGINT NOT NULL"}
+
+CHATTERING_RAISES, CHATTERING_MS, STALE_MS = 3, 60_000, 24 * 3_600_000
+_NAMESPACE = uuid.UUID(bytes=b"headrace.uuid.v5")
+_decode = msgspec.json.Decoder(Memory).decode
+_encode = msgspec.json.Encoder().encode
+_NOTHING = _encode(Memory()).decode()
+
+
+class Last(NamedTuple):
+    """The last reading of a tag: event time, arrival time, the value of the last usable one, and whether its quality was bad."""
+
+    time: int
+    arrived: int
+    value: float | None
+    bad: bool
+
+
+class Command(NamedTuple):
+    """A command as it came: for which definition, what, by whom, why, and for which occurrence."""
+
+    definition: str
+    name: str
+    by: str | None
+    reason: str | None
+    sequence: int | None
+    until: int | None
+    one_shot: bool
+
+
+class _Due(NamedTuple):
+    """Something that happens by itself: its order, when it happens by event time and by the wall clock, and what."""
+
+    at: int
+    rank: int
+    time: int
+    clock: int
+    what: str
+
+
+class Tag:
+    """All alarms of a tag during one call.
+
+    Attributes
+    ----------
+    last
+        The last reading; None before the first.
+    rows
+        The rows that are emitted, each with the name of its output.
+    """
+
+    def __init__(
+        self,
+        tag: str,
+        definitions: Sequence[tuple[str, Definition]],
+        texts: MutableMapping[str, str],
+        last: Last | None,
+        *,
+        time: int,
+        now: int,
+        clock: bool,
+        woken: bool = False,
+    ) -> None:
+        self.tag, self.last, self.rows = tag, last, list[Row]()
+        self._definitions, self._texts = definitions, texts
+        self._time, self._now = time, now
+        # In a run over files arrival is event time: what is due goes by event time, and is noticed when it is due.
+        self._files = now == time and not woken
+        self._by_time = self._files or not clock
+        self._memories: dict[str, Memory] = {}
+        if len(texts):
+            known = {one.definition for _, one in definitions}
+            for name in [name for name in texts if name not in known]:
+                self._withdraw(name)
+
+    # what comes
+
+    def reading(self, value: float | None, *, bad: bool, older: int) -> bool:
+        """Take a reading; return whether it is older than the last one, which changes nothing."""
+        time, now, last = self._time, self._now, self.last
+        if last is not None and time < last.time:
+            row = {"time": time, "last_time": last.time, "arrived": now, "value": value, "older": older + 1}
+            self.rows.append(("older", row))
+            return True
+        usable = None if bad else value
+        self._settle(time, now, by_time=self._by_time, delays_by_time=True)
+        self.last = Last(time, now, last.value if usable is None and last is not None else usable, usable is None)
+        texts, pending = self._texts, self._memories
+        for version, one in self._definitions:
+            name = one.definition
+            if name not in texts and name not in pending and _is_plain(one, usable):
+                continue
+            memory = self._memory(name)
+            active = active_by(one, memory, usable, time)
+            if active is not None:
+                self._judge(version, one, memory, time, now, active=active)
+        return False
+
+    def condition(self, definition: str, *, active: bool, value: float | None) -> None:
+        """Take it that the condition of a custom alarm is active, or is not."""
+        self._settle(self._time, self._now, by_time=self._by_time, delays_by_time=self._by_time)
+        for version, one in self._definitions:
+            if one.definition == definition and one.kind == "custom":
+                last = self.last or Last(self._time, self._now, None, bad=False)
+                self.last = last._replace(value=value) if value is not None else last
+                self._judge(version, one, self._memory(definition), self._time, self._now, active=active)
+
+    def command(self, command: Command) -> None:
+        """Carry out a command, or refuse it."""
+        self._settle(self._time, self._now, by_time=self._by_time, delays_by_time=self._by_time)
+        event = Event(command.name, self._time, self._now, command.by, command.reason, command.sequence, command.until, one_shot=command.one_shot)
+        for version, one in self._definitions:
+            if one.definition == command.definition:
+                self._apply(version, one, self._memory(one.definition), event)
+                return
+        there_is = f"tag {self.tag!r} has no alarm {command.definition!r}"
+        refused = Transition(command.name, "normal", "refused", self._time, self._now, command.by or "unknown", there_is, 0)
+        self.rows.append(("", self._row("", Definition(command.definition, self.tag, ""), Memory(), refused)))
+
+    def pass_time(self, *, by_clock: bool) -> None:
+        """Do all that is due, by the wall clock or by event time."""
+        self._settle(self._time + 1, self._now + 1, by_time=not by_clock, delays_by_time=not by_clock)
+
+    # what is due
+
+    def next_due(self) -> tuple[int | None, int] | None:
+        """Return when the first thing is due, by event time if that counts here, and by the wall clock; None if nothing is."""
+        dues = [due for _, one in self._definitions for due in self._dues(one, by_time=True, delays_by_time=True)]
+        if not dues:
+            return None
+        return (min(due.time for due in dues) if self._by_time else None), min(due.clock for due in dues)
+
+    def _settle(self, time: int, now: int, *, by_time: bool, delays_by_time: bool) -> None:
+        """Do what was due before, in the order in which it was due; what that makes due too."""
+        while True:
+            dues = [
+                (due, version, one)
+                for version, one in self._definitions
+                for due in self._dues(one, by_time=by_time, delays_by_time=delays_by_time)
+                if (due.time < time if (delays_by_time if due.what == "delay" else by_time) else due.clock < now)
+            ]
+            if not dues:
+                return
+            due, version, one = min(dues, key=lambda found: (found[0][:2], found[2].definition))
+            self._happen(due, version, one)
+
+    def _dues(self, one: Definition, *, by_time: bool, delays_by_time: bool) -> Iterator[_Due]:
+        """Yield what is due of an alarm some time."""
+        name = one.definition
+        if name not in self._texts and name not in self._memories:
+            if one.kind == "no_data" and self.last is not None:
+                yield self._silence(one, by_time=by_time)
+            return
+        memory = self._memory(name)
+        alarm = memory.alarm
+        if one.kind == "no_data" and not memory.active and self.last is not None:
+            yield self._silence(one, by_time=by_time)
+        held = self.last is not None and self.last.bad and one.kind not in {"bad_quality", "no_data", "custom"}
+        if memory.since is not None and not held:
+            delay = _ms(one.on_delay if memory.active else one.off_delay)
+            yield _due(2, memory.since + delay, memory.since_arrived + delay, "delay", by_time=delays_by_time)
+        if alarm.shelved and alarm.until is not None:
+            yield _due(0, alarm.until, alarm.until, "unshelve", by_time=by_time)
+        if alarm.shown == "unacknowledged" and not alarm.escalated and one.escalate_after is not None:
+            after = _ms(one.escalate_after)
+            yield _due(3, alarm.raised + after, alarm.raised_arrived + after, "escalate", by_time=by_time)
+        if alarm.active and not alarm.set_aside and not memory.stale:
+            yield _due(4, alarm.raised + STALE_MS, alarm.raised_arrived + STALE_MS, "stale", by_time=by_time)
+
+    def _silence(self, one: Definition, *, by_time: bool) -> _Due:
+        assert self.last is not None
+        after = _ms(one.after or 0.0)
+        return _due(1, self.last.time + after, self.last.arrived + after, "silence", by_time=by_time)
+
+    def _happen(self, due: _Due, version: str, one: Definition) -> None:
+        """Have something happen that was due."""
+        memory, arrived = self._memory(one.definition), due.time if self._files else self._now
+        match due.what:
+            case "silence":
+                self._judge(version, one, memory, due.time, arrived, active=True, since_arrived=due.clock)
+            case "delay":
+                memory.since = None
+                self._apply(version, one, memory, Event("raise" if memory.active else "clear", due.time, arrived))
+            case "unshelve":
+                self._apply(version, one, memory, Event("unshelve", due.time, arrived, reason="its time is over"))
+            case "escalate":
+                why = f"unacknowledged for {one.escalate_after:g} s"
+                self._apply(version, one, memory, Event("escalate", due.time, arrived, reason=why, priority=one.escalate_to))
+            case _:
+                memory.stale = True
+                self._nuisance("stale", memory, one, due.time, arrived)
+
+    def _judge(self, version: str, one: Definition, memory: Memory, time: int, now: int, *, active: bool, since_arrived: int | None = None) -> None:
+        """Take it that a condition is active or not, and raise or clear its alarm unless a delay runs."""
+        if active == memory.alarm.active:
+            memory.active, memory.since = active, None
+            return
+        if memory.active != active or memory.since is None:
+            memory.active, memory.since, memory.since_arrived = active, time, now if since_arrived is None else since_arrived
+        if time - memory.since >= _ms(one.on_delay if active else one.off_delay):
+            memory.since = None
+            self._apply(version, one, memory, Event("raise" if active else "clear", time, now))
+
+    # what is emitted
+
+    def _apply(self, version: str, one: Definition, memory: Memory, event: Event) -> None:
+        alarm, sequence = memory.alarm, memory.alarm.sequence
+        found = apply(alarm, event, latching=one.latching)
+        if alarm.sequence != sequence:
+            memory.version, memory.stale = version, False
+        for transition in found:
+            if transition.kind == "suppressed":
+                self.rows.append(("journal", self._row(version, one, memory, transition)))
+            else:
+                memory.transitions += 1
+                self.rows.append(("", self._row(version, one, memory, transition)))
+        if found and found[-1].kind != "refused":
+            self.rows.append(("current", self._current(one, memory, found[-1])))
+        if event.name == "raise" and found and not found[0].suppressed:
+            self._count_raise(one, memory, event)
+
+    def _count_raise(self, one: Definition, memory: Memory, event: Event) -> None:
+        memory.raises = [*memory.raises, event.time][-CHATTERING_RAISES:]
+        often = len(memory.raises) == CHATTERING_RAISES and memory.raises[-1] - memory.raises[0] <= CHATTERING_MS
+        if often and not memory.chattering:
+            self._nuisance("chattering", memory, one, event.time, event.arrived)
+        memory.chattering = often
+
+    def _nuisance(self, what: str, memory: Memory, one: Definition, time: int, arrived: int) -> None:
+        row = {"alarm_id": one.alarm_id, "nuisance": what, "time": time, "arrived": arrived, "sequence": memory.alarm.sequence}
+        self.rows.append(("nuisances", row))
+
+    def _row(self, version: str, one: Definition, memory: Memory, transition: Transition) -> dict[str, Any]:
+        began_at = memory.version or version
+        name = "\x1f".join((one.definition, began_at, self.tag, str(transition.sequence)))
+        return {
+            "event_id": str(uuid.uuid5(_NAMESPACE, name)),
+            "alarm_id": one.alarm_id,
+            "definition": one.definition,
+            "version": began_at or None,
+            "asset": one.asset_path,
+            "kind": one.kind or None,
+            "priority": (memory.alarm.priority or one.priority) if one.kind else None,
+            "event": transition.event,
+            "from": transition.before,
+            "to": transition.after,
+            "time": transition.time,
+            "arrived": transition.arrived,
+            "value": None if self.last is None else self.last.value,
+            "limit": one.limit,
+            "by": transition.by,
+            "reason": transition.reason,
+            "sequence": transition.sequence,
+            "transition": None if transition.suppressed else memory.transitions or None,
+        }
+
+    def _current(self, one: Definition, memory: Memory, transition: Transition) -> dict[str, Any]:
+        alarm = memory.alarm
+        return {
+            "alarm_id": one.alarm_id,
+            "definition": one.definition,
+            "asset": one.asset_path,
+            "kind": one.kind or None,
+            "priority": (alarm.priority or one.priority) if one.kind else None,
+            "state": alarm.shown,
+            "active": alarm.active,
+            "sequence": alarm.sequence,
+            "time": transition.time,
+            "arrived": transition.arrived,
+            "value": None if self.last is None else self.last.value,
+            "limit": one.limit,
+            "by": transition.by,
+            "reason": transition.reason,
+            "until": alarm.until,
+            "class": one.alarm_class,
+            "consequence": one.consequence,
+            "action": one.action,
+            "time_to_respond": one.time_to_respond,
+        }
+
+    # what is retained
+
+    def _memory(self, name: str) -> Memory:
+        memory = self._memories.get(name)
+        if memory is None:
+            text = self._texts.get(name)
+            memory = self._memories[name] = Memory() if text is None else _decode(text)
+        return memory
+
+    def _withdraw(self, name: str) -> None:
+        """End an alarm that has no definition any more."""
+        memory = self._memory(name)
+        gone = Definition(name, self.tag, "")
+        self._apply("", gone, memory, Event("withdraw", self._time, self._now, reason="its definition was withdrawn"))
+        self._memories[name] = Memory(alarm=memory.alarm, transitions=memory.transitions)
+
+    def save(self) -> None:
+        """Put what is retained back as texts."""
+        for name, memory in self._memories.items():
+            text = _encode(memory).decode()
+            if text == _NOTHING:
+                self._texts.pop(name, None)
+            elif self._texts.get(name) != text:
+                self._texts[name] = text
+
+
+def _is_plain(one: Definition, value: float | None) -> bool:
+    """Whether a reading leaves an alarm alone of which nothing is retained: the common case, at the price of a comparison."""
+    if value is None:
+        return one.kind != "bad_quality"
+    match one.kind:
+        case "HH" | "H":
+            return value <= one.limit  # type: ignore[operator]
+        case "L" | "LL":
+            return value >= one.limit  # type: ignore[operator]
+        case "no_data" | "bad_quality" | "custom":
+            return True
+    return False
+
+
+def _due(rank: int, time: int, clock: int, what: str, *, by_time: bool) -> _Due:
+    return _Due(time if by_time else clock, rank, time, clock, what)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,91 @@
+"""A pipeline of alarms over a few tags, and what happens to them, for the tests of several engines."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import headrace as hr
+from headrace.plan.pipeline import Plan
+
+__all__ = ["START", "command", "definition", "happenings", "plan_of", "reading"]
+
+START = 1_767_254_400_000
+TOPICS = ("readings", "alarm-definitions", "alarm-commands", "alarm-conditions")
+DEFINITIONS: list[dict[str, Any]] = [
+    {"definition": "H", "tag": "a/P1", "kind": "H", "limit": 90.0, "deadband": 5.0, "on_delay": 2.0, "escalate_after": 20.0, "escalate_to": 1},
+    {"definition": "HH", "tag": "a/P1", "kind": "HH", "limit": 95.0, "latching": True, "priority": 1},
+    {"definition": "frozen", "tag": "a/P1", "kind": "frozen", "after": 4.0},
+    {"definition": "quiet", "tag": "a/P2", "kind": "no_data", "after": 8.0},
+    {"definition": "L", "tag": "a/P2", "kind": "L", "limit": 20.0, "k": 2, "n": 3, "off_delay": 1.5},
+    {"definition": "bad", "tag": "b/P3", "kind": "bad_quality", "priority": 4},
+    {"definition": "rule", "tag": "b/P3", "kind": "custom"},
+]
+
+
+def plan_of(*, clock: bool = True, prefix: str = "", shared: bool = True, delay_ms: int = 0) -> Plan:
+    """Return the plan of alarms of readings; its topics have a prefix."""
+
+    def build() -> dict[str, hr.Stream]:
+        readings = hr.stream(
+            f"{prefix}readings",
+            schema={"tag": "STRING NOT NULL", "time": "BIGINT NOT NULL", "value": "DOUBLE", "quality": "BIGINT"},
+            event_time="TO_TIMESTAMP_LTZ(time, 3)",
+            watermark=hr.milliseconds(delay_ms),
+        )
+        definitions = hr.alarm_definitions(f"{prefix}alarm-definitions") if shared else DEFINITIONS
+        return hr.alarm(
+            readings,
+            definitions,
+            hr.alarm_commands(f"{prefix}alarm-commands"),
+            hr.alarm_conditions(f"{prefix}alarm-conditions"),
+            clock=clock,
+            refused_to=f"{prefix}alarm-definitions.refused",
+        ).topics(f"{prefix}alarms")
+
+    return hr.pipeline("plant", version="1")(build).plan()
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, separators=(",", ":")).encode()
+
+
+def reading(second: float, value: float | None, tag: str = "a/P1", quality: int | None = None) -> bytes:
+    return _line({"tag": tag, "time": START + round(second * 1000), "value": value, "quality": quality})
+
+
+def command(second: float, name: str, definition: str = "H", tag: str = "a/P1", **more: Any) -> bytes:
+    given = {"tag": tag, "definition": definition, "time": START + round(second * 1000), "command": name, "by": "ada", "reason": "a test"}
+    return _line({**given, **more})
+
+
+def definition(second: float, **more: Any) -> bytes:
+    return _line({"time": START + round(second * 1000), **more})
+
+
+def happenings(seed: int, count: int = 150) -> dict[str, list[bytes]]:
+    """Return what happens by topic: readings in disorder and of bad quality, commands that fit and do not, definitions that change."""
+    dice = random.Random(seed)
+    tags = [("a/P1", ["H", "HH", "frozen"]), ("a/P2", ["quiet", "L"]), ("b/P3", ["bad", "rule"])]
+    found: dict[str, list[bytes]] = {topic: [] for topic in TOPICS}
+    found["alarm-definitions"] = [definition(-1, **one) for one in DEFINITIONS]
+    found["alarm-definitions"] += [definition(30, **{**DEFINITIONS[0], "limit": 85.0}), definition(31, **{**DEFINITIONS[0], "limit": 99.0})]
+    found["alarm-definitions"] += [
+        definition(60, definition="L", tag="a/P2", withdrawn=True),
+        definition(60.5, definition="X", tag="a/P2", withdrawn=True),
+    ]
+    second = 0.0
+    for _ in range(count):
+        second = round(second + dice.choice([0.25, 0.5, 1.0, 3.0]), 3)
+        tag, names = dice.choice(tags)
+        at, value = second - dice.choice([0, 0, 0, 0.1]), dice.choice([10.0, 50.0, 50.0, 86.0, 93.0, 97.0, None])
+        found["readings"].append(reading(at, value, tag, dice.choice([None, 0, 0, 0x80000000])))
+        if dice.random() < 0.3:
+            name = dice.choice(["acknowledge", "reset", "shelve", "unshelve", "suppress", "unsuppress", "out_of_service", "in_service", "comment"])
+            ends = {} if name != "shelve" else dice.choice([{"one_shot": True}, {"until": START + round((second + 5) * 1000)}])
+            found["alarm-commands"].append(command(second + 0.01, name, dice.choice(names), tag, by=dice.choice(["ada", "bob"]), **ends))
+        if dice.random() < 0.1:
+            row = {"tag": "b/P3", "definition": "rule", "time": START + round((second + 0.02) * 1000), "active": dice.random() < 0.5, "value": 1.0}
+            found["alarm-conditions"].append(_line(row))
+    return found
