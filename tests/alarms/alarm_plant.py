@@ -9,7 +9,7 @@ from typing import Any
 import headrace as hr
 from headrace.plan.pipeline import Plan
 
-__all__ = ["START", "command", "definition", "happenings", "plan_of", "reading"]
+__all__ = ["START", "command", "definition", "engine_jobs", "happenings", "plan_of", "reading"]
 
 START = 1_767_254_400_000
 TOPICS = ("readings", "alarm-definitions", "alarm-commands", "alarm-conditions")
@@ -24,7 +24,7 @@ DEFINITIONS: list[dict[str, Any]] = [
 ]
 
 
-def plan_of(*, clock: bool = True, prefix: str = "", shared: bool = True, delay_ms: int = 0) -> Plan:
+def plan_of(*, clock: bool = True, prefix: str = "", shared: bool = True, delay_ms: int = 0, order: Any = "arrival", name: str = "plant") -> Plan:
     """Return the plan of alarms of readings; its topics have a prefix."""
 
     def build() -> dict[str, hr.Stream]:
@@ -40,11 +40,24 @@ def plan_of(*, clock: bool = True, prefix: str = "", shared: bool = True, delay_
             definitions,
             hr.alarm_commands(f"{prefix}alarm-commands"),
             hr.alarm_conditions(f"{prefix}alarm-conditions"),
+            order=order,
             clock=clock,
             refused_to=f"{prefix}alarm-definitions.refused",
         ).topics(f"{prefix}alarms")
 
-    return hr.pipeline("plant", version="1")(build).plan()
+    return hr.pipeline(name, version="1")(build).plan()
+
+
+def engine_jobs() -> dict[str, tuple[Plan, dict[str, list[list[bytes]]]]]:
+    """Return plans whose transitions do not depend on how topics interleave, with their input by topic and partition."""
+    found = happenings(5)
+    alone: dict[str, list[list[bytes]]] = {
+        topic: [lines if topic == "readings" else []] for topic, lines in found.items() if topic != "alarm-definitions"
+    }
+    return {
+        "event time": (plan_of(order="event_time", delay_ms=1_000, name="alarms-by-time"), {topic: [lines] for topic, lines in found.items()}),
+        "arrival": (plan_of(shared=False, name="alarms-arriving"), alone),
+    }
 
 
 def _line(row: dict[str, Any]) -> bytes:
@@ -79,7 +92,7 @@ def happenings(seed: int, count: int = 150) -> dict[str, list[bytes]]:
     for _ in range(count):
         second = round(second + dice.choice([0.25, 0.5, 1.0, 3.0]), 3)
         tag, names = dice.choice(tags)
-        at, value = second - dice.choice([0, 0, 0, 0.1]), dice.choice([10.0, 50.0, 50.0, 86.0, 93.0, 97.0, None])
+        at, value = second - dice.choice([0, 0, 0, 0.7]), dice.choice([10.0, 50.0, 50.0, 86.0, 93.0, 97.0, None])
         found["readings"].append(reading(at, value, tag, dice.choice([None, 0, 0, 0x80000000])))
         if dice.random() < 0.3:
             name = dice.choice(["acknowledge", "reset", "shelve", "unshelve", "suppress", "unsuppress", "out_of_service", "in_service", "comment"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from headrace.alarms.definition import definition_of
 from headrace.alarms.process import ClockedFixedAlarms, ClockedSharedAlarms, FixedAlarms, Flood, SharedAlarms, TagAlarms
@@ -99,13 +99,12 @@ def alarm(
     commands: Stream,
     conditions: Stream | None = None,
     *,
+    order: Literal["arrival", "event_time"] = "arrival",
     clock: bool = True,
     refused_to: str = "alarm-definitions.refused",
     name: str = "alarms",
 ) -> Alarms:
     """Return the alarms of a stream of readings, after ISA-18.2.
-
-    An alarm is raised when its reading arrives, in the order of the readings' topic.
 
     Parameters
     ----------
@@ -118,6 +117,9 @@ def alarm(
         Commands of operators (`hr.alarm_commands()`).
     conditions
         The conditions of custom alarms as rules have found them (`hr.alarm_conditions()`).
+    order
+        `arrival`: an alarm is raised when its reading arrives. `event_time`: a watermark later, with results that depend on event times alone,
+        so that they are the same on every engine however topics and partitions interleave.
     clock
         Whether delays, silence and the ends of shelves go by the wall clock in live runs; if not, they go by event time alone.
         Spark's streams need `clock=False`.
@@ -146,7 +148,7 @@ def alarm(
     else:
         fixed = [definition_of(one) for one in definitions]
         code = ClockedFixedAlarms(fixed) if clock else FixedAlarms(fixed)
-    made = readings.process(code, by=["tag"], order="arrival", broadcast=told, inputs=others, failed_to=failed_to, name=name)
+    made = readings.process(code, by=["tag"], order=order, broadcast=told, inputs=others, failed_to=failed_to, name=name)
     sides = {part: made.side(part) for part in ("current", "journal", "nuisances", "older")}
     return Alarms(made, **sides)
 
