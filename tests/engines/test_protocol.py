@@ -57,6 +57,7 @@ VALUES = {
     "parallelism": "2",
     "metrics_port": "0",
     "from_savepoint": "s",
+    "from_": "latest",
     "reset": "window:k",
 }
 NO_KAFKA = "reads topics of Kafka, and none is named"

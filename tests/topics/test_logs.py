@@ -246,6 +246,23 @@ def test_many_records_in_one_call(log: Log, topic: str) -> None:
     assert [record.encode() for _, record in read] == records
 
 
+def test_the_offsets_of_a_time_are_those_of_the_first_records_that_arrived_then(place: Place, log: Log) -> None:
+    name = place.name("timed")
+    log.create(name, 2)
+    for number in range(6):
+        log.append(name, [b"%d" % number, b"%d" % -number], [b"%d" % (number % 3), b"x"])
+        time.sleep(0.003)
+    parts = log.topic(name).partitions
+    there = [log.entries(name, part.number, 0, 100) for part in parts]
+    times = sorted({entry.arrived_ms for entries in there for entry in entries})
+    assert len(times) > 1
+    for ms in {0, *times, *(one + 1 for one in times)}:
+        expected = [next((entry.offset for entry in there[part.number] if entry.arrived_ms >= ms), part.end) for part in parts]
+        assert log.offsets_at(name, ms) == expected
+    with pytest.raises(PlanError, match="no topic"):
+        log.offsets_at(place.name("none"), 0)
+
+
 # Feeds
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 
 import msgspec
@@ -11,12 +11,13 @@ import msgspec
 from headrace.cli.logs import KafkaOptions, NoLogYet, open_log
 from headrace.errors import HeadraceError, PlanError
 from headrace.plan.pipeline import Plan
+from headrace.topics.beginning import Begin, offsets_from
 from headrace.topics.protocol import Log, TopicInfo
 
 __all__ = ["confirm", "confirm_pipeline", "confirm_savepoint"]
 
 
-def confirm_pipeline(plan: Plan, kafka: KafkaOptions, *, yes: bool, kept: bool = False) -> None:
+def confirm_pipeline(plan: Plan, kafka: KafkaOptions, *, yes: bool, kept: bool = False, begin: Begin | None = None) -> None:
     """Go on only if it is meant that a pipeline forgets what it has committed; one that has committed nothing has nothing to forget.
 
     Parameters
@@ -25,6 +26,8 @@ def confirm_pipeline(plan: Plan, kafka: KafkaOptions, *, yes: bool, kept: bool =
         The options that name a Kafka cluster.
     yes
         Whether --yes was given: then what is done is said, and not asked.
+    begin
+        Where the pipeline begins then.
     kept
         Whether another engine keeps state of it; else its state is in the log.
 
@@ -43,7 +46,9 @@ def confirm_pipeline(plan: Plan, kafka: KafkaOptions, *, yes: bool, kept: bool =
         if not kept and not _has_committed(log, plan.pipeline):
             return
         there = {info.name: info for info in log.topics()}
-    confirm(f"forgets what pipeline {plan.pipeline} has committed: {'; '.join(_effects(plan, there))}", yes=yes)
+        read = [source.topic for source in plan.sources if source.topic in there]
+        again = {topic: _behind(there[topic], offsets) for topic, offsets in offsets_from(log, read, begin or "earliest").items()}
+    confirm(f"forgets what pipeline {plan.pipeline} has committed: {'; '.join(_effects(plan, there, again))}", yes=yes)
 
 
 def confirm_savepoint(plan: Plan, again: Mapping[str, int], *, yes: bool) -> None:
@@ -75,9 +80,13 @@ def _has_committed(log: Log, pipeline: str) -> bool:
         return True  # there is something, and it cannot be read: that may be why it is to be forgotten
 
 
-def _effects(plan: Plan, there: dict[str, TopicInfo]) -> Iterator[str]:
+def _behind(info: TopicInfo, offsets: Sequence[int]) -> int:
+    return sum(part.end - offset for part, offset in zip(info.partitions, offsets, strict=True))
+
+
+def _effects(plan: Plan, there: dict[str, TopicInfo], again: Mapping[str, int]) -> Iterator[str]:
     for source in plan.sources:
-        yield f"{_records(there, source.topic):,} records of {source.topic} are read again"
+        yield f"{again.get(source.topic, 0):,} records of {source.topic} are read again"
     for topic in (*plan.topics, *(f"{source.topic}.dead-letter" for source in plan.sources)):
         if count := _records(there, topic):
             yield f"results are written again to {topic}, behind the {count:,} records that it has"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.cli.apps import find_pipeline, home, plan_of
 from headrace.cli.logs import KafkaOptions, NoLogYet, asked_topics, open_log
+from headrace.cli.report import begun_lines
 from headrace.errors import EnvironmentFault, PlanError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ledger"]
 
+Begun = Mapping[str, Sequence[int]]
 _CONNECTORS = ("bridge:", "forward:", "fingerprint:saver")
 
 
@@ -34,13 +36,15 @@ def ledger(app: str, /, *, kafka: KafkaOptions = KafkaOptions()) -> None:
     name = find_pipeline(app).name
     path = home() / "ledgers" / f"{name}.json"
     told = [*_on_log(app, kafka)]
-    if path.is_file() and all(path.stat().st_mtime * 1000 >= at for at, _ in told):
-        sources: Ledger = _kept(path)
+    if path.is_file() and all(path.stat().st_mtime * 1000 >= at for at, *_ in told):
+        sources, begun = _kept(path)
     elif told:
-        _, sources = max(told, key=lambda one: one[0])
+        _, sources, begun = max(told, key=lambda one: one[0])
     else:
         raise PlanError(f"pipeline {name!r} has not been run here", where=str(home()), fix=f"run it first: headrace run {app} --input FILE")
     _show(sources)
+    for line in begun_lines(begun):
+        print(line)
 
 
 def _show(sources: Ledger) -> None:
@@ -61,16 +65,17 @@ def _of_connector(name: str, kafka: KafkaOptions) -> Ledger:
     return {source: {**counts} for source, counts in ledger_of(manifest).items()}
 
 
-def _kept(path: Path) -> dict[str, dict[str, int | None]]:
+def _kept(path: Path) -> tuple[Ledger, Begun]:
     """Return the ledger that the last run that ended has left; a count is None that a cluster could not tell."""
     try:
-        found: dict[str, dict[str, int | None]] = json.loads(path.read_bytes())["sources"]
+        found = json.loads(path.read_bytes())
+        sources, begun = found["sources"], found.get("begun", {})
     except (OSError, ValueError, KeyError) as error:
         raise EnvironmentFault(f"cannot be read: {error}", where=str(path), fix="remove it, or run the pipeline again") from None
-    return found
+    return sources, begun
 
 
-def _on_log(app: str, kafka: KafkaOptions) -> Iterator[tuple[float, Ledger]]:
+def _on_log(app: str, kafka: KafkaOptions) -> Iterator[tuple[float, Ledger, Begun]]:
     """Yield what the log has: the ledger of the last commit, that of the topic to which a cluster writes its own, and when in ms."""
     from headrace.engines.ledger_topic import told_on_topic
 
@@ -82,6 +87,6 @@ def _on_log(app: str, kafka: KafkaOptions) -> Iterator[tuple[float, Ledger]]:
     with closing(log):
         if (manifest := log.manifest(plan.pipeline)) is not None:
             committed = json.loads(manifest)
-            yield committed["committed_ms"], committed["ledger"]
+            yield committed["committed_ms"], committed["ledger"], committed.get("begun", {})
         if (told := told_on_topic(plan, asked_topics(kafka), home(), log)) is not None:
-            yield told[1], told[0]
+            yield told[1], told[0], {}

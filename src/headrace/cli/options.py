@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -66,6 +67,9 @@ class RunOptions(KafkaOptions):
     from_savepoint
         Start with the state and at the offsets of a savepoint: a file of headrace savepoint, or the path of one of Flink's. Results of
         records that were read since are written again; it says how many records that concerns, and asks as --anew does.
+    from_
+        Where a pipeline begins that has committed nothing, or forgets it with --anew: earliest, which is the default; latest: behind the records
+        that are there; or a time, 2026-11-29T06:00:00+01:00: at the records that arrived then. One that has committed resumes there.
     reset
         The name of a window or process that starts without state, where it is another than the one that left the state.
     """
@@ -87,6 +91,7 @@ class RunOptions(KafkaOptions):
     parallelism: Annotated[int | None, Parameter(alias="-p")] = None
     metrics_port: int | None = None
     from_savepoint: str | None = None
+    from_: Annotated[str | None, Parameter(name="--from")] = None
     reset: Annotated[list[str] | None, Parameter(negative=())] = None
 
     def __post_init__(self) -> None:
@@ -110,7 +115,22 @@ class RunOptions(KafkaOptions):
         """The options as engines take them."""
         values = {name: value for name, value in self.given.items() if name in Options.__dataclass_fields__}
         durations = {name: _seconds(name, value) for name, value in values.items() if name in _DURATIONS}
-        return Options(**(values | durations | {"reset": tuple(self.reset or ())}))
+        begin = None if self.from_ is None else _begin(self.from_)
+        return Options(**(values | durations | {"from_": begin, "reset": tuple(self.reset or ())}))
+
+
+def _begin(text: str) -> str | int:
+    """Return where a pipeline begins: `earliest`, `latest`, or a time in ms since the epoch."""
+    if text in {"earliest", "latest"}:
+        return text
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        what = f"{text!r} is {'no time' if time is None else 'a time without a zone'}"
+        raise PlanError(what, where="--from", fix="give earliest, latest, or a time such as 2026-11-29T06:00:00+01:00 or 2026-11-29T05:00Z")
+    return round(time.timestamp() * 1000)
 
 
 def _seconds(name: str, text: str) -> float | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from headrace.engines.protocol import Result
     from headrace.plan.pipeline import Plan
 
-__all__ = ["progress", "remember", "report"]
+__all__ = ["begun_lines", "progress", "remember", "report"]
 
 _REASONS, _LONGEST = 3, 300  # how many reasons are printed, and how many letters of each
 
@@ -32,10 +33,12 @@ def report(plan: Plan, result: Result, *, allow_nothing: bool) -> None:
     DataError
         If there were records, and not one of them could be used.
     """
-    remember(plan, result.ledger)
+    remember(plan, result.ledger, result.begun)
     for topic, counts in result.ledger.items():
         print(f"{topic}: {balance(counts)}", file=sys.stderr)
         _tell_reasons(topic, result.reasons.get(topic, Reasons()))
+    for line in begun_lines(result.begun):
+        print(line, file=sys.stderr)
     if (received := received_in_vain(result.ledger.values())) and not allow_nothing:
         raise DataError(
             f"no record could be used of {received:,} received",
@@ -59,12 +62,18 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
-def remember(plan: Plan, ledger: Ledger) -> None:
+def begun_lines(begun: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    """Yield a line for each topic with the offsets of its partitions at which a pipeline was begun."""
+    for topic, offsets in begun.items():
+        yield f"{topic}: begun at {'offset' if len(offsets) == 1 else 'offsets'} {', '.join(map(str, offsets))}"
+
+
+def remember(plan: Plan, ledger: Ledger, begun: Mapping[str, Sequence[int]] = MappingProxyType({})) -> None:
     """Keep the ledger of the pipeline's last run for `headrace ledger`."""
     folder = home() / "ledgers"
     try:
         private_folder(folder)
-        put(folder / f"{plan.pipeline}.json", msgspec.json.encode({"pipeline": plan.pipeline, "sources": ledger}), secret=True)
+        put(folder / f"{plan.pipeline}.json", msgspec.json.encode({"pipeline": plan.pipeline, "sources": ledger, "begun": dict(begun)}), secret=True)
     except OSError as error:
         print(f"headrace: {folder}: the ledger cannot be kept for `headrace ledger`: {error.strerror}", file=sys.stderr)
 

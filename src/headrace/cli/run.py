@@ -98,7 +98,7 @@ def confirm_start(engine: Engine, plan: Plan, options: RunOptions) -> None:
     if options.anew:
         from headrace.cli.anew import confirm_pipeline
 
-        confirm_pipeline(plan, options, yes=options.yes, kept=engine.has_state(plan, home()))
+        confirm_pipeline(plan, options, yes=options.yes, kept=engine.has_state(plan, home()), begin=options.parsed.from_)
     elif options.from_savepoint:
         from headrace.cli.anew import confirm_savepoint
 

@@ -241,7 +241,7 @@ class _Builder:
 
         code = _digest(planned.part.app.partition(":")[0])
         definition = (msgspec.json.encode(plan.identity), code, tuple(sorted(planned.part.options.items())))
-        return PipelineThread(plan.pipeline, definition, run, lambda result: remember(plan, result.ledger))
+        return PipelineThread(plan.pipeline, definition, run, lambda result: remember(plan, result.ledger, result.begun))
 
 
 def _servers(kafka: KafkaOptions) -> dict[str, Any]:

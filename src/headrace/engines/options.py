@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from headrace.errors import PlanError
 
-__all__ = ["OPTIONS", "Capabilities", "Honoured", "Mode", "Options", "Refused", "Support", "flag", "refuse"]
+__all__ = ["OPTIONS", "Capabilities", "Honoured", "Mode", "Options", "Refused", "Support", "check_begin", "flag", "refuse"]
 
 
 class Mode(StrEnum):
@@ -56,6 +56,8 @@ class Options:
         The port of the loopback interface at which metrics are served.
     from_savepoint
         The savepoint with whose state the run starts.
+    from_
+        Where a pipeline that has committed nothing begins: `earliest`, `latest`, or a time of arrival in ms since the epoch.
     reset
         Windows and processes that start without state.
     """
@@ -75,6 +77,7 @@ class Options:
     parallelism: int | None = None
     metrics_port: int | None = None
     from_savepoint: str | None = None
+    from_: str | int | None = None
     reset: tuple[str, ...] = ()
 
     @property
@@ -123,7 +126,7 @@ class Capabilities:
 
 def flag(option: str) -> str:
     """Return an option as it is written on the command line."""
-    return f"--{option.replace('_', '-')}"
+    return f"--{option.rstrip('_').replace('_', '-')}"
 
 
 def refuse(support: Mapping[str, Support], given: Iterable[str]) -> None:
@@ -132,6 +135,12 @@ def refuse(support: Mapping[str, Support], given: Iterable[str]) -> None:
     for one in refused.values():
         names = [flag(name) for name, other in refused.items() if other == one]
         raise PlanError(one.reason, where=", ".join(names), fix=one.fix)
+
+
+def check_begin(options: Options) -> None:
+    """Raise PlanError if a run is to begin at a savepoint and elsewhere."""
+    if options.from_ is not None and options.from_savepoint:
+        raise PlanError("begins without state, and --from-savepoint with some", where="--from", fix="give one of them")
 
 
 HONOURED = Honoured()
@@ -143,6 +152,7 @@ OVER_FILES: Mapping[str, Support] = {
     "kafka_servers": _NO_TOPICS,
     "kafka_config": _NO_TOPICS,
     "until": Refused("a run over files ends where the files end"),
+    "from_": Refused("a run over files reads them from their first records"),
     "batch_records": Refused("a run over files reads blocks of its own size, on which no result depends"),
     "idle_after": _EVENT_TIME_ONLY,
     "close_quiet_after": _EVENT_TIME_ONLY,

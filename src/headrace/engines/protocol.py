@@ -83,11 +83,14 @@ class Result:
         Why records were set aside, by topic; empty where that is known on another topic only.
     note
         A line for the user, or nothing.
+    begun
+        The offset of each partition at which the pipeline was begun, by topic, if that was asked for.
     """
 
     ledger: Ledger
     reasons: Mapping[str, Reasons] = field(default_factory=dict)
     note: str = ""
+    begun: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 def _serve_nowhere(_metrics: Metrics, port: int) -> None:

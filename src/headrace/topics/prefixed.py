@@ -57,6 +57,10 @@ class PrefixedLog:
         bare = len(self._prefix)
         return [replace(one, group=one.group[bare:], topic=one.topic[bare:]) for one in self._log.cursors() if self._mine(one.topic)]
 
+    def offsets_at(self, topic: str, arrived_ms: int) -> list[int]:
+        """Return the offsets of a time of arrival."""
+        return self._log.offsets_at(self._prefix + topic, arrived_ms)
+
     def move(self, group: str, cursors: Mapping[tuple[str, int], int]) -> None:
         """Note how far a named reader has come."""
         self._log.move(self._prefix + group, _placed(self._prefix, cursors))

@@ -282,6 +282,15 @@ class Log(Protocol):
     def entries(self, topic: str, partition: int, offset: int, most: int) -> list[Entry]:
         """Return up to `most` records of a partition from an offset on, or from the first that is still there."""
 
+    def offsets_at(self, topic: str, arrived_ms: int) -> list[int]:
+        """Return, for each partition, the offset of the first record that arrived at a time or after it; the end if there is none.
+
+        Raises
+        ------
+        PlanError
+            If there is no topic of that name.
+        """
+
     def cursors(self) -> list[Cursor]:
         """Return how far each named reader has come."""
 

@@ -601,6 +601,21 @@ class SqliteLog:
         return bound == part.first or place < _EXPIRE_BLOCKS
 
     # reading
+    def offsets_at(self, topic: str, arrived_ms: int) -> list[int]:
+        """Return, for each partition, the offset of the first record that arrived at a time or after it; the end if there is none."""
+        return [self._offset_at(topic, part, arrived_ms) for part in self.topic(topic).partitions]
+
+    def _offset_at(self, topic: str, part: PartitionInfo, arrived_ms: int) -> int:
+        low, high = part.first, part.end
+        while low < high:  # arrival times do not fall from one record to the next
+            middle = (low + high) // 2
+            found = self.entries(topic, part.number, middle, 1)
+            if not found or found[0].arrived_ms >= arrived_ms:
+                high = middle
+            else:
+                low = found[0].offset + 1
+        return low
+
     def entries(self, topic: str, partition: int, offset: int, most: int) -> list[Entry]:
         """Return up to `most` records of a partition from an offset on, or from the first that is still there."""
         with self._blaming(), self._viewing():

@@ -6,12 +6,24 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from headrace.engines.embedded.tuning import collect_from_here, suit_batches
-from headrace.engines.options import HONOURED, ON_TOPICS, OVER_FILES, UP_TO_THE_END, Capabilities, Honoured, Mode, Options, Refused, Support
+from headrace.engines.options import (
+    HONOURED,
+    ON_TOPICS,
+    OVER_FILES,
+    UP_TO_THE_END,
+    Capabilities,
+    Honoured,
+    Mode,
+    Options,
+    Refused,
+    Support,
+    check_begin,
+)
 from headrace.engines.protocol import Context, FileJob, Result, Topics
 from headrace.errors import HeadraceError, PlanError
 
@@ -27,7 +39,7 @@ _OWN: dict[str, Support] = {
 }
 _LIMITS: dict[str, Support] = {"duration": HONOURED, "records": HONOURED, "drain": HONOURED}
 _TOPICS: dict[str, Support] = {**_OWN, **_LIMITS, "anew": HONOURED, "commit_every": HONOURED, "batch_records": HONOURED, "metrics_port": HONOURED}
-_TOPICS |= {"from_savepoint": Honoured("a file of `headrace savepoint`"), "reset": HONOURED}
+_TOPICS |= {"from_savepoint": Honoured("a file of `headrace savepoint`"), "reset": HONOURED, "from_": HONOURED}
 _NO_STATE = Refused("a run over files starts from the first records, unless it was stopped", "remove .run in the folder of --output")
 CAPABILITIES = Capabilities(
     {
@@ -62,6 +74,7 @@ class EmbeddedEngine:
         if options.anew and (options.from_savepoint or options.reset):
             other = "--from-savepoint" if options.from_savepoint else "--reset"
             raise PlanError(f"starts without any state, and {other} with some", where="--anew", fix="give one of them")
+        check_begin(options)
 
     def script(self, plan: Plan) -> str:
         """Return the plan's operators, which this engine runs as they are."""
@@ -96,7 +109,8 @@ class EmbeddedEngine:
         from headrace.engines.embedded.observed import run_observed
 
         collect_from_here()
-        return _result(run_observed(plan, topics, options, context))
+        live, accounts = run_observed(plan, topics, options, context)
+        return replace(_result(accounts), begun=live.begun)
 
 
 def _run_files(job: FileJob, options: Options, context: Context) -> Result:

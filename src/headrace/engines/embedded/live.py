@@ -29,6 +29,7 @@ from headrace.kernels.columnar.watermark import NEVER
 from headrace.kernels.ledger import Account
 from headrace.plan.changes import Changes, check_stages
 from headrace.plan.pipeline import Plan
+from headrace.topics.beginning import Begin, offsets_from, shown
 from headrace.topics.dead_letters import DeadLetter, encode_dead_letter
 from headrace.topics.making import make_topics
 from headrace.topics.protocol import Away, Commit, Log, Outgoing
@@ -81,7 +82,7 @@ class Step:
 
     With `clock_ms`, timers of the clock up to then went off. `ended` says that the input was taken to end there. `code` are the
     processes whose code changed there: the digests of the code before and behind, by name. Where the pipeline changed, `settings`
-    have what those that changed were and are, and `plan` the digest of its nodes.
+    have what those that changed were and are, and `plan` the digest of its nodes. `begins` says that the pipeline was begun there, and why.
     """
 
     offsets: tuple[int, ...]
@@ -92,6 +93,7 @@ class Step:
     code: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
     settings: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
     plan: str | None = None
+    begins: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +162,15 @@ class Live:
         Whether to forget what the pipeline has committed and start from the first records.
     reset
         Names of windows and processes that start without state.
+    begin
+        Where a pipeline without a commit begins; at the first records by default.
     clock, tick
         The clock on the wall, ms since the epoch, and one that only goes forward, in seconds.
 
     Attributes
     ----------
+    begins, begun
+        The offsets by topic at which this run began, and at which the pipeline began, if `begin` decided that.
     expired
         The first offset, by partition, where a pipeline that has no state yet begins behind records that retention dropped.
     """
@@ -176,6 +182,7 @@ class Live:
     latest: bool = False
     anew: bool = False
     reset: tuple[str, ...] = ()
+    begin: Begin | None = None
     clock: Callable[[], int] = now_ms
     tick: Callable[[], float] = time.monotonic
 
@@ -184,6 +191,8 @@ class Live:
         if self.latest:
             self.patience = NO_CLOCK
         check_stages(self.plan, self.reset)
+        self.begins: dict[str, list[int]] = {}
+        self.begun: dict[str, list[int]] = {}
         self._open(anew=self.anew)
         self._first = self.received
 
@@ -200,7 +209,9 @@ class Live:
             firsts = {reader.name: reader.position["record"] for readers in self.feed.readers.values() for reader in readers}
             self.expired = {name: first for name, first in firsts.items() if first} if self.claim.manifest is None else {}
             self.run = Run(plan, self.feed.readers, self._staged, live=True, silences=not self.latest, max_ahead_ms=self.patience.max_ahead)
-            if self.claim.manifest is not None:
+            if self.claim.manifest is None:
+                self._begin()
+            else:
                 self._restore(msgspec.json.decode(self.claim.manifest))
         except BaseException:
             self.claim.release()
@@ -209,10 +220,22 @@ class Live:
         self._heard = dict.fromkeys((partition.rank for partition in self.run.partitions), self._committed_at)
         self._failed = False
         self.changed = self.claim.manifest is None
+        if self.begin is not None and self.begins and self.changed:
+            self._write_step(begins=shown(self.begin))
         if self.changes:
             self._note_changes()
         if self.run.graph.changed_code:
             self._note_changed_code()
+
+    def _begin(self) -> None:
+        """Begin where it was asked for. A log that went away before the first commit does not make it begin elsewhere."""
+        if self.begin is None:
+            return
+        self.begun = self.begins = self.begins or offsets_from(self.log, [source.topic for source in self.plan.sources], self.begin)
+        if self.begin != "earliest":
+            self.expired = {}
+        for partition in self.run.partitions:
+            partition.begin_at(self.begins[partition.source.topic][partition.number])
 
     def reopen(self) -> None:
         """Let the pipeline go and take it again, as a new process would: what was not committed is forgotten, and done again."""
@@ -247,7 +270,7 @@ class Live:
         ranks = new_ranks(self.plan, manifest["sources"], self._identity()["sources"])
         self._parts.restore(manifest, self.run.graph.plan, self.run.graph.stages, self.claim.load, names=self.changes.kept, ranks=ranks)
         self.run.restore(manifest, ranks)
-        self.epoch = manifest["epoch"]
+        self.epoch, self.begun = manifest["epoch"], manifest.get("begun", {})
 
     def commit(self) -> Committed:
         """Make all work since the last commit durable."""
@@ -258,7 +281,8 @@ class Live:
         kept = self._parts.keep(saved)
         state = self.run.saved()
         self.epoch += 1
-        manifest = _encode({**self._identity(), **state, **saved, "epoch": self.epoch, "committed_ms": self.clock()})
+        begun = {"begun": self.begun} if self.begun else {}
+        manifest = _encode({**self._identity(), **state, **saved, **begun, "epoch": self.epoch, "committed_ms": self.clock()})
         cursors = {(p.source.topic, p.number): p.next_offset for p in self.run.partitions}
         outgoing = self._staged.take()
         self._failed = True

@@ -17,6 +17,7 @@ from headrace.engines.options import Mode, Options
 from headrace.engines.protocol import Context, Topics
 from headrace.kernels.ledger import Account
 from headrace.plan.pipeline import Plan
+from headrace.topics.beginning import shown
 from headrace.topics.protocol import Away
 
 __all__ = ["run_observed"]
@@ -24,20 +25,29 @@ __all__ = ["run_observed"]
 _WARNING_SECONDS = 60.0
 
 
-def run_observed(plan: Plan, topics: Topics, options: Options, context: Context) -> dict[str, Account]:
-    """Run a plan on topics until it is stopped, and return its ledger by topic. Its log lines and metrics say how it goes."""
+def run_observed(plan: Plan, topics: Topics, options: Options, context: Context) -> tuple[Live, dict[str, Account]]:
+    """Run a plan on topics until it is stopped, and return the run and its ledger by topic. Its log lines and metrics say how it goes."""
     with closing(topics.open()) as log:
         observer = _Observer(plan, context, options.metrics_port)
         patience = Patience(_ms(options.idle_after), _ms(options.close_quiet_after), _ms(options.max_ahead))
         limits = Limits(options.duration, options.records, options.drain)
         if options.from_savepoint is not None:
             put_back(log, read(Path(options.from_savepoint), plan.pipeline))
-        live = Live(plan, log, patience, options.batch_records, latest=options.mode is Mode.LATEST, anew=options.anew, reset=options.reset)
+        live = Live(
+            plan,
+            log,
+            patience,
+            options.batch_records,
+            latest=options.mode is Mode.LATEST,
+            anew=options.anew,
+            reset=options.reset,
+            begin=options.from_,
+        )
         observer.begin(live)
         every = inf if options.commit_every is None else options.commit_every
         ledger = run_live(live, limits, stop=context.stop, commit_seconds=every, committed=observer.committed, away=observer.away)
         observer.end(ledger)
-    return ledger
+    return live, ledger
 
 
 def _ms(seconds: float | None) -> int | None:
@@ -58,10 +68,14 @@ class _Observer:
         """Report the start, and records that expired before it."""
         self._live = live
         self._warnings = _Warnings(self._log, self._plan.pipeline, live.run.ledger)
+        if live.begin is not None and not live.begins:
+            what = f"resumes from its last commit: --from {shown(live.begin)} counts only where there is none"
+            self._log.info("resumed", pipeline=self._plan.pipeline, what=what)
         for name, first in live.expired.items():
             what = f"{name} begins at offset {first}: earlier records have expired, and the results lack them"
             self._log.warning("expired", pipeline=self._plan.pipeline, partition=name, first=first, what=what)
-        self._log.info("started", **{"pipeline": self._plan.pipeline, "version": self._plan.version} | self._place())
+        begins = {"begins": shown(live.begin)} if live.begin is not None and live.begins else {}
+        self._log.info("started", **{"pipeline": self._plan.pipeline, "version": self._plan.version} | begins | self._place())
 
     def committed(self, commit: Committed) -> None:
         """Take in a commit."""

@@ -216,6 +216,11 @@ class Partition:
             return int(self.reader.position["record"])
         return self._start["record"] + self._used if self._stamps is None else int(self._stamps.offsets[self._used])
 
+    def begin_at(self, offset: int) -> None:
+        """Begin to read at an offset, before anything has been read."""
+        self.reader.seek({**self.reader.position, "record": offset})
+        self._start = self.reader.position
+
     def saved(self) -> dict[str, Any]:
         """Return where it is, for a commit."""
         at = self.reader.position if self._used >= len(self._batch) else self._start

@@ -10,7 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from headrace.engines.options import HONOURED, ON_TOPICS, OVER_FILES, UP_TO_THE_END, Capabilities, Honoured, Mode, Options, Refused, Support
+from headrace.engines.options import (
+    HONOURED,
+    ON_TOPICS,
+    OVER_FILES,
+    UP_TO_THE_END,
+    Capabilities,
+    Honoured,
+    Mode,
+    Options,
+    Refused,
+    Support,
+    check_begin,
+)
 from headrace.engines.protocol import Context, FileJob, Result, Topics
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
 
@@ -43,6 +55,7 @@ _TOPICS: dict[str, Support] = {
     "metrics_port": Refused("Flink has metrics of its own: headrace jobs metrics shows them", _OURS),
     "records": Refused("Flink cannot stop after a number of records", "give --duration, or run on the embedded engine"),
     "from_savepoint": HONOURED,
+    "from_": Honoured("headrace finds the offsets when it submits the job"),
 }
 _STOPPED: dict[str, Support] = {
     "duration": Honoured("a savepoint is made, from which the next run resumes"),
@@ -102,6 +115,7 @@ class FlinkEngine:
             raise PlanError("Flink commits with checkpoints, at least 1 s apart", where="--commit-every", fix="give 1s or more")
         if options.anew and options.from_savepoint:
             raise PlanError("starts from the first records, and --from-savepoint elsewhere", where="--anew", fix="give one of them")
+        check_begin(options)
 
     def script(self, plan: Plan) -> str:
         """Return the plan as Flink SQL, or as a Python file if it has processes."""
@@ -223,12 +237,14 @@ def kafka_places(plan: Plan, topics: Topics, options: Options) -> Kafka:
     """
     from headrace.engines.flink.places import SHADED, Kafka
     from headrace.engines.kafka import java_properties
+    from headrace.topics.beginning import offsets_from
 
     if topics.kafka is None:
         raise PlanError("Flink reads topics of Kafka, and none is named", where="--kafka-servers", fix="name it, or give files with --input")
     connection = java_properties(topics.kafka, "Flink", shaded=SHADED)
     with closing(topics.open()) as log:
         partitions = {source.topic: len(log.topic(source.topic).partitions) for source in plan.sources}
+        begins = offsets_from(log, partitions, options.from_) if options.from_ is not None else {}
     bounded = options.mode is Mode.LATEST
     assert options.commit_every is not None
     return Kafka(
@@ -241,6 +257,7 @@ def kafka_places(plan: Plan, topics: Topics, options: Options) -> Kafka:
         max_ahead_ms=None if bounded else _ms(options.max_ahead),
         idle_after_ms=None if bounded else _ms(options.idle_after),
         prefix=topics.prefix,
+        begins={topic: tuple(offsets) for topic, offsets in begins.items()},
         checkpoint_seconds=options.commit_every,
     )
 

@@ -180,6 +180,8 @@ class Kafka:
         What stands before the names that topics have on Kafka.
     kept
         The folder for checkpoints, that they outlive the job; else the cluster's own.
+    begins
+        The offset of each partition at which a job without state begins, by topic; the first records where a topic is not there.
     connection
         More properties of Kafka's clients, as Java names them: TLS and passwords. They are never shown.
     """
@@ -195,6 +197,7 @@ class Kafka:
     prefix: str = ""
     kept: str | None = None
     rocksdb: bool = True
+    begins: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     connection: Mapping[str, str] = field(default_factory=dict, repr=False)
     keyed: bool = field(default=True, init=False)
     hint: str = field(default="", init=False)
@@ -235,7 +238,7 @@ class Kafka:
             **self._connection,
             "properties.group.id": f"{self.prefix}{self.pipeline}.flink",
             "properties.isolation.level": "read_committed",
-            "scan.startup.mode": "earliest-offset",
+            **self._startup(topic),
             "scan.watermark.emit.strategy": "on-event",
             "scan.parallelism": str(tasks),
             "format": "raw",
@@ -256,6 +259,13 @@ class Kafka:
         if "headers" in known:
             told.append("`headers` MAP<STRING, BYTES> METADATA VIRTUAL")
         return Given(options, tuple(told), "`part`", "`position`", "`arrived`", lines=False, metadata=_OF_KAFKA)
+
+    def _startup(self, topic: str) -> dict[str, str]:
+        """Return where a job without state begins to read a topic."""
+        if topic not in self.begins:
+            return {"scan.startup.mode": "earliest-offset"}
+        offsets = ";".join(f"partition:{number},offset:{offset}" for number, offset in enumerate(self.begins[topic]))
+        return {"scan.startup.mode": "specific-offsets", "scan.startup.specific-offsets": offsets}
 
     def sink(self, topic: str) -> Mapping[str, str]:
         """Return the options of a topic that is written in transactions."""

@@ -28,6 +28,7 @@ _OWN: dict[str, Support] = {
     "cluster": Honoured("the master, `spark://HOST:7077`, `yarn`, `k8s://URL`; else `SPARK_MASTER`; else this machine with all its cores"),
     "parallelism": Honoured("`local[N]` on this machine; refused where a master is named, which has its own"),
     "from_savepoint": Refused("Spark has no savepoints", _OURS),
+    "from_": Refused("a query of Spark begins at the first records of its topics", _OURS),
     "reset": Refused("Spark cannot start one query of a checkpoint without its state", _OURS),
 }
 _TOPICS: dict[str, Support] = {

@@ -481,6 +481,13 @@ class KafkaLog:
             )
         )
 
+    def offsets_at(self, topic: str, arrived_ms: int) -> list[int]:
+        """Return, for each partition, the offset of the first record that arrived at a time or after it; the end if there is none."""
+        parts = self.topic(topic).partitions
+        found = self._offsets([(topic, part.number) for part in parts], OffsetSpec.for_timestamp(arrived_ms))
+        at = [found.get((topic, part.number), -1) for part in parts]
+        return [part.end if offset < 0 else max(offset, part.first) for part, offset in zip(parts, at, strict=True)]
+
     def entries(self, topic: str, partition: int, offset: int, most: int) -> list[Entry]:
         """Return up to `most` records of a partition from an offset on, or from the first that is still there."""
         self._check_partition(topic, partition)
