@@ -1,0 +1,51 @@
+"""Indicators of alarms: of a day counted by hand, and floods as the process finds them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+import headrace as hr
+from headrace.alarms.kpi import floods, kpi
+from headrace.alarms.process import Flood
+
+HOUR = 3_600_000
+
+
+def row(time: int, event: str = "raise", alarm: str = "a/X", **more: Any) -> dict[str, Any]:
+    return {"time": time, "event": event, "alarm_id": alarm, "to": "unacknowledged", "priority": 3, "sequence": 1, **more}
+
+
+def test_a_day_that_was_counted_by_hand() -> None:
+    burst = [row(HOUR + nth * 1_000, alarm=f"a/{nth % 4}") for nth in range(12)]
+    rows = [
+        row(-1), *burst, row(5 * HOUR, priority=1, alarm="b", sequence=7), row(5 * HOUR + 30_000, "acknowledge", "b", to="acknowledged", sequence=7),
+        row(5 * HOUR + 40_000, "acknowledge", "b", to="refused", sequence=7), row(6 * HOUR, "clear"), row(24 * HOUR),
+    ]  # fmt: skip
+    found = kpi(rows, 0, 24 * HOUR)
+    assert (found["alarms"], found["alarms_per_hour"], found["most_in_10_minutes"]) == (13, 13 / 24, 12)
+    assert found["periods_over_10_share"] == 1 / 144
+    assert found["flood_share"] == pytest.approx((600 - 10 + 7) / 86_400)  # from the 11th raise until 10 minutes after the 8th
+    assert found["top_10"] == [{"alarm_id": name, "alarms": count} for name, count in [("a/0", 3), ("a/1", 3), ("a/2", 3), ("a/3", 3), ("b", 1)]]
+    assert found["top_10_share"] == 1
+    assert found["priorities"] == {"1": 1 / 13, "3": 12 / 13}
+    assert found["seconds_to_acknowledge"] == 30
+
+
+def test_a_time_without_alarms() -> None:
+    found = kpi([], 0, HOUR)
+    assert (found["alarms"], found["flood_share"], found["top_10_share"], found["seconds_to_acknowledge"]) == (0, 0, 0, None)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_floods_are_those_that_the_process_finds(seed: int) -> None:
+    dice = random.Random(seed)
+    time, times = 0, []
+    for _ in range(60):
+        time += dice.choice([1_000, 20_000, 60_000, 60_000, 150_000, 300_000])
+        times.append(time)
+    told = hr.drive(Flood, [{"plant": "p", "time": one} for one in times], by="plant", time="time", upto=time + HOUR)
+    expected = [found for flood in floods(times) for found in (("began", flood[0]), ("ended", flood[1]))]
+    assert [(one["flood"], one["time"]) for _, one in told] == expected

@@ -1,0 +1,101 @@
+"""`headrace alarms`: an operator at a terminal, beside a pipeline on the topics of a home."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from alarms.alarm_plant import definition
+from headrace._clock import now_ms
+from headrace.cli import main
+from headrace.topics.sqlite import SqliteLog
+
+PLANT = """
+import headrace as hr
+
+READING = {"tag": "STRING NOT NULL", "time": "BIGINT NOT NULL", "value": "DOUBLE", "quality": "BIGINT"}
+
+
+@hr.pipeline("plant", version="1")
+def plant():
+    readings = hr.stream("readings", schema=READING, event_time="TO_TIMESTAMP_LTZ(time, 3)")
+    return hr.alarm(readings, hr.alarm_definitions(), hr.alarm_commands()).topics()
+"""
+Told = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Told:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
+    Path("plant.py").write_text(PLANT)
+
+    def told(*words: str) -> tuple[int, str, str]:
+        status = main(words)
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return told
+
+
+def append(topic: str, *rows: bytes) -> None:
+    with closing(SqliteLog(Path("home/log.db"))) as log:
+        log.append(topic, [*rows])
+
+
+def test_an_operator_lists_acknowledges_and_shelves_alarms(run: Told) -> None:
+    for topic in ("readings", "alarm-definitions", "alarm-commands"):
+        assert run("topics", "create", topic)[0] == 0
+    append("alarm-definitions", definition(0, definition="H", tag="a/P1", kind="H", limit=90.0, action="open the valve"))
+    append("readings", json.dumps({"tag": "a/P1", "time": now_ms(), "value": 95.5}).encode())
+    assert run("run", "plant.py", "--until", "latest")[0] == 0
+
+    status, out, _ = run("alarms", "list")
+    assert status == 0
+    assert [line.split("  ")[0] for line in out.splitlines()] == ["ALARM", "a/P1/H"]
+    assert "unacknowledged" in out
+    assert "open the valve" in out
+    (row,) = map(json.loads, run("alarms", "list", "--json")[1].splitlines())
+    assert (row["state"], row["sequence"], row["value"]) == ("unacknowledged", 1, 95.5)
+
+    assert run("alarms", "ack", "a/P1/H", "--by", "ada") == (0, "Sent acknowledge for a/P1/H, occurrence 1, by ada.\n", "")
+    assert run("alarms", "ack", "a/P1/H", "--by", "bob")[0] == 0
+    assert run("alarms", "comment", "a/P1/H", "on my way", "--by", "ada")[0] == 0
+    assert run("alarms", "shelve", "a/P1/H", "--for", "1h", "--reason", "valve is stuck", "--by", "ada")[0] == 0
+    assert run("alarms", "out-of-service", "a/P1/H", "--reason", "repair", "--by", "bob")[0] == 0
+    assert run("run", "plant.py", "--until", "latest")[0] == 0
+    rows = [json.loads(line) for line in run("alarms", "show", "a/P1/H", "--json")[1].splitlines()]
+    assert [(row["event"], row["to"], row["by"]) for row in rows] == [
+        ("raise", "unacknowledged", "system"),
+        ("acknowledge", "acknowledged", "ada"),
+        ("acknowledge", "refused", "bob"),
+        ("comment", "acknowledged", "ada"),
+        ("shelve", "shelved", "ada"),
+        ("out_of_service", "out_of_service", "bob"),
+    ]
+    assert "valve is stuck" in run("alarms", "show", "a/P1/H")[1]
+    (judged,) = map(json.loads, run("alarms", "kpi", "--last", "1h", "--json")[1].splitlines())
+    assert (judged["alarms"], judged["alarms_per_hour"], judged["top_10"]) == (1, 1.0, [{"alarm_id": "a/P1/H", "alarms": 1}])
+    assert run("alarms", "kpi")[1].splitlines()[2].split() == ["alarms", "1"]
+
+
+def test_what_cannot_be_is_refused_with_the_fix(run: Told) -> None:
+    run("topics", "create", "alarms.current")
+    run("topics", "create", "alarm-commands")
+    append("alarms.current", b'{"alarm_id": "a/P1/H", "sequence": 1}')
+    for words, fault in [
+        (["ack", "a/P1/HH"], "no alarm 'a/P1/HH' has had a transition; did you mean 'a/P1/H'"),
+        (["ack", "P1"], "'P1' is not the id of an alarm; write TAG/DEFINITION"),
+        (["shelve", "a/P1/H"], "--for, --once: a shelve is for a time or until the alarm clears; give one of them"),
+        (["shelve", "a/P1/H", "--once"], "a reason is missing; give --reason TEXT"),
+        (["kpi", "--last", "0s"], "--last: is 0; write 24h, 7d"),
+        (["list", "--topic", "other"], "no topic 'other.current'"),
+    ]:
+        status, _, err = run("alarms", *words)
+        assert (status, fault in err) == (2, True), err
+    append("alarms.current", b"[1]")
+    assert "topic alarms.current/0 offset 1: is no row of alarms; name the topic with --topic" in run("alarms", "list")[2]
