@@ -57,7 +57,8 @@ def bridge(
     Parameters
     ----------
     from_
-        http://… or https://…: a stream of server-sent events that have ids and can be resumed; mqtt://HOST/TOPIC/FILTER: messages;
+        http://… or https://…: a stream of server-sent events that have ids and can be resumed; http+poll://…: JSON that is polled;
+        http+post://HOST:PORT/PATH: records that others post; mqtt://HOST/TOPIC/FILTER: messages;
         sparkplug://HOST/GROUP: metrics; opc.tcp://…: variables; modbus://…: registers, by a map; file:PATH: lines of files that grow;
         FILE.py:…, a source of your own; or topic:NAME, kafka:NAME.
     to

@@ -1,4 +1,4 @@
-"""Server-sent events over HTTP: each has an id, which tells the source where to resume."""
+"""HTTP: server-sent events, each with an id that tells the source where to resume; JSON that is polled; records that are posted."""
 
 from __future__ import annotations
 
@@ -26,8 +26,17 @@ _UNREADY = frozenset({408, 425, 429})
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
-def source(address: str) -> ServerSentEvents:
-    """Return the stream of events at an address of http or https."""
+def source(address: str) -> Source:
+    """Return the stream of events at an address of http or https, what is polled at one of http+poll, or posted to one of http+post."""
+    match address.partition(":")[0].lower().partition("+")[2]:
+        case "poll":
+            from headrace.connectors.http_poll import polled
+
+            return polled(address)
+        case "post":
+            from headrace.connectors.http_post import received
+
+            return received(address)
     return ServerSentEvents(address)
 
 
