@@ -60,7 +60,8 @@ def bridge(
         http://… or https://…: a stream of server-sent events that have ids and can be resumed; http+poll://…: JSON that is polled;
         http+post://HOST:PORT/PATH: records that others post; mqtt://HOST/TOPIC/FILTER: messages;
         sparkplug://HOST/GROUP: metrics; opc.tcp://…: variables; modbus://…: registers, by a map; file:PATH: lines of files that grow;
-        FILE.py:…, a source of your own; or topic:NAME, kafka:NAME.
+        sqlite:PATH?table=… or postgresql://…?table=…&after=…: rows, by a column that increases; FILE.py:…, a source of your own; or
+        topic:NAME, kafka:NAME.
     to
         topic:NAME of the SQLite log, or kafka:NAME; from a topic: mqtt://HOST/TOPIC/{FIELD}: messages;
         influx://HOST?org=…&bucket=…: points of InfluxDB 2;

@@ -1,4 +1,4 @@
-"""PostgreSQL: records of a topic as rows of a table."""
+"""PostgreSQL: records of a topic as rows of a table, and rows of a table that is polled as records."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from headrace.connectors.address import Address
 from headrace.connectors.halving import halved
 from headrace.connectors.postgresql_rows import PER_SECOND, Column, Row, Rows, Table, Unfit, array, identifier, parts
 from headrace.connectors.protocol import Record, Target, Unavailable
+from headrace.connectors.sql_poll import PARAMETERS_IN, Increasing, increasing, reads_of
 from headrace.errors import EnvironmentFault, PlanError, near
 
 try:
@@ -22,10 +23,13 @@ try:
 except ModuleNotFoundError:
     raise EnvironmentFault("needs the package asyncpg", where="the bridge", fix="pip install 'headrace[postgresql]'") from None
 
-__all__ = ["Upserts", "target"]
+__all__ = ["TAKES_TAGS", "Upserts", "source", "target"]
+
+TAKES_TAGS = True
 
 _PARAMETERS = frozenset({"table", "key", "fields", "id", "conflict", "time_unit", "create", "hypertable", "sslmode", "sslrootcert"})
 _EXAMPLE = "postgresql://scada@127.0.0.1:5432/plant?table=readings&key=tag,time"
+_EXAMPLE_IN = "postgresql://scada@127.0.0.1:5432/plant?table=measurements&after=id"
 _MOST_RECORDS = 5000
 _CONNECT_SECONDS, _ANSWER_SECONDS, _LOCK_SECONDS, _CLOSE_SECONDS = 10.0, 60.0, 5.0, 5.0
 _READING = "tag text, time timestamptz, value double precision, quality bigint, unit text, source_time timestamptz, arrival_time timestamptz"
@@ -46,6 +50,16 @@ SELECT indisprimary, array(SELECT attname::text FROM unnest(indkey) WITH ORDINAL
                            ON attrelid = indrelid AND attnum = number WHERE place <= indnkeyatts ORDER BY place) AS names
 FROM pg_index WHERE indrelid = $1 AND indisunique AND indisvalid AND indimmediate AND indpred IS NULL AND indexprs IS NULL
 """
+
+
+def source(address: str) -> Increasing:
+    """Return the rows of an address `postgresql://user@host:port/database?table=…&after=…`, with the environment's as for the target."""
+    from headrace.connectors.postgresql_poll import PolledTable
+
+    one = Address(address, PARAMETERS_IN | {"sslmode", "sslrootcert"}, _EXAMPLE_IN)
+    what = reads_of(one)
+    name, options = _place(one, {"table": ".".join(what.table), "after": what.after})
+    return increasing(one, name, PolledTable(what, name, options, _unreachable), what)
 
 
 def target(address: str) -> Upserts:
@@ -72,11 +86,20 @@ def target(address: str) -> Upserts:
     if "" in into.table or len(into.table) > 2:
         raise PlanError(f"parameter table is {table!r}", where=one.where, fix="give table=NAME, or table=SCHEMA.NAME")
     into.check(one)
+    name, options = _place(one, {"table": table})
+    return Upserts(name, into, options)
+
+
+def _place(one: Address, named: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    """Return the name of an address, without user and password, and what `asyncpg.connect` needs of it."""
+    if one.scheme != "postgresql" or one.path.count("/") > 1:
+        raise one.wrong("is not the address of a database of PostgreSQL")
     database = one.path.strip("/") or None
     host = None if one.host is None else f"[{one.host}]" if ":" in one.host else one.host
-    name = f"postgresql://{'' if host is None else host + (f':{one.port}' if one.port else '')}/{database or ''}?table={quote(table)}"
+    query = urlencode(named, quote_via=quote)
+    name = f"postgresql://{'' if host is None else host + (f':{one.port}' if one.port else '')}/{database or ''}?{query}"
     options = {"host": one.host, "port": one.port, "user": one.user, "password": one.password, "database": database, "dsn": _tls(one)}
-    return Upserts(name, into, {option: value for option, value in options.items() if value is not None})
+    return name, {option: value for option, value in options.items() if value is not None}
 
 
 class _Into:
