@@ -86,7 +86,7 @@ def test_the_page_on_running_aggregates_gives_what_it_says() -> None:
 
 def test_the_page_on_notebooks_gives_what_it_says(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     page = (ROOT / "docs/notebook.md").read_text()
-    on_a_frame, in_a_test, row_by_row = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    on_a_frame, in_a_test, step_by_step, row_by_row = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (shown,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
     written: dict[str, Any] = {}
     exec(on_a_frame, written)
@@ -100,6 +100,8 @@ def test_the_page_on_notebooks_gives_what_it_says(capsys: pytest.CaptureFixture[
     Path("hot.py").write_text(pipeline)
     exec(in_a_test, written)
     written["test_only_readings_above_the_limit_are_hot"]()
+    exec(step_by_step, written)
+    written["test_a_reading_above_the_limit_comes_at_once"]()
     monkeypatch.delitem(sys.modules, "hot")
 
 

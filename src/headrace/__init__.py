@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from headrace.alarms.operator import Alarms, alarm, alarm_commands, alarm_conditions, alarm_definitions, alarm_floods, alarm_transitions
-from headrace.engines.embedded.pipeline import Pipeline, pipeline
+from headrace.engines.embedded.pipeline import Pipeline, pipeline, test
 from headrace.engines.embedded.results import Result, Table
 from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError
 from headrace.kernels.keyed.drive import drive
@@ -59,6 +59,7 @@ __all__ = [
     "seconds",
     "sliding",
     "stream",
+    "test",
     "tumbling",
 ]
 

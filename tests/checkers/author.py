@@ -37,6 +37,13 @@ assert_type(result, hr.Result)
 assert_type(result["means"], hr.Table)
 assert_type(result["means"].frame, pl.DataFrame)
 assert_type(result["means"].rows(), list[dict[str, Any]])
+with hr.test(means.plan(minutes=5), partitions=2) as live:
+    live.feed("readings", [{"tag": "a", "t": 1, "value": 1.0}], key="tag")
+    live.advance(hr.seconds(30))
+    live.restart(means)
+    assert_type(live.rows("means"), list[dict[str, Any]])
+    assert_type(live.dead_letters(), list[dict[str, Any]])
+    assert_type(live.ledger["readings"]["late"], int)
 for _topic, _row in means.stream({"readings": iter([{"tag": "a", "t": 1}])}):
     assert_type(_topic, str)
     assert_type(_row, dict[str, Any])
