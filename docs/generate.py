@@ -17,7 +17,7 @@ from cyclopts import App
 import headrace
 from headrace.cli import app
 from headrace.cli.options import RunOptions
-from headrace.cli.simulate import GeneratorOptions, KilnOptions
+from headrace.cli.simulate import GeneratorOptions, KilnOptions, PlcOptions
 from headrace.engines.options import OPTIONS, Mode, Refused, Support, flag
 from headrace.engines.protocol import ENGINES, engine_named
 from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function, Signature
@@ -25,7 +25,7 @@ from headrace.plan.functions.navigation import NAVIGATION, Navigation
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-CLASSES = {"headrace run": (RunOptions,), "headrace simulate": (KilnOptions, GeneratorOptions)}
+CLASSES = {"headrace run": (RunOptions,), "headrace simulate": (KilnOptions, GeneratorOptions, PlcOptions)}
 NOTICE = "<!-- made by docs/generate.py; edit the code instead -->\n"
 
 

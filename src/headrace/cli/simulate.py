@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from headrace.simulate.writing import Plant, Writable
     from headrace.topics.cluster import Cluster
 
-__all__ = ["GeneratorOptions", "KilnOptions", "duration_ms", "simulate"]
+__all__ = ["GeneratorOptions", "KilnOptions", "PlcOptions", "duration_ms", "simulate"]
 
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "": 1000}
 
@@ -114,6 +114,49 @@ class GeneratorOptions:
         return Generators(seed, self.generators, self.fault_probability, units=self.units, **spans)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class PlcOptions:
+    """What controllers can be like.
+
+    Parameters
+    ----------
+    plcs
+        plc: how many there are.
+    anomalies
+        plc: the share of stretches of five messages that have an anomaly.
+    anomalies_after
+        plc: when the first anomaly may come.
+    dropouts
+        plc: the share of values that are missing.
+    stuck
+        plc: the share of stretches of thirty messages in which a value does not change.
+    spikes
+        plc: the share of values that are far outside their range.
+    bad_values
+        plc: the share of values that are the text "Bad Input".
+    clock_drift
+        plc: by how many seconds an hour the controllers' clocks are fast.
+    """
+
+    plcs: int = 1
+    anomalies: float = 0.1
+    anomalies_after: str = "60s"
+    dropouts: float = 0.0
+    stuck: float = 0.0
+    spikes: float = 0.0
+    bad_values: float = 0.0
+    clock_drift: float = 0.0
+
+    def plant(self, seed: int) -> Plant:
+        """Return the controllers."""
+        from headrace.simulate import Plc
+
+        after = duration_ms(self.anomalies_after, "--anomalies-after") / 1000
+        shares = {name: getattr(self, name) for name in ("anomalies", "dropouts", "stuck", "spikes", "bad_values", "clock_drift")}
+        return Plc(seed, self.plcs, anomalies_after_s=after, **shares)
+
+
 def simulate(
     plant: str,
     /,
@@ -128,15 +171,16 @@ def simulate(
     start: str | None = None,
     kiln: KilnOptions = KilnOptions(),
     generators: GeneratorOptions = GeneratorOptions(),
+    plc: PlcOptions = PlcOptions(),
 ) -> None:
     """Send what a simulated plant would send.
 
     Parameters
     ----------
     plant
-        kiln: equipment with sensors; generators: of electric power. Each sends a message a second.
+        kiln: equipment with sensors; generators: of electric power; plc: controllers of a factory. Each sends a message a second.
     to
-        An NDJSON file, topic:NAME of the SQLite log, or kafka:NAME. Without it, messages go to standard output and the report to
+        An NDJSON file, topic:NAME of the SQLite log, kafka:NAME, or mqtt://HOST/TOPIC. Without it, messages go to standard output and the report to
         standard error.
     rate
         Messages a second over the whole plant, instead of one a second for each equipment.
@@ -151,7 +195,7 @@ def simulate(
     start
         The time of the first message, ISO 8601, instead of now.
     """
-    options: dict[str, KilnOptions | GeneratorOptions] = {"kiln": kiln, "generators": generators}
+    options: dict[str, KilnOptions | GeneratorOptions | PlcOptions] = {"kiln": kiln, "generators": generators, "plc": plc}
     if plant not in options:
         raise PlanError(f"unknown plant {plant!r}", fix=near(plant, options))
     for name, others in options.items():
@@ -170,7 +214,7 @@ def simulate(
             gentle,
             clock=now_ms,
             sleep=gentle.sleep,
-            target=to or "standard output",
+            target=re.sub(r"://[^/?@]*@", "://", to) if to else "standard output",
             servers=None if cluster is None else cluster.servers,
             topic=topic,
             rate=rate,
@@ -188,6 +232,11 @@ def _sink(to: str | None, topic: str | None, cluster: Cluster | None, plant: Pla
     """Open what the messages go to."""
     if to is None:
         yield sys.stdout.buffer
+    elif re.match(r"mqtts?://", to):
+        from headrace.cli.simulate_mqtt import MqttSink
+
+        with closing(MqttSink(to)) as broker:
+            yield broker
     elif topic is None:
         with _open(local_path(to, "--to", writes=True)) as file:
             yield file

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from headrace.simulate.generators import Generators, parse_span
 from headrace.simulate.kiln import Kiln, format_ids, parse_ids
+from headrace.simulate.plc import Plc
 from headrace.simulate.writing import Plant, simulate
 
-__all__ = ["Generators", "Kiln", "Plant", "format_ids", "parse_ids", "parse_span", "simulate"]
+__all__ = ["Generators", "Kiln", "Plant", "Plc", "format_ids", "parse_ids", "parse_span", "simulate"]

@@ -13,13 +13,14 @@ from headrace.connectors.protocol import Event, Source
 from headrace.errors import PlanError, near
 from headrace.simulate.generators import Generators
 from headrace.simulate.kiln import Kiln
+from headrace.simulate.plc import Plc
 
 if TYPE_CHECKING:
     from headrace.simulate.writing import Plant
 
 __all__ = ["Simulated", "source"]
 
-_PLANTS = {"kiln": Kiln, "generators": Generators}
+_PLANTS = {"kiln": Kiln, "generators": Generators, "plc": Plc}
 _EXAMPLE = "write simulate:kiln, or simulate:kiln?seed=2&interval=500"
 
 
