@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -411,6 +413,31 @@ def test_users_and_passwords(log: SqliteLog, guarded: Mosquitto, monkeypatch: py
             came(log, number + 1)
 
 
+def test_a_connection_ends_at_once_though_the_broker_stands_still(tmp_path: Path) -> None:
+    if (why := missing()) is not None:
+        pytest.skip(why)
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    ca = authority(folder, "ca")
+    certificate, key = signed(folder, ca, "server")
+    broker = Mosquitto(folder, [f"cafile {ca}", f"certfile {certificate}", f"keyfile {key}"])
+    broker.start()
+
+    async def work() -> None:
+        one = await connect(Server(name="one", host="127.0.0.1", port=broker.port, client_id="one", tls=True, ca=str(ca)))
+        os.kill(broker.pid, signal.SIGSTOP)
+        one.close()
+
+    try:
+        with warnings.catch_warnings(record=True) as warned:  # a transport that is still open when its loop ends warns when it is collected
+            warnings.simplefilter("always")
+            asyncio.run(work())
+            gc.collect()
+    finally:
+        broker.end()
+    assert [str(one.message) for one in warned] == []
+
+
 def test_tls(log: SqliteLog, tmp_path: Path) -> None:
     if (why := missing()) is not None:
         pytest.skip(why)
@@ -444,7 +471,7 @@ def test_tls(log: SqliteLog, tmp_path: Path) -> None:
 
 
 class Scripted:
-    """A server that answers each connection with the next of some bytes: a CONNACK first, then, when more was asked, the rest; and closes it."""
+    """A server that answers each connection with the next of some bytes: a CONNACK first, then, when more was asked, the rest. One with none is closed."""
 
     def __init__(self, *answers: bytes) -> None:
         self.asked: list[bytes] = []
@@ -464,6 +491,8 @@ class Scripted:
                     for part in filter(None, (answer[:length], answer[length:])):
                         connection.sendall(part)
                         connection.recv(4096)
+                    while answer and connection.recv(65_536):
+                        pass
 
     def close(self) -> None:
         self._socket.close()
@@ -496,6 +525,20 @@ def test_a_broker_without_mqtt_5_is_asked_in_3_1_1(log: SqliteLog) -> None:
     assert values_of(log, "t") == [b'{"a":1}']
     with closing(Scripted(b"\x20\x02\x00\x01")) as server:
         assert said(log, f"{server.address}?version=5").endswith("unsupported protocol version; give version=3.1.1")
+
+
+def test_a_broker_that_has_more_in_flight_than_it_was_asked_for_repeats_nothing(log: SqliteLog) -> None:
+    """Mosquitto 2.0.11 has, when a session is resumed over a backlog."""
+    given = [mqtt_wire.publish_packet(b"m", b'{"n": %d}' % mid, mid, retain=False, properties=False) for mid in range(1, 1502)]
+    again = [bytes([packet[0] | 8]) + packet[1:] for packet in given[:-1]]  # DUP
+    granted = b"\x90\x03\x00\x01\x01"
+    with closing(
+        Scripted(b"\x20\x02\x00\x00" + granted + b"".join(given[:-1]), b"\x20\x02\x01\x00" + granted + b"".join([*again, given[-1]]))
+    ) as server:
+        address = f"{server.address}?version=3.1.1&window=1000"
+        bridge(log, address, records=1500)
+        bridge(log, address, records=1)
+    assert values_of(log, "t") == [b'{"n": %d}' % mid for mid in range(1, 1502)]
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,8 @@ class Messages(Connected, Source):
     def __init__(self, server: Server, topic: str, shape: Shape, *, qos: int = 1, retained: bool = True, drops_repeats: bool = True) -> None:
         self.name, self._server, self._topic, self._shape, self._qos = server.name, server, topic, shape, qos
         self._retained = retained
-        # A broker of 3.1.1 may have more in flight than it is asked for.
-        self.redelivers = max(server.window, _WINDOW) if qos and drops_repeats else 0
+        # A broker may have more in flight than it was asked for: one of 3.1.1 is not asked, others resume a session over a backlog.
+        self.redelivers = 2 * max(server.window, _WINDOW) if qos and drops_repeats else 0
         self.window = server.window if qos else 0
         self._session: str | None = None
         self._count = self._first = 0

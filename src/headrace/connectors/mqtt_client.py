@@ -181,7 +181,7 @@ class Connection(asyncio.Protocol):
         self._fault: HeadraceError | None = None
         self._answer: asyncio.Future[Any] | None = None
         self._packets, self._pipe = Packets(), _Pipe()
-        self._paused = self._leaving = False
+        self._paused = False
         self._tick: asyncio.TimerHandle | None = None
         self._pending: dict[int, asyncio.Future[int]] = {}
         self._next_mid = 0
@@ -350,7 +350,7 @@ class Connection(asyncio.Protocol):
         self._pending.clear()
         self._came.set()
         if self._pipe.transport is not None:
-            self._pipe.transport.close() if self._leaving else self._pipe.transport.abort()
+            self._pipe.transport.abort()  # what was written is with the system; TLS would wait for the broker's farewell
 
     def _keep_alive(self) -> None:
         assert self._pipe.transport is not None
@@ -462,7 +462,6 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Disconnect; the session remains for as long as was agreed."""
-        self._leaving = True
         if self._fault is None and self._pipe.transport is not None:
             self._client.disconnect()
         self._lose(Unavailable("is closed"))

@@ -398,13 +398,14 @@ run_live(of_everything(plant), servers, checkpoint=Path(checkpoint), trigger="50
 """
 
 
+@pytest.mark.parametrize("kills", [1, pytest.param(2, marks=pytest.mark.long)])
 @pytest.mark.usefixtures("warm_processes")
-def test_a_killed_live_run_goes_on_and_loses_nothing(kafka: Shared, tmp_path: Path) -> None:
+def test_a_killed_live_run_goes_on_and_loses_nothing(kafka: Shared, tmp_path: Path, kills: int) -> None:
     plant = f"plant-{uuid.uuid4().hex[:8]}"
     made, parts = live_inputs(plant, tmp_path, kafka.servers)
     command = [sys.executable, "-c", LIVE, plant, kafka.servers, str(tmp_path / "checkpoint"), str(HOME)]
     chance, done, seen = random.Random(7), 0, 0
-    for most in (35, 70):  # of each partition, so that something is left for the second run, however slowly the first begins
+    for most in (35, 70)[:kills]:  # of each partition, so that something is left for the second run, however slowly the first begins
         with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}) as run:
             give_up_at = time.monotonic() + 180
             try:
