@@ -8,12 +8,15 @@ due has two times, one of each axis. What an operator waits for (a shelve, an es
 none: in a run over files, and where only event time is to count.
 
 Nothing here reads a clock or waits: `Tag` is made for one call, with what is retained and two times.
+
+Most readings change nothing. So the text that is retained of an alarm begins with a mark: at rest, it is inactive and nothing is due, and a
+reading within the limits passes it by unread.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -80,7 +83,8 @@ CHATTERING_RAISES, CHATTERING_MS, STALE_MS = 3, 60_000, 24 * 3_600_000
 _NAMESPACE = uuid.UUID(bytes=b"headrace.uuid.v5")
 _decode = msgspec.json.Decoder(Memory).decode
 _encode = msgspec.json.Encoder().encode
-_NOTHING = _encode(Memory()).decode()
+_AT_REST, _BUSY = "-", "+"
+_NOTHING = _AT_REST + _encode(Memory()).decode()
 
 
 class Last(NamedTuple):
@@ -139,14 +143,15 @@ class Tag:
     ) -> None:
         self.tag, self.last, self.rows = tag, last, list[Row]()
         self._definitions, self._texts = definitions, texts
+        self._held: Mapping[str, str] = getattr(texts, "values_", texts)
         self._time, self._now = time, now
         # In a run over files arrival is event time: what is due goes by event time, and is noticed when it is due.
         self._files = now == time and not woken
         self._by_time = self._files or not clock
         self._memories: dict[str, Memory] = {}
-        if len(texts):
+        if self._held:
             known = {one.definition for _, one in definitions}
-            for name in [name for name in texts if name not in known]:
+            for name in [name for name in self._held if name not in known]:
                 self._withdraw(name)
 
     # what comes
@@ -161,12 +166,10 @@ class Tag:
         usable = None if bad else value
         self._settle(time, now, by_time=self._by_time, delays_by_time=True)
         self.last = Last(time, now, last.value if usable is None and last is not None else usable, usable is None)
-        texts, pending = self._texts, self._memories
         for version, one in self._definitions:
-            name = one.definition
-            if name not in texts and name not in pending and _is_plain(one, usable):
+            if _is_plain(one, usable) and self._rests(one.definition):
                 continue
-            memory = self._memory(name)
+            memory = self._memory(one.definition)
             active = active_by(one, memory, usable, time)
             if active is not None:
                 self._judge(version, one, memory, time, now, active=active)
@@ -201,7 +204,7 @@ class Tag:
 
     def next_due(self) -> tuple[int | None, int] | None:
         """Return when the first thing is due, by event time if that counts here, and by the wall clock; None if nothing is."""
-        dues = [due for _, one in self._definitions for due in self._dues(one, by_time=True, delays_by_time=True)]
+        dues = [due for _, one in self._watched() for due in self._dues(one, by_time=True, delays_by_time=True)]
         if not dues:
             return None
         return (min(due.time for due in dues) if self._by_time else None), min(due.clock for due in dues)
@@ -211,7 +214,7 @@ class Tag:
         while True:
             dues = [
                 (due, version, one)
-                for version, one in self._definitions
+                for version, one in self._watched()
                 for due in self._dues(one, by_time=by_time, delays_by_time=delays_by_time)
                 if (due.time < time if (delays_by_time if due.what == "delay" else by_time) else due.clock < now)
             ]
@@ -220,10 +223,18 @@ class Tag:
             due, version, one = min(dues, key=lambda found: (found[0][:2], found[2].definition))
             self._happen(due, version, one)
 
+    def _rests(self, name: str) -> bool:
+        """Whether an alarm is inactive and nothing of it is due."""
+        return name not in self._memories and ((text := self._held.get(name)) is None or text[0] == _AT_REST)
+
+    def _watched(self) -> list[tuple[str, Definition]]:
+        """Return the definitions of which something may be due."""
+        return [pair for pair in self._definitions if pair[1].kind == "no_data" or not self._rests(pair[1].definition)]
+
     def _dues(self, one: Definition, *, by_time: bool, delays_by_time: bool) -> Iterator[_Due]:
         """Yield what is due of an alarm some time."""
         name = one.definition
-        if name not in self._texts and name not in self._memories:
+        if self._rests(name):
             if one.kind == "no_data" and self.last is not None:
                 yield self._silence(one, by_time=by_time)
             return
@@ -359,8 +370,8 @@ class Tag:
     def _memory(self, name: str) -> Memory:
         memory = self._memories.get(name)
         if memory is None:
-            text = self._texts.get(name)
-            memory = self._memories[name] = Memory() if text is None else _decode(text)
+            text = self._held.get(name)
+            memory = self._memories[name] = Memory() if text is None else _decode(text[1:])
         return memory
 
     def _withdraw(self, name: str) -> None:
@@ -373,15 +384,20 @@ class Tag:
     def save(self) -> None:
         """Put what is retained back as texts."""
         for name, memory in self._memories.items():
-            text = _encode(memory).decode()
+            text = (_AT_REST if _is_at_rest(memory) else _BUSY) + _encode(memory).decode()
             if text == _NOTHING:
                 self._texts.pop(name, None)
-            elif self._texts.get(name) != text:
+            elif self._held.get(name) != text:
                 self._texts[name] = text
 
 
+def _is_at_rest(memory: Memory) -> bool:
+    alarm = memory.alarm
+    return not (memory.active or alarm.active or memory.bits) and memory.since is None and alarm.until is None
+
+
 def _is_plain(one: Definition, value: float | None) -> bool:
-    """Whether a reading leaves an alarm alone of which nothing is retained: the common case, at the price of a comparison."""
+    """Whether a reading leaves an alarm alone that is at rest: the common case, at the price of a comparison."""
     if value is None:
         return one.kind != "bad_quality"
     match one.kind:
@@ -389,6 +405,10 @@ def _is_plain(one: Definition, value: float | None) -> bool:
             return value <= one.limit  # type: ignore[operator]
         case "L" | "LL":
             return value >= one.limit  # type: ignore[operator]
+        case "deviation":
+            return abs(value - one.setpoint) <= one.limit  # type: ignore[operator]
+        case "state_mismatch":
+            return value == one.expected
         case "no_data" | "bad_quality" | "custom":
             return True
     return False
