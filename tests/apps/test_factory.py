@@ -1,0 +1,107 @@
+"""The factory's preprocessor (S2) against plain Python, on simulated controllers with faults, and live behind a broker."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.apps.factory import RANGES
+from headrace.cli import main
+from headrace.plant.quality import Quality
+from headrace.simulate import Plc
+from headrace.simulate.plc import VARIABLES
+from mosquitto import Mosquitto, mosquitto
+
+__all__ = ["mosquitto"]
+
+START = 1_704_067_200_000
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("HEADRACE_HOME", "KAFKA_SERVERS", "KAFKA_BOOTSTRAP_SERVERS", "WATERMARK_SECONDS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def sent(count: int) -> list[bytes]:
+    plant = Plc(3, 2, anomalies=0.3, anomalies_after_s=0, dropouts=0.05, spikes=0.05, bad_values=0.1)
+    return [line for batch in itertools.islice(plant.line_batches(START), count) for line in batch]
+
+
+def processed(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """S2, in plain Python."""
+    rows = []
+    for variable, given in message["variables"].items():
+        low, high, unit = RANGES.get(variable, (None, None, None))
+        value, quality = given.get("value"), Quality.GOOD
+        if value is None or value == "Bad Input":
+            quality = Quality.BAD_NO_DATA
+        elif not isinstance(value, int | float):
+            quality = Quality.BAD_TYPE_MISMATCH
+        elif low is None or high is None or given.get("unit") != unit:
+            quality = Quality.BAD_CONFIGURATION_ERROR
+        elif not low <= value <= high:
+            quality = Quality.UNCERTAIN_ENGINEERING_UNITS_EXCEEDED
+        usable = quality < Quality.BAD
+        row = {"plc_id": message["plc_id"], "timestamp": message["timestamp"], "variable": variable}
+        row |= {"value": float(value) if usable else None, "unit": given.get("unit")}
+        normalized = (value - low) / (high - low) if usable else None
+        rows.append({**row, "normalized": normalized, "quality": int(quality)})
+    return rows
+
+
+def test_the_ranges_are_those_of_the_simulated_controllers() -> None:
+    assert RANGES == VARIABLES
+
+
+def test_each_value_gets_its_place_in_the_range_and_its_quality() -> None:
+    odd = {
+        "motor_speed": {"value": 60, "unit": "RPS"},
+        "power_output": {"value": None, "unit": "kW"},
+        "system_pressure": {"value": "much", "unit": "bar"},
+        "oil_temperature": {"value": 20, "unit": "°C"},
+        "humidity": {"value": 1.0, "unit": "%"},
+    }
+    lines = [*sent(100), json.dumps({"plc_id": "PLC_003", "timestamp": START / 1000 + 100, "variables": odd}).encode()]
+    bad = [b"no JSON", b'{"plc_id": "PLC_001", "timestamp": 1}', b'{"timestamp": 1, "variables": {}}']
+    Path("raw.ndjson").write_bytes(b"\n".join([*lines, *bad, b""]))
+    assert main(["run", "factory", "--input", "raw.ndjson", "--output", "out"]) == 0
+    found = [json.loads(line) for line in Path("out/plc_data.ndjson").read_text().splitlines()]
+
+    def order(one: dict[str, Any]) -> tuple[Any, ...]:
+        return one["timestamp"], one["plc_id"], one["variable"]
+
+    wanted = [row for line in lines for row in processed(json.loads(line))]
+    assert sorted(found, key=order) == [{**row, "normalized": pytest.approx(row["normalized"])} for row in sorted(wanted, key=order)]
+    assert {row["quality"] for row in found} == {
+        Quality.GOOD,
+        Quality.BAD_NO_DATA,
+        Quality.BAD_TYPE_MISMATCH,
+        Quality.BAD_CONFIGURATION_ERROR,
+        Quality.UNCERTAIN_ENGINEERING_UNITS_EXCEEDED,
+    }
+    assert len(Path("out/plc_raw.dead-letter.ndjson").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("engine", ["flink", "spark"])
+def test_clusters_have_a_script_for_it(engine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "factory", "--engine", engine]) == 0
+    assert "plc_data" in capsys.readouterr().out
+
+
+def test_the_path_from_a_broker_to_readings(mosquitto: Mosquitto, capsys: pytest.CaptureFixture[str]) -> None:
+    bridge = ["bridge", f"{mosquitto.address}/plc/data", "topic:plc_raw"]
+    assert main([*bridge, "--duration", "10ms"]) == 0  # the broker keeps what is published from now on
+    lines = sent(5)
+    mosquitto.publish("plc/data", *lines)
+    assert main([*bridge, "--records", str(len(lines))]) == 0
+    assert main(["run", "factory", "--until", "latest"]) == 0
+    capsys.readouterr()
+    assert main(["topics", "tail", "plc_data", "--lines", "1000"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(found) == sum(len(json.loads(line)["variables"]) for line in lines)
