@@ -49,3 +49,15 @@ def test_floods_are_those_that_the_process_finds(seed: int) -> None:
     told = hr.drive(Flood, [{"plant": "p", "time": one} for one in times], by="plant", time="time", upto=time + HOUR)
     expected = [found for flood in floods(times) for found in (("began", flood[0]), ("ended", flood[1]))]
     assert [(one["flood"], one["time"]) for _, one in told] == expected
+
+
+def test_a_pipeline_over_the_transitions_finds_floods() -> None:
+    def build() -> dict[str, hr.Stream]:
+        return {"floods": hr.alarm_floods(hr.alarm_transitions())}
+
+    start = 1_767_254_400_000
+    given = {"tag": "a", "event_id": "e", "definition": "X", "asset": "", "from": "normal", "arrived": 0, "by": "system"}
+    rows = [{**given, **row(start + nth * 5_000)} for nth in range(12)]
+    rows += [{**given, **row(start + 60_000, "clear", to="returned")}, {**given, **row(start + HOUR)}]
+    found = hr.pipeline("floods", version="1")(build).run({"alarms": rows})["floods"].rows()
+    assert [(one["flood"], one["time"] - start, one["raises"]) for one in found] == [("began", 50_000, 11), ("ended", 635_000, 4)]
