@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,6 +154,24 @@ def test_an_end_decided_while_the_method_is_left_is_its_own_and_hits_nothing_beh
         for _ in range(1000):  # a stray one would be raised here
             pass
         assert (len(kernel.failures), kernel.overdue, state.count) == (number, None, 0)
+
+
+TRACED = """
+import sys
+from engines.test_watchdog import Doing, at, for_ever, made
+from headrace.engines.watchdog import watch
+kernel = made(Doing(), failed_to="x.failed")
+watch(kernel)
+state = kernel.keep.fresh({"k": "a"})
+assert at(kernel, state, for_ever) == []
+sys.settrace(lambda *_: None)
+assert at(kernel, state, None)
+"""
+
+
+def test_a_tracer_works_after_an_end() -> None:
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    subprocess.run([sys.executable, "-c", TRACED], env={**os.environ, "PYTHONPATH": paths}, check=True, timeout=SOON)
 
 
 def test_an_end_decided_too_late_is_none() -> None:

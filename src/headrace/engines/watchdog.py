@@ -46,7 +46,7 @@ def _end(kernel: ProcessKernel, entered: int, thread: ctypes.c_ulong) -> None:
         with deciding:
             ended, kernel.overdue = kernel.overdue is not None, None
         if ended:
-            _raise_in(thread, None)  # what has not been raised yet is taken back
+            _take_back(thread)
             raise OverdueError
 
     with deciding:
@@ -55,3 +55,16 @@ def _end(kernel: ProcessKernel, entered: int, thread: ctypes.c_ulong) -> None:
             _raise_in(thread, ctypes.py_object(OverdueError))
         else:
             kernel.overdue = None
+
+
+def _take_back(thread: ctypes.c_ulong) -> None:
+    """Have what has not been raised yet into this thread raised here.
+
+    To set it to nothing would not do: before 3.13 CPython goes on looking for it at every call, and a tracer hangs over that.
+    """
+    try:
+        _raise_in(thread, ctypes.py_object(OverdueError))
+        while True:
+            pass
+    except OverdueError:
+        pass
