@@ -9,7 +9,7 @@ JAR = src/headrace/engines/jar/headrace-engines.jar
 
 help:
 	@echo "make demo   a simulated kiln, the fingerprint pipeline and its live page on port 8000 (FOR=30s, PORT=8001)"
-	@echo "make test   all tests; those on Kafka get a real broker through Maven, if there are Java 17 and Maven, those on MQTT, InfluxDB and PostgreSQL get Mosquitto, VictoriaMetrics and PostgreSQL through apt-get"
+	@echo "make test   all tests; those on Kafka get a real broker through Maven, if there are Java 17 and Maven, those on MQTT, InfluxDB and PostgreSQL get Mosquitto, VictoriaMetrics and PostgreSQL through apt-get, those on MongoDB SecantusDB from PyPI"
 	@echo "make test-long   what repeats: hundreds of kills, soaks, large random runs (an hour)"
 	@echo "make java   the jar for Flink and Spark, with Maven; make test builds it too"
 	@echo "make check  lint, types, import rules, docs"
@@ -44,6 +44,7 @@ engines: setup
 	@$(RUN)/python tests/mosquitto.py --fetch
 	@$(RUN)/python tests/victoria.py --fetch
 	@$(RUN)/python tests/postgres.py --fetch
+	@$(RUN)/python tests/mongo.py --fetch
 	@if { command -v javac && command -v mvn; } >/dev/null; then $(MAKE) --no-print-directory java; else echo "tests on Flink and Spark will be skipped: no JDK or no mvn to build their jar with; Debian: apt install openjdk-17-jdk-headless maven"; fi
 	@$(RUN)/python tests/flink.py --fetch
 	@$(RUN)/python tests/spark.py --fetch

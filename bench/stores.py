@@ -19,6 +19,7 @@ from typing import NamedTuple
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
+import mongo  # noqa: E402
 import postgres  # noqa: E402
 import victoria  # noqa: E402
 from headrace.topics.protocol import Commit, Outgoing  # noqa: E402
@@ -70,8 +71,16 @@ def postgresql(_: Path) -> Iterator[str]:
         yield f"{server.address}/postgres?"
 
 
+@contextmanager
+def mongodb(work: Path) -> Iterator[str]:
+    server = mongo.Mongo(work / "mongo")
+    server.start()
+    yield f"{server.address}/plant?"
+    server.end()
+
+
 class Store(NamedTuple):
-    """Gives the beginning of addresses, whose ends are `queries`."""
+    """Gives the beginning of addresses, whose ends are `queries`; `{run}` in them is another one in each run."""
 
     running: Callable[[Path], AbstractContextManager[str]]
     missing: Callable[[], str | None]
@@ -80,6 +89,11 @@ class Store(NamedTuple):
 
 STORES = {
     "influx": Store(influx, victoria.missing, ["gzip=yes", "gzip=no", "gzip=yes&fields=value,quality", "gzip=no&fields=value,quality"]),
+    "mongodb": Store(
+        mongodb,
+        mongo.missing,
+        ["collection=c{run}&dates=time", "collection=s{run}&timeseries=time&meta=tag&dates=time"],
+    ),
     "postgresql": Store(
         postgresql,
         postgres.missing,
@@ -109,10 +123,10 @@ def main() -> None:
         memory = 0.0
         queries = options.queries or store.queries
         with store.running(work) as address:
-            for _ in range(options.runs):
+            for run in range(options.runs):
                 for query in queries:
                     for size, home in homes.items():
-                        cost, memory = cpu_seconds(address + query, home)
+                        cost, memory = cpu_seconds(address + query.replace("{run}", f"{run}x{size}"), home)
                         costs.setdefault((query, size), []).append(cost)
         for query in queries:
             short, whole = (statistics.median(costs[query, size]) for size in sizes)

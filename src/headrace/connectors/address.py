@@ -12,7 +12,7 @@ from headrace.errors import EnvironmentFault, PlanError, near
 
 __all__ = ["Address", "seconds"]
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "": 1.0}
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -103,6 +103,16 @@ class Address:
             raise PlanError(f"parameter {name} is {text!r}", where=self.where, fix=f"give a number from {least:g} to {most:g}")
         return number
 
+    def names(self, name: str) -> tuple[str, ...] | None:
+        """Return a parameter that is a list of names."""
+        text = self._given.get(name)
+        if text is None:
+            return None
+        found = tuple(text.split(","))
+        if "" in found or len(set(found)) < len(found):
+            raise PlanError(f"parameter {name} is {text!r}", where=self.where, fix="give names, each once, with commas between them")
+        return found
+
     def seconds(self, name: str, default: float, least: float = 0.001, most: float = 86_400.0) -> float:
         """Return a parameter that is a duration, in seconds."""
         text = self._given.get(name)
@@ -115,8 +125,8 @@ class Address:
 
 
 def seconds(text: str) -> float | None:
-    """Return a duration such as `500ms`, `1s`, `5m`, `1h` or bare seconds, in seconds; None if it is none."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|)", text, re.ASCII)
+    """Return a duration such as `500ms`, `1s`, `5m`, `1h`, `30d` or bare seconds, in seconds; None if it is none."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d|)", text, re.ASCII)
     return float(match[1]) * _SECONDS[match[2]] if match else None
 
 

@@ -17,7 +17,9 @@ import msgspec
 from headrace.connectors.address import Address, secret, secret_file
 from headrace.connectors.halving import halved
 from headrace.connectors.http import why
-from headrace.connectors.influx_lines import NS, RESERVED, Lines, Unfit
+from headrace.connectors.influx_lines import RESERVED, Lines
+from headrace.connectors.moments import NS
+from headrace.connectors.objects import Unfit
 from headrace.connectors.protocol import Record, Target, Unavailable
 from headrace.errors import EnvironmentFault, PlanError
 
@@ -238,7 +240,7 @@ def _verify(ca: str | None, *, tls: bool) -> ssl.SSLContext | bool:
 def _lines(one: Address) -> Lines:
     """Return what an address says of lines."""
     at = one.get("time") or "time"
-    tags, fields, integers = (_names(one, name) for name in ("tags", "fields", "integers"))
+    tags, fields, integers = (one.names(name) for name in ("tags", "fields", "integers"))
     for name in tags or ():
         if name == at or name in RESERVED or name in (fields or ()):
             what = "is the time" if name == at else "is also in fields" if name in (fields or ()) else "is a name that InfluxDB has itself"
@@ -254,13 +256,3 @@ def _lines(one: Address) -> Lines:
         return Lines.of(measurement, at, one.choice("time_unit", list(NS)), tags or (), fields, integers or ())
     except Unfit as unfit:
         raise PlanError(f"a parameter {unfit}", where=one.where, fix="give another name") from None
-
-
-def _names(one: Address, name: str) -> Sequence[str] | None:
-    text = one.get(name)
-    if text is None:
-        return None
-    found = text.split(",")
-    if "" in found or len(set(found)) < len(found):
-        raise PlanError(f"parameter {name} is {text!r}", where=one.where, fix="give names, each once, with commas between them")
-    return found

@@ -10,33 +10,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-__all__ = ["NS", "RESERVED", "Lines", "Unfit", "escaped"]
+from headrace.connectors.moments import NS, nanoseconds
+from headrace.connectors.objects import Unfit
 
-NS = {"ms": 1_000_000, "s": 1_000_000_000, "us": 1_000, "ns": 1, "iso": 0}
+__all__ = ["RESERVED", "Lines", "escaped"]
+
 RESERVED = frozenset({"time", "_field", "_measurement"})
 _FIRST_NS, _LAST_NS = -(2**63) + 2, 2**63 - 2
 _MOST_NAMES, _LONGEST_KNOWN = 10_000, 256
 _DOUBLE_BITS = 1024
 _NULL = type(None)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-_ISO = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d)?)(?:[.,](\d{1,9}))?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII)
-_NUMBER = re.compile(r"-?\d{1,25}(?:\.\d{1,20})?", re.ASCII)
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f]|\\[,= \\]|\\\Z")
 _SPECIAL = re.compile(r"[,= ]")
 
 _decode = msgspec.json.Decoder().decode
-
-
-class Unfit(Exception):
-    """A record cannot be a line."""
 
 
 def escaped(text: str) -> str:
@@ -181,32 +173,13 @@ class Lines:
         elif given is None:
             raise Unfit(f"has no time: nothing is in {self.time!r}")
         else:
-            found = _moment(given, factor)
+            found = nanoseconds(given, factor)
             if found is None:
                 raise Unfit(f"has an unreadable time in {self.time!r}: {str(given)[:40]!r}")
             at = found
         if not _FIRST_NS <= at <= _LAST_NS:
             raise Unfit(f"has a time that InfluxDB does not have, outside 1678 to 2262: {str(given)[:40]!r}; time_unit= says what it is counted in")
         return at
-
-
-def _moment(given: Any, factor: int) -> int | None:  # noqa: ANN401  (a value of JSON)
-    """Return a time in ns since 1970; None if it is none. A fraction of a ns is rounded."""
-    text = repr(given) if type(given) is float else given
-    if type(text) is not str:
-        return None
-    if type(given) is float or _NUMBER.fullmatch(text):
-        if not factor:
-            return None
-        return round(Decimal(text) * factor)
-    if (match := _ISO.fullmatch(text)) is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(match[1].upper() + (match[3] or "Z").upper())
-        since = (moment - _EPOCH) // _MICROSECOND
-    except (ValueError, OverflowError):
-        return None
-    return since * 1000 + int((match[2] or "").ljust(9, "0"))
 
 
 def _number(name: str, value: int) -> str:

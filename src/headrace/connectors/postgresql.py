@@ -13,7 +13,8 @@ from urllib.parse import quote, urlencode
 
 from headrace.connectors.address import Address
 from headrace.connectors.halving import halved
-from headrace.connectors.postgresql_rows import PER_SECOND, Column, Row, Rows, Table, Unfit, array, identifier, parts
+from headrace.connectors.objects import Unfit
+from headrace.connectors.postgresql_rows import PER_SECOND, Column, LacksColumn, Row, Rows, Table, array, identifier, parts
 from headrace.connectors.protocol import Record, Target, Unavailable
 from headrace.connectors.sql_poll import PARAMETERS_IN, Increasing, increasing, reads_of
 from headrace.errors import EnvironmentFault, PlanError, near
@@ -75,9 +76,9 @@ def target(address: str) -> Upserts:
         raise PlanError("names no table", where=one.where, fix="give table=NAME, or table=SCHEMA.NAME")
     into = _Into(
         tuple(table.split(".")),
-        _names(one, "key"),
+        one.names("key"),
         one.get("id"),
-        _names(one, "fields"),
+        one.names("fields"),
         one.choice("conflict", ["update", "nothing"]) == "update",
         one.choice("time_unit", list(PER_SECOND)),
         _created(one),
@@ -186,7 +187,7 @@ class Upserts(Target):
             if self._connection is None:
                 await self._connect(records[0].topic)
             made, lacking = self._made(records)
-            if any(unfit.lacks_column for _, unfit in lacking):
+            if any(isinstance(unfit, LacksColumn) for _, unfit in lacking):
                 await self._describe()  # the table may have got the column
                 made, lacking = self._made(records)
             never.update((place, str(unfit)) for place, unfit in lacking)
@@ -366,16 +367,6 @@ def _unreachable(error: Exception, name: str) -> Unavailable | PlanError:
 
 
 # addresses
-
-
-def _names(one: Address, name: str) -> tuple[str, ...] | None:
-    text = one.get(name)
-    if text is None:
-        return None
-    found = tuple(text.split(","))
-    if "" in found or len(set(found)) < len(found):
-        raise PlanError(f"parameter {name} is {text!r}", where=one.where, fix="give names, each once, with commas between them")
-    return found
 
 
 def _created(one: Address) -> Mapping[str, str] | None:

@@ -12,30 +12,18 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-__all__ = ["PER_SECOND", "Column", "Row", "Rows", "Table", "Unfit", "array", "identifier", "parts"]
+from headrace.connectors.objects import Unfit, object_of
+
+__all__ = ["PER_SECOND", "Column", "LacksColumn", "Row", "Rows", "Table", "array", "identifier", "parts"]
 
 PER_SECOND = {"ms": 1_000, "s": 1, "us": 1_000_000, "ns": 1_000_000_000}
 _MOST_SHAPES = 1000
 _NUMBER = "^[-+]?[0-9]+([.][0-9]+)?([eE][-+]?[0-9]+)?$"
 _OF_TIMESTAMP = {"timestamptz": "{}", "timestamp": "({} AT TIME ZONE 'UTC')", "date": "({} AT TIME ZONE 'UTC')::date"}
 
-_decode = msgspec.json.Decoder().decode
 
-
-class Unfit(Exception):
-    """A record cannot be a row.
-
-    Parameters
-    ----------
-    reason
-        Why.
-    lacks_column
-        Whether the table has no column for a field of it.
-    """
-
-    def __init__(self, reason: str, *, lacks_column: bool = False) -> None:
-        super().__init__(reason)
-        self.lacks_column = lacks_column
+class LacksColumn(Unfit):
+    """The table has no column for a field of a record."""
 
 
 class Column(NamedTuple):
@@ -133,12 +121,7 @@ class Rows:
 
     def row(self, value: bytes, id_: str) -> Row:
         """Return the row of a record. Raises Unfit if it cannot be one."""
-        try:
-            content = _decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise Unfit("is not JSON") from None
-        if type(content) is not dict:
-            raise Unfit("is not a JSON object")
+        content = object_of(value)
         names = tuple(content)
         columns = self._shapes.get(names) or self._shape(names)
         if self.id_column is not None:
@@ -156,7 +139,7 @@ class Rows:
                 continue
             if name not in self.table.columns:
                 what = f"has the field {name[:80]!r}, and the table has no such column to write; fields= names those that are written"
-                raise Unfit(what, lacks_column=True)
+                raise LacksColumn(what)
             if name == self.id_column:
                 raise Unfit(f"has the field {name[:80]!r}, which is the column of the record's id")
             found.append(name)
