@@ -137,6 +137,7 @@ def commands_page() -> str:
         "browse",
         "topics",
         "jobs",
+        "alarms",
         "backup",
         "restore",
         "savepoint",
