@@ -20,7 +20,7 @@ __all__ = ["CONNECTOR", "FLINK", "Cluster", "Sizes", "fetched"]
 
 FLINK = "2.3.0"
 CONNECTOR = "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2"
-_START_SECONDS = 120.0
+_START_SECONDS = 300.0
 _EXPORTS = ["java.rmi/sun.rmi.registry", "java.security.jgss/sun.security.krb5"] + [
     f"jdk.compiler/com.sun.tools.javac.{part}" for part in ("api", "file", "parser", "tree", "util")
 ]
@@ -106,7 +106,7 @@ class Cluster:
         Raises
         ------
         EnvironmentFault
-            If they do not start within two minutes; it names the log.
+            If they do not start within five minutes; it names the log.
         """
         self._configure()
         self._start("jobmanager", "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint", self.sizes.planning)
@@ -118,7 +118,7 @@ class Cluster:
                 if process.poll() is not None:
                     raise EnvironmentFault(f"ended with status {process.returncode}: {self._last(name)}", where=f"Flink's {name}")
             if time.monotonic() > give_up_at:
-                raise EnvironmentFault("Flink does not start within two minutes", where=str(self.folder), fix="its logs are there")
+                raise EnvironmentFault("Flink does not start within five minutes", where=str(self.folder), fix="its logs are there")
             time.sleep(0.1)
 
     def start_manager(self, number: int = 0) -> None:
