@@ -455,7 +455,7 @@ def test_a_server_that_does_not_answer_has_a_limit(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(socket, "create_connection", stall)
     began = time.monotonic()
     assert module._fault_of_connection("nowhere", 1) == "no answer within 0 s"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 120
     ended.set()
     for thread in threading.enumerate():
         if "(connect)" in thread.name:

