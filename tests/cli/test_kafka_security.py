@@ -227,7 +227,7 @@ def test_a_pipeline_runs_over_tls_with_a_password_and_shows_no_secret(
     assert main(["doctor", "app.py", *with_config]) == 0, capfd.readouterr()
     assert f"ok    Kafka {secure.secure}: 1 broker" in capfd.readouterr().out
     assert main(["ledger", "app.py", *with_config]) == 0
-    job = subprocess.run([sys.executable, "-m", "headrace", "jobs", "submit", "app.py", "--until", "latest", *with_config], check=True, timeout=60)
+    job = subprocess.run([sys.executable, "-m", "headrace", "jobs", "submit", "app.py", "--until", "latest", *with_config], check=True, timeout=180)
     assert job.returncode == 0
     assert main(["plan", "app.py", "--engine", "flink"]) == 0
     shown = ran.stderr + ran.stdout + "".join(capfd.readouterr())

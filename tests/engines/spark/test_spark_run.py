@@ -208,7 +208,7 @@ def test_a_live_query_that_fails_while_others_are_stopped_is_told_when_all_have_
         pytest.skip(why)
     script = Path(headrace.__file__).parent / "engines" / "spark" / "live_job.py"
     command = [str(python_of(spark_home(HOME))), "-c", ENDING, str(script)]
-    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout == "no memory 1\n"
+    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=180).stdout == "no memory 1\n"
 
 
 def test_what_is_no_master_is_told_before_anything_starts(tmp_path: Path) -> None:
