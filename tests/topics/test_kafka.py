@@ -180,7 +180,7 @@ def test_a_process_whose_broker_is_gone_comes_to_its_end(own: Broker, mine: Kafk
     topic = new_topic(mine)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", ENDS, own.servers, str(mine.folder), topic, str(own.pid)], check=False, capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", ENDS, own.servers, str(mine.folder), topic, str(own.pid)], check=False, capture_output=True, text=True, timeout=180
         )
         assert done.returncode == 1
         assert done.stderr.splitlines()[-1].startswith("headrace.topics.protocol.Away: Kafka at")
