@@ -148,6 +148,48 @@ def test_a_custom_alarm_follows_the_conditions_of_a_rule() -> None:
     assert found[0][1]["value"] == 7.0
 
 
+def test_the_value_of_a_condition_is_shown_with_its_alarm_alone_and_a_reading_that_follows_is_not_older() -> None:
+    conditions = [{"tag": "site/P1", "definition": "X", "time": at, "active": active, "value": 7.0} for at, active in [(900, True), (2_500, False)]]
+    one, high = defined("custom"), defined(name="H", limit=90)
+    found = driven([one, high], readings(50, 91), conditions=conditions, commands=[command("acknowledge", 3_000, "H")])
+    assert [(row["time"], row["definition"], row["event"], row["value"]) for name, row in found if not name] == [
+        (900, "X", "raise", 7.0),
+        (1_000, "H", "raise", 91.0),
+        (2_500, "X", "clear", 7.0),
+        (3_000, "H", "acknowledge", 91.0),
+    ]
+    process = FixedAlarms([definition_of(one), definition_of(high)])
+    state = hr.fresh_state(process, tag="site/P1", time=10_000)
+    assert [row["event"] for name, row in process.on_condition({"definition": "X", "active": True, "value": None}, state) if not name] == ["raise"]
+    state.time = 5_000
+    assert [row["event"] for name, row in process.on_record({"value": 95.0}, state) if not name] == ["raise"]
+
+
+def test_a_withdrawn_alarm_ends_once_also_if_an_older_reading_finds_it_withdrawn() -> None:
+    process = FixedAlarms([definition_of(defined(limit=90))])
+    state = hr.fresh_state(process, tag="site/P1", time=5_000)
+    process.on_record({"value": 95.0}, state)
+    process.definitions.clear()
+    events = []
+    for time in (4_000, 4_500, 6_000):
+        state.time = time
+        events += [row["event"] for name, row in process.on_record({"value": 95.0}, state) if not name]
+    assert events == ["withdraw"]
+
+
+def test_a_value_that_is_not_a_number_neither_raises_nor_clears() -> None:
+    nan = float("nan")
+    found = driven([defined(limit=90), defined("bad_quality", "Q")], readings(nan, 91, nan, 0))
+    assert [(row["time"], row["definition"], row["event"]) for name, row in found if not name] == [
+        (0, "Q", "raise"),
+        (1_000, "Q", "clear"),
+        (1_000, "X", "raise"),
+        (2_000, "Q", "raise"),
+        (3_000, "Q", "clear"),
+        (3_000, "X", "clear"),
+    ]
+
+
 def test_a_timed_shelve_ends_at_its_time_and_the_alarm_starts_by_its_condition() -> None:
     commands = [command("shelve", 500, until=5_500), command("shelve", 20_000, until=30_000)]
     found = driven([defined(limit=90)], readings(91, 91, 0, 91), commands=commands, upto=60_000)

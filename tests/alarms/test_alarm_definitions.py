@@ -29,6 +29,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"escalate_to": 3, "escalate_after": 1.0}, "escalate_to 3 is no higher than priority 3"),
     ({"definition": "a/b"}, "an alarm has a tag, and a definition whose id has no slash"),
     ({"deadbnd": 1.0}, "unknown setting 'deadbnd'; did you mean 'deadband'"),
+    ({"limit": float("nan")}, "limit nan is no number that a value can be compared with"),
+    ({"kind": "state_mismatch", "limit": None, "expected": float("inf")}, "expected inf is no number that a value can be compared with"),
     ({"limit": "high"}, "Expected `float | null`, got `str`"),
 ]
 

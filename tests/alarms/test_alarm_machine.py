@@ -123,6 +123,20 @@ def test_a_command_that_does_not_fit_changes_nothing_and_is_refused(alarm: Alarm
     assert repr(alarm) == before
 
 
+@pytest.mark.parametrize("events", [["acknowledge", "clear", "suppress", "raise"], ["suppress", "clear", "raise"]])
+def test_an_occurrence_is_over_when_the_condition_became_active_anew_while_the_alarm_is_set_aside(events: list[str]) -> None:
+    alarm = Alarm()
+    for name in ("raise", *events):
+        apply(alarm, Event(name, 1, 1, "ada"))
+    for name in ("comment", "shelve", "unsuppress"):
+        (found,) = apply(alarm, Event(name, 2, 2, "ada", "a test", sequence=1, one_shot=name == "shelve"))
+        assert (found.after, found.reason) == ("refused", "occurrence 1 is over")
+    (found,) = apply(alarm, Event("unsuppress", 3, 3, "ada"))
+    assert (found.after, found.sequence) == ("unacknowledged", 2)
+    (found,) = apply(alarm, Event("acknowledge", 4, 4, "ada", sequence=2))
+    assert found.after == "acknowledged"
+
+
 def test_a_comment_and_an_escalation_move_to_the_same_state() -> None:
     alarm = Alarm(state="unacknowledged", sequence=1)
     found = [*apply(alarm, event("comment")), *apply(alarm, event("escalate", priority=1)), *apply(alarm, event("escalate", priority=1))]

@@ -25,6 +25,8 @@ class Memory(msgspec.Struct, omit_defaults=True):
         Which of the last readings were beyond the limit, the latest in the lowest bit.
     at, value
         The reading that the next one is compared with: the last one (rate of change), or the first of an unchanged value (frozen).
+    given
+        The value with which a rule last found the condition of a custom alarm.
     version
         The version of the definition at which the occurrence began.
     transitions
@@ -40,6 +42,7 @@ class Memory(msgspec.Struct, omit_defaults=True):
     bits: int = 0
     at: int | None = None
     value: float = 0.0
+    given: float | None = None
     version: str = ""
     transitions: int = 0
     raises: list[int] = msgspec.field(default_factory=list)

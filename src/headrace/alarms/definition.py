@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -149,6 +150,9 @@ def _wrong_number(one: Definition) -> str | None:
     for name in (*_DURATIONS, "deadband"):
         if (value := getattr(one, name)) is not None and not 0 <= value < _MOST:
             return f"{name} {value:g} is negative or too large"
+    for name in ("limit", "setpoint", "expected"):
+        if (value := getattr(one, name)) is not None and not isfinite(value):
+            return f"{name} {value:g} is no number that a value can be compared with"
     if one.after == 0:
         return "after is 0"
     if one.kind in {"rate_of_change", "deviation"} and one.limit is not None and one.limit < one.deadband:

@@ -74,6 +74,8 @@ class Alarm(msgspec.Struct, omit_defaults=True):
         Whether this occurrence was escalated.
     raised, raised_arrived
         When the occurrence began: its event time, and the wall clock.
+    hidden
+        Whether the condition became active anew while the alarm was set aside: the last occurrence is over, and the next has no number yet.
     """
 
     state: str = "normal"
@@ -86,6 +88,7 @@ class Alarm(msgspec.Struct, omit_defaults=True):
     escalated: bool = False
     raised: int = 0
     raised_arrived: int = 0
+    hidden: bool = False
 
     @property
     def active(self) -> bool:
@@ -203,6 +206,7 @@ def _follow(alarm: Alarm, event: Event, *, latching: bool) -> list[Transition]:
         if event.name == "raise":
             _begin(alarm, event)
         return [_transition(event, before, alarm.state, alarm.sequence)]
+    alarm.hidden |= event.name == "raise"
     hidden = msgspec.structs.replace(_transition(event, before, alarm.state, alarm.sequence, reason=f"the alarm is {alarm.shown}"), suppressed=True)
     if event.name == "clear" and alarm.shelved and alarm.until is None:
         ended = msgspec.structs.replace(event, name="unshelve", by="system", reason="the condition cleared")
@@ -242,7 +246,7 @@ def _refusal(alarm: Alarm, event: Event) -> str | None:  # noqa: C901
         return "the command does not say by whom"
     if name in _ASKS_WHY and not event.reason:
         return f"{name} needs a reason"
-    if event.sequence is not None and (event.sequence != alarm.sequence or alarm.state == "normal"):
+    if event.sequence is not None and (event.sequence != alarm.sequence or alarm.hidden or alarm.state == "normal"):
         if event.sequence > alarm.sequence:
             return f"there is no occurrence {event.sequence}; the last is {alarm.sequence}"
         return f"occurrence {event.sequence} is over"
@@ -279,7 +283,7 @@ def _obey(alarm: Alarm, event: Event) -> list[Transition]:
         if name == "unshelve":
             alarm.until = None
         if not alarm.set_aside:
-            alarm.state = "unacknowledged" if alarm.active else "normal"
+            alarm.state, alarm.hidden = "unacknowledged" if alarm.active else "normal", False
             if alarm.active:
                 _begin(alarm, event)
     elif name != "comment":

@@ -36,9 +36,9 @@ class TagAlarms:
         """Judge a reading."""
         tag = self._tag(state)
         value, quality = row["value"], row.get("quality")
-        if tag.reading(value, bad=value is None or (quality is not None and is_bad(quality)), older=state.older):
+        bad = value is None or value != value or (quality is not None and is_bad(quality))  # noqa: PLR0124
+        if tag.reading(value, bad=bad, older=state.older):
             state.older += 1
-            return tag.rows
         return self._save(tag, state)
 
     def on_command(self, row: Given, state: Any) -> list[Row]:  # noqa: ANN401

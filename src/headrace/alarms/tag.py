@@ -180,9 +180,9 @@ class Tag:
         self._settle(self._time, self._now, by_time=self._by_time, delays_by_time=self._by_time)
         for version, one in self._definitions:
             if one.definition == definition and one.kind == "custom":
-                last = self.last or Last(self._time, self._now, None, bad=False)
-                self.last = last._replace(value=value) if value is not None else last
-                self._judge(version, one, self._memory(definition), self._time, self._now, active=active)
+                memory = self._memory(definition)
+                memory.given = memory.given if value is None else value
+                self._judge(version, one, memory, self._time, self._now, active=active)
 
     def command(self, command: Command) -> None:
         """Carry out a command, or refuse it."""
@@ -333,13 +333,19 @@ class Tag:
             "to": transition.after,
             "time": transition.time,
             "arrived": transition.arrived,
-            "value": None if self.last is None else self.last.value,
+            "value": self._value(one, memory),
             "limit": one.limit,
             "by": transition.by,
             "reason": transition.reason,
             "sequence": transition.sequence,
             "transition": None if transition.suppressed else memory.transitions or None,
         }
+
+    def _value(self, one: Definition, memory: Memory) -> float | None:
+        """Return the value that a row shows: of a custom alarm the one that came with its condition, else the tag's."""
+        if one.kind in {"custom", ""} and memory.given is not None:
+            return memory.given
+        return None if self.last is None else self.last.value
 
     def _current(self, one: Definition, memory: Memory, transition: Transition) -> dict[str, Any]:
         alarm = memory.alarm
@@ -354,7 +360,7 @@ class Tag:
             "sequence": alarm.sequence,
             "time": transition.time,
             "arrived": transition.arrived,
-            "value": None if self.last is None else self.last.value,
+            "value": self._value(one, memory),
             "limit": one.limit,
             "by": transition.by,
             "reason": transition.reason,
