@@ -190,6 +190,39 @@ def test_tokens_users_and_headers(server: Answers) -> None:
     assert source_of(server.address().replace("//", "//me:pw@")).name == server.address().partition("?")[0]
 
 
+@pytest.mark.usefixtures("quick")
+def test_an_answer_that_cannot_be_decoded_is_asked_for_again(server: Answers, log: SqliteLog) -> None:
+    server.replies += [(200, {"Content-Encoding": "gzip"}, b"not gzip"), (200, {}, b'{"n": 1}')]
+    bridge(log, server.address(), records=1)
+    assert numbers(log) == [1]
+
+
+def test_the_marks_of_an_answer_are_sent_back_as_they_came(server: Answers) -> None:
+    server.json({"n": 1}, {"n": 2}, ETag='"\u00e4"')
+    poll(server.address(), 2)
+    assert server.asked[1][1]["if-none-match"] == '"\u00e4"'
+
+
+def test_a_token_goes_to_no_other_server_to_which_a_redirect_leads(server: Answers) -> None:
+    Path("token").write_text("hunter2")
+    with closing(Answers()) as other:
+        other.json({"n": 1})
+        server.replies += [(302, {"Location": "/w"}, b""), (302, {"Location": other.address().replace("http+poll", "http")}, b"")]
+        for header in ("&token_header=X-Key", ""):
+            server.asked.clear()
+            poll(server.address(f"token_file=token{header}"), 1)
+            assert all("hunter2" in str(headers) for _, headers in server.asked) and len(server.asked) == 2
+        assert len(other.asked) == 2 and "hunter2" not in str(other.asked)
+
+
+@pytest.mark.parametrize("token", ["hunter2\nhunter3", "hunter2\u00e4"])
+def test_a_token_that_no_header_can_have_is_refused_and_not_shown(token: str, server: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", token)
+    with pytest.raises(EnvironmentFault) as found:
+        source_of(server.address("token=${SECRET_TOKEN}"))
+    assert "no header can have" in str(found.value) and "hunter2" not in str(found.value)
+
+
 def test_an_answer_that_is_too_long_is_not_taken(server: Answers, log: SqliteLog) -> None:
     server.json([{"n": 1}] * 100)
     with (

@@ -181,6 +181,40 @@ def test_late_rows_restarts_and_faults_of_the_log_lose_and_repeat_nothing(seed: 
     assert sorted(json.loads(value)["k"] for value in values_of(log, "t")) == sorted(written)
 
 
+def test_rows_whose_keys_look_alike_are_told_apart(database: Database, log: SqliteLog) -> None:
+    database.sql("CREATE TABLE t (n INTEGER, a VARCHAR(9), b VARCHAR(9), PRIMARY KEY (n, a, b))")
+    database.sql("INSERT INTO t VALUES (1, 'a/b', 'c'), (1, 'a', 'b/c'), (1, 'a~1b', 'c')")
+    bridge(log, f"{database.address}?table=t&after=n&id=a,b", records=3)
+    assert sorted(json.loads(value)["a"] for value in values_of(log, "t")) == ["a", "a/b", "a~1b"]
+
+
+def test_large_numbers_lose_no_row_that_follows_closely(database: Database, log: SqliteLog) -> None:
+    first = 2**60 + 65  # as a float it would be 2**60 + 128 or more
+    database.sql("CREATE TABLE t (n BIGINT PRIMARY KEY)")
+    database.sql(f"INSERT INTO t VALUES ({-(2**63)})")
+    bridge(log, f"{database.address}?table=t&after=n", records=1)
+    for number in (first, first + 200, first + 201):
+        database.sql(f"INSERT INTO t VALUES ({number})")
+        bridge(log, f"{database.address}?table=t&after=n&lag=0", records=1)
+    assert numbers(log) == [-(2**63), first, first + 200, first + 201]
+
+
+def test_a_text_of_sqlite_that_is_no_utf_8_stops_no_other_row(log: SqliteLog) -> None:
+    with closing(sqlite3.connect("plant.db", isolation_level=None)) as db:
+        db.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, v TEXT)")
+        db.execute("INSERT INTO t VALUES (1, CAST(x'ff41' AS TEXT)), (2, 'b')")
+    bridge(log, "sqlite:plant.db?table=t&after=n", records=2)
+    assert [json.loads(value)["v"] for value in values_of(log, "t")] == ["/0E=", "b"]
+
+
+def test_many_rows_with_one_number_and_bytes_as_a_key_are_read_on(log: SqliteLog) -> None:
+    with closing(sqlite3.connect("plant.db", isolation_level=None)) as db:
+        db.execute("CREATE TABLE t (n INTEGER, k BLOB, PRIMARY KEY (n, k))")
+        db.executemany("INSERT INTO t VALUES (1, ?)", [[number.to_bytes(2)] for number in range(sql_poll.PAGE_ROWS + 5)])
+    count = bridge(log, "sqlite:plant.db?table=t&after=n&id=k", records=sql_poll.PAGE_ROWS + 5)
+    assert len({*values_of(log, "t")}) == count == sql_poll.PAGE_ROWS + 5
+
+
 def test_more_rows_than_can_be_told_apart_are_refused(database: Database, log: SqliteLog) -> None:
     database.sql("CREATE TABLE t (n INTEGER PRIMARY KEY)")
     database.sql("INSERT INTO t VALUES (1), (2), (3), (4)")

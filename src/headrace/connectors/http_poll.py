@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -64,7 +64,15 @@ def polled(address: str) -> Polled:
         f"{one.scheme}://{url.partition('://')[2]}",
         secret(url, "FROM"),
         Reader(shape_of(one), one.path or "/", paths.get("records"), paths.get("id"), paths.get("after")),
-        client=partial(httpx.AsyncClient, timeout=_TIMEOUT, follow_redirects=True, verify=_verify(one.get("ca")), auth=auth, headers=_headers(one)),
+        client=partial(
+            httpx.AsyncClient,
+            timeout=_TIMEOUT,
+            follow_redirects=True,
+            verify=_verify(one.get("ca")),
+            auth=auth,
+            headers=_headers(one),
+            event_hooks={"request": [_only_there(url, one.get("token_header"))]},
+        ),
         interval=one.seconds("interval", 10.0, 0.01),
         since=one.get("since"),
         remember=remember if "id" in paths else 0,
@@ -80,10 +88,24 @@ def _headers(one: Address) -> dict[str, str]:
     given = secret(token, "FROM") if token is not None else None if file is None else secret_file(file)
     name = one.get("token_header")
     if given is not None:
+        given = given.strip()
+        if not (given.isascii() and given.isprintable()):  # what says so later would show it
+            raise EnvironmentFault("has a character that no header can have", where="the token", fix="give it as it was issued, on one line")
         headers[name or "Authorization"] = given if name else f"Bearer {given}"
     elif name is not None:
         raise PlanError("parameter token_header needs a token", where="FROM", fix="give token=${NAME} or token_file=FILE")
     return headers
+
+
+def _only_there(url: str, header: str | None) -> Callable[[httpx.Request], Awaitable[None]]:
+    """Return what keeps a header with a token from another server to which a redirect leads."""
+
+    async def keep(request: httpx.Request) -> None:
+        there, asked = httpx.URL(secret(url, "FROM")), request.url
+        if header is not None and (there.scheme, there.host, there.port) != (asked.scheme, asked.host, asked.port):
+            request.headers.pop(header, None)
+
+    return keep
 
 
 def _verify(ca: str | None) -> ssl.SSLContext | bool:
@@ -250,7 +272,8 @@ class Polled(Source):
 
     def _events_of(self, answer: httpx.Response, state: dict[str, Any]) -> Iterator[Event]:
         """Yield the events of an answer with their positions, and note in the state what was read."""
-        marks = {name: answer.headers[header] for name, header in (("etag", "etag"), ("modified", "last-modified")) if header in answer.headers}
+        raw = {name.lower(): value.decode("latin-1") for name, value in answer.headers.raw}
+        marks = {name: raw[header] for name, header in (("etag", b"etag"), ("modified", b"last-modified")) if header in raw}
         lines = answer.headers.get("content-type", "").partition(";")[0].strip().lower() in {"application/x-ndjson", "application/jsonl"}
         try:
             found = self._reader.found(answer.content, lines=lines, last=state.get("after"), at_ms=now_ms())
@@ -276,9 +299,9 @@ class Polled(Source):
             self._client = self._make()
         headers = {}
         if "etag" in state:
-            headers["If-None-Match"] = state["etag"]
+            headers[b"If-None-Match"] = state["etag"].encode("latin-1")
         elif "modified" in state:
-            headers["If-Modified-Since"] = state["modified"]
+            headers[b"If-Modified-Since"] = state["modified"].encode("latin-1")
         url = self._url
         if self._since is not None and "after" in state:
             url += f"{'&' if '?' in url else '?'}{quote(self._since)}={quote(str(state['after']))}"
@@ -287,7 +310,7 @@ class Polled(Source):
                 return await self._taken(response)
         except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TooManyRedirects) as error:
             raise PlanError(f"cannot be asked: {error}", where=self.name, fix=f"give an address such as {_EXAMPLE}") from None
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:  # an answer that cannot be decoded too
             raise Unavailable(why(error)) from None
 
     async def _taken(self, response: httpx.Response) -> httpx.Response | None:

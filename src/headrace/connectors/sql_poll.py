@@ -23,7 +23,7 @@ _REMEMBER = 2000
 class Row(NamedTuple):
     """A row: its value in the column that increases, those that identify it, all of it as a JSON object, and whether it is no late one.
 
-    `after` and `key` are values of JSON.
+    `after` is a value of JSON.
     """
 
     after: Any
@@ -179,4 +179,4 @@ class Increasing(Source):
 
 def _name(row: Row) -> str:
     """Return what no other row has, nor this one with another value."""
-    return "/".join(map(str, (row.after, *row.key)))
+    return "/".join(str(one).replace("~", "~0").replace("/", "~1") for one in (row.after, *row.key))

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from math import ceil
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -26,6 +27,7 @@ TAKES_TAGS = True
 _EXAMPLE = "sqlite:plant.db?table=measurements&after=id"
 _WAIT_SECONDS = 5.0
 _LAG_NUMBER, _LAG_SECONDS = 100, 10.0
+_FIRST_NUMBER = -(2**63)
 
 
 def source(address: str) -> Increasing:
@@ -75,7 +77,7 @@ class _Sqlite(Reads):
     def _row(self, columns: Sequence[str], values: Sequence[Any]) -> Row:
         first = 2 + len(self._what.key)
         value = msgspec.json.encode(dict(zip(columns[first:], values[first:], strict=True)))
-        return Row(_of_json(values[1]), tuple(map(_of_json, values[2:first])), value, values[0] in {1, None})
+        return Row(_of_json(values[1]), tuple(values[2:first]), value, values[0] in {1, None})
 
     async def repeated(self, begin: Any) -> int:  # noqa: ANN401
         """Return how many rows are read again."""
@@ -87,7 +89,9 @@ class _Sqlite(Reads):
     def _before(self, value: Any) -> Any:  # noqa: ANN401
         """Return the value from which rows are read again."""
         lag = self._what.lag
-        if isinstance(value, int | float):
+        if isinstance(value, int):  # not by floats, which would round it up
+            return max(value - (_LAG_NUMBER if lag is None else ceil(seconds(lag) or 0)), _FIRST_NUMBER)
+        if isinstance(value, float):
             return value - (_LAG_NUMBER if lag is None else seconds(lag) or 0)
         taken = timedelta(seconds=_LAG_SECONDS if lag is None else seconds(lag) or 0)
         if not taken:
@@ -121,6 +125,7 @@ class _Sqlite(Reads):
             raise Unavailable("there is no such file", fix="is the path right?")
         db = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=_WAIT_SECONDS, check_same_thread=False)
         try:
+            db.text_factory = _text
             self._check(db)
         except BaseException:
             db.close()
@@ -167,6 +172,14 @@ class _Sqlite(Reads):
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _text(given: bytes) -> str | bytes:
+    """Return a text of SQLite, which may be no UTF-8: then its bytes, as if it were a BLOB."""
+    try:
+        return given.decode()
+    except UnicodeDecodeError:
+        return given
 
 
 def _of_json(value: Any) -> Any:  # noqa: ANN401
