@@ -65,7 +65,8 @@ def bridge(
     to
         topic:NAME of the SQLite log, or kafka:NAME; from a topic: mqtt://HOST/TOPIC/{FIELD}: messages;
         influx://HOST?org=…&bucket=…: points of InfluxDB 2;
-        postgresql://HOST/DATABASE?table=…: rows; mongodb://HOST/DATABASE?collection=…: documents; or FILE.py:…, a target of your own.
+        postgresql://HOST/DATABASE?table=…: rows; mongodb://HOST/DATABASE?collection=…: documents;
+        files:FOLDER?format=…&roll=…: NDJSON, CSV or Parquet files; or FILE.py:…, a target of your own.
     key
         Into a topic: the field of a record by which the partition is chosen. Without one all go to the first.
     duration
