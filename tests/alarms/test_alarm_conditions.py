@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
 
@@ -13,6 +14,7 @@ import headrace as hr
 from headrace.alarms.definition import definition_of, definitions_of
 from headrace.alarms.process import ClockedFixedAlarms, FixedAlarms, Flood
 from headrace.alarms.tag import Command, Tag
+from headrace.plan.pipeline import Plan
 
 BAD = 0x80000000
 FOREVER = 10**9
@@ -270,9 +272,18 @@ def test_a_flood_begins_with_the_eleventh_raise_and_ends_when_fewer_than_five_ar
 # By the wall clock
 
 
-def tag(last: Any, texts: dict[str, str], time: int, now: int, *settings: dict[str, Any], woken: bool = False) -> Tag:
+def silent_plan(seconds: float) -> Plan:
+    def build() -> dict[str, hr.Stream]:
+        schema = {"tag": "STRING NOT NULL", "time": "BIGINT NOT NULL", "value": "DOUBLE"}
+        found = hr.stream("readings", schema=schema, event_time="TO_TIMESTAMP_LTZ(time, 3)")
+        return hr.alarm(found, [{"definition": "quiet", "tag": "a/P1", "kind": "no_data", "after": seconds}], hr.alarm_commands()).topics()
+
+    return hr.pipeline("silent", version="1")(build).plan()
+
+
+def tag(last: Any, texts: dict[str, str], time: int, now: int, *settings: dict[str, Any], live: bool = False) -> Tag:
     process = ClockedFixedAlarms([definition_of(one) for one in settings])
-    return Tag("site/P1", definitions_of(process.definitions["site/P1"]), texts, last, time=time, now=now, clock=True, woken=woken)
+    return Tag("site/P1", definitions_of(process.definitions["site/P1"]), texts, last, time=time, now=now, clock=True, live=live)
 
 
 def test_a_delay_goes_on_by_the_clock_when_readings_stop_however_far_the_clock_of_the_source_is_off() -> None:
@@ -281,7 +292,7 @@ def test_a_delay_goes_on_by_the_clock_when_readings_stop_however_far_the_clock_o
     first.reading(95.0, bad=False, older=0)
     first.save()
     assert first.next_due() == (None, 910_000)
-    woken = tag(first.last, texts, 5_000, 910_000, one, woken=True)
+    woken = tag(first.last, texts, 5_000, 910_000, one, live=True)
     woken.pass_time(by_clock=True)
     assert [(row["event"], row["time"], row["arrived"]) for name, row in woken.rows if not name] == [("raise", 15_000, 910_000)]
 
@@ -291,11 +302,29 @@ def test_a_shelve_that_ends_while_the_process_is_down_ends_at_the_start_with_its
     shelving = tag(None, texts, 1_000, 1_002, one)
     shelving.command(Command("X", "shelve", "ada", "a test", None, 60_000, one_shot=False))
     shelving.save()
-    start = tag(None, texts, 1_000, 500_000, one, woken=True)
+    start = tag(None, texts, 1_000, 500_000, one, live=True)
     start.pass_time(by_clock=True)
     assert [(row["event"], row["to"], row["time"], row["arrived"]) for name, row in start.rows if not name] == [
         ("unshelve", "normal", 60_000, 500_000)
     ]
+
+
+def test_a_reading_that_arrives_at_its_event_time_does_not_make_silence_go_by_event_time() -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def at(second: float, tag: str) -> list[dict[str, Any]]:
+        return [{"tag": tag, "time": round((start.timestamp() + second) * 1000), "value": 1.0}]
+
+    with hr.test(silent_plan(600.0), start=start) as one:
+        one.advance(timedelta(seconds=1))
+        one.feed("readings", at(0.4, "a/P1"))
+        one.advance(timedelta(seconds=1))
+        one.feed("readings", at(2.0, "a/P1"))
+        one.feed("readings", [*at(900.0, "a/P2"), *at(900.1, "a/P2")])  # the clock of its source is ahead
+        one.advance(timedelta(seconds=200))
+        assert not one.rows("alarms")
+        one.advance(timedelta(seconds=600))
+        assert [(row["tag"], row["event"]) for row in one.rows("alarms")] == [("a/P1", "raise")]
 
 
 def test_silence_goes_by_arrival_and_not_by_the_clock_of_the_source() -> None:

@@ -193,6 +193,35 @@ def test_a_client_that_breaks_off_or_speaks_no_http_harms_nobody(sent: bytes, lo
     assert numbers(log) == [1]
 
 
+def test_a_body_that_is_no_http_is_refused_with_an_answer(log: SqliteLog) -> None:
+    head = f"POST /in HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
+    with receiving(log) as client, socket.create_connection(("127.0.0.1", client.base_url.port or 0), timeout=LIMIT) as one:
+        one.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\nzz\r\n".encode())
+        assert one.recv(12) == b"HTTP/1.1 400"
+
+
+def test_clients_that_are_connected_at_the_end_are_let_go_without_a_word() -> None:
+    said: list[dict[str, Any]] = []
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+        source = source_of(f"http+post://127.0.0.1:{free_port()}/in?token={TOKEN}")
+        events = await source.open(None)
+        assert isinstance(source, Received) and events is not None
+        reader, writer = await asyncio.open_connection("127.0.0.1", source.port)
+        writer.write(b"POST /in HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        assert await reader.readuntil(b"\r\n") == b"HTTP/1.1 401 Unauthorized\r\n"
+        await events.aclose()
+        await source.close()
+        while await reader.read(1 << 10):
+            pass
+        writer.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(run(), LIMIT))
+    assert not said
+
+
 def test_slow_clients_are_let_go(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HEAD_SECONDS", "BODY_SECONDS", "LINGER_SECONDS"):
         monkeypatch.setattr(module, name, 0.05)

@@ -139,14 +139,14 @@ class Tag:
         time: int,
         now: int,
         clock: bool,
-        woken: bool = False,
+        live: bool = False,
     ) -> None:
         self.tag, self.last, self.rows = tag, last, list[Row]()
         self._definitions, self._texts = definitions, texts
         self._held: Mapping[str, str] = getattr(texts, "values_", texts)
         self._time, self._now = time, now
         # In a run over files arrival is event time: what is due goes by event time, and is noticed when it is due.
-        self._files = now == time and not woken
+        self._files = now == time and not live
         self._by_time = self._files or not clock
         self._memories: dict[str, Memory] = {}
         if self._held:
@@ -197,8 +197,9 @@ class Tag:
         self.rows.append(("", self._row("", Definition(command.definition, self.tag, ""), Memory(), refused)))
 
     def pass_time(self, *, by_clock: bool) -> None:
-        """Do all that is due, by the wall clock or by event time."""
-        self._settle(self._time + 1, self._now + 1, by_time=not by_clock, delays_by_time=not by_clock)
+        """Do all that is due, by the wall clock or, where that counts, by event time."""
+        by_time = self._by_time and not by_clock
+        self._settle(self._time + 1, self._now + 1, by_time=by_time, delays_by_time=by_time)
 
     # what is due
 

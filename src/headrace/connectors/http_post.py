@@ -221,6 +221,8 @@ class Received(Source):
             await _Connection(reader, writer, self).serve(full=len(self._connections) > CONNECTIONS)
         except (OSError, h11.ProtocolError, TimeoutError, asyncio.IncompleteReadError):
             pass  # the client has gone, speaks no HTTP, or is too slow
+        except asyncio.CancelledError:
+            pass  # `close` ends it; of a task that was cancelled CPython 3.11 would print a traceback
         finally:
             self._connections.discard(task)
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
@@ -347,6 +349,8 @@ class _Connection:
                     body += event.data
                     if len(body) > self._source.most_bytes:
                         raise _too_long(self._source.most_bytes)
+        except h11.RemoteProtocolError as error:
+            raise _RefusedError(HTTPStatus(error.error_status_hint), str(error)) from None
         except TimeoutError:
             raise _RefusedError(HTTPStatus.REQUEST_TIMEOUT, f"the body did not come within {BODY_SECONDS:g} s") from None
         return bytes(body)
