@@ -98,4 +98,24 @@ def test_what_cannot_be_is_refused_with_the_fix(run: Told) -> None:
         status, _, err = run("alarms", *words)
         assert (status, fault in err) == (2, True), err
     append("alarms.current", b"[1]")
-    assert "topic alarms.current/0 offset 1: is no row of alarms; name the topic with --topic" in run("alarms", "list")[2]
+    for words, place in [
+        (("ack", "a/P1/H"), 1),
+        (("list",), 0),
+        (("show", "a/P1/H", "--topic", "alarms.current"), 0),
+        (("kpi", "--topic", "alarms.current"), 0),
+    ]:
+        says = f"topic alarms.current/0 offset {place}: is no row of alarms; name the topic with --topic"
+        assert says.removeprefix("topic alarms.current/0 ") in run("alarms", *words)[2]
+
+
+def test_a_login_without_a_name_and_texts_that_are_not_utf_8_are_refused(run: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("topics", "create", "alarm-commands")
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert "the login has no name; give --by NAME" in run("alarms", "reset", "a/P1/H")[2]
+    assert run("alarms", "reset", "a/P1/H", "--by", "ada")[0] == 0
+    assert "a text is not UTF-8" in run("alarms", "reset", "a/P1/H", "--by", "j\udcf6rg")[2]
+    assert "a text is not UTF-8" in run("alarms", "reset", "a/P\udcf61/H", "--by", "ada")[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -25,6 +26,8 @@ __all__ = [
 
 _Json = Annotated[bool, Parameter(name="--json", negative=(), help="JSON objects, one a line.")]
 _PIECE = 10_000
+_CURRENT = frozenset({"alarm_id", "priority", "state", "time", "value", "limit", "by", "action"})
+_TRANSITION = frozenset({"alarm_id", "priority", "event", "from", "to", "time", "value", "by", "reason", "sequence"})
 _encode = msgspec.json.Encoder().encode
 
 
@@ -71,7 +74,7 @@ def list_alarms(
         The topic of transitions.
     """
     with closing(open_log(kafka, create=False)) as log:
-        found = _current(log, topic)
+        found = _current(log, topic, _CURRENT)
     rows = sorted((row for row in found.values() if every or row["state"] != "normal"), key=lambda row: (row["priority"] or 5, -row["time"]))
     if json:
         print_json(rows)
@@ -106,7 +109,7 @@ def show(alarm: str, /, *, topic: str = "alarms", json: _Json = False, kafka: Ka
         The topic of transitions.
     """
     with closing(open_log(kafka, create=False)) as log:
-        rows = [row for row in _rows(log, topic) if row["alarm_id"] == alarm]
+        rows = [row for row in _rows(log, topic, _TRANSITION) if row["alarm_id"] == alarm]
         if not rows:
             _check_there(log, topic, alarm)
     if json:
@@ -254,7 +257,7 @@ def kpi(*, last: str = "24h", topic: str = "alarms", json: _Json = False, kafka:
     if (long := duration_ms(last, "--last")) == 0:
         raise PlanError("is 0", where="--last", fix="write 24h, 7d")
     with closing(open_log(kafka, create=False)) as log:
-        found = judged(_rows(log, topic), end - long, end)
+        found = judged(_rows(log, topic, _TRANSITION), end - long, end)
     if json:
         print_json([found])
         return
@@ -284,28 +287,41 @@ def _send(name: str, alarm: str, who: Who, kafka: KafkaOptions, **more: Any) -> 
             seen = _check_there(log, who.topic, alarm)["sequence"]
             sequence = seen if sequence is None else sequence
         tag, _, definition = alarm.rpartition("/")
-        by = getpass.getuser() if who.by is None else who.by
+        by = _login() if who.by is None else who.by
         row = {"tag": tag, "definition": definition, "time": now_ms(), "command": name, "by": by, "reason": reason, "sequence": sequence, **more}
-        log.append(who.commands, [_encode({column: value for column, value in row.items() if value is not None})], [tag.encode()])
+        try:
+            line, key = _encode({column: value for column, value in row.items() if value is not None}), tag.encode()
+        except UnicodeEncodeError:
+            raise PlanError("a text is not UTF-8", where=f"alarms {name.replace('_', '-')}", fix="set the terminal to UTF-8") from None
+        log.append(who.commands, [line], [key])
     occurrence = "" if sequence is None else f", occurrence {sequence}"
     print(f"Sent {name} for {alarm}{occurrence}, by {by}.")
 
 
+def _login() -> str:
+    """Return the name of the login. Raises PlanError if it has none, as in a container with a bare user id."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        raise PlanError("the login has no name", where="alarms", fix="give --by NAME") from None
+
+
 def _check_there(log: Log, topic: str, alarm: str) -> dict[str, Any]:
     """Return the last row of an alarm. Raises PlanError if there is none."""
-    current = _current(log, topic)
+    current = _current(log, topic, {"alarm_id", "sequence"})
     if alarm in current:
         return current[alarm]
     fix = near(alarm, current) if current else f"topic {topic}.current is empty: has the pipeline of alarms run?"
     raise PlanError(f"no alarm {alarm!r} has had a transition", where="alarms", fix=fix)
 
 
-def _current(log: Log, topic: str) -> dict[str, dict[str, Any]]:
+def _current(log: Log, topic: str, columns: AbstractSet[str]) -> dict[str, dict[str, Any]]:
     """Return the last row of each alarm."""
-    return {row["alarm_id"]: row for row in _rows(log, f"{topic}.current")}
+    return {row["alarm_id"]: row for row in _rows(log, f"{topic}.current", columns)}
 
 
-def _rows(log: Log, topic: str) -> Iterator[dict[str, Any]]:
+def _rows(log: Log, topic: str, columns: AbstractSet[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a topic. Raises DataError at one that lacks a column."""
     for part in log.topic(topic).partitions:
         offset = part.first
         while offset < part.end:
@@ -314,11 +330,14 @@ def _rows(log: Log, topic: str) -> Iterator[dict[str, Any]]:
                 break
             for entry in entries:
                 try:
-                    row = msgspec.json.decode(entry.value)
-                    yield {**row, "alarm_id": row["alarm_id"]}
-                except (msgspec.DecodeError, TypeError, KeyError):
+                    row: Any = msgspec.json.decode(entry.value)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    row = None
+                if isinstance(row, dict) and columns <= row.keys():
+                    yield row
+                else:
                     where = f"topic {topic}/{part.number} offset {entry.offset}"
-                    raise DataError("is no row of alarms", where=where, fix="name the topic with --topic") from None
+                    raise DataError("is no row of alarms", where=where, fix="name the topic with --topic")
             offset = entries[-1].offset + 1
 
 

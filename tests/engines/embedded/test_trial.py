@@ -77,6 +77,8 @@ def test_the_clock_is_the_tests_own() -> None:
         live.feed("readings", [reading(1, 95.0)], key="tag")
         live.advance(hr.seconds(59))
         assert live.rows("silent") == []
+        live.feed("readings", [{"tag": "\ud800"}], key="tag")
+        assert [letter["reason"] for letter in live.dead_letters()] == ["malformed"]
         assert live.now == START + hr.seconds(59)
         live.advance(hr.seconds(1))
         assert live.rows("silent") == [{"tag": "t1", "what": "silent", "n": 1}]

@@ -185,4 +185,4 @@ def _check(topic: str, topics: list[str], who: str) -> None:
 
 def _key_of(record: Mapping[str, Any] | bytes, key: str) -> bytes | None:
     value = record.get(key) if isinstance(record, Mapping) else None
-    return None if value is None else str(value).encode()
+    return None if value is None else str(value).encode(errors="surrogatepass")
