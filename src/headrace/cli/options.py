@@ -16,6 +16,7 @@ from headrace.errors import PlanError
 
 __all__ = ["RunOptions"]
 
+_LAST_MS = 253_402_300_799_999  # the end of the year 9999
 _DURATIONS = ("duration", "commit_every", "idle_after", "close_quiet_after", "max_ahead")
 _NUMBERS = ("records", "batch_records", "parallelism")
 
@@ -130,7 +131,7 @@ def _begin(text: str) -> str | int:
     if time is None or time.tzinfo is None:
         what = f"{text!r} is {'no time' if time is None else 'a time without a zone'}"
         raise PlanError(what, where="--from", fix="give earliest, latest, or a time such as 2026-11-29T06:00:00+01:00 or 2026-11-29T05:00Z")
-    return round(time.timestamp() * 1000)
+    return min(max(round(time.timestamp() * 1000), 0), _LAST_MS)  # numbers below 0 have a meaning of their own to Kafka
 
 
 def _seconds(name: str, text: str) -> float | None:

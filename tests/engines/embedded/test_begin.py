@@ -13,9 +13,10 @@ import pytest
 
 from engines.embedded.test_live import START, Wall, event, live_on, plan_of, run_for, written
 from headrace.cli import main
+from headrace.cli.options import RunOptions
 from headrace.engines.embedded.live import Patience
 from headrace.plan.pipeline import Plan
-from headrace.topics.beginning import Begin
+from headrace.topics.beginning import Begin, shown
 from headrace.topics.protocol import Away
 from headrace.topics.sqlite import SqliteLog
 
@@ -132,6 +133,19 @@ def test_the_command_says_where_it_begins_and_so_does_the_ledger(capsys: pytest.
     assert "0 records of in are read again" in capsys.readouterr().err
     assert main(["topics", "tail", "out"]) == 0
     assert [json.loads(line)["v"] for line in capsys.readouterr().out.splitlines()] == [1, 2, 1, 2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "begin"),
+    [
+        ("1969-12-31T23:59:59.999Z", "1970-01-01T00:00:00.000Z"),
+        ("0001-01-01T00:00+14:00", "1970-01-01T00:00:00.000Z"),
+        ("9999-12-31T23:59-14:00", "9999-12-31T23:59:59.999Z"),
+        ("2020-01-01T00:00+01:00", "2019-12-31T23:00:00.000Z"),
+    ],
+)
+def test_a_time_that_no_record_has_is_the_nearest_that_one_can_have(text: str, begin: str) -> None:
+    assert shown(RunOptions(from_=text).parsed.from_ or 0) == begin
 
 
 @pytest.mark.usefixtures("home")
