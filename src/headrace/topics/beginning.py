@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from headrace.topics.protocol import Log
 
 __all__ = ["Begin", "offsets_from", "shown"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Begin = str | int
 """`earliest`, `latest`, or a time of arrival in ms since the epoch."""
@@ -36,4 +38,4 @@ def shown(begin: Begin) -> str:
     """Return where a reader begins, as text: a time in ISO 8601, in UTC."""
     if isinstance(begin, str):
         return begin
-    return datetime.fromtimestamp(begin / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (_EPOCH + timedelta(milliseconds=begin)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
