@@ -66,7 +66,8 @@ def bridge(
         topic:NAME of the SQLite log, or kafka:NAME; from a topic: mqtt://HOST/TOPIC/{FIELD}: messages;
         influx://HOST?org=…&bucket=…: points of InfluxDB 2;
         postgresql://HOST/DATABASE?table=…: rows; mongodb://HOST/DATABASE?collection=…: documents;
-        files:FOLDER?format=…&roll=…: NDJSON, CSV or Parquet files; or FILE.py:…, a target of your own.
+        files:FOLDER?format=…&roll=…: NDJSON, CSV or Parquet files;
+        http+out://HOST/PATH: records that are posted; or FILE.py:…, a target of your own.
     key
         Into a topic: the field of a record by which the partition is chosen. Without one all go to the first.
     duration

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from urllib.parse import urlsplit
 
-from headrace.connectors.protocol import Event, Source, Unavailable
+from headrace.connectors.protocol import Event, Source, Target, Unavailable
 from headrace.errors import DataError, EnvironmentFault, PlanError
 
 try:
@@ -16,7 +16,7 @@ try:
 except ModuleNotFoundError:
     raise EnvironmentFault("needs the packages httpx and httpx-sse", where="the bridge", fix="pip install 'headrace[http]'") from None
 
-__all__ = ["ServerSentEvents", "source", "why"]
+__all__ = ["ServerSentEvents", "source", "target", "why"]
 
 EVENT_BYTES = 1 << 20
 _PAUSE_SECONDS = 1.0
@@ -38,6 +38,15 @@ def source(address: str) -> Source:
 
             return received(address)
     return ServerSentEvents(address)
+
+
+def target(address: str) -> Target:
+    """Return what posts records to an address of http+out or https+out."""
+    if address.partition(":")[0].lower().partition("+")[2] != "out":
+        raise PlanError("is not an address that records are posted to", where="TO", fix="give http+out://HOST/PATH or https+out://HOST/PATH")
+    from headrace.connectors.http_out import webhook
+
+    return webhook(address)
 
 
 class ServerSentEvents(Source):

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from headrace.connectors.payloads import PARAMETERS, Path, Shape, shape_of
 from headrace.connectors.protocol import Event, Source, Unavailable
 from headrace.errors import EnvironmentFault, PlanError
 
-__all__ = ["Polled", "polled"]
+__all__ = ["Polled", "divided", "headers_of", "pause_of", "polled", "verify_of"]
 
 _EXAMPLE = "http+poll://127.0.0.1:8080/values?interval=10s&records=$.data&after=$.time"
 _OWN = PARAMETERS | {"interval", "records", "id", "after", "since", "remember", "token", "token_file", "token_header", "ca", "max_answer"}
@@ -42,16 +43,7 @@ def polled(address: str) -> Polled:
     EnvironmentFault
         If a secret is not there.
     """
-    head, _, query = address.partition("?")
-    parts = [part for part in query.split("&") if part]
-    ours = [part for part in parts if part.partition("=")[0] in _OWN]
-    theirs = [part.removeprefix(_QUERY) for part in parts if part not in ours]
-    one = Address(f"{head}?{'&'.join(ours)}", _OWN, _EXAMPLE)
-    if not one.host:
-        raise one.wrong("names no host")
-    scheme = one.scheme.partition("+")[0]
-    netloc = f"[{one.host}]" if ":" in one.host else one.host
-    url = f"{scheme}://{netloc}{f':{one.port}' if one.port else ''}{one.path or '/'}{'?' if theirs else ''}{'&'.join(theirs)}"
+    one, url = divided(address, _OWN, _EXAMPLE, "FROM")
     paths = {name: Path(text, name, "FROM") for name in ("records", "id", "after") if (text := one.get(name)) is not None}
     for name, path in paths.items():
         if path.each:
@@ -68,9 +60,9 @@ def polled(address: str) -> Polled:
             httpx.AsyncClient,
             timeout=_TIMEOUT,
             follow_redirects=True,
-            verify=_verify(one.get("ca")),
+            verify=verify_of(one.get("ca")),
             auth=auth,
-            headers=_headers(one),
+            headers=headers_of(one),
             event_hooks={"request": [_only_there(url, one.get("token_header"))]},
         ),
         interval=one.seconds("interval", 10.0, 0.01),
@@ -80,12 +72,33 @@ def polled(address: str) -> Polled:
     )
 
 
-def _headers(one: Address) -> dict[str, str]:
+def divided(address: str, own: AbstractSet[str], example: str, where: str) -> tuple[Address, str]:
+    """Return an address with the parameters that are ours, and the URL of the server with those that are not.
+
+    Raises
+    ------
+    PlanError
+        If it is not an address.
+    """
+    head, _, query = address.partition("?")
+    parts = [part for part in query.split("&") if part]
+    ours = [part for part in parts if part.partition("=")[0] in own]
+    theirs = [part.removeprefix(_QUERY) for part in parts if part not in ours]
+    one = Address(f"{head}?{'&'.join(ours)}", own, example, where)
+    if not one.host:
+        raise one.wrong("names no host")
+    scheme = one.scheme.partition("+")[0]
+    netloc = f"[{one.host}]" if ":" in one.host else one.host
+    return one, f"{scheme}://{netloc}{f':{one.port}' if one.port else ''}{one.path or '/'}{'?' if theirs else ''}{'&'.join(theirs)}"
+
+
+def headers_of(one: Address) -> dict[str, str]:
+    """Return the headers of a request, with the token. Raises PlanError, or EnvironmentFault if the token is not there."""
     headers = {"Accept": "application/json, application/x-ndjson;q=0.9", "Accept-Encoding": "identity", "User-Agent": "headrace"}
     token, file = one.get("token"), one.get("token_file")
     if token is not None and file is not None:
-        raise PlanError("parameters token and token_file are both given", where="FROM", fix="leave one of them out")
-    given = secret(token, "FROM") if token is not None else None if file is None else secret_file(file)
+        raise PlanError("parameters token and token_file are both given", where=one.where, fix="leave one of them out")
+    given = secret(token, one.where) if token is not None else None if file is None else secret_file(file)
     name = one.get("token_header")
     if given is not None:
         given = given.strip()
@@ -93,7 +106,7 @@ def _headers(one: Address) -> dict[str, str]:
             raise EnvironmentFault("has a character that no header can have", where="the token", fix="give it as it was issued, on one line")
         headers[name or "Authorization"] = given if name else f"Bearer {given}"
     elif name is not None:
-        raise PlanError("parameter token_header needs a token", where="FROM", fix="give token=${NAME} or token_file=FILE")
+        raise PlanError("parameter token_header needs a token", where=one.where, fix="give token=${NAME} or token_file=FILE")
     return headers
 
 
@@ -108,7 +121,8 @@ def _only_there(url: str, header: str | None) -> Callable[[httpx.Request], Await
     return keep
 
 
-def _verify(ca: str | None) -> ssl.SSLContext | bool:
+def verify_of(ca: str | None) -> ssl.SSLContext | bool:
+    """Return what certificates are checked against. Raises EnvironmentFault if the file cannot be read."""
     if ca is None:
         return True
     try:
@@ -320,7 +334,7 @@ class Polled(Source):
         if status in {204, 304}:
             return None
         if status >= 500 or status in _UNREADY:
-            self._not_before = time.monotonic() + _pause_of(response)
+            self._not_before = time.monotonic() + pause_of(response)
             raise Unavailable(answers)
         if status in {401, 403}:
             raise PlanError(answers, where=self.name, fix="give a token or user who may read it: token=${NAME}, token_file=FILE")
@@ -374,7 +388,7 @@ def _placed(found: Sequence[Found], state: Mapping[str, Any], marks: Mapping[str
         yield position, event
 
 
-def _pause_of(response: httpx.Response) -> float:
+def pause_of(response: httpx.Response) -> float:
     """Return for how many seconds a server asks not to be asked."""
     text = response.headers.get("retry-after", "")
     try:
