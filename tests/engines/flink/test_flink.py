@@ -435,6 +435,7 @@ class _Declining(BaseHTTPRequestHandler):
         ("Checkpoint was declined (task is closing)", True),
         ("TaskManager received a checkpoint request for unknown task 7. Failure reason: Task local checkpoint failure.", True),
         ("Task local checkpoint failure.", True),
+        ("IllegalArgumentException: Checkpoint needs at least one vertex that commits the checkpoint", True),
         ("Failed to create savepoint directory at --checkpointing-directory", False),
     ],
 )

@@ -33,8 +33,14 @@ _log = logging.getLogger(__name__)
 _ENDINGS = frozenset([".ndjson", ".jsonl", ".json"])
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 60.0
-# What Flink answers while tasks of a job start, or end by themselves: those of a branch that cannot have rows do soon after the start.
-_NOT_YET = ("Not all required tasks are currently running", "task is closing", "checkpoint request for unknown task", "Task local checkpoint failure")
+# What Flink answers while tasks of a job start, restart, or end by themselves: those of a branch that cannot have rows do soon after the start.
+_NOT_YET = (
+    "Not all required tasks are currently running",
+    "task is closing",
+    "checkpoint request for unknown task",
+    "Task local checkpoint failure",
+    "needs at least one vertex that commits the checkpoint",
+)
 
 
 def submit(rest: Rest, script: str, *, client: Client | None = None, savepoint: str | None = None) -> str:
