@@ -222,16 +222,17 @@ def test_clients_that_are_connected_at_the_end_are_let_go_without_a_word() -> No
     assert not said
 
 
-def test_slow_clients_are_let_go(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HEAD_SECONDS", "BODY_SECONDS", "LINGER_SECONDS"):
+HEAD = f"POST /in HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{{"
+
+
+@pytest.mark.parametrize(("sent", "begins", "limit"), [("POST /in", b"", "HEAD_SECONDS"), (HEAD, b"HTTP/1.1 408", "BODY_SECONDS")])
+def test_slow_clients_are_let_go(log: SqliteLog, monkeypatch: pytest.MonkeyPatch, sent: str, begins: bytes, limit: str) -> None:
+    for name in (limit, "LINGER_SECONDS"):
         monkeypatch.setattr(module, name, 0.05)
-    head = f"POST /in HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{{"
-    with receiving(log) as client:
-        for sent, begins in (("POST /in", b""), (head, b"HTTP/1.1 408")):
-            with socket.create_connection(("127.0.0.1", client.base_url.port or 0), LIMIT) as one:
-                one.sendall(sent.encode())
-                one.settimeout(LIMIT)
-                assert one.recv(12) == begins
+    with receiving(log) as client, socket.create_connection(("127.0.0.1", client.base_url.port or 0), LIMIT) as one:
+        one.sendall(sent.encode())
+        one.settimeout(LIMIT)
+        assert one.recv(12) == begins
 
 
 def test_a_port_that_is_taken_is_said(log: SqliteLog) -> None:
