@@ -74,7 +74,7 @@ def _start(name: str, program: str, folder: Path) -> None:
 
 def once(name: str, factory: pytest.TempPathFactory, make: Callable[[Path], Any]) -> Any:
     """Return what `make` gives for a folder: the worker that is first calls it, and all others have its answer, or why there is none."""
-    folder = _shared(name, factory)
+    folder = _shared(f"{name}.once", factory)  # a server may have the same name
     with locked(folder / "lock", f"another worker makes {name}", seconds=MAKE_SECONDS), _remembered(folder / "failed"):
         if not (folder / "made").exists():
             found = io.BytesIO()
