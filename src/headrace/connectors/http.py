@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 from urllib.parse import urlsplit
 
+from headrace.connectors.http_client import OneClient, unready, why
 from headrace.connectors.protocol import Event, Source, Target, Unavailable
 from headrace.errors import DataError, EnvironmentFault, PlanError
 
@@ -16,12 +17,11 @@ try:
 except ModuleNotFoundError:
     raise EnvironmentFault("needs the packages httpx and httpx-sse", where="the bridge", fix="pip install 'headrace[http]'") from None
 
-__all__ = ["ServerSentEvents", "source", "target", "why"]
+__all__ = ["ServerSentEvents", "source", "target"]
 
 EVENT_BYTES = 1 << 20
 _PAUSE_SECONDS = 1.0
 _TIMEOUT = httpx.Timeout(10.0, read=60.0)
-_UNREADY = frozenset({408, 425, 429})
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -49,7 +49,7 @@ def target(address: str) -> Target:
     return webhook(address)
 
 
-class ServerSentEvents(Source):
+class ServerSentEvents(OneClient, Source):
     """A stream of server-sent events that have ids, which is resumed by `Last-Event-ID`.
 
     Raises
@@ -62,7 +62,7 @@ class ServerSentEvents(Source):
         _check_address(address)
         self._address = address
         self.name = str(httpx.URL(address).copy_with(username=None, password=None))
-        self._client: httpx.AsyncClient | None = None
+        self._make = partial(httpx.AsyncClient, timeout=_TIMEOUT, follow_redirects=True)
 
     @property
     def pause_seconds(self) -> float:  # type: ignore[override]
@@ -71,8 +71,6 @@ class ServerSentEvents(Source):
 
     async def open(self, position: str | None) -> AsyncGenerator[Event] | None:
         """Ask for the events after an id; None if the source says that there are no more."""
-        if self._client is None:
-            self._client = httpx.AsyncClient(timeout=_TIMEOUT, follow_redirects=True)
         headers = {b"Accept": b"text/event-stream", b"Accept-Encoding": b"identity", b"Cache-Control": b"no-store"}
         if position is not None:
             headers[b"Last-Event-ID"] = position.encode()
@@ -101,7 +99,7 @@ class ServerSentEvents(Source):
         if status == 204:
             return None
         answers = f"answers {status} {response.reason_phrase}"
-        if status >= 500 or status in _UNREADY:
+        if unready(status):
             raise Unavailable(answers)
         if status >= 400:
             raise PlanError(f"{answers}: {body}" if body else answers, where=self.name, fix="mend the address")
@@ -147,12 +145,6 @@ class ServerSentEvents(Source):
                 fix="have the source resume; or begin with its first event: --anew",
             )
 
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.aclose()
-
 
 class _Bounded(httpx.AsyncByteStream):
     """A stream in which no event is longer than may be, so that what is kept of one stays small."""
@@ -186,18 +178,3 @@ def _check_address(source: str) -> None:
         whole = False
     if not whole:
         raise PlanError(f"cannot be bridged from {source!r}", where="FROM", fix="give an address such as http://127.0.0.1:8001/generator/stream")
-
-
-def why(error: BaseException) -> str:
-    """Return what went wrong with a connection, in a few words: the system's own, if it has said any."""
-    if isinstance(error, httpx.ConnectTimeout):
-        return "does not answer"
-    if isinstance(error, httpx.ReadTimeout):
-        return "has been silent too long"
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno:
-            # asyncio puts words of its own into strerror; names that are not found have numbers of their own.
-            return (os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)).lower()
-        cause = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause.__cause__ or cause.__context__
-    return str(error).rstrip(".") or type(error).__name__

@@ -11,8 +11,7 @@ import httpx
 
 from headrace.connectors.address import secret
 from headrace.connectors.halving import halved
-from headrace.connectors.http import why
-from headrace.connectors.http_poll import divided, headers_of, pause_of, verify_of
+from headrace.connectors.http_client import OneClient, divided, fault_of, headers_of, pause_seconds, unready, verify_of
 from headrace.connectors.objects import Unfit, object_of
 from headrace.connectors.protocol import Record, Target, Unavailable
 from headrace.errors import PlanError
@@ -21,7 +20,6 @@ __all__ = ["Webhook", "webhook"]
 
 _EXAMPLE = "http+out://127.0.0.1:8080/hook?token=${TOKEN}"
 _OWN = frozenset({"body", "batch", "token", "token_file", "token_header", "ca", "timeout"})
-_UNREADY = frozenset({408, 425, 429})
 _SHUT = frozenset({401, 402, 403, 404, 405, 407, 410, 421, 426, 428, 511})
 _CUT = 200
 _KINDS = {"record": "application/json", "array": "application/json", "ndjson": "application/x-ndjson"}
@@ -53,7 +51,7 @@ def webhook(address: str) -> Webhook:
     return Webhook(f"{one.scheme}://{url.partition('://')[2]}", secret(url, "TO"), body, most, make)
 
 
-class Webhook(Target):
+class Webhook(OneClient, Target):
     """Posts records, one or several with each request.
 
     Parameters
@@ -72,7 +70,6 @@ class Webhook(Target):
 
     def __init__(self, name: str, url: str, body: str, most_records: int, client: Callable[[], httpx.AsyncClient]) -> None:
         self.name, self._url, self._body, self.most_records, self._make = name, url, body, most_records, client
-        self._client: httpx.AsyncClient | None = None
         self._not_before, self._answered = 0.0, ""
 
     async def send(self, records: Sequence[Record]) -> Mapping[int, str] | None:
@@ -101,18 +98,12 @@ class Webhook(Target):
 
     async def _post(self, records: Sequence[Record]) -> str | None:
         """Post records with one request, and return why the server refuses them; None if it takes them."""
-        if self._client is None:
-            self._client = self._make()
         key = records[0].id if self._body == "record" else sha256("\n".join(one.id for one in records).encode()).hexdigest()
         try:
             async with self._client.stream("POST", self._url, content=self._content(records), headers={"Idempotency-Key": key}) as response:
                 return await self._taken(response)
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            raise PlanError(f"cannot be posted to: {error}", where=self.name, fix=f"give an address such as {_EXAMPLE}") from None
-        except httpx.RequestError as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise PlanError("has a certificate that is not accepted", where=self.name, fix="give ca=FILE, and the host that it names") from None
-            raise Unavailable(why(error)) from None
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            raise fault_of(error, "posted to", self.name, _EXAMPLE) from None
 
     def _content(self, records: Sequence[Record]) -> bytes:
         if self._body == "array":
@@ -126,18 +117,12 @@ class Webhook(Target):
         answers = f"answers {status} {response.reason_phrase}".rstrip()
         if 200 <= status < 300:
             return None
-        if (status >= 500 and status not in _SHUT) or status in _UNREADY:
-            self._not_before, self._answered = time.monotonic() + pause_of(response), answers
-            raise Unavailable(answers)
         if status in _SHUT:
             raise PlanError(answers, where=self.name, fix="check the address, and its token: token=${NAME}, token_file=FILE")
+        if unready(status):
+            self._not_before, self._answered = time.monotonic() + pause_seconds(response), answers
+            raise Unavailable(answers)
         if status < 400:
             raise PlanError(f"{answers}, and redirects are not followed", where=self.name, fix="give the address to which it redirects")
         said = " ".join((await anext(response.aiter_text(_CUT), ""))[:_CUT].split())
         return f"the server {answers}: {said}" if said else f"the server {answers}"
-
-    async def close(self) -> None:
-        """Close connections."""
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.aclose()

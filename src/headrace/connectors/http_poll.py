@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -16,21 +13,18 @@ import httpx
 import msgspec
 
 from headrace._clock import now_ms
-from headrace.connectors.address import Address, secret, secret_file
-from headrace.connectors.http import why
+from headrace.connectors.address import secret
+from headrace.connectors.http_client import OneClient, divided, headers_of, pause_seconds, unready, verify_of, why
 from headrace.connectors.payloads import PARAMETERS, Path, Shape, shape_of
 from headrace.connectors.protocol import Event, Source, Unavailable
-from headrace.errors import EnvironmentFault, PlanError
+from headrace.errors import PlanError
 
-__all__ = ["Polled", "divided", "headers_of", "pause_of", "polled", "verify_of"]
+__all__ = ["Polled", "polled"]
 
 _EXAMPLE = "http+poll://127.0.0.1:8080/values?interval=10s&records=$.data&after=$.time"
 _OWN = PARAMETERS | {"interval", "records", "id", "after", "since", "remember", "token", "token_file", "token_header", "ca", "max_answer"}
-_QUERY = "query."  # a parameter of the server that has the name of one of ours
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-_MOST_PAUSE_SECONDS = 300.0
 _CUT_BYTES = 65_536
-_UNREADY = frozenset({408, 425, 429})
 
 
 def polled(address: str) -> Polled:
@@ -72,44 +66,6 @@ def polled(address: str) -> Polled:
     )
 
 
-def divided(address: str, own: AbstractSet[str], example: str, where: str) -> tuple[Address, str]:
-    """Return an address with the parameters that are ours, and the URL of the server with those that are not.
-
-    Raises
-    ------
-    PlanError
-        If it is not an address.
-    """
-    head, _, query = address.partition("?")
-    parts = [part for part in query.split("&") if part]
-    ours = [part for part in parts if part.partition("=")[0] in own]
-    theirs = [part.removeprefix(_QUERY) for part in parts if part not in ours]
-    one = Address(f"{head}?{'&'.join(ours)}", own, example, where)
-    if not one.host:
-        raise one.wrong("names no host")
-    scheme = one.scheme.partition("+")[0]
-    netloc = f"[{one.host}]" if ":" in one.host else one.host
-    return one, f"{scheme}://{netloc}{f':{one.port}' if one.port else ''}{one.path or '/'}{'?' if theirs else ''}{'&'.join(theirs)}"
-
-
-def headers_of(one: Address) -> dict[str, str]:
-    """Return the headers of a request, with the token. Raises PlanError, or EnvironmentFault if the token is not there."""
-    headers = {"Accept": "application/json, application/x-ndjson;q=0.9", "Accept-Encoding": "identity", "User-Agent": "headrace"}
-    token, file = one.get("token"), one.get("token_file")
-    if token is not None and file is not None:
-        raise PlanError("parameters token and token_file are both given", where=one.where, fix="leave one of them out")
-    given = secret(token, one.where) if token is not None else None if file is None else secret_file(file)
-    name = one.get("token_header")
-    if given is not None:
-        given = given.strip()
-        if not (given.isascii() and given.isprintable()):  # what says so later would show it
-            raise EnvironmentFault("has a character that no header can have", where="the token", fix="give it as it was issued, on one line")
-        headers[name or "Authorization"] = given if name else f"Bearer {given}"
-    elif name is not None:
-        raise PlanError("parameter token_header needs a token", where=one.where, fix="give token=${NAME} or token_file=FILE")
-    return headers
-
-
 def _only_there(url: str, header: str | None) -> Callable[[httpx.Request], Awaitable[None]]:
     """Return what keeps a header with a token from another server to which a redirect leads."""
 
@@ -119,16 +75,6 @@ def _only_there(url: str, header: str | None) -> Callable[[httpx.Request], Await
             request.headers.pop(header, None)
 
     return keep
-
-
-def verify_of(ca: str | None) -> ssl.SSLContext | bool:
-    """Return what certificates are checked against. Raises EnvironmentFault if the file cannot be read."""
-    if ca is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=ca)
-    except OSError as error:
-        raise EnvironmentFault(f"cannot be read: {error.strerror or error}", where=ca, fix="give a file in PEM's form") from None
 
 
 class Found(NamedTuple):
@@ -220,7 +166,7 @@ def _place(path: Path, content: Any) -> Any:  # noqa: ANN401  (values of JSON)
     return found
 
 
-class Polled(Source):
+class Polled(OneClient, Source):
     """Answers of a server that is asked at a fixed rate.
 
     The position has the place of the last record in the field that increases, and the server's own marks of the answer (ETag,
@@ -262,7 +208,6 @@ class Polled(Source):
         self._make, self._since = client, since
         self._interval = self.pause_seconds = interval
         self.redelivers, self._most_bytes = remember, most_bytes
-        self._client: httpx.AsyncClient | None = None
         self._not_before = 0.0
         self._bad: set[bytes] = set()
 
@@ -309,8 +254,6 @@ class Polled(Source):
 
     async def _ask(self, state: Mapping[str, Any]) -> httpx.Response | None:
         """Return the answer; None if it is the one that is known."""
-        if self._client is None:
-            self._client = self._make()
         headers = {}
         if "etag" in state:
             headers[b"If-None-Match"] = state["etag"].encode("latin-1")
@@ -333,8 +276,8 @@ class Polled(Source):
         answers = f"answers {status} {response.reason_phrase}"
         if status in {204, 304}:
             return None
-        if status >= 500 or status in _UNREADY:
-            self._not_before = time.monotonic() + pause_of(response)
+        if unready(status):
+            self._not_before = time.monotonic() + pause_seconds(response)
             raise Unavailable(answers)
         if status in {401, 403}:
             raise PlanError(answers, where=self.name, fix="give a token or user who may read it: token=${NAME}, token_file=FILE")
@@ -348,12 +291,6 @@ class Polled(Source):
         whole = httpx.Response(status, headers=response.headers)
         whole._content = bytes(body)
         return whole
-
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.aclose()
 
 
 def _position(after: Any, marks: Mapping[str, str], **more: Any) -> dict[str, Any]:  # noqa: ANN401  (values of JSON)
@@ -386,13 +323,3 @@ def _placed(found: Sequence[Found], state: Mapping[str, Any], marks: Mapping[str
             taken -= 1
             continue
         yield position, event
-
-
-def pause_of(response: httpx.Response) -> float:
-    """Return for how many seconds a server asks not to be asked."""
-    text = response.headers.get("retry-after", "")
-    try:
-        seconds = float(text) if text.isdigit() else parsedate_to_datetime(text).timestamp() - time.time()
-    except (ValueError, TypeError):
-        return 0.0
-    return min(max(seconds, 0.0), _MOST_PAUSE_SECONDS)

@@ -7,26 +7,21 @@ import os
 import ssl
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import httpx
 import msgspec
 
 from headrace.connectors.address import Address, secret, secret_file
 from headrace.connectors.halving import halved
-from headrace.connectors.http import why
+from headrace.connectors.http_client import OneClient, fault_of, pause_seconds, unready
 from headrace.connectors.influx_lines import RESERVED, Lines
 from headrace.connectors.moments import NS
 from headrace.connectors.objects import Unfit
 from headrace.connectors.protocol import Record, Target, Unavailable
 from headrace.errors import EnvironmentFault, PlanError
-
-try:
-    import httpx
-except ModuleNotFoundError:
-    raise EnvironmentFault("needs the package httpx", where="the bridge", fix="pip install 'headrace[http]'") from None
 
 __all__ = ["Points", "target"]
 
@@ -37,9 +32,7 @@ _EXAMPLE = "influx://127.0.0.1:8086?org=scada&bucket=processed_data&token=${INFL
 _PORT, _TLS_PORT = 8086, 443
 _MOST_RECORDS = 5000
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-_MOST_PAUSE_SECONDS = 300.0
 _DONE = 204
-_UNREADY = frozenset({408, 425, 429})
 _UNFIT = frozenset({400, 413, 422})
 
 
@@ -67,7 +60,7 @@ def target(address: str) -> Points:
     )
 
 
-class Points(Target):
+class Points(OneClient, Target):
     """Records as points of a bucket.
 
     A point is identified by its measurement, tags and time. So a record that is written again changes nothing.
@@ -93,10 +86,9 @@ class Points(Target):
     def __init__(
         self, name: str, url: str, lines: Lines, *, headers: Mapping[str, str], zipped: bool = True, verify: ssl.SSLContext | bool = True
     ) -> None:
-        self.name, self._url, self._lines, self._verify = name, url, lines, verify
+        self.name, self._url, self._lines, self._zipped = name, url, lines, zipped
         self._headers = {**headers, **({"Content-Encoding": "gzip"} if zipped else {})}
-        self._zipped = zipped
-        self._client: httpx.AsyncClient | None = None
+        self._make = partial(httpx.AsyncClient, timeout=_TIMEOUT, verify=verify, headers=self._headers)
         self._not_before, self._busy = 0.0, ""
 
     async def send(self, records: Sequence[Record]) -> Mapping[int, str] | None:
@@ -114,30 +106,21 @@ class Points(Target):
 
     async def _write(self, lines: Sequence[bytes]) -> str | None:
         """Write lines, and return why the server does not take them; None if it does."""
-        return await self._post(b"\n".join(lines))
-
-    async def _post(self, body: bytes) -> str | None:
-        """Write lines, and return why the server does not take them; None if it does."""
         if time.monotonic() < self._not_before:
             raise Unavailable(self._busy)
-        if self._client is None:
-            self._client = httpx.AsyncClient(timeout=_TIMEOUT, verify=self._verify, headers=self._headers)
+        body = b"\n".join(lines)
         try:
             response = await self._client.post(self._url, content=gzip.compress(body, 1, mtime=0) if self._zipped else body)
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            raise PlanError(f"cannot be asked: {error}", where=self.name, fix=f"give an address such as {_EXAMPLE}") from None
-        except httpx.RequestError as error:  # an answer that cannot be decoded too
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise PlanError("has a certificate that is not accepted", where=self.name, fix="give ca=FILE, and the host that it names") from None
-            raise Unavailable(why(error)) from None
+        except (httpx.RequestError, httpx.InvalidURL) as error:  # an answer that cannot be decoded too
+            raise fault_of(error, "asked", self.name, _EXAMPLE) from None
         return None if response.status_code == _DONE else self._refusal(response)
 
     def _refusal(self, response: httpx.Response) -> str:
         """Return why the server does not take the lines, or raise what its answer means for all of them."""
         status, said = response.status_code, _said(response)
         answers = f"answers {status} {response.reason_phrase}".rstrip() + (f": {said}" if said else "")
-        if status >= 500 or status in _UNREADY:
-            self._not_before, self._busy = time.monotonic() + _pause_seconds(response.headers.get("retry-after", "")), answers
+        if unready(status):
+            self._not_before, self._busy = time.monotonic() + pause_seconds(response), answers
             raise Unavailable(answers)
         if status in _UNFIT:
             return f"the server {answers}"
@@ -152,12 +135,6 @@ class Points(Target):
                 fix = "is it the address of InfluxDB's write API? It answers 204"
         raise PlanError(answers, where=self.name, fix=fix)
 
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.aclose()
-
 
 def _said(response: httpx.Response) -> str:
     """Return what the server says in words, at most 300 characters."""
@@ -169,18 +146,6 @@ def _said(response: httpx.Response) -> str:
     if isinstance(content, dict):
         text = str(content.get("message") or content.get("error") or text)
     return " ".join(text.split())[:300]
-
-
-def _pause_seconds(text: str) -> float:
-    """Return what Retry-After says: seconds or a date; 0 if it says nothing."""
-    if text.isascii() and text.isdigit():
-        return min(float(text[:9]), _MOST_PAUSE_SECONDS)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    left = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)
-    return min(max(left.total_seconds(), 0.0), _MOST_PAUSE_SECONDS)
 
 
 # addresses
