@@ -12,7 +12,7 @@ import httpx
 from headrace.connectors.address import secret
 from headrace.connectors.halving import halved
 from headrace.connectors.http_client import OneClient, divided, fault_of, headers_of, pause_seconds, unready, verify_of
-from headrace.connectors.objects import Unfit, object_of
+from headrace.connectors.objects import fitting, object_of
 from headrace.connectors.protocol import Record, Target, Unavailable
 from headrace.errors import PlanError
 
@@ -84,16 +84,10 @@ class Webhook(OneClient, Target):
         """
         if time.monotonic() < self._not_before:
             raise Unavailable(self._answered)
-        never: dict[int, str] = {}
-        fit: list[tuple[int, Record]] = []
-        for place, record in enumerate(records):
-            try:
-                object_of(record.value)
-                fit.append((place, record))
-            except Unfit as unfit:
-                never[place] = str(unfit)
-        if fit:
-            await halved(fit, self._post, never)
+        made, unfit = fitting(records, _object)
+        never = {place: str(error) for place, error in unfit}
+        if made:
+            await halved(made, self._post, never)
         return never
 
     async def _post(self, records: Sequence[Record]) -> str | None:
@@ -126,3 +120,9 @@ class Webhook(OneClient, Target):
             raise PlanError(f"{answers}, and redirects are not followed", where=self.name, fix="give the address to which it redirects")
         said = " ".join((await anext(response.aiter_text(_CUT), ""))[:_CUT].split())
         return f"the server {answers}: {said}" if said else f"the server {answers}"
+
+
+def _object(record: Record) -> Record:
+    """Return a record as it is. Raises Unfit if it is not a JSON object."""
+    object_of(record.value)
+    return record

@@ -19,7 +19,7 @@ from headrace.connectors.halving import halved
 from headrace.connectors.http_client import OneClient, fault_of, pause_seconds, unready
 from headrace.connectors.influx_lines import RESERVED, Lines
 from headrace.connectors.moments import NS
-from headrace.connectors.objects import Unfit
+from headrace.connectors.objects import Unfit, fitting
 from headrace.connectors.protocol import Record, Target, Unavailable
 from headrace.errors import EnvironmentFault, PlanError
 
@@ -93,13 +93,8 @@ class Points(OneClient, Target):
 
     async def send(self, records: Sequence[Record]) -> Mapping[int, str] | None:
         """Write records, and return when the server has them."""
-        never: dict[int, str] = {}
-        made: list[tuple[int, bytes]] = []
-        for place, record in enumerate(records):
-            try:
-                made.append((place, self._lines.line(record.topic, record.value)))
-            except Unfit as unfit:
-                never[place] = str(unfit)
+        made, unfit = fitting(records, lambda record: self._lines.line(record.topic, record.value))
+        never = {place: str(error) for place, error in unfit}
         if made:
             await halved(made, self._write, never)
         return never

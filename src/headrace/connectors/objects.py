@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
-__all__ = ["Unfit", "object_of"]
+from headrace.connectors.protocol import Record
+
+__all__ = ["Unfit", "fitting", "object_of"]
+
+_Made = TypeVar("_Made")
 
 _decode = msgspec.json.Decoder().decode
 
@@ -24,3 +29,14 @@ def object_of(value: bytes) -> dict[str, Any]:
     if type(content) is not dict:
         raise Unfit("is not a JSON object")
     return content
+
+
+def fitting(records: Sequence[Record], make: Callable[[Record], _Made]) -> tuple[list[tuple[int, _Made]], list[tuple[int, Unfit]]]:
+    """Return what `make` makes of records, and why others cannot be that, each with its place among them."""
+    made, unfit = list[tuple[int, _Made]](), list[tuple[int, Unfit]]()
+    for place, record in enumerate(records):
+        try:
+            made.append((place, make(record)))
+        except Unfit as error:
+            unfit.append((place, error))
+    return made, unfit

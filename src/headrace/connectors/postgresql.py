@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 from headrace.connectors.address import Address
 from headrace.connectors.halving import halved
-from headrace.connectors.objects import Unfit
+from headrace.connectors.objects import fitting
 from headrace.connectors.postgresql_rows import PER_SECOND, Column, LacksColumn, Row, Rows, Table, array, identifier, parts
 from headrace.connectors.protocol import Record, Target, Unavailable
 from headrace.connectors.sql_poll import PARAMETERS_IN, Increasing, increasing, reads_of
@@ -186,10 +186,10 @@ class Upserts(Target):
         try:
             if self._connection is None:
                 await self._connect(records[0].topic)
-            made, lacking = self._made(records)
+            made, lacking = fitting(records, self._row)
             if any(isinstance(unfit, LacksColumn) for _, unfit in lacking):
                 await self._describe()  # the table may have got the column
-                made, lacking = self._made(records)
+                made, lacking = fitting(records, self._row)
             never.update((place, str(unfit)) for place, unfit in lacking)
             if made:
                 await halved(made, self._write, never)
@@ -201,16 +201,9 @@ class Upserts(Target):
         self._changed = False
         return never
 
-    def _made(self, records: Sequence[Record]) -> tuple[list[tuple[int, Row]], list[tuple[int, Unfit]]]:
-        """Return the rows of records, and why others cannot be one, each with its place."""
+    def _row(self, record: Record) -> Row:
         assert self._rows is not None
-        made, lacking = [], []
-        for place, record in enumerate(records):
-            try:
-                made.append((place, self._rows.row(record.value, record.id)))
-            except Unfit as unfit:
-                lacking.append((place, unfit))
-        return made, lacking
+        return self._rows.row(record.value, record.id)
 
     async def _write(self, rows: Sequence[Row]) -> str | None:
         """Write rows, and return why the server does not take them; None if it does."""
