@@ -21,7 +21,7 @@ from test_mqtt_out import fill
 
 from headrace.cli import main
 from headrace.cli.bridge import target_of
-from headrace.connectors import postgresql
+from headrace.connectors import postgresql, postgresql_session
 from headrace.connectors.forward import Forward
 from headrace.connectors.postgresql import Upserts
 from headrace.connectors.progress import ledger_of
@@ -389,7 +389,7 @@ def record(number: int, **content: Any) -> Record:
 
 def test_a_session_that_was_given_up_cannot_write_afterwards(database: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postgresql, "_LOCK_SECONDS", 0.2)
-    monkeypatch.setattr(postgresql, "_ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(postgresql_session, "ANSWER_SECONDS", 1.0)
     sql(database, "CREATE TABLE last (tag text PRIMARY KEY, v int)")
     target = target_of(f"{database.address}/postgres?table=last")
     assert isinstance(target, Upserts)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
-import ssl
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlencode
+
+import asyncpg
 
 from headrace.connectors.address import Address
 from headrace.connectors.halving import halved
 from headrace.connectors.objects import fitting
 from headrace.connectors.postgresql_rows import PER_SECOND, Column, LacksColumn, Row, Rows, Table, array, identifier, parts
+from headrace.connectors.postgresql_session import LOST, Session, said
 from headrace.connectors.protocol import Record, Target, Unavailable
 from headrace.connectors.sql_poll import PARAMETERS_IN, Increasing, increasing, reads_of
-from headrace.errors import EnvironmentFault, PlanError, near
-
-try:
-    import asyncpg
-except ModuleNotFoundError:
-    raise EnvironmentFault("needs the package asyncpg", where="the bridge", fix="pip install 'headrace[postgresql]'") from None
+from headrace.errors import PlanError, near
 
 __all__ = ["TAKES_TAGS", "Upserts", "source", "target"]
 
@@ -32,12 +27,11 @@ _PARAMETERS = frozenset({"table", "key", "fields", "id", "conflict", "time_unit"
 _EXAMPLE = "postgresql://scada@127.0.0.1:5432/plant?table=readings&key=tag,time"
 _EXAMPLE_IN = "postgresql://scada@127.0.0.1:5432/plant?table=measurements&after=id"
 _MOST_RECORDS = 5000
-_CONNECT_SECONDS, _ANSWER_SECONDS, _LOCK_SECONDS, _CLOSE_SECONDS = 10.0, 60.0, 5.0, 5.0
+_LOCK_SECONDS = 5.0
 _READING = "tag text, time timestamptz, value double precision, quality bigint, unit text, source_time timestamptz, arrival_time timestamptz"
 _COLUMN = re.compile(r"\s*(\w+)\s+([\w ]+(?:\(\s*\d+\s*(?:,\s*\d+\s*)?\))?[\w ]*(?:\[\])*)\s*", re.ASCII)
 _COMMA = re.compile(r",(?![^(]*\))")
 _UNFIT = frozenset({"21", "22", "23", "44", "54", "P0"})
-_UNREADY = frozenset({"08", "25", "40", "53", "55", "57", "58", "XX"})
 
 _TABLE = "SELECT to_regclass($1)::oid"
 _TABLES = "SELECT oid::regclass::text FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'f') AND pg_table_is_visible(oid)"
@@ -60,7 +54,7 @@ def source(address: str) -> Increasing:
     one = Address(address, PARAMETERS_IN | {"sslmode", "sslrootcert"}, _EXAMPLE_IN)
     what = reads_of(one)
     name, options = _place(one, {"table": ".".join(what.table), "after": what.after})
-    return increasing(one, name, PolledTable(what, name, options, _unreachable), what)
+    return increasing(one, name, PolledTable(what, name, options, _EXAMPLE_IN), what)
 
 
 def target(address: str) -> Upserts:
@@ -157,7 +151,7 @@ class _Into:
             raise PlanError("parameter hypertable names no column of create", where=one.where, fix="give create= with the column of the time")
 
 
-class Upserts(Target):
+class Upserts(Session, Target):
     """Records as rows of a table, written by `INSERT … ON CONFLICT`. So a record that is written again changes nothing.
 
     Parameters
@@ -171,11 +165,11 @@ class Upserts(Target):
     """
 
     most_records = _MOST_RECORDS
+    _example = _EXAMPLE
 
     def __init__(self, name: str, into: _Into, options: Mapping[str, Any]) -> None:
         self.name, self._into, self._options = name, into, options
         self._who = f"headrace {secrets.token_hex(8)}"  # so that sessions that were given up are found, and ended
-        self._connection: asyncpg.Connection | None = None
         self._rows: Rows | None = None
         self._statements: dict[tuple[str, ...], str] = {}
         self._changed = False
@@ -195,9 +189,8 @@ class Upserts(Target):
                 await halved(made, self._write, never)
         except asyncpg.PostgresError as error:
             raise self._fault(error) from None
-        except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # TimeoutError is an OSError
-            self._give_up()
-            raise _unreachable(error, self.name) from None
+        except LOST as error:
+            raise self._lost(error) from None
         self._changed = False
         return never
 
@@ -214,7 +207,7 @@ class Upserts(Target):
                     await self._connection.execute(self._statement(columns), array(objects))
         except asyncpg.PostgresError as error:
             if (error.sqlstate or "")[:2] in _UNFIT:
-                return f"the server refuses it: {_said(error)}"
+                return f"the server refuses it: {said(error)}"
             raise
         return None
 
@@ -229,27 +222,13 @@ class Upserts(Target):
 
     async def _connect(self, topic: str) -> None:
         """Open a session, when none that was given up can write any more, and look at the table."""
-        settings = {
-            "application_name": self._who,
-            "timezone": "UTC",
-            "datestyle": "ISO",
-            "tcp_keepalives_idle": "30",
-            "tcp_keepalives_interval": "10",
-        }
-        try:
-            self._connection = await asyncpg.connect(
-                **self._options, timeout=_CONNECT_SECONDS, command_timeout=_ANSWER_SECONDS, server_settings=settings
-            )
-        except (asyncpg.ClientConfigurationError, ValueError, ssl.SSLError) as error:
-            raise _misled(error, self.name) from None
-        await self._connection.execute(
+        session = await self._open(application_name=self._who, tcp_keepalives_idle="30", tcp_keepalives_interval="10")
+        await session.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1 AND pid <> pg_backend_pid()", self._who
         )
         await self._describe()
         try:
-            await self._connection.execute(
-                "SELECT pg_advisory_lock(hashtextextended($1, 0))", f"headrace {topic} {self._into.quoted}", timeout=_LOCK_SECONDS
-            )
+            await session.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", f"headrace {topic} {self._into.quoted}", timeout=_LOCK_SECONDS)
         except TimeoutError:
             self._give_up()
             raise Unavailable("another session writes this topic into this table, or has not ended yet") from None
@@ -295,68 +274,17 @@ class Upserts(Target):
                 "SELECT create_hypertable($1::text::regclass, $2::text::name, if_not_exists => true)", into.quoted, into.hypertable
             )
 
-    def _give_up(self) -> None:
-        """Leave a session that does not answer. The next one ends it at the server before it writes."""
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            connection.terminate()
-
     def _fault(self, error: asyncpg.PostgresError) -> Unavailable | PlanError:
         """Return what an error of the server means for all records."""
-        code, said = error.sqlstate or "", _said(error)
-        self._give_up()
-        if code[:2] in _UNREADY:
-            return Unavailable(f"answers: {said}")
+        code = error.sqlstate or ""
         if code[:2] == "42" and code != "42501" and not self._changed and self._rows is not None:
             self._changed, self._rows = True, None  # the table is another than it was: the next try looks at it
-            return Unavailable(f"answers: {said}")
-        match code:
-            case "28P01":
-                fix = "export PGPASSWORD=…, or write a line of ~/.pgpass"
-            case "28000":
-                fix = "check the user, and the server's pg_hba.conf"
-            case "3D000":
-                fix = "create the database, or check its name"
-            case "42501":
-                fix = f"GRANT SELECT, INSERT, UPDATE ON {self._into.quoted} to this user"
-            case "42704" if self._into.created is not None:
-                fix = "check the types in create"
-            case _:
-                fix = "check the table and the parameters of the address"
-        return PlanError(f"answers: {said}", where=self.name, fix=fix)
-
-    async def close(self) -> None:
-        """End the session."""
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await connection.close(timeout=_CLOSE_SECONDS)
-        await asyncio.sleep(0)  # a session that was left closes its socket
-
-
-def _said(error: asyncpg.PostgresError) -> str:
-    """Return what the server says, without the row, which it repeats."""
-    said, detail = str(error.args[0] if error.args else error), getattr(error, "detail", None)
-    if detail and not detail.startswith("Failing row"):
-        said = f"{said} ({detail})"
-    return " ".join(said.split())[:300]
-
-
-def _misled(error: Exception, name: str) -> PlanError:
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return PlanError("has a certificate that is not accepted", where=name, fix="give sslrootcert=FILE, and the host that it names")
-    return PlanError(f"cannot be reached so: {error}", where=name, fix=f"give an address such as {_EXAMPLE}")
-
-
-def _unreachable(error: Exception, name: str) -> Unavailable | PlanError:
-    """Return what it means that no session can be had, or that one was lost."""
-    if "CERTIFICATE_VERIFY_FAILED" in str(error) or "rejected SSL upgrade" in str(error):
-        return _misled(error, name)
-    if isinstance(error, TimeoutError):
-        return Unavailable("does not answer in time")
-    if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
-        return Unavailable("connection refused")
-    return Unavailable(f"connection lost: {error}" if str(error) else "connection lost")
+            self._give_up()
+            return Unavailable(f"answers: {said(error)}")
+        fixes = {"42501": f"GRANT SELECT, INSERT, UPDATE ON {self._into.quoted} to this user"}
+        if self._into.created is not None:
+            fixes["42704"] = "check the types in create"
+        return self._refused(error, fixes, "check the table and the parameters of the address")
 
 
 # addresses

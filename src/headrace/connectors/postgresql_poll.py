@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import ssl
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import asyncpg
 
 from headrace.connectors.postgresql_rows import identifier
+from headrace.connectors.postgresql_session import LOST, Session
 from headrace.connectors.protocol import Unavailable
 from headrace.connectors.sql_poll import Reads, Row, What
 from headrace.errors import PlanError, near
 
 __all__ = ["PolledTable"]
 
-_CONNECT_SECONDS, _ANSWER_SECONDS, _CLOSE_SECONDS = 10.0, 60.0, 5.0
-_UNREADY = frozenset({"08", "25", "40", "53", "55", "57", "58", "XX"})
 _LAG = {"number": "100", "time": "10s"}
 _TIMES = re.compile(r"timestamp|date$")
 _NUMBERS = re.compile(r"smallint|integer|bigint|numeric|real|double precision")
@@ -31,7 +27,7 @@ FROM pg_index WHERE indrelid = $1 AND indisunique AND indisvalid AND indpred IS 
 """
 
 
-class PolledTable(Reads):
+class PolledTable(Session, Reads):
     """Rows of a table of PostgreSQL, which makes them JSON itself.
 
     Parameters
@@ -42,16 +38,15 @@ class PolledTable(Reads):
         The address without user and password.
     options
         Those of `asyncpg.connect`.
-    fault
-        Returns what it means that no session can be had, or that one was lost.
+    example
+        An address, for errors.
     """
 
-    def __init__(self, what: What, name: str, options: Mapping[str, Any], fault: Any) -> None:  # noqa: ANN401  (a function of two)
-        self._what, self._name, self._options, self._lost = what, name, options, fault
+    def __init__(self, what: What, name: str, options: Mapping[str, Any], example: str) -> None:
+        self._what, self.name, self._options, self._example = what, name, options, example
         self._table = ".".join(map(identifier, what.table))
         self._columns = (what.after, *what.key)
         self._kinds: Mapping[str, str] = {}
-        self._connection: asyncpg.Connection | None = None
 
     async def page(self, begin: Any, last: Row | None, most: int) -> Sequence[Row]:  # noqa: ANN401
         """Return rows, as `Reads` says."""
@@ -93,24 +88,18 @@ class PolledTable(Reads):
             return list(await self._connection.fetch(sql, *values))
         except asyncpg.PostgresError as error:
             raise self._fault(error) from None
-        except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:  # TimeoutError is an OSError
-            self._give_up()
-            raise self._lost(error, self._name) from None
+        except LOST as error:
+            raise self._lost(error) from None
 
     async def _connect(self) -> None:
         if self._connection is not None:
             return
-        settings = {"application_name": "headrace", "timezone": "UTC", "datestyle": "ISO", "default_transaction_read_only": "on"}
         try:
-            self._connection = await asyncpg.connect(
-                **self._options, timeout=_CONNECT_SECONDS, command_timeout=_ANSWER_SECONDS, server_settings=settings
-            )
-        except (asyncpg.ClientConfigurationError, ValueError, ssl.SSLError) as error:
-            raise PlanError(f"cannot be reached so: {error}", where=self._name, fix="check the address") from None
+            await self._open(application_name="headrace", default_transaction_read_only="on")
         except asyncpg.PostgresError as error:
             raise self._fault(error) from None
-        except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            raise self._lost(error, self._name) from None
+        except LOST as error:
+            raise self._lost(error) from None
         await self._describe()
 
     async def _describe(self) -> None:
@@ -119,39 +108,16 @@ class PolledTable(Reads):
         ((oid,),) = await self._fetch(_TABLE, [self._table])
         if oid is None:
             names = [row[0] for row in await self._fetch("SELECT relname::text FROM pg_class WHERE pg_table_is_visible(oid)", [])]
-            raise PlanError(f"has no table {'.'.join(what.table)!r}", where=self._name, fix=near(what.table[-1], names))
+            raise PlanError(f"has no table {'.'.join(what.table)!r}", where=self.name, fix=near(what.table[-1], names))
         self._kinds = dict(await self._fetch(_COLUMNS, [oid]))
         for name in self._columns:
             if name not in self._kinds:
-                raise PlanError(f"has no column {name!r}", where=self._name, fix=near(name, self._kinds))
+                raise PlanError(f"has no column {name!r}", where=self.name, fix=near(name, self._kinds))
         keys = [set(names) for (names,) in await self._fetch(_KEYS, [oid])]
         ((kind,),) = await self._fetch("SELECT relkind::text FROM pg_class WHERE oid = $1", [oid])
         if kind in {"r", "p"} and not any(key <= set(self._columns) for key in keys):
             said = f"has no unique index on {', '.join(self._columns)}, so rows could not be told apart"
-            raise PlanError(said, where=self._name, fix="give id= the columns of the primary key")
+            raise PlanError(said, where=self.name, fix="give id= the columns of the primary key")
 
     def _fault(self, error: asyncpg.PostgresError) -> Unavailable | PlanError:
-        code, said = error.sqlstate or "", " ".join(str(error.args[0] if error.args else error).split())[:300]
-        self._give_up()
-        if code[:2] in _UNREADY:
-            return Unavailable(f"answers: {said}")
-        fixes = {
-            "28P01": "export PGPASSWORD=…, or write a line of ~/.pgpass",
-            "28000": "check the user, and the server's pg_hba.conf",
-            "3D000": "create the database, or check its name",
-            "42501": f"GRANT SELECT ON {self._table} to this user",
-        }
-        return PlanError(f"answers: {said}", where=self._name, fix=fixes.get(code, "check the parameters of the address"))
-
-    def _give_up(self) -> None:
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            connection.terminate()
-
-    async def close(self) -> None:
-        """End the session."""
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await connection.close(timeout=_CLOSE_SECONDS)
-        await asyncio.sleep(0)  # a session that was left closes its socket
+        return self._refused(error, {"42501": f"GRANT SELECT ON {self._table} to this user"}, "check the parameters of the address")
