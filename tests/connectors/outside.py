@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from random import Random
 from typing import Any
 
 import pytest
 
+from headrace.connectors.forward import Forward
 from headrace.connectors.protocol import Event, Record, Refused, Source, Target, Unavailable
 from headrace.errors import EnvironmentFault
 from headrace.topics.protocol import Away, Claim, Commit, Log
@@ -37,6 +39,18 @@ def run_with_kills(code: str, *arguments: object, dice: Random, longest: float) 
                 assert child.returncode == 0, child.stderr and child.stderr.read()
                 break
     assert killed >= 1
+
+
+def told_while_away(log: Log, topic: str, target: Target) -> list[str]:
+    """Run a target whose outside system is not there until something is told of that, and return it."""
+    told: list[str] = []
+
+    async def run() -> None:
+        with closing(Forward(log, topic, target, "away", told=told.append)) as one:
+            await one.run(stop=lambda: bool(told))
+
+    asyncio.run(asyncio.wait_for(run(), LIMIT))
+    return told
 
 
 def value(number: int) -> bytes:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from outside import told_while_away
 from test_influx_lines import parsed
 from test_mqtt import came
 from test_mqtt_out import fill
@@ -339,15 +340,8 @@ def test_where_lines_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_server_that_is_away_is_waited_for(log: SqliteLog) -> None:
     fill(log, "in", {"time": 1, "a": 1})
-    told: list[str] = []
     away = f"influx://127.0.0.1:{free_port()}?{NAMED}"
-
-    async def run() -> None:
-        with closing(Forward(log, "in", target_of(away), "forward:in:influx", told=told.append)) as one:
-            await one.run(stop=lambda: bool(told))
-
-    asyncio.run(asyncio.wait_for(run(), LIMIT))
-    assert told == [f"{away}: connection refused; tried again until it answers"]
+    assert told_while_away(log, "in", target_of(away)) == [f"{away}: connection refused; tried again until it answers"]
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 20))])

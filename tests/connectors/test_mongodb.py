@@ -14,6 +14,7 @@ from typing import Any
 
 import pymongo
 import pytest
+from outside import told_while_away
 from pymongo import errors
 from test_mqtt import came
 from test_mqtt_out import fill
@@ -190,15 +191,8 @@ def test_collections_that_do_not_fit_end_the_bridge_with_one_line(
 def test_a_server_that_is_away_is_waited_for(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mongodb, "_SELECT_MS", 50)
     fill(log, "in", {"a": 1})
-    told: list[str] = []
     away = f"mongodb://127.0.0.1:{free_port()}/factory?collection=t"
-
-    async def run() -> None:
-        with closing(Forward(log, "in", target_of(away), "f", told=told.append)) as one:
-            await one.run(stop=lambda: bool(told))
-
-    asyncio.run(asyncio.wait_for(run(), LIMIT))
-    assert told == [f"{away}: connection refused; tried again until it answers"]
+    assert told_while_away(log, "in", target_of(away)) == [f"{away}: connection refused; tried again until it answers"]
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 20))])

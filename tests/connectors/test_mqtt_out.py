@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from outside import told_while_away
 from test_mqtt import bridging, came, ended, mosquitto, start
 
 from headrace.cli import main
@@ -130,12 +131,5 @@ def test_a_wrong_target_is_one_line(log: SqliteLog, capsys: pytest.CaptureFixtur
 
 def test_a_broker_that_is_away_is_waited_for(log: SqliteLog) -> None:
     fill(log, "in", {"a": 1})
-    told: list[str] = []
     away = f"mqtt://127.0.0.1:{free_port()}/m"
-
-    async def run() -> None:
-        with closing(Forward(log, "in", target_of(away), "forward:in:mqtt", told=told.append)) as one:
-            await one.run(stop=lambda: bool(told))
-
-    asyncio.run(asyncio.wait_for(run(), LIMIT))
-    assert told == [f"{away}: connection refused; tried again until it answers"]
+    assert told_while_away(log, "in", target_of(away)) == [f"{away}: connection refused; tried again until it answers"]

@@ -16,6 +16,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from outside import told_while_away
 from test_mqtt import came
 from test_mqtt_out import fill
 
@@ -372,15 +373,8 @@ def test_a_server_that_cannot_write_now_is_waited_for(log: SqliteLog, database: 
 
 def test_a_server_that_is_away_is_waited_for(log: SqliteLog) -> None:
     fill(log, "in", {"a": 1})
-    told: list[str] = []
     away = f"postgresql://127.0.0.1:{free_port()}/plant?table=t"
-
-    async def run() -> None:
-        with closing(Forward(log, "in", target_of(away), "f", told=told.append)) as one:
-            await one.run(stop=lambda: bool(told))
-
-    asyncio.run(asyncio.wait_for(run(), LIMIT))
-    assert told == [f"{away}: connection refused; tried again until it answers"]
+    assert told_while_away(log, "in", target_of(away)) == [f"{away}: connection refused; tried again until it answers"]
 
 
 def record(number: int, **content: Any) -> Record:
