@@ -238,6 +238,7 @@ def test_what_a_database_lacks_is_said(database: Database, log: SqliteLog) -> No
     ("address", "says"),
     [
         ("sqlite:?table=t&after=n", "names no file"),
+        ("sqlite:a%00b?table=t&after=n", "names no file"),
         ("sqlite:a.db?after=n", "names no table"),
         ("sqlite:a.db?table=t", "names no column that increases"),
         ("sqlite:a.db?table=t&after=n&lag=x", "parameter lag is 'x'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
+from math import isnan
 from typing import Any
 
 from headrace.alarms.definition import Definition, definition_of, definitions_of, with_definition
@@ -36,7 +37,7 @@ class TagAlarms:
         """Judge a reading."""
         tag = self._tag(state)
         value, quality = row["value"], row.get("quality")
-        bad = value is None or value != value or (quality is not None and is_bad(quality))  # noqa: PLR0124
+        bad = value is None or isnan(value) or (quality is not None and is_bad(quality))
         if tag.reading(value, bad=bad, older=state.older):
             state.older += 1
         return self._save(tag, state)

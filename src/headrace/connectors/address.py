@@ -1,4 +1,4 @@
-"""The parameters of an address: what follows its `?`. All mistakes are told at once."""
+"""Addresses of outside systems, with their parameters, and the secrets that they name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from headrace.errors import EnvironmentFault, PlanError, near
 
-__all__ = ["Address", "seconds"]
+__all__ = ["Address", "local", "seconds"]
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "": 1.0}
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -122,6 +122,22 @@ class Address:
         if found is None or not least <= found <= most:
             raise PlanError(f"parameter {name} is {text!r}", where=self.where, fix="give a duration such as 500ms, 1s or 5m")
         return found
+
+
+def local(text: str, known: Iterable[str], example: str, where: str = "FROM", what: str = "file") -> tuple[str, Address]:
+    """Return the path of an address `scheme:PATH?parameters` of this machine, and its parameters. `%3F` in the path is `?`.
+
+    Raises
+    ------
+    PlanError
+        If it has no path, or a parameter that is not known.
+    """
+    head, _, query = text.partition(":")[2].partition("?")
+    given = Address(f"local://here?{query}", known, example, where)
+    path = unquote(head.removeprefix("//"))
+    if not path or "\0" in path:
+        raise given.wrong(f"names no {what}")
+    return path, given
 
 
 def seconds(text: str) -> float | None:

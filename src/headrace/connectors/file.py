@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote
-
-from headrace.connectors.address import Address
+from headrace.connectors.address import local
 from headrace.connectors.following.place import FORMATS, Place
 from headrace.connectors.following.source import Following
 from headrace.connectors.payloads import MAX_BYTES, PARAMETERS, shape_of
@@ -26,11 +24,7 @@ def source(address: str) -> Following:
     PlanError
         If the address is wrong.
     """
-    head, _, query = address.partition(":")[2].partition("?")
-    given = Address(f"file://here?{query}", _PARAMETERS, _EXAMPLE)
-    pattern = unquote(head.removeprefix("//"))
-    if not pattern or "\0" in pattern:
-        raise given.wrong("names no file")
+    pattern, given = local(address, _PARAMETERS, _EXAMPLE)
     format = given.choice("format", ["by name", *FORMATS])
     place = Place(pattern, next((one for one in FORMATS if one == format), None))
     if not place.has_format:

@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from pathlib import Path
 from typing import IO
-from urllib.parse import unquote
 
 from headrace._durable import durable_folder
 from headrace._lock import TakenError, take
-from headrace.connectors.address import Address, seconds
+from headrace.connectors.address import Address, local, seconds
 from headrace.connectors.files_formats import Csv, Format, Ndjson, Parquet
 from headrace.connectors.files_journal import Journal, Roll
 from headrace.connectors.protocol import Record, Target, Unavailable
@@ -37,11 +36,7 @@ def target(address: str) -> RolledFiles:
     PlanError
         If the address is wrong.
     """
-    head, _, query = address.partition(":")[2].partition("?")
-    one = Address(f"files://here?{query}", _PARAMETERS, _EXAMPLE, "TO")
-    folder = unquote(head.removeprefix("//"))
-    if not folder or "\0" in folder:
-        raise one.wrong("names no folder")
+    folder, one = local(address, _PARAMETERS, _EXAMPLE, "TO", "folder")
     form, columns, roll = one.choice("format", ["ndjson", "csv", "parquet"]), one.get("columns"), one.get("roll") or "1h"
     make, most_bytes = _format(one, form, columns), float(_MOST_PARQUET_BYTES) if form == "parquet" else inf
     settings = f"format={form}&roll={roll}" + ("" if columns is None else f"&columns={columns}")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from headrace.connectors.address import Address
 from headrace.connectors.moments import NS, nanoseconds
-from headrace.connectors.objects import Unfit, object_of
+from headrace.connectors.objects import Unfit, fitting, object_of
 from headrace.connectors.protocol import Record, Target, Unavailable
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
 
@@ -167,8 +167,8 @@ class Documents(Target):
         return await asyncio.to_thread(self._send, records)
 
     def _send(self, records: Sequence[Record]) -> Mapping[int, str]:
-        never: dict[int, str] = {}
-        made = self._made(records, never)
+        found, unfit = fitting(records, self._encoded)
+        made, never = [_Made(place, *one) for place, one in found], {place: str(error) for place, error in unfit}
         known, self._known = self._known, False
         try:
             if self._collection is None:
@@ -181,22 +181,16 @@ class Documents(Target):
         self._known = True
         return never
 
-    def _made(self, records: Sequence[Record], never: dict[int, str]) -> list[_Made]:
-        """Return the documents of records, and note why others cannot be one."""
-        made = []
-        for place, record in enumerate(records):
-            try:
-                document = self._into.document(record)
-                raw = bson.encode(document)
-                if len(raw) <= _MOST_BYTES:
-                    made.append(_Made(place, document["_id"], RawBSONDocument(raw), document.get(self._into.timeseries_field)))
-                else:
-                    never[place] = f"makes a document of {len(raw):,} bytes, and MongoDB takes 16 MiB"
-            except (InvalidDocument, InvalidStringData, InvalidBSON, OverflowError, RecursionError, UnicodeError) as error:
-                never[place] = f"has a value or name that MongoDB does not have: {' '.join(str(error).split())[:200]}"
-            except Unfit as unfit:
-                never[place] = str(unfit)
-        return made
+    def _encoded(self, record: Record) -> tuple[Any, RawBSONDocument, Any]:
+        """Return the `_id`, the document and the time of a record. Raises Unfit if MongoDB has no such document."""
+        try:
+            document = self._into.document(record)
+            raw = bson.encode(document)
+        except (InvalidDocument, InvalidStringData, InvalidBSON, OverflowError, RecursionError, UnicodeError) as error:
+            raise Unfit(f"has a value or name that MongoDB does not have: {' '.join(str(error).split())[:200]}") from None
+        if len(raw) > _MOST_BYTES:
+            raise Unfit(f"makes a document of {len(raw):,} bytes, and MongoDB takes 16 MiB")
+        return document["_id"], RawBSONDocument(raw), document.get(self._into.timeseries_field)
 
     def _new(self, collection: Collection[Any], made: Sequence[_Made]) -> list[_Made]:
         """Return the documents that are not in a time series collection yet, in their order. A few at a time are looked for in their span of time."""

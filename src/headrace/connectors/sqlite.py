@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 from math import ceil
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import msgspec
 
-from headrace.connectors.address import Address, seconds
+from headrace.connectors.address import local, seconds
 from headrace.connectors.protocol import Unavailable
 from headrace.connectors.sql_poll import PARAMETERS_IN, Increasing, Reads, Row, What, increasing, reads_of
 from headrace.errors import DataError, PlanError, near
@@ -38,11 +38,7 @@ def source(address: str) -> Increasing:
     PlanError
         If the address is wrong.
     """
-    head, _, query = address.partition(":")[2].partition("?")
-    one = Address(f"sqlite://here?{query}", PARAMETERS_IN, _EXAMPLE)
-    path = unquote(head.removeprefix("//"))
-    if not path:
-        raise one.wrong("names no file")
+    path, one = local(address, PARAMETERS_IN, _EXAMPLE)
     what = reads_of(one)
     name = f"sqlite:{path}?table={quote('.'.join(what.table))}&after={quote(what.after)}"
     return increasing(one, name, _Sqlite(Path(path), what, name), what)
