@@ -44,13 +44,16 @@ def big(limit: float = 1.0):
 """
 JOBS = Path(".headrace/jobs")
 
-# Each says that it is up by a file that has its pid, and ends by itself if a test leaves it behind.
+# Each says that it is up by a file that has its pid, and ends by itself if a test leaves it behind. They sleep in short
+# pieces: a signal that comes just before a sleep is handled only after it.
 UP = "import os, pathlib, signal, sys, time; up = lambda: (pathlib.Path('up.new').write_text(str(os.getpid())), os.rename('up.new', 'up'))\n"
 LONG = UP + "up(); time.sleep(600)"
 DEAF = UP + "signal.signal(signal.SIGTERM, signal.SIG_IGN); up(); time.sleep(600)"
-GRACEFUL = UP + "signal.signal(signal.SIGTERM, lambda *_: (print('committed', flush=True), sys.exit(0))); up(); time.sleep(600)"
+GRACEFUL = (
+    UP + "signal.signal(signal.SIGTERM, lambda *_: (print('committed', flush=True), sys.exit(0))); up(); [time.sleep(0.1) for _ in range(6000)]"
+)
 TELLING = (
-    UP + "[signal.signal(s, lambda n, _: print(signal.Signals(n).name, flush=True)) for s in (2, 15)]; up(); [time.sleep(0.1) for _ in range(600)]"
+    UP + "[signal.signal(s, lambda n, _: print(signal.Signals(n).name, flush=True)) for s in (2, 15)]; up(); [time.sleep(0.1) for _ in range(6000)]"
 )
 
 
@@ -58,7 +61,8 @@ def python(script: str) -> list[str]:
     return [sys.executable, "-c", script]
 
 
-wait_for = partial(waiting.wait_for, seconds=180, every=0.01)
+LIMIT = 180
+wait_for = partial(waiting.wait_for, seconds=LIMIT, every=0.01)
 
 
 def gone(pid: int) -> bool:
@@ -306,7 +310,7 @@ def test_a_job_that_others_end_by_sigterm_has_not_been_canceled(begun: Callable[
 
 def test_a_canceled_job_may_end_in_order(begun: Callable[[str], tuple[Job, int, int]]) -> None:
     job, runner, child = begun(GRACEFUL)
-    assert job.cancel() == signal.SIGTERM
+    assert job.cancel(LIMIT) == signal.SIGTERM
     assert job.state() == State.CANCELED
     assert job.ended().status == 0
     assert job.log.read_text() == "committed\n"
@@ -332,7 +336,7 @@ def test_a_job_without_its_runner_is_canceled_all_the_same(begun: Callable[[str]
         reaped = False
     except ProcessLookupError:
         reaped = True
-    sent = job.cancel(1)
+    sent = job.cancel(LIMIT if by == "SIGTERM" else 1)
     assert job.state() == State.CANCELED
     wait_for(lambda: gone(child))
     if reaped:
@@ -584,7 +588,7 @@ def test_submit_returns_at_once_and_lets_go_of_its_pipes() -> None:
     )
     job = Job(JOBS / done.stdout.strip())
     assert (job.state(), done.stderr) == (State.RUNNING, "")
-    done = subprocess.run([HEADRACE, "jobs", "cancel", job.id], capture_output=True, text=True, timeout=180, check=True)
+    done = subprocess.run([HEADRACE, "jobs", "cancel", job.id, "--timeout", f"{LIMIT}s"], capture_output=True, text=True, timeout=180, check=True)
     assert done.stdout == f"{job.id}: CANCELED, by SIGTERM\n"
 
 

@@ -349,7 +349,7 @@ def _start(job: Job, lock: int, command: Sequence[str]) -> None:
 
 
 def _run(folder: Path, lock: int, command: Sequence[str]) -> None:
-    """Be the runner: start the command, pass on what it is told, and write down how it ended."""
+    """Be the runner: start the command, forward signals to it, and record how it ended."""
     up, told = os.pipe()
     if os.fork():
         os.close(told)
@@ -367,6 +367,7 @@ def _run(folder: Path, lock: int, command: Sequence[str]) -> None:
         while child is not None and pending:
             child.send_signal(pending.pop(0))
 
+    signals = _wake_by_signals()
     for one in _FORWARDED:
         signal.signal(getattr(signal, one), forward)
     what = Job(folder).submitted()
@@ -387,9 +388,24 @@ def _run(folder: Path, lock: int, command: Sequence[str]) -> None:
             _write(folder / "job.json", what)
         os.close(told)
         forward()
-        status = child.wait()
+        while (ended := child.poll()) is None:
+            os.read(signals, 64)
+        status = ended
     name = signal.Signals(-status).name if status < 0 else None
     _write(folder / "exit.json", Ended(status=status if status >= 0 else 128 - status, signal=name, ended=_now()))
+
+
+def _wake_by_signals() -> int:
+    """Return a pipe in which each signal leaves a byte.
+
+    A process that waits for its child by `waitpid` misses a signal that comes just before the call: its handler is
+    called when the call has returned, which is when the child has ended by itself.
+    """
+    signals, written = os.pipe()
+    os.set_blocking(written, False)
+    signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return signals
 
 
 def _note_birth(what: Submitted, pid: int) -> None:
