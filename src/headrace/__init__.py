@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from headrace.alarms.operator import Alarms, alarm, alarm_commands, alarm_conditions, alarm_definitions, alarm_floods, alarm_transitions
+from headrace.alarms.operator import (
+    Alarms,
+    alarm,
+    alarm_commands,
+    alarm_conditions,
+    alarm_definitions,
+    alarm_first_out,
+    alarm_floods,
+    alarm_transitions,
+)
 from headrace.engines.embedded.pipeline import Pipeline, pipeline, test
 from headrace.engines.embedded.results import Result, Table
 from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError
@@ -44,6 +53,7 @@ __all__ = [
     "alarm_commands",
     "alarm_conditions",
     "alarm_definitions",
+    "alarm_first_out",
     "alarm_floods",
     "alarm_transitions",
     "cumulating",

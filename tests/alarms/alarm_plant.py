@@ -24,13 +24,25 @@ DEFINITIONS: list[dict[str, Any]] = [
 ]
 
 
-def plan_of(*, clock: bool = True, prefix: str = "", shared: bool = True, delay_ms: int = 0, order: Any = "arrival", name: str = "plant") -> Plan:
-    """Return the plan of alarms of readings; its topics have a prefix."""
+def plan_of(
+    *,
+    clock: bool = True,
+    prefix: str = "",
+    shared: bool = True,
+    delay_ms: int = 0,
+    order: Any = "arrival",
+    name: str = "plant",
+    place: str | None = None,
+) -> Plan:
+    """Return the plan of alarms of readings; its topics have a prefix. `place` says what evidence is of: `fields` of records, or `metadata`."""
+    columns = {"partition": "BIGINT", "offset": "BIGINT"}
 
     def build() -> dict[str, hr.Stream]:
         readings = hr.stream(
             f"{prefix}readings",
-            schema={"tag": "STRING NOT NULL", "time": "BIGINT NOT NULL", "value": "DOUBLE", "quality": "BIGINT"},
+            schema={"tag": "STRING NOT NULL", "time": "BIGINT NOT NULL", "value": "DOUBLE", "quality": "BIGINT"}
+            | (columns if place == "fields" else {}),
+            metadata={column: column for column in columns} if place == "metadata" else None,
             event_time="TO_TIMESTAMP_LTZ(time, 3)",
             watermark=hr.milliseconds(delay_ms),
         )
@@ -39,9 +51,10 @@ def plan_of(*, clock: bool = True, prefix: str = "", shared: bool = True, delay_
             readings,
             definitions,
             hr.alarm_commands(f"{prefix}alarm-commands"),
-            hr.alarm_conditions(f"{prefix}alarm-conditions"),
+            hr.alarm_conditions(f"{prefix}alarm-conditions", evidence=place == "metadata"),
             order=order,
             clock=clock,
+            evidence=place is not None,
             refused_to=f"{prefix}alarm-definitions.refused",
         ).topics(f"{prefix}alarms")
 
@@ -51,12 +64,14 @@ def plan_of(*, clock: bool = True, prefix: str = "", shared: bool = True, delay_
 def engine_jobs() -> dict[str, tuple[Plan, dict[str, list[list[bytes]]]]]:
     """Return plans whose transitions do not depend on how topics interleave, with their input by topic and partition."""
     found = happenings(5)
+    # Where a file's record is, Flink does not say: fields of the record stand for it.
+    found["readings"] = [_line({**json.loads(line), "partition": 0, "offset": nth}) for nth, line in enumerate(found["readings"])]
     alone: dict[str, list[list[bytes]]] = {
         topic: [lines if topic == "readings" else []] for topic, lines in found.items() if topic != "alarm-definitions"
     }
     return {
         "event time": (plan_of(order="event_time", delay_ms=1_000, name="alarms-by-time"), {topic: [lines] for topic, lines in found.items()}),
-        "arrival": (plan_of(shared=False, name="alarms-arriving"), alone),
+        "arrival": (plan_of(shared=False, name="alarms-arriving", place="fields"), alone),
     }
 
 

@@ -167,6 +167,26 @@ def test_the_value_of_a_condition_is_shown_with_its_alarm_alone_and_a_reading_th
     assert [row["event"] for name, row in process.on_record({"value": 95.0}, state) if not name] == ["raise"]
 
 
+def test_a_definition_of_another_kind_begins_without_the_delay_and_the_readings_of_the_old_one() -> None:
+    def after(old: dict[str, Any], values: list[float], new: dict[str, Any], more: list[float]) -> list[tuple[int, str]]:
+        process = FixedAlarms([definition_of(defined(**old))])
+        state, found = hr.fresh_state(process, tag="site/P1"), []
+        for nth, value in enumerate([*values, *more]):
+            if nth == len(values):
+                process.definitions.update(FixedAlarms([definition_of(defined(**new))]).definitions)
+            state.time = nth * 1_000
+            found += [(nth, row["event"]) for name, row in process.on_record({"value": value}, state) if not name]
+        return found
+
+    low, delayed = {"kind": "L", "limit": 10}, {"kind": "H", "limit": 90, "on_delay": 3}
+    assert after(delayed, [91, 91], {**low, "on_delay": 1.5}, [5, 5, 5]) == [(4, "raise")]
+    assert after({"kind": "H", "limit": 90, "k": 3, "n": 5}, [91, 91], {**low, "k": 3, "n": 5}, [5, 5, 5]) == [(4, "raise")]
+    assert after({"kind": "rate_of_change", "limit": 1}, [5, 5], {"kind": "frozen", "after": 1.5}, [5, 5, 5]) == [(4, "raise")]
+    assert after({"kind": "H", "limit": 90}, [91], low, [91]) == [(0, "raise"), (1, "clear")]
+    assert after({**delayed, "limit": 80}, [91, 91], {**delayed, "kind": "HH"}, [91, 91, 91, 91]) == [(5, "raise")]
+    assert after(delayed, [91, 91], {**delayed, "limit": 85}, [91, 91]) == [(3, "raise")]
+
+
 def test_a_withdrawn_alarm_ends_once_also_if_an_older_reading_finds_it_withdrawn() -> None:
     process = FixedAlarms([definition_of(defined(limit=90))])
     state = hr.fresh_state(process, tag="site/P1", time=5_000)

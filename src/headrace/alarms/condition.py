@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from headrace.alarms.definition import Definition
 from headrace.alarms.machine import Alarm
 
-__all__ = ["Memory", "active_by"]
+__all__ = ["Memory", "Seen", "active_by", "evidence_of", "note", "settle_evidence"]
+
+_MOST_SEEN = 100
+
+
+class Seen(NamedTuple):
+    """A record that counts for a condition: where it is, and its event time."""
+
+    topic: str
+    partition: int
+    offset: int
+    time: int
 
 
 class Memory(msgspec.Struct, omit_defaults=True):
@@ -25,6 +38,8 @@ class Memory(msgspec.Struct, omit_defaults=True):
         Which of the last readings were beyond the limit, the latest in the lowest bit.
     at, value
         The reading that the next one is compared with: the last one (rate of change), or the first of an unchanged value (frozen).
+    kind
+        The kind of the condition that `bits`, `at`, `since`, `given` and `seen` are of; empty where nothing is retained of it.
     given
         The value with which a rule last found the condition of a custom alarm.
     version
@@ -33,6 +48,8 @@ class Memory(msgspec.Struct, omit_defaults=True):
         How many transitions and refusals were written.
     raises, chattering, stale
         The times of the last raises; whether the alarm chatters; whether this occurrence was found to be stale.
+    seen
+        The records that count for the next transition, where evidence is asked for: at most 100, the first one and the latest.
     """
 
     alarm: Alarm = msgspec.field(default_factory=Alarm)
@@ -42,12 +59,25 @@ class Memory(msgspec.Struct, omit_defaults=True):
     bits: int = 0
     at: int | None = None
     value: float = 0.0
+    kind: str = ""
     given: float | None = None
     version: str = ""
     transitions: int = 0
     raises: list[int] = msgspec.field(default_factory=list)
     chattering: bool = False
     stale: bool = False
+    seen: list[Seen] = msgspec.field(default_factory=list)
+
+    def watch(self, kind: str) -> None:
+        """Take the kind of the definition, and forget what is retained of a condition of another kind."""
+        if self.kind and self.kind != kind:
+            self.active, self.since, self.bits, self.at, self.value, self.given, self.seen = self.alarm.active, None, 0, None, 0.0, None, []
+        self.kind = kind
+
+    def forget_kind(self) -> None:
+        """Forget the kind if nothing is retained of the condition."""
+        if not (self.bits or self.seen) and self.active == self.alarm.active and self.since is None and self.at is None and self.given is None:
+            self.kind = ""
 
 
 def active_by(definition: Definition, memory: Memory, value: float | None, time: int) -> bool | None:
@@ -73,6 +103,40 @@ def active_by(definition: Definition, memory: Memory, value: float | None, time:
         return beyond
     memory.bits = ((memory.bits << 1) | beyond) & ((1 << definition.n) - 1)
     return memory.bits.bit_count() >= definition.k
+
+
+def note(definition: Definition, memory: Memory, seen: Seen, *, active: bool) -> None:
+    """Retain a record by which the condition was found to be active or not, as far as it counts for the next transition."""
+    if definition.kind == "frozen" and definition.n == 1:
+        del memory.seen[1:]  # the first reading and the last: a value that stays the same for hours would have many
+    memory.seen.append(seen)
+    if active == memory.alarm.active:
+        settle_evidence(definition, memory)
+    elif len(memory.seen) > _MOST_SEEN:
+        del memory.seen[1]
+
+
+def settle_evidence(definition: Definition, memory: Memory) -> None:
+    """Forget the records that no longer count: no delay runs, the condition is as the alarm has it."""
+    kept = 0
+    if definition.n > 1:
+        # The readings of the last n from the first one that speaks for a change; a reading's bit is 1 if it was beyond the limit.
+        every = (1 << min(definition.n, len(memory.seen))) - 1
+        kept = ((~memory.bits if memory.alarm.active else memory.bits) & every).bit_length()
+    if definition.kind == "rate_of_change":
+        kept += 1
+    elif definition.kind == "frozen" and not memory.alarm.active and memory.at is not None:
+        kept = max(kept, sum(one.time >= memory.at for one in memory.seen))
+    del memory.seen[: max(0, len(memory.seen) - kept)]
+
+
+def evidence_of(seen: list[Seen]) -> dict[str, object] | None:
+    """Return records as the column `evidence` has them: those of the last one's topic."""
+    if not seen:
+        return None
+    mine = [one for one in seen if one.topic == seen[-1].topic]
+    window = {"start": mine[0].time, "end": mine[-1].time}
+    return {"topic": seen[-1].topic, "records": [[one.partition, one.offset] for one in mine], "window": window}
 
 
 def _beyond(definition: Definition, memory: Memory, value: float, time: int) -> bool | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from headrace.alarms.definition import definition_of
-from headrace.alarms.process import ClockedFixedAlarms, ClockedSharedAlarms, FixedAlarms, Flood, SharedAlarms, TagAlarms
+from headrace.alarms.process import ClockedFixedAlarms, ClockedSharedAlarms, Evidence, FirstOut, FixedAlarms, Flood, SharedAlarms, TagAlarms
 from headrace.alarms.tag import TRANSITION
 from headrace.errors import PlanError, near
 from headrace.plan.inputs import input as input_of
@@ -23,6 +23,7 @@ __all__ = [
     "alarm_commands",
     "alarm_conditions",
     "alarm_definitions",
+    "alarm_first_out",
     "alarm_floods",
     "alarm_transitions",
 ]
@@ -41,6 +42,7 @@ CONDITION_SCHEMA = {
     "tag": "STRING NOT NULL", "definition": "STRING", "time": "BIGINT NOT NULL", "active": "BOOLEAN", "value": "DOUBLE",
 }  # fmt: skip
 _EVENT_TIME = "TO_TIMESTAMP_LTZ(time, 3)"
+_PLACE = {"partition": "BIGINT", "offset": "BIGINT"}
 
 
 def alarm_definitions(topic: str = "alarm-definitions") -> Stream:
@@ -53,13 +55,14 @@ def alarm_commands(topic: str = "alarm-commands") -> Stream:
     return stream_of(topic, schema=COMMAND_SCHEMA, event_time=_EVENT_TIME)
 
 
-def alarm_conditions(topic: str = "alarm-conditions") -> Stream:
-    """Return the stream of a topic of conditions that rules have found, for `hr.alarm`."""
-    return stream_of(topic, schema=CONDITION_SCHEMA, event_time=_EVENT_TIME)
+def alarm_conditions(topic: str = "alarm-conditions", *, evidence: bool = False) -> Stream:
+    """Return the stream of a topic of conditions that rules have found, for `hr.alarm`; with `evidence`, with the place of each record."""
+    place = {name: name for name in _PLACE} if evidence else None
+    return stream_of(topic, schema=CONDITION_SCHEMA, event_time=_EVENT_TIME, metadata=place)
 
 
 def alarm_transitions(topic: str = "alarms") -> Stream:
-    """Return the stream of a topic of transitions, which `hr.alarm` has written, for `hr.alarm_floods`."""
+    """Return the stream of a topic of transitions, which `hr.alarm` has written, for `hr.alarm_floods` and `hr.alarm_first_out`."""
     return stream_of(topic, schema={"tag": "STRING NOT NULL", **TRANSITION}, event_time=_EVENT_TIME)
 
 
@@ -93,7 +96,7 @@ class Alarms:
         return {name: self.transitions, **{f"{name}.{part}": stream for part, stream in others.items()}}
 
 
-def alarm(
+def alarm(  # noqa: PLR0913
     readings: Stream,
     definitions: Stream | Iterable[Mapping[str, Any]],
     commands: Stream,
@@ -101,6 +104,7 @@ def alarm(
     *,
     order: Literal["arrival", "event_time"] = "arrival",
     clock: bool = True,
+    evidence: bool = False,
     refused_to: str = "alarm-definitions.refused",
     name: str = "alarms",
 ) -> Alarms:
@@ -123,6 +127,10 @@ def alarm(
     clock
         Whether delays, silence and the ends of shelves go by the wall clock in live runs; if not, they go by event time alone.
         Spark's streams need `clock=False`.
+    evidence
+        Whether transitions have a column `evidence`, which names the records that raised or cleared the alarm. The readings then have columns
+        `partition` and `offset`: `hr.stream(…, metadata={"partition": "partition", "offset": "offset"})`. Readings of several topics also have
+        a column `topic`. Custom alarms have evidence if the conditions have these columns (`hr.alarm_conditions(evidence=True)`).
     refused_to
         The topic for definitions that are refused, with the reason.
     name
@@ -148,9 +156,30 @@ def alarm(
     else:
         fixed = [definition_of(one) for one in definitions]
         code = ClockedFixedAlarms(fixed) if clock else FixedAlarms(fixed)
+    if evidence:
+        code.with_evidence(_evidence(readings, conditions))
     made = readings.process(code, by=["tag"], order=order, broadcast=told, inputs=others, failed_to=failed_to, name=name)
     sides = {part: made.side(part) for part in ("current", "journal", "nuisances", "older")}
     return Alarms(made, **sides)
+
+
+def _evidence(readings: Stream, conditions: Stream | None) -> Evidence:
+    """Return the topics that evidence names. Raises PlanError if the readings do not say where they are."""
+    for name in _PLACE:
+        if name not in readings.schema:
+            fix = 'write hr.stream(…, metadata={"partition": "partition", "offset": "offset"})'
+            raise PlanError(f"there is no column {name!r}, and evidence needs it", where="alarm readings", fix=fix)
+    _check(readings, _PLACE, "readings")
+    topics = sorted(readings.node.traits.topics)
+    if len(topics) > 1 and "topic" not in readings.schema:
+        what = f"the readings come from {', '.join(topics)}, and do not say from which"
+        raise PlanError(what, where="alarm readings", fix=f"add derive(topic=\"'{topics[0]}'\") to each stream before union()")
+    if len(topics) > 1:
+        _check(readings, {"topic": "STRING"}, "readings")
+    if conditions is not None and conditions.schema.names[-2:] == (*_PLACE,):
+        _check(conditions, _PLACE, "conditions")
+    theirs = [] if conditions is None else sorted(conditions.node.traits.topics)
+    return Evidence(topics[0] if len(topics) == 1 else None, theirs[0] if len(theirs) == 1 else None)
 
 
 def alarm_floods(transitions: Stream) -> Stream:
@@ -164,6 +193,24 @@ def alarm_floods(transitions: Stream) -> Stream:
     _check(transitions, {"event": "STRING", "time": "BIGINT"}, "transitions")
     raised = transitions.where("event = 'raise'").select("time", plant="'plant'")
     return raised.process(Flood, by=["plant"], order="arrival", name="floods").select("flood", "time", "raises")
+
+
+def alarm_first_out(transitions: Stream, *, by: Sequence[str] = ("asset",), name: str = "first_out") -> Stream:
+    """Return which alarm of each group came first since all of them were normal, and which followed, in the order of the topic.
+
+    An alarm that is set aside counts as normal.
+
+    Parameters
+    ----------
+    transitions
+        The stream of a topic of transitions (`hr.alarm_transitions()`).
+    by
+        The columns that a group is made of.
+    name
+        The process's name in errors, metrics and state.
+    """
+    _check(transitions, {"alarm_id": "STRING", "to": "STRING", "time": "BIGINT", "sequence": "BIGINT"}, "transitions")
+    return transitions.process(FirstOut, by=by, order="arrival", name=name)
 
 
 def _check(stream: object, columns: Mapping[str, str], what: str) -> None:

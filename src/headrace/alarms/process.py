@@ -6,16 +6,36 @@ from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from math import isnan
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
+
+from headrace.alarms.condition import Seen
 from headrace.alarms.definition import Definition, definition_of, definitions_of, with_definition
-from headrace.alarms.tag import CURRENT, NUISANCE, OLDER, TRANSITION, Command, Last, Row, Tag
+from headrace.alarms.machine import LIFE_CYCLE
+from headrace.alarms.tag import CURRENT, EVIDENCE, NUISANCE, OLDER, TRANSITION, Command, Last, Row, Tag
 from headrace.plan.process import List, Map, Value
 from headrace.plant.quality import is_bad
 
-__all__ = ["ClockedFixedAlarms", "ClockedSharedAlarms", "FixedAlarms", "Flood", "SharedAlarms", "TagAlarms"]
+__all__ = ["ClockedFixedAlarms", "ClockedSharedAlarms", "Evidence", "FirstOut", "FixedAlarms", "Flood", "SharedAlarms", "TagAlarms"]
 
 Given = dict[str, Any]
+_STANDING = frozenset(LIFE_CYCLE) - {"normal"}
+_decode_seen = msgspec.json.Decoder(Seen).decode
+_encode_seen = msgspec.json.Encoder().encode
+
+
+class Evidence(NamedTuple):
+    """The topics of readings and of conditions; None where a column `topic` has it. A row's place is in `partition` and `offset`."""
+
+    readings: str | None
+    conditions: str | None
+
+
+def _seen(topic: str | None, row: Given, time: int) -> Seen | None:
+    """Return where a row is; None if that is not known."""
+    place = (row.get("topic") if topic is None else topic, row.get("partition"), row.get("offset"))
+    return None if None in place else Seen(*place, time)  # type: ignore[arg-type]
 
 
 class TagAlarms:
@@ -32,13 +52,23 @@ class TagAlarms:
         "alarms": Map("STRING"),
     }
     _clock = False
+    evidence: Evidence | None = None
+
+    def with_evidence(self, evidence: Evidence) -> TagAlarms:
+        """Return the process itself, which from now on names the records that moved an alarm."""
+        self.evidence = evidence
+        transition = {**TRANSITION, **EVIDENCE}
+        self.output, self.side_outputs = transition, {**self.side_outputs, "journal": transition}
+        self.state = {**self.state, "last_seen": Value("STRING")}
+        return self
 
     def on_record(self, row: Given, state: Any) -> list[Row]:  # noqa: ANN401
         """Judge a reading."""
         tag = self._tag(state)
         value, quality = row["value"], row.get("quality")
         bad = value is None or isnan(value) or (quality is not None and is_bad(quality))
-        if tag.reading(value, bad=bad, older=state.older):
+        seen = None if self.evidence is None else _seen(self.evidence.readings, row, state.time)
+        if tag.reading(value, bad=bad, older=state.older, seen=seen):
             state.older += 1
         return self._save(tag, state)
 
@@ -54,7 +84,8 @@ class TagAlarms:
         """Take the condition of a custom alarm as a rule has found it."""
         tag = self._tag(state)
         if row["active"] is not None:
-            tag.condition(row["definition"] or "", active=row["active"], value=row["value"])
+            seen = None if self.evidence is None else _seen(self.evidence.conditions, row, state.time)
+            tag.condition(row["definition"] or "", active=row["active"], value=row["value"], seen=seen)
         return self._save(tag, state)
 
     def on_timer(self, _name: str, state: Any) -> list[Row]:  # noqa: ANN401
@@ -68,7 +99,11 @@ class TagAlarms:
         if state.last_time is not None:
             last = Last(state.last_time, state.last_arrived, state.last_value, state.last_bad)
         definitions, live = definitions_of(self._texts(name, state)), self._is_live(state, woken=now is not None)
-        return Tag(name, definitions, state.alarms, last, time=state.time, now=state.now if now is None else now, clock=self._clock, live=live)
+        now = state.now if now is None else now
+        tag = Tag(name, definitions, state.alarms, last, time=state.time, now=now, clock=self._clock, live=live)
+        if self.evidence is not None:
+            tag.evidence, tag.last_seen = True, None if state.last_seen is None else _decode_seen(state.last_seen)
+        return tag
 
     def _is_live(self, state: Any, *, woken: bool) -> bool:  # noqa: ANN401, ARG002
         """Return whether the wall clock is known to be another than event time."""
@@ -81,6 +116,8 @@ class TagAlarms:
         tag.save()
         if tag.last is not None:
             state.last_time, state.last_arrived, state.last_value, state.last_bad = tag.last
+        if self.evidence is not None:
+            state.last_seen = None if tag.last_seen is None else _encode_seen(tag.last_seen).decode()
         due = tag.next_due()
         if due is not None and self._clock:
             state.set_clock_timer("due", due[1])
@@ -167,6 +204,36 @@ class ClockedFixedAlarms(_Clock, FixedAlarms):
 
 class ClockedSharedAlarms(_Clock, SharedAlarms):
     """The alarms of each tag, whose definitions come by a topic."""
+
+
+class FirstOut:
+    """Finds which alarm of a group came first since all of them were normal, and which followed."""
+
+    output = {
+        "event": "STRING NOT NULL", "alarm_id": "STRING NOT NULL", "time": "BIGINT NOT NULL", "sequence": "BIGINT NOT NULL",
+        "first": "STRING NOT NULL", "place": "BIGINT NOT NULL", "after_ms": "BIGINT NOT NULL",
+    }  # fmt: skip
+    state = {"standing": Map("BIGINT"), "first": Value("STRING"), "began": Value("BIGINT"), "place": Value("BIGINT", 0)}
+
+    def on_record(self, row: Given, state: Any) -> Given | None:  # noqa: ANN401
+        """Follow a transition."""
+        name, time, to = row["alarm_id"], row["time"], row["to"]
+        stands = name in state.standing
+        if to == "refused" or stands == (to in _STANDING):
+            return None
+        if not stands:
+            if not len(state.standing):
+                state.first, state.began, state.place = name, time, 0
+            state.place += 1
+            state.standing[name] = state.place
+            event, place = "first" if state.place == 1 else "followed", state.place
+        else:
+            place = state.standing.pop(name)
+            if len(state.standing):
+                return None
+            event = "over"
+        where = {"first": state.first, "place": place, "after_ms": time - state.began}
+        return {"event": event, "alarm_id": name, "time": time, "sequence": row["sequence"], **where}
 
 
 class Flood:

@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from headrace.alarms.condition import Memory, active_by
+from headrace.alarms.condition import Memory, Seen, active_by, evidence_of, note, settle_evidence
 from headrace.alarms.definition import Definition
 from headrace.alarms.machine import Event, Transition, apply
 
-__all__ = ["CURRENT", "NUISANCE", "OLDER", "TRANSITION", "Command", "Last", "Row", "Tag"]
+__all__ = ["CURRENT", "EVIDENCE", "NUISANCE", "OLDER", "TRANSITION", "Command", "Last", "Row", "Tag"]
 
 Row = tuple[str, dict[str, Any]]
 
@@ -49,6 +49,8 @@ TRANSITION = {
     "sequence": "BIGINT NOT NULL",
     "transition": "BIGINT",
 }
+# The records that moved an alarm: their event times, and where they are, each as [partition, offset].
+EVIDENCE = {"evidence": "ROW<topic STRING, records ARRAY<ARRAY<BIGINT>>, `window` ROW<`start` BIGINT, `end` BIGINT>>"}
 CURRENT = {
     "alarm_id": "STRING NOT NULL",
     "definition": "STRING NOT NULL",
@@ -125,9 +127,14 @@ class Tag:
     ----------
     last
         The last reading; None before the first.
+    last_seen, evidence
+        Where the last reading is, if that is known; whether rows say which records moved an alarm.
     rows
         The rows that are emitted, each with the name of its output.
     """
+
+    last_seen: Seen | None = None
+    evidence = False
 
     def __init__(
         self,
@@ -156,8 +163,8 @@ class Tag:
 
     # what comes
 
-    def reading(self, value: float | None, *, bad: bool, older: int) -> bool:
-        """Take a reading; return whether it is older than the last one, which changes nothing."""
+    def reading(self, value: float | None, *, bad: bool, older: int, seen: Seen | None = None) -> bool:
+        """Take a reading; return whether it is older than the last one, which changes nothing. `seen` says where it is."""
         time, now, last = self._time, self._now, self.last
         if last is not None and time < last.time:
             row = {"time": time, "last_time": last.time, "arrived": now, "value": value, "older": older + 1}
@@ -166,23 +173,24 @@ class Tag:
         usable = None if bad else value
         self._settle(time, now, by_time=self._by_time, delays_by_time=True)
         self.last = Last(time, now, last.value if usable is None and last is not None else usable, usable is None)
+        self.last_seen = seen
         for version, one in self._definitions:
             if _is_plain(one, usable) and self._rests(one.definition):
                 continue
-            memory = self._memory(one.definition)
+            memory = self._memory(one)
             active = active_by(one, memory, usable, time)
             if active is not None:
-                self._judge(version, one, memory, time, now, active=active)
+                self._judge(version, one, memory, time, now, active=active, seen=seen)
         return False
 
-    def condition(self, definition: str, *, active: bool, value: float | None) -> None:
+    def condition(self, definition: str, *, active: bool, value: float | None, seen: Seen | None = None) -> None:
         """Take it that the condition of a custom alarm is active, or is not."""
         self._settle(self._time, self._now, by_time=self._by_time, delays_by_time=self._by_time)
         for version, one in self._definitions:
             if one.definition == definition and one.kind == "custom":
-                memory = self._memory(definition)
+                memory = self._memory(one)
                 memory.given = memory.given if value is None else value
-                self._judge(version, one, memory, self._time, self._now, active=active)
+                self._judge(version, one, memory, self._time, self._now, active=active, seen=seen)
 
     def command(self, command: Command) -> None:
         """Carry out a command, or refuse it."""
@@ -190,7 +198,7 @@ class Tag:
         event = Event(command.name, self._time, self._now, command.by, command.reason, command.sequence, command.until, one_shot=command.one_shot)
         for version, one in self._definitions:
             if one.definition == command.definition:
-                self._apply(version, one, self._memory(one.definition), event)
+                self._apply(version, one, self._memory(one), event)
                 return
         there_is = f"tag {self.tag!r} has no alarm {command.definition!r}"
         refused = Transition(command.name, "normal", "refused", self._time, self._now, command.by or "unknown", there_is, 0)
@@ -239,7 +247,7 @@ class Tag:
             if one.kind == "no_data" and self.last is not None:
                 yield self._silence(one, by_time=by_time)
             return
-        memory = self._memory(name)
+        memory = self._memory(one)
         alarm = memory.alarm
         if one.kind == "no_data" and not memory.active and self.last is not None:
             yield self._silence(one, by_time=by_time)
@@ -262,10 +270,10 @@ class Tag:
 
     def _happen(self, due: _Due, version: str, one: Definition) -> None:
         """Have something happen that was due."""
-        memory, arrived = self._memory(one.definition), due.time if self._files else self._now
+        memory, arrived = self._memory(one), due.time if self._files else self._now
         match due.what:
             case "silence":
-                self._judge(version, one, memory, due.time, arrived, active=True, since_arrived=due.clock)
+                self._judge(version, one, memory, due.time, arrived, active=True, since_arrived=due.clock, seen=self.last_seen)
             case "delay":
                 memory.since = None
                 self._apply(version, one, memory, Event("raise" if memory.active else "clear", due.time, arrived))
@@ -278,8 +286,21 @@ class Tag:
                 memory.stale = True
                 self._nuisance("stale", memory, one, due.time, arrived)
 
-    def _judge(self, version: str, one: Definition, memory: Memory, time: int, now: int, *, active: bool, since_arrived: int | None = None) -> None:
+    def _judge(
+        self,
+        version: str,
+        one: Definition,
+        memory: Memory,
+        time: int,
+        now: int,
+        *,
+        active: bool,
+        since_arrived: int | None = None,
+        seen: Seen | None = None,
+    ) -> None:
         """Take it that a condition is active or not, and raise or clear its alarm unless a delay runs."""
+        if seen is not None:
+            note(one, memory, seen, active=active)
         if active == memory.alarm.active:
             memory.active, memory.since = active, None
             return
@@ -304,6 +325,8 @@ class Tag:
                 self.rows.append(("", self._row(version, one, memory, transition)))
         if found and found[-1].kind != "refused":
             self.rows.append(("current", self._current(one, memory, found[-1])))
+        if memory.seen and event.name in {"raise", "clear"}:
+            settle_evidence(one, memory)
         if event.name == "raise" and found and not found[0].suppressed:
             self._count_raise(one, memory, event)
 
@@ -321,6 +344,9 @@ class Tag:
     def _row(self, version: str, one: Definition, memory: Memory, transition: Transition) -> dict[str, Any]:
         began_at = memory.version or version
         name = "\x1f".join((one.definition, began_at, self.tag, str(transition.sequence)))
+        evidence: dict[str, Any] = {}
+        if self.evidence:
+            evidence["evidence"] = evidence_of(memory.seen) if transition.event in {"raise", "clear"} else None
         return {
             "event_id": str(uuid.uuid5(_NAMESPACE, name)),
             "alarm_id": one.alarm_id,
@@ -340,6 +366,7 @@ class Tag:
             "reason": transition.reason,
             "sequence": transition.sequence,
             "transition": None if transition.suppressed else memory.transitions or None,
+            **evidence,
         }
 
     def _value(self, one: Definition, memory: Memory) -> float | None:
@@ -374,23 +401,26 @@ class Tag:
 
     # what is retained
 
-    def _memory(self, name: str) -> Memory:
-        memory = self._memories.get(name)
+    def _memory(self, one: Definition) -> Memory:
+        memory = self._memories.get(one.definition)
         if memory is None:
-            text = self._held.get(name)
-            memory = self._memories[name] = Memory() if text is None else _decode(text[1:])
+            text = self._held.get(one.definition)
+            memory = self._memories[one.definition] = Memory() if text is None else _decode(text[1:])
+            if one.kind:
+                memory.watch(one.kind)
         return memory
 
     def _withdraw(self, name: str) -> None:
         """End an alarm that has no definition any more."""
-        memory = self._memory(name)
         gone = Definition(name, self.tag, "")
+        memory = self._memory(gone)
         self._apply("", gone, memory, Event("withdraw", self._time, self._now, reason="its definition was withdrawn"))
         self._memories[name] = Memory(alarm=memory.alarm, transitions=memory.transitions)
 
     def save(self) -> None:
         """Put what is retained back as texts."""
         for name, memory in self._memories.items():
+            memory.forget_kind()
             text = (_AT_REST if _is_at_rest(memory) else _BUSY) + _encode(memory).decode()
             if text == _NOTHING:
                 self._texts.pop(name, None)
