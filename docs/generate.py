@@ -16,6 +16,7 @@ from cyclopts import App
 
 import headrace
 from headrace.cli import app
+from headrace.cli.backtest import JudgeOptions
 from headrace.cli.options import RunOptions
 from headrace.cli.simulate import GeneratorOptions, KilnOptions, PlcOptions
 from headrace.engines.options import OPTIONS, Mode, Refused, Support, flag
@@ -25,7 +26,7 @@ from headrace.plan.functions.navigation import NAVIGATION, Navigation
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-CLASSES = {"headrace run": (RunOptions,), "headrace simulate": (KilnOptions, GeneratorOptions, PlcOptions)}
+CLASSES = {"headrace run": (RunOptions,), "headrace simulate": (KilnOptions, GeneratorOptions, PlcOptions), "headrace backtest": (JudgeOptions,)}
 NOTICE = "<!-- made by docs/generate.py; edit the code instead -->\n"
 
 
@@ -128,6 +129,7 @@ def commands_page() -> str:
         "service",
         "run",
         "prove",
+        "backtest",
         "check",
         "plan",
         "ledger",

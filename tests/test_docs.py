@@ -105,6 +105,20 @@ def test_the_page_on_notebooks_gives_what_it_says(capsys: pytest.CaptureFixture[
     monkeypatch.delitem(sys.modules, "hot")
 
 
+def test_the_page_on_backtests_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs/backtest.md").read_text()
+    (pipeline,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    Path("plant.py").write_text(pipeline)
+    for name, text in re.findall(r"```text (\S+)\n(.*?)```", page, re.DOTALL):
+        Path(name).write_text(text)
+    (command,) = re.findall(r"`headrace (backtest .*?)`\n", page)
+    printed, broken, _ = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    assert main(shlex.split(command)) == 1
+    out, err = capsys.readouterr()
+    assert out == printed
+    assert err.endswith(broken)
+
+
 def test_the_readmes_commands_run_on_the_readmes_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
     (pipeline,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert pipeline == (EXAMPLES / "loop.py").read_text()

@@ -92,6 +92,7 @@ def test_help_lists_the_commands_and_no_more(run: Callable[..., tuple[int, str, 
     listed = [line.split()[1] for line in out.splitlines() if line.startswith("│ ") and line[2] != " "]
     assert listed == [
         "alarms",
+        "backtest",
         "backup",
         "bridge",
         "browse",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from headrace.engines.protocol import Result
     from headrace.plan.pipeline import Plan
 
-__all__ = ["begun_lines", "progress", "remember", "report"]
+__all__ = ["begun_lines", "print_ledger", "progress", "remember", "report"]
 
 _REASONS, _LONGEST = 3, 300  # how many reasons are printed, and how many letters of each
 
@@ -34,9 +34,7 @@ def report(plan: Plan, result: Result, *, allow_nothing: bool) -> None:
         If there were records, and not one of them could be used.
     """
     remember(plan, result.ledger, result.begun)
-    for topic, counts in result.ledger.items():
-        print(f"{topic}: {balance(counts)}", file=sys.stderr)
-        _tell_reasons(topic, result.reasons.get(topic, Reasons()))
+    print_ledger(result)
     for line in begun_lines(result.begun):
         print(line, file=sys.stderr)
     if (received := received_in_vain(result.ledger.values())) and not allow_nothing:
@@ -47,6 +45,13 @@ def report(plan: Plan, result: Result, *, allow_nothing: bool) -> None:
         )
     if result.note:
         print(f"headrace: {result.note}", file=sys.stderr)
+
+
+def print_ledger(result: Result) -> None:
+    """Print what became of the records of each topic, with the commonest reasons why some were set aside."""
+    for topic, counts in result.ledger.items():
+        print(f"{topic}: {balance(counts)}", file=sys.stderr)
+        _tell_reasons(topic, result.reasons.get(topic, Reasons()))
 
 
 def _tell_reasons(topic: str, reasons: Reasons) -> None:

@@ -1,0 +1,282 @@
+"""`headrace backtest` and `headrace what-if`: the alarms of a pipeline over labelled history, judged."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from headrace._durable import durable_folder, put, write_fault
+from headrace.backtest.budget import Breach, Budget, budget_of
+from headrace.backtest.figures import AT_LEAST, FIGURES, figure, iso, moment, shown
+from headrace.backtest.judge import Backtest
+from headrace.backtest.labels import Label, labels_of
+from headrace.backtest.topics import AlarmTopic, alarm_topics, read_topics
+from headrace.cli.apps import home, plan_of
+from headrace.cli.paths import InputPath, OutputPath, inputs_of
+from headrace.cli.report import print_ledger, progress
+from headrace.cli.simulate import duration_ms
+from headrace.cli.tables import counted, print_table
+from headrace.engines.protocol import Result
+from headrace.errors import DataError, HeadraceError, PlanError
+from headrace.plan.cache import caching_in
+from headrace.plan.pipeline import Plan
+
+__all__ = ["JudgeOptions", "backtest"]
+
+_Inputs = Annotated[list[str] | None, Parameter(name="--input", negative=(), allow_leading_hyphen=True)]
+_Settings = Annotated[list[str] | None, Parameter(name="--set", negative=())]
+_ROWS = 20  # of a table, at most
+
+
+class BudgetBroken(HeadraceError):
+    """The alarms of a pipeline break their budget."""
+
+    exit_status = 1
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class JudgeOptions:
+    """How alarms are judged.
+
+    Parameters
+    ----------
+    grace
+        How long after the end of an event an alarm still counts for it: 30s, 5m.
+    operators
+        How many operators share the alarms.
+    seed
+        The seed of the random baseline.
+    topic
+        The output whose rows are alarms, for a pipeline without hr.alarm.
+    time
+        Its column with the time of an alarm: a TIMESTAMP_LTZ(3), or a BIGINT of ms since the epoch.
+    rule
+        Its column that names the rule.
+    """
+
+    grace: str = "0s"
+    operators: int = 1
+    seed: int = 0
+    topic: str | None = None
+    time: str | None = None
+    rule: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values, before anything starts."""
+        if self.operators < 1:
+            raise PlanError(f"is {self.operators}", where="--operators", fix="give 1 or more")
+        _ = self.grace_ms
+
+    @property
+    def grace_ms(self) -> int:
+        """The grace in ms."""
+        return duration_ms(self.grace, "--grace")
+
+
+def backtest(
+    app: str,
+    /,
+    *,
+    labels: InputPath,
+    input: _Inputs = None,
+    budget: InputPath | None = None,
+    report: OutputPath | None = None,
+    set: _Settings = None,
+    judged: JudgeOptions = JudgeOptions(),
+) -> None:
+    """Run a pipeline over labelled history, and judge its alarms. The exit status is 1 if they break the budget.
+
+    Parameters
+    ----------
+    app
+        A shipped pipeline, file.py[:name], or module:name.
+    labels
+        CSV file of the events: start,end,name[,tags].
+    input
+        [TOPIC=]FILE …, as for headrace run. Topics of commands and conditions may be left out.
+    budget
+        TOML file of the alarm budget.
+    report
+        Folder for report.json, details.json and report.html; by default backtests/PIPELINE in HEADRACE_HOME.
+    set
+        KEY=VALUE for a setting of the pipeline.
+    """
+    allowed = Budget() if budget is None else budget_of(budget)
+    events = labels_of(labels)
+    with caching_in(home() / "expressions.cache"):
+        plan = plan_of(app, set or [])
+    found = _run(plan, events, input or [], judged)
+    allowed.check(found.backtest)
+    broken = allowed.broken(found.backtest, found.report)
+    folder = home() / "backtests" / plan.pipeline if report is None else report
+    _write(folder, found, allowed, broken)
+    _print(found, allowed, broken)
+    print(f"\nreport: {folder / 'report.html'}")
+    if broken:
+        what = "; ".join(f"{one.name}: {one.found}, {one.limit}" for one in broken)
+        raise BudgetBroken(f"breaks the alarm budget: {what}", where=f"pipeline {plan.pipeline}")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A pipeline whose alarms were judged."""
+
+    plan: Plan
+    backtest: Backtest
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """The figures."""
+        return self.backtest.report()
+
+    def details(self) -> dict[str, Any]:
+        """Return what the figures were computed from, each event and each alarm."""
+        one = self.backtest
+        events = [
+            {
+                "name": event.label.name,
+                "start": iso(event.label.start),
+                "end": iso(event.label.end),
+                "tags": event.label.tags,
+                "alarms": len(event.alarms),
+                "time_to_detection_s": event.delay_s,
+                "found_by": event.alarms[0].rule if event.alarms else None,
+            }
+            for event in one.events
+        ]
+        return {
+            "pipeline": self.plan.pipeline,
+            "version": self.plan.version,
+            "settings": {name: str(value) for name, value in self.plan.settings.items()},
+            "start": iso(one.start),
+            "end": iso(one.end),
+            "grace_s": one.grace_ms / 1000,
+            "operators": one.operators,
+            "seed": one.seed,
+            "events": events,
+            "alarms": [{"time": iso(alarm.time), "rule": alarm.rule} for alarm in sorted(one.alarms)],
+            "false_alarms": [{"time": iso(alarm.time), "rule": alarm.rule} for alarm in one.false_alarms],
+        }
+
+
+def _run(plan: Plan, labels: Sequence[Label], given: Sequence[str], judged: JudgeOptions) -> Judged:
+    """Run a pipeline over files, and judge the alarms that it raises."""
+    topics = alarm_topics(plan, judged.topic, judged.time, judged.rule)
+    of_history, spare = read_topics(plan, topics)
+    inputs = inputs_of(plan, given)
+    plan.check_inputs({**{topic: [Path()] for topic in spare}, **inputs})
+    return _judged(plan, labels, inputs, topics, of_history, judged)
+
+
+def _judged(
+    plan: Plan,
+    labels: Sequence[Label],
+    inputs: Mapping[str, Sequence[Path]],
+    topics: Sequence[AlarmTopic],
+    of_history: Sequence[str],
+    judged: JudgeOptions,
+) -> Judged:
+    from headrace.engines.embedded.history import run_history
+
+    with progress() as bar:
+        history = run_history(plan, inputs, {one.topic: one.columns for one in topics}, of_history, bar)
+    accounts = history.ledger.items()
+    print_ledger(Result({topic: one.counts() for topic, one in accounts}, {topic: one.reasons for topic, one in accounts}))
+    if history.start is None or history.end is None:
+        what = f"no record of {', '.join(of_history)} could be used that has an event time"
+        raise DataError(what, where=f"pipeline {plan.pipeline}", fix="do the stream's schema and event_time fit the input?")
+    alarms = [alarm for one in topics for alarm in one.raised(history.rows[one.topic])]
+    inside = _inside(labels, history.start, history.end)
+    return Judged(plan, Backtest(alarms, inside, history.start, history.end, judged.grace_ms, judged.operators, judged.seed))
+
+
+def _inside(labels: Sequence[Label], start: int, end: int) -> list[Label]:
+    """Return the labels that overlap with the data, and report how many do not.
+
+    Raises
+    ------
+    DataError
+        If there are labels, and none does.
+    """
+    found = [label for label in labels if label.start <= end and label.end >= start]
+    if labels and not found:
+        what = f"no label overlaps with the data: labels are from {moment(labels[0].start)} to {moment(max(label.end for label in labels))}"
+        raise DataError(f"{what}, data from {moment(start)} to {moment(end)}", where="--labels", fix="are they of this history, and in UTC?")
+    if left_out := len(labels) - len(found):
+        what = "is not in the data, and is" if left_out == 1 else "are not in the data, and are"
+        print(f"headrace: --labels: {counted(left_out, 'event')} {what} left out", file=sys.stderr)
+    if not labels:
+        print("headrace: --labels: there are no events: every alarm is false", file=sys.stderr)
+    return found
+
+
+# what is written
+
+
+def _write(folder: Path, found: Judged, budget: Budget, broken: Sequence[Breach]) -> None:
+    from headrace.backtest.page import page
+
+    whole = {**found.report, "budget": {"kept": not broken, "broken": [one.name for one in broken]}}
+    try:
+        durable_folder(folder)
+        put(folder / "report.json", _pretty(whole))
+        put(folder / "details.json", _pretty(found.details()))
+        put(folder / "report.html", page(f"{found.plan.pipeline} version {found.plan.version}", found.backtest, whole, budget, broken).encode())
+    except OSError as error:
+        raise write_fault(folder, error) from None
+
+
+def _pretty(value: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value)) + b"\n"
+
+
+# what is printed
+
+
+def _print(found: Judged, budget: Budget, broken: Sequence[Breach]) -> None:
+    one, report = found.backtest, found.report
+    print(
+        f"{found.plan.pipeline} version {found.plan.version}: {moment(one.start)} to {moment(one.end)}, "
+        f"{counted(len(one.labels), 'event')}, {counted(len(one.alarms), 'alarm')}\n"
+    )
+    columns = (report, report["always_alarm"], report["random"])
+    print_table(("", "PIPELINE", "ALWAYS ALARM", "RANDOM", *(["BUDGET"] if budget.limits else [])), _figure_rows(columns, budget, broken))
+    if report["by_rule"]:
+        print()
+        rules = sorted(report["by_rule"].items(), key=lambda pair: (-pair[1]["alarms"], pair[0]))
+        header = ("RULE", "ALARMS", "EVENTS FOUND", "ALONE", "FALSE ALARMS")
+        print_table(header, [(name, of["alarms"], of["detected"], of["detected_alone"], of["false_alarms"]) for name, of in rules[:_ROWS]])
+        _print_left(len(rules))
+    if one.events:
+        print()
+        rows = [
+            (e.label.name, moment(e.label.start), shown("time_to_detection_s", e.delay_s) if e.alarms else "missed", len(e.alarms))
+            for e in one.events
+        ]
+        print_table(("EVENT", "START", "FOUND AFTER", "ALARMS"), rows[:_ROWS])
+        _print_left(len(rows))
+
+
+def _print_left(count: int) -> None:
+    if count > _ROWS:
+        print(f"… and {count - _ROWS:,} more, in details.json")
+
+
+def _figure_rows(columns: Sequence[Mapping[str, Any]], budget: Budget, broken: Sequence[Breach]) -> list[list[str]]:
+    """Return the rows of the figures, one column for each of the reports."""
+    names = {one.name for one in broken}
+    found = [["events found", *(f"{one['detected']:.4g} of {one['events']:.4g}" for one in columns), *([""] if budget.limits else [])]]
+    for name in FIGURES:
+        row = [FIGURES[name], *(shown(name, figure(one, name)) for one in columns)]
+        if name in budget.limits:
+            row.append(f"{'≥' if name in AT_LEAST else '≤'} {shown(name, budget.limits[name])}{' broken' if name in names else ''}")
+        found.append(row + [""] * (len(found[0]) - len(row)))
+    return found
