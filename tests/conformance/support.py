@@ -72,6 +72,7 @@ def takes_derived_rows(case: Case) -> bool:
     return any(stages(operators) > 1 for operators in case.pipeline.sinks.values())
 
 
+OVER_TIME = ("TIME_AVERAGE", "PERCENT_GOOD", "DURATION_GOOD", "DURATION_IN_STATE", "NUMBER_OF_TRANSITIONS")
 _RESTARTS = "restarts between records"
 FEATURES: dict[str, Callable[[Case], bool]] = {
     "tumbling windows": _window("tumbling"),
@@ -92,6 +93,9 @@ FEATURES: dict[str, Callable[[Case], bool]] = {
     "side outputs, broadcasts and failures of processes": has_operator(lambda one: bool(one.side or one.broadcast or one.failed_to)),
     "several inputs of a process": has_operator(lambda one: bool(one.inputs)),
     "running aggregates, LAG and LEAD, `over`": has_operator(lambda one: one.over is not None),
+    "aggregates over the time between readings, in `over`": has_operator(
+        lambda one: one.over is not None and any(name in text for name in OVER_TIME for text in one.over.values())
+    ),
     "windows and processes over derived rows": takes_derived_rows,
     "`deduplicate` and `top_n`": has_operator(lambda one: one.deduplicate is not None or one.top_n is not None),
     "several outputs": lambda case: len(case.pipeline.sinks) > 1,

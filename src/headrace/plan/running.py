@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from math import ceil, floor, isfinite, sqrt
 from operator import add
 from typing import Any
@@ -156,6 +157,53 @@ def _percentile(pairs: Sequence[tuple[float, float]]) -> float | None:
     return ordered[below] if below == above else (above - place) * ordered[below] + (place - below) * ordered[above]
 
 
+# of readings: a time in ms, a value, and what else the call has
+
+
+def _in_order(readings: Sequence[Sequence[Any]]) -> list[tuple[int, Any]]:
+    """Return the times and values in the order of time; of several at one time the greatest value, of which NULL is the least."""
+    latest: dict[int, Any] = {}
+    for time, value, *_ in readings:
+        if latest.get(time) is None or (value is not None and value > latest[time]):
+            latest[time] = value
+    return sorted(latest.items(), key=lambda reading: reading[0])
+
+
+def _time_average(readings: Sequence[Sequence[Any]]) -> float | None:
+    ordered = _in_order(readings)
+    if len(ordered) < 2:
+        return ordered[0][1] if ordered else None
+    stepped = readings[0][2:] == ("stepped",)
+    area, counted = 0.0, 0
+    for (time, value), (until, following) in pairwise(ordered):
+        if value is not None and (stepped or following is not None):
+            area += (value if stepped else value / 2 + following / 2) * float(until - time)
+            counted += until - time
+    return _finite(area / counted) if counted else None
+
+
+def _time_where(ordered: Sequence[tuple[int, Any]], is_so: Callable[[Any], bool]) -> int | None:
+    """Return for how many ms the values are so; each lasts until the next reading."""
+    return sum(until - time for (time, value), (until, _) in pairwise(ordered) if is_so(value)) if ordered else None
+
+
+def _is_good(quality: int | None) -> bool:
+    return quality is not None and 0 <= quality < 0x40000000
+
+
+def _percent_good(readings: Sequence[Sequence[Any]]) -> float | None:
+    ordered = _in_order(readings)
+    good = _time_where(ordered, _is_good)
+    if good is None:
+        return None
+    return good * 100.0 / (ordered[-1][0] - ordered[0][0]) if len(ordered) > 1 else 100.0 * _is_good(ordered[0][1])
+
+
+def _transitions(readings: Sequence[Sequence[Any]]) -> int | None:
+    values = [value for _, value in _in_order(readings) if value is not None]
+    return sum(one != other for one, other in pairwise(values)) if values else None
+
+
 _COUNT = Running(len, (("BIGINT", 0),), lambda accumulators, _: accumulators.__setitem__(0, accumulators[0] + 1))
 _SUM_OF_WHOLE = Running(lambda values: _wrapped(sum(values)) if values else None, (("T", None),), _add_whole)
 _OF_SUM: tuple[tuple[str, object], ...] = (("DOUBLE", 0.0), ("BIGINT", 0))
@@ -186,6 +234,12 @@ _RUNNING = {
     "BOOL_OR": _one(max, lambda new, old: new > old),
     "ARRAY_AGG": Running(lambda values: list(values) or None),
     "MAP_AGG": Running(lambda pairs: _by_key(dict(pairs)), (("MAP<STRING, V>", None),), _add_entry, lambda accumulators: _by_key(accumulators[0])),
+    "WORST_QUALITY": _one(max, lambda new, old: new > old),
+    "TIME_AVERAGE": Running(_time_average),
+    "PERCENT_GOOD": Running(_percent_good),
+    "DURATION_GOOD": Running(lambda readings: _time_where(_in_order(readings), _is_good)),
+    "DURATION_IN_STATE": Running(lambda readings: _time_where(_in_order(readings), bool)),
+    "NUMBER_OF_TRANSITIONS": Running(_transitions),
 }
 
 

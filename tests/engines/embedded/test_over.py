@@ -315,12 +315,14 @@ def test_a_sum_beyond_double_is_null_and_one_of_whole_numbers_wraps_around(tmp_p
 def test_each_aggregate_function_gives_over_rows_what_its_cases_say(function: str) -> None:
     """What a window gives, `of` gives too, and so does adding one value after the other."""
     simple = {"COUNT(x)", "SUM(x)", "MIN(x)", "MAX(x)", "AVG(x)", "COUNT(DISTINCT x)", "FIRST_VALUE(x)", "LAST_VALUE(x)", "BOOL_AND(x)", "BOOL_OR(x)"}
-    simple |= {"VAR_POP(x)", "VAR_SAMP(x)", "STDDEV_POP(x)", "STDDEV_SAMP(x)", "MEDIAN(x)", "ARRAY_AGG(x)"}
+    simple |= {"VAR_POP(x)", "VAR_SAMP(x)", "STDDEV_POP(x)", "STDDEV_SAMP(x)", "MEDIAN(x)", "ARRAY_AGG(x)", "WORST_QUALITY(x)"}
     for text, rows, value in AGGREGATES[function].cases:
         given = rows
         if text.startswith("PERCENTILE(x, "):
             given = [None if one is None else (one, float(text[14:-1])) for one in rows]
-        elif text == "MAP_AGG(x, y)":
+        elif text.startswith("TIME_AVERAGE(x, y, '"):
+            given = [None if one[0] is None else (*one, text[20:-2]) for one in rows]
+        elif text.endswith("(x, y)"):
             given = [None if one[0] is None else one for one in rows]
         elif text not in simple or any(isinstance(one, tuple) for one in rows):
             continue
