@@ -24,9 +24,8 @@ from headrace.errors import EnvironmentFault, PlanError, near
 
 if TYPE_CHECKING:
     from headrace.simulate.writing import Plant, Writable
-    from headrace.topics.cluster import Cluster
 
-__all__ = ["GeneratorOptions", "KilnOptions", "PlcOptions", "duration_ms", "simulate"]
+__all__ = ["GeneratorOptions", "KilnOptions", "PlcOptions", "WaterOptions", "duration_ms", "simulate"]
 
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "": 1000}
 
@@ -157,6 +156,58 @@ class PlcOptions:
         return Plc(seed, self.plcs, anomalies_after_s=after, **shares)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class WaterOptions:
+    """What a water plant can be like.
+
+    Parameters
+    ----------
+    scenarios
+        water: attacks and faults, one an hour: all, or names with commas between them.
+    scenarios_after
+        water: when the first of them begins.
+    labels
+        water: a CSV file for what happens, start,end,name,tags; the details are written beside it, to NAME.details.csv.
+    attacks_to
+        water: a second target, for the rows that come during an attack; each then has its name as attack_type.
+    marked
+        water: rows that come during an attack have its name as attack_type, without a second target too.
+    readings
+        water: readings instead of rows, one of each tag a second.
+    bad_input
+        water: the share of seconds at which a sensor begins to show "Bad Input" for a while.
+    maintenance
+        water: calibrations of analysers and the use of standby pumps, one an hour.
+    """
+
+    scenarios: str = ""
+    scenarios_after: str = "15m"
+    labels: str | None = None
+    attacks_to: str | None = None
+    marked: Annotated[bool, Parameter(negative=())] = False
+    readings: Annotated[bool, Parameter(negative=())] = False
+    bad_input: float = 0.0005
+    maintenance: bool = True
+
+    def plant(self, seed: int) -> Plant:
+        """Return the water plant, which writes its labels while it runs."""
+        from headrace.simulate.water import SCENARIOS, Water
+        from headrace.simulate.water.labels import Labelled
+
+        names = tuple(SCENARIOS) if self.scenarios == "all" else tuple(name.strip() for name in self.scenarios.split(",") if name.strip())
+        water = Water(
+            seed,
+            names,
+            after_s=duration_ms(self.scenarios_after, "--scenarios-after") / 1000,
+            bad_share=self.bad_input,
+            maintenance=self.maintenance,
+            marked=self.marked or self.attacks_to is not None,
+            readings=self.readings,
+        )
+        return water if self.labels is None else Labelled(water, local_path(self.labels, "--labels", writes=True))
+
+
 def simulate(
     plant: str,
     /,
@@ -172,13 +223,15 @@ def simulate(
     kiln: KilnOptions = KilnOptions(),
     generators: GeneratorOptions = GeneratorOptions(),
     plc: PlcOptions = PlcOptions(),
+    water: WaterOptions = WaterOptions(),
 ) -> None:
     """Send what a simulated plant would send.
 
     Parameters
     ----------
     plant
-        kiln: equipment with sensors; generators: of electric power; plc: controllers of a factory. Each sends a message a second.
+        kiln: equipment with sensors; generators: of electric power; plc: controllers of a factory; water: a water treatment
+        plant. Each sends a message a second.
     to
         An NDJSON file, topic:NAME of the SQLite log, kafka:NAME, or mqtt://HOST/TOPIC. Without it, messages go to standard output and the report to
         standard error.
@@ -195,7 +248,9 @@ def simulate(
     start
         The time of the first message, ISO 8601, instead of now.
     """
-    options: dict[str, KilnOptions | GeneratorOptions | PlcOptions] = {"kiln": kiln, "generators": generators, "plc": plc}
+    options: dict[str, KilnOptions | GeneratorOptions | PlcOptions | WaterOptions] = {
+        "kiln": kiln, "generators": generators, "plc": plc, "water": water,
+    }  # fmt: skip
     if plant not in options:
         raise PlanError(f"unknown plant {plant!r}", fix=near(plant, options))
     for name, others in options.items():
@@ -208,7 +263,7 @@ def simulate(
 
     made = options[plant].plant(seed)
     topic, cluster = asked_topic(to or "", kafka) or (None, None)
-    with _sink(to, topic, cluster, made) as sink, _ended_by_sigterm(sink) as gentle:
+    with _sink(to, kafka, made) as first, _split(first, water.attacks_to, kafka, made) as sink, _ended_by_sigterm(sink) as gentle:
         plants.simulate(
             made,
             gentle,
@@ -228,8 +283,9 @@ def simulate(
 
 
 @contextmanager
-def _sink(to: str | None, topic: str | None, cluster: Cluster | None, plant: Plant) -> Iterator[Writable]:
+def _sink(to: str | None, kafka: KafkaOptions, plant: Plant) -> Iterator[Writable]:
     """Open what the messages go to."""
+    topic, cluster = asked_topic(to or "", kafka) or (None, None)
     if to is None:
         yield sys.stdout.buffer
     elif re.match(r"mqtts?://", to):
@@ -248,6 +304,18 @@ def _sink(to: str | None, topic: str | None, cluster: Cluster | None, plant: Pla
             if topic not in {info.name for info in log.topics()}:
                 log.create(topic)
             yield TopicSink(log, topic, [str(one).encode() for one in plant.equipment])
+
+
+@contextmanager
+def _split(sink: Writable, attacks_to: str | None, kafka: KafkaOptions, plant: Plant) -> Iterator[Writable]:
+    """Open what the rows of attacks go to, if that is another place."""
+    if attacks_to is None:
+        yield sink
+        return
+    from headrace.simulate.water.labels import Split
+
+    with _sink(attacks_to, kafka, plant) as attacks:
+        yield Split(sink, attacks)
 
 
 class _Asked(BaseException):

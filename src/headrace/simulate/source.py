@@ -14,13 +14,14 @@ from headrace.errors import PlanError, near
 from headrace.simulate.generators import Generators
 from headrace.simulate.kiln import Kiln
 from headrace.simulate.plc import Plc
+from headrace.simulate.water import Water
 
 if TYPE_CHECKING:
     from headrace.simulate.writing import Plant
 
 __all__ = ["Simulated", "source"]
 
-_PLANTS = {"kiln": Kiln, "generators": Generators, "plc": Plc}
+_PLANTS = {"kiln": Kiln, "generators": Generators, "plc": Plc, "water": Water}
 _EXAMPLE = "write simulate:kiln, or simulate:kiln?seed=2&interval=500"
 
 
