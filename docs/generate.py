@@ -26,7 +26,12 @@ from headrace.plan.functions.navigation import NAVIGATION, Navigation
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
-CLASSES = {"headrace run": (RunOptions,), "headrace simulate": (KilnOptions, GeneratorOptions, PlcOptions), "headrace backtest": (JudgeOptions,)}
+CLASSES = {
+    "headrace run": (RunOptions,),
+    "headrace simulate": (KilnOptions, GeneratorOptions, PlcOptions),
+    "headrace backtest": (JudgeOptions,),
+    "headrace what-if": (JudgeOptions,),
+}
 NOTICE = "<!-- made by docs/generate.py; edit the code instead -->\n"
 
 
@@ -130,6 +135,7 @@ def commands_page() -> str:
         "run",
         "prove",
         "backtest",
+        "what-if",
         "check",
         "plan",
         "ledger",

@@ -44,7 +44,7 @@ def test_every_name_has_a_docstring_and_stands_in_the_reference(name: str) -> No
 
 
 def test_every_command_stands_in_the_reference() -> None:
-    described = set(re.findall(r"^## `headrace (\w+)`", (ROOT / "docs/reference/commands.md").read_text(), re.MULTILINE))
+    described = set(re.findall(r"^## `headrace ([\w-]+)`", (ROOT / "docs/reference/commands.md").read_text(), re.MULTILINE))
     assert described == {name for name in app if not name.startswith("-")}
 
 
@@ -111,12 +111,15 @@ def test_the_page_on_backtests_prints_what_it_says(capsys: pytest.CaptureFixture
     Path("plant.py").write_text(pipeline)
     for name, text in re.findall(r"```text (\S+)\n(.*?)```", page, re.DOTALL):
         Path(name).write_text(text)
-    (command,) = re.findall(r"`headrace (backtest .*?)`\n", page)
-    printed, broken, _ = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
-    assert main(shlex.split(command)) == 1
+    (backtest,) = re.findall(r"`headrace (backtest .*?)`\n", page)
+    (what_if,) = re.findall(r"`headrace (what-if .*?)`\n", page, re.DOTALL)
+    printed, broken, compared, _ = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    assert main(shlex.split(backtest)) == 1
     out, err = capsys.readouterr()
     assert out == printed
     assert err.endswith(broken)
+    assert main(shlex.split(what_if)) == 0
+    assert capsys.readouterr().out == compared
 
 
 def test_the_readmes_commands_run_on_the_readmes_pipeline(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.backtest.budget import Breach, Budget
+from headrace.backtest.compare import Comparison
 from headrace.backtest.judge import Alarm, Backtest
 from headrace.backtest.labels import Label
 from headrace.backtest.page import page
@@ -119,3 +120,18 @@ def test_a_budget_says_which_limits_are_broken() -> None:
         ("must_find: leak", "2 of 2 missed", "all found"),
     ]
     assert Budget(every).broken(backtest, report_of(event_recall=0.5, precision=0.5, time_to_detection_s={"p90": 0.25})) == []
+
+
+def test_a_comparison_says_what_a_change_does() -> None:
+    labels = [Label(1000 * n, 1000 * n + 999, f"e{n}") for n in range(6)]
+
+    def summary(before: dict[int, int], after: dict[int, int]) -> str:
+        alarms = [[Alarm(1000 * n + at, "a") for n, at in found.items()] for found in (before, after)]
+        return Comparison(*(Backtest(one, labels, 0, DAY) for one in alarms)).summary
+
+    assert summary({}, {}) == "0 → 0 alarms, 0 → 0 of them false, no event lost"
+    assert summary({0: 0, 9: 0}, {0: 500}) == "2 → 1 alarms, 1 → 0 of them false, no event lost, 1 found 0.5 s later"
+    assert summary(dict.fromkeys(range(5), 0), {}).endswith("5 events lost (e0, e1, e2, …)")
+    assert summary({0: 0, 1: 900, 2: 0, 3: 100}, {0: 1, 1: 0, 2: 20, 3: 100, 4: 0}).endswith(
+        "no event lost, 1 event found anew (e4), 2 found up to 0.02 s later, 1 found 0.9 s sooner"
+    )

@@ -129,6 +129,31 @@ def test_rows_of_any_output_can_be_alarms(run: Run) -> None:
     }
 
 
+def test_two_settings_are_compared(run: Run, refused: Refused) -> None:
+    status, out, _ = run("what-if", "plant.py:plant", *READ, "--set", "on_delay=5")
+    assert (status, out.splitlines()[0]) == (0, "4 → 2 alarms, 2 → 0 of them false, no event lost, 2 found 5 s later")
+    assert [line.split() for line in out.splitlines()[-2:]] == [["leak", "0", "s", "5", "s"], ["trip", "0", "s", "5", "s"]]
+    status, out, _ = run("what-if", "plant.py:plant", *READ, "--set", "on_delay=50", "--json")
+    found = json.loads(out)
+    assert (status, found["summary"]) == (0, "4 → 1 alarms, 2 → 0 of them false, 1 event lost (leak), 1 found 50 s later")
+    assert [(one["name"], one["before_s"], one["after_s"]) for one in found["events"]] == [("leak", 0, None), ("trip", 0, 50), ("attack", None, None)]
+    assert (found["before"]["detected"], found["after"]["detected"]) == (2, 1)
+    for name, limit in (("definitions", 90), ("others", 80), ("less", 70)):
+        rows = [{"tag": tag, "definition": "H", "time": START, "kind": "H", "limit": limit + 20 * (tag[-1] == "2")} for tag in ABOVE]
+        Path(f"{name}.ndjson").write_text("\n".join(map(json.dumps, rows)))
+    told = ("plant.py:told", *READ, "--input", "alarm-definitions=definitions.ndjson")
+    status, out, err = run("what-if", *told, "--replace", "alarm-definitions=others.ndjson")
+    assert (status, out.splitlines()[0]) == (0, "3 → 3 alarms, 1 → 1 of them false, no event lost"), err
+    status, out, _ = run("what-if", *told, "--replace", "alarm-definitions=less.ndjson")
+    assert (status, out.splitlines()[0]) == (0, "3 → 2 alarms, 1 → 2 of them false, 2 events lost (leak, trip)")
+    for words, said in [
+        (("plant.py:plant", *READ), "pipeline plant nothing changes; give --set KEY=VALUE, or --replace TOPIC=FILE"),
+        (("plant.py:plant", *READ, "--set", "limit=90"), "--set: pipeline plant is as it was; give --set KEY=VALUE"),
+        ((*told, "--replace", "readings=less.ndjson"), "--replace: topic readings is the history, which must be the same for both"),
+    ]:
+        assert said in refused("what-if", *words)
+
+
 def test_what_cannot_be_judged_is_refused_with_the_fix(run: Run, refused: Refused) -> None:
     hot = ("plant.py:hot", "--input", "readings.ndjson", "--labels", "labels.csv")
     for words, said in [

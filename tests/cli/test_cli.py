@@ -113,6 +113,7 @@ def test_help_lists_the_commands_and_no_more(run: Callable[..., tuple[int, str, 
         "simulate",
         "topics",
         "up",
+        "what-if",
         "--help",
         "--version",
     ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
@@ -14,6 +15,7 @@ from cyclopts import Parameter
 
 from headrace._durable import durable_folder, put, write_fault
 from headrace.backtest.budget import Breach, Budget, budget_of
+from headrace.backtest.compare import Comparison
 from headrace.backtest.figures import AT_LEAST, FIGURES, figure, iso, moment, shown
 from headrace.backtest.judge import Backtest
 from headrace.backtest.labels import Label, labels_of
@@ -22,13 +24,13 @@ from headrace.cli.apps import home, plan_of
 from headrace.cli.paths import InputPath, OutputPath, inputs_of
 from headrace.cli.report import print_ledger, progress
 from headrace.cli.simulate import duration_ms
-from headrace.cli.tables import counted, print_table
+from headrace.cli.tables import counted, print_json, print_table
 from headrace.engines.protocol import Result
 from headrace.errors import DataError, HeadraceError, PlanError
 from headrace.plan.cache import caching_in
 from headrace.plan.pipeline import Plan
 
-__all__ = ["JudgeOptions", "backtest"]
+__all__ = ["JudgeOptions", "backtest", "what_if"]
 
 _Inputs = Annotated[list[str] | None, Parameter(name="--input", negative=(), allow_leading_hyphen=True)]
 _Settings = Annotated[list[str] | None, Parameter(name="--set", negative=())]
@@ -113,7 +115,7 @@ def backtest(
     events = labels_of(labels)
     with caching_in(home() / "expressions.cache"):
         plan = plan_of(app, set or [])
-    found = _run(plan, events, input or [], judged)
+    found = _run(_job(plan, input or [], judged), events, judged)
     allowed.check(found.backtest)
     broken = allowed.broken(found.backtest, found.report)
     folder = home() / "backtests" / plan.pipeline if report is None else report
@@ -123,6 +125,80 @@ def backtest(
     if broken:
         what = "; ".join(f"{one.name}: {one.found}, {one.limit}" for one in broken)
         raise BudgetBroken(f"breaks the alarm budget: {what}", where=f"pipeline {plan.pipeline}")
+
+
+def what_if(
+    app: str,
+    /,
+    *,
+    labels: InputPath,
+    input: _Inputs = None,
+    set: _Settings = None,
+    replace: Annotated[list[str] | None, Parameter(name="--replace", negative=())] = None,
+    json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    judged: JudgeOptions = JudgeOptions(),
+) -> None:
+    """Show what another setting, or another file of definitions, changes in the alarms over labelled history.
+
+    Parameters
+    ----------
+    app
+        A shipped pipeline, file.py[:name], or module:name. It is run twice: as it is, and with the change.
+    labels
+        CSV file of the events: start,end,name[,tags].
+    input
+        [TOPIC=]FILE …, as for headrace run. Topics of commands and conditions may be left out.
+    set
+        KEY=VALUE: the settings that change.
+    replace
+        TOPIC=FILE: a file that takes the place of those of --input, such as another file of definitions.
+    json
+        A JSON object instead of tables.
+    """
+    events = labels_of(labels)
+    with caching_in(home() / "expressions.cache"):
+        plans = plan_of(app, []), plan_of(app, set or [])
+    replaced: dict[str, list[Path]] = {}
+    for one in replace or []:
+        replaced |= inputs_of(plans[0], [one])
+    if plans[0] == plans[1] and not replaced:
+        what = "is as it was" if set else "nothing changes"
+        raise PlanError(f"pipeline {plans[0].pipeline} {what}", where="--set" if set else None, fix="give --set KEY=VALUE, or --replace TOPIC=FILE")
+    jobs = [_job(plan, input or [], judged, files) for plan, files in zip(plans, ({}, replaced), strict=True)]
+    before, after = (_run(job, events, judged) for job in jobs)
+    if before.backtest.labels != after.backtest.labels:
+        raise DataError("the event times differ, so that other events are in the data", where="--set", fix="run headrace backtest for each")
+    compared = Comparison(before.backtest, after.backtest)
+    if json:
+        changes = [{"name": one.label.name, "start": iso(one.label.start), "before_s": one.before, "after_s": one.after} for one in compared.changes]
+        print_json([{"summary": compared.summary, "before": before.report, "after": after.report, "events": changes}])
+        return
+    _print_comparison(compared, (before.report, after.report))
+
+
+def _print_comparison(compared: Comparison, reports: Sequence[Mapping[str, Any]]) -> None:
+    print(f"{compared.summary}\n")
+    print_table(("", "AS IT IS", "WHAT IF"), _figure_rows(reports, Budget(), ()))
+    for title, rows in (("RULE", _rule_rows(reports)), ("EVENT", _event_rows(compared))):
+        if rows:
+            print()
+            print_table((title, *(["AS IT IS", "WHAT IF", "FALSE", "WHAT IF"] if title == "RULE" else ["FOUND AFTER", "WHAT IF"])), rows[:_ROWS])
+            _print_left(len(rows), "the output of --json")
+
+
+def _rule_rows(reports: Sequence[Mapping[str, Any]]) -> list[list[str | int]]:
+    """Return the rules with their alarms and false alarms before and after, first those whose alarms differ most."""
+    nothing = {"alarms": 0, "false_alarms": 0}
+    rules = sorted({rule for report in reports for rule in report["by_rule"]})
+    found = [(rule, *(report["by_rule"].get(rule, nothing) for report in reports)) for rule in rules]
+    found.sort(key=lambda one: -abs(one[1]["alarms"] - one[2]["alarms"]))
+    return [[rule, was["alarms"], now["alarms"], was["false_alarms"], now["false_alarms"]] for rule, was, now in found]
+
+
+def _event_rows(compared: Comparison) -> list[list[str]]:
+    """Return the events that are found at another time."""
+    differ = [one for one in compared.changes if one.before != one.after]
+    return [[one.label.name, *("missed" if at is None else shown("time_to_detection_s", at) for at in one[1:])] for one in differ]
 
 
 @dataclass(frozen=True)
@@ -167,35 +243,43 @@ class Judged:
         }
 
 
-def _run(plan: Plan, labels: Sequence[Label], given: Sequence[str], judged: JudgeOptions) -> Judged:
-    """Run a pipeline over files, and judge the alarms that it raises."""
+@dataclass(frozen=True)
+class _Job:
+    """A pipeline with its history, ready to run: its alarm topics, and the topics whose records are the history."""
+
+    plan: Plan
+    inputs: Mapping[str, Sequence[Path]]
+    topics: Sequence[AlarmTopic]
+    of_history: Sequence[str]
+
+
+def _job(plan: Plan, given: Sequence[str], judged: JudgeOptions, replaced: Mapping[str, Sequence[Path]] = MappingProxyType({})) -> _Job:
+    """Return what is to be run. Raises PlanError if an input is missing, or what is replaced is the history itself."""
     topics = alarm_topics(plan, judged.topic, judged.time, judged.rule)
     of_history, spare = read_topics(plan, topics)
-    inputs = inputs_of(plan, given)
+    for topic in replaced:
+        if topic in of_history:
+            what = f"topic {topic} is the history, which must be the same for both"
+            raise PlanError(what, where="--replace", fix="replace another topic, such as that of definitions")
+    inputs = {**inputs_of(plan, given), **replaced}
     plan.check_inputs({**{topic: [Path()] for topic in spare}, **inputs})
-    return _judged(plan, labels, inputs, topics, of_history, judged)
+    return _Job(plan, inputs, topics, of_history)
 
 
-def _judged(
-    plan: Plan,
-    labels: Sequence[Label],
-    inputs: Mapping[str, Sequence[Path]],
-    topics: Sequence[AlarmTopic],
-    of_history: Sequence[str],
-    judged: JudgeOptions,
-) -> Judged:
+def _run(job: _Job, labels: Sequence[Label], judged: JudgeOptions) -> Judged:
+    """Run a pipeline over its history, and judge the alarms that it raises."""
     from headrace.engines.embedded.history import run_history
 
     with progress() as bar:
-        history = run_history(plan, inputs, {one.topic: one.columns for one in topics}, of_history, bar)
+        history = run_history(job.plan, job.inputs, {one.topic: one.columns for one in job.topics}, job.of_history, bar)
     accounts = history.ledger.items()
     print_ledger(Result({topic: one.counts() for topic, one in accounts}, {topic: one.reasons for topic, one in accounts}))
     if history.start is None or history.end is None:
-        what = f"no record of {', '.join(of_history)} could be used that has an event time"
-        raise DataError(what, where=f"pipeline {plan.pipeline}", fix="do the stream's schema and event_time fit the input?")
-    alarms = [alarm for one in topics for alarm in one.raised(history.rows[one.topic])]
+        what = f"no record of {', '.join(job.of_history)} could be used that has an event time"
+        raise DataError(what, where=f"pipeline {job.plan.pipeline}", fix="do the stream's schema and event_time fit the input?")
+    alarms = [alarm for one in job.topics for alarm in one.raised(history.rows[one.topic])]
     inside = _inside(labels, history.start, history.end)
-    return Judged(plan, Backtest(alarms, inside, history.start, history.end, judged.grace_ms, judged.operators, judged.seed))
+    return Judged(job.plan, Backtest(alarms, inside, history.start, history.end, judged.grace_ms, judged.operators, judged.seed))
 
 
 def _inside(labels: Sequence[Label], start: int, end: int) -> list[Label]:
@@ -265,9 +349,9 @@ def _print(found: Judged, budget: Budget, broken: Sequence[Breach]) -> None:
         _print_left(len(rows))
 
 
-def _print_left(count: int) -> None:
+def _print_left(count: int, where: str = "details.json") -> None:
     if count > _ROWS:
-        print(f"… and {count - _ROWS:,} more, in details.json")
+        print(f"… and {count - _ROWS:,} more, in {where}")
 
 
 def _figure_rows(columns: Sequence[Mapping[str, Any]], budget: Budget, broken: Sequence[Breach]) -> list[list[str]]:
