@@ -18,7 +18,7 @@ import headrace
 from headrace.cli import app
 from headrace.cli.backtest import JudgeOptions
 from headrace.cli.options import RunOptions
-from headrace.cli.simulate import GeneratorOptions, KilnOptions, PlcOptions
+from headrace.cli.simulate import GeneratorOptions, KilnOptions, PlcOptions, WaterOptions
 from headrace.engines.options import OPTIONS, Mode, Refused, Support, flag
 from headrace.engines.protocol import ENGINES, engine_named
 from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function, Signature
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 CLASSES = {
     "headrace run": (RunOptions,),
-    "headrace simulate": (KilnOptions, GeneratorOptions, PlcOptions),
+    "headrace simulate": (KilnOptions, GeneratorOptions, PlcOptions, WaterOptions),
     "headrace backtest": (JudgeOptions,),
     "headrace what-if": (JudgeOptions,),
 }
@@ -140,6 +140,7 @@ def commands_page() -> str:
         "plan",
         "ledger",
         "simulate",
+        "import",
         "serve",
         "bridge",
         "browse",

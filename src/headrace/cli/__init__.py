@@ -36,6 +36,7 @@ app.command("headrace.cli.plan:check", name="check", help="Check a plant file, o
 app.command("headrace.cli.plan:plan", name="plan", help="Show what a pipeline computes, or the script an engine would run.")
 app.command("headrace.cli.ledger:ledger", name="ledger", help="Show what became of every record of a pipeline's last run.")
 app.command("headrace.cli.simulate:simulate", name="simulate", help="Send what a simulated plant would send.")
+app.command("headrace.cli.importing:import_files", name="import", help="Turn files of a public data set into readings and labels.")
 app.command("headrace.cli.serve:serve", name="serve", help="Serve one service alone.")
 app.command("headrace.cli.bridge:bridge", name="bridge", help="Bring what comes from the outside into a topic.")
 app.command("headrace.cli.browse:browse", name="browse", help="Show what an outside system has, live, and write a list of tags to begin with.")

@@ -18,7 +18,7 @@ from headrace.kernels.reading.rules import read_text
 from headrace.plan.schema import TIMESTAMP
 from headrace.simulate.kiln import format_ids, ticks
 
-__all__ = ["Plant", "Writable", "banner", "batch_line", "simulate", "time_ms"]
+__all__ = ["Plant", "Writable", "banner", "batch_line", "iso_time", "simulate", "time_ms"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST_MS = 4_102_444_800_000  # the year 2100
@@ -55,6 +55,12 @@ def time_ms(text: str, where: str) -> int:
     if time_of is None:
         raise PlanError(f"{text!r} is not a time", where=where, fix="write 2024-01-15T10:30:00Z")
     return int(time_of.timestamp() * 1000)
+
+
+def iso_time(ms: int) -> str:
+    """Return ms since the epoch as ISO 8601 text, in UTC."""
+    time = datetime.fromtimestamp(ms / 1000, UTC)
+    return time.isoformat(timespec="milliseconds" if ms % 1000 else "seconds").replace("+00:00", "Z")
 
 
 def banner(target: str, *, servers: str | None = None, topic: str | None = None) -> str:

@@ -1,6 +1,6 @@
 """What happens in the water plant, as labels beside its messages; and the rows of attacks apart from the others.
 
-Labels are CSV with the columns `start,end,name,tags`, times in ISO 8601, tags with a vertical bar between them. A label is written when the
+Labels are CSV with the columns `start,end,name,tags`, times in ISO 8601, tags with a blank between them. A label is written when the
 attack or fault begins, so that they are there for a run that does not end too.
 """
 
@@ -9,14 +9,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
 from headrace.errors import EnvironmentFault
 from headrace.simulate.water.plant import Water
 from headrace.simulate.water.scenarios import Event
-from headrace.simulate.writing import Writable
+from headrace.simulate.writing import Writable, iso_time
 
 __all__ = ["DETAILS", "LABELS", "Labelled", "Split"]
 
@@ -46,10 +45,10 @@ class Labelled:
             event = next(pending, None)
             for tick, lines in enumerate(self._water.line_batches(start_ms, interval_ms)):
                 while event is not None and event.start_s <= tick * interval_ms / 1000:
-                    span = [_iso(start_ms + round(seconds * 1000)) for seconds in (event.start_s, event.end_s)]
+                    span = [iso_time(start_ms + round(seconds * 1000)) for seconds in (event.start_s, event.end_s)]
                     if event.kind != "maintenance":
-                        _write(labels, self._file, [*span, event.name, "|".join(event.tags)])
-                    _write(detailed, details, [*span, event.name, event.kind, "|".join(event.tags), *_described(event)])
+                        _write(labels, self._file, [*span, event.name, " ".join(event.tags)])
+                    _write(detailed, details, [*span, event.name, event.kind, " ".join(event.tags), *_described(event)])
                     event = next(pending, None)
                 yield lines
 
@@ -78,11 +77,6 @@ class Split:
 def _described(event: Event) -> list[str]:
     scenario = event.scenario
     return ["", "", ""] if scenario is None else [scenario.technique, scenario.extent, scenario.description]
-
-
-def _iso(time_ms: int) -> str:
-    time = datetime.fromtimestamp(time_ms / 1000, UTC)
-    return time.isoformat(timespec="milliseconds" if time_ms % 1000 else "seconds").replace("+00:00", "Z")
 
 
 def _created(path: Path, columns: tuple[str, ...]) -> TextIO:

@@ -1,0 +1,216 @@
+"""Public data sets of plants, from the files that users hold: samples with all their values, and the spans of attacks and faults.
+
+Each layout is that of the files as they are published. What is not a number stays text; a line that cannot be read is an error of its own.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+import msgspec
+
+from headrace.errors import EnvironmentFault, PlanError
+
+__all__ = ["FORMATS", "Sample", "Span", "Spans", "Unread", "samples", "windows_of"]
+
+
+class Sample(NamedTuple):
+    """All values of one time, by tag and as texts; and what is marked as abnormal then, empty if nothing is."""
+
+    time_ms: int
+    values: Mapping[str, str]
+    marks: tuple[str, ...]
+
+
+class Unread(NamedTuple):
+    """A line that could not be read, and why."""
+
+    line: int
+    reason: str
+
+
+class Span(NamedTuple):
+    """Something abnormal from `start_ms` to before `end_ms`."""
+
+    start_ms: int
+    end_ms: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A CSV file with a sample a line: how its columns are called, and how its times are written. The delimiter may be `;`.
+
+    `marks` are the columns that say whether something is abnormal; `left_out` are those that are no tags. `mark` is
+    what is marked, if it is not called by the column.
+    """
+
+    times: tuple[str, ...]
+    patterns: tuple[str, ...] = ()
+    marks: str = r"(?!)"
+    mark: str = ""
+    left_out: str = r"(?!)"
+
+
+_TABLES = {
+    "swat": _Table(("timestamp",), ("%d/%m/%Y %I:%M:%S %p",), marks=r"normal/attack", mark="attack"),
+    "hai": _Table(("time", "timestamp"), marks=r"attack(_p\d)?"),
+    "batadal": _Table(("datetime",), ("%d/%m/%y %H",), marks=r"att_flag", mark="attack"),
+    "skab": _Table(("datetime",), marks=r"anomaly", left_out=r"changepoint"),
+    "nab": _Table(("timestamp",)),
+}
+_TEP = [*(f"XMEAS({number})" for number in range(1, 42)), *(f"XMV({number})" for number in range(1, 12))]
+_TEP_STEP_MS, _TEP_NORMAL = 180_000, 160
+FORMATS = (*_TABLES, "tep")
+"""The data sets whose files can be read."""
+
+_DECIMAL_COMMA = re.compile(r"^([+-]?\d+),(\d+(?:[eE][+-]?\d+)?)$")  # in files whose delimiter is not the comma
+_NORMAL = frozenset({"", "0", "0.0", "normal", "-999"})  # BATADAL: -999 where it is not known
+
+
+def samples(format: str, path: Path, *, zone: tzinfo = UTC, start_ms: int = 0) -> Iterator[Sample | Unread]:
+    """Yield the samples of a file, and its unreadable lines.
+
+    Parameters
+    ----------
+    zone
+        The time zone of its times.
+    start_ms
+        The time of the first sample of a Tennessee Eastman file, which has no times.
+
+    Raises
+    ------
+    PlanError
+        If it is not a file of this data set.
+    EnvironmentFault
+        If it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            if format == "tep":
+                yield from _tep(file.read(), path, start_ms)
+            else:
+                yield from _rows(_TABLES[format], format, file, path, zone)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot be read: {error.strerror}", where=str(path), fix="name a file that this user may read") from None
+
+
+def _rows(table: _Table, format: str, file: TextIO, path: Path, zone: tzinfo) -> Iterator[Sample | Unread]:
+    header: list[str] = []
+    before = 0  # lines above the header, such as the stages of SWaT
+    delimiter = ","
+    while not set(table.times) & {name.lower() for name in header}:
+        line = file.readline()
+        if not line:
+            raise PlanError(f"is no file of {format}", where=str(path), fix=f"its header has a column {table.times[0]!r}")
+        before += 1
+        delimiter = max(",;", key=line.count)
+        header = [cell.strip() for cell in line.split(delimiter)]
+    lines = csv.reader(file, delimiter=delimiter)
+    lower = [name.lower() for name in header]
+    time = next(lower.index(name) for name in table.times if name in lower)
+    marks = [place for place, name in enumerate(lower) if re.fullmatch(table.marks, name)]
+    tags = [place for place, name in enumerate(lower) if name and place != time and place not in marks and not re.fullmatch(table.left_out, name)]
+    # A file of NAB is one series, whose name is that of the file.
+    names = {place: path.stem if format == "nab" else header[place] for place in tags}
+    while True:
+        try:
+            cells = next(lines)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Unread(before + lines.line_num, str(error))
+            continue
+        if not any(map(str.strip, cells)):
+            continue
+        if len(cells) != len(header):
+            yield Unread(before + lines.line_num, f"has {len(cells)} cells where the header has {len(header)}")
+            continue
+        moment = _time(cells[time].strip(), table.patterns, zone)
+        if moment is None:
+            yield Unread(before + lines.line_num, f"{cells[time]!r} is not a time")
+            continue
+        marked = tuple(table.mark or lower[place] for place in marks if cells[place].strip().lower() not in _NORMAL)
+        texts = [_DECIMAL_COMMA.sub(r"\1.\2", cell.strip()) for cell in cells] if delimiter == ";" else [cell.strip() for cell in cells]
+        yield Sample(moment, {name: texts[place] for place, name in names.items()}, marked)
+
+
+def _time(text: str, patterns: tuple[str, ...], zone: tzinfo) -> int | None:
+    """Return a time in ms since the epoch; None if the text is none."""
+    for pattern in patterns or ("",):
+        with suppress(ValueError, OverflowError):
+            found = datetime.strptime(text, pattern) if pattern else datetime.fromisoformat(text)  # noqa: DTZ007  (the zone comes next)
+            return round((found if found.tzinfo else found.replace(tzinfo=zone)).timestamp() * 1000)
+    return None
+
+
+def _tep(text: str, path: Path, start_ms: int) -> Iterator[Sample | Unread]:
+    """Yield the samples of a file of the Tennessee Eastman process: 52 columns without a header, a sample every three minutes."""
+    rows = [line.split() for line in text.splitlines() if line.strip()]
+    if len(rows) == len(_TEP) and len(set(map(len, rows))) == 1 and len(rows[0]) != len(_TEP):
+        rows = [list(row) for row in zip(*rows, strict=True)]  # d00.dat has a line for each variable
+    if not rows or len(rows[0]) != len(_TEP):
+        raise PlanError("is no file of tep", where=str(path), fix=f"it has {len(_TEP)} columns (d00.dat: as many lines), and no header")
+    fault = re.fullmatch(r"d(\d\d)(_te)?", path.stem)
+    for number, row in enumerate(rows):
+        if len(row) != len(_TEP):
+            yield Unread(number + 1, f"has {len(row)} cells where the first line has {len(_TEP)}")
+            continue
+        # In a testing file the fault begins after eight hours; a training file has it from the first sample on.
+        faulty = fault is not None and fault[1] != "00" and (not fault[2] or number >= _TEP_NORMAL)
+        yield Sample(start_ms + number * _TEP_STEP_MS, dict(zip(_TEP, row, strict=True)), (f"fault {fault[1]}",) if faulty and fault else ())
+
+
+class Spans:
+    """Joins samples that are marked in the same file and follow each other to spans."""
+
+    def __init__(self) -> None:
+        self._start: tuple[int, str] | None = None
+        self._last, self._step = 0, 0
+
+    def add(self, sample: Sample) -> Iterator[Span]:
+        """Take a sample, and yield the span that ends with it. A span lasts until the first sample that is not marked."""
+        if self._start is not None and not sample.marks:
+            yield Span(self._start[0], sample.time_ms, self._start[1])
+            self._start = None
+        if sample.marks and self._start is None:
+            self._start = sample.time_ms, sample.marks[-1]
+        self._step, self._last = max(sample.time_ms - self._last, 0), sample.time_ms
+
+    def end(self) -> Iterator[Span]:
+        """Yield the span that lasts until the end of the file: a step beyond its last sample."""
+        if self._start is not None:
+            yield Span(self._start[0], max(self._last + self._step, self._start[0]), self._start[1])
+        self._start = None
+
+
+def windows_of(path: Path, series: Path, zone: tzinfo = UTC) -> list[Span]:
+    """Return the windows of a file of NAB, `combined_windows.json`, for a series.
+
+    Raises
+    ------
+    PlanError
+        If the file is none, or has no such series.
+    """
+    try:
+        windows = msgspec.json.decode(path.read_bytes(), type=dict[str, list[tuple[str, str]]])
+    except OSError as error:
+        raise EnvironmentFault(f"cannot be read: {error.strerror}", where=str(path), fix="name combined_windows.json of NAB") from None
+    except msgspec.DecodeError as error:
+        raise PlanError(f"is no file of windows: {error}", where=str(path), fix="name combined_windows.json of NAB") from None
+    found = [pairs for name, pairs in windows.items() if name.rpartition("/")[2] == series.name]
+    if not found:
+        raise PlanError(f"has no series {series.name!r}", where=str(path), fix="leave --windows out, or name the file as NAB does")
+    return [span for first, last in found[0] for span in _window(first, last, zone)]
+
+
+def _window(first: str, last: str, zone: tzinfo) -> Iterable[Span]:
+    start, end = _time(first, (), zone), _time(last, (), zone)
+    return [] if start is None or end is None else [Span(start, end, "anomaly")]
