@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GeneratorOptions", "KilnOptions", "PlcOptions", "WaterOptions", "duration_ms", "simulate"]
 
+_SERVED = ("modbus:", "opc.tcp:")
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "": 1000}
 
 
@@ -233,8 +234,8 @@ def simulate(
         kiln: equipment with sensors; generators: of electric power; plc: controllers of a factory; water: a water treatment
         plant. Each sends a message a second.
     to
-        An NDJSON file, topic:NAME of the SQLite log, kafka:NAME, or mqtt://HOST/TOPIC. Without it, messages go to standard output and the report to
-        standard error.
+        An NDJSON file, topic:NAME of the SQLite log, kafka:NAME, or mqtt://HOST/TOPIC. plc: also modbus://HOST:PORT?map=FILE.csv and
+        opc.tcp://HOST:PORT, which serve the values of the last messages. Without it, messages go to standard output and the report to standard error.
     rate
         Messages a second over the whole plant, instead of one a second for each equipment.
     seed
@@ -262,6 +263,11 @@ def simulate(
     from headrace.simulate.writing import time_ms
 
     made = options[plant].plant(seed)
+    serves = to is not None and to.startswith(_SERVED)
+    if plant != "plc" and (serves or (water.attacks_to or "").startswith(_SERVED)):
+        raise PlanError(f"a {plant} cannot be served", where="--to", fix="only plc can; give a file, topic:NAME or mqtt://HOST/TOPIC")
+    if serves and history != "0s":
+        raise PlanError("a server has only the latest values", where="--history", fix="leave it out")
     topic, cluster = asked_topic(to or "", kafka) or (None, None)
     with _sink(to, kafka, made) as first, _split(first, water.attacks_to, kafka, made) as sink, _ended_by_sigterm(sink) as gentle:
         plants.simulate(
@@ -277,7 +283,7 @@ def simulate(
             duration_ms=duration_ms(duration, "--duration") if duration else None,
             history_ms=duration_ms(history, "--history"),
             start_ms=time_ms(start, "--start") if start else None,
-            pace=to is None or records is None,
+            pace=to is None or records is None or serves,
             report=sys.stderr if to is None else sys.stdout,
         )
 
@@ -293,6 +299,9 @@ def _sink(to: str | None, kafka: KafkaOptions, plant: Plant) -> Iterator[Writabl
 
         with closing(MqttSink(to)) as broker:
             yield broker
+    elif to.startswith(_SERVED):
+        with closing(_served(to, [str(one) for one in plant.equipment])) as server:
+            yield server
     elif topic is None:
         with _open(local_path(to, "--to", writes=True)) as file:
             yield file
@@ -316,6 +325,16 @@ def _split(sink: Writable, attacks_to: str | None, kafka: KafkaOptions, plant: P
 
     with _sink(attacks_to, kafka, plant) as attacks:
         yield Split(sink, attacks)
+
+
+def _served(to: str, controllers: list[str]) -> Writable:
+    if to.startswith("modbus:"):
+        from headrace.simulate.plc_modbus import modbus_server
+
+        return modbus_server(to, controllers)
+    from headrace.simulate.plc_opc import opc_server
+
+    return opc_server(to, controllers)
 
 
 class _Asked(BaseException):

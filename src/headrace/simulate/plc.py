@@ -18,7 +18,7 @@ from headrace.errors import PlanError
 from headrace.simulate.generators import _dice, _triangle
 from headrace.simulate.kiln import ticks
 
-__all__ = ["VARIABLES", "Plc"]
+__all__ = ["UNIT_CODES", "VARIABLES", "Plc"]
 
 VARIABLES = {
     "motor_speed": (0.0, 3000.0, "RPM"),
@@ -27,6 +27,9 @@ VARIABLES = {
     "oil_temperature": (20.0, 95.0, "°C"),
 }
 """The range and the unit of each variable."""
+
+UNIT_CODES = {"RPM": "RPM", "kW": "KWT", "bar": "BAR", "°C": "CEL"}
+"""The UNECE codes of these units."""
 
 _MOST_PLCS = 10_000
 _STRETCH = 30  # ticks that a stuck value lasts

@@ -1,0 +1,162 @@
+"""Simulated controllers as servers: what a bridge reads of them is what the generator says, with its times and qualities (S1)."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plant_servers import Bridged
+
+from headrace.cli import main
+from headrace.connectors import modbus, opc
+from headrace.plant.quality import Quality
+from headrace.simulate import Plc
+from headrace.simulate.plc import UNIT_CODES, VARIABLES
+from headrace.topics.sqlite import SqliteLog
+from serving import LIMIT, free_port
+
+HEADRACE = str(Path(sys.executable).with_name("headrace"))
+START, INTERVAL_MS, SEED, PLCS = 1_704_067_200_000, 100, 5, 2
+PLANT = Plc(SEED, PLCS, dropouts=0.2, bad_values=0.2, spikes=0.1)
+OPTIONS = ["--plcs", str(PLCS), "--seed", str(SEED), "--rate", str(PLCS * 1000 // INTERVAL_MS), "--start", "2024-01-01T00:00:00Z"]
+FAULTS = ["--dropouts", "0.2", "--bad-values", "0.2", "--spikes", "0.1"]
+NO_DATA = (None, Quality.BAD_NO_DATA)
+
+
+@contextmanager
+def simulated(address: str) -> Iterator[subprocess.Popen[str]]:
+    """Serve the plant at an address, and have SIGTERM end it without an error."""
+    command = [HEADRACE, "simulate", "plc", "--to", address, *OPTIONS, *FAULTS]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=LIMIT)
+        assert (process.returncode, err) == (0, "")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def sent(tick: int, plc: int) -> dict[str, tuple[float | None, int]]:
+    """Return the values and qualities of a message; a value that is missing is not in it."""
+    variables = PLANT.record(tick, plc, START, INTERVAL_MS)["variables"]
+    return {name: (one["value"], Quality.GOOD) if isinstance(one["value"], float) else NO_DATA for name, one in variables.items()}
+
+
+def test_registers_have_the_values_of_the_last_message(log: SqliteLog, home: Path) -> None:
+    address = f"modbus://127.0.0.1:{free_port()}?map={home.parent / 'registers.csv'}"
+
+    def polls(found: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, tuple[Any, int]]]:
+        """Return what was read at once of a controller: values and qualities by name."""
+        together = defaultdict[tuple[str, int], dict[str, tuple[Any, int]]](dict)
+        for one in found:
+            plc, name = one["tag"].split("/")
+            together[plc, one["time"]][name] = one["value"], one["quality"]
+        return {key: one for key, one in together.items() if len(one) == 1 + len(VARIABLES) and one["timestamp"][1] == Quality.GOOD}
+
+    async def run() -> list[dict[str, Any]]:
+        async with Bridged(log, modbus.source(f"{address}&interval=50ms&timeout=60s")) as bridge:
+
+            def seen(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+                assert process.poll() is None
+                return found if len({(plc, one["timestamp"]) for (plc, _), one in polls(found).items()}) >= 6 else []
+
+            return list(await bridge.until(seen, "six messages"))
+
+    with simulated(address) as process:
+        while not (home.parent / "registers.csv").exists():
+            assert process.poll() is None
+        found = asyncio.run(run())
+    for (plc, _), values in polls(found).items():
+        tick = round((values.pop("timestamp")[0] * 1000 - START) / INTERVAL_MS)
+        expected: dict[str, tuple[Any, int]] = dict.fromkeys(VARIABLES, NO_DATA)
+        for earlier in range(tick + 1):
+            expected |= sent(earlier, int(plc[-3:]) - 1)
+        assert values == expected, (plc, tick)
+    units = {one["tag"].split("/")[1]: one["unit"] for one in found}
+    assert units == {"timestamp": "SEC", **{name: UNIT_CODES[unit] for name, (_, _, unit) in VARIABLES.items()}}
+
+
+def test_variables_have_each_value_with_its_time_and_quality(log: SqliteLog) -> None:
+    address = f"opc.tcp://127.0.0.1:{free_port()}"
+
+    def received(found: list[dict[str, Any]]) -> dict[str, dict[int, tuple[Any, int]]]:
+        """Return by tag the values and qualities by tick."""
+        tags = defaultdict[str, dict[int, tuple[Any, int]]](dict)
+        for one in found:
+            if one["source_time"] is not None:
+                tags[one["tag"]][(one["source_time"] - START) // INTERVAL_MS] = one["value"], one["quality"]
+        return tags
+
+    async def run() -> list[dict[str, Any]]:
+        async with Bridged(log, opc.source(f"{address}?interval=100ms&timeout=60s&queue=10000")) as bridge:
+
+            def seen(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+                assert process.poll() is None
+                tags = received(found)
+                return found if len(tags) == PLCS * len(VARIABLES) and all(len(one) >= 6 for one in tags.values()) else []
+
+            return list(await bridge.until(seen, "six values of each variable"))
+
+    with simulated(address) as process:
+        found = asyncio.run(run())
+    lost = any(one["quality"] == Quality.BAD_NO_COMMUNICATION for one in found)
+    for tag, values in received(found).items():
+        plc, name = tag.split("/")
+        assert values == {tick: sent(tick, int(plc[-3:]) - 1).get(name) for tick in values}, tag
+        if lost:
+            continue
+        expected: dict[int, tuple[float | None, int]] = {}
+        for tick in range(min(values), max(values) + 1):
+            value = sent(tick, int(plc[-3:]) - 1).get(name)
+            # The same value again is no change.
+            if value is not None and (not expected or value != expected[max(expected)]):
+                expected[tick] = value
+        assert values == expected, tag
+    units = {one["tag"].split("/")[1]: one["unit"] for one in found}
+    assert units == {name: UNIT_CODES[unit] for name, (_, _, unit) in VARIABLES.items()}
+
+
+@pytest.mark.parametrize(
+    ("plant", "options", "complaint"),
+    [
+        ("plc", ["--to", "modbus://127.0.0.1:1"], "names no register map to write"),
+        ("plc", ["--to", "modbus://127.0.0.1:1?map=map.csv", "--plcs", "248"], "a Modbus server has up to 247 units"),
+        ("plc", ["--to", "modbus://127.0.0.1:1/path?map=map.csv"], "give an address such as modbus://127.0.0.1:5020?map=registers.csv"),
+        ("plc", ["--to", "opc.tcp://127.0.0.1:1?node=i=1"], "has no parameter 'node'"),
+        ("plc", ["--to", "opc.tcp://127.0.0.1:1", "--history", "1m"], "a server has only the latest values"),
+        ("kiln", ["--to", "opc.tcp://127.0.0.1:1"], "a kiln cannot be served"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(plant: str, options: list[str], complaint: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", plant, *options]) == 2
+    assert complaint in capsys.readouterr().err
+    assert list(home.parent.glob("*.csv")) == []
+
+
+@pytest.mark.parametrize("address", ["modbus://127.0.0.1:{port}?map=map.csv", "opc.tcp://127.0.0.1:{port}"])
+def test_a_port_in_use_is_reported_in_a_line(address: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["simulate", "plc", "--to", address.format(port=taken.getsockname()[1])]) == 1
+    error = capsys.readouterr().err
+    assert "the server cannot listen" in error
+    assert "is the port in use" in error
+    assert list(home.parent.glob("*.csv")) == []
+
+
+def test_another_register_map_is_not_overwritten(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = home.parent / "map.csv"
+    path.write_text("mine\n")
+    assert main(["simulate", "plc", "--to", f"modbus://127.0.0.1:{free_port()}?map={path}"]) == 2
+    assert "exists already, and is another register map" in capsys.readouterr().err
+    assert path.read_text() == "mine\n"
