@@ -28,6 +28,7 @@ __all__ = ["browse"]
 
 _COLUMNS = ("tag", "value", "quality", "unit", "time")
 _REFRESH_SECONDS = 0.5
+_ENDLESS_SECONDS = 10.0  # of what never has been seen whole
 
 
 def browse(
@@ -44,26 +45,33 @@ def browse(
     Parameters
     ----------
     address
-        opc.tcp://…: variables; modbus://…: registers, those of its map or of --range.
+        opc.tcp://…: variables; modbus://…: registers, those of its map or of --range; mqtt://HOST/FILTER: the values of messages, each with its topic
+        and its place in the payload, of all topics without a filter.
     range_
         modbus: registers without a map, such as holding:0-200; may be repeated.
     tags
         Write what was found to this file, to begin with: a list of tags; for modbus and --range a register map. It may not exist yet.
     duration
-        Stop after so long: 30s, 5m. Where the output is no terminal, or with --tags, the values are shown once.
+        Stop after so long: 30s, 5m. Where the output is no terminal, or with --tags, the values are shown once; those of a broker after 10 s.
     json
         Print readings as JSON, one a line, as a bridge would write them.
     """
     module = find(address)
     if module is None or not hasattr(module, "browse"):
-        raise PlanError(f"cannot be browsed: {address.partition(':')[0] or address!r}", where="ADDRESS", fix="give opc.tcp://… or modbus://…")
+        raise PlanError(
+            f"cannot be browsed: {address.partition(':')[0] or address!r}", where="ADDRESS", fix="give opc.tcp://…, modbus://… or mqtt://…"
+        )
     if tags is not None and tags.exists():
         raise PlanError("exists already", where=str(tags), fix="name a new file, so that nothing is overwritten")
     shown: Browse = module.browse(address, range_ or [])
     terminal = sys.stdout.isatty() and not json
     seconds = duration_ms(duration, "--duration") / 1000 if duration is not None else None
     once = seconds is None and (not terminal or tags is not None)
+    if once and shown.count is None:
+        seconds = _ENDLESS_SECONDS
     found = asyncio.run(_watch(shown, asked_to_stop(), seconds, once=once, live=terminal and not once, as_json=json))
+    if not found and shown.count is None:
+        raise EnvironmentFault("no message arrived", where=shown.source.name, fix="give a longer --duration, or another topic filter")
     if not json and not (terminal and not once):
         _print(_table(found))
     if tags is not None:
@@ -103,6 +111,8 @@ async def _read(shown: Browse, found: dict[str, Mapping[str, Any]], complete: as
         events = await shown.source.open(None)
         assert events is not None
         async for event in events:
+            if event.malformed is not None:
+                continue
             reading = msgspec.json.decode(event.value)
             found[reading["tag"]] = reading
             if as_json:

@@ -14,18 +14,22 @@ from zlib import crc32
 import msgspec
 
 from headrace.connectors.address import Address, secret_file
+from headrace.connectors.browsing import Browse
+from headrace.connectors.leaves import leaves, tags_at
 from headrace.connectors.mqtt_client import ANSWER_SECONDS, Arrived, Connected, Connection, Server, connect
 from headrace.connectors.payloads import PARAMETERS, Path, Shape, shape_of
 from headrace.connectors.protocol import Event, Record, Refused, Source, Target, Unavailable
 from headrace.errors import PlanError
+from headrace.plant.tags import csv_of_tags
 
-__all__ = ["TAKES_TAGS", "Messages", "Published", "server_of", "source", "target"]
+__all__ = ["TAKES_TAGS", "Messages", "Published", "browse", "server_of", "source", "target"]
 
 TAKES_TAGS = True  # messages that are records as they are have no use for them
 
 SERVER_PARAMETERS = frozenset({"version", "client_id", "keepalive", "password_file", "ca", "cert", "key"})
 _IN = SERVER_PARAMETERS | PARAMETERS | {"qos", "share", "session", "window", "retained", "repeats"}
 _EXAMPLE = "mqtt://user@127.0.0.1:1883/plant/+/data?qos=1"
+_BROWSE_EXAMPLE = "mqtt://user@127.0.0.1:1883/plant/#"
 _OUT = SERVER_PARAMETERS | {"retain", "value"}
 _OUT_EXAMPLE = "mqtt://user@127.0.0.1:1883/plant/{tag}?retain=yes"
 _BATCH_SECONDS = 0.02
@@ -73,6 +77,17 @@ def target(address: str) -> Published:
     if path is not None and path.each:
         raise PlanError(f"parameter value is {value!r}", where="TO", fix="give a path without *")
     return Published(server, topic, path, retain=one.choice("retain", ["no", "yes"]) == "yes")
+
+
+def browse(address: str, ranges: Sequence[str]) -> Browse:
+    """Return what a broker has: its retained messages and those that are published, by their own session at QoS 0."""
+    if ranges:
+        raise PlanError("is only for modbus", where="--range", fix="leave it out")
+    one = parsed(address, SERVER_PARAMETERS, _BROWSE_EXAMPLE, "ADDRESS")
+    topic = unquote(one.path.removeprefix("/")) or "#"
+    check_filter(topic)
+    server = server_of(one, "ADDRESS", f"headrace-{secrets.token_hex(7)}", topic, v5=version_of(one))
+    return Browse(Messages(server, topic, leaves, qos=0), lambda found: csv_of_tags(tags_at(found)))
 
 
 class Messages(Connected, Source):
