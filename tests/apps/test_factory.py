@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import paho.mqtt.client as paho
 import pytest
 
 from headrace.apps.factory import RANGES
@@ -14,9 +17,13 @@ from headrace.cli import main
 from headrace.plant.quality import Quality
 from headrace.simulate import Plc
 from headrace.simulate.plc import VARIABLES
+from mongo import Mongo, mongo
 from mosquitto import Mosquitto, mosquitto
+from mosquitto import missing as no_mosquitto
+from running_plant import Up, up
+from serving import LIMIT, free_port
 
-__all__ = ["mosquitto"]
+__all__ = ["mongo", "mosquitto"]
 
 START = 1_704_067_200_000
 
@@ -105,3 +112,62 @@ def test_the_path_from_a_broker_to_readings(mosquitto: Mosquitto, capsys: pytest
     assert main(["topics", "tail", "plc_data", "--lines", "1000"]) == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(found) == sum(len(json.loads(line)["variables"]) for line in lines)
+
+
+def publish_by_websocket(port: int, line: bytes) -> None:
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, transport="websockets")
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    try:
+        client.publish("plc/data", line, qos=1).wait_for_publish(LIMIT)
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def test_the_parts_of_the_factory_are_processes_of_their_own(tmp_path: Path, mongo: Mongo) -> None:
+    """A broker with two listeners, the bridge, the preprocessor and the target, the last two killed in between."""
+    if (why := no_mosquitto()) is not None:
+        pytest.skip(why)
+    socket = free_port()
+    broker = Mosquitto(tmp_path / "mosquitto", [f"listener {socket} 127.0.0.1", "protocol websockets"])
+    assert main(["init", "factory"]) == 0
+    text = Path("headrace.toml").read_text().replace("mqtt://127.0.0.1:1883", broker.address).replace("mongodb://127.0.0.1:27017", mongo.address)
+    Path("headrace.toml").write_text(text.replace("port = 8000", "port = 0"))
+    assert main(["check"]) == 0
+    lines = sent(20)
+    wanted = [row for line in lines for row in processed(json.loads(line))]
+
+    with ExitStack() as ending, mongo.client() as client:
+        broker.start()
+        ending.callback(broker.end)
+        documents = client["factory"]["processed_data"]
+
+        def ready(running: Up, part: str) -> None:
+            running.wait_for(lambda: running.states(part)[-1:] == ["running"], f"{part} runs")
+
+        def arrived(running: Up, count: int) -> None:
+            running.wait_for(lambda: documents.count_documents({}) >= count, f"{count} documents")
+
+        bridge = ending.enter_context(up("plc"))
+        ready(bridge, "plc")
+        first = sum(len(json.loads(line)["variables"]) for line in lines[:20])
+        with up("factory") as pipeline, up("documents") as target:
+            broker.publish("plc/data", *lines[:20])
+            arrived(target, first)
+            for one in (pipeline, target):
+                assert one.end(signal.SIGKILL) == -signal.SIGKILL
+        broker.publish("plc/data", *lines[20:-1])
+        publish_by_websocket(socket, lines[-1])
+        with up("factory") as pipeline, up("documents") as target:
+            arrived(target, len(wanted))
+            assert [one.end() for one in (target, pipeline, bridge)] == [0, 0, 0]
+        found = list(documents.find({}, {"_id": 0}).sort("_id"))
+        indexes = [one["key"].to_dict() for one in documents.list_indexes()]
+
+    def order(one: dict[str, Any]) -> tuple[Any, ...]:
+        return one["timestamp"], one["plc_id"], one["variable"]
+
+    stored = [{**one, "timestamp": one["timestamp"].timestamp()} for one in found]
+    assert sorted(stored, key=order) == [{**row, "normalized": pytest.approx(row["normalized"])} for row in sorted(wanted, key=order)]
+    assert {"plc_id": 1, "variable": 1, "timestamp": -1} in indexes
