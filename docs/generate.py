@@ -147,6 +147,8 @@ def commands_page() -> str:
         "topics",
         "jobs",
         "alarms",
+        "explain",
+        "replay",
         "backup",
         "restore",
         "savepoint",

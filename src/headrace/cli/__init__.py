@@ -77,6 +77,8 @@ _alarms.command("headrace.cli.alarms:reset", name="reset", help="Reset an alarm 
 _alarms.command("headrace.cli.alarms:comment", name="comment", help="Write a comment on an alarm.")
 _alarms.command("headrace.cli.alarms:kpi", name="kpi", help="Show the indicators of ISA-18.2.")
 app.command(_alarms)
+app.command("headrace.cli.explain:explain", name="explain", help="Show why an alarm was raised: definition, readings, states and commands.")
+app.command("headrace.cli.explain:replay", name="replay", help="Compute an alarm's transitions once more from the log, and compare them.")
 app.command("headrace.cli.savepoint:savepoint", name="savepoint", help="Write where a pipeline is to a file, from which a run can start.")
 app.command("headrace.cli.backup:backup", name="backup", help="Write the whole home to one file, while runs go on.")
 app.command("headrace.cli.backup:restore", name="restore", help="Put a backup in place as the home.")

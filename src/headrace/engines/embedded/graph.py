@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -52,6 +52,13 @@ class _Direct:
         self.waiting.setdefault(rank, []).append(rows)
 
 
+class Terminal(Protocol):
+    """Where rows wait for the end of the turn."""
+
+    def wait(self, given: Node[Operator], rank: int, rows: pl.DataFrame) -> None:
+        """Buffer rows of one of its inputs."""
+
+
 class Graph:
     """The operators of a plan, joined.
 
@@ -75,12 +82,18 @@ class Graph:
         merged = [node for node in plan.sinks if node.traits.time == "process"]
         self._merged: dict[str, list[tuple[int, pl.DataFrame]]] = {node.operator.topic: [] for node in merged}
         self._as_they_come = {node.operator.topic for node in merged if not node.traits.ordered}
-        self._terminals: dict[Node[Operator], Stage | _Direct] = {
+        self._terminals: dict[Node[Operator], Terminal] = {
             **{stage.node: stage for stage in self.stages},
             **{direct.node: direct for direct in self._directs},
         }
         self.ordered = bool(self._directs) or any(stage.ordered for stage in self.stages)
         self.placed = any(stage.placed for stage in self.stages)
+
+    def divert(self, process: str, terminal: Terminal) -> Node[Process]:
+        """Have the rows that a process would be given go elsewhere, and return the process."""
+        node = next(one for one in self.plan.processes if one.operator.name == process)
+        self._terminals[node] = terminal
+        return node
 
     def _ranked(self) -> dict[Node[Any], int]:
         """Return the rank that stands for the partition of the rows of each stage. Rows that a union joins need an order among themselves.

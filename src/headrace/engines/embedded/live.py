@@ -34,7 +34,7 @@ from headrace.topics.dead_letters import DeadLetter, encode_dead_letter
 from headrace.topics.making import make_topics
 from headrace.topics.protocol import Away, Commit, Log, Outgoing
 
-__all__ = ["Committed", "Limits", "Live", "Patience", "Step", "run_live"]
+__all__ = ["Committed", "Limits", "Live", "Patience", "Step", "retake", "run_live"]
 
 AWAY_SECONDS = 60.0
 _PAUSE_SECONDS = 0.5
@@ -387,9 +387,7 @@ class Live:
             _log.warning(
                 "pipeline %s: was another from offsets %s on than this replay has: settings %s", self.plan.pipeline, self.offsets, step.settings
             )
-        for clock in self.run.clocks.values():
-            clock.resting = {p.rank for p in self.run.partitions if p.rank in step.resting and p.rank in clock.watermarks}
-        self.run.show(dict(enumerate(step.shown)), clock_ms=step.clock_ms, ended=step.ended)
+        retake(self.run, step)
         self.changed = True
 
     def finish(self) -> None:
@@ -411,6 +409,13 @@ class Live:
         """Let the pipeline go. What was not committed will be done again."""
         self.feed.close()
         self.claim.release()
+
+
+def retake(run: Run, step: Step) -> None:
+    """Have a run, which has come to the offsets of a step that was written down, take it."""
+    for clock in run.clocks.values():
+        clock.resting = {p.rank for p in run.partitions if p.rank in step.resting and p.rank in clock.watermarks}
+    run.show(dict(enumerate(step.shown)), clock_ms=step.clock_ms, ended=step.ended)
 
 
 def run_live(

@@ -1,0 +1,232 @@
+"""`headrace explain` and `headrace replay`: alarms of a live run whose wall clock the test advances, explained and computed once more."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alarms.alarm_plant import START, command, definition, reading
+from headrace.cli.apps import plan_of
+from headrace.engines.embedded.live import Live, Patience
+from headrace.topics.sqlite import SqliteLog
+
+Run = Callable[..., tuple[int, str, str]]
+Refused = Callable[..., str]
+
+PLANT = """
+import headrace as hr
+
+READING = {"tag": "STRING NOT NULL", "time": "BIGINT NOT NULL", "value": "DOUBLE", "quality": "BIGINT"}
+PLACE = {"partition": "partition", "offset": "offset"}
+
+
+@hr.pipeline("plant", version="1")
+def plant(scale: float = 1.0):
+    readings = hr.stream("readings", schema=READING, event_time="TO_TIMESTAMP_LTZ(time, 3)", metadata=PLACE)
+    scaled = readings.where("tag <> 'skipped'").derive(value="value * :scale")
+    return hr.alarm(scaled, hr.alarm_definitions(), hr.alarm_commands(), evidence=True).topics()
+
+
+@hr.pipeline("fixed", version="1")
+def fixed(limit: float = 90.0):
+    readings = hr.stream("readings", schema=READING, event_time="TO_TIMESTAMP_LTZ(time, 3)")
+    definitions = [{"tag": "a/P1", "definition": "H", "kind": "H", "limit": limit, "action": "open the valve"}]
+    return hr.alarm(readings, definitions, hr.alarm_commands()).topics("fixed")
+"""
+TOPICS = ("readings", "alarm-definitions", "alarm-commands")
+
+
+class Room:
+    """A control room: what is appended arrives at a second of its wall clock, and the pipeline works."""
+
+    def __init__(self, app: str, partitions: int = 1) -> None:
+        self.now, self.plan = START, plan_of(app, [])
+        self.log = SqliteLog(Path("home/log.db"), clock=lambda: self.now)
+        for topic in TOPICS:
+            self.log.create(topic, partitions if topic == "readings" else 1)
+        self.start()
+
+    def start(self) -> None:
+        self.live = Live(self.plan, self.log, Patience(30_000, 60_000), clock=lambda: self.now, tick=lambda: self.now / 1000)
+
+    def at(self, second: float, topic: str = "readings", *lines: bytes) -> None:
+        self.now = START + round(second * 1000)
+        if lines:
+            self.log.append(topic, [*lines], [json.loads(line)["tag"].encode() for line in lines])
+        while self.live.work():
+            pass
+        self.live.commit()
+
+    def close(self) -> None:
+        self.live.close()
+        self.log.close()
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Room]]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
+    Path("plant.py").write_text(PLANT)
+    made: list[Room] = []
+
+    def make(app: str = "plant.py:plant", **options: Any) -> Room:
+        made.append(Room(app, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+DEFINITIONS = (
+    definition(0, definition="H", tag="a/P1", kind="H", limit=90.0, deadband=5.0, on_delay=2.0, priority=2, action="open the valve"),
+    definition(0, definition="quiet", tag="a/P2", kind="no_data", after=8.0),
+    definition(0, definition="L", tag="a/P2", kind="L", limit=20.0, latching=True, escalate_after=10.0),
+)
+
+
+def a_day(made: Room) -> None:
+    """Two alarms of one tag: one that was raised after a delay and acknowledged, and one that is active still."""
+    made.at(0, "alarm-definitions", definition(0, definition="H", tag="a/P1", kind="H", limit=80.0), *DEFINITIONS)
+    for second in range(1, 61):
+        value = 95.5 if 20 <= second < 30 or second >= 50 else 75.0
+        made.at(second + 0.01, "readings", reading(second, value), reading(second, 50.0, "a/P2"), reading(second, value, "skipped"))
+    made.at(60.5)
+
+
+def told(out: str, begins: str) -> list[list[str]]:
+    """Return the cells of the lines that begin so."""
+    return [line.split("  ") for line in out.splitlines() if line.startswith(begins)]
+
+
+def test_an_alarm_is_explained_by_its_definition_readings_states_and_commands(run: Run, room: Callable[..., Room]) -> None:
+    made = room()
+    a_day(made)
+    made.at(61, "alarm-commands", command(61, "acknowledge", sequence=2, by="ada"))
+    made.at(61.2, "alarm-commands", command(61, "acknowledge", by="bob"), command(61, "reset", definition="L", tag="a/P2"))
+    status, out, err = run("explain", "a/P1/H", "--app", "plant.py:plant", "--sequence", "1")
+    assert (status, err) == (0, "")
+    assert out.startswith("alarm a/P1/H, occurrence 1, event_id ")
+    assert out.splitlines()[1] == "state before: normal, after: returned"
+    assert "from alarm-definitions/0 offset 1\n" in out
+    assert "action          open the valve" in out
+    (found,) = map(json.loads, run("explain", "a/P1/H", "--app", "plant.py:plant", "--sequence", "1", "--json")[1].splitlines())
+    assert (found["definition"]["limit"], found["state_before"], found["state_after"]) == (90, "normal", "returned")
+    assert [(row["event"], row["time"] - START) for row in found["transitions"]] == [("raise", 22_000), ("clear", 30_000)]
+    moved = {one["event"]: one for one in found["readings"] if one["event"]}
+    assert [(one["time"] - START) // 1000 for one in found["readings"]] == [*range(1, 31)], "all of the tag up to the end, and none of others"
+    assert (moved["raise"]["offset"], moved["raise"]["value"], moved["clear"]["offset"]) == (63, 95.5, 87)
+    assert [one["offset"] for one in found["readings"] if one["evidence"]] == [57, 60, 63, 87], "those of the delay, and the one that cleared it"
+    assert found["commands"] == []
+    shown = told(out, "readings/0 offset")
+    assert len(shown) == 8 + 8, "eight up to the raise, and eight behind it"
+    assert "readings/0 offset 63  2026-01-01T08:00:22.000Z  2026-01-01T08:00:22.010Z  95.5" in out
+
+    (found,) = map(json.loads, run("explain", "a/P1/H", "--app", "plant.py:plant", "--json")[1].splitlines())
+    assert (found["sequence"], found["state_after"]) == (2, "acknowledged")
+    assert [(one["command"], one["by"], one["offset"]) for one in found["commands"]] == [("acknowledge", "ada", 0), ("acknowledge", "bob", 1)]
+    (by_event,) = map(json.loads, run("explain", found["event_id"], "--app", "plant.py:plant", "--json")[1].splitlines())
+    assert by_event == found
+    Path("headrace.toml").write_text(f"""
+[plant]
+name = "north"
+external = {json.dumps(TOPICS)}
+
+[[pipeline]]
+app = "plant.py:plant"
+""")
+    assert json.loads(run("explain", "a/P1/H", "--json")[1]) == found, "the pipeline is that of the plant file"
+
+
+def test_alarms_of_a_pipeline_with_its_own_definitions_are_explained_and_replayed(run: Run, room: Callable[..., Room]) -> None:
+    made = room("plant.py:fixed")
+    for second in range(1, 2_000, 50):
+        made.at(second, "readings", reading(second, 95.5 if second == 1_951 else 75.0, quality=0x80000000 if second == 1_901 else 0))
+    asked = ("a/P1/H", "--app", "plant.py:fixed", "--topic", "fixed")
+    status, out, _ = run("explain", *asked)
+    assert (status, "from the pipeline\n" in out, "readings/0 offset 39" in out, "bad 0x80000000" in out) == (0, True, True, True)
+    assert "from the pipeline, which has changed since: it now has version " in run("explain", *asked, "--set", "limit=91")[1]
+    assert run("replay", *asked)[:2] == (
+        0, "alarm a/P1/H, occurrence 1: reproduced. 1 transition of the alarm, from its first to this occurrence, identical to the byte.\n",
+    )  # fmt: skip
+    status, out, err = run("replay", *asked, "--set", "limit=91")
+    assert (status, out) == (1, "")
+    assert "transition 1 differs: the log has {" in err
+    assert err.endswith("; the pipeline has changed since its last commit: other settings\n")
+    status, _, err = run("replay", *asked, "--set", "limit=99")
+    assert (status, "the replay gives nothing" in err) == (1, True)
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 15))])
+def test_each_alarm_of_a_live_run_is_replayed_to_the_byte(seed: int, run: Run, room: Callable[..., Room]) -> None:
+    made, dice = room(partitions=2), random.Random(seed)
+    made.at(0, "alarm-definitions", *DEFINITIONS)
+    second = 1.0
+    for _ in range(45):
+        second = round(second + dice.choice([0.2, 1.0, 3.0, 40.0]), 3)
+        tag = dice.choice(["a/P1", "a/P2"])
+        made.at(second, "readings", reading(second - dice.choice([0, 0, 2.5]), dice.choice([10.0, 50.0, 93.0, None]), tag))
+        if dice.random() < 0.3:
+            name = dice.choice(["acknowledge", "reset", "shelve", "unshelve"])
+            more = {"until": made.now + 5_000} if name == "shelve" else {}
+            made.at(second + 0.1, "alarm-commands", command(second, name, dice.choice(["H", "L"]), tag, **more))
+        if dice.random() < 0.1:
+            made.live.close()
+            made.start()
+    made.close()
+    with closing(SqliteLog(Path("home/log.db"))) as log:
+        before = [(info.name, [part.end for part in info.partitions]) for info in log.topics()]
+        rows = [json.loads(entry.value) for entry in log.entries("alarms", 0, 0, 10_000)]
+    assert {row["event"] for row in rows} >= {"raise", "clear"}
+    assert any(row["arrived"] != row["time"] + 0 and row["event"] == "raise" for row in rows)
+    last = {row["alarm_id"]: row["sequence"] for row in rows if row["sequence"]}
+    assert len(last) == 3
+    for alarm in last:
+        status, out, err = run("replay", alarm, "--app", "plant.py:plant")
+        assert (status, "identical to the byte" in out) == (0, True), err
+    with closing(SqliteLog(Path("home/log.db"))) as log:
+        assert before == [(info.name, [part.end for part in info.partitions]) for info in log.topics()], "nothing is written"
+
+
+def test_what_cannot_be_explained_or_replayed_is_refused_with_the_reason(run: Run, refused: Refused, room: Callable[..., Room]) -> None:
+    made = room()
+    a_day(made)
+    app = ("--app", "plant.py:plant")
+    for command_name in ("explain", "replay"):
+        for words, said in [
+            (("a/P1/HH", *app), "topic alarms: no alarm 'a/P1/HH' has had a transition; did you mean 'a/P1/H'?"),
+            (("a/P1/H", *app, "--sequence", "9"), "topic alarms: alarm a/P1/H has no occurrence 9; there is: 1, 2"),
+            (("a/P1/H",), "--app: the pipeline is not known; name it: --app plant.py; or call this in the folder of headrace.toml"),
+            (("a/P1/H", "--set", "scale=2"), "--set: belongs to --app, which is not given; add --app"),
+            (
+                ("a/P1/H", *app, "--topic", "alarm"),
+                "--topic: pipeline plant writes no transitions of hr.alarm to topic 'alarm'; did you mean 'alarms'?",
+            ),
+            (("a/P1/H", "--app", "plant.py:fixed"), "--topic: pipeline fixed writes no transitions of hr.alarm to topic 'alarms'; there is: fixed"),
+        ]:
+            assert said in refused(command_name, *words)
+    assert "topics of Kafka have no common order" in refused("replay", "a/P1/H", *app, "--kafka-servers", "127.0.0.1:1")
+    status, _, err = run("replay", "a/P1/H", *app, "--set", "scale=2")
+    assert (status, "the pipeline has changed since its last commit: other settings" in err) == (1, True)
+
+    made.log.alter("readings", retention_ms=1_000, retention_bytes=None)
+    made.now += 100_000_000
+    made.log.append("readings", [reading(100_061, 1.0)], [b"a/P1"])
+    made.now += 100_000
+    made.log.append("readings", [reading(100_161, 1.0)], [b"a/P1"])
+    first = made.log.topic("readings").partitions[0].first
+    assert first > 100
+    status, _, err = run("replay", "a/P1/H", *app)
+    assert status == 1
+    assert f"the records of readings/0 before offset {first} have expired, and the alarm's state came from them" in err
+    status, out, _ = run("explain", "a/P1/H", *app)
+    assert (status, "readings: none is retained" in out, "from alarm-definitions/0 offset 1\n" in out) == (0, True, True)
+
+    made.log.append("alarms", [b"[1]"])
+    assert "is no transition of an alarm; name the topic with --topic" in run("explain", "a/P1/H", *app)[2]
