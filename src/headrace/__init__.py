@@ -17,6 +17,7 @@ from headrace.alarms.operator import (
     alarm_floods,
     alarm_transitions,
 )
+from headrace.alarms.rules import Rules, rule_definitions, rules
 from headrace.engines.embedded.pipeline import Pipeline, pipeline, test
 from headrace.engines.embedded.results import Result, Table
 from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError
@@ -44,6 +45,7 @@ __all__ = [
     "ProcessError",
     "ProcessedStream",
     "Result",
+    "Rules",
     "Stream",
     "Table",
     "Value",
@@ -66,6 +68,8 @@ __all__ = [
     "minutes",
     "months",
     "pipeline",
+    "rule_definitions",
+    "rules",
     "seconds",
     "sliding",
     "stream",

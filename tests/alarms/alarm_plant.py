@@ -9,7 +9,7 @@ from typing import Any
 import headrace as hr
 from headrace.plan.pipeline import Plan
 
-__all__ = ["START", "command", "definition", "engine_jobs", "happenings", "plan_of", "reading"]
+__all__ = ["START", "command", "definition", "engine_jobs", "happenings", "plan_of", "reading", "witnesses"]
 
 START = 1_767_254_400_000
 TOPICS = ("readings", "alarm-definitions", "alarm-commands", "alarm-conditions")
@@ -72,7 +72,31 @@ def engine_jobs() -> dict[str, tuple[Plan, dict[str, list[list[bytes]]]]]:
     return {
         "event time": (plan_of(order="event_time", delay_ms=1_000, name="alarms-by-time"), {topic: [lines] for topic, lines in found.items()}),
         "arrival": (plan_of(shared=False, name="alarms-arriving", place="fields"), alone),
+        "rules": (_ruled(), {"readings": [found["readings"]], "rule-definitions": [RULES]}),
     }
+
+
+def witnesses(name: str, written: dict[str, list[dict[str, Any]]]) -> bool:
+    """Return whether the rows of a plan show that something happened."""
+    if name == "rules":
+        topics = ("alarm-commands", "rules.states", "rules.unknown", "rule-definitions.refused")
+        return {row["active"] for row in written["alarm-conditions"]} == {True, False} and all(written[topic] for topic in topics)
+    return {"raise", "clear"} <= {row["event"] for row in written["alarms"]}
+
+
+def _ruled() -> Plan:
+    """Return the plan of rules over the same readings."""
+
+    def build() -> dict[str, hr.Stream]:
+        readings = hr.stream(
+            "readings",
+            schema={"tag": "STRING NOT NULL", "time": "BIGINT NOT NULL", "value": "DOUBLE", "quality": "BIGINT"},
+            event_time="TO_TIMESTAMP_LTZ(time, 3)",
+            watermark=hr.seconds(1),
+        ).select("value", "quality", equipment="REGEXP_EXTRACT(tag, '^(.*)/', 1)", parameter="REGEXP_EXTRACT(tag, '([^/]*)$', 1)")
+        return hr.rules(readings, hr.rule_definitions(), order="event_time").topics()
+
+    return hr.pipeline("rules-by-time", version="1")(build).plan()
 
 
 def _line(row: dict[str, Any]) -> bytes:
@@ -90,6 +114,19 @@ def command(second: float, name: str, definition: str = "H", tag: str = "a/P1", 
 
 def definition(second: float, **more: Any) -> bytes:
     return _line({"time": START + round(second * 1000), **more})
+
+
+RULES = [
+    definition(-2, kind="parameter", name="sum", formula="P1 + P2"),
+    definition(-2, kind="rule", name="high", when="sum > 100 OR HELD(P1 > 85, 2)", value="sum"),
+    definition(-2, kind="rule", name="off", when="run_state = 'DOWN'", **{"for": 1.5}),
+    definition(-2, kind="state", name="DOWN", when="P1 < 60", **{"for": 1}),
+    definition(-2, kind="state", name="UP", when="P1 > 80"),
+    definition(-2, kind="suppression", name="down", when="run_state = 'DOWN'", alarms=["{equipment}/P1/H"]),
+    definition(40, kind="rule", name="high", when="sum > 120", equipment="a"),
+    definition(50, kind="parameter", name="P1", formula="sum"),
+    definition(70, kind="rule", name="high", equipment="a", withdrawn=True),
+]
 
 
 def happenings(seed: int, count: int = 150) -> dict[str, list[bytes]]:

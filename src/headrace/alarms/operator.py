@@ -26,6 +26,7 @@ __all__ = [
     "alarm_first_out",
     "alarm_floods",
     "alarm_transitions",
+    "check_columns",
 ]
 
 DEFINITION_SCHEMA = {
@@ -141,16 +142,16 @@ def alarm(  # noqa: PLR0913
     PlanError
         If a stream lacks a column, or a definition contradicts itself or another one.
     """
-    _check(readings, {"tag": "STRING", "value": "DOUBLE"}, "readings")
-    _check(commands, COMMAND_SCHEMA, "commands")
+    check_columns(readings, {"tag": "STRING", "value": "DOUBLE"}, "alarm readings")
+    check_columns(commands, COMMAND_SCHEMA, "alarm commands")
     others = {"command": input_of(commands, late="take", holds=False)}
     if conditions is not None:
-        _check(conditions, CONDITION_SCHEMA, "conditions")
+        check_columns(conditions, CONDITION_SCHEMA, "alarm conditions")
         others["condition"] = input_of(conditions, late="take", holds=False)
     told, failed_to = None, None
     code: TagAlarms
     if isinstance(definitions, Stream):
-        _check(definitions, DEFINITION_SCHEMA, "definitions")
+        check_columns(definitions, DEFINITION_SCHEMA, "alarm definitions")
         told, failed_to = definitions, refused_to
         code = ClockedSharedAlarms() if clock else SharedAlarms()
     else:
@@ -169,15 +170,15 @@ def _evidence(readings: Stream, conditions: Stream | None) -> Evidence:
         if name not in readings.schema:
             fix = 'write hr.stream(…, metadata={"partition": "partition", "offset": "offset"})'
             raise PlanError(f"there is no column {name!r}, and evidence needs it", where="alarm readings", fix=fix)
-    _check(readings, _PLACE, "readings")
+    check_columns(readings, _PLACE, "alarm readings")
     topics = sorted(readings.node.traits.topics)
     if len(topics) > 1 and "topic" not in readings.schema:
         what = f"the readings come from {', '.join(topics)}, and do not say from which"
         raise PlanError(what, where="alarm readings", fix=f"add derive(topic=\"'{topics[0]}'\") to each stream before union()")
     if len(topics) > 1:
-        _check(readings, {"topic": "STRING"}, "readings")
+        check_columns(readings, {"topic": "STRING"}, "alarm readings")
     if conditions is not None and conditions.schema.names[-2:] == (*_PLACE,):
-        _check(conditions, _PLACE, "conditions")
+        check_columns(conditions, _PLACE, "alarm conditions")
     theirs = [] if conditions is None else sorted(conditions.node.traits.topics)
     return Evidence(topics[0] if len(topics) == 1 else None, theirs[0] if len(theirs) == 1 else None)
 
@@ -190,7 +191,7 @@ def alarm_floods(transitions: Stream) -> Stream:
     transitions
         The stream of a topic of transitions (`hr.alarm_transitions()`). Suppressed raises are not in it.
     """
-    _check(transitions, {"event": "STRING", "time": "BIGINT"}, "transitions")
+    check_columns(transitions, {"event": "STRING", "time": "BIGINT"}, "alarm transitions")
     raised = transitions.where("event = 'raise'").select("time", plant="'plant'")
     return raised.process(Flood, by=["plant"], order="arrival", name="floods").select("flood", "time", "raises")
 
@@ -209,13 +210,12 @@ def alarm_first_out(transitions: Stream, *, by: Sequence[str] = ("asset",), name
     name
         The process's name in errors, metrics and state.
     """
-    _check(transitions, {"alarm_id": "STRING", "to": "STRING", "time": "BIGINT", "sequence": "BIGINT"}, "transitions")
+    check_columns(transitions, {"alarm_id": "STRING", "to": "STRING", "time": "BIGINT", "sequence": "BIGINT"}, "alarm transitions")
     return transitions.process(FirstOut, by=by, order="arrival", name=name)
 
 
-def _check(stream: object, columns: Mapping[str, str], what: str) -> None:
+def check_columns(stream: object, columns: Mapping[str, str], where: str) -> None:
     """Raise PlanError unless a stream has these columns."""
-    where = f"alarm {what}"
     if not isinstance(stream, Stream):
         raise PlanError(f"{stream!r} is not a stream", where=where, fix="write hr.stream(topic, schema=…, event_time=…)")
     for name, wanted in columns.items():

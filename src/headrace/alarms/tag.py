@@ -344,10 +344,7 @@ class Tag:
     def _row(self, version: str, one: Definition, memory: Memory, transition: Transition) -> dict[str, Any]:
         began_at = memory.version or version
         name = "\x1f".join((one.definition, began_at, self.tag, str(transition.sequence)))
-        evidence: dict[str, Any] = {}
-        if self.evidence:
-            evidence["evidence"] = evidence_of(memory.seen) if transition.event in {"raise", "clear"} else None
-        return {
+        row: dict[str, Any] = {
             "event_id": str(uuid.uuid5(_NAMESPACE, name)),
             "alarm_id": one.alarm_id,
             "definition": one.definition,
@@ -366,8 +363,10 @@ class Tag:
             "reason": transition.reason,
             "sequence": transition.sequence,
             "transition": None if transition.suppressed else memory.transitions or None,
-            **evidence,
         }
+        if self.evidence:
+            row["evidence"] = evidence_of(memory.seen) if transition.event in {"raise", "clear"} else None
+        return row
 
     def _value(self, one: Definition, memory: Memory) -> float | None:
         """Return the value that a row shows: of a custom alarm the one that came with its condition, else the tag's."""

@@ -1,0 +1,104 @@
+"""`hr.rules`: rules over the parameters of each equipment, as data that changes while a pipeline runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from headrace.alarms.operator import check_columns
+from headrace.alarms.rule_definition import rule_of
+from headrace.alarms.rule_process import ClockedFixedRules, ClockedSharedRules, EquipmentRules, FixedRules, SharedRules
+from headrace.plan.stream import Stream
+from headrace.plan.stream import stream as stream_of
+
+__all__ = ["RULE_SCHEMA", "Rules", "rule_definitions", "rules"]
+
+RULE_SCHEMA = {
+    "kind": "STRING", "name": "STRING NOT NULL", "equipment": "STRING", "time": "BIGINT NOT NULL", "withdrawn": "BOOLEAN", "formula": "STRING",
+    "when": "STRING", "for": "DOUBLE", "value": "STRING", "alarms": "ARRAY<STRING>",
+}  # fmt: skip
+
+
+def rule_definitions(topic: str = "rule-definitions") -> Stream:
+    """Return the stream of a topic of definitions of rules, for `hr.rules`."""
+    return stream_of(topic, schema=RULE_SCHEMA, event_time="TO_TIMESTAMP_LTZ(time, 3)")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The streams of rules.
+
+    Attributes
+    ----------
+    conditions
+        A row whenever the condition of a rule becomes active or inactive, for the custom alarms of `hr.alarm`.
+    commands
+        The commands by which alarms are suppressed and unsuppressed, for `hr.alarm`.
+    states
+        A row whenever an equipment enters a run state.
+    unknown
+        A row whenever a condition becomes unknown, with the parameters that are missing, and when it is known again.
+    older
+        Readings that were older than the last of their parameter, and changed nothing.
+    """
+
+    conditions: Stream
+    commands: Stream
+    states: Stream
+    unknown: Stream
+    older: Stream
+
+    def topics(self, name: str = "rules", *, conditions: str = "alarm-conditions", commands: str = "alarm-commands") -> dict[str, Stream]:
+        """Return the streams by topics, as a pipeline returns them: those that `hr.alarm` reads, and `rules.states` and so on."""
+        others = {f"{name}.{part}": getattr(self, part) for part in ("states", "unknown", "older")}
+        return {conditions: self.conditions, commands: self.commands, **others}
+
+
+def rules(
+    readings: Stream,
+    definitions: Stream | Iterable[Mapping[str, Any]],
+    *,
+    order: Literal["arrival", "event_time"] = "arrival",
+    clock: bool = True,
+    refused_to: str = "rule-definitions.refused",
+    name: str = "rules",
+) -> Rules:
+    """Return what rules find in the readings of each equipment: conditions for alarms, run states, and alarms to be suppressed.
+
+    Parameters
+    ----------
+    readings
+        Readings with the columns `equipment`, `parameter`, `value` (DOUBLE) and, if there is one, `quality` (an OPC UA StatusCode).
+    definitions
+        The rules: tables with the settings of a definition, or a stream of them (`hr.rule_definitions()`), which changes them while the
+        pipeline runs.
+    order
+        `arrival`: a reading takes effect when it arrives. `event_time`: a watermark later, with results that depend on event times alone.
+    clock
+        Whether durations go on by the wall clock in live runs when readings stop; if not, they go by event time alone.
+        Spark's streams need `clock=False`.
+    refused_to
+        The topic for definitions that are refused, with the reason.
+    name
+        The process's name in errors, metrics and state.
+
+    Raises
+    ------
+    PlanError
+        If a stream lacks a column, a definition is wrong, or definitions contradict each other.
+    """
+    check_columns(readings, {"equipment": "STRING", "parameter": "STRING", "value": "DOUBLE"}, "rules readings")
+    told, failed_to = None, None
+    code: EquipmentRules
+    if isinstance(definitions, Stream):
+        check_columns(definitions, RULE_SCHEMA, "rules definitions")
+        told, failed_to = definitions, refused_to
+        code = ClockedSharedRules() if clock else SharedRules()
+    else:
+        fixed = [rule_of(one) for one in definitions]
+        code = ClockedFixedRules(fixed) if clock else FixedRules(fixed)
+    made = readings.process(code, by=["equipment"], order=order, broadcast=told, failed_to=failed_to, name=name)
+    commands = made.side("commands").select("tag", "definition", "time", "command", "by", "reason")
+    conditions = made.select("definition", "time", "arrived", "active", "value", "version", tag="equipment")
+    return Rules(conditions, commands, **{part: made.side(part) for part in ("states", "unknown", "older")})
