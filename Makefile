@@ -89,7 +89,7 @@ lock: setup
 	@$(LOCKED) pyproject.toml --all-extras --group dev --group site -o locks/all.txt
 	@$(LOCKED) -c locks/all.txt pyproject.toml --all-extras --group dev -o locks/dev.txt
 	@$(LOCKED) -c locks/all.txt pyproject.toml --group build -o locks/run.txt
-	@$(LOCKED) -c locks/all.txt pyproject.toml --extra kafka -o locks/image.txt
+	@$(LOCKED) -c locks/all.txt pyproject.toml --all-extras -o locks/image.txt
 	@$(LOCKED) -c locks/all.txt --group build --group sbom -o locks/build.txt
 	@$(LOCKED) -c locks/all.txt --group site -o locks/site.txt
 	@rm locks/all.txt

@@ -24,7 +24,7 @@ def group(name: str) -> list[str]:
 ASKED = {
     "uv": ["uv"],
     "run": [*CORE, *group("build")],
-    "image": [*CORE, *EXTRAS["kafka"]],
+    "image": [*CORE, *chain.from_iterable(EXTRAS.values())],
     "build": [*group("build"), *group("sbom")],
     "dev": [*CORE, *chain.from_iterable(EXTRAS.values()), *group("dev")],
     "site": group("site"),

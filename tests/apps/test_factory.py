@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+import tomllib
+import uuid
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 
+from broker import kafka
 from headrace.apps.factory import RANGES
 from headrace.cli import main
 from headrace.plant.quality import Quality
@@ -23,7 +26,7 @@ from mosquitto import missing as no_mosquitto
 from running_plant import Up, up
 from serving import LIMIT, free_port
 
-__all__ = ["mongo", "mosquitto"]
+__all__ = ["kafka", "mongo", "mosquitto"]
 
 START = 1_704_067_200_000
 
@@ -31,7 +34,7 @@ START = 1_704_067_200_000
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("HEADRACE_HOME", "KAFKA_SERVERS", "KAFKA_BOOTSTRAP_SERVERS", "WATERMARK_SECONDS"):
+    for name in ("HEADRACE_HOME", "HEADRACE_TOPIC_PREFIX", "KAFKA_SERVERS", "KAFKA_BOOTSTRAP_SERVERS", "WATERMARK_SECONDS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -125,15 +128,40 @@ def publish_by_websocket(port: int, line: bytes) -> None:
         client.loop_stop()
 
 
-def test_the_parts_of_the_factory_are_processes_of_their_own(tmp_path: Path, mongo: Mongo) -> None:
+DEPLOY = Path(__file__).parents[2] / "deploy" / "factory"
+
+
+def deployed(broker: Mosquitto, websockets: int) -> None:
+    """Give a broker the configuration that the containers have, on ports of this test."""
+    text = (DEPLOY / "mosquitto.conf").read_text().replace("/mosquitto/data/", f"{broker.folder}/")
+    text = text.replace("listener 1883", f"listener {broker.port} 127.0.0.1").replace("listener 9001", f"listener {websockets} 127.0.0.1")
+    (broker.folder / "mosquitto.conf").write_text(f"{text}user root\n")
+
+
+def test_the_template_is_the_plant_of_the_containers_with_other_hosts() -> None:
+    assert main(["init", "factory"]) == 0
+    template, plant = (tomllib.loads(path.read_text()) for path in (Path("headrace.toml"), DEPLOY / "headrace.toml"))
+    plant["in"][0]["from"] = plant["in"][0]["from"].replace("//broker", "//127.0.0.1")
+    plant["out"][0]["to"] = plant["out"][0]["to"].replace("//mongo", "//127.0.0.1")
+    del plant["page"]["host"]
+    assert template == plant
+
+
+@pytest.mark.parametrize("log", ["sqlite", pytest.param("kafka", marks=pytest.mark.long)])
+def test_the_parts_of_the_factory_are_processes_of_their_own(
+    log: str, tmp_path: Path, mongo: Mongo, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A broker with two listeners, the bridge, the preprocessor and the target, the last two killed in between."""
     if (why := no_mosquitto()) is not None:
         pytest.skip(why)
+    if log == "kafka":
+        monkeypatch.setenv("KAFKA_SERVERS", request.getfixturevalue("kafka").servers)
+        monkeypatch.setenv("HEADRACE_TOPIC_PREFIX", f"factory-{uuid.uuid4().hex}.")
     socket = free_port()
-    broker = Mosquitto(tmp_path / "mosquitto", [f"listener {socket} 127.0.0.1", "protocol websockets"])
-    assert main(["init", "factory"]) == 0
-    text = Path("headrace.toml").read_text().replace("mqtt://127.0.0.1:1883", broker.address).replace("mongodb://127.0.0.1:27017", mongo.address)
-    Path("headrace.toml").write_text(text.replace("port = 8000", "port = 0"))
+    broker = Mosquitto(tmp_path / "mosquitto")
+    deployed(broker, socket)
+    text = (DEPLOY / "headrace.toml").read_text().replace("mqtt://broker:1883", broker.address).replace("mongodb://mongo:27017", mongo.address)
+    Path("headrace.toml").write_text(text.replace('/factory"', f'/{log}"'))
     assert main(["check"]) == 0
     lines = sent(20)
     wanted = [row for line in lines for row in processed(json.loads(line))]
@@ -141,7 +169,7 @@ def test_the_parts_of_the_factory_are_processes_of_their_own(tmp_path: Path, mon
     with ExitStack() as ending, mongo.client() as client:
         broker.start()
         ending.callback(broker.end)
-        documents = client["factory"]["processed_data"]
+        documents = client[log]["processed_data"]
 
         def ready(running: Up, part: str) -> None:
             running.wait_for(lambda: running.states(part)[-1:] == ["running"], f"{part} runs")
