@@ -113,7 +113,7 @@ def test_the_page_on_backtests_prints_what_it_says(capsys: pytest.CaptureFixture
         Path(name).write_text(text)
     (backtest,) = re.findall(r"`headrace (backtest .*?)`\n", page)
     (what_if,) = re.findall(r"`headrace (what-if .*?)`\n", page, re.DOTALL)
-    printed, broken, compared, _ = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    printed, broken, compared, *_ = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
     assert main(shlex.split(backtest)) == 1
     out, err = capsys.readouterr()
     assert out == printed

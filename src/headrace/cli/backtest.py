@@ -22,6 +22,7 @@ from headrace.backtest.labels import Label, labels_of
 from headrace.backtest.topics import AlarmTopic, alarm_topics, read_topics
 from headrace.cli.apps import home, plan_of
 from headrace.cli.paths import InputPath, OutputPath, inputs_of
+from headrace.cli.proven import record_backtest
 from headrace.cli.report import print_ledger, progress
 from headrace.cli.simulate import duration_ms
 from headrace.cli.tables import counted, print_json, print_table
@@ -105,7 +106,7 @@ def backtest(
     input
         [TOPIC=]FILE …, as for headrace run. Topics of commands and conditions may be left out.
     budget
-        TOML file of the alarm budget.
+        TOML file of the alarm budget. Whether it is kept is recorded: headrace up and jobs submit refuse a pipeline that breaks it.
     report
         Folder for report.json, details.json and report.html; by default backtests/PIPELINE in HEADRACE_HOME.
     set
@@ -119,6 +120,8 @@ def backtest(
     allowed.check(found.backtest)
     broken = allowed.broken(found.backtest, found.report)
     folder = home() / "backtests" / plan.pipeline if report is None else report
+    if budget is not None:
+        record_backtest(plan, str(budget), [one.name for one in broken])
     _write(folder, found, allowed, broken)
     _print(found, allowed, broken)
     print(f"\nreport: {folder / 'report.html'}")

@@ -19,6 +19,7 @@ from headrace.cli.apps import find_pipeline, home, plan_of
 from headrace.cli.logs import asked_topics
 from headrace.cli.options import RunOptions
 from headrace.cli.paths import GROUP, grouped_inputs
+from headrace.cli.proven import check_proven
 from headrace.cli.run import confirm_start
 from headrace.cli.saver import is_saver
 from headrace.cli.simulate import duration_ms
@@ -41,6 +42,7 @@ def submit(
     /,
     *options: Annotated[str, Parameter(allow_leading_hyphen=True)],
     name: str | None = None,
+    unproven: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Start `headrace run` as a job of its own, and print the job's id.
 
@@ -52,9 +54,11 @@ def submit(
         Any options of `headrace run`, after APP. With --engine flink and a cluster named, the job is the cluster's.
     name
         A name to know the job by; else the pipeline's, which that of a cluster always has.
+    unproven
+        Run the pipeline although its recorded backtest breaks the alarm budget. This is recorded.
     """
     arguments = [app, *(part for option in options for part in option.split(GROUP))]
-    pipeline, on_cluster, confirm = _sound(arguments)
+    pipeline, on_cluster, confirm = _sound(arguments, unproven=unproven)
     if on_cluster and name is not None:
         raise PlanError("a job of the cluster has the name of its pipeline", where="--name", fix="leave it out")
     if confirm is not None:
@@ -274,7 +278,7 @@ def _on_cluster(named: str | None, job: str) -> ClusterJob | None:
     return found
 
 
-def _sound(arguments: Sequence[str]) -> tuple[str, Callable[[], str] | None, Callable[[], None] | None]:
+def _sound(arguments: Sequence[str], *, unproven: bool) -> tuple[str, Callable[[], str] | None, Callable[[], None] | None]:
     """Return the name of the pipeline that `headrace run` would run with these arguments, if it would take them.
 
     And how a cluster is given it, if it is; and how to ask whether results may be written again, since the job itself has no terminal.
@@ -301,8 +305,10 @@ def _sound(arguments: Sequence[str]) -> tuple[str, Callable[[], str] | None, Cal
     if isinstance(engine, JobEngine) and engine.address(options.cluster):
         for mode in (Mode.JOB, *([Mode.LATEST] if options.until else [])):
             accept(engine, mode, options.given, options.parsed)
+        check_proven([plan], unproven=unproven)
         return plan.pipeline, partial(engine.submit, plan, asked_topics(options), options.parsed, Context(home())), confirm
     accept(engine, options.parsed.mode, options.given, options.parsed)
+    check_proven([plan], unproven=unproven)
     return plan.pipeline, None, confirm
 
 

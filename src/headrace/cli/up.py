@@ -11,10 +11,11 @@ from contextlib import closing, contextmanager, suppress
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 from urllib.parse import parse_qsl
 
 import msgspec
+from cyclopts import Parameter
 
 from headrace._durable import private_folder, put
 from headrace._lock import TakenError, take
@@ -24,6 +25,7 @@ from headrace.cli.logs import KafkaOptions, asked_topics, open_log
 from headrace.cli.options import RunOptions
 from headrace.cli.paths import InputPath
 from headrace.cli.plant import Checked, Planned, check_plant, source_for, target_for
+from headrace.cli.proven import check_proven
 from headrace.cli.report import remember
 from headrace.cli.stopping import asked_to_stop
 from headrace.engines.options import Mode
@@ -45,7 +47,12 @@ STATE_FILE = "up.json"
 LOCK_FILE = "up.lock"
 
 
-def up(*parts: str, plant: InputPath = Path(PLANT_FILE), kafka: KafkaOptions = KafkaOptions()) -> None:
+def up(
+    *parts: str,
+    plant: InputPath = Path(PLANT_FILE),
+    unproven: Annotated[bool, Parameter(negative=())] = False,
+    kafka: KafkaOptions = KafkaOptions(),
+) -> None:
     """Run a plant: its sources, pipelines and targets, supervised in one process, until Ctrl-C or SIGTERM.
 
     A part that fails is restarted. One whose definition or data cannot work has failed for good: the others go on, and the exit status
@@ -58,6 +65,8 @@ def up(*parts: str, plant: InputPath = Path(PLANT_FILE), kafka: KafkaOptions = K
         The names of the parts to run; all of the file if none is given.
     plant
         The plant file. Its folder becomes the working folder.
+    unproven
+        Run pipelines although their recorded backtest breaks the alarm budget. This is recorded.
     """
     engine = engine_named("embedded")
     engine.prepare()
@@ -71,6 +80,7 @@ def up(*parts: str, plant: InputPath = Path(PLANT_FILE), kafka: KafkaOptions = K
         print(f"headrace: {note}", file=sys.stderr)
     build = _Builder(engine, kafka)
     chosen = _chosen(build.parts(checked), parts)
+    _check_proven(checked, chosen, unproven=unproven)
     lines = structured()
     with _one_of_its_kind(parts):
         build.make_topics(checked)
@@ -83,6 +93,7 @@ def up(*parts: str, plant: InputPath = Path(PLANT_FILE), kafka: KafkaOptions = K
             try:
                 changed = check_plant(Path(plant.name))
                 found = _chosen(build.parts(changed), parts)
+                _check_proven(changed, found, unproven=unproven)
                 build.make_topics(changed)
             except HeadraceError as error:
                 lines.error("not reloaded", why=str(error))
@@ -97,6 +108,12 @@ def up(*parts: str, plant: InputPath = Path(PLANT_FILE), kafka: KafkaOptions = K
         if not asyncio.run(supervisor.run(stop, reload)):
             failed = ", ".join(part.name for part in supervisor.parts if part.health.state == "failed")
             raise HeadraceError("failed for good", where=failed, fix="look at their lines above")
+
+
+def _check_proven(checked: Checked, chosen: Sequence[Part], *, unproven: bool) -> None:
+    """Check that the pipelines among the chosen parts keep their alarm budgets, as far as that is recorded."""
+    names = {part.name for part in chosen}
+    check_proven((one.plan for one in checked.pipelines if one.plan.pipeline in names), unproven=unproven)
 
 
 def _leave(error: EnvironmentFault) -> None:
