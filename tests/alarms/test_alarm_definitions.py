@@ -31,6 +31,11 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"deadbnd": 1.0}, "unknown setting 'deadbnd'; did you mean 'deadband'"),
     ({"limit": float("nan")}, "limit nan is no number that a value can be compared with"),
     ({"kind": "state_mismatch", "limit": None, "expected": float("inf")}, "expected inf is no number that a value can be compared with"),
+    ({"attack": ["T0831"]}, "attack and attack_version come together"),
+    ({"attack": [], "attack_version": "17"}, "attack names no technique, or one twice"),
+    ({"attack": ["T0831", "T1059"], "attack_version": "17.1"}, "attack 'T1059' is not a technique of ATT&CK for ICS, such as 'T0831'"),
+    ({"attack": ["T0831"], "attack_version": "v17"}, "attack_version 'v17' is not a version such as '17.1'"),
+    ({"ne107": "failed"}, "unknown ne107 'failed'; did you mean 'failure'"),
     ({"limit": "high"}, "Expected `float | null`, got `str`"),
 ]
 
@@ -84,3 +89,20 @@ def test_a_stream_that_lacks_a_column_is_refused() -> None:
         hr.alarm(good, [GOOD], readings)
     with pytest.raises(PlanError, match="is not a stream"):
         hr.alarm(good, [GOOD], None)  # type: ignore[arg-type]
+
+
+def test_the_current_state_of_an_alarm_has_its_techniques_and_its_status_signal() -> None:
+    readings = hr.stream(
+        "readings", schema={"tag": "STRING NOT NULL", "time": "BIGINT NOT NULL", "value": "DOUBLE"}, event_time="TO_TIMESTAMP_LTZ(time, 3)"
+    )
+    start = 1_767_254_400_000
+    shown = {"attack": ["T0831", "T0836"], "attack_version": "17.1", "ne107": "out_of_specification"}
+    definitions = [{**GOOD, **shown, "time": start}, {**GOOD, "tag": "a/U", "time": start}]
+
+    def build() -> dict[str, hr.Stream]:
+        return hr.alarm(readings, hr.alarm_definitions(), hr.alarm_commands()).topics()
+
+    given = [{"tag": tag, "time": start + 1, "value": 91.0} for tag in ("a/T", "a/U")]
+    found = hr.pipeline("marked", version="1")(build).run({"readings": given, "alarm-definitions": definitions, "alarm-commands": []})
+    rows = {row["tag"]: {name: row[name] for name in shown} for row in found["alarms.current"].rows()}
+    assert rows == {"a/T": shown, "a/U": dict.fromkeys(shown)}

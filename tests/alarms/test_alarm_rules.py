@@ -348,6 +348,15 @@ def test_a_rule_that_is_withdrawn_or_replaced_ends_or_begins_without_its_duratio
     assert found == [(41, "hot", True), (70, "hot", False)]
 
 
+def test_a_rule_that_is_added_before_a_duration_ends_is_computed_at_the_next_reading_of_any_parameter() -> None:
+    found, _ = changed(
+        (0, defined("rule", "long", when="HELD(a > 1, 10)")),
+        (5, defined("rule", "new", when="a > 1")),
+        rows=[reading(1, "a", 2.0), reading(15, "b", 0.0)],
+    )
+    assert found == [(11, "long", True), (15, "new", True)]
+
+
 # on topics
 
 

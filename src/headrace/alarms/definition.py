@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from math import isfinite
@@ -12,7 +13,7 @@ import msgspec
 
 from headrace.errors import PlanError, near
 
-__all__ = ["KINDS", "LIMITS", "SETTINGS", "Definition", "definition_of", "definitions_of", "encoded", "with_definition"]
+__all__ = ["KINDS", "LIMITS", "NE107", "SETTINGS", "Definition", "definition_of", "definitions_of", "encoded", "with_definition"]
 
 LIMITS = ("HH", "H", "L", "LL")
 # The kinds, each with the settings that it needs.
@@ -28,6 +29,8 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 }
 _ONLY_FOR = {"limit": [kind for kind, needs in KINDS.items() if "limit" in needs], "setpoint": ["deviation"], "expected": ["state_mismatch"]}
 _ONLY_FOR |= {"after": ["frozen", "no_data"], "deadband": [kind for kind, needs in KINDS.items() if "limit" in needs] + ["frozen"]}
+NE107 = ("failure", "function_check", "out_of_specification", "maintenance_required")
+_TECHNIQUE, _VERSION = re.compile(r"T0\d{3}(\.\d{3})?", re.ASCII), re.compile(r"\d{1,3}(\.\d{1,3})?", re.ASCII)
 _DURATIONS = ("on_delay", "off_delay", "after", "escalate_after", "time_to_respond")
 _MOST = 1e10  # seconds, or units of a value
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -67,6 +70,11 @@ class Definition(msgspec.Struct, frozen=True, rename={"alarm_class": "class"}):
         What the tag belongs to; by default the tag's path without its last part.
     alarm_class, consequence, action, time_to_respond
         What the operator is told: the class (the setting is called `class`), what happens if nobody acts, what to do, and how much time there is.
+    attack, attack_version
+        Techniques of MITRE ATT&CK for ICS of which the alarm may be a sign, such as `T0831`, and the version of ATT&CK that names them, such as
+        `17.1`.
+    ne107
+        What the alarm says of the health of a device: one of NE107, the status signals of NAMUR NE 107.
     """
 
     definition: str
@@ -90,6 +98,9 @@ class Definition(msgspec.Struct, frozen=True, rename={"alarm_class": "class"}):
     consequence: str | None = None
     action: str | None = None
     time_to_respond: float | None = None
+    attack: tuple[str, ...] | None = None
+    attack_version: str | None = None
+    ne107: str | None = None
 
     @property
     def alarm_id(self) -> str:
@@ -133,7 +144,7 @@ def _mistake(one: Definition) -> str | None:
         return "an alarm has a tag, and a definition whose id has no slash"
     if one.kind not in KINDS:
         return f"unknown kind {one.kind!r}; {near(one.kind, KINDS)}"
-    return _wrong_kind(one) or _wrong_number(one) or _wrong_escalation(one)
+    return _wrong_kind(one) or _wrong_number(one) or _wrong_escalation(one) or _wrong_catalogue(one)
 
 
 def _wrong_kind(one: Definition) -> str | None:
@@ -169,6 +180,20 @@ def _wrong_escalation(one: Definition) -> str | None:
     if one.escalate_after is None:
         return "escalate_to needs escalate_after"
     return None if one.escalate_to < one.priority else f"escalate_to {one.escalate_to} is no higher than priority {one.priority}"
+
+
+def _wrong_catalogue(one: Definition) -> str | None:
+    """Return what is wrong with the ids of ATT&CK and the signal of NE 107. Whether ATT&CK has a technique is not checked: its versions differ."""
+    if (one.attack is None) != (one.attack_version is None):
+        return "attack and attack_version come together: the ids of a technique hold for a version of ATT&CK"
+    if one.attack is not None and (not one.attack or len({*one.attack}) < len(one.attack)):
+        return "attack names no technique, or one twice"
+    for technique in one.attack or ():
+        if not _TECHNIQUE.fullmatch(technique):
+            return f"attack {technique!r} is not a technique of ATT&CK for ICS, such as 'T0831'"
+    if one.attack_version is not None and not _VERSION.fullmatch(one.attack_version):
+        return f"attack_version {one.attack_version!r} is not a version such as '17.1'"
+    return None if one.ne107 in {None, *NE107} else f"unknown ne107 {one.ne107!r}; {near(str(one.ne107), NE107)}"
 
 
 def encoded(definition: Definition) -> str:

@@ -33,7 +33,8 @@ DEFINITION_SCHEMA = {
     "definition": "STRING NOT NULL", "tag": "STRING NOT NULL", "time": "BIGINT NOT NULL", "withdrawn": "BOOLEAN", "kind": "STRING", "limit": "DOUBLE",
     "deadband": "DOUBLE", "on_delay": "DOUBLE", "off_delay": "DOUBLE", "k": "BIGINT", "n": "BIGINT", "setpoint": "DOUBLE", "expected": "DOUBLE",
     "after": "DOUBLE", "latching": "BOOLEAN", "priority": "BIGINT", "escalate_after": "DOUBLE", "escalate_to": "BIGINT", "asset": "STRING",
-    "class": "STRING", "consequence": "STRING", "action": "STRING", "time_to_respond": "DOUBLE",
+    "class": "STRING", "consequence": "STRING", "action": "STRING", "time_to_respond": "DOUBLE", "attack": "ARRAY<STRING>",
+    "attack_version": "STRING", "ne107": "STRING",
 }  # fmt: skip
 COMMAND_SCHEMA = {
     "tag": "STRING NOT NULL", "definition": "STRING", "time": "BIGINT NOT NULL", "command": "STRING", "by": "STRING", "reason": "STRING",

@@ -123,7 +123,7 @@ class Equipment:
         else:
             state.values[parameter] = value
         conditions = [one for place, one in enumerate(self.rules.conditions) if self._changed or parameter in one.reads or place in due]
-        self._changed = False
+        state.version, self._changed = self.rules.version, False
         self._compute(conditions, time)
 
     def pass_time(self, before: int) -> list[tuple[int, int, int]]:
@@ -227,7 +227,10 @@ class Equipment:
     # definitions that change
 
     def _adopt(self) -> None:
-        """Take definitions that are not those of the last call: what was withdrawn ends, what has changed begins without its durations."""
+        """Take definitions that are not those of the last reading: what was withdrawn ends, what has changed begins without its durations.
+
+        The next reading computes all conditions.
+        """
         state, now = self.state, {one.key: one for one in self.rules.conditions}
         time = state.time if state.reached is None else max(state.time, state.reached)
         gone = [key for key in state.conditions if key not in now]
@@ -243,7 +246,6 @@ class Equipment:
                 self._touched.add(key)
         if gone or self._touched:
             self._suppress("rules", "the definitions of rules have changed", time)
-        state.version = self.rules.version
 
     # what is retained
 

@@ -71,6 +71,9 @@ CURRENT = {
     "consequence": "STRING",
     "action": "STRING",
     "time_to_respond": "DOUBLE",
+    "attack": "ARRAY<STRING>",
+    "attack_version": "STRING",
+    "ne107": "STRING",
 }
 NUISANCE = {
     "alarm_id": "STRING NOT NULL",
@@ -396,6 +399,9 @@ class Tag:
             "consequence": one.consequence,
             "action": one.action,
             "time_to_respond": one.time_to_respond,
+            "attack": one.attack,
+            "attack_version": one.attack_version,
+            "ne107": one.ne107,
         }
 
     # what is retained
