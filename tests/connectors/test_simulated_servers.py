@@ -17,12 +17,16 @@ import pytest
 from plant_servers import Bridged
 
 from headrace.cli import main
-from headrace.connectors import modbus, opc
+from headrace.connectors import modbus, opc, sparkplug
 from headrace.plant.quality import Quality
 from headrace.simulate import Plc
 from headrace.simulate.plc import UNIT_CODES, VARIABLES
 from headrace.topics.sqlite import SqliteLog
+from mosquitto import Mosquitto, mosquitto
 from serving import LIMIT, free_port
+from waiting import wait_for
+
+__all__ = ["mosquitto"]
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 START, INTERVAL_MS, SEED, PLCS = 1_704_067_200_000, 100, 5, 2
@@ -33,13 +37,14 @@ NO_DATA = (None, Quality.BAD_NO_DATA)
 
 
 @contextmanager
-def simulated(address: str) -> Iterator[subprocess.Popen[str]]:
-    """Serve the plant at an address, and have SIGTERM end it without an error."""
+def simulated(address: str, *, ended: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """Serve the plant at an address, and have SIGTERM end it without an error; `ended`: the test has sent it by then."""
     command = [HEADRACE, "simulate", "plc", "--to", address, *OPTIONS, *FAULTS]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         yield process
-        process.send_signal(signal.SIGTERM)
+        if not ended:
+            process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=LIMIT)
         assert (process.returncode, err) == (0, "")
     finally:
@@ -127,6 +132,44 @@ def test_variables_have_each_value_with_its_time_and_quality(log: SqliteLog) -> 
     assert units == {name: UNIT_CODES[unit] for name, (_, _, unit) in VARIABLES.items()}
 
 
+def test_an_edge_node_sends_each_value_with_its_time_and_is_born_again_when_it_is_asked(log: SqliteLog, mosquitto: Mosquitto) -> None:
+    address = f"sparkplug://127.0.0.1:{mosquitto.port}/PLANT"
+
+    def received(found: list[dict[str, Any]]) -> dict[str, dict[int, tuple[Any, int]]]:
+        """Return by tag the values and qualities by tick; those of no message are left out."""
+        tags = defaultdict[str, dict[int, tuple[Any, int]]](dict)
+        for one in found:
+            tick = ((one["source_time"] or 0) - START) // INTERVAL_MS
+            if 0 <= tick < 1_000_000 and one["quality"] in (Quality.GOOD, Quality.BAD_NO_DATA):
+                tags[one["tag"].removeprefix("PLANT/simulate/")][tick] = one["value"], one["quality"]
+        return tags
+
+    async def run() -> list[dict[str, Any]]:
+        # The edge node was born before this host listened, so the host asks for its births.
+        async with Bridged(log, sparkplug.source(address)) as bridge:
+
+            def seen(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+                assert process.poll() is None
+                tags = received(found)
+                return found if len(tags) == PLCS * len(VARIABLES) and all(len(one) >= 6 for one in tags.values()) else []
+
+            found = list(await bridge.until(seen, "six values of each variable"))
+            process.send_signal(signal.SIGTERM)
+            await bridge.until(lambda found: any(one["quality"] == Quality.BAD_NO_COMMUNICATION for one in found), "the death")
+            return found
+
+    with simulated(address, ended=True) as process:
+        wait_for(lambda: "spBv1.0/PLANT/NBIRTH/simulate" in mosquitto.log, "the birth", seconds=LIMIT)
+        found = asyncio.run(run())
+    for tag, values in received(found).items():
+        plc, name = tag.split("/")
+        assert values == {tick: sent(tick, int(plc[-3:]) - 1).get(name) for tick in values}, tag
+        ticks = sorted(values)[1:]  # the first value is that of the birth
+        assert ticks == [tick for tick in range(ticks[0], ticks[-1] + 1) if name in sent(tick, int(plc[-3:]) - 1)], tag
+    units = {one["tag"].split("/")[-1]: one["unit"] for one in found}
+    assert units == {name: UNIT_CODES[unit] for name, (_, _, unit) in VARIABLES.items()}
+
+
 @pytest.mark.parametrize(
     ("plant", "options", "complaint"),
     [
@@ -134,7 +177,9 @@ def test_variables_have_each_value_with_its_time_and_quality(log: SqliteLog) -> 
         ("plc", ["--to", "modbus://127.0.0.1:1?map=map.csv", "--plcs", "248"], "a Modbus server has up to 247 units"),
         ("plc", ["--to", "modbus://127.0.0.1:1/path?map=map.csv"], "give an address such as modbus://127.0.0.1:5020?map=registers.csv"),
         ("plc", ["--to", "opc.tcp://127.0.0.1:1?node=i=1"], "has no parameter 'node'"),
-        ("plc", ["--to", "opc.tcp://127.0.0.1:1", "--history", "1m"], "a server has only the latest values"),
+        ("plc", ["--to", "opc.tcp://127.0.0.1:1", "--history", "1m"], "have only the latest values"),
+        ("plc", ["--to", "sparkplug://127.0.0.1:1/a/b/c"], "has the path 'a/b/c'; give a group, or a group and an edge node"),
+        ("plc", ["--to", "sparkplug://127.0.0.1:1"], "has the path ''"),
         ("kiln", ["--to", "opc.tcp://127.0.0.1:1"], "a kiln cannot be served"),
     ],
 )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GeneratorOptions", "KilnOptions", "PlcOptions", "WaterOptions", "duration_ms", "simulate"]
 
-_SERVED = ("modbus:", "opc.tcp:")
+_SERVED = ("modbus:", "opc.tcp:", "sparkplug:", "sparkplugs:")
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "": 1000}
 
 
@@ -235,7 +235,7 @@ def simulate(
         plant. Each sends a message a second.
     to
         An NDJSON file, topic:NAME of the SQLite log, kafka:NAME, or mqtt://HOST/TOPIC. plc: also modbus://HOST:PORT?map=FILE.csv and
-        opc.tcp://HOST:PORT, which serve the values of the last messages. Without it, messages go to standard output and the report to standard error.
+        opc.tcp://HOST:PORT, which serve the values of the last messages, and sparkplug://HOST/GROUP/EDGE, an edge node. Without it, messages go to standard output and the report to standard error.
     rate
         Messages a second over the whole plant, instead of one a second for each equipment.
     seed
@@ -267,7 +267,7 @@ def simulate(
     if plant != "plc" and (serves or (water.attacks_to or "").startswith(_SERVED)):
         raise PlanError(f"a {plant} cannot be served", where="--to", fix="only plc can; give a file, topic:NAME or mqtt://HOST/TOPIC")
     if serves and history != "0s":
-        raise PlanError("a server has only the latest values", where="--history", fix="leave it out")
+        raise PlanError("servers and edge nodes have only the latest values", where="--history", fix="leave it out")
     topic, cluster = asked_topic(to or "", kafka) or (None, None)
     with _sink(to, kafka, made) as first, _split(first, water.attacks_to, kafka, made) as sink, _ended_by_sigterm(sink) as gentle:
         plants.simulate(
@@ -332,6 +332,10 @@ def _served(to: str, controllers: list[str]) -> Writable:
         from headrace.simulate.plc_modbus import modbus_server
 
         return modbus_server(to, controllers)
+    if to.startswith("sparkplug"):
+        from headrace.simulate.plc_sparkplug import edge_node
+
+        return edge_node(to, controllers)
     from headrace.simulate.plc_opc import opc_server
 
     return opc_server(to, controllers)

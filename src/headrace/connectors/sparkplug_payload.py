@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from headrace.errors import EnvironmentFault
@@ -14,9 +14,10 @@ try:
 except ModuleNotFoundError:
     raise EnvironmentFault("needs the package protobuf", where="the bridge", fix="pip install 'headrace[mqtt]'") from None
 
-__all__ = ["Metric", "Payload", "Undecodable", "metrics_of", "parse", "rebirth_command"]
+__all__ = ["Metric", "Payload", "Undecodable", "encoded", "metrics_of", "parse", "rebirth_command"]
 
 _MOST_DEPTH = 8
+_BOOLEAN, _STRING = 11, 12  # datatypes
 _BITS = {1: 8, 2: 16, 3: 32, 4: 64}  # signed integers come in two's complement
 _FIELDS = {
     "Payload": "1 timestamp uint64, 2 metrics Metric*, 3 seq uint64",
@@ -154,9 +155,18 @@ def _properties(properties: Any) -> tuple[int, str | None]:  # noqa: ANN401  (pr
     return quality, unit
 
 
-def rebirth_command(now_ms: int) -> bytes:
-    """Return the payload of the command that asks an edge node for its births."""
-    payload = PAYLOAD(timestamp=now_ms)
-    payload.metrics.add(name="Node Control/Rebirth", timestamp=now_ms, datatype=11, boolean_value=True)
+def encoded(time: int, seq: int | None, metrics: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return a payload: its time, its sequence number, and its metrics as fields by name; `unit` becomes the property `engUnit`."""
+    payload = PAYLOAD(timestamp=time) if seq is None else PAYLOAD(timestamp=time, seq=seq)
+    for fields in metrics:
+        one = payload.metrics.add(**{name: value for name, value in fields.items() if name != "unit"})
+        if "unit" in fields:
+            one.properties.keys.append("engUnit")
+            one.properties.values.add(type=_STRING, string_value=fields["unit"])
     made: bytes = payload.SerializeToString()
     return made
+
+
+def rebirth_command(now_ms: int) -> bytes:
+    """Return the payload of the command that asks an edge node for its births."""
+    return encoded(now_ms, None, [{"name": "Node Control/Rebirth", "timestamp": now_ms, "datatype": _BOOLEAN, "boolean_value": True}])
