@@ -155,13 +155,14 @@ def test_any_payload_has_readings(payload: bytes) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["foo:x"], "ADDRESS: cannot be browsed: 'foo'; give opc.tcp://…, modbus://… or mqtt://…"),
+        (["foo:x"], "ADDRESS: cannot be browsed: 'foo'; give opc.tcp://…, modbus://…, mqtt://… or sparkplug://…"),
         (["modbus://h"], "FROM: names no register map; add map=FILE.csv, or --range holding:0-200"),
         (["modbus://h", "--range", "holding:9-3"], "--range: 'holding:9-3' is not a range of registers; write TABLE:FIRST-LAST"),
         (["modbus://h?map=x", "--range", "coil:1"], "--range: has a map already; leave out one of the two"),
         (["modbus://?unit=1", "--range", "coil:1"], "FROM: names no host; "),
         (["opc.tcp://h", "--range", "coil:1"], "--range: is only for modbus; leave it out"),
         (["mqtt://h/a", "--range", "coil:1"], "--range: is only for modbus; leave it out"),
+        (["sparkplug://h/G", "--range", "coil:1"], "--range: is only for modbus; leave it out"),
         (["mqtt://h/a#"], "FROM: has a topic filter with level 'a#'; + stands for one whole level"),
         (["mqtt://h/a?qos=1"], "ADDRESS: has no parameter 'qos'"),
         (["mqtt://127.0.0.1:1"], "mqtt://127.0.0.1:1/#: "),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import subprocess
@@ -19,8 +20,10 @@ from plant_servers import Bridged
 from headrace.cli import main
 from headrace.connectors import modbus, opc, sparkplug
 from headrace.plant.quality import Quality
+from headrace.plant.tags import load
 from headrace.simulate import Plc
 from headrace.simulate.plc import UNIT_CODES, VARIABLES
+from headrace.simulate.plc_modbus import register_map
 from headrace.topics.sqlite import SqliteLog
 from mosquitto import Mosquitto, mosquitto
 from serving import LIMIT, free_port
@@ -79,8 +82,9 @@ def test_registers_have_the_values_of_the_last_message(log: SqliteLog, home: Pat
             return list(await bridge.until(seen, "six messages"))
 
     with simulated(address) as process:
-        while not (home.parent / "registers.csv").exists():
-            assert process.poll() is None
+        written = register_map([f"PLC_{number:03}" for number in range(1, PLCS + 1)])
+        path = home.parent / "registers.csv"
+        wait_for(lambda: path.exists() and path.read_text() == written, "the register map", seconds=LIMIT)
         found = asyncio.run(run())
     for (plc, _), values in polls(found).items():
         tick = round((values.pop("timestamp")[0] * 1000 - START) / INTERVAL_MS)
@@ -168,6 +172,23 @@ def test_an_edge_node_sends_each_value_with_its_time_and_is_born_again_when_it_i
         assert ticks == [tick for tick in range(ticks[0], ticks[-1] + 1) if name in sent(tick, int(plc[-3:]) - 1)], tag
     units = {one["tag"].split("/")[-1]: one["unit"] for one in found}
     assert units == {name: UNIT_CODES[unit] for name, (_, _, unit) in VARIABLES.items()}
+
+
+def test_the_metrics_of_an_edge_node_are_shown_and_written_as_a_list_of_tags(home: Path, mosquitto: Mosquitto) -> None:
+    address, path = f"sparkplug://127.0.0.1:{mosquitto.port}/PLANT", home.parent / "tags.csv"
+    names = {f"PLANT/L1/PLC_{plc:03}/{name}": UNIT_CODES[unit] for plc in range(1, PLCS + 1) for name, (_, _, unit) in VARIABLES.items()}
+    command = [HEADRACE, "browse", address, "--json", "--tags", str(path), "--duration", "1h"]
+    with simulated(f"{address}/L1"), subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        shown = set[str]()
+        for line in process.stdout:
+            shown.add(json.loads(line)["tag"])
+            if len(shown) == len(names):
+                process.send_signal(signal.SIGTERM)
+                break
+        _, err = process.communicate(timeout=LIMIT)
+    assert (process.returncode, err, shown) == (0, f"headrace: {len(names)} tags written to {path}\n", set(names))
+    assert {one.source: one.unit for one in load(path)} == names
 
 
 @pytest.mark.parametrize(

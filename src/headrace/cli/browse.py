@@ -46,7 +46,7 @@ def browse(
     ----------
     address
         opc.tcp://…: variables; modbus://…: registers, those of its map or of --range; mqtt://HOST/FILTER: the values of messages, each with its topic
-        and its place in the payload, of all topics without a filter.
+        and its place in the payload, of all topics without a filter; sparkplug://HOST/GROUP: metrics of edge nodes.
     range_
         modbus: registers without a map, such as holding:0-200; may be repeated.
     tags
@@ -59,7 +59,9 @@ def browse(
     module = find(address)
     if module is None or not hasattr(module, "browse"):
         raise PlanError(
-            f"cannot be browsed: {address.partition(':')[0] or address!r}", where="ADDRESS", fix="give opc.tcp://…, modbus://… or mqtt://…"
+            f"cannot be browsed: {address.partition(':')[0] or address!r}",
+            where="ADDRESS",
+            fix="give opc.tcp://…, modbus://…, mqtt://… or sparkplug://…",
         )
     if tags is not None and tags.exists():
         raise PlanError("exists already", where=str(tags), fix="name a new file, so that nothing is overwritten")

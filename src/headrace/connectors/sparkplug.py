@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
 from headrace._clock import now_ms
+from headrace.connectors.browsing import Browse
 from headrace.connectors.mqtt import SERVER_PARAMETERS, parsed, server_of, version_of
 from headrace.connectors.mqtt_client import ANSWER_SECONDS, Arrived, Connected, Connection, Server, Will, connect
 from headrace.connectors.protocol import Event, Source, Unavailable
 from headrace.connectors.sparkplug_host import NAMESPACE, Host, Outcome, says_offline, state
 from headrace.connectors.tagged import tags_of
 from headrace.errors import PlanError
+from headrace.plant.tags import Tag, csv_of_tags
+from headrace.plant.units import UNITS
 
-__all__ = ["TAKES_TAGS", "Sparkplug", "source"]
+__all__ = ["TAKES_TAGS", "Sparkplug", "browse", "source"]
 
 TAKES_TAGS = True
 
@@ -42,6 +45,17 @@ def source(address: str) -> Sparkplug:
     filters = [f"{NAMESPACE}/{levels[0]}/#" if len(levels) == 1 else f"{NAMESPACE}/{levels[0]}/+/{levels[1]}/#"]
     host = Host(asks=one.choice("rebirth", ["yes", "no"]) == "yes", tags=tags_of(one.get("tags")))
     return Sparkplug(server, filters, host, host_id)
+
+
+def browse(address: str, ranges: Sequence[str]) -> Browse:
+    """Return the metrics of edge nodes, which are asked for their births."""
+    if ranges:
+        raise PlanError("is only for modbus", where="--range", fix="leave it out")
+
+    def listed(found: Mapping[str, Mapping[str, Any]]) -> str:
+        return csv_of_tags(Tag(name, unit=one["unit"] if one["unit"] in UNITS else None, source=name) for name, one in sorted(found.items()))
+
+    return Browse(source(address), listed)
 
 
 class Sparkplug(Connected, Source):
