@@ -104,7 +104,7 @@ def test_the_deepest_and_longest_formulas_can_be_computed() -> None:
 
 def random_number(dice: random.Random, depth: int) -> str:
     if depth == 0 or dice.random() < 0.3:
-        return dice.choice("abc")
+        return dice.choice(["a", "b", "c", "1.5", "-2.0", "0.0"])
     one, other = random_number(dice, depth - 1), random_number(dice, depth - 1)
     return dice.choice(
         [

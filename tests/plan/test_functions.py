@@ -235,6 +235,15 @@ def test_a_long_chain_costs_no_more_than_its_length() -> None:
     assert pl.DataFrame({"x": [1.0]}).select(compiled).item() == 40.0
 
 
+@pytest.mark.parametrize(
+    "text", ["2.0 = COALESCE(0.0, x)", "2.0 = IFNULL(2.0, x)", "2.0 = COALESCE(NULL, ABS(2.0), x)", "2.0 IN (1.0, COALESCE(2.0, x))"]
+)
+def test_a_constant_compared_with_the_first_of_a_constant_and_a_column_is_a_column(text: str) -> None:
+    compiled = compile_expression(parse_expression(text, Schema((Field("x", DOUBLE),))))
+    found = pl.DataFrame({"x": [1.0, None, 3.0]}).select("x", y=compiled)["y"].to_list()
+    assert found == ["2.0, x" in text or "ABS" in text] * 3
+
+
 def test_a_quotient_is_the_nearest_double_in_batches_of_any_size() -> None:
     compiled = compile_expression(parse_expression("x / 5.0", Schema((Field("x", DOUBLE),))))
     for size in (1, 2, 100):

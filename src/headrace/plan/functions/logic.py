@@ -26,7 +26,11 @@ def _in(value: pl.Expr, *choices: pl.Expr) -> pl.Expr:
 
 
 def _first_known(*values: pl.Expr) -> pl.Expr:
-    return pl.coalesce(*values)
+    if values[0].meta.root_names():
+        return pl.coalesce(*values)
+    # What Polars coalesces from a constant has one row and is no scalar: a constant that is compared with it would not become a column.
+    *others, last = values
+    return reduce(lambda rest, value: pl.when(value.is_not_null()).then(value).otherwise(rest), reversed(others), last)
 
 
 def _all_known(values: tuple[pl.Expr, ...], chosen: pl.Expr) -> pl.Expr:
