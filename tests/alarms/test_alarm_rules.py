@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import headrace as hr
-from alarms.alarm_plant import START
+from alarms.alarm_plant import RULES, START, happenings
 from engines.embedded.test_live import Wall, live_on, written
 from engines.embedded.test_processes_live import FAR, add
 from headrace.alarms.rule_definition import rule_of
@@ -377,6 +377,31 @@ def plan_of(*, order: Any = "arrival") -> Any:
         return hr.rules(readings, hr.rule_definitions(), order=order).topics()
 
     return hr.pipeline("ruled", version="1")(build)
+
+
+def test_a_run_that_is_restarted_gives_the_same_rows(tmp_path: Path) -> None:
+    readings = happenings(7, 90)["readings"]
+
+    def rows(name: str, every: int) -> dict[str, list[Any]]:
+        wall = Wall(START)
+        log = SqliteLog(tmp_path / name / "log.db", clock=wall)
+        for topic in ("readings", "rule-definitions"):
+            log.create(topic)
+        for first in range(0, len(readings), every):
+            if not first:
+                add(log, "rule-definitions", [*RULES])
+            add(log, "readings", readings[first : first + every])
+            live = live_on(log, wall, plan_of().plan(), FAR)
+            live.work()
+            live.commit()
+            live.close()
+        found = {topic: written(log, topic) for topic in ("alarm-conditions", "alarm-commands", "rules.states", "rules.unknown", "rules.older")}
+        log.close()
+        return found
+
+    whole = rows("whole", len(readings))
+    assert all(whole.values())
+    assert rows("restarted", 13) == whole
 
 
 def line(second: float, **row: Any) -> bytes:

@@ -158,6 +158,8 @@ class Condition:
         Those of the formula's HELDs and, as the last one, that of `for`, in ms.
     reads
         The parameters that it reads, also through derived ones; `run_state` if it reads the run state.
+    needs
+        The same, and what the shown value reads.
     """
 
     key: str
@@ -167,6 +169,7 @@ class Condition:
     value: Formula | None
     durations: tuple[int, ...]
     reads: frozenset[str]
+    needs: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -211,9 +214,9 @@ def rule_set(shared: tuple[str, ...], own: tuple[str, ...]) -> RuleSet:
 def _condition(one: Rule, reads: Mapping[str, frozenset[str]]) -> Condition:
     formula, value = parsed(one.when or ""), None if one.value is None else parsed(one.value)
     every = frozenset[str]().union(*(reads.get(name, {name}) for name in formula.names))
-    return Condition(
-        f"{one.kind}:{one.name}", _digest(rule_encoded(one)), one, formula, value, (*formula.durations, round(one.seconds * 1000)), every
-    )
+    needs = every if value is None else every.union(*(reads.get(name, {name}) for name in value.names))
+    durations = (*formula.durations, round(one.seconds * 1000))
+    return Condition(f"{one.kind}:{one.name}", _digest(rule_encoded(one)), one, formula, value, durations, every, needs)
 
 
 def check_cycles(shared: Iterable[str], own: Iterable[str]) -> None:

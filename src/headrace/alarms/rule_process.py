@@ -163,17 +163,24 @@ class Equipment:
         state = self.state
         state.reached = time = time if state.reached is None else max(time, state.reached)
         moment = _Moment({**state.values, RUN_STATE: state.run_state}, time, self.now, by_clock=by_clock)
-        for name, formula in self.rules.parameters:
-            moment.values[name] = formula.compute(moment)
+        self._derive(moment, conditions)
         entered = [one for one in conditions if one.rule.kind == "state" and self._judge(one, moment)]
         others = [one for one in conditions if one.rule.kind != "state"]
         if entered:
             self._enter(max(entered, key=lambda one: (max(one.durations), one.rule.name)).rule.name, time)
             moment.values[RUN_STATE] = state.run_state
             others = [one for one in self.rules.conditions if one.rule.kind != "state" and (one in others or RUN_STATE in one.reads)]
+            self._derive(moment, others)
         suppressions = [one for one in others if self._judge(one, moment) and one.rule.kind == "suppression"]
         for one in suppressions:
             self._suppress(f"rule {one.rule.name}", one.rule.when, time)
+
+    def _derive(self, moment: _Moment, conditions: Sequence[Condition]) -> None:
+        """Compute the derived parameters that conditions need."""
+        needs = frozenset[str]().union(*(one.needs for one in conditions))
+        for name, formula in self.rules.parameters:
+            if name in needs:
+                moment.values[name] = formula.compute(moment)
 
     def _judge(self, one: Condition, moment: _Moment) -> bool:
         """Compute a condition; return whether a run state was entered, or a suppression began or ended."""
