@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, ClassVar, Literal, Self
 
+from headrace.errors import PlanError
 from headrace.plan.expression import Call, Column, Expression, columns_of, rebuild
 from headrace.plan.expression import Literal as Constant
 from headrace.plan.process import Declaration
@@ -646,11 +647,12 @@ class Side(_Operator):
 
 @dataclass(frozen=True)
 class Sink(_Operator):
-    """A topic that rows are written to, one JSON object each."""
+    """A topic that rows are written to, one JSON object each. The entries of the MAP `spread` are fields of the object itself."""
 
     kind: ClassVar[str] = "sink"
 
     topic: str
+    spread: str | None = None
 
     @property
     def label(self) -> str:
@@ -661,8 +663,14 @@ class Sink(_Operator):
         """Return all columns."""
         return set(given.names)
 
+    def refuse_spread(self) -> None:
+        """Raise PlanError if a MAP is spread, for an engine or a format that has fixed columns only."""
+        if self.spread is not None:
+            what = f"writes the entries of {self.spread!r} as fields"
+            raise PlanError(what, where=str(self), fix="declare the fields in the schema, or let the embedded engine write JSON")
+
     def __str__(self) -> str:
-        return f"sink {self.topic!r}"
+        return f"sink {self.topic!r}" if self.spread is None else f"sink {self.topic!r}, spread {self.spread!r}"
 
 
 # Operators without state, which engines apply to rows as they come.

@@ -185,7 +185,7 @@ class Pipeline:
             sinks = self.function(**values)
         if not isinstance(sinks, Mapping) or not sinks or not all(isinstance(one, Stream) for one in sinks.values()):
             raise PlanError("the function does not return its sinks", where=f"pipeline {self.name}", fix='return {"topic": stream}')
-        plan = Plan(self.name, self.version, values, numbered(node(Sink(topic), one.node) for topic, one in sinks.items()))
+        plan = Plan(self.name, self.version, values, numbered(node(Sink(topic, one.spread_column), one.node) for topic, one in sinks.items()))
         _check_topics(plan)
         _check_names(plan)
         _check_deduplicated(plan)

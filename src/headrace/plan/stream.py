@@ -16,6 +16,7 @@ from headrace.plan.graph import Node, node
 from headrace.plan.inputs import InputStream, checked_inputs
 from headrace.plan.operators import (
     METADATA,
+    TEXTS,
     WINDOW_COLUMNS,
     Aggregate,
     Derive,
@@ -154,6 +155,7 @@ class Stream:
 
     def __init__(self, given: Node[Operator], path: str) -> None:
         self.node, self._path = given, path
+        self.spread_column: str | None = None
 
     @property
     def operator(self) -> Operator:
@@ -209,6 +211,20 @@ class Stream:
         if bound.type != BOOLEAN:
             raise PlanError(f"{predicate!r} is a {bound.type}, not a BOOLEAN", where=f"{self._path}.where")
         return self._then("where", Where(bound, " ".join(predicate.split())))
+
+    def spread(self, column: str) -> Stream:
+        """Return the stream as an output in which the entries of a MAP of texts are fields beside the other columns.
+
+        It is the counterpart of `rest=`: fields that no schema declares are written as they came. If an entry has the name of a column,
+        the column is written. Only the JSON of outputs differs; any further step takes the MAP as a column. The embedded engine alone
+        has it.
+        """
+        self._field(column, "spread")
+        if self.schema[column].type != TEXTS:
+            raise PlanError(f"{column!r} is a {self.schema[column].type}", where=f"{self._path}.spread", fix=f"only a {TEXTS} can be spread")
+        spread = Stream(self.node, self._path)
+        spread.spread_column = column
+        return spread
 
     def unnest(self, column: str, *, value: str, key: str | None = None) -> Stream:
         """Return a row for each entry of a MAP (`key` and `value`) or element of an ARRAY (`value`), in place of `column`."""

@@ -123,6 +123,9 @@ def _run_files(job: FileJob, options: Options, context: Context) -> Result:
         signal.siginterrupt(signal.SIGINT, True)  # Polars, once it is imported, has a read that waits begin again at Ctrl-C
     with context.progress() as progress:
         if isinstance(job.output, Path):
+            if options.output_format == "parquet":
+                for sink in job.plan.sinks:
+                    sink.operator.refuse_spread()
             accounts = run_files(job.plan, job.inputs, job.output, progress=progress, output_format=options.output_format, limits=limits)
             return _result(accounts, stopped_in=job.output)
         if options.output_format != "ndjson":

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
+from headrace.engines.embedded.output import SPREAD
 from headrace.engines.embedded.processing import ProcessStage
 from headrace.engines.embedded.stage import Counts, Emitted, Fates, Setting, Stage, Turn, Write
 from headrace.engines.embedded.windowing import WindowStage
@@ -159,7 +160,7 @@ class Graph:
             if parts:
                 rows = in_order(parts)
                 fates.note(rows["@record"], rows["@record"])
-                self._write(direct.node.operator.topic, rows.select(direct.node.schema.names), None if keys is None else keys.gather(rows["@record"]))
+                self._write(direct.node.operator.topic, rows.select(_written(direct.node)), None if keys is None else keys.gather(rows["@record"]))
         for stage in self.stages:
             now = now_of([clocks[topic] for topic in self._holding[stage.node]])
             self._emit_all(stage, stage.settle(Turn(now, heard if ended or now >= FOREVER else None, fates, keys)))
@@ -251,9 +252,9 @@ class Graph:
                     continue
                 case Sink(topic=topic) if topic in self._merged:
                     hidden = ["@time", *(["@key"] if self._keyed else [])]
-                    self._merged[topic].append((rank, _timed(rows).select(*hidden, *consumer.schema.names)))
+                    self._merged[topic].append((rank, _timed(rows).select(*hidden, *_written(consumer))))
                 case Sink(topic=topic):
-                    self._write(topic, rows.select(consumer.schema.names), rows["@key"] if self._keyed else None)
+                    self._write(topic, rows.select(_written(consumer)), rows["@key"] if self._keyed else None)
                 case Regroup():
                     self._emit(consumer, rank, self._regroups[consumer](rows))
                 case _ if consumer in self._terminals:
@@ -269,6 +270,12 @@ def _needed(plan: Plan) -> dict[Node[Operator], set[str]]:
         for one in node.inputs:
             needed[one.node] |= node.operator.needs(needed[node], one.node.schema)
     return needed
+
+
+def _written(sink: Node[Operator]) -> list[pl.Expr]:
+    """Return the columns that a sink writes, one that is spread by the name that says so."""
+    spread = sink.operator.spread if isinstance(sink.operator, Sink) else None
+    return [pl.col(name).alias(SPREAD) if name == spread else pl.col(name) for name in sink.schema.names]
 
 
 def _timed(rows: pl.DataFrame) -> pl.DataFrame:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from headrace.engines.embedded.output import SPREAD
 from headrace.engines.embedded.results import Ledger, Result, Row, Table
 from headrace.engines.embedded.run import Run
 from headrace.errors import DataError, PlanError, near
@@ -38,7 +39,7 @@ _DEAD_LETTER = {name: polars_type(BIGINT if name in {"partition", "offset", "arr
 
 def run(plan: Plan, inputs: Mapping[str, Any]) -> Result:
     """Run the plan over inputs by topic, and return what it wrote. See `Pipeline.run`."""
-    collected = _Collected()
+    collected = _Collected(plan)
     with ExitStack() as stack:
         running = Run(plan, _readers(plan, inputs, stack), collected)
         for _ in _turns(running):
@@ -55,7 +56,7 @@ class RowStream(Iterator[tuple[str, Row]]):
     """The rows of a run, one by one, each with its topic; dead letters with the topic `TOPIC.dead-letter`. See `Pipeline.stream`."""
 
     def __init__(self, plan: Plan, inputs: Mapping[str, Any]) -> None:
-        self._queue = _Queue(plan.pipeline)
+        self._queue = _Queue(plan)
         with ExitStack() as stack:
             self._run = Run(plan, _readers(plan, inputs, stack, singly=True), self._queue)
             self._stack = stack.pop_all()
@@ -84,13 +85,14 @@ class RowStream(Iterator[tuple[str, Row]]):
 class _Collected:
     """An output that keeps what is written."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Plan) -> None:
+        self._names = _names(plan)
         self.rows: dict[str, list[pl.DataFrame]] = {}
         self.letters: list[DeadLetter] = []
 
     def write(self, topic: str, rows: pl.DataFrame, keys: pl.Series | None = None) -> None:  # noqa: ARG002
         """Keep rows."""
-        self.rows.setdefault(topic, []).append(rows)
+        self.rows.setdefault(topic, []).append(rows.rename(self._names.get(topic, {})))
 
     def set_aside(self, letters: Iterable[DeadLetter]) -> None:
         """Keep dead letters."""
@@ -100,13 +102,13 @@ class _Collected:
 class _Queue:
     """An output that keeps rows and dead letters, in the order in which they come, until they are taken."""
 
-    def __init__(self, pipeline: str) -> None:
-        self._pipeline = pipeline
+    def __init__(self, plan: Plan) -> None:
+        self._pipeline, self._names = plan.pipeline, _names(plan)
         self._rows: deque[tuple[str, Row]] = deque()
 
     def write(self, topic: str, rows: pl.DataFrame, keys: pl.Series | None = None) -> None:  # noqa: ARG002
         """Keep rows."""
-        self._rows.extend((topic, row) for row in rows.iter_rows(named=True))
+        self._rows.extend((topic, row) for row in rows.rename(self._names.get(topic, {})).iter_rows(named=True))
 
     def set_aside(self, letters: Iterable[DeadLetter]) -> None:
         """Keep dead letters."""
@@ -116,6 +118,11 @@ class _Queue:
         """Yield what has come, and keep it no longer."""
         while self._rows:
             yield self._rows.popleft()
+
+
+def _names(plan: Plan) -> dict[str, dict[str, str]]:
+    """Return the names of MAPs that outputs spread, by topic: inside a program they stay columns."""
+    return {sink.operator.topic: {SPREAD: sink.operator.spread} for sink in plan.sinks if sink.operator.spread is not None}
 
 
 def _turns(running: Run) -> Iterator[None]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
+import msgspec
 import polars as pl
 from arro3.io import read_json, write_ndjson, write_parquet
 
@@ -19,14 +20,35 @@ from headrace.kernels.reading.json import arrow_schema
 from headrace.plan.schema import Schema
 from headrace.topics.dead_letters import DeadLetter, encode_dead_letter
 
-__all__ = ["Files", "Output", "Printed", "encode_rows"]
+__all__ = ["SPREAD", "Files", "Output", "Printed", "encode_rows"]
+
+_encode = msgspec.json.Encoder().encode
+
+
+SPREAD = "@spread"
+"""The name of a column whose MAP is written as fields of the row itself."""
 
 
 def encode_rows(rows: pl.DataFrame) -> bytes:
     """Return rows as compact JSON, one object a line; timestamps in ISO 8601 with Z."""
+    if SPREAD in rows.columns:
+        return _encode_spread(rows)
     text = io.BytesIO()
     write_ndjson(rows, text, explicit_nulls=True)
     return text.getvalue()
+
+
+def _encode_spread(rows: pl.DataFrame) -> bytes:
+    """Return rows as JSON, the entries of a MAP as fields where its column is; of a repeated name the column counts."""
+    place, names = rows.columns.index(SPREAD), set(rows.columns)
+    parts = [part for part in (rows[:, :place], rows[:, place + 1 :]) if part.width]
+    lines = [[line[1:-1] for line in encode_rows(part).splitlines()] for part in parts]
+    fields = [
+        b"" if entries is None else _encode({key: value for key, value in entries.items() if key not in names})[1:-1]
+        for entries in rows[SPREAD].to_list()
+    ]
+    lines.insert(bool(place), fields)
+    return b"".join(b"{%b}\n" % b",".join(filter(None, line)) for line in zip(*lines, strict=True))
 
 
 class Output(Protocol):

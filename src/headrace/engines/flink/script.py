@@ -175,6 +175,7 @@ def _sink(sink: Node[Sink], places: Places, views: Views) -> tuple[str, str]:
     """Return the table of a sink and what is inserted into it: columns, or JSON text where Flink has no type for one."""
     topic, given = sink.operator.topic, sink.input
     with blaming(views.engine, sink):
+        sink.operator.refuse_spread()
         match given.operator:
             case Process() as process:
                 return _given(topic, given.process, number_of(process, ""), places, views, comment(str(sink)))

@@ -257,6 +257,7 @@ def _output(block: Block, schema: Schema, order: str, said: str) -> tuple[str, s
 
 def _sink(sink: Node[Sink], views: Views, unwindowed: str = _INPUT_ORDER) -> tuple[str, str]:
     with blaming(views.engine, sink):
+        sink.operator.refuse_spread()
         block = views.block(sink.input)
         said = "\n-- ".join(" ".join(one.split()) for one in (*block.said, str(sink)))
         return _output(block, sink.schema, _WINDOW_ORDER if sink.traits.time == "window" else unwindowed, said)

@@ -75,7 +75,7 @@ def read_fields(found: dict[str, Any], schema: Schema, rest: str | None, rest_ty
         if read is UNREADABLE:
             return Malformed(f"field {field.name!r} is not a {field.type.kind}: {shown(value)}")
     if rest is not None:
-        others = {name: value for name, value in found.items() if name not in schema and value is not None}
+        others = {name: value for name, value in found.items() if value is not None and name not in row}
         row[rest] = read_value(others, rest_type)
     return row
 

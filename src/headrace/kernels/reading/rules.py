@@ -107,7 +107,11 @@ def read_value(value: Any, kind: Type) -> Any:  # noqa: ANN401
         case "MAP":
             if not isinstance(value, dict):
                 return UNREADABLE
-            read = {key: read_value(inner, kind.element) for key, inner in value.items()}
+            element = kind.element
+            if element == STRING:  # texts, of which most maps consist, are read as they are
+                read = {key: inner if type(inner) is str else read_value(inner, element) for key, inner in value.items()}
+            else:
+                read = {key: read_value(inner, element) for key, inner in value.items()}
             return {key: None if inner is UNREADABLE else inner for key, inner in read.items()}
         case "ARRAY":
             items = [read_value(inner, kind.element) for inner in value] if isinstance(value, list) else [UNREADABLE]

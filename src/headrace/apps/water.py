@@ -1,0 +1,254 @@
+"""The water plant: normal rows and attacks joined, with pressure statistics and severity, and numbered alerts of attacks and limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
+from typing import Any, NamedTuple
+
+import headrace as hr
+from headrace.errors import PlanError
+from headrace.kernels.reading.rules import double_of
+from headrace.plant.tags import Tag, Tags, load
+from headrace.simulate.water import water_tags
+
+__all__ = ["Alerts", "Limits", "metrics", "water"]
+
+Row = dict[str, Any]
+
+STATISTICS = {
+    "readings": "COUNT(*)", "minimum": "MIN(value)", "maximum": "MAX(value)", "average": "AVG(value)", "deviation": "STDDEV_SAMP(value)"
+}  # fmt: skip
+_ATTACK = "attack_type"
+
+
+class Limits(NamedTuple):
+    """The limits of a tag, None where there is none; how far within a limit a value is no longer beyond it; and between what it is beyond none."""
+
+    tag: str
+    ll: float | None
+    l: float | None  # noqa: E741  (so the limit is called)
+    h: float | None
+    hh: float | None
+    deadband: float
+    low: float
+    high: float
+
+    def level(self, value: float, before: str | None) -> str | None:
+        """Return the limit that a value is beyond, of which HH and LL go before H and L; `before` is the one that it was beyond."""
+        for name, limit, above in (("HH", self.hh, True), ("LL", self.ll, False), ("H", self.h, True), ("L", self.l, False)):
+            if limit is None:
+                continue
+            kept = self.deadband if before == name else 0.0
+            if (value > limit - kept) if above else (value < limit + kept):
+                return name
+        return None
+
+
+class Alerts:
+    """Numbers the alerts of attacks and of values beyond limits: one when it begins, and with `active` one more when it ends."""
+
+    state = {
+        "count": hr.Value("BIGINT", 0), "attack": hr.Value("STRING"), "attack_time": hr.Value("BIGINT", 0),
+        "levels": hr.Map("STRING"), "ids": hr.Map("STRING"),
+    }  # fmt: skip
+
+    def __init__(self, limits: Mapping[str, Limits], quiet_ms: int, *, sensor_data: str, active: bool, every_record: bool) -> None:
+        self.limits, self.quiet_ms, self.active, self.every_record = limits, quiet_ms, active, every_record
+        self.output = {
+            "alert_id": "STRING NOT NULL", "timestamp": "STRING NOT NULL", "sensor_data": sensor_data,
+            "alert_type": "STRING NOT NULL", "severity": "STRING NOT NULL", "message": "STRING NOT NULL",
+            **({"active": "BIGINT NOT NULL"} if active else {}),
+        }  # fmt: skip
+
+    def on_record(self, row: Row, state: Any) -> Iterator[Row]:  # noqa: ANN401
+        """Compare a row with the limits, and note whether it is part of an attack."""
+        fields = row["fields"] or {}
+        if row["attack"] is not None:
+            if self.every_record or row["attack"] != state.attack or state.time - state.attack_time > self.quiet_ms:
+                yield self._begun(row, state, _ATTACK, "attack", "high", f"Attack detected: {row['attack']}")
+            state.attack, state.attack_time = row["attack"], state.time
+            if self.active:
+                state.set_timer("quiet", state.time + self.quiet_ms)
+        beyond = set(state.levels)
+        for spelling, limits in self.limits.items():
+            text = fields.get(spelling)
+            value = None if text is None else double_of(text)
+            if value is None or (limits.low <= value <= limits.high and limits.tag not in beyond):
+                continue
+            before = state.levels.get(limits.tag)
+            level = limits.level(value, before)
+            if level == before:
+                continue
+            if level is None:
+                del state.levels[limits.tag]
+                yield from self._ended(row["t_stamp"], fields, state, limits.tag, f"{limits.tag} is {text}, within its limits")
+                continue
+            state.levels[limits.tag] = level
+            if before != 2 * level:  # from HH back to H is no new alert
+                severity = "high" if len(level) == 2 else "medium"
+                side, limit = "above" if "H" in level else "below", getattr(limits, level.lower())
+                yield self._begun(row, state, limits.tag, "anomaly", severity, f"Anomaly detected: {limits.tag} is {text}, {side} {level} {limit:g}")
+
+    def on_timer(self, _name: str, state: Any) -> Iterator[Row]:  # noqa: ANN401
+        """End an attack of which no row has come for long."""
+        yield from self._ended(f"{state.time}000000", None, state, _ATTACK, f"Attack ended: {state.attack}")
+        state.attack = None
+
+    def _begun(self, row: Row, state: Any, of: str, kind: str, severity: str, message: str) -> Row:  # noqa: ANN401
+        state.count += 1
+        alert = f"ALERT_{state.count:06}"
+        if self.active:
+            state.ids[of] = alert
+        return {
+            "alert_id": alert, "timestamp": row["t_stamp"], "sensor_data": _sensed(row["fields"]), "alert_type": kind, "severity": severity,
+            "message": message, **({"active": 1} if self.active else {}),
+        }  # fmt: skip
+
+    def _ended(self, t_stamp: str, fields: Mapping[str, str] | None, state: Any, of: str, message: str) -> Iterator[Row]:  # noqa: ANN401
+        if self.active and of in state.ids:
+            yield {
+                "alert_id": state.ids[of], "timestamp": t_stamp, "sensor_data": _sensed(fields), "alert_type": "attack" if of == _ATTACK else "anomaly",
+                "severity": "low", "message": message, "active": 0,
+            }  # fmt: skip
+            del state.ids[of]
+
+
+def _sensed(fields: Mapping[str, str] | None) -> dict[str, str]:
+    return {name: text for name, text in (fields or {}).items() if name != _ATTACK}
+
+
+def _tags(name: str) -> tuple[Tags, bool]:
+    """Return the tag list of a setting, and whether its limits count: `swat` is the simulated plant's, none is that without limits."""
+    if name in ("", "swat"):
+        seeds = [Tag(f"water/P{stage}", tag_class="pressure") for stage in range(1, 7)]
+        states = [Tag(f"water/P{stage}_STATE", interpolation="stepped", spellings=(f"P{stage}_STATE",)) for stage in range(1, 7)]
+        return Tags([*water_tags(), *seeds, *states]), bool(name)
+    return load(name), True
+
+
+def _spellings(tag: Tag) -> tuple[str, ...]:
+    """Return how a tag can be called in a row, with a blank before its number too."""
+    letters = tag.name.rstrip("0123456789")
+    blank = f"{letters} {tag.name[len(letters) :]}" if letters != tag.name else tag.name
+    return tuple(dict.fromkeys([tag.name, *tag.spellings, blank]))
+
+
+def _number(tag: Tag, fields: Collection[str]) -> str:
+    """Return an expression for the number of a tag; `fields` are those that are columns, none if they are entries of a MAP."""
+    found = [_column(spelling) if fields else f"fields[{_quoted(spelling)}]" for spelling in _spellings(tag) if not fields or spelling in fields]
+    if not found:
+        return "CAST(NULL AS DOUBLE)"
+    text = found[0] if len(found) == 1 else f"COALESCE({', '.join(found)})"
+    return f"TRY_CAST({text} AS DOUBLE)"
+
+
+def _column(name: str) -> str:
+    return f"`{name}`"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _limits(tag: Tag) -> Limits:
+    """Return the limits of a tag; the ends of its range stand in for HH and LL."""
+    ll, hh = tag.low if tag.ll is None else tag.ll, tag.high if tag.hh is None else tag.hh
+    low = max(limit for limit in (ll, tag.l, -math.inf) if limit is not None)
+    high = min(limit for limit in (hh, tag.h, math.inf) if limit is not None)
+    return Limits(tag.name, ll, tag.l, tag.h, hh, tag.deadband or 0.0, low, high)
+
+
+def _severity(limits: Mapping[str, Limits]) -> str:
+    """Return an expression for the severity of a row, by columns with limits: high in an attack and beyond HH or LL, medium beyond H or L."""
+    beyond: dict[str, list[str]] = {"high": [], "medium": []}
+    for column, one in limits.items():
+        for severity, limit, sign in (("high", one.hh, ">"), ("high", one.ll, "<"), ("medium", one.h, ">"), ("medium", one.l, "<")):
+            if limit is not None:
+                beyond[severity].append(f"{column} {sign} {limit}")
+    cases = [f"WHEN {' OR '.join(conditions)} THEN '{severity}'" for severity, conditions in beyond.items() if conditions]
+    return f"CASE WHEN attack IS NOT NULL THEN 'high' {' '.join(cases)} ELSE 'low' END"
+
+
+def _rows(watermark_seconds: int, fields: Collection[str] = ()) -> hr.Stream:
+    """Return the rows of both topics; `attack` is the name of an attack, NULL in normal operation. `fields` has all fields, or those named."""
+    declared = dict.fromkeys([*fields, _ATTACK], "STRING") if fields else {}
+    normal, attacks = (
+        hr.stream(
+            topic,
+            schema={"t_stamp": "STRING NOT NULL", **declared},
+            event_time="TO_TIMESTAMP_LTZ(TRY_CAST(t_stamp AS BIGINT) / 1000000, 3)",
+            watermark=hr.seconds(watermark_seconds),
+            rest=None if fields else "fields",
+            metadata={"arrived": "arrival_time"},
+        )
+        for topic in ("scada.normal", "scada.attacks")
+    )
+    attack = _ATTACK if fields else f"fields['{_ATTACK}']"
+    rows = normal.derive(attack=attack).union(attacks.derive(attack=f"COALESCE({attack}, 'unknown')"))
+    return rows.derive(fields=f"STRUCT({', '.join(map(_column, fields))})") if fields else rows
+
+
+@hr.pipeline("water", version="1")
+def water(
+    tags: str = "",
+    fields: str = "",
+    variance: str = "sample",
+    quiet_seconds: int = 60,
+    active: bool = False,  # noqa: FBT001, FBT002  (a setting)
+    every_record: bool = False,  # noqa: FBT001, FBT002
+    watermark_seconds: int = 1,
+) -> dict[str, hr.Stream]:
+    """Rows of `scada.normal` and `scada.attacks` with pressure statistics and severity, and alerts of attacks and of limits."""
+    if variance not in ("sample", "population"):
+        raise PlanError(f"variance is {variance!r}", where="pipeline water", fix="sample or population")
+    listed, limited = _tags(tags)
+    named = list(dict.fromkeys(name.strip() for name in fields.split(",") if name.strip()))
+    rows = _rows(watermark_seconds, named)
+    pressures = [tag for tag in listed if tag.tag_class == "pressure"]
+    limits = {f"value_{number}": tag for number, tag in enumerate(listed) if limited and any(limit is not None for limit in _limits(tag)[1:5])}
+    values = {f"pressure_{number}": _number(tag, named) for number, tag in enumerate(pressures)}
+    sums = " + ".join(f"COALESCE({name}, 0)" for name in values) or "0"
+    squares = " + ".join(f"COALESCE(({name} - avg_pressure) * ({name} - avg_pressure), 0)" for name in values) or "0"
+    count = " + ".join(f"CASE WHEN {name} IS NULL THEN 0 ELSE 1 END" for name in values) or "0"
+    fewer = 1 if variance == "sample" else 0
+    processed = (
+        rows.derive(**values, **{column: _number(tag, named) for column, tag in limits.items()})
+        .derive(pressures=count)
+        .derive(avg_pressure=f"CASE WHEN pressures > 0 THEN ({sums}) / CAST(pressures AS DOUBLE) END")
+        .select(
+            "t_stamp",
+            *(named or ["fields"]),
+            processed_at="DATE_FORMAT(COALESCE(arrived, TO_TIMESTAMP_LTZ(TRY_CAST(t_stamp AS BIGINT) / 1000000, 3)), 'yyyy-MM-dd''T''HH:mm:ss')",
+            avg_pressure="avg_pressure",
+            pressure_variance=f"CASE WHEN pressures > {fewer} THEN ({squares}) / CAST(pressures - {fewer} AS DOUBLE) END",
+            data_type="CASE WHEN attack IS NULL THEN 'normal' ELSE 'attack' END",
+            severity=_severity({column: _limits(tag) for column, tag in limits.items()}),
+        )
+    )
+    watched = {spelling: _limits(tag) for tag in limits.values() for spelling in _spellings(tag)}
+    sensor_data = f"ROW<{', '.join(f'{_column(name)} STRING' for name in named)}>" if named else "MAP<STRING, STRING>"
+    watch = Alerts(watched, quiet_seconds * 1000, sensor_data=sensor_data, active=active, every_record=every_record)
+    alerts = rows.select("t_stamp", "fields", "attack", plant="'water'").process(watch, by=["plant"])
+    return {"scada.processed": processed if named else processed.spread("fields"), "scada.alerts": alerts.select(*watch.output)}
+
+
+@hr.pipeline("metrics", version="1")
+def metrics(tags: str = "", watermark_seconds: int = 1) -> dict[str, hr.Stream]:
+    """Statistics of each tag in the last minute, every ten seconds, and in each five minutes. States are left out."""
+    listed, _ = _tags(tags)
+    states = list(chain.from_iterable(_spellings(tag) for tag in listed if tag.interpolation == "stepped"))
+    readings = (
+        _rows(watermark_seconds)
+        .select("fields")
+        .unnest("fields", key="tag", value="raw")
+        .where(" AND ".join([f"tag NOT IN ({', '.join(map(_quoted, states))})"] * bool(states) or ["TRUE"]))
+        .derive(value="TRY_CAST(raw AS DOUBLE)")
+        .where("value IS NOT NULL")
+    )
+    windows = {"scada.metrics.1m": hr.sliding(hr.minutes(1), hr.seconds(10)), "scada.metrics.5m": hr.tumbling(hr.minutes(5))}
+    return {
+        topic: readings.window(window, by=["tag"]).aggregate(**STATISTICS).select("tag", "window_start", "window_end", *STATISTICS)
+        for topic, window in windows.items()
+    }

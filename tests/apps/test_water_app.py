@@ -1,0 +1,259 @@
+"""The water plant's pipeline: the documents' own messages, alerts and severity against plain Python, numbers that last, and kills."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.apps.water import Alerts, metrics, water
+from headrace.cli import main
+from headrace.plant.tags import Tag, csv_of_tags
+from headrace.simulate import Water
+from headrace.simulate.water import water_tags
+
+Row = dict[str, Any]
+
+NORMAL = {"t_stamp": "1574649591000000000", "P1": "100.5", "P2": "98.2", "P1_STATE": "Open", "FIT101": "45.6"}
+ATTACK = {**NORMAL, "attack_type": "attack_1"}
+START = 1_704_067_200_000
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("HEADRACE_HOME", "KAFKA_SERVERS", "KAFKA_BOOTSTRAP_SERVERS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def written(path: str, rows: Iterable[Row]) -> str:
+    Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read(path: str) -> list[Row]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def run(normal: list[Row], attacks: list[Row], *settings: str, app: str = "water", out: str = "out") -> None:
+    inputs = ["--input", f"scada.normal={written('normal.ndjson', normal)}", "--input", f"scada.attacks={written('attacks.ndjson', attacks)}"]
+    assert main(["run", app, *inputs, "--output", out, *itertools.chain.from_iterable(("--set", one) for one in settings)]) == 0
+
+
+def at(second: float, **fields: str) -> Row:
+    return {"t_stamp": str(int((1_574_649_591 + second) * 1000)) + "000000", **fields}
+
+
+def simulated(scenario: str, seconds: int, seed: int = 0, **faults: Any) -> tuple[list[Row], list[Row]]:
+    plant = Water(seed, (scenario,), after_s=60, marked=True, **faults)
+    rows = [json.loads(line) for batch in itertools.islice(plant.line_batches(START), seconds) for line in batch]
+    return [row for row in rows if "attack_type" not in row], [row for row in rows if "attack_type" in row]
+
+
+def test_the_messages_of_the_documents() -> None:
+    run([NORMAL], [ATTACK])
+    normal, attack = sorted(read("out/scada.processed.ndjson"), key=lambda row: row["data_type"], reverse=True)
+    assert normal == {
+        **NORMAL, "processed_at": "2019-11-25T02:39:51", "avg_pressure": 99.35, "pressure_variance": pytest.approx(2.645),
+        "data_type": "normal", "severity": "low",
+    }  # fmt: skip
+    assert attack == {**normal, "attack_type": "attack_1", "data_type": "attack", "severity": "high"}
+    sensors = {name: text for name, text in NORMAL.items() if name != "t_stamp"}
+    assert read("out/scada.alerts.ndjson") == [
+        {
+            "alert_id": "ALERT_000001", "timestamp": "1574649591000000000", "sensor_data": sensors, "alert_type": "attack",
+            "severity": "high", "message": "Attack detected: attack_1",
+        }
+    ]  # fmt: skip
+
+
+def test_pressures_are_those_of_the_tag_list_and_states_are_none() -> None:
+    rows = [
+        at(0, P1="100.5", P2="98.2", P1_STATE="2"), at(1, P1="Bad Input", P2="98.2"), at(2, LIT101="600.0"), at(3, **{"PIT501.Pv": "250", "PIT 502": "1"}),
+    ]  # fmt: skip
+    run(rows, [], "variance=population")
+    found = [(row["avg_pressure"], row["pressure_variance"]) for row in read("out/scada.processed.ndjson")]
+    assert found == [(99.35, pytest.approx(1.3225)), (98.2, 0.0), (None, None), (125.5, pytest.approx(124.5**2))]
+    run(rows, [], out="sample")
+    assert [row["pressure_variance"] for row in read("sample/scada.processed.ndjson")] == [
+        pytest.approx(2.645),
+        None,
+        None,
+        pytest.approx(2 * 124.5**2),
+    ]
+
+
+def test_an_attack_alerts_once_until_it_was_quiet() -> None:
+    attacks = [at(second, P1="1", attack_type="one") for second in (0, 1, 30, 200)] + [at(201, P1="1", attack_type="two"), at(202, P1="1")]
+    run([at(second, P1="1") for second in range(0, 300, 10)], attacks)
+    assert [(row["alert_id"], row["message"]) for row in read("out/scada.alerts.ndjson")] == [
+        ("ALERT_000001", "Attack detected: one"),
+        ("ALERT_000002", "Attack detected: one"),
+        ("ALERT_000003", "Attack detected: two"),
+        ("ALERT_000004", "Attack detected: unknown"),
+    ]
+    run([], attacks, "every_record=true", out="each")
+    assert len(read("each/scada.alerts.ndjson")) == len(attacks)
+
+
+def test_limits_of_a_tag_list_alert_with_a_deadband() -> None:
+    Path("tags.csv").write_text(csv_of_tags([Tag("plant/LIT101", low=0, high=1000, ll=250, l=400, h=850, hh=950, deadband=10)]))
+    levels = [600, 849, 851, 845, 951, 860, 839, 399, 240, 395, 1200]
+    run([at(second, LIT101=str(level)) for second, level in enumerate(levels)], [], "tags=tags.csv", "active=true")
+    assert [(row["alert_id"], row["severity"], row["active"], row["message"]) for row in read("out/scada.alerts.ndjson")] == [
+        ("ALERT_000001", "medium", 1, "Anomaly detected: LIT101 is 851, above H 850"),
+        ("ALERT_000002", "high", 1, "Anomaly detected: LIT101 is 951, above HH 950"),
+        ("ALERT_000002", "low", 0, "LIT101 is 839, within its limits"),
+        ("ALERT_000003", "medium", 1, "Anomaly detected: LIT101 is 399, below L 400"),
+        ("ALERT_000004", "high", 1, "Anomaly detected: LIT101 is 240, below LL 250"),
+        ("ALERT_000005", "high", 1, "Anomaly detected: LIT101 is 1200, above HH 950"),
+    ]
+    assert [row["severity"] for row in read("out/scada.processed.ndjson")] == [
+        "low", "low", "medium", "low", "high", "medium", "low", "medium", "high", "medium", "high",
+    ]  # fmt: skip
+
+
+def expected(rows: Iterable[Row]) -> Iterator[tuple[str, str]]:
+    """The alerts of rows in the order of time, in plain Python: type and tag or attack."""
+    tags = [tag for tag in water_tags() if tag.low is not None]
+    levels: dict[str, str] = {}
+    attack, last = None, 0
+    for row in rows:
+        time = int(row["t_stamp"]) // 1_000_000
+        if "attack_type" in row:
+            if row["attack_type"] != attack or time - last > 60_000:
+                yield "attack", row["attack_type"]
+            attack, last = row["attack_type"], time
+        for tag in tags:
+            if row[tag.name] == "Bad Input":
+                continue
+            value, before, level = float(row[tag.name]), levels.get(tag.name, ""), ""
+            deadband = tag.deadband or 0.0
+            for name, limit in (("HH", tag.hh), ("LL", tag.low if tag.ll is None else tag.ll), ("H", tag.h), ("L", tag.l)):
+                slack = deadband if before == name else 0.0
+                if not level and limit is not None and (value > limit - slack if "H" in name else value < limit + slack):
+                    level = name
+            levels[tag.name] = level
+            if level not in ("", before) and before != 2 * level:
+                yield "anomaly", f"{tag.name} {level}"
+
+
+@pytest.mark.parametrize("scenario", ["filter_outlet_closed", "pressure_drop_spoofed"])
+def test_alerts_of_the_simulated_plant_are_those_of_plain_python(scenario: str) -> None:
+    normal, attacks = simulated(scenario, 1300, bad_share=0.02)
+    run(normal, attacks, "tags=swat")
+    found = []
+    for alert in read("out/scada.alerts.ndjson"):
+        words = alert["message"].replace(",", "").split()
+        found.append((alert["alert_type"], words[-1] if alert["alert_type"] == "attack" else f"{words[2]} {words[-2]}"))
+    wanted = list(expected(sorted([*normal, *attacks], key=lambda row: int(row["t_stamp"]))))
+    assert found == wanted
+    assert {kind for kind, _ in wanted} == {"attack", "anomaly"}
+    processed = {row["t_stamp"]: row for row in read("out/scada.processed.ndjson")}
+    for row in [*normal, *attacks]:
+        made = processed[row["t_stamp"]]
+        assert {name: made[name] for name in row} == row
+        pressures = [float(row[name]) for name in ("PIT501", "PIT502", "PIT503") if row[name] != "Bad Input"]
+        assert made["avg_pressure"] == (pytest.approx(statistics.fmean(pressures)) if pressures else None)
+        assert made["pressure_variance"] == (pytest.approx(statistics.variance(pressures), abs=1e-9) if len(pressures) > 1 else None)
+
+
+def topic(name: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    capsys.readouterr()
+    assert main(["topics", "tail", name, "--lines", "100000"]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_alerts_have_the_same_numbers_after_restarts_and_in_a_replay(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    normal, attacks = simulated("feed_pump_toggled", 700)
+    live = ["run", "water", "--until", "latest", "--set", "tags=swat", "--set", "every_record=true"]
+    found = []
+    for home, cuts in (("pieces", [0, 100, 300, 1000]), ("replay", [0, 1000])):
+        monkeypatch.setenv("HEADRACE_HOME", home)
+        for begin, end in itertools.pairwise(cuts):
+            for name, rows in (("scada.normal", normal), ("scada.attacks", attacks)):
+                part = [row for row in rows if begin <= int(row["t_stamp"]) // 1_000_000_000 - START // 1000 < end]
+                if begin == 0:
+                    assert main(["topics", "create", name]) == 0
+                assert main(["topics", "append", name, written("part.ndjson", part)]) == 0
+            assert main(live) == 0
+        found.append(topic("scada.alerts", capsys))
+    pieces, replay = found
+    assert pieces == replay
+    numbers = [json.loads(line)["alert_id"] for line in pieces]
+    assert numbers == [f"ALERT_{number:06}" for number in range(1, len(numbers) + 1)]
+    assert len(numbers) > 500
+
+
+def test_a_few_kills(capfd: pytest.CaptureFixture[str]) -> None:
+    normal, attacks = simulated("feed_pump_toggled", 260)
+    inputs = ["--input", f"scada.normal={written('n.ndjson', normal)}", "--input", f"scada.attacks={written('a.ndjson', attacks)}"]
+    assert main(["prove", "water", "--kills", "1", "--partitions", "1", *inputs, "--set", "every_record=true"]) == 0
+    assert "water: proved" in capfd.readouterr().out
+
+
+def test_statistics_of_each_tag_without_states() -> None:
+    rows = [at(second, LIT101=str(600 + second % 7), MV101="2", P1_STATE="1", FIT101="Bad Input") for second in range(0, 400, 5)]
+    run(rows[::2], rows[1::2], app="water:metrics")
+    for name, length in (("1m", 60), ("5m", 300)):
+        for row in read(f"out/scada.metrics.{name}.ndjson"):
+            end = int(row["window_end"][14:16]) * 60 + int(row["window_end"][17:19])
+            times = [(int(one["t_stamp"]) // 10**9, float(one["LIT101"])) for one in rows]
+            values = [value for time, value in times if end - length <= time % 3600 < end]
+            assert (row["tag"], row["readings"], row["minimum"], row["maximum"]) == ("LIT101", len(values), min(values), max(values))
+            assert row["average"] == pytest.approx(statistics.fmean(values))
+            assert row["deviation"] == (pytest.approx(statistics.stdev(values)) if len(values) > 1 else None)
+
+
+def test_fields_that_are_named_are_those_of_the_rows() -> None:
+    normal, attacks = simulated("raw_level_raised", 400, bad_share=0.02)
+    names = [name for name in normal[0] if name != "t_stamp"]
+    run(normal, attacks, "tags=swat", out="free")
+    run(normal, attacks, "tags=swat", f"fields={','.join(names)}", out="named")
+    assert read("named/scada.alerts.ndjson") == read("free/scada.alerts.ndjson")
+    assert read("named/scada.processed.ndjson") == [
+        {name: value for name, value in row.items() if name != "attack_type"} for row in read("free/scada.processed.ndjson")
+    ]
+    run([at(0, **{"FIT 101": "4.7", "P 1": "x"}), at(1, P1="7")], [], "tags=swat", "fields=FIT 101, P 1", out="odd")
+    assert [(row["P 1"], row["severity"], row["avg_pressure"]) for row in read("odd/scada.processed.ndjson")] == [
+        ("x", "medium", None),
+        (None, "low", None),
+    ]
+
+
+def test_bad_rows_are_dead_letters_and_their_neighbours_are_processed() -> None:
+    bad = ["{", '{"P1": "1"}', '{"t_stamp": "soon"}', '{"t_stamp": "1574649591"}', "[]"]
+    Path("n.ndjson").write_text("\n".join([json.dumps(at(0, P1="1")), *bad, json.dumps(at(1, P1="2", LIT101="null", P2="NaN"))]))
+    Path("a.ndjson").write_text("")
+    assert (
+        main(["run", "water", "--input", "scada.normal=n.ndjson", "--input", "scada.attacks=a.ndjson", "--output", "out", "--set", "tags=swat"]) == 0
+    )
+    assert len(read("out/scada.normal.dead-letter.ndjson")) == len(bad)
+    assert [row["avg_pressure"] for row in read("out/scada.processed.ndjson")] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("engine", ["flink", "spark"])
+def test_a_cluster_refuses_the_rows_and_takes_the_statistics(engine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "water:metrics", "--engine", engine]) == 0
+    assert "scada.metrics.5m" in capsys.readouterr().out
+    assert main(["plan", "water", "--engine", engine]) == 2
+    assert "writes the entries of 'fields' as fields" in capsys.readouterr().err
+    assert main(["plan", "water", "--engine", engine, "--set", "fields=P1,P2"]) == 0
+    assert "scada.alerts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("setting", "says"), [("variance=other", "sample or population"), ("tags=none.csv", "none.csv")])
+def test_a_wrong_setting_is_reported(setting: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "water", "--set", setting]) != 0
+    assert says in capsys.readouterr().err
+
+
+def test_the_pipelines_have_plans() -> None:
+    assert [sink.operator.topic for sink in water.plan().sinks] == ["scada.processed", "scada.alerts"]
+    assert len(metrics.plan().sinks) == 2
+    assert "active" not in Alerts({}, 0, sensor_data="MAP<STRING, STRING>", active=False, every_record=False).output
