@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -367,16 +368,36 @@ def log(tmp_path: Path) -> Iterator[SqliteLog]:
     made.close()
 
 
-def plan_of(*, order: Any = "arrival") -> Any:
+def plan_of(*, order: Any = "arrival", tables: list[dict[str, Any]] | None = None) -> Any:
     def build() -> dict[str, hr.Stream]:
         readings = hr.stream(
             "readings",
             schema={"tag": "STRING NOT NULL", "time": "BIGINT NOT NULL", "value": "DOUBLE"},
             event_time="TO_TIMESTAMP_LTZ(time, 3)",
         ).derive(equipment="REGEXP_EXTRACT(tag, '^(.*)/', 1)", parameter="REGEXP_EXTRACT(tag, '([^/]*)$', 1)")
-        return hr.rules(readings, hr.rule_definitions(), order=order).topics()
+        return hr.rules(readings, hr.rule_definitions() if tables is None else tables, order=order).topics()
 
     return hr.pipeline("ruled", version="1")(build)
+
+
+def test_rules_of_a_toml_file_belong_to_the_pipeline() -> None:
+    text = """
+        [[rules]]
+        kind = "rule"
+        name = "hot"
+        when = "temp > 90"
+
+        [[rules]]
+        kind = "rule"
+        name = "hot"
+        when = "temp > 99"
+        equipment = "K2"
+    """
+    readings = [{"tag": f"K{nth}/temp", "time": START + nth, "value": 95.0} for nth in (1, 2)]
+    found = plan_of(tables=tomllib.loads(text)["rules"]).run({"readings": readings})["alarm-conditions"].rows()
+    assert [(row["tag"], row["definition"], row["active"], row["time"]) for row in found] == [("K1", "hot", True, START + 1)]
+    with pytest.raises(PlanError, match="kind rule needs when"):
+        plan_of(tables=[{"kind": "rule", "name": "hot"}]).plan()
 
 
 def test_a_run_that_is_restarted_gives_the_same_rows(tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ class Equipment:
     # definitions that change
 
     def _adopt(self) -> None:
-        """Take definitions that are not those of the last reading: what was withdrawn ends, what has changed begins without its durations.
+        """Adopt definitions that are not those of the last reading: withdrawn ones end, changed ones begin without their durations.
 
         The next reading computes all conditions.
         """

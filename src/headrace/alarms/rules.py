@@ -89,16 +89,16 @@ def rules(
         If a stream lacks a column, a definition is wrong, or definitions contradict each other.
     """
     check_columns(readings, {"equipment": "STRING", "parameter": "STRING", "value": "DOUBLE"}, "rules readings")
-    told, failed_to = None, None
+    broadcast, failed_to = None, None
     code: EquipmentRules
     if isinstance(definitions, Stream):
         check_columns(definitions, RULE_SCHEMA, "rules definitions")
-        told, failed_to = definitions, refused_to
+        broadcast, failed_to = definitions, refused_to
         code = ClockedSharedRules() if clock else SharedRules()
     else:
         fixed = [rule_of(one) for one in definitions]
         code = ClockedFixedRules(fixed) if clock else FixedRules(fixed)
-    made = readings.process(code, by=["equipment"], order=order, broadcast=told, failed_to=failed_to, name=name)
+    made = readings.process(code, by=["equipment"], order=order, broadcast=broadcast, failed_to=failed_to, name=name)
     commands = made.side("commands").select("tag", "definition", "time", "command", "by", "reason")
     conditions = made.select("definition", "time", "arrived", "active", "value", "version", tag="equipment")
     return Rules(conditions, commands, **{part: made.side(part) for part in ("states", "unknown", "older")})
