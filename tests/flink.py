@@ -1,21 +1,25 @@
-"""A real Flink cluster for tests: one for all workers of a test run.
+"""A real Flink cluster for tests: one for all workers of a test run, and one process that submits their jobs with processes.
 
 `python tests/flink.py --fetch` gets Flink's jars, its Kafka connector and PyFlink into build/engines.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+import warm
 from headrace.engines import jar
 from headrace.engines.environment import java
-from headrace.engines.flink.client import Client, pyflink
+from headrace.engines.flink.client import Client, planning, pyflink
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.rest import Rest
 from headrace.errors import HeadraceError
@@ -43,9 +47,47 @@ def missing() -> str | None:
     return None
 
 
+# Most of the ten seconds of CPU that a submission takes is Java becoming warm.
+CLIENT = "flink-client"
+_warm: list[Callable[[], Path]] = []
+
+
+@dataclass(frozen=True)
+class Warm(Client):
+    """A client whose scripts are run by a process that is kept."""
+
+    def _run(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> tuple[int, str, str]:  # noqa: ARG002  (that of the process)
+        status, printed, failed = warm.ask(_warm[-1](), {"arguments": command[1:], "folder": str(folder)})
+        return status, printed, failed
+
+
 def client() -> Client:
     """Return what submits jobs with processes."""
-    return Client.local(BUILD, kafka=True)
+    return (Warm if _warm else Client)(BUILD, kafka=True, workers=str(pyflink(BUILD)), sends_python=False)
+
+
+@contextmanager
+def warm_client(folder: Callable[[], Path]) -> Iterator[None]:
+    """Have jobs with processes submitted by the process that does the requests of a folder."""
+    _warm.append(folder)
+    try:
+        yield
+    finally:
+        _warm.pop()
+
+
+def submitting(folder: Path) -> AbstractContextManager[str]:
+    """Start a process that submits jobs, which gives the folder for its requests."""
+    modules = os.pathsep.join(map(str, [BUILD.parent / "src", BUILD.parent / "tests"]))
+    environment = {"PYTHONPATH": modules, **planning(fetched(BUILD, kafka=True), folder)}
+    return warm.serving(folder, [str(pyflink(BUILD)), str(BUILD.parent / "tests" / "warm_driver.py"), "flink"], environment)
+
+
+@pytest.fixture(scope="session")
+def warm_flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have jobs with processes submitted by one process, which starts with the first of them."""
+    with ExitStack() as held, warm_client(cache(lambda: Path(held.enter_context(kept(CLIENT, __file__, tmp_path_factory))))):
+        yield
 
 
 @contextmanager
@@ -72,4 +114,5 @@ if __name__ == "__main__":
         except HeadraceError as error:
             print(f"tests on Flink will be skipped: {error}")
     else:
-        keep(Path(sys.argv[1]), _serving(Path(sys.argv[1])))
+        folder = Path(sys.argv[1])
+        keep(folder, submitting(folder) if folder.name == CLIENT else _serving(folder))

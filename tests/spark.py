@@ -7,11 +7,9 @@ import math
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -20,13 +18,12 @@ from typing import Any
 import pytest
 
 from headrace.engines import jar
-from headrace.engines.environment import end_with_parent
 from headrace.engines.spark import run as spark_run
 from headrace.engines.spark.environment import kafka_jars, process_python, python_of, spark_home
 from headrace.engines.spark.script import SPARK
 from headrace.errors import EnvironmentFault
 from keeper import keep, kept
-from waiting import locked, wait_for
+from warm import ask, serving
 
 TESTS = Path(__file__).parent
 FOLDER = Path(os.environ.get("HEADRACE_ENGINES") or TESTS.parent / "build" / "engines")
@@ -63,52 +60,24 @@ def _option(command: Sequence[str], name: str) -> list[str]:
     return [value for option, value in pairwise(command) if option == name]
 
 
-@contextmanager
-def _serving(folder: Path) -> Iterator[str]:
-    """Start the JVM, and yield the folder for its requests."""
-    (folder / "requests").mkdir(exist_ok=True)
+def _serving(folder: Path) -> AbstractContextManager[str]:
+    """Start the JVM, which gives the folder for its requests."""
     spark = spark_home(HOME)
     python, path = python_of(spark), {}
     if folder.name == HOSTING:  # their modules are found where they are
         python, path = str(process_python(HOME)), {"PYTHONPATH": os.pathsep.join(map(str, [TESTS.parent / "src", TESTS]))}
     jars = ",".join(map(str, [jar.path(), *kafka_jars(HOME)]))
     command = [str(spark / "bin" / "spark-submit"), "--master", "local[2]", "--jars", jars]
-    command += [str(TESTS / "warm_driver.py"), str(folder / "requests"), str(Path(spark_run.__file__).with_name("driver.py"))]
-    environment = {**os.environ, "SPARK_HOME": str(spark), "PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python, **path}
+    command += [str(TESTS / "warm_driver.py"), "spark", str(Path(spark_run.__file__).with_name("driver.py"))]
+    environment = {"SPARK_HOME": str(spark), "PYSPARK_PYTHON": str(python), "PYSPARK_DRIVER_PYTHON": str(python), **path}
     environment["SPARK_LOCAL_DIRS"] = str(folder / "local")  # those of its first run, which a JVM uses for ever, go with that run
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,
-            preexec_fn=end_with_parent,  # noqa: PLW1509  (a call of C and nothing else)
-        )
-        try:
-            yield str(folder / "requests")
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    return serving(folder, command, environment)
 
 
 def _ask(folder: Path, command: Sequence[str]) -> None:
     """Have a command of headrace's done by the JVM that is kept, and wait for its end."""
-    with locked(folder / "turn", "a turn of Spark's JVM", seconds=1200):
-        settings = dict(one.split("=", 1) for one in _option(command, "--conf"))
-        asked = {"settings": {"spark.master": _option(command, "--master")[0], **settings}, "arguments": command[-3:]}
-        number = len(list(folder.glob("*.request")))
-        (folder / "new").write_text(json.dumps(asked))
-        (folder / "new").rename(folder / f"{number}.request")
-        done, ended = folder / f"{number}.done", folder / "ended"
-        assert not ended.exists(), (folder.parent / "log").read_text()[-2000:]
-        try:
-            wait_for(lambda: done.exists() or ended.exists(), "Spark's run does not end", seconds=600, every=0.1)
-        except AssertionError:
-            ended.touch()  # whoever asks next need not wait as long
-            raise
-        assert done.exists(), (folder.parent / "log").read_text()[-2000:]
+    settings = dict(one.split("=", 1) for one in _option(command, "--conf"))
+    ask(folder, {"settings": {"spark.master": _option(command, "--master")[0], **settings}, "arguments": command[-3:]})
 
 
 @pytest.fixture(scope="session")

@@ -1,47 +1,76 @@
-"""Runs one request after the other in one JVM, which stays warm, each in a Spark context of its own: `spark-submit warm_driver.py FOLDER DRIVER`.
+"""Does requests in one process, which stays warm (see `warm.py`): `warm_driver.py spark DRIVER FOLDER` or `warm_driver.py flink FOLDER`.
 
-A request is a file `NUMBER.request` in FOLDER: the settings, and the arguments of DRIVER, headrace's own driver.
-When it is done there is a file `NUMBER.done`, and `ended` when no other will be done. It needs no headrace.
+It runs in the engine's own Python and needs no headrace.
 """
 
 from __future__ import annotations
 
 import ctypes
+import io
 import json
+import os
 import runpy
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from pyspark import SparkContext
+
+def spark(driver: str) -> Callable[[Any], None]:
+    """Return what runs headrace's own driver of Spark, each time in a Spark context of its own."""
+    return partial(_with_settings, run=runpy.run_path(driver)["main"])
 
 
-def begin(settings: dict[str, str]) -> None:
+def _with_settings(asked: Any, run: Callable[..., None]) -> None:
     """Have the next context find its settings as if spark-submit had been given them."""
+    from pyspark import SparkContext
+
     SparkContext._ensure_initialized()
     system = SparkContext._jvm.java.lang.System
-    for key, value in settings.items():
+    for key, value in asked["settings"].items():
         system.setProperty(key, value)
+    run(*asked["arguments"])
 
 
-def main(folder: Path, driver: str) -> None:
+def flink() -> Callable[[Any], Any]:
+    """Return what runs a script that submits a job to Flink, and gives its status, what it printed, and its traceback."""
+    return _submitted
+
+
+def _submitted(asked: Any) -> tuple[int, str, str]:
+    printed, failed = io.StringIO(), ""
+    os.chdir(asked["folder"])
+    sys.argv = asked["arguments"]
+    try:
+        with redirect_stdout(printed):
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    except Exception:  # noqa: BLE001  (whatever it is, it is the answer)
+        failed = traceback.format_exc()
+    return int(bool(failed)), printed.getvalue(), failed
+
+
+def serve(folder: Path, do: Callable[[Any], Any]) -> None:
     """Wait for requests, and do them."""
-    run, number = runpy.run_path(driver)["main"], 0
+    number = 0
     while True:
         request = folder / f"{number}.request"
         while not request.exists():
             time.sleep(0.05)
-        asked = json.loads(request.read_text())
-        begin(asked["settings"])
-        run(*asked["arguments"])
-        (folder / f"{number}.done").touch()
+        answer = do(json.loads(request.read_text()))
+        (folder / "answer").write_text(json.dumps(answer))
+        (folder / "answer").rename(folder / f"{number}.done")
         number += 1
 
 
 if __name__ == "__main__":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # ends with the JVM that started it
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # ends with what started it
+    kind, *given, folder = sys.argv[1:]
     try:
-        main(Path(sys.argv[1]), sys.argv[2])
+        serve(Path(folder), {"spark": spark, "flink": flink}[kind](*given))
     finally:
-        Path(sys.argv[1], "ended").touch()
+        Path(folder, "ended").touch()

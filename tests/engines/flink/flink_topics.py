@@ -21,7 +21,7 @@ from headrace.engines.flink.rest import Rest
 from headrace.plan.pipeline import Plan
 from headrace.topics.kafka import KafkaLog
 
-LIMIT = 180.0
+LIMIT = 600.0
 
 
 class Topics:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def pyflink(home: Path) -> Path:
     requirements = (f"apache-flink=={FLINK}", _MSGSPEC)
     folder = made(engines_folder(home) / f"pyflink-{FLINK}", lambda aside: pip_install(aside, *requirements))
     return folder / "bin" / "python"
+
+
+def planning(jars: Sequence[Path], logs: Path) -> dict[str, str]:
+    """Return the environment in which PyFlink plans a job: the jars beside its own, its JVM's options, the folder of its logs."""
+    added = [jar.path(), *(one for one in jars if "kafka" in one.name)]
+    return {"HADOOP_CLASSPATH": os.pathsep.join(map(str, added)), "FLINK_LOG_DIR": str(logs), "JVM_ARGS": _JVM}
 
 
 @dataclass(frozen=True)
@@ -80,28 +87,26 @@ class Client:
             command += [word for one in sent for word in ("--jar", str(one))]
             command += ["--python", self.workers] if self.workers else []
             command += ["--savepoint", savepoint] if savepoint else []
-            planning = [jar.path(), *(one for one in jars if "kafka" in one.name)]
-            environment = {
-                **os.environ,
-                "PYTHONPATH": str(modules),
-                "HADOOP_CLASSPATH": os.pathsep.join(map(str, planning)),  # what PyFlink adds to its own jars
-                "FLINK_LOG_DIR": str(folder),
-                "JVM_ARGS": _JVM,
-            }
+            environment = {"PYTHONPATH": str(modules), **planning(jars, folder)}
             try:
-                done = subprocess.run(  # noqa: S603
-                    command,
-                    check=False,
-                    capture_output=True,
-                    text=True,
-                    stdin=subprocess.DEVNULL,
-                    cwd=folder,
-                    env=environment,
-                    timeout=_SUBMIT_SECONDS,
-                    preexec_fn=end_with_parent,
-                )
+                status, printed, failed = self._run(command, environment, folder)
             except subprocess.TimeoutExpired:
                 raise EnvironmentFault(f"takes no job within {_SUBMIT_SECONDS:.0f} s", where=rest.url, fix="look at the cluster's log") from None
-        if done.returncode:
-            raise JobFailed(root_cause(done.stderr), where=f"Flink at {rest.url}")
-        return str(json.loads(done.stdout.splitlines()[-1])["job"])
+        if status:
+            raise JobFailed(root_cause(failed), where=f"Flink at {rest.url}")
+        return str(json.loads(printed.splitlines()[-1])["job"])
+
+    def _run(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> tuple[int, str, str]:
+        """Run a command, and return its exit status and what it wrote to its output and its error output."""
+        done = subprocess.run(  # noqa: S603
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            cwd=folder,
+            env={**os.environ, **environment},
+            timeout=_SUBMIT_SECONDS,
+            preexec_fn=end_with_parent,
+        )
+        return done.returncode, done.stdout, done.stderr

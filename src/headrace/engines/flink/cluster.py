@@ -6,10 +6,11 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from headrace.engines.environment import end_with_parent, engines_folder, java, made, maven_jars, pip_install
@@ -80,10 +81,19 @@ class Cluster:
         For configuration, logs, checkpoints and savepoints.
     jars
         Flink's own, with the connectors.
+    more
+        More settings of Flink's.
     """
 
-    def __init__(self, folder: Path, jars: list[Path], sizes: Sizes = Sizes(), java_options: tuple[str, ...] = ("-XX:+UseSerialGC",)) -> None:
-        self.folder, self.sizes = folder, sizes
+    def __init__(
+        self,
+        folder: Path,
+        jars: list[Path],
+        sizes: Sizes = Sizes(),
+        java_options: tuple[str, ...] = ("-XX:+UseSerialGC",),
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.folder, self.sizes, self._more = folder, sizes, more
         self._java = [java("Flink"), *java_options]
         self._path = ":".join(map(str, jars))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -159,6 +169,7 @@ class Cluster:
             "io.tmp.dirs": self.folder / "tmp", "web.tmpdir": self.folder / "web", "process.working-dir": self.folder / "working",
             "execution.checkpointing.dir": f"file://{self.folder}/checkpoints", "execution.checkpointing.savepoint-dir": f"file://{self.folder}/savepoints",
             "metrics.fetcher.update-interval": "1000", "web.submit.enable": "true", "execution.checkpointing.num-retained": "1", "heartbeat.timeout": "60000", "pekko.ask.timeout": "60 s", "heartbeat.interval": "2000",
+            **self._more,
         }  # fmt: skip
         for folder in ("tmp", "web", "conf"):
             (self.folder / folder).mkdir(parents=True, exist_ok=True)

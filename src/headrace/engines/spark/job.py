@@ -115,6 +115,17 @@ def register(spark: SparkSession, inputs: dict[str, list[str]], kafka: dict[str,
         spark.udf.registerJavaFunction(called, function, gives)
 
 
+def write(spark: SparkSession, output: str | None, kafka: dict[str, str] | None, empty: set[str]) -> None:
+    """Write all outputs. Of those that are known to be empty none is computed: a job of Spark's takes a second even for no rows."""
+    for topic, (query, order) in OUTPUTS.items():
+        if output is not None and topic in empty and "://" not in output:
+            Path(output, f"{topic}.ndjson").write_bytes(b"")
+        elif output is not None:
+            write_file(spark.sql(query), order, output, topic)
+        elif kafka is not None and topic not in empty:
+            write_topic(spark.sql(query), order, kafka, topic)
+
+
 def run(spark: SparkSession, inputs: dict[str, list[str]], output: str | None, kafka: dict[str, str] | None) -> dict[str, dict[str, Any]]:
     """Run the plan, and return its ledger."""
     for key, value in SETTINGS.items():
@@ -129,16 +140,12 @@ def run(spark: SparkSession, inputs: dict[str, list[str]], output: str | None, k
             kept.append(view.persist())
         view.createOrReplaceTempView(name)
     try:
-        for topic, (query, order) in OUTPUTS.items():
-            if output is not None:
-                write_file(spark.sql(query), order, output, topic)
-            elif kafka is not None:
-                write_topic(spark.sql(query), order, kafka, topic)
-        counts = {row["source"]: row for row in spark.sql(LEDGER).collect()}
+        counts = {row["source"]: row.asDict() for row in spark.sql(LEDGER).collect()}
+        ledger = {topic: _account(counts.get(number, {})) for topic, number in SOURCES.items()}
+        write(spark, output, kafka, {f"{topic}.dead-letter" for topic, one in ledger.items() if not one["malformed"] + one["future"]})
     finally:
         for view in kept:
             view.unpersist()
-    ledger = {topic: _account(counts[number].asDict() if number in counts else {}) for topic, number in SOURCES.items()}
     if output is not None and "://" not in output:
         write_ledger(output, ledger)
     return ledger

@@ -1,0 +1,10 @@
+"""The process that submits the jobs of the tests of Flink."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm(warm_flink: None) -> None:
+    """Have each test of this folder use it."""
