@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from headrace.cli.apps import plan_of
+from headrace.cli.proven import check_proven
+from headrace.errors import EnvironmentFault
 from running_plant import HEADRACE, LIMIT, up
 from waiting import wait_for
 
@@ -83,6 +86,9 @@ def test_a_plant_is_refused_whose_recorded_backtest_breaks_the_budget(run: Run) 
         says = "pipeline guard: has changed since its backtest, and its alarms are not known to keep the budget"
         running.wait_for(lambda: says in running.lines.read_text(), "the note of a change")
         running.wait_for(lambda: running.states("guard").count("running") == 2, "the changed pipeline")
+        Path("guard.py").write_text(GUARD)
+        status, _, err = run("reload")
+        assert (status, BROKEN in err, "the plant goes on as it was" in err) == (2, True, True), err
         assert running.end() == 0
     assert len(UNPROVEN.read_text().splitlines()) == 1
 
@@ -92,11 +98,7 @@ def test_a_pipeline_that_keeps_its_budget_needs_nobody_to_insist(run: Run) -> No
     assert run(*BACKTEST)[0] == 0
     (recorded,) = Path("home/backtests/guard/recorded").iterdir()
     assert json.loads(recorded.read_text())["broken"] == []
-    for topic in ("readings", "alarm-commands"):
-        assert run("topics", "create", topic)[0] == 0
-    status, out, err = run("jobs", "submit", "guard.py", "--until", "latest")
-    assert (status, err) == (0, "")
-    wait_for(lambda: "RUNNING" not in run("jobs", "status", out.strip())[1], "the job's end", seconds=LIMIT)
+    check_proven([plan_of("guard.py", [])], unproven=False)
     recorded.write_text("{")
-    status, _, err = run("jobs", "submit", "guard.py", "--until", "latest")
-    assert (status, "cannot be read: " in err, "remove it, and run headrace backtest again" in err) == (1, True, True)
+    with pytest.raises(EnvironmentFault, match=r"cannot be read: .*; remove it, and run headrace backtest again"):
+        check_proven([plan_of("guard.py", [])], unproven=False)
