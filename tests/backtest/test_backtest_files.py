@@ -67,8 +67,11 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes(HEAD.encode() + b"\xff")
     with pytest.raises(PlanError, match="line 2, column 1: is not UTF-8"):
         labels_of(tmp_path / "labels.csv")
-    (tmp_path / "labels.csv").write_text(HEAD + f"{'x' * 200_000},2026-01-01,a\n")
-    with pytest.raises(PlanError, match="line 2: is not CSV: field larger than field limit"):
+    (tmp_path / "labels.csv").write_text(HEAD + '2026-01-01,2026-01-01,"leak\n')
+    with pytest.raises(PlanError, match="line 2: is not CSV: unexpected end of data; fix this line"):
+        labels_of(tmp_path / "labels.csv")
+    (tmp_path / "labels.csv").write_text(HEAD + f"{'x' * 100_000},2026-01-01,a\n")
+    with pytest.raises(PlanError, match=f"'{'x' * 40}…' is no time"):
         labels_of(tmp_path / "labels.csv")
 
 

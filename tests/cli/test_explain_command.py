@@ -116,7 +116,13 @@ def test_an_alarm_is_explained_by_its_definition_readings_states_and_commands(ru
     assert out.splitlines()[1] == "state before: normal, after: returned"
     assert "from alarm-definitions/0 offset 1\n" in out
     assert "action          open the valve" in out
-    (found,) = map(json.loads, run("explain", "a/P1/H", "--app", "plant.py:plant", "--sequence", "1", "--json")[1].splitlines())
+    asked = ("explain", "a/P1/H", "--app", "plant.py:plant", "--sequence", "1", "--json", "--html", "out.html")
+    (found,) = map(json.loads, run(*asked)[1].splitlines())
+    page = Path("out.html").read_text()
+    assert [page.count(f'class="{kind}"') for kind in ("trend", "limit", "moved", "evidence")] == [1, 1, 2, 4]
+    assert "readings/0 offset 63: 95.5" in page
+    assert "http" not in page
+    assert "cannot be written" in run("explain", "a/P1/H", "--app", "plant.py:plant", "--html", "no/out.html")[2]
     assert (found["definition"]["limit"], found["state_before"], found["state_after"]) == (90, "normal", "returned")
     assert [(row["event"], row["time"] - START) for row in found["transitions"]] == [("raise", 22_000), ("clear", 30_000)]
     moved = {one["event"]: one for one in found["readings"] if one["event"]}
@@ -226,6 +232,8 @@ def test_what_cannot_be_explained_or_replayed_is_refused_with_the_reason(run: Ru
     assert status == 1
     assert f"the records of readings/0 before offset {first} have expired, and the alarm's state came from them" in err
     status, out, _ = run("explain", "a/P1/H", *app)
+    assert run("explain", "a/P1/H", *app, "--html", "none.html")[0] == 0
+    assert "No reading is retained" in Path("none.html").read_text()
     assert (status, "readings: none is retained" in out, "from alarm-definitions/0 offset 1\n" in out) == (0, True, True)
 
     made.log.append("alarms", [b"[1]"])

@@ -17,6 +17,7 @@ __all__ = ["COLUMNS", "Label", "labels_of"]
 
 COLUMNS = ("start", "end", "name", "tags")
 _NEEDED = COLUMNS[:3]
+_LONGEST = 40  # letters of a text that a message shows
 
 
 class Label(NamedTuple):
@@ -38,7 +39,7 @@ def labels_of(path: Path) -> list[Label]:
     PlanError
         If the file cannot be read, has no header, or lines are wrong: all mistakes are reported, each with its line and column.
     """
-    lines = csv.reader(io.StringIO(read_text(path), newline=""))
+    lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     mistakes: list[HeadraceError] = []
     try:
         header = [cell.strip().lower() for cell in next(lines, [])]
@@ -102,4 +103,5 @@ def _time(text: str, where: str) -> int:
         time = datetime.fromisoformat(text)
         return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError):
-        raise PlanError(f"{text!r} is no time", where=where, fix="write 2026-01-01T08:30:00Z, or with a zone +01:00") from None
+        shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+        raise PlanError(f"{shown!r} is no time", where=where, fix="write 2026-01-01T08:30:00Z, or with a zone +01:00") from None

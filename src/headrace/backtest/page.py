@@ -1,4 +1,4 @@
-"""The report of a backtest as a page: static HTML with plots in SVG, which needs nothing else."""
+"""The report of a backtest as a page."""
 
 from __future__ import annotations
 
@@ -8,26 +8,14 @@ from typing import Any
 
 from headrace.backtest.budget import Breach, Budget
 from headrace.backtest.figures import AT_LEAST, FIGURES, figure, moment, shown
+from headrace.backtest.html import LEFT, WIDTH, document, svg, table
 from headrace.backtest.judge import Alarm, Backtest, Found
 
 __all__ = ["page"]
 
-_WIDTH, _LEFT, _ROW = 960, 40, 22  # of a plot, px
+_ROW = 22  # of the plot over time, px
 _BINS = 120
 _MOST = 200  # rows of a table
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #222; background: #fff; max-width: 1000px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-p { margin: .3rem 0; } .note { color: #555; font-size: .87rem; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .2rem .6rem; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; } th { font-weight: 600; color: #555; }
-.broken, .missed { color: #b00020; font-weight: 600; }
-svg { display: block; width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: #555; }
-.event { fill: #c9d3dc; } .event.missed-event { fill: none; stroke: #b00020; stroke-width: 1.5; stroke-dasharray: 4 2; }
-.alarm { stroke: #33556e; stroke-width: 1.5; } .false { stroke: #b00020; stroke-width: 1.5; } .bar { fill: #7a8b99; } .over { fill: #b00020; }
-.axis { stroke: #999; stroke-width: 1; } .limit { stroke: #b00020; stroke-width: 1; stroke-dasharray: 5 4; }
-"""
 
 
 def page(title: str, backtest: Backtest, report: Mapping[str, Any], budget: Budget, broken: Sequence[Breach]) -> str:
@@ -43,7 +31,6 @@ def page(title: str, backtest: Backtest, report: Mapping[str, Any], budget: Budg
         The budget, and which of its limits are broken.
     """
     parts = [
-        f"<h1>Backtest of {escape(title)}</h1>",
         f"<p>{moment(backtest.start)} to {moment(backtest.end)}, {len(backtest.labels):,} events, {len(backtest.alarms):,} alarms</p>",
         _verdict(budget, broken),
         _figures(report, budget, broken),
@@ -56,11 +43,7 @@ def page(title: str, backtest: Backtest, report: Mapping[str, Any], budget: Budg
         "<h2>Rules</h2>",
         _rules(report["by_rule"]),
     ]
-    body = "\n".join(parts)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Backtest of {escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
-    )
+    return document(f"Backtest of {title}", parts)
 
 
 def _verdict(budget: Budget, broken: Sequence[Breach]) -> str:
@@ -68,13 +51,6 @@ def _verdict(budget: Budget, broken: Sequence[Breach]) -> str:
         lines = "; ".join(f"{one.name}: {one.found}, {one.limit}" for one in broken)
         return f'<p class="broken">The alarm budget is broken: {escape(lines)}</p>'
     return "<p>The alarm budget is kept.</p>" if budget.limits or budget.must_find else '<p class="note">No alarm budget was given.</p>'
-
-
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a table of cells that are HTML."""
-    head = "".join(f"<th>{cell}</th>" for cell in header)
-    body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
 
 
 def _figures(report: Mapping[str, Any], budget: Budget, broken: Sequence[Breach]) -> str:
@@ -88,7 +64,7 @@ def _figures(report: Mapping[str, Any], budget: Budget, broken: Sequence[Breach]
         '<p class="note">Always alarm raises an alarm every 30 s and at the start of every event. '
         "Random raises as many alarms as the pipeline, at random times: means over many draws.</p>"
     )
-    return _table(("", "pipeline", "always alarm", "random", "budget"), rows) + note
+    return table(("", "pipeline", "always alarm", "random", "budget"), rows) + note
 
 
 # plots
@@ -97,18 +73,13 @@ def _figures(report: Mapping[str, Any], budget: Budget, broken: Sequence[Breach]
 def _x(backtest: Backtest, time: int) -> float:
     """Return where a time is on the horizontal axis; one outside the history is at its end."""
     share = (time - backtest.start) / max(backtest.end - backtest.start, 1)
-    return _LEFT + (_WIDTH - _LEFT) * min(max(share, 0.0), 1.0)
-
-
-def _svg(height: int, title: str, parts: Iterable[str]) -> str:
-    body = "\n".join(parts)
-    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{title}">\n{body}\n</svg>'
+    return LEFT + (WIDTH - LEFT) * min(max(share, 0.0), 1.0)
 
 
 def _axis(backtest: Backtest, y: int) -> list[str]:
-    ends = f'<text x="{_LEFT}" y="{y + 15}">{moment(backtest.start)}</text>'
-    ends += f'<text x="{_WIDTH}" y="{y + 15}" text-anchor="end">{moment(backtest.end)}</text>'
-    return [f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH}" y1="{y}" y2="{y}"/>', ends]
+    ends = f'<text x="{LEFT}" y="{y + 15}">{moment(backtest.start)}</text>'
+    ends += f'<text x="{WIDTH}" y="{y + 15}" text-anchor="end">{moment(backtest.end)}</text>'
+    return [f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{y}" y2="{y}"/>', ends]
 
 
 def _timeline(backtest: Backtest) -> str:
@@ -124,7 +95,7 @@ def _timeline(backtest: Backtest) -> str:
     parts += _ticks(backtest, [alarm for alarm in backtest.alarms if alarm not in false], "alarm", 4 + _ROW + 6)
     parts += _ticks(backtest, backtest.false_alarms, "false", 4 + 2 * (_ROW + 6))
     parts += [f'<text x="0" y="{19 + nth * (_ROW + 6)}">{name}</text>' for nth, name in enumerate(("events", "alarms", "false"))]
-    return _svg(8 + 3 * (_ROW + 6) + 18, "Events and alarms over time", [*parts, *_axis(backtest, 6 + 3 * (_ROW + 6))])
+    return svg(8 + 3 * (_ROW + 6) + 18, "Events and alarms over time", [*parts, *_axis(backtest, 6 + 3 * (_ROW + 6))])
 
 
 def _ticks(backtest: Backtest, alarms: Iterable[Alarm], kind: str, y: int) -> list[str]:
@@ -140,16 +111,16 @@ def _rate(backtest: Backtest) -> str:
     for alarm in backtest.alarms:
         counts[min(max(int((alarm.time - backtest.start) / width), 0), _BINS - 1)] += 1
     most, height = max([*counts, 1]), 120
-    step = (_WIDTH - _LEFT) / _BINS
+    step = (WIDTH - LEFT) / _BINS
     bars = [
-        f'<rect class="bar" x="{_LEFT + nth * step:.1f}" y="{8 + height * (1 - count / most):.1f}" width="{step - 1:.1f}" '
+        f'<rect class="bar" x="{LEFT + nth * step:.1f}" y="{8 + height * (1 - count / most):.1f}" width="{step - 1:.1f}" '
         f'height="{height * count / most:.1f}"><title>{moment(round(backtest.start + nth * width))}: {count:,}</title></rect>'
         for nth, count in enumerate(counts)
         if count
     ]
-    scale = [f'<text x="{_LEFT - 6}" y="18" text-anchor="end">{most:,}</text>', f'<text x="{_LEFT - 6}" y="{8 + height}" text-anchor="end">0</text>']
+    scale = [f'<text x="{LEFT - 6}" y="18" text-anchor="end">{most:,}</text>', f'<text x="{LEFT - 6}" y="{8 + height}" text-anchor="end">0</text>']
     note = f'<p class="note">Each bar is {_duration(width)}. A flood is more than 10 alarms in 10 minutes.</p>'
-    return _svg(8 + height + 20, "Number of alarms over time", [*bars, *scale, *_axis(backtest, 8 + height)]) + note
+    return svg(8 + height + 20, "Number of alarms over time", [*bars, *scale, *_axis(backtest, 8 + height)]) + note
 
 
 def _duration(ms: float) -> str:
@@ -175,14 +146,14 @@ def _events(events: Sequence[Found]) -> str:
         ]
         for event in events[:_MOST]
     ]
-    return _table(("event", "start", "end", "tags", "alarms", "found after", "found by"), rows) + _left(len(events))
+    return table(("event", "start", "end", "tags", "alarms", "found after", "found by"), rows) + _left(len(events))
 
 
 def _rules(by_rule: Mapping[str, Mapping[str, int]]) -> str:
     ordered = sorted(by_rule.items(), key=lambda pair: (-pair[1]["alarms"], pair[0]))
     columns = ("alarms", "detected", "detected_alone", "false_alarms")
     rows = [[escape(name), *(f"{found[column]:,}" for column in columns)] for name, found in ordered[:_MOST]]
-    return _table(("rule", "alarms", "events found", "by it alone", "false alarms"), rows) + _left(len(ordered))
+    return table(("rule", "alarms", "events found", "by it alone", "false alarms"), rows) + _left(len(ordered))
 
 
 def _left(count: int) -> str:

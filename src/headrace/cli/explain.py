@@ -11,12 +11,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import Parameter
 
+from headrace._durable import put, write_fault
 from headrace.alarms.definition import SETTINGS, definition_of, definitions_of, encoded
 from headrace.alarms.process import FixedAlarms
 from headrace.backtest.figures import iso
 from headrace.backtest.topics import alarm_process
 from headrace.cli.apps import plan_of, settings_file
 from headrace.cli.logs import KafkaOptions, asked_cluster, open_log
+from headrace.cli.paths import OutputPath
 from headrace.cli.tables import counted, print_json, print_table
 from headrace.errors import DataError, HeadraceError, PlanError, near
 from headrace.plan.graph import Node
@@ -50,6 +52,7 @@ def explain(
     set: _Settings = None,
     topic: str = "alarms",
     json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    html: OutputPath | None = None,
     kafka: KafkaOptions = KafkaOptions(),
 ) -> None:
     """Show why an alarm was raised: its definition, the readings with their offsets, the states before and after, and the commands.
@@ -68,6 +71,8 @@ def explain(
         The topic of transitions.
     json
         A JSON object.
+    html
+        A file for the same as a page, with the trend of the tag.
     """
     plan, process = _pipeline(app, set or [], topic)
     with closing(open_log(kafka, create=False)) as log:
@@ -83,6 +88,13 @@ def explain(
             "readings": _readings(log, plan, process, asked),
             "commands": _commands(log, process, asked),
         }
+    if html is not None:
+        from headrace.cli.explain_page import explain_page
+
+        try:
+            put(html, explain_page(found).encode())
+        except OSError as error:
+            raise write_fault(html, error) from None
     if json:
         print_json([found])
     else:
