@@ -13,10 +13,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
+from headrace.apps.fingerprint import fingerprint
 from headrace.engines import jar
 from headrace.engines.spark import run as spark_run
 from headrace.engines.spark.environment import kafka_jars, process_python, python_of, spark_home
@@ -28,7 +30,9 @@ from warm import ask, serving
 TESTS = Path(__file__).parent
 FOLDER = Path(os.environ.get("HEADRACE_ENGINES") or TESTS.parent / "build" / "engines")
 HOME = FOLDER.parent
-JAVA_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"  # sessions are short: half the CPU
+ARCHIVE = FOLDER / f"spark-{SPARK}.jsa"  # Spark's classes as Java maps them into memory: a session starts with half the CPU
+SHORT = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"  # sessions are short
+JAVA_OPTIONS = f"{SHORT} -XX:SharedArchiveFile={ARCHIVE} -Xlog:disable" if ARCHIVE.exists() else SHORT  # one of another Java is passed over
 os.environ.setdefault("SPARK_SUBMIT_OPTS", JAVA_OPTIONS)
 
 
@@ -54,6 +58,19 @@ def missing_for_processes() -> str | None:
 
 # One JVM for the runs of many tests, and one for those with processes: of the half minute of CPU that a session takes, most is Java becoming warm.
 PLAIN, HOSTING = "spark", "spark-processes"
+
+
+def archive() -> None:
+    """Make the archive of classes, from a run of Spark, unless it is there."""
+    if missing() is not None or ARCHIVE.exists():
+        return
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        readings = folder / "sensor-data.ndjson"
+        readings.write_text('{"equip_id":"KILN1","timestamp":1706123456000,"sensors":{"temp":1.0}}\n')
+        os.environ["SPARK_SUBMIT_OPTS"] = f"{SHORT} -XX:ArchiveClassesAtExit={folder}/archive.jsa -Xlog:disable"
+        spark_run.run_files(fingerprint.plan(), {"sensor-data": [readings]}, folder / "out", master="local[2]", home=HOME)
+        shutil.move(folder / "archive.jsa", ARCHIVE)
 
 
 def _option(command: Sequence[str], name: str) -> list[str]:
@@ -149,5 +166,6 @@ if __name__ == "__main__":
         spark_home(HOME)
         kafka_jars(HOME)
         process_python(HOME)
+        archive()
     except EnvironmentFault as error:
         print(f"tests on Spark will be skipped: {error}")
