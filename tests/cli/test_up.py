@@ -390,6 +390,17 @@ def test_the_template_for_a_csv_file_runs(run: Callable[..., tuple[int, str, str
     ]
 
 
+def test_the_template_for_the_water_plant_shows_an_attack(run: Callable[..., tuple[int, str, str]]) -> None:
+    assert run("init", "water")[0] == 0
+    Path("headrace.toml").write_text(Path("headrace.toml").read_text().replace("port = 8000", "port = 0").replace("after = 30", "after = 1"))
+    file = Path("alerts.ndjson")
+    with up() as running:
+        running.wait_for(lambda: file.exists() and file.read_text().endswith("\n"), "the alert of an attack")
+        assert running.end() == 0
+    alert = json.loads(file.read_text().splitlines()[0])["record"]
+    assert (alert["alert_id"], alert["message"], alert["active"]) == ("ALERT_000001", "Attack detected: inlet_valve_open", 1)
+
+
 def test_init_names_the_templates(run: Callable[..., tuple[int, str, str]]) -> None:
     assert "there is no template 'kilm'; did you mean 'kiln'?" in run("init", "kilm")[2]
     assert run("init")[::2] == (2, f"headrace: TEMPLATE: no template is named; name one of {', '.join(TEMPLATES)}\n")

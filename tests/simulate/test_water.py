@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import itertools
 import json
 import os
 import subprocess
 import sys
+from contextlib import aclosing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +21,7 @@ from headrace.cli import main
 from headrace.errors import PlanError
 from headrace.plant.quality import Quality
 from headrace.simulate import Water
+from headrace.simulate.source import source
 from headrace.simulate.water import SCENARIOS, water_tags
 from headrace.simulate.water.plant import NOISE, Row
 from headrace.simulate.water.process import ACTUATORS, FULL_MM, MM_PER_SECOND, SENSORS
@@ -224,6 +227,26 @@ def test_readings_are_the_values_of_the_rows() -> None:
                 expected["value"] = float(text)
             assert reading == expected
     assert not list(found)
+
+
+def test_a_plant_file_names_scenarios_and_when_they_begin() -> None:
+    async def first(count: int) -> list[dict[str, str]]:
+        events = await source("simulate:water?seed=3&interval=500&after=1&scenarios=uv_off_hidden,flows_frozen").open(None)
+        assert events is not None
+        async with aclosing(events):
+            return [json.loads((await anext(events)).value) for _ in range(count)]
+
+    rows = asyncio.run(first(3))
+    assert [row.get("attack_type") for row in rows] == [None, None, "uv_off_hidden"]
+    for address, says in {
+        "simulate:water?scenarios=uv_of_hidden": "did you mean 'uv_off_hidden'",
+        "simulate:water?scenario=all": "did you mean 'scenarios'",
+        "simulate:kiln?scenarios=all": "has no parameter 'scenarios'",
+        "simulate:water?after=soon": "parameter after is 'soon'",
+    }.items():
+        with pytest.raises(PlanError) as caught:
+            source(address)
+        assert says in str(caught.value)
 
 
 IMPOSSIBLE: list[dict[str, Any]] = [

@@ -18,6 +18,7 @@ TEMPLATES = {
     "mqtt": "readings from an MQTT broker, statistics by minute, and a file of them",
     "opcua": "the variables of an OPC UA server, statistics by minute, and a file of them",
     "factory": "controllers of a factory from an MQTT broker, their values with quality, and documents of these in MongoDB",
+    "water": "a simulated water treatment plant with attacks, its alerts and statistics, and a file of the alerts; needs nothing else",
     "events": "server-sent events over HTTP, such as those of headrace serve generators, statistics, and a file of them",
 }
 _SHARED = {"lines.py": tuple(name for name in TEMPLATES if name != "factory"), "minutes.py": ("csv", "mqtt", "opcua")}
@@ -29,7 +30,7 @@ def init(template: str | None = None, /, *, folder: OutputPath = Path()) -> None
     Parameters
     ----------
     template
-        kiln, csv, mqtt, opcua, factory or events. Without it, a terminal is asked.
+        kiln, csv, mqtt, opcua, factory, water or events. Without it, a terminal is asked.
     folder
         Where; the working folder if it is not given.
     """

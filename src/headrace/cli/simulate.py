@@ -193,13 +193,12 @@ class WaterOptions:
 
     def plant(self, seed: int) -> Plant:
         """Return the water plant, which writes its labels while it runs."""
-        from headrace.simulate.water import SCENARIOS, Water
+        from headrace.simulate.water import Water, named
         from headrace.simulate.water.labels import Labelled
 
-        names = tuple(SCENARIOS) if self.scenarios == "all" else tuple(name.strip() for name in self.scenarios.split(",") if name.strip())
         water = Water(
             seed,
-            names,
+            named(self.scenarios),
             after_s=duration_ms(self.scenarios_after, "--scenarios-after") / 1000,
             bad_share=self.bad_input,
             maintenance=self.maintenance,

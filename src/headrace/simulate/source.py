@@ -14,7 +14,7 @@ from headrace.errors import PlanError, near
 from headrace.simulate.generators import Generators
 from headrace.simulate.kiln import Kiln
 from headrace.simulate.plc import Plc
-from headrace.simulate.water import Water
+from headrace.simulate.water import Water, named
 
 if TYPE_CHECKING:
     from headrace.simulate.writing import Plant
@@ -28,6 +28,9 @@ _EXAMPLE = "write simulate:kiln, or simulate:kiln?seed=2&interval=500"
 def source(address: str) -> Simulated:
     """Return the source of `simulate:PLANT`, with the parameters `seed` and `interval`, in ms.
 
+    `simulate:water` has two more: `scenarios`, its attacks and faults (`all`, or names with commas between them), and `after`, the seconds
+    to the first of them. Its rows are marked.
+
     Raises
     ------
     PlanError
@@ -36,14 +39,20 @@ def source(address: str) -> Simulated:
     name, _, query = address.removeprefix("simulate:").partition("?")
     if name not in _PLANTS:
         raise PlanError(f"there is no simulated plant {name!r}", where="simulate:", fix=near(name, _PLANTS))
-    numbers = {"seed": 1, "interval": 1000}
+    is_water = name == "water"
+    numbers = {"seed": 1, "interval": 1000, **({"after": 900} if is_water else {})}
+    scenarios: tuple[str, ...] = ()
     for key, text in parse_qsl(query, keep_blank_values=True):
+        if is_water and key == "scenarios":
+            scenarios = named(text)
+            continue
         if key not in numbers:
-            raise PlanError(f"has no parameter {key!r}", where="simulate:", fix=near(key, numbers))
+            raise PlanError(f"has no parameter {key!r}", where="simulate:", fix=near(key, [*numbers, "scenarios"] if is_water else numbers))
         if not (text.isascii() and text.isdigit() and 0 < int(text[:10]) < 1 << 31):
             raise PlanError(f"parameter {key} is {text!r}", where="simulate:", fix=_EXAMPLE)
         numbers[key] = int(text)
-    return Simulated(name, _PLANTS[name](numbers["seed"]), numbers["interval"])
+    plant = Water(numbers["seed"], scenarios, after_s=numbers["after"], marked=True) if is_water else _PLANTS[name](numbers["seed"])
+    return Simulated(name, plant, numbers["interval"])
 
 
 class Simulated(Source):

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from headrace.simulate.water.plant import Water, water_tags
-from headrace.simulate.water.scenarios import SCENARIOS
+from headrace.simulate.water.scenarios import SCENARIOS, named
 
-__all__ = ["SCENARIOS", "Water", "water_tags"]
+__all__ = ["SCENARIOS", "Water", "named", "water_tags"]

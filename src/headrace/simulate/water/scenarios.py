@@ -9,7 +9,7 @@ from typing import Literal
 from headrace.errors import PlanError, near
 from headrace.simulate.generators import _dice
 
-__all__ = ["SCENARIOS", "SLOT_S", "Drift", "Event", "Force", "Freeze", "Hold", "NoValue", "Replay", "Scenario", "Toggle", "chosen", "events"]
+__all__ = ["SCENARIOS", "SLOT_S", "Drift", "Event", "Force", "Freeze", "Hold", "NoValue", "Replay", "Scenario", "Toggle", "chosen", "events", "named"]
 
 SLOT_S = 3600
 """A scenario begins in each stretch of so many seconds, so that the plant recovers before the next."""
@@ -229,6 +229,11 @@ class Event:
     tags: tuple[str, ...]
     scenario: Scenario | None = None
     """What is manipulated; None for maintenance."""
+
+
+def named(text: str) -> tuple[str, ...]:
+    """Return the names in a text such as `uv_off_hidden, flows_frozen`; `all` stands for all of them."""
+    return tuple(SCENARIOS) if text.strip() == "all" else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def chosen(names: Sequence[str]) -> tuple[Scenario, ...]:
