@@ -236,7 +236,7 @@ sys.exit(headrace.cli.main(["run", "two.py:big", "--input", "readings.ndjson"]))
         (["run", "fingerprint", "--output-format", "xml"], 'Invalid value "xml" for --output-format. Choose from: "ndjson", "parquet".'),
         (["simulate", "kiln", "--records", "few"], '"few"'),
         (["run", "fingerprnt"], "no app 'fingerprnt'; did you mean 'fingerprint'?; or name a file.py[:name] or module:name"),
-        (["run", ":x"], "no app ':x'; there is: factory, fingerprint, generators, rules; or name a file.py[:name] or module:name"),
+        (["run", ":x"], "no app ':x'; there is: factory, fingerprint, generators, rules, water; or name a file.py[:name] or module:name"),
         (["plan", "fingerprint:fingerprnt"], "fingerprint: defines no pipeline 'fingerprnt'; did you mean 'fingerprint'?"),
         (["plan", "nowhere.py"], "nowhere.py: there is no such file; name a Python file that defines a pipeline"),
         (["plan", "two.py"], "two.py: defines several pipelines; add :name, one of big, both"),
@@ -300,14 +300,17 @@ def test_debug_adds_the_traceback_before_the_line(run: Callable[..., tuple[int, 
     assert status == 2
     assert err.startswith("Traceback (most recent call last):")
     assert (
-        err.splitlines()[-1] == "headrace: no app 'nope'; there is: factory, fingerprint, generators, rules; or name a file.py[:name] or module:name"
+        err.splitlines()[-1]
+        == "headrace: no app 'nope'; there is: factory, fingerprint, generators, rules, water; or name a file.py[:name] or module:name"
     )
 
 
 def test_the_installed_command_ends_with_the_same_status_and_line() -> None:
     done = subprocess.run([HEADRACE, "run", "nope"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "headrace: no app 'nope'; there is: factory, fingerprint, generators, rules; or name a file.py[:name] or module:name\n"
+    assert (
+        done.stderr == "headrace: no app 'nope'; there is: factory, fingerprint, generators, rules, water; or name a file.py[:name] or module:name\n"
+    )
 
 
 # APP: a shipped name, a file, a module
