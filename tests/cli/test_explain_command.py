@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 import pytest
 
 from alarms.alarm_plant import START, command, definition, reading
+from broker import Shared, kafka
 from headrace.cli.apps import plan_of
 from headrace.engines.embedded.live import Live, Patience
 from headrace.topics.sqlite import SqliteLog
+
+__all__ = ["kafka"]
 
 Run = Callable[..., tuple[int, str, str]]
 Refused = Callable[..., str]
@@ -72,6 +76,8 @@ class Room:
 def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Room]]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
+    for name in ("KAFKA_SERVERS", "KAFKA_BOOTSTRAP_SERVERS", "HEADRACE_TOPIC_PREFIX"):
+        monkeypatch.delenv(name, raising=False)
     Path("plant.py").write_text(PLANT)
     made: list[Room] = []
 
@@ -238,3 +244,26 @@ def test_what_cannot_be_explained_or_replayed_is_refused_with_the_reason(run: Ru
 
     made.log.append("alarms", [b"[1]"])
     assert "is no transition of an alarm; name the topic with --topic" in run("explain", "a/P1/H", *app)[2]
+
+
+def test_an_alarm_is_explained_from_topics_of_kafka(run: Run, room: Callable[..., Room], kafka: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    room().close()  # for its folder; the log of the home stays empty
+    monkeypatch.setenv("HEADRACE_TOPIC_PREFIX", f"explain-{uuid.uuid4().hex[:8]}.")
+    at = ("--kafka-servers", kafka.servers)
+    for topic, lines in (
+        ("alarm-definitions", [definition(0, definition="H", tag="a/P1", kind="H", limit=90.0)]),
+        ("readings", [reading(second, 95.5 if second > 20 else 75.0) for second in range(1, 25)]),
+        ("alarm-commands", []),
+    ):
+        Path("lines.ndjson").write_bytes(b"\n".join(lines))
+        assert run("topics", "create", topic, *at)[0] == 0
+        if lines:
+            assert run("topics", "append", topic, "lines.ndjson", *at)[0] == 0
+    status, _, err = run("run", "plant.py:plant", "--until", "latest", *at)
+    assert status == 0, err
+    (found,) = map(json.loads, run("explain", "a/P1/H", "--app", "plant.py:plant", "--json", *at)[1].splitlines())
+    assert (found["definition"]["from"], found["definition"]["limit"]) == ("alarm-definitions/0 offset 0", 90)
+    assert [one["value"] for one in found["readings"] if one["evidence"]] == [95.5]
+    assert [one["offset"] for one in found["readings"] if one["event"] == "raise"] == [20]
+    for topic in ("readings", "alarm-definitions", "alarm-commands"):
+        assert run("topics", "delete", topic, *at)[0] == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from itertools import groupby
+from math import isfinite
 from typing import Any
 
 from headrace.alarms.definition import LIMITS
@@ -44,8 +45,8 @@ def _text(value: object) -> str:
 
 def _trend(readings: Sequence[Mapping[str, Any]], transitions: Sequence[Mapping[str, Any]], definition: Mapping[str, Any]) -> str:
     """Return the values around the occurrence, with the limit, the transitions and the evidence."""
-    good = [one for one in readings if one["value"] is not None]
-    if not good:
+    readings = [one if one["value"] is None or isfinite(one["value"]) else {**one, "value": None} for one in readings]
+    if all(one["value"] is None for one in readings):
         return '<p class="note">No reading is retained.</p>'
     raised, ended = transitions[0]["time"], transitions[-1]["time"]
     before = max(_MARGIN_MS, ended - raised)

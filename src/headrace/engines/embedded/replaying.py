@@ -6,6 +6,7 @@ and writes nothing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ __all__ = ["Replay", "given_to", "steps_of"]
 
 _PIECE = 10_000
 _FETCHED = 100_000
+_PAUSE_SECONDS = 0.002
 
 
 class _StepRow(msgspec.Struct, frozen=True):
@@ -176,7 +178,9 @@ def given_to(
             topic, there = partition.source.topic, log.topic(partition.source.topic).partitions[partition.number]
             partition.begin_at(max(begins[topic][partition.number], there.first) if topic in begins else there.end)
             wanted.append((partition, min(ends[topic][partition.number], there.end) if topic in begins else there.end))
-        while any(partition.next_offset < end for partition, end in wanted) and feed.fetch(_FETCHED):
+        while any(partition.next_offset < end for partition, end in wanted) and not run.finished:
+            if not feed.fetch(_FETCHED):
+                time.sleep(_PAUSE_SECONDS)  # Kafka has sent nothing yet
             while not run.drained:
                 run.take_turn()
             run.graph.forget_touched()
