@@ -93,13 +93,15 @@ def described(name: str, value: object) -> Iterator[str]:
 
 
 def names_page() -> str:
+    classes = [value for name in headrace.__all__ if inspect.isclass(value := getattr(headrace, name))]
     parts = [NOTICE, "# Names\n", "What `import headrace as hr` gives. Errors are drawn as a tree in `headrace.errors`.\n"]
     for name in headrace.__all__:
         value = getattr(headrace, name)
         parts += described(f"hr.{name}", value)
-        if inspect.isclass(value) and name in ("Stream", "WindowedStream", "Pipeline", "Plan", "Result", "Table"):
+        if inspect.isclass(value) and not issubclass(value, Exception | headrace.Window):  # what a window computes, engines need
             for method, function in inspect.getmembers(value, lambda one: inspect.isfunction(one) or isinstance(one, property)):
-                if not method.startswith("_"):
+                inherited = any(one is not value and issubclass(value, one) and hasattr(one, method) for one in classes)
+                if not inherited and not method.startswith("_"):
                     parts += described(f".{method}", function)
     return "\n".join(parts)
 

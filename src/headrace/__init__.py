@@ -6,6 +6,7 @@ The few names a pipeline's author uses.
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from headrace.alarms.operator import (
     Alarms,
@@ -29,6 +30,9 @@ from headrace.plan.process import List, Map, Value
 from headrace.plan.stream import ProcessedStream, Stream, WindowedStream, stream
 from headrace.plan.window import Months, Window, cumulating, months, sliding, tumbling
 
+if TYPE_CHECKING:
+    from headrace.engines.embedded.trial import Trial
+
 __all__ = [
     "Alarms",
     "DataError",
@@ -48,6 +52,7 @@ __all__ = [
     "Rules",
     "Stream",
     "Table",
+    "Trial",
     "Value",
     "Window",
     "WindowedStream",
@@ -78,6 +83,14 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name == "Trial":  # it needs the engine, which a pipeline's definition does not
+        from headrace.engines.embedded.trial import Trial
+
+        return Trial
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def milliseconds(count: int) -> timedelta:
