@@ -72,7 +72,7 @@ def takes_derived_rows(case: Case) -> bool:
     return any(stages(operators) > 1 for operators in case.pipeline.sinks.values())
 
 
-OVER_TIME = ("TIME_AVERAGE", "PERCENT_GOOD", "DURATION_GOOD", "DURATION_IN_STATE", "NUMBER_OF_TRANSITIONS")
+_OVER_TIME = ("TIME_AVERAGE", "PERCENT_GOOD", "DURATION_GOOD", "DURATION_IN_STATE", "NUMBER_OF_TRANSITIONS")
 _RESTARTS = "restarts between records"
 FEATURES: dict[str, Callable[[Case], bool]] = {
     "tumbling windows": _window("tumbling"),
@@ -93,9 +93,8 @@ FEATURES: dict[str, Callable[[Case], bool]] = {
     "side outputs, broadcasts and failures of processes": has_operator(lambda one: bool(one.side or one.broadcast or one.failed_to)),
     "several inputs of a process": has_operator(lambda one: bool(one.inputs)),
     "running aggregates, LAG and LEAD, `over`": has_operator(lambda one: one.over is not None),
-    "aggregates over the time between readings, in `over`": has_operator(
-        lambda one: one.over is not None and any(name in text for name in OVER_TIME for text in one.over.values())
-    ),
+    "aggregates over the time between readings, in `over`": has_operator(lambda one: _over_time(one.over)),
+    "aggregates over the time between readings, in windows": has_operator(lambda one: _over_time(one.aggregate)),
     "windows and processes over derived rows": takes_derived_rows,
     "`deduplicate` and `top_n`": has_operator(lambda one: one.deduplicate is not None or one.top_n is not None),
     "several outputs": lambda case: len(case.pipeline.sinks) > 1,
@@ -103,6 +102,10 @@ FEATURES: dict[str, Callable[[Case], bool]] = {
     "the ledger": lambda case: bool(case.ledger),
     _RESTARTS: lambda case: any(step.restart for step in case.steps),
 }
+
+
+def _over_time(calls: Mapping[str, str] | None) -> bool:
+    return any(name in text for name in _OVER_TIME for text in (calls or {}).values())
 
 
 @cache

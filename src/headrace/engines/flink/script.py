@@ -41,6 +41,10 @@ _FUNCTIONS = (
     "HR_TRUNCATE",
     "HR_UTF8",
     "HR_HEADERS",
+    "HR_TIME_AVERAGE",
+    "HR_PERCENT_GOOD",
+    "HR_DURATION",
+    "HR_TRANSITIONS",
 )
 
 

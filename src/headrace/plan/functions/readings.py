@@ -144,6 +144,15 @@ def _check_interpolation(name: str | None = None) -> None:
         raise PlanError(f"there is no interpolation {name!r}", fix=near(name, _INTERPOLATIONS))
 
 
+# Flink
+
+
+def _of_jar(function: str, *more: str) -> str:
+    """Return a call of a function of the jar, which takes the readings in any order."""
+    arrays = (f"ARRAY_AGG({{{place}}}) FILTER (WHERE {{0}} IS NOT NULL)" for place in (0, 1))
+    return f"{function}({', '.join((*arrays, *more))})"
+
+
 # Spark
 
 _SORTED = "SORT_ARRAY(COLLECT_LIST(STRUCT({0} AS t, {1} AS v)) FILTER (WHERE {0} IS NOT NULL))"
@@ -194,7 +203,8 @@ AGGREGATES = (
         "TIME_AVERAGE", signatures("BIGINT, DOUBLE -> DOUBLE; BIGINT, DOUBLE, STRING -> DOUBLE"),
         "The average of values at times in ms, each weighted by the time to the next reading: `'sloped'` (the default), a straight line between two "
         "readings with values, or `'stepped'`, a value until the next reading.",
-        _fold, _merge, _average, literal=(2,), check=_check_interpolation, flink=None,
+        _fold, _merge, _average, literal=(2,), check=_check_interpolation,
+        flink=(_of_jar("HR_TIME_AVERAGE", "'sloped'"), _of_jar("HR_TIME_AVERAGE", "{2}")),
         nulls=f"{_NULLS}; of one reading alone its value; NULL if the integral is beyond DOUBLE",
         spark=(_average_of_spark(_SLOPED), _average_of_spark(f"CASE WHEN {{2}} = 'stepped' THEN {_STEPPED} ELSE {_SLOPED} END")),
         cases=(
@@ -213,7 +223,7 @@ AGGREGATES = (
     Aggregate(
         "PERCENT_GOOD", signatures("BIGINT, BIGINT -> DOUBLE"),
         "The percentage of time with good quality, of times in ms and qualities; a quality lasts until the next reading.",
-        _fold, _merge, _result(_percent_good, "Float64"), flink=None,
+        _fold, _merge, _result(_percent_good, "Float64"), flink=_of_jar("HR_PERCENT_GOOD"),
         nulls="a reading without a time is passed over, one without a quality is not good; of one reading alone 0 or 100; NULL if no time is left",
         spark=_spans(
             _GOOD_OF_SPARK,
@@ -231,7 +241,7 @@ AGGREGATES = (
     Aggregate(
         "DURATION_GOOD", signatures("BIGINT, BIGINT -> BIGINT"),
         "The milliseconds with good quality, of times in ms and qualities; a quality lasts until the next reading.",
-        _fold, _merge, _result(lambda: _time_of(_is_good(pl.col("value")))), flink=None,
+        _fold, _merge, _result(lambda: _time_of(_is_good(pl.col("value")))), flink=_of_jar("HR_DURATION"),
         nulls="a reading without a time is passed over, one without a quality is not good; NULL if no time is left",
         spark=_spans(_GOOD_OF_SPARK, "s.time"),
         cases=(
@@ -244,7 +254,7 @@ AGGREGATES = (
     Aggregate(
         "DURATION_IN_STATE", signatures("BIGINT, BOOLEAN -> BIGINT"),
         "The milliseconds for which a condition is true, of times in ms: from each reading where it is until the next reading.",
-        _fold, _merge, _result(lambda: _time_of(pl.col("value"))), flink=None,
+        _fold, _merge, _result(lambda: _time_of(pl.col("value"))), flink=_of_jar("HR_DURATION"),
         nulls="a reading without a time is passed over, NULL is not true; NULL if no time is left",
         spark=_spans("e.v", "s.time"),
         cases=(
@@ -258,7 +268,7 @@ AGGREGATES = (
     Aggregate(
         "NUMBER_OF_TRANSITIONS", signatures("BIGINT, S -> BIGINT"),
         "How often a value differs from that of the reading before, in the order of times in ms.",
-        _fold, _merge, _result(_transitions), flink=None,
+        _fold, _merge, _result(_transitions), flink=_of_jar("HR_TRANSITIONS"),
         nulls="readings without a time or a value are passed over; NULL if none is left",
         spark=_TRANSITIONS,
         cases=(
