@@ -46,6 +46,22 @@ LABELS = """start,end,name
 READ = ("--input", "readings=readings.ndjson", "--labels", "labels.csv")
 
 
+RULED = """
+import headrace as hr
+
+READING = {"tag": "STRING NOT NULL", "time": "BIGINT NOT NULL", "value": "DOUBLE", "quality": "BIGINT"}
+
+
+@hr.pipeline("ruled", version="1")
+def ruled():
+    readings = hr.stream("readings", schema=READING, event_time="TO_TIMESTAMP_LTZ(time, 3)")
+    others = hr.stream("others", schema=READING, event_time="TO_TIMESTAMP_LTZ(time, 3)")
+    found = others.select("tag", definition="'rule'", time="time", active="value > 90", value="value")
+    definitions = [{"tag": tag, "definition": "rule", "kind": "custom"} for tag in ("north/TI-1", "north/TI-2")]
+    return hr.alarm(readings, definitions, hr.alarm_commands(), found).topics()
+"""
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -127,6 +143,17 @@ def test_rows_of_any_output_can_be_alarms(run: Run) -> None:
     assert json.loads(Path("out/report.json").read_text())["by_rule"] == {
         "hot": {"alarms": 73, "detected": 2, "detected_alone": 2, "false_alarms": 3}
     }
+
+
+def test_conditions_that_a_rule_finds_belong_to_the_history(run: Run, refused: Refused) -> None:
+    Path("ruled.py").write_text(RULED)
+    assert "topic 'others' has no file" in refused("backtest", "ruled.py", *READ)
+    Path("none.ndjson").write_text("")
+    given = ("--input", "readings=none.ndjson", "--input", "others=readings.ndjson", "--labels", "labels.csv", "--report", "out")
+    status, _, err = run("backtest", "ruled.py", *given)
+    assert status == 0, err
+    details = json.loads(Path("out/details.json").read_text())
+    assert (details["start"], len(details["alarms"])) == ("2026-01-01T08:00:00.000Z", 4)
 
 
 def test_two_settings_are_compared(run: Run, refused: Refused) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from headrace.alarms.process import TagAlarms
 from headrace.backtest.judge import Alarm
 from headrace.errors import PlanError, near
-from headrace.plan.graph import Node
+from headrace.plan.graph import Input, Node
 from headrace.plan.operators import Process, Side, Sink
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import Schema
@@ -130,14 +130,19 @@ def read_topics(plan: Plan, topics: Iterable[AlarmTopic]) -> tuple[list[str], li
     The history is as long as the records that are judged. Definitions and limits, which come by a broadcast, belong to neither.
     """
     sinks = [one for one in plan.sinks if one.operator.topic in {given.topic for given in topics}]
-    judged = _sources(sinks, lambda role: role != "broadcast" and not role.startswith("input."))
-    needed = _sources([*plan.sinks], lambda role: not role.startswith("input."))
+    judged = _sources(sinks, lambda given: given.role != "broadcast" and not _is_aside(given))
+    needed = _sources([*plan.sinks], lambda given: not _is_aside(given))
     every = [source.topic for source in plan.sources]
     return [topic for topic in every if topic in judged], [topic for topic in every if topic not in needed]
 
 
-def _sources(nodes: Iterable[Node[Any]], takes: Callable[[str], bool]) -> set[str]:
-    """Return the topics of the sources upstream of nodes, through inputs whose role `takes` accepts."""
+def _is_aside(given: Input) -> bool:
+    """Whether an input is a topic of its own beside the records that are judged, such as commands. Conditions that rules find are not."""
+    return given.role.startswith("input.") and not given.node.inputs
+
+
+def _sources(nodes: Iterable[Node[Any]], takes: Callable[[Input], bool]) -> set[str]:
+    """Return the topics of the sources upstream of nodes, through inputs that `takes` accepts."""
     found, open_nodes, seen = set[str](), [*nodes], set[Node[Any]]()
     while open_nodes:
         node = open_nodes.pop()
@@ -146,5 +151,5 @@ def _sources(nodes: Iterable[Node[Any]], takes: Callable[[str], bool]) -> set[st
         seen.add(node)
         if not node.inputs:
             found.add(node.operator.topic)
-        open_nodes += [given.node for given in node.inputs if takes(given.role)]
+        open_nodes += [given.node for given in node.inputs if takes(given)]
     return found
