@@ -12,7 +12,7 @@ from headrace.engines.environment import end_with_parent
 from serving import free_port
 from waiting import wait_for
 
-LIMIT = 120.0
+LIMIT = 400.0
 
 
 def unpack(packages: Sequence[str], folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import waiting
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
-LIMIT = 180.0
+LIMIT = 400.0
 
 
 class Up:

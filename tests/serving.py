@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-LIMIT = 180.0
+LIMIT = 400.0
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 
 

@@ -17,7 +17,7 @@ import waiting
 from broker import Broker, missing
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
-LIMIT = 180.0
+LIMIT = 400.0
 CONSUMER = "org.apache.kafka.tools.consumer.ConsoleConsumer"
 
 

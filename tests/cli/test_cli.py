@@ -81,7 +81,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         yield call
 
 
-wait_for = partial(waiting.wait_for, seconds=180, every=0.01)
+wait_for = partial(waiting.wait_for, seconds=400, every=0.01)
 
 
 # help, versions, and what is imported

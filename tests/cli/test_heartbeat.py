@@ -61,8 +61,8 @@ def test_each_service_of_the_stack_beats(health, tmp_path, command):
     health.unlink(missing_ok=True)
     run = subprocess.Popen([sys.executable, "-m", "headrace", *command], env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
-        first = wait_for(lambda: health.exists() and health.stat().st_mtime_ns, "the first beat", seconds=120)
-        wait_for(lambda: health.stat().st_mtime_ns > first, "the next beat", seconds=120)
+        first = wait_for(lambda: health.exists() and health.stat().st_mtime_ns, "the first beat", seconds=400)
+        wait_for(lambda: health.stat().st_mtime_ns > first, "the next beat", seconds=400)
     finally:
         run.terminate()
         assert run.wait(120) == 0

@@ -61,7 +61,7 @@ def python(script: str) -> list[str]:
     return [sys.executable, "-c", script]
 
 
-LIMIT = 180
+LIMIT = 400
 wait_for = partial(waiting.wait_for, seconds=LIMIT, every=0.01)
 
 

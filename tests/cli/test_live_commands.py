@@ -22,7 +22,7 @@ from headrace.cli import main
 from headrace.topics.sqlite import SqliteClaim, SqliteLog
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
-LIMIT = 180.0
+LIMIT = 400.0
 
 SABOTAGE = """
 from dataclasses import replace

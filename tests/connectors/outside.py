@@ -18,7 +18,7 @@ from headrace.connectors.protocol import Event, Record, Refused, Source, Target,
 from headrace.errors import EnvironmentFault
 from headrace.topics.protocol import Away, Claim, Commit, Log
 
-LIMIT = 120.0
+LIMIT = 400.0
 SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 40))]
 
 

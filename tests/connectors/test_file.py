@@ -27,7 +27,7 @@ from headrace.topics.sqlite import SqliteLog
 from waiting import wait_for
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
-LIMIT = 180.0
+LIMIT = 400.0
 
 Step = Callable[[], object]
 

@@ -22,7 +22,7 @@ from headrace.connectors.protocol import Event
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.sqlite import SqliteLog
 
-LIMIT = 180.0
+LIMIT = 400.0
 
 Reply = tuple[int, Mapping[str, str], bytes]
 

@@ -27,7 +27,7 @@ from headrace.topics.sqlite import SqliteLog
 from serving import free_port
 from waiting import wait_for
 
-LIMIT = 180.0
+LIMIT = 400.0
 TOKEN = "a-token-of-some-length"
 
 

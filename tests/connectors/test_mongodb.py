@@ -35,7 +35,7 @@ from waiting import wait_for
 
 __all__ = ["mongo"]
 
-LIMIT = 180.0
+LIMIT = 400.0
 T0 = 1_706_123_400
 
 

@@ -36,7 +36,7 @@ from waiting import wait_for
 
 __all__ = ["postgres"]
 
-LIMIT = 180.0
+LIMIT = 400.0
 T0 = 1_700_000_000_000
 READINGS = "table=readings&key=tag,time&create=reading"
 

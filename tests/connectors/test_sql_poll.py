@@ -27,7 +27,7 @@ from postgres import Postgres, postgres
 
 __all__ = ["postgres"]
 
-LIMIT = 180.0
+LIMIT = 400.0
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from waiting import wait_for
 PAGE = (Path(__file__).parents[2] / "docs/how-to/write-a-connector.md").read_text()
 COMMANDS = re.findall(r"^headrace (.*)$", PAGE, re.MULTILINE)
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
-LIMIT = 180.0
+LIMIT = 400.0
 
 
 @pytest.fixture(autouse=True)

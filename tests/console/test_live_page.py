@@ -15,7 +15,7 @@ from headrace.console.live import LivePage
 from headrace.gateway import pages
 from waiting import wait_for
 
-LIMIT = 180.0
+LIMIT = 400.0
 LONG = "x" * 30_000_000
 
 

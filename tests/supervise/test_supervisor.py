@@ -14,7 +14,7 @@ from headrace.connectors.progress import Health
 from headrace.errors import DataError, EnvironmentFault, PlanError
 from headrace.supervise import Part, PipelineThread, Supervisor
 
-LIMIT = 180.0
+LIMIT = 400.0
 
 
 class Lines:

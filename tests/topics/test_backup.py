@@ -46,7 +46,7 @@ def test_a_backup_taken_under_load_resumes_to_the_same_bytes(tmp_path: Path) -> 
             for start in range(0, len(records), 20):
                 log.append(IN, records[start : start + 20])
                 if start in {600, 1_200}:
-                    waiting.wait_for(lambda: log.manifest(f"kiln-{MARK}") is not None, seconds=180)
+                    waiting.wait_for(lambda: log.manifest(f"kiln-{MARK}") is not None, seconds=400)
                     taken.append(tmp_path / f"{start}.tar")
                     backup(home, taken[-1])
         finally:
@@ -78,7 +78,7 @@ def test_a_backup_has_the_state_of_one_moment_while_commits_go_on(tmp_path: Path
     thread = threading.Thread(target=commit)
     thread.start()
     try:
-        waiting.wait_for(lambda: store.begun, seconds=180)
+        waiting.wait_for(lambda: store.begun, seconds=400)
         for number in range(5):
             backup(home, tmp_path / f"{number}.tar")
     finally:

@@ -181,7 +181,7 @@ def test_a_command_on_a_silent_topic_of_kafka_takes_effect_at_once_also_behind_a
                 live.commit()
                 return written(log, f"{named}.out")  # type: ignore[arg-type]
 
-            waiting.wait_for(lambda: len(rows()) >= count, seconds=180)
+            waiting.wait_for(lambda: len(rows()) >= count, seconds=400)
             return [(row["at"], row["said"], row["by"]) for row in rows()]
 
         live = Live(plan, log, Patience(idle_after=None, close_quiet_after=None, max_ahead=None))
@@ -192,7 +192,7 @@ def test_a_command_on_a_silent_topic_of_kafka_takes_effect_at_once_also_behind_a
         live.close()
         live = Live(plan, log, Patience(idle_after=None, close_quiet_after=None, max_ahead=None))
         log.append(f"{named}.commands", [line(8.5, do="bob")])
-        waiting.wait_for(lambda: (live.work(), live.received == 12)[1], seconds=180)
+        waiting.wait_for(lambda: (live.work(), live.received == 12)[1], seconds=400)
         log.append(f"{named}.one", [line(11)])
         assert told_by(live, 12)[-3:] == [(8, "record", "ada"), (8.5, "command", "bob"), (9, "record", "bob")]
         live.close()
