@@ -42,6 +42,14 @@ def fixed(limit: float = 90.0):
     readings = hr.stream("readings", schema=READING, event_time="TO_TIMESTAMP_LTZ(time, 3)")
     definitions = [{"tag": "a/P1", "definition": "H", "kind": "H", "limit": limit, "action": "open the valve"}]
     return hr.alarm(readings, definitions, hr.alarm_commands()).topics("fixed")
+
+
+@hr.pipeline("windowed", version="1")
+def windowed():
+    readings = hr.stream("readings", schema=READING, event_time="TO_TIMESTAMP_LTZ(time, 3)")
+    means = readings.window(hr.tumbling(hr.seconds(10)), by=["tag"]).aggregate(value="AVG(value)")
+    definitions = [{"tag": "a/P1", "definition": "H", "kind": "H", "limit": 90}]
+    return hr.alarm(means, definitions, hr.alarm_commands(), order="event_time").topics("windowed")
 """
 TOPICS = ("readings", "alarm-definitions", "alarm-commands")
 
@@ -173,6 +181,23 @@ def test_alarms_of_a_pipeline_with_its_own_definitions_are_explained_and_replaye
     assert err.endswith("; the pipeline has changed since its last commit: other settings\n")
     status, _, err = run("replay", *asked, "--set", "limit=99")
     assert (status, "the replay gives nothing" in err) == (1, True)
+
+
+def test_alarms_of_windows_are_explained_and_replayed(run: Run, room: Callable[..., Room]) -> None:
+    made = room("plant.py:windowed")
+    made.at(99, "alarm-commands", command(55, "acknowledge"), command(75, "acknowledge"))
+    made.at(100, "readings", *[reading(second, 95.0 if 40 <= second < 60 else 75.0) for second in range(90)])
+    made.at(102, "readings", reading(100, 75.0))
+    made.at(200, "readings", reading(200, 75.0))
+    asked = ("a/P1/H", "--app", "plant.py:windowed", "--topic", "windowed")
+    (found,) = map(json.loads, run("explain", *asked, "--json")[1].splitlines())
+    assert [(row["event"], row["time"] - START) for row in found["transitions"]][:2] == [("raise", 49_999), ("acknowledge", 55_000)]
+    assert [(one["value"], one["offset"], one["event"]) for one in found["readings"]] == [
+        *[(75.0, None, None)] * 4, (95.0, None, "raise"), (95.0, None, None), (75.0, None, "clear"),
+    ]  # fmt: skip
+    assert [one["time"] - START for one in found["commands"]] == [55_000, 75_000], "the second was refused"
+    assert "derived  2026-01-01T08:00:49.999Z" in run("explain", *asked)[1]
+    assert run("replay", *asked)[0] == 0
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 15))])

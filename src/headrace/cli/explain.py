@@ -317,17 +317,19 @@ def _readings(log: Log, plan: Plan, process: Node[Process], asked: _Asked) -> li
 
     topics = [topic for topic in _topics_of(process.input) if topic in {source.topic for source in plan.sources}]
     named = {(one["evidence"]["topic"], *place) for one in asked.rows if one.get("evidence") for place in one["evidence"]["records"]}
-    ends = {topic: log.offsets_at(topic, asked.rows[-1]["arrived"] + 1) for topic in topics}
+    by, raised, last = _axis(process), asked.raised, asked.rows[-1]
     rows: list[dict[str, Any]] = []
-    for back in (*_LOOK_BACK_MS, asked.raised["arrived"]):
-        begins = {topic: log.offsets_at(topic, asked.raised["arrived"] - back) for topic in topics}
+    for back in (*_LOOK_BACK_MS, None) if by == "arrived" else (None,):
+        begins = {topic: log.offsets_at(topic, 0 if back is None else raised["arrived"] - back) for topic in topics}
         for topic, partition, offset in named:
             begins[topic][partition] = min(begins[topic][partition], offset)
+        parts = {topic: log.topic(topic).partitions for topic in topics}
+        ends = {t: log.offsets_at(t, last["arrived"] + 1) if by == "arrived" else [part.end for part in parts[t]] for t in topics}
         rows = given_to(plan, process.operator.name, log, begins, ends, pl.col("tag") == asked.tag)
-        rows = [row for row in rows if row["@arrived"] is None or row["@arrived"] <= asked.rows[-1]["arrived"]]
-        if sum(_before(row["@time"], row["@arrived"], asked.raised) for row in rows) >= _READINGS:
+        rows = [{**row, "before": max(row["@time"] - raised["time"], row[f"@{by}"] - raised[by]) <= 0} for row in rows if row[f"@{by}"] <= last[by]]
+        if sum(row["before"] for row in rows) >= _READINGS:
             break
-    moved = {(row["time"], row["arrived"]): row["event"] for row in reversed(asked.rows) if row["event"] in {"raise", "clear"}}
+    moved = {(row["time"], row[by]): row["event"] for row in reversed(asked.rows) if row["event"] in {"raise", "clear"}}
     return [
         {
             "topic": row["@topic"],
@@ -337,28 +339,31 @@ def _readings(log: Log, plan: Plan, process: Node[Process], asked: _Asked) -> li
             "arrived": row["@arrived"],
             "value": row["value"],
             "quality": row.get("quality"),
-            "event": moved.get((row["@time"], row["@arrived"])),
+            "before": row["before"],
+            "event": moved.get((row["@time"], row[f"@{by}"])),
             "evidence": (row["@topic"], row["@partition"], row["@offset"]) in named,
         }
         for row in rows
     ]
 
 
-def _before(time: int, arrived: int | None, raised: Mapping[str, Any]) -> bool:
-    """Whether a reading was there when an alarm was raised."""
-    return time <= raised["time"] and (arrived is None or arrived <= raised["arrived"])
+def _axis(process: Node[Process]) -> str:
+    """Return the column of a transition that says how far the alarm had read: in event-time order it is the time, and all records are read."""
+    return "arrived" if process.operator.arrival else "time"
 
 
 def _commands(log: Log, process: Node[Process], asked: _Asked) -> list[dict[str, Any]]:
     """Return the commands for the alarm from its raise to the end of the occurrence."""
     node = next((given for given, one in process.others if one.name == "command"), None)
-    found = []
+    by, found = _axis(process), []
     for topic in _topics_of(node):
-        for entry in _entries(log, topic, log.offsets_at(topic, asked.raised["arrived"])):
+        for entry in _entries(log, topic, log.offsets_at(topic, asked.raised["arrived"] if by == "arrived" else 0)):
             row = _decoded(entry) or {}
-            mine = (row.get("tag"), row.get("definition")) == (asked.tag, asked.definition)
-            if mine and entry.arrived_ms <= asked.rows[-1]["arrived"]:
-                found.append({"topic": topic, "partition": entry.partition, "offset": entry.offset, "arrived": entry.arrived_ms, **row})
+            if (row.get("tag"), row.get("definition")) != (asked.tag, asked.definition):
+                continue
+            command = {"topic": topic, "partition": entry.partition, "offset": entry.offset, **row, "arrived": entry.arrived_ms}
+            if isinstance(at := command.get(by), int) and asked.raised[by] <= at <= asked.rows[-1][by]:
+                found.append(command)
     return found
 
 
@@ -376,7 +381,7 @@ def _print_explained(asked: _Asked, found: Mapping[str, Any]) -> None:
     readings = found["readings"]
     print()
     if readings:
-        print_table(("READING", "TIME", "ARRIVED", "VALUE", "QUALITY", "EVENT"), list(_reading_rows(readings, raised)))
+        print_table(("READING", "TIME", "ARRIVED", "VALUE", "QUALITY", "EVENT"), list(_reading_rows(readings)))
     else:
         print("readings: none is retained")
     if found["commands"]:
@@ -385,9 +390,9 @@ def _print_explained(asked: _Asked, found: Mapping[str, Any]) -> None:
         print_table(("COMMAND", "ARRIVED", "WHAT", "BY", "REASON"), [[None if cell is None else str(cell) for cell in row] for row in rows])
 
 
-def _reading_rows(readings: Sequence[Mapping[str, Any]], raised: Mapping[str, Any]) -> Iterator[list[str | None]]:
+def _reading_rows(readings: Sequence[Mapping[str, Any]]) -> Iterator[list[str | None]]:
     """Yield the rows of the readings near the raise, at other transitions, and of the evidence."""
-    before = sum(_before(one["time"], one["arrived"], raised) for one in readings)
+    before = sum(one["before"] for one in readings)
     left = 0
     for place, one in enumerate(readings):
         if not (before - _READINGS <= place < before + _READINGS or one["event"] or one["evidence"]):
