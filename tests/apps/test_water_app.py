@@ -226,6 +226,30 @@ def test_fields_that_are_named_are_those_of_the_rows() -> None:
     ]
 
 
+def test_changes_of_states_and_no_other_values() -> None:
+    rows = [
+        at(0, MV101="Open", P1_STATE="1", LIT101="1"),
+        at(1, MV101="Closed", P1_STATE="1", LIT101="2"),
+        at(2, P1_STATE="2"),
+        at(3, MV101="Closed"),
+    ]
+    run(rows, [at(4, **{"MV101": "Open", "P101 Status": "2"}), at(5, **{"P101 Status": "1"})], app="water:states")
+    assert [(row["tag"], row["before"], row["state"], row["t_stamp"][9]) for row in read("out/scada.states.ndjson")] == [
+        ("MV101", "Open", "Closed", "2"), ("P1_STATE", "1", "2", "3"), ("MV101", "Closed", "Open", "5"), ("P101 Status", "2", "1", "6"),
+    ]  # fmt: skip
+
+
+def test_the_alerts_are_judged_by_the_labels_of_the_simulator() -> None:
+    options = ["--records", "500", "--start", "2024-01-01T00:00:00Z", "--scenarios", "filter_outlet_closed", "--scenarios-after", "1m"]
+    assert main(["simulate", "water", "--to", "rows.ndjson", "--labels", "labels.csv", *options]) == 0
+    Path("none.ndjson").write_text("")
+    inputs = ["--input", "scada.normal=rows.ndjson", "--input", "scada.attacks=none.ndjson"]
+    judged = ["--topic", "scada.alerts", "--time", "time", "--set", "time=true", "--set", "tags=swat", "--report", "report"]
+    assert main(["backtest", "water", "--labels", "labels.csv", *inputs, *judged]) == 0
+    found = json.loads(Path("report/report.json").read_text())
+    assert (found["events"], found["detected"], found["false_alarms_per_day"]) == (1, 1, 0)
+
+
 def test_bad_rows_are_dead_letters_and_their_neighbours_are_processed() -> None:
     bad = ["{", '{"P1": "1"}', '{"t_stamp": "soon"}', '{"t_stamp": "1574649591"}', "[]"]
     Path("n.ndjson").write_text("\n".join([json.dumps(at(0, P1="1")), *bad, json.dumps(at(1, P1="2", LIT101="null", P2="NaN"))]))
@@ -241,6 +265,8 @@ def test_bad_rows_are_dead_letters_and_their_neighbours_are_processed() -> None:
 def test_a_cluster_refuses_the_rows_and_takes_the_statistics(engine: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "water:metrics", "--engine", engine]) == 0
     assert "scada.metrics.5m" in capsys.readouterr().out
+    assert main(["plan", "water:states", "--engine", engine]) == 0
+    assert "scada.states" in capsys.readouterr().out
     assert main(["plan", "water", "--engine", engine]) == 2
     assert "writes the entries of 'fields' as fields" in capsys.readouterr().err
     assert main(["plan", "water", "--engine", engine, "--set", "fields=P1,P2"]) == 0

@@ -398,7 +398,7 @@ def test_the_template_for_the_water_plant_shows_an_attack(run: Callable[..., tup
         running.wait_for(lambda: file.exists() and file.read_text().endswith("\n"), "the alert of an attack")
         assert running.end() == 0
     alert = json.loads(file.read_text().splitlines()[0])["record"]
-    assert (alert["alert_id"], alert["message"], alert["active"]) == ("ALERT_000001", "Attack detected: inlet_valve_open", 1)
+    assert (alert["alert_id"], alert["message"], alert["active"]) == ("ALERT_000001", "Attack detected: filter_outlet_closed", 1)
 
 
 def test_init_names_the_templates(run: Callable[..., tuple[int, str, str]]) -> None:

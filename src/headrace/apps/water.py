@@ -198,6 +198,7 @@ def water(
     quiet_seconds: int = 60,
     active: bool = False,  # noqa: FBT001, FBT002  (a setting)
     every_record: bool = False,  # noqa: FBT001, FBT002
+    time: bool = False,  # noqa: FBT001, FBT002
     watermark_seconds: int = 1,
 ) -> dict[str, hr.Stream]:
     """Rows of `scada.normal` and `scada.attacks` with pressure statistics and severity, and alerts of attacks and of limits."""
@@ -231,7 +232,28 @@ def water(
     sensor_data = f"ROW<{', '.join(f'{_column(name)} STRING' for name in named)}>" if named else "MAP<STRING, STRING>"
     watch = Alerts(watched, quiet_seconds * 1000, sensor_data=sensor_data, active=active, every_record=every_record)
     alerts = rows.select("t_stamp", "fields", "attack", plant="'water'").process(watch, by=["plant"])
-    return {"scada.processed": processed if named else processed.spread("fields"), "scada.alerts": alerts.select(*watch.output)}
+    return {
+        "scada.processed": processed if named else processed.spread("fields"),
+        "scada.alerts": alerts.select(*watch.output, **({"time": "TRY_CAST(`timestamp` AS BIGINT) / 1000000"} if time else {})),
+    }
+
+
+@hr.pipeline("states", version="1")
+def states(tags: str = "", watermark_seconds: int = 1) -> dict[str, hr.Stream]:
+    """The changes of the states of valves, pumps and stages: from which state to which."""
+    listed, _ = _tags(tags)
+    spelled = [spelling for tag in listed if tag.interpolation == "stepped" for spelling in _spellings(tag)]
+    if not spelled:
+        raise PlanError(f"{tags} has no state", where="pipeline states", fix="write stepped as the interpolation of the tags that are states")
+    shown = (
+        _rows(watermark_seconds)
+        .select("t_stamp", "fields")
+        .unnest("fields", key="tag", value="state")
+        .where(f"tag IN ({', '.join(map(_quoted, spelled))})")
+        .over(by=["tag"], rows=2, before="LAG(state)")
+        .where("before IS NOT NULL AND before <> state")
+    )
+    return {"scada.states": shown.select("t_stamp", "tag", "before", "state")}
 
 
 @hr.pipeline("metrics", version="1")

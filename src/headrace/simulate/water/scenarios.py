@@ -114,7 +114,11 @@ SCENARIOS: Mapping[str, Scenario] = {
     one.name: one
     for one in (
         Scenario(
-            "inlet_valve_open", "attack", "T0855", 900, "The inlet valve is opened by command, and the raw water tank fills up.",
+            "filter_outlet_closed", "attack", "T0855", 300, "The filter's outlet valve is closed while its pump runs.",
+            actuators={"MV302": Force(on=False), "P301": _ON},
+        ),
+        Scenario(
+            "inlet_valve_open", "attack", "T0855", 1800, "The inlet valve is opened by command, and the raw water tank fills up.",
             actuators={"MV101": _ON},
         ),
         Scenario(
@@ -152,10 +156,6 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             "raw_tank_drained", "attack", "T0831", 1200, "The feed pump runs with the inlet closed, while the level before the filter is reported as usual.",
             actuators={"MV101": _OFF, "P101": _ON, "MV201": _ON}, sensors={"LIT301": Hold(700.0)},
-        ),
-        Scenario(
-            "filter_outlet_closed", "attack", "T0855", 300, "The filter's outlet valve is closed while its pump runs.",
-            actuators={"MV302": Force(on=False), "P301": _ON},
         ),
         Scenario(
             "feed_pump_toggled", "attack", "T0806", 600, "The feed pump is switched on and off every five seconds.",
