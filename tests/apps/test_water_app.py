@@ -107,10 +107,13 @@ def test_limits_of_a_tag_list_alert_with_a_deadband() -> None:
     run([at(second, LIT101=str(level)) for second, level in enumerate(levels)], [], "tags=tags.csv", "active=true")
     assert [(row["alert_id"], row["severity"], row["active"], row["message"]) for row in read("out/scada.alerts.ndjson")] == [
         ("ALERT_000001", "medium", 1, "Anomaly detected: LIT101 is 851, above H 850"),
+        ("ALERT_000001", "low", 0, "Replaced by ALERT_000002"),
         ("ALERT_000002", "high", 1, "Anomaly detected: LIT101 is 951, above HH 950"),
         ("ALERT_000002", "low", 0, "LIT101 is 839, within its limits"),
         ("ALERT_000003", "medium", 1, "Anomaly detected: LIT101 is 399, below L 400"),
+        ("ALERT_000003", "low", 0, "Replaced by ALERT_000004"),
         ("ALERT_000004", "high", 1, "Anomaly detected: LIT101 is 240, below LL 250"),
+        ("ALERT_000004", "low", 0, "Replaced by ALERT_000005"),
         ("ALERT_000005", "high", 1, "Anomaly detected: LIT101 is 1200, above HH 950"),
     ]
     assert [row["severity"] for row in read("out/scada.processed.ndjson")] == [

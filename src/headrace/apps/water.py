@@ -67,7 +67,7 @@ class Alerts:
         fields = row["fields"] or {}
         if row["attack"] is not None:
             if self.every_record or row["attack"] != state.attack or state.time - state.attack_time > self.quiet_ms:
-                yield self._begun(row, state, _ATTACK, "attack", "high", f"Attack detected: {row['attack']}")
+                yield from self._begun(row, state, _ATTACK, "attack", "high", f"Attack detected: {row['attack']}")
             state.attack, state.attack_time = row["attack"], state.time
             if self.active:
                 state.set_timer("quiet", state.time + self.quiet_ms)
@@ -89,19 +89,22 @@ class Alerts:
             if before != 2 * level:  # from HH back to H is no new alert
                 severity = "high" if len(level) == 2 else "medium"
                 side, limit = "above" if "H" in level else "below", getattr(limits, level.lower())
-                yield self._begun(row, state, limits.tag, "anomaly", severity, f"Anomaly detected: {limits.tag} is {text}, {side} {level} {limit:g}")
+                yield from self._begun(
+                    row, state, limits.tag, "anomaly", severity, f"Anomaly detected: {limits.tag} is {text}, {side} {level} {limit:g}"
+                )
 
     def on_timer(self, _name: str, state: Any) -> Iterator[Row]:  # noqa: ANN401
         """End an attack of which no row has come for long."""
         yield from self._ended(f"{state.time}000000", None, state, _ATTACK, f"Attack ended: {state.attack}")
         state.attack = None
 
-    def _begun(self, row: Row, state: Any, of: str, kind: str, severity: str, message: str) -> Row:  # noqa: ANN401
+    def _begun(self, row: Row, state: Any, of: str, kind: str, severity: str, message: str) -> Iterator[Row]:  # noqa: ANN401
         state.count += 1
         alert = f"ALERT_{state.count:06}"
+        yield from self._ended(row["t_stamp"], row["fields"], state, of, f"Replaced by {alert}")
         if self.active:
             state.ids[of] = alert
-        return {
+        yield {
             "alert_id": alert, "timestamp": row["t_stamp"], "sensor_data": _sensed(row["fields"]), "alert_type": kind, "severity": severity,
             "message": message, **({"active": 1} if self.active else {}),
         }  # fmt: skip
@@ -122,9 +125,9 @@ def _sensed(fields: Mapping[str, str] | None) -> dict[str, str]:
 def _tags(name: str) -> tuple[Tags, bool]:
     """Return the tag list of a setting, and whether its limits count: `swat` is the simulated plant's, none is that without limits."""
     if name in ("", "swat"):
-        seeds = [Tag(f"water/P{stage}", tag_class="pressure") for stage in range(1, 7)]
+        pressures = [Tag(f"water/P{stage}", tag_class="pressure") for stage in range(1, 7)]
         states = [Tag(f"water/P{stage}_STATE", interpolation="stepped", spellings=(f"P{stage}_STATE",)) for stage in range(1, 7)]
-        return Tags([*water_tags(), *seeds, *states]), bool(name)
+        return Tags([*water_tags(), *pressures, *states]), bool(name)
     return load(name), True
 
 
