@@ -1,4 +1,4 @@
-"""Errors: one line that says what, where and how to mend it, and the status that the command line ends with."""
+"""Errors: one line that says what, where and how to fix it, and the status that the command line ends with."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ KINDS = [DataError, EnvironmentFault, InternalError, PlanError, ProcessError]
     [
         (HeadraceError("is broken"), "is broken"),
         (HeadraceError("is broken", where="out/x"), "out/x: is broken"),
-        (HeadraceError("is broken", fix="mend it"), "is broken; mend it"),
-        (HeadraceError("is broken", where="out/x", fix="mend it"), "out/x: is broken; mend it"),
+        (HeadraceError("is broken", fix="fix it"), "is broken; fix it"),
+        (HeadraceError("is broken", where="out/x", fix="fix it"), "out/x: is broken; fix it"),
         (HeadraceError("is\n  broken\t\there", where="a\nb"), "a b: is broken here"),
     ],
 )
@@ -36,8 +36,8 @@ def test_only_wrong_use_ends_with_2(kind: type[HeadraceError]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_keeps_its_parts(kind: type[HeadraceError]) -> None:
-    error = kind("is broken", where="here", fix="mend it")
-    assert (error.what, error.where, error.fix) == ("is broken", "here", "mend it")
+    error = kind("is broken", where="here", fix="fix it")
+    assert (error.what, error.where, error.fix) == ("is broken", "here", "fix it")
 
 
 def test_every_kind_stands_in_the_tree_that_the_module_draws() -> None:

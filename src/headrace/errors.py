@@ -21,7 +21,7 @@ __all__ = ["DataError", "EnvironmentFault", "HeadraceError", "InternalError", "M
 
 
 class HeadraceError(Exception):
-    """An error that says what is wrong, where, and how to mend it, in one line.
+    """An error that says what is wrong, where, and how to fix it, in one line.
 
     `exit_status` is what the command line ends with: 1 the job failed, 2 wrong use.
     """
@@ -34,8 +34,8 @@ class HeadraceError(Exception):
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        mend = f"; {self.fix}" if self.fix else ""
-        return " ".join(f"{place}{self.what}{mend}".split())
+        fix = f"; {self.fix}" if self.fix else ""
+        return " ".join(f"{place}{self.what}{fix}".split())
 
 
 class PlanError(HeadraceError):

@@ -345,14 +345,14 @@ def test_two_pipelines_of_one_name_in_a_file_are_refused_and_one_under_two_names
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("import headrace as hr\n\ndef f(:\n", "broken.py line 3: SyntaxError: invalid syntax; mend the file"),
-        ("x = 1\nx / 0\n", "broken.py line 2: ZeroDivisionError: division by zero; mend the file"),
-        ("import json\n\njson.loads('[')\n", "broken.py line 3: JSONDecodeError: Expecting value: line 1 column 2 (char 1); mend the file"),
-        ("import nosuchthing\n", "broken.py line 1: ModuleNotFoundError: No module named 'nosuchthing'; mend the file"),
-        ("import sys\nsys.exit(0)\n", "broken.py line 2: SystemExit: 0; mend the file"),
+        ("import headrace as hr\n\ndef f(:\n", "broken.py line 3: SyntaxError: invalid syntax; fix the file"),
+        ("x = 1\nx / 0\n", "broken.py line 2: ZeroDivisionError: division by zero; fix the file"),
+        ("import json\n\njson.loads('[')\n", "broken.py line 3: JSONDecodeError: Expecting value: line 1 column 2 (char 1); fix the file"),
+        ("import nosuchthing\n", "broken.py line 1: ModuleNotFoundError: No module named 'nosuchthing'; fix the file"),
+        ("import sys\nsys.exit(0)\n", "broken.py line 2: SystemExit: 0; fix the file"),
         ("x = 5\n", "broken.py: defines no pipeline; decorate a function with @hr.pipeline(name, version=…)"),
         ("", "broken.py: defines no pipeline; decorate a function with @hr.pipeline(name, version=…)"),
-        ("x = 'a\nb'\n", "broken.py line 1: SyntaxError: unterminated string literal (detected at line 1); mend the file"),
+        ("x = 'a\nb'\n", "broken.py line 1: SyntaxError: unterminated string literal (detected at line 1); fix the file"),
     ],
 )
 def test_a_file_that_cannot_be_run_is_named_with_the_line(refused: Callable[..., str], text: str, says: str) -> None:
@@ -365,7 +365,7 @@ def test_an_exception_inside_of_a_pipeline_names_the_file_and_the_line(refused: 
     Path("inside.py").write_text(
         "import headrace as hr\n\ndef pick(n):\n    return [][n]\n\n@hr.pipeline('p', version='1')\ndef p(n: int = 1):\n    return pick(n)\n"
     )
-    says = f"{folder}/inside.py line 4: IndexError: list index out of range; mend the file"
+    says = f"{folder}/inside.py line 4: IndexError: list index out of range; fix the file"
     assert refused("check", "inside.py") == f"pipeline p, {says}"
     for arguments in (["plan", "inside.py", "--set", "n=2"], ["run", "inside.py", "--input", "readings.ndjson"]):
         assert refused(*arguments) == says
@@ -375,8 +375,7 @@ def test_an_exception_in_a_module_names_the_file_and_the_line(refused: Callable[
     monkeypatch.syspath_prepend(folder)
     Path("raising_module.py").write_text("x = 1\nx / 0\n")
     assert (
-        refused("plan", "raising_module:p")
-        == f"raising_module: {folder}/raising_module.py line 2: ZeroDivisionError: division by zero; mend the file"
+        refused("plan", "raising_module:p") == f"raising_module: {folder}/raising_module.py line 2: ZeroDivisionError: division by zero; fix the file"
     )
 
 

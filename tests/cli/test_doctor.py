@@ -1,4 +1,4 @@
-"""`headrace doctor`: on a sound home all is well, and each thing that is not is told with where and how to mend it."""
+"""`headrace doctor`: on a sound home all is well, and each thing that is not is told with where and how to fix it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def found(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, list[Fi
         assert status == bool(failed), err
         assert err.startswith(f"headrace: doctor: {failed} of ") if failed else not err
         for one in (one for some in findings.values() for one in some if one.state != "ok"):
-            assert one.fix, f"{one} says how to mend it"
+            assert one.fix, f"{one} says how to fix it"
         return findings
 
     return call
@@ -433,7 +433,7 @@ def test_kafka_that_cannot_be_reached_is_told(found: Found) -> None:
         one.bind(("127.0.0.1", 0))
         servers = f"127.0.0.1:{one.getsockname()[1]}"
         assert str(bad(found("--kafka-servers", servers)["kafka"])) == (
-            f"FAIL  Kafka {servers}: cannot be reached: Connection refused; start it, or mend --kafka-servers"
+            f"FAIL  Kafka {servers}: cannot be reached: Connection refused; start it, or fix --kafka-servers"
         )
 
 
@@ -441,7 +441,7 @@ def test_kafka_of_the_environment_is_checked(found: Found, monkeypatch: pytest.M
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         monkeypatch.setenv("KAFKA_SERVERS", f"127.0.0.1:{one.getsockname()[1]}")
-        assert bad(found()["kafka"]).fix == "start it, or mend environment KAFKA_SERVERS"
+        assert bad(found()["kafka"]).fix == "start it, or fix environment KAFKA_SERVERS"
 
 
 def test_a_server_that_does_not_answer_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

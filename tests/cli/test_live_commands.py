@@ -326,12 +326,12 @@ def test_the_fingerprint_pipeline_is_proved_by_kills(capfd: pytest.CaptureFixtur
 
 
 @pytest.fixture
-def mended(monkeypatch: pytest.MonkeyPatch) -> None:
+def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the commit whole again for other tests: to prove a pipeline, its file is run in this process too."""
     monkeypatch.setattr(SqliteClaim, "commit", SqliteClaim.commit)
 
 
-@pytest.mark.usefixtures("mended")
+@pytest.mark.usefixtures("fixed")
 def test_a_commit_that_is_not_whole_is_found(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (folder / "torn.py").write_text(SABOTAGE)
     (folder / "events.ndjson").write_bytes(b"".join(b'{"t":%d,"v":%d}\n' % (1_700_000_000_000 + n, n) for n in range(20_000)))
@@ -340,7 +340,7 @@ def test_a_commit_that_is_not_whole_is_found(folder: Path, capfd: pytest.Capture
     assert "headrace: topic 'out' partition 0: differs after a kill at commit." in said
 
 
-@pytest.mark.usefixtures("mended")
+@pytest.mark.usefixtures("fixed")
 def test_a_pipeline_that_fails_is_not_proved(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (folder / "bad.py").write_text(SABOTAGE.replace("whole(self, replace(commit, outgoing=[]))", "raise OSError('no')"))
     (folder / "events.ndjson").write_bytes(b'{"t":1700000000000,"v":1}\n')

@@ -67,7 +67,7 @@ def test_a_process_that_fails_ends_the_run_with_one_line_that_says_where(record:
     write(record)
     line = refused(*READ, status=1)
     assert line.startswith(WHERE + said), line
-    assert "mend the process, or give it failed_to= a topic" in line
+    assert "fix the process, or give it failed_to= a topic" in line
 
 
 def test_a_run_goes_on_when_its_process_has_been_mended(run: Callable[..., tuple[int, str, str]], refused: Callable[..., str]) -> None:

@@ -387,7 +387,7 @@ def test_a_password_is_sent_to_the_source_and_told_to_no_one(log: SqliteLog, scr
     with pytest.raises(PlanError) as caught:
         bridge(log, source.url.replace("//", "//me:secret@"), told=told.append)
     assert not any("secret" in one for one in told)
-    assert str(caught.value) == f"{source.url}: answers 401 Unauthorized: no; mend the address"
+    assert str(caught.value) == f"{source.url}: answers 401 Unauthorized: no; fix the address"
     assert "authorization: Basic bWU6c2VjcmV0" in source.asked[0].replace("Authorization", "authorization")
     assert b"secret" not in (log.manifest(f"bridge:{TOPIC}") or b"")
 

@@ -118,7 +118,7 @@ def test_a_fault_in_the_connector_names_its_line(capsys: pytest.CaptureFixture[s
     line = 1 + code[: code.index("        never = {}")].count("\n")
     capsys.readouterr()
     assert main([*COMMANDS[1].split(), "--until", "latest"]) == 2
-    assert capsys.readouterr().err == f"headrace: lines.py line {line}: NameError: name 'nothing' is not defined; mend the file\n"
+    assert capsys.readouterr().err == f"headrace: lines.py line {line}: NameError: name 'nothing' is not defined; fix the file\n"
     Path("lines.py").write_text(code.replace("def target", "def goal"))
     assert main(COMMANDS[1].split()) == 2
     assert capsys.readouterr().err == "headrace: TO: cannot be bridged to 'lines.py:lines.db'; its connector has no target(address)\n"

@@ -1,4 +1,4 @@
-"""Engines that are got on first use: what is missing is named with its mend, and nothing half made is left."""
+"""Engines that are got on first use: what is missing is named with its fix, and nothing half made is left."""
 
 from __future__ import annotations
 

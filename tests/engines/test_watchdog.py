@@ -92,7 +92,7 @@ def test_a_process_that_does_not_end_is_ended_within_its_limit(do: Callable[[], 
     assert LIMIT <= time.monotonic() - began < SOON
     assert str(caught.value) == (
         "process doing, x/0 offset 3, key k 'a', time 5, state {'count': 1}: Doing.on_record does not end within 0.2 s; "
-        "mend the process, or give it failed_to= a topic"
+        "fix the process, or give it failed_to= a topic"
     )
     assert at(kernel, state, None) == [("", 5, ("a",), [2])]  # and the next is let alone
 

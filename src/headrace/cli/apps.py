@@ -152,7 +152,7 @@ def blaming(file: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         what = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise PlanError(f"{type(error).__name__}: {what}", where=_line_of(file, error), fix="mend the file") from error
+        raise PlanError(f"{type(error).__name__}: {what}", where=_line_of(file, error), fix="fix the file") from error
 
 
 def _line_of(file: str, error: BaseException) -> str:
@@ -211,7 +211,7 @@ def table_of_settings(name: str) -> dict[str, Any]:
     try:
         whole: dict[str, Any] = msgspec.toml.decode(settings_file().read_bytes())
     except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
-        raise PlanError(f"cannot be read: {error}", where=str(settings_file()), fix="mend or remove it") from None
+        raise PlanError(f"cannot be read: {error}", where=str(settings_file()), fix="fix or remove it") from None
     table = whole.get(name, {})
     if not isinstance(table, dict):
         raise PlanError(f"{name!r} is not a table", where=str(settings_file()), fix=f"write [{name}] above its settings")

@@ -27,7 +27,7 @@ def backup(file: OutputPath, /) -> None:
 
 
 def restore(file: InputPath, /, *, replace: Annotated[bool, Parameter(negative=())] = False) -> None:
-    """Put a backup in place as the home. No process may use it meanwhile.
+    """Restore a home from a backup. No process may use it meanwhile.
 
     Parameters
     ----------

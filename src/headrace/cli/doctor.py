@@ -57,7 +57,7 @@ _AS_IT_WAS = "bring back what it was made with, or start with"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found: whether it is well, where, what, and how to mend it."""
+    """What a check found: whether it is well, where, what, and how to fix it."""
 
     state: Literal["ok", "warn", "FAIL"]
     where: str
@@ -76,7 +76,7 @@ def doctor(
     kafka: KafkaOptions = KafkaOptions(),
     json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
-    """Check what headrace stands on, and say how to mend what is not well.
+    """Check the environment, the home and the topics, and report each fault with its fix.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def doctor(
         failed += finding.state == "FAIL"
         print(msgspec.json.encode({"check": name, **msgspec.to_builtins(finding)}).decode() if json else finding, flush=True)
     if failed:
-        raise HeadraceError(f"{failed} of {count} checks failed", where="doctor", fix="mend them from the first on: later ones may follow from it")
+        raise HeadraceError(f"{failed} of {count} checks failed", where="doctor", fix="fix them from the first on: later ones may follow from it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,7 +410,7 @@ def _settings(case: Case) -> Iterator[Finding]:
     try:
         whole: dict[str, Any] = msgspec.toml.decode(SETTINGS_FILE.read_bytes())
     except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
-        yield Finding("FAIL", where, f"cannot be read: {error}", "mend or remove it")
+        yield Finding("FAIL", where, f"cannot be read: {error}", "fix or remove it")
         return
     known = _known_pipelines(case.app)
     findings = [finding for name, table in whole.items() for finding in _table(name, table, known)]
@@ -452,7 +452,7 @@ def _table(name: str, table: object, known: Mapping[str, Pipeline]) -> Iterator[
         try:
             settings[key.lower()].read(value, where)
         except PlanError as error:
-            yield Finding("FAIL", where, error.what, "mend the value, or remove the line")
+            yield Finding("FAIL", where, error.what, "fix the value, or remove the line")
 
 
 def _app(case: Case) -> Iterator[Finding]:
@@ -479,9 +479,9 @@ def _sources(case: Case, plan: Plan, topics: Mapping[str, int]) -> Iterator[Find
             yield Finding("ok", where, f"pipeline {plan.pipeline} reads it")
         else:
             hint = near(source.topic, topics)
-            mend = f"{hint} or make it" if hint.startswith("did") else "make it"
+            fix = f"{hint} or make it" if hint.startswith("did") else "make it"
             what = f"is not there; pipeline {plan.pipeline} needs it to run live"
-            yield Finding("warn", where, what, f"{mend}: headrace topics create {source.topic}{kafka}")
+            yield Finding("warn", where, what, f"{fix}: headrace topics create {source.topic}{kafka}")
 
 
 def _state(case: Case, plan: Plan) -> Iterator[Finding]:
@@ -558,7 +558,7 @@ def _kafka(case: Case) -> Iterator[Finding]:
         if fault is None:
             yield Finding("ok", where, "takes connections")
         else:
-            fix = f"start it, or mend {kafka.asked}"
+            fix = f"start it, or fix {kafka.asked}"
             yield Finding("FAIL", where, f"cannot be reached: {fault}", fix)
     if all(faults.values()):
         return

@@ -105,7 +105,7 @@ def list_jobs(
 
 
 def status(job: str, /, *, cluster: str | None = None) -> None:
-    """Show a job: what was submitted, and what became of it.
+    """Show a job: what was submitted, its state, and how it ended.
 
     Parameters
     ----------

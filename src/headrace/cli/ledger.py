@@ -23,7 +23,7 @@ _CONNECTORS = ("bridge:", "forward:", "fingerprint:saver")
 
 
 def ledger(app: str, /, *, kafka: KafkaOptions = KafkaOptions()) -> None:
-    """Show what became of every record of a pipeline's last run, also of one that goes on now.
+    """Show how many records of a pipeline's last run were accepted, late or set aside, also of one that is running.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ _LOOK_SECONDS = 0.05
 
 
 def reload(*, plant: InputPath = Path(PLANT_FILE)) -> None:
-    """Have the running plant take its file again. Parts that have changed are restarted, the others go on; nothing is lost.
+    """Apply the changes of the plant file to the running plant. Parts that have changed are restarted, the others go on; nothing is lost.
 
     A file with mistakes changes nothing. Modules that a pipeline's file imports are not read again, and variables of the environment
     stay as they were when the plant was started: restart `headrace up` for these.

@@ -225,7 +225,7 @@ def simulate(
     plc: PlcOptions = PlcOptions(),
     water: WaterOptions = WaterOptions(),
 ) -> None:
-    """Send what a simulated plant would send.
+    """Send the data of a simulated plant.
 
     Parameters
     ----------

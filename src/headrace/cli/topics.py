@@ -45,7 +45,7 @@ def create(
     if_missing: Annotated[bool, Parameter(negative=())] = False,
     kafka: KafkaOptions = KafkaOptions(),
 ) -> None:
-    """Make a topic.
+    """Create a topic.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def describe(topic: str, /, *, json: _Json = False, kafka: KafkaOptions = KafkaO
 
 
 def groups(*, json: _Json = False, kafka: KafkaOptions = KafkaOptions()) -> None:
-    """Show how far pipelines and other readers have come."""
+    """Show the consumer groups: how far pipelines and other readers have read."""
     cursors: list[Cursor] = []
     with _noting_that_there_is_none(), _opened(kafka) as log:
         cursors = log.cursors()

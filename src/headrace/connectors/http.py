@@ -102,7 +102,7 @@ class ServerSentEvents(OneClient, Source):
         if unready(status):
             raise Unavailable(answers)
         if status >= 400:
-            raise PlanError(f"{answers}: {body}" if body else answers, where=self.name, fix="mend the address")
+            raise PlanError(f"{answers}: {body}" if body else answers, where=self.name, fix="fix the address")
         if status == 200 and kind == "text/event-stream":
             raise DataError(
                 f"{answers}, with Content-Encoding {coding}, which was not asked for and may expand without bound",

@@ -25,7 +25,7 @@ class PrefixedLog:
     def create(
         self, topic: str, partitions: int = 1, replication: int = 1, *, retention_ms: int | None = None, retention_bytes: int | None = None
     ) -> None:
-        """Make a topic."""
+        """Create a topic."""
         self._log.create(self._prefix + topic, partitions, replication, retention_ms=retention_ms, retention_bytes=retention_bytes)
 
     def alter(self, topic: str, *, retention_ms: int | None, retention_bytes: int | None) -> None:

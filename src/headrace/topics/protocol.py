@@ -250,7 +250,7 @@ class Log(Protocol):
     def create(
         self, topic: str, partitions: int = 1, replication: int = 1, *, retention_ms: int | None = None, retention_bytes: int | None = None
     ) -> None:
-        """Make a topic.
+        """Create a topic.
 
         Raises
         ------

@@ -356,7 +356,7 @@ class SqliteLog:
     def create(
         self, topic: str, partitions: int = 1, replication: int = 1, *, retention_ms: int | None = None, retention_bytes: int | None = None
     ) -> None:
-        """Make a topic. Raises PlanError if there is one of that name, or a number cannot be."""
+        """Create a topic. Raises PlanError if there is one of that name, or a number cannot be."""
         if not topic or not topic.isprintable() or {*"/\\"} & {*topic}:
             raise PlanError(f"topic name {topic!r} cannot be used", fix="use letters, digits, '.', '_' and '-'")
         _check_numbers(topic, {"partitions": partitions, "retention": retention_ms, "retention bytes": retention_bytes})

@@ -396,7 +396,7 @@ def test_a_migration_that_fails_half_way_leaves_what_was_loaded() -> None:
     space, parts = made(Second()), saved(1, 2, 3)
     space.load(parts)
     before = dict(space._stored)
-    with pytest.raises(ProcessError, match=r"^state of Second, key \{'k': '2'\}: Second.migrate\(1, .*\) fails: ValueError: three; mend migrate"):
+    with pytest.raises(ProcessError, match=r"^state of Second, key \{'k': '2'\}: Second.migrate\(1, .*\) fails: ValueError: three; fix migrate"):
         space.wake(migrate=True)
     assert space._stored == before
     assert space.take_touched() == []

@@ -112,7 +112,7 @@ def test_what_a_method_may_not_give(rows: Any, text: str) -> None:
         given_by(rows)
     assert text in str(caught.value)
     assert str(caught.value).startswith("process made, readings/2 offset 41, key k 'a', time 7, state {}: Made.")
-    assert str(caught.value).endswith("; mend the process, or give it failed_to= a topic")
+    assert str(caught.value).endswith("; fix the process, or give it failed_to= a topic")
 
 
 def test_without_side_outputs_none_is_named() -> None:

@@ -502,7 +502,7 @@ def test_a_key_of_which_nothing_is_kept_is_not_migrated() -> None:
     ("migrate", "text"),
     [
         (None, "is of version 1, and the process of 3; write migrate(version, values), which makes values of version 3 of them"),
-        (lambda *_: 1 / 0, "OnTimer.migrate(1, {'n': 4}) fails: ZeroDivisionError: division by zero; mend migrate; the state is as it was"),
+        (lambda *_: 1 / 0, "OnTimer.migrate(1, {'n': 4}) fails: ZeroDivisionError: division by zero; fix migrate; the state is as it was"),
         (lambda _, values: values["m"], "fails: KeyError: 'm'"),
         (lambda *_: None, "fails: TypeError: 'NoneType' object is not iterable"),
         (lambda *_: {"cuont": 1}, "fails: ValueError: gives 'cuont', which is not declared; did you mean 'count'?"),

@@ -184,7 +184,7 @@ class Files:
 
 @contextmanager
 def _blaming(path: Path) -> Iterator[None]:
-    """Make of an OSError an error that names the file and the mend."""
+    """Make of an OSError an error that names the file and the fix."""
     try:
         yield
     except OSError as error:

@@ -144,8 +144,8 @@ class TextMap(MutableMapping[str, Any]):
     def check_name(name: object) -> None:
         """Raise ValueError if a name is no text."""
         if not is_text(name):
-            mend = "" if isinstance(name, str) else f"; write str({name!r})"
-            raise ValueError(f"{name!r} is not a text, and a map's names are{mend}")
+            fix = "" if isinstance(name, str) else f"; write str({name!r})"
+            raise ValueError(f"{name!r} is not a text, and a map's names are{fix}")
 
 
 class KeptMap(TextMap):

@@ -176,7 +176,7 @@ class ProcessKernel:
             place = None if host_place is None else self.place_of(host_place)
             del given[behind:]
             if not self._failing:
-                raise ProcessError(what, where=self._where(place, state), fix="mend the process, or give it failed_to= a topic") from error
+                raise ProcessError(what, where=self._where(place, state), fix="fix the process, or give it failed_to= a topic") from error
             self.failures.append(self._failed(what, place, state._key, before, shown))
             time, now = state._time, state._now
             self.keep.restore(state, before)

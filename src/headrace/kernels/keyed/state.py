@@ -290,7 +290,7 @@ class Keep:
             return {name: self._fitted(name, value, "gives") for name, value in dict(self._migrate(version, values)).items()}
         except Exception as error:
             what = f"{name}.migrate({version}, {values}) fails: {type(error).__name__}: {error}"
-            raise ProcessError(what, where=where, fix="mend migrate; the state is as it was") from error
+            raise ProcessError(what, where=where, fix="fix migrate; the state is as it was") from error
 
     def _fitted(self, name: str, saved: Any, verb: str) -> Any:  # noqa: ANN401
         """Return what was kept, or `migrate` gives, by a name, as it is saved. Raises ValueError if it is not what is declared."""

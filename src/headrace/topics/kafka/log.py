@@ -166,7 +166,7 @@ class KafkaLog:
 
     @contextmanager
     def _blaming(self, doing: str) -> Iterator[None]:
-        """Make of an error of Kafka's one that names the servers and the mend."""
+        """Make of an error of Kafka's one that names the servers and the fix."""
         try:
             yield
         except KafkaException as error:
@@ -197,7 +197,7 @@ class KafkaLog:
     def create(
         self, topic: str, partitions: int = 1, replication: int = 1, *, retention_ms: int | None = None, retention_bytes: int | None = None
     ) -> None:
-        """Make a topic. Raises PlanError if there is one of that name, or a number cannot be."""
+        """Create a topic. Raises PlanError if there is one of that name, or a number cannot be."""
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", topic) or topic in {".", ".."}:
             raise PlanError(f"topic name {topic!r} cannot be used", fix="use letters, digits, '.', '_' and '-', up to 249 of them")
         numbers = {"partitions": partitions, "replication": replication, "retention": retention_ms, "retention bytes": retention_bytes}
