@@ -67,7 +67,7 @@ def bridge(
         influx://HOST?org=…&bucket=…: points of InfluxDB 2;
         postgresql://HOST/DATABASE?table=…: rows; mongodb://HOST/DATABASE?collection=…: documents;
         files:FOLDER?format=…&roll=…: NDJSON, CSV or Parquet files;
-        http+out://HOST/PATH: records that are posted; or FILE.py:…, a target of your own.
+        http+out://HOST/PATH: records that are posted; smtp://HOST?from=…&to=…: mail; or FILE.py:…, a target of your own.
     key
         Into a topic: the field of a record by which the partition is chosen. Without one all go to the first.
     duration
