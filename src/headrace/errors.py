@@ -17,7 +17,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["DataError", "EnvironmentFault", "HeadraceError", "InternalError", "Mistakes", "PlanError", "ProcessError", "near"]
+__all__ = ["DataError", "EnvironmentFault", "HeadraceError", "InternalError", "Mistakes", "PlanError", "ProcessError", "near", "shortened"]
 
 
 class HeadraceError(Exception):
@@ -84,6 +84,11 @@ class EnvironmentFault(HeadraceError):
 
 class InternalError(HeadraceError):
     """headrace broke one of its own promises."""
+
+
+def shortened(text: str, longest: int = 40) -> str:
+    """Return a text of the user's as a message shows it: at most so many letters."""
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def near(name: str, known: Iterable[str]) -> str:

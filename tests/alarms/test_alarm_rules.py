@@ -15,6 +15,8 @@ import headrace as hr
 from alarms.alarm_plant import RULES, START, happenings
 from engines.embedded.test_live import Wall, live_on, written
 from engines.embedded.test_processes_live import FAR, add
+from headrace.alarms.definition import definition_of
+from headrace.alarms.process import FixedAlarms
 from headrace.alarms.rule_definition import rule_of
 from headrace.alarms.rule_process import FixedRules
 from headrace.errors import PlanError
@@ -304,6 +306,31 @@ def test_a_definition_that_is_wrong_is_refused(given: dict[str, Any], what: str)
     with pytest.raises(PlanError) as error:
         rule_of(given)
     assert what in str(error.value)
+
+
+@pytest.mark.parametrize("given", ["rules", {"kind": "rule"}, [None], [["rule"]]])
+def test_definitions_that_are_no_list_of_tables_are_refused(given: Any) -> None:
+    readings = hr.stream("readings", schema={"equipment": "STRING", "parameter": "STRING", "value": "DOUBLE"})
+    with pytest.raises(PlanError, match=r"rules definitions: a definition is a table, not .*; give a list of tables"):
+        hr.rules(readings, given)
+    alarms = hr.stream("readings", schema={"tag": "STRING", "value": "DOUBLE"})
+    with pytest.raises(PlanError, match=r"alarm definitions: a definition is a table, not .*; give a list of tables"):
+        hr.alarm(alarms, given, hr.alarm_commands())
+
+
+def test_a_list_that_has_a_definition_twice_is_refused() -> None:
+    twice = [rule_of(defined("rule", "hot", when=when)) for when in ("temp > 1", "temp > 2")]
+    with pytest.raises(PlanError, match=r"rule 'hot' of \*: is defined twice; remove one of them"):
+        FixedRules(twice)
+    with pytest.raises(PlanError, match="alarm T/H: is defined twice; remove one of them"):
+        FixedAlarms([definition_of({"tag": "T", "definition": "H", "kind": "H", "limit": limit}) for limit in (1.0, 2.0)])
+    FixedRules([twice[0], rule_of(defined("rule", "hot", when="temp > 2", equipment="K1"))])
+
+
+def test_a_message_of_a_definition_is_short() -> None:
+    with pytest.raises(PlanError) as error:
+        rule_of(defined("rule", "x" * 1_000_000, when="a"))
+    assert len(str(error.value)) < 200
 
 
 def test_parameters_that_depend_on_themselves_are_refused() -> None:

@@ -160,3 +160,12 @@ def test_formulas_have_the_values_of_sql() -> None:
 def test_many_formulas_have_the_values_of_sql() -> None:
     for seed in range(2, 40):
         check_against_sql(seed, 150)
+
+
+def test_a_formula_of_a_million_characters_is_refused_in_a_short_message() -> None:
+    for text in ("a" * 1_000_000, "'" * 999_999, "a > " + "1" * 1_000_000, "(" * 9_000):
+        with pytest.raises(PlanError, match="more than") as error:
+            parsed(text)
+        assert len(str(error.value)) < 400
+    with pytest.raises(PlanError, match="greater than any DOUBLE"):
+        parsed("a > 1e999")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from statistics import median
 from typing import Any
 
@@ -91,6 +92,25 @@ def test_any_history_is_judged_as_the_definition_says(events: list[tuple[int, in
     text = page("<p>", judged, report, Budget(), [])
     assert text.count('class="event') == len(labels)
     assert "<p> version" not in text
+
+
+@pytest.mark.parametrize("end", [0, 1_000, 200_000, 400_000, 1_200_000])
+def test_always_alarm_has_the_figures_of_its_alarms(end: int) -> None:
+    dice = random.Random(end)
+    for count in (0, 1, 3, 30):
+        starts = [dice.randint(-50_000, end) for _ in range(count)]
+        labels = [Label(start, max(start + dice.randint(0, 90_000), 0), f"{n}") for n, start in enumerate(starts)]
+        times = {*range(0, end + 1, 30_000), *(max(start, 0) for start in starts)}
+        alarms = Backtest([Alarm(time, "always") for time in times], labels, 0, end, grace_ms=500, operators=2).report()
+        always = Backtest([], labels, 0, end, grace_ms=500, operators=2).report()["always_alarm"]
+        assert {name: alarms[name] for name in always} == always
+
+
+def test_a_history_of_a_century_is_judged_at_once() -> None:
+    century = 36_525 * DAY
+    always = Backtest([Alarm(5, "a")], [Label(0, MINUTE, "leak")], 0, century).report()["always_alarm"]
+    assert always["alarms_per_operator_hour"] == pytest.approx(120, rel=1e-6)
+    assert always["flood_share"] == pytest.approx(1, rel=1e-6)
 
 
 def test_the_page_says_what_is_broken_and_escapes_names() -> None:

@@ -198,6 +198,9 @@ def test_what_cannot_be_judged_is_refused_with_the_fix(run: Run, refused: Refuse
         (("plant.py:plant", *READ, "--set", "limt=3"), "did you mean 'limit'?"),
     ]:
         assert said in refused("backtest", *words), words
+    Path("file").write_text("")
+    status, _, err = run("backtest", "plant.py:plant", *READ, "--report", "file/report")
+    assert (status, "received" in err, err.startswith("headrace: file/report")) == (1, False, True), "before the run"
     Path("labels.csv").write_text("start,end,name\n2025-01-01,2025-01-02,leak\n")
     status, _, err = run("backtest", "plant.py:plant", *READ)
     says = "no label overlaps with the data: labels are from 2025-01-01 00:00:00Z to 2025-01-02 00:00:00Z, data from 2026-01-01 08:00:00Z to "

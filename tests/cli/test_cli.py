@@ -26,6 +26,7 @@ from cyclopts import App
 import waiting
 from headrace import __version__
 from headrace.cli import app
+from headrace.cli.tables import print_table
 from headrace.simulate import Kiln
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
@@ -1005,3 +1006,8 @@ def test_a_simulation_lasts_as_long_as_it_is_told(run: Callable[..., tuple[int, 
     assert status == 0
     assert time.monotonic() - began >= 0.3
     assert len(out.splitlines()) >= 6000
+
+
+def test_names_in_data_do_not_move_the_cursor_of_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("TAG",), [("a\x1b[31m\nb",), ("é",)])
+    assert capsys.readouterr().out == "TAG\na\\x1b[31m\\nb\né\n"

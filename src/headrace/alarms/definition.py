@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from headrace.errors import PlanError, near
+from headrace.errors import PlanError, near, shortened
 
-__all__ = ["KINDS", "LIMITS", "NE107", "SETTINGS", "Definition", "definition_of", "definitions_of", "encoded", "with_definition"]
+__all__ = ["KINDS", "LIMITS", "NE107", "SETTINGS", "Definition", "check_table", "definition_of", "definitions_of", "encoded", "with_definition"]
 
 LIMITS = ("HH", "H", "L", "LL")
 # The kinds, each with the settings that it needs.
@@ -125,6 +125,7 @@ def definition_of(given: Mapping[str, Any]) -> Definition:
     PlanError
         If it lacks a setting, has one that its kind does not have, or contradicts itself.
     """
+    check_table(given, "alarm definitions")
     where = f"alarm {given.get('tag')}/{given.get('definition')}"
     for name in given:
         if name not in SETTINGS:
@@ -136,6 +137,12 @@ def definition_of(given: Mapping[str, Any]) -> Definition:
     if (what := _mistake(found)) is not None:
         raise PlanError(what, where=where)
     return found
+
+
+def check_table(given: object, where: str) -> None:
+    """Raise PlanError unless a definition is given as a table."""
+    if not isinstance(given, Mapping):
+        raise PlanError(f"a definition is a table, not {shortened(repr(given))}", where=where, fix="give a list of tables")
 
 
 def _mistake(one: Definition) -> str | None:

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-from headrace.errors import PlanError, near
+from headrace.errors import PlanError, near, shortened
 
 __all__ = ["RUN_STATE", "Context", "Formula", "Value", "parsed"]
 
 RUN_STATE = "run_state"
 Value = float | str | bool | None
-_MOST_TOKENS, _DEEPEST, _LONGEST_S = 300, 25, 366 * 86_400
+_MOST_TOKENS, _MOST_LETTERS, _DEEPEST, _LONGEST_S = 300, 10_000, 25, 366 * 86_400
 
 
 class Context(Protocol):
@@ -104,11 +104,13 @@ def parsed(text: str) -> Formula:
         parser = _Parser(text)
         found = parser.whole()
     except PlanError as error:
-        raise PlanError(error.what, where=f"formula {text!r}", fix=error.fix) from None
+        raise PlanError(shortened(error.what, 200), where=f"formula {shortened(text, 200)!r}", fix=error.fix) from None
     return Formula(text, found.type, frozenset(parser.names), tuple(parser.durations), found.compute)
 
 
 def _tokens(text: str) -> list[_Token]:
+    if len(text) > _MOST_LETTERS:
+        raise PlanError(f"has more than {_MOST_LETTERS:,} characters", fix="give parts of it names as parameters")
     found, at = list[_Token](), 0
     end = len(text.rstrip())
     while at < end:
@@ -235,7 +237,9 @@ class _Parser:
         self.at += 1
         match one.kind:
             case "number":
-                return _constant("number", _finite(float(one.text)))
+                if (number := _finite(float(one.text))) is None:
+                    raise PlanError(f"{one.text} is greater than any DOUBLE", fix="write a number below 1.8e308")
+                return _constant("number", number)
             case "text":
                 return _constant("text", one.text[1:-1].replace("''", "'"))
             case "quoted":

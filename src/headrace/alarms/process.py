@@ -14,6 +14,7 @@ from headrace.alarms.condition import Seen
 from headrace.alarms.definition import Definition, definition_of, definitions_of, with_definition
 from headrace.alarms.machine import LIFE_CYCLE
 from headrace.alarms.tag import CURRENT, EVIDENCE, NUISANCE, OLDER, TRANSITION, Command, Last, Row, Tag
+from headrace.errors import PlanError
 from headrace.plan.process import List, Map, Value
 from headrace.plant.quality import is_bad
 
@@ -136,7 +137,11 @@ class Fixed(dict[str, tuple[str, ...]]):
     def __init__(self, definitions: Iterable[Definition]) -> None:
         super().__init__()
         by_tag: dict[str, list[str]] = {}
+        seen = set[str]()
         for one in definitions:
+            if one.alarm_id in seen:
+                raise PlanError("is defined twice", where=f"alarm {one.alarm_id}", fix="remove one of them")
+            seen.add(one.alarm_id)
             by_tag[one.tag] = with_definition(by_tag.get(one.tag, ()), one)
         self.update({tag: tuple(texts) for tag, texts in sorted(by_tag.items())})
         self._digest = sha256("\n".join(text for texts in self.values() for text in texts).encode()).hexdigest()[:12]

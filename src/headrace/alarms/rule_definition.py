@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
+from headrace.alarms.definition import check_table
 from headrace.alarms.formula import RUN_STATE, Formula, parsed
-from headrace.errors import PlanError, near
+from headrace.errors import PlanError, near, shortened
 
 __all__ = ["EVERY", "RULE_KINDS", "Condition", "Rule", "RuleSet", "check_cycles", "rule_encoded", "rule_of", "rule_set", "with_rule", "without_rule"]
 
@@ -71,7 +72,8 @@ def rule_of(given: Mapping[str, Any]) -> Rule:
     PlanError
         If it lacks a setting, has one that its kind does not have, or a formula of it is wrong.
     """
-    where = f"{given.get('kind') or 'rule'} {given.get('name')!r} of {given.get('equipment') or EVERY}"
+    check_table(given, "rules definitions")
+    where = " ".join(shortened(str(part)) for part in (given.get("kind") or "rule", repr(given.get("name")), "of", given.get("equipment") or EVERY))
     for name in given:
         if name not in _SETTINGS:
             raise PlanError(f"unknown setting {name!r}", where=where, fix=near(str(name), _SETTINGS))
@@ -112,11 +114,11 @@ def _check_formulas(one: Rule) -> None:
             continue
         found = parsed(text)
         if found.type != kind:
-            raise PlanError(f"{text!r} is a {found.type}, and must be a {kind}")
+            raise PlanError(f"{shortened(text)!r} is a {found.type}, and must be a {kind}")
         if kind == "number" and found.durations:
-            raise PlanError(f"{text!r} has a HELD, which stands in conditions alone")
+            raise PlanError(f"{shortened(text)!r} has a HELD, which stands in conditions alone")
         if one.kind in {"parameter", "state"} and RUN_STATE in found.names:
-            raise PlanError(f"{text!r} reads the run state", fix="rules and suppressions read it")
+            raise PlanError(f"{shortened(text)!r} reads the run state", fix="rules and suppressions read it")
     if one.kind == "parameter" and one.name == RUN_STATE:
         raise PlanError(f"{RUN_STATE} is the run state, and no parameter can have this name")
 
@@ -232,7 +234,7 @@ def _in_order(formulas: Mapping[str, Formula]) -> list[tuple[str, Formula]]:
     while left:
         ready = [name for name, formula in left.items() if not formula.names & left.keys()]
         if not ready:
-            raise PlanError(f"parameters depend on themselves: {', '.join(left)}", fix="the definitions stay as they were")
+            raise PlanError(f"parameters depend on themselves: {shortened(', '.join(left), 200)}", fix="the definitions stay as they were")
         for name in ready:
             found[name] = left.pop(name)
     return [*found.items()]

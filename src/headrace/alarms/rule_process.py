@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from math import isnan
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -26,6 +26,7 @@ import msgspec
 from headrace.alarms.formula import RUN_STATE
 from headrace.alarms.formula import Value as Given
 from headrace.alarms.rule_definition import EVERY, Condition, Rule, RuleSet, check_cycles, rule_of, rule_set, with_rule, without_rule
+from headrace.errors import PlanError
 from headrace.plan.process import Map, Value
 from headrace.plant.quality import is_bad
 
@@ -314,7 +315,7 @@ class EquipmentRules:
         """Take a reading, and compute the conditions that depend on it."""
         one = self._equipment(state, woken=False)
         value, quality = row["value"], row.get("quality")
-        bad = value is None or isnan(value) or (quality is not None and is_bad(quality))
+        bad = value is None or not isfinite(value) or (quality is not None and is_bad(quality))
         one.reading(row["parameter"] or "", None if bad else value)
         return self._save(one, state)
 
@@ -353,7 +354,11 @@ class Definitions(dict[str, tuple[str, ...]]):
     def __init__(self, rules: Iterable[Rule]) -> None:
         super().__init__()
         found: dict[str, list[str]] = {}
+        seen = set[tuple[str, str, str]]()
         for one in rules:
+            if (key := (one.kind, one.name, one.equipment)) in seen:
+                raise PlanError("is defined twice", where=f"{one.kind} {one.name!r} of {one.equipment}", fix="remove one of them")
+            seen.add(key)
             found[one.equipment] = with_rule(found.get(one.equipment, ()), one)
         self.update({equipment: tuple(texts) for equipment, texts in sorted(found.items())})
         for equipment in self:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, isfinite
+from math import ceil
 from pathlib import Path
+from sys import float_info
 from typing import Any, NamedTuple
 
 from headrace._toml import Place, Places, parse_toml, read_text
@@ -131,7 +132,7 @@ def _flat(given: Mapping[str, Any], places: Places) -> Iterator[tuple[str, tuple
 
 
 def _limit(name: str, value: object, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= float_info.max:
         raise PlanError(f"{name} is no number", where=where, fix=f"write {name} = 0.9" if name in _SHARES else f"write {name} = 1")
     if value < 0 or (name in _SHARES and value > 1):
         what = f"{name} = {value:g} cannot be met" if name in AT_LEAST and value > 1 else f"{name} = {value:g} is no limit"

@@ -20,6 +20,7 @@ from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from headrace.alarms.kpi import floods
+from headrace.alarms.process import Flood
 from headrace.backtest.labels import Label
 
 __all__ = ["Alarm", "Backtest", "Found"]
@@ -106,7 +107,7 @@ class Backtest:
         return {
             **self._figures([alarm.time for alarm in self._sorted]),
             "by_rule": self._by_rule(),
-            "always_alarm": self._figures(self._always()),
+            "always_alarm": self._always(),
             "random": self._random(),
         }
 
@@ -124,9 +125,15 @@ class Backtest:
                 found[rule]["detected_alone"] += len(mine) == 1
         return found
 
-    def _always(self) -> list[int]:
-        starts = (max(label.start, self.start) for label in self.labels)
-        return sorted({*range(self.start, self.end + 1, _ALWAYS_MS), *starts})
+    def _always(self) -> dict[str, Any]:
+        """Return the figures of alarms every 30 s and at the start of every event. They are counted, as a history of decades has millions."""
+        steps = range(self.start, self.end + 1, _ALWAYS_MS)
+        between = sorted({start for label in self.labels if (start := max(label.start, self.start)) not in steps})
+        counted = sum(behind - first for times in (steps, between) for first, behind in self._covered(times))
+        delays = [max(self.start - label.start, 0) / 1000 for label in self.labels if self.start <= label.end + self.grace_ms]
+        flooding = sorted([*steps[: Flood.most + 1], *between[: Flood.most + 1]])[Flood.most :][:1]  # the first alarm too many; a flood never ends
+        count = len(steps) + len(between)
+        return self._of(count, count - counted, delays, sum(max(self.end - time, 0) for time in flooding))
 
     def _random(self) -> dict[str, Any]:
         """Return the means of the figures over the draws; times to detection are those of all draws together."""
@@ -139,19 +146,22 @@ class Backtest:
 
     def _figures(self, times: Sequence[int]) -> dict[str, Any]:
         """Return the figures of alarms raised at these times, which are sorted."""
-        delays = self._delays(times)
         false = len(times) - sum(behind - first for first, behind in self._covered(times))
+        return self._of(len(times), false, self._delays(times), self._flooded(times))
+
+    def _of(self, alarms: int, false: int, delays: Sequence[float], flooded_ms: int) -> dict[str, Any]:
+        """Return the figures of so many alarms, of which so many are false, with the time to detection of each event that is found."""
         detected, count = len(delays), len(self.labels)
         length = self.hours * _HOUR_MS
         return {
             "events": count,
             "detected": detected,
             "event_recall": detected / count if count else None,
-            "precision": detected / (detected + false) if times else None,
+            "precision": detected / (detected + false) if alarms else None,
             "time_to_detection_s": _spread(delays),
             "false_alarms_per_day": false / (length / _DAY_MS),
-            "alarms_per_operator_hour": len(times) / self.hours / self.operators,
-            "flood_share": min(1.0, self._flooded(times) / length),
+            "alarms_per_operator_hour": alarms / self.hours / self.operators,
+            "flood_share": min(1.0, flooded_ms / length),
         }
 
     def _flooded(self, times: Sequence[int]) -> int:

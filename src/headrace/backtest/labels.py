@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from headrace._toml import read_text
-from headrace.errors import HeadraceError, Mistakes, PlanError, near
+from headrace.backtest.figures import iso
+from headrace.errors import HeadraceError, Mistakes, PlanError, near, shortened
 
 __all__ = ["COLUMNS", "Label", "labels_of"]
 
 COLUMNS = ("start", "end", "name", "tags")
 _NEEDED = COLUMNS[:3]
-_LONGEST = 40  # letters of a text that a message shows
 
 
 class Label(NamedTuple):
@@ -101,7 +101,8 @@ def _label(cells: list[str], header: list[str], where: str) -> Label:
 def _time(text: str, where: str) -> int:
     try:
         time = datetime.fromisoformat(text)
-        return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+        found = round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+        iso(found)  # in UTC it must be in the years 1 to 9999 too
     except (ValueError, OverflowError):
-        shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-        raise PlanError(f"{shown!r} is no time", where=where, fix="write 2026-01-01T08:30:00Z, or with a zone +01:00") from None
+        raise PlanError(f"{shortened(text)!r} is no time", where=where, fix="write 2026-01-01T08:30:00Z, or with a zone +01:00") from None
+    return found

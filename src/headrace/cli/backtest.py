@@ -116,10 +116,12 @@ def backtest(
     events = labels_of(labels)
     with caching_in(home() / "expressions.cache"):
         plan = plan_of(app, set or [])
-    found = _run(_job(plan, input or [], judged), events, judged)
+    job = _job(plan, input or [], judged)
+    folder = home() / "backtests" / plan.pipeline if report is None else report
+    _make(folder)  # before the run, which may take long
+    found = _run(job, events, judged)
     allowed.check(found.backtest)
     broken = allowed.broken(found.backtest, found.report)
-    folder = home() / "backtests" / plan.pipeline if report is None else report
     if budget is not None:
         record_backtest(plan, str(budget), [one.name for one in broken])
     _write(folder, found, allowed, broken)
@@ -308,12 +310,18 @@ def _inside(labels: Sequence[Label], start: int, end: int) -> list[Label]:
 # what is written
 
 
+def _make(folder: Path) -> None:
+    try:
+        durable_folder(folder)
+    except OSError as error:
+        raise write_fault(folder, error) from None
+
+
 def _write(folder: Path, found: Judged, budget: Budget, broken: Sequence[Breach]) -> None:
     from headrace.backtest.page import page
 
     whole = {**found.report, "budget": {"kept": not broken, "broken": [one.name for one in broken]}}
     try:
-        durable_folder(folder)
         put(folder / "report.json", _pretty(whole))
         put(folder / "details.json", _pretty(found.details()))
         put(folder / "report.html", page(f"{found.plan.pipeline} version {found.plan.version}", found.backtest, whole, budget, broken).encode())

@@ -19,7 +19,7 @@ from headrace.backtest.topics import alarm_process
 from headrace.cli.apps import plan_of, settings_file
 from headrace.cli.logs import KafkaOptions, asked_cluster, open_log
 from headrace.cli.paths import OutputPath
-from headrace.cli.tables import counted, print_json, print_table
+from headrace.cli.tables import counted, print_json, print_table, printable
 from headrace.errors import DataError, HeadraceError, PlanError, near
 from headrace.plan.graph import Node
 from headrace.plan.operators import Process
@@ -369,12 +369,12 @@ def _commands(log: Log, process: Node[Process], asked: _Asked) -> list[dict[str,
 
 def _print_explained(asked: _Asked, found: Mapping[str, Any]) -> None:
     raised, definition = asked.raised, found["definition"]
-    print(f"alarm {asked.alarm}, occurrence {asked.sequence}, event_id {raised['event_id']}")
+    print(f"alarm {printable(asked.alarm)}, occurrence {asked.sequence}, event_id {raised['event_id']}")
     print(f"state before: {found['state_before']}, after: {found['state_after']}")
     print(f"\ndefinition, version {definition['version']}, from {definition['from']}")
     for name, value in definition.items():
         if name not in {"version", "from", "tag", "definition"}:
-            print(f"  {name:<16}{value}")
+            print(f"  {name:<16}{printable(str(value))}")
     print()
     transitions = [(iso(r["time"]), r["event"], r["from"], r["to"], _number(r.get("value")), r["by"], r["reason"]) for r in asked.rows]
     print_table(("TRANSITION", "EVENT", "FROM", "TO", "VALUE", "BY", "REASON"), transitions)
