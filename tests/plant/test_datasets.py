@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -145,6 +146,60 @@ def test_wrong_use_is_reported_with_the_fix(capsys: pytest.CaptureFixture[str]) 
     }.items():
         assert main(["import", *command]) in {1, 2}
         assert says in capsys.readouterr().err
+
+
+def test_files_may_be_compressed_and_a_header_may_be_quoted() -> None:
+    Path("plain.csv").write_text(SWAT)
+    plain = imported("swat", "plain.csv", "--rows")
+    quoted = [line if place != 1 else '" Timestamp", "FIT101"," MV101",P101,"Normal/Attack"' for place, line in enumerate(SWAT.splitlines())]
+    Path("a.csv.gz").write_bytes(gzip.compress("\r\n".join(quoted).encode("utf-8-sig")))
+    assert imported("swat", "a.csv.gz", "--rows") == plain
+    Path("d05_te.dat.gz").write_bytes(gzip.compress(TEP.encode()))
+    imported("tep", "d05_te.dat.gz")
+    assert labels() == ["2000-01-01T08:00:00Z,2000-01-01T08:09:00Z,fault 05 1"]
+
+
+def test_a_compressed_file_that_is_cut_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.csv.gz").write_bytes(gzip.compress(SWAT.encode())[:-20])
+    assert main(["import", "swat", "a.csv.gz"]) == 1
+    assert "a.csv.gz: is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "marks", "span"),
+    [
+        ("5", "1", "2020-01-01T00:00:05Z,2020-01-01T00:00:05Z,attack 1"),  # a single sample has no step
+        ("56", "01", "2020-01-01T00:00:06Z,2020-01-01T00:00:07Z,attack 1"),
+        ("564", "110", "2020-01-01T00:00:05Z,2020-01-01T00:00:06Z,attack 1"),  # times that go back
+        ("9875", "0110", "2020-01-01T00:00:07Z,2020-01-01T00:00:08Z,attack 1"),
+        ("577", "011", "2020-01-01T00:00:07Z,2020-01-01T00:00:09Z,attack 1"),
+    ],
+)
+def test_a_label_ends_a_step_after_its_last_sample_and_never_before_its_start(seconds: str, marks: str, span: str) -> None:
+    lines = (f"2020-01-01 00:00:0{second},1,{mark}" for second, mark in zip(seconds, marks, strict=True))
+    Path("a.csv").write_text("\n".join(["time,P1,attack", *lines]))
+    imported("hai", "a.csv")
+    assert labels() == [span]
+
+
+def test_no_output_destroys_another_file(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.csv").write_text(SWAT)
+    Path("link.csv").symlink_to("a.csv")
+    for command, says in {
+        ("a.csv", "--to", "./a.csv"): "--to a.csv: is also the file of an input",
+        ("a.csv", "--labels", "link.csv"): "--labels link.csv: is also the file of an input",
+        ("a.csv", "--to", "out", "--labels", "out"): "--labels out: is also the file of --to",
+    }.items():
+        assert main(["import", "swat", *command]) == 2
+        assert says in capsys.readouterr().err
+    assert Path("a.csv").read_text() == SWAT
+    assert main(["import", "swat", "a.csv", "a.csv", "--to", "/dev/null", "--labels", "/dev/null"]) == 0
+
+
+def test_two_columns_of_one_name_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.csv").write_text("time,P1,P1,attack\n2020-01-01 00:00:00,1,2,0\n")
+    assert main(["import", "hai", "a.csv"]) == 2
+    assert "a.csv: has two columns 'P1'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("format", FORMATS)

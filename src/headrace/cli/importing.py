@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from cyclopts import Parameter
 
-from headrace.cli.paths import local_path
+from headrace.cli.paths import local_path, refuse_equal
 from headrace.errors import EnvironmentFault, PlanError, near
 from headrace.kernels.reading.rules import double_of
 from headrace.plant.datasets import FORMATS, Sample, Span, Spans, samples, windows_of
@@ -43,7 +43,7 @@ def import_files(
     dataset
         swat, hai, batadal, skab, nab or tep: whose layout the files have.
     files
-        The files, in the order of time.
+        The files, in the order of time; they may be compressed by gzip.
     to
         An NDJSON file; without it, standard output.
     labels
@@ -66,13 +66,16 @@ def import_files(
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise PlanError(f"unknown time zone {zone!r}", where="--zone", fix="write a name such as Asia/Singapore") from None
     began = time_ms(start, "--start")
+    read = [local_path(name, "FILE") for name in files]
+    outputs = [(option, None if name is None else local_path(name, option, writes=True)) for option, name in (("--to", to), ("--labels", labels))]
+    refuse_equal(outputs, [*read, *([] if windows is None else [local_path(windows, "--windows")])])
     unread: list[str] = []
     spans: list[Span] = []
     count = 0
     with ExitStack() as stack:
         out = sys.stdout.buffer if to is None else stack.enter_context(_created(to, "--to"))
-        for name in files:
-            path, joined = local_path(name, "FILE"), Spans()
+        for path in read:
+            joined = Spans()
             for one in samples(dataset, path, zone=found_zone, start_ms=began):
                 if not isinstance(one, Sample):
                     unread.append(f"{path} line {one.line}: {one.reason}")

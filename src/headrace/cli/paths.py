@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,7 @@ from headrace.errors import PlanError
 if TYPE_CHECKING:
     from headrace.plan.pipeline import Plan
 
-__all__ = ["GROUP", "InputPath", "OutputPath", "grouped_inputs", "inputs_of", "local_path"]
+__all__ = ["GROUP", "InputPath", "OutputPath", "grouped_inputs", "inputs_of", "local_path", "refuse_equal"]
 
 GROUP = "\0"  # no argument of a process can hold it
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -53,6 +54,31 @@ def local_path(text: str, where: str | None = None, *, writes: bool = False) -> 
     else:
         fix = "export it to a file first, or bring it into a topic"
     raise PlanError(f"'{scheme}://…' is the address of a server, not a path", where=where, fix=fix)
+
+
+def refuse_equal(written: Iterable[tuple[str, Path | None]], read: Iterable[Path] = ()) -> None:
+    """Refuse to write two outputs to one file, or one to an input: one would destroy the other.
+
+    Parameters
+    ----------
+    written
+        Options, and the files that they name; None where they name none.
+    read
+        Inputs.
+
+    Raises
+    ------
+    PlanError
+        If two are the same file. Devices such as /dev/null may be named twice.
+    """
+    seen = {os.path.realpath(path): "an input" for path in read}
+    for option, path in written:
+        if path is None or (path.exists() and not path.is_file()):
+            continue
+        place = os.path.realpath(path)
+        if place in seen:
+            raise PlanError(f"is also the file of {seen[place]}", where=f"{option} {path}", fix="name another file")
+        seen[place] = option
 
 
 def _input(_type: object, tokens: Sequence[Token]) -> Path:

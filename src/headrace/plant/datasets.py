@@ -6,7 +6,10 @@ Each layout is that of the files as they are published. What is not a number sta
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,7 +49,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A CSV file with a sample a line: how its columns are called, and how its times are written. The delimiter may be `;`.
+    """A CSV file with a sample a line: the names of its columns, and how its times are written. The delimiter may be `;`.
 
     `marks` are the columns that say whether something is abnormal; `left_out` are those that are no tags. `mark` is
     what is marked, if it is not called by the column.
@@ -76,7 +79,7 @@ _NORMAL = frozenset({"", "0", "0.0", "normal", "-999"})  # BATADAL: -999 where i
 
 
 def samples(format: str, path: Path, *, zone: tzinfo = UTC, start_ms: int = 0) -> Iterator[Sample | Unread]:
-    """Yield the samples of a file, and its unreadable lines.
+    """Yield the samples of a file, which may be compressed by gzip, and its unreadable lines.
 
     Parameters
     ----------
@@ -93,13 +96,24 @@ def samples(format: str, path: Path, *, zone: tzinfo = UTC, start_ms: int = 0) -
         If it cannot be read.
     """
     try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        with path.open("rb") as raw, _text(raw) as file:
             if format == "tep":
                 yield from _tep(file.read(), path, start_ms)
             else:
                 yield from _rows(_TABLES[format], format, file, path, zone)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise EnvironmentFault(f"is damaged: {error}", where=str(path), fix="download or copy it again") from None
     except OSError as error:
         raise EnvironmentFault(f"cannot be read: {error.strerror}", where=str(path), fix="name a file that this user may read") from None
+
+
+def _text(file: io.BufferedReader) -> TextIO:
+    content = gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file
+    return io.TextIOWrapper(content, encoding="utf-8-sig", errors="replace", newline="")
+
+
+def _uncompressed(path: Path) -> Path:
+    return path.with_suffix("") if path.suffix == ".gz" else path
 
 
 def _rows(table: _Table, format: str, file: TextIO, path: Path, zone: tzinfo) -> Iterator[Sample | Unread]:
@@ -112,14 +126,15 @@ def _rows(table: _Table, format: str, file: TextIO, path: Path, zone: tzinfo) ->
             raise PlanError(f"is no file of {format}", where=str(path), fix=f"its header has a column {table.times[0]!r}")
         before += 1
         delimiter = max(",;", key=line.count)
-        header = [cell.strip() for cell in line.split(delimiter)]
+        header = _cells(line, delimiter)
     lines = csv.reader(file, delimiter=delimiter)
     lower = [name.lower() for name in header]
     time = next(lower.index(name) for name in table.times if name in lower)
     marks = [place for place, name in enumerate(lower) if re.fullmatch(table.marks, name)]
     tags = [place for place, name in enumerate(lower) if name and place != time and place not in marks and not re.fullmatch(table.left_out, name)]
+    _refuse_repeated([header[place] for place in tags], path)
     # A file of NAB is one series, whose name is that of the file.
-    names = {place: path.stem if format == "nab" else header[place] for place in tags}
+    names = {place: _uncompressed(path).stem if format == "nab" else header[place] for place in tags}
     while True:
         try:
             cells = next(lines)
@@ -142,6 +157,20 @@ def _rows(table: _Table, format: str, file: TextIO, path: Path, zone: tzinfo) ->
         yield Sample(moment, {name: texts[place] for place, name in names.items()}, marked)
 
 
+def _refuse_repeated(tags: list[str], path: Path) -> None:
+    for tag in tags:
+        if tags.count(tag) > 1:
+            raise PlanError(f"has two columns {tag!r}", where=str(path), fix="rename one of them")
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    """Return the cells of one line."""
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])]
+    except csv.Error:
+        return []
+
+
 def _time(text: str, patterns: tuple[str, ...], zone: tzinfo) -> int | None:
     """Return a time in ms since the epoch; None if the text is none."""
     for pattern in patterns or ("",):
@@ -158,7 +187,7 @@ def _tep(text: str, path: Path, start_ms: int) -> Iterator[Sample | Unread]:
         rows = [list(row) for row in zip(*rows, strict=True)]  # d00.dat has a line for each variable
     if not rows or len(rows[0]) != len(_TEP):
         raise PlanError("is no file of tep", where=str(path), fix=f"it has {len(_TEP)} columns (d00.dat: as many lines), and no header")
-    fault = re.fullmatch(r"d(\d\d)(_te)?", path.stem)
+    fault = re.fullmatch(r"d(\d\d)(_te)?", _uncompressed(path).stem)
     for number, row in enumerate(rows):
         if len(row) != len(_TEP):
             yield Unread(number + 1, f"has {len(row)} cells where the first line has {len(_TEP)}")
@@ -169,25 +198,31 @@ def _tep(text: str, path: Path, start_ms: int) -> Iterator[Sample | Unread]:
 
 
 class Spans:
-    """Joins samples that are marked in the same file and follow each other to spans."""
+    """Joins samples that are marked in the same file and follow each other to spans. Where times go back, a span has the earliest and latest."""
 
     def __init__(self) -> None:
         self._start: tuple[int, str] | None = None
-        self._last, self._step = 0, 0
+        self._latest: int | None = None
+        self._step = self._end = 0
 
     def add(self, sample: Sample) -> Iterator[Span]:
         """Take a sample, and yield the span that ends with it. A span lasts until the first sample that is not marked."""
+        time = sample.time_ms
+        if self._latest is not None and time > self._latest:
+            self._step = time - self._latest
         if self._start is not None and not sample.marks:
-            yield Span(self._start[0], sample.time_ms, self._start[1])
+            yield Span(self._start[0], max(time, self._end), self._start[1])
             self._start = None
-        if sample.marks and self._start is None:
-            self._start = sample.time_ms, sample.marks[-1]
-        self._step, self._last = max(sample.time_ms - self._last, 0), sample.time_ms
+        if sample.marks:
+            first, name = self._start or (time, sample.marks[-1])
+            self._end = max(time, self._end) if self._start else time
+            self._start = min(first, time), name
+        self._latest = time if self._latest is None else max(time, self._latest)
 
     def end(self) -> Iterator[Span]:
         """Yield the span that lasts until the end of the file: a step beyond its last sample."""
         if self._start is not None:
-            yield Span(self._start[0], max(self._last + self._step, self._start[0]), self._start[1])
+            yield Span(self._start[0], self._end + self._step, self._start[1])
         self._start = None
 
 
@@ -205,7 +240,7 @@ def windows_of(path: Path, series: Path, zone: tzinfo = UTC) -> list[Span]:
         raise EnvironmentFault(f"cannot be read: {error.strerror}", where=str(path), fix="name combined_windows.json of NAB") from None
     except msgspec.DecodeError as error:
         raise PlanError(f"is no file of windows: {error}", where=str(path), fix="name combined_windows.json of NAB") from None
-    found = [pairs for name, pairs in windows.items() if name.rpartition("/")[2] == series.name]
+    found = [pairs for name, pairs in windows.items() if name.rpartition("/")[2] == _uncompressed(series).name]
     if not found:
         raise PlanError(f"has no series {series.name!r}", where=str(path), fix="leave --windows out, or name the file as NAB does")
     return [span for first, last in found[0] for span in _window(first, last, zone)]
