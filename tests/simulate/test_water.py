@@ -271,3 +271,24 @@ def test_wrong_use_is_reported_with_the_fix(capsys: pytest.CaptureFixture[str]) 
     assert "options of water are given" in capsys.readouterr().err
     assert main(["simulate", "water", "--records", "1", "--to", "x.ndjson", "--labels", "x.ndjson/labels.csv"]) == 1
     assert "labels.csv: cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--labels", "."), ".: is a folder; name a file"),
+        (("--to", "x.nd", "--attacks-to", "x.nd"), "--attacks-to: is the target of --to"),
+        (("--to", "topic:x", "--attacks-to", "topic:x"), "--attacks-to: is the target of --to"),
+        (("--to", "x.nd", "--attacks-to", "./a/../x.nd"), "is also the file of --to"),
+        (("--to", "x.nd", "--labels", "x.nd"), "--labels x.nd: is also the file of --to"),
+        (("--to", "x.details.csv", "--labels", "x.csv"), "the details of --labels x.details.csv: is also the file of --to"),
+        (("--rate", "1e-300"), "days between messages; give a higher rate"),
+        (("--rate", "1e-9"), "days between messages; give a higher rate"),
+    ],
+)
+def test_targets_that_destroy_each_other_and_endless_intervals_are_refused(
+    options: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["simulate", "water", "--records", "1", *options]) == 2
+    assert says in capsys.readouterr().err
+    assert not any(Path().iterdir())

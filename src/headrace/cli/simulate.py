@@ -19,7 +19,7 @@ from cyclopts import Parameter
 from headrace._clock import now_ms
 from headrace.cli.heartbeat import heartbeat
 from headrace.cli.logs import KafkaOptions, asked_topic
-from headrace.cli.paths import local_path
+from headrace.cli.paths import local_path, refuse_equal
 from headrace.errors import EnvironmentFault, PlanError, near
 
 if TYPE_CHECKING:
@@ -267,6 +267,7 @@ def simulate(
         raise PlanError(f"a {plant} cannot be served", where="--to", fix="only plc can; give a file, topic:NAME or mqtt://HOST/TOPIC")
     if serves and history != "0s":
         raise PlanError("servers and edge nodes have only the latest values", where="--history", fix="leave it out")
+    _refuse_equal_targets(to, water)
     topic, cluster = asked_topic(to or "", kafka) or (None, None)
     with _sink(to, kafka, made) as first, _split(first, water.attacks_to, kafka, made) as sink, _ended_by_sigterm(sink) as gentle:
         plants.simulate(
@@ -285,6 +286,21 @@ def simulate(
             pace=to is None or records is None or serves,
             report=sys.stderr if to is None else sys.stdout,
         )
+
+
+def _refuse_equal_targets(to: str | None, water: WaterOptions) -> None:
+    """Refuse targets and labels of which two would be written to one place."""
+    if to is not None and to == water.attacks_to:
+        raise PlanError("is the target of --to", where="--attacks-to", fix="name another target, or mark the rows of attacks with --marked instead")
+    targets = (("--to", to), ("--attacks-to", water.attacks_to), ("--labels", water.labels))
+    files: list[tuple[str, Path | None]] = [
+        (option, Path(text)) for option, text in targets if text and "://" not in text and not text.startswith(("topic:", "kafka:", *_SERVED))
+    ]
+    if water.labels is not None:
+        from headrace.simulate.water.labels import details_of
+
+        files.append(("the details of --labels", details_of(local_path(water.labels))))
+    refuse_equal(files)
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from headrace.simulate.kiln import format_ids, ticks
 __all__ = ["Plant", "Writable", "banner", "batch_line", "iso_time", "simulate", "time_ms"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LONGEST_MS = 86_400_000
+"""The longest interval between two ticks: a day. Plants compute all the time between them."""
 LATEST_MS = 4_102_444_800_000  # the year 2100
 RULE = "=" * 60
 
@@ -141,7 +143,12 @@ def _interval(equipment: int, rate: float | None, interval_ms: float | None) -> 
     given = rate if rate is not None else 1000 if interval_ms is None else interval_ms
     if not 0 < given < math.inf:
         raise PlanError(f"the {'interval' if rate is None else 'rate'} is {given}", where="simulate", fix="give more than 0")
-    return given if rate is None else 1000 * equipment / rate
+    interval = given if rate is None else 1000 * equipment / rate
+    if interval > LONGEST_MS:
+        raise PlanError(
+            f"there would be {interval / LONGEST_MS:.3g} days between messages", where="simulate", fix="give a higher rate: one a day or more"
+        )
+    return interval
 
 
 def _refuse_impossible(records: int | None, duration_ms: int | None, history_ms: int, *, pace: bool) -> None:

@@ -12,12 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO
 
-from headrace.errors import EnvironmentFault
+from headrace.errors import EnvironmentFault, PlanError
 from headrace.simulate.water.plant import Water
 from headrace.simulate.water.scenarios import Event
 from headrace.simulate.writing import Writable, iso_time
 
-__all__ = ["DETAILS", "LABELS", "Labelled", "Split"]
+__all__ = ["DETAILS", "LABELS", "Labelled", "Split", "details_of"]
 
 LABELS = ("start", "end", "name", "tags")
 DETAILS = ("start", "end", "name", "kind", "tags", "technique", "extent", "description")
@@ -30,27 +30,36 @@ class Labelled:
     ------
     EnvironmentFault
         If a file cannot be written.
+    PlanError
+        If it is a folder.
     """
 
     def __init__(self, water: Water, file: Path) -> None:
+        if not file.name:
+            raise PlanError("is a folder", where=str(file), fix="name a file")
         self._water, self._file = water, file
         self.equipment = water.equipment
 
     def line_batches(self, start_ms: int, interval_ms: float = 1000) -> Iterator[list[bytes]]:
         """Yield without end the lines of each tick."""
-        details = self._file.with_suffix(".details.csv")
+        file, details = self._file, details_of(self._file)
         with ExitStack() as stack:
-            labels, detailed = stack.enter_context(_created(self._file, LABELS)), stack.enter_context(_created(details, DETAILS))
+            labels, detailed = stack.enter_context(_created(file, LABELS)), stack.enter_context(_created(details, DETAILS))
             pending = self._water.planned()
             event = next(pending, None)
             for tick, lines in enumerate(self._water.line_batches(start_ms, interval_ms)):
                 while event is not None and event.start_s <= tick * interval_ms / 1000:
                     span = [iso_time(start_ms + round(seconds * 1000)) for seconds in (event.start_s, event.end_s)]
                     if event.kind != "maintenance":
-                        _write(labels, self._file, [*span, event.name, " ".join(event.tags)])
+                        _write(labels, file, [*span, event.name, " ".join(event.tags)])
                     _write(detailed, details, [*span, event.name, event.kind, " ".join(event.tags), *_described(event)])
                     event = next(pending, None)
                 yield lines
+
+
+def details_of(labels: Path) -> Path:
+    """Return the file of the details, beside the file of the labels."""
+    return labels.with_suffix(".details.csv")
 
 
 class Split:
