@@ -101,6 +101,21 @@ def test_an_attack_alerts_once_until_it_was_quiet() -> None:
     assert len(read("each/scada.alerts.ndjson")) == len(attacks)
 
 
+def test_attacks_at_the_same_time_alert_once_each() -> None:
+    attacks = [at(second, P1="1", attack_type=name) for second, name in enumerate(["one", "two"] * 3 + [""] * 3 + ["two"] * 60 + ["one"])]
+    run([at(second, P1="1", attack_type="") for second in range(0, 200, 10)], attacks, "active=true")
+    assert [(row["alert_id"], row["active"], row["message"]) for row in read("out/scada.alerts.ndjson")] == [
+        ("ALERT_000001", 1, "Attack detected: one"),
+        ("ALERT_000002", 1, "Attack detected: two"),
+        ("ALERT_000003", 1, "Attack detected: unknown"),
+        ("ALERT_000001", 0, "Attack ended: one"),
+        ("ALERT_000003", 0, "Attack ended: unknown"),
+        ("ALERT_000004", 1, "Attack detected: one"),
+        ("ALERT_000002", 0, "Attack ended: two"),
+        ("ALERT_000004", 0, "Attack ended: one"),
+    ]
+
+
 def test_limits_of_a_tag_list_alert_with_a_deadband() -> None:
     Path("tags.csv").write_text(csv_of_tags([Tag("plant/LIT101", low=0, high=1000, ll=250, l=400, h=850, hh=950, deadband=10)]))
     levels = [600, 849, 851, 845, 951, 860, 839, 399, 240, 395, 1200]
@@ -276,7 +291,16 @@ def test_a_cluster_refuses_the_rows_and_takes_the_statistics(engine: str, capsys
     assert "scada.alerts" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("setting", "says"), [("variance=other", "sample or population"), ("tags=none.csv", "none.csv")])
+SETTINGS = [
+    ("variance=other", "sample or population"),
+    ("tags=none.csv", "none.csv"),
+    ("quiet_seconds=-1", "quiet_seconds is -1; give 0 to 31536000, a year"),
+    ("fields=P1,severity", "fields names 'severity'; leave it out"),
+    ("fields=t_stamp", "fields names 't_stamp'; leave it out"),
+]
+
+
+@pytest.mark.parametrize(("setting", "says"), SETTINGS)
 def test_a_wrong_setting_is_reported(setting: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "water", "--set", setting]) != 0
     assert says in capsys.readouterr().err

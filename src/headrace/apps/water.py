@@ -21,6 +21,8 @@ STATISTICS = {
     "readings": "COUNT(*)", "minimum": "MIN(value)", "maximum": "MAX(value)", "average": "AVG(value)", "deviation": "STDDEV_SAMP(value)"
 }  # fmt: skip
 _ATTACK = "attack_type"
+_LONGEST_QUIET_S = 31_536_000
+_WRITTEN = ("t_stamp", "processed_at", "avg_pressure", "pressure_variance", "data_type", "severity")
 
 
 class Limits(NamedTuple):
@@ -50,8 +52,7 @@ class Alerts:
     """Numbers the alerts of attacks and of values beyond limits: one when it begins, and with `active` one more when it ends."""
 
     state = {
-        "count": hr.Value("BIGINT", 0), "attack": hr.Value("STRING"), "attack_time": hr.Value("BIGINT", 0),
-        "levels": hr.Map("STRING"), "ids": hr.Map("STRING"),
+        "count": hr.Value("BIGINT", 0), "attacks": hr.Map("BIGINT"), "levels": hr.Map("STRING"), "ids": hr.Map("STRING"),
     }  # fmt: skip
 
     def __init__(self, limits: Mapping[str, Limits], quiet_ms: int, *, sensor_data: str, active: bool, every_record: bool) -> None:
@@ -66,11 +67,11 @@ class Alerts:
         """Compare a row with the limits, and note whether it is part of an attack."""
         fields = row["fields"] or {}
         if row["attack"] is not None:
-            if self.every_record or row["attack"] != state.attack or state.time - state.attack_time > self.quiet_ms:
-                yield from self._begun(row, state, _ATTACK, "attack", "high", f"Attack detected: {row['attack']}")
-            state.attack, state.attack_time = row["attack"], state.time
-            if self.active:
+            if not state.attacks:
                 state.set_timer("quiet", state.time + self.quiet_ms)
+            if self.every_record or row["attack"] not in state.attacks:
+                yield from self._begun(row, state, _of_attack(row["attack"]), "attack", "high", f"Attack detected: {row['attack']}")
+            state.attacks[row["attack"]] = state.time  # the time of its last row
         beyond = set(state.levels)
         for spelling, limits in self.limits.items():
             text = fields.get(spelling)
@@ -94,9 +95,13 @@ class Alerts:
                 )
 
     def on_timer(self, _name: str, state: Any) -> Iterator[Row]:  # noqa: ANN401
-        """End an attack of which no row has come for long."""
-        yield from self._ended(f"{state.time}000000", None, state, _ATTACK, f"Attack ended: {state.attack}")
-        state.attack = None
+        """End the attacks of which no row has come for long."""
+        for name, last in sorted(state.attacks.items()):
+            if last + self.quiet_ms <= state.time:
+                del state.attacks[name]
+                yield from self._ended(f"{state.time}000000", None, state, _of_attack(name), f"Attack ended: {name}")
+        if state.attacks:
+            state.set_timer("quiet", min(state.attacks.values()) + self.quiet_ms)
 
     def _begun(self, row: Row, state: Any, of: str, kind: str, severity: str, message: str) -> Iterator[Row]:  # noqa: ANN401
         state.count += 1
@@ -112,10 +117,15 @@ class Alerts:
     def _ended(self, t_stamp: str, fields: Mapping[str, str] | None, state: Any, of: str, message: str) -> Iterator[Row]:  # noqa: ANN401
         if self.active and of in state.ids:
             yield {
-                "alert_id": state.ids[of], "timestamp": t_stamp, "sensor_data": _sensed(fields), "alert_type": "attack" if of == _ATTACK else "anomaly",
+                "alert_id": state.ids[of], "timestamp": t_stamp, "sensor_data": _sensed(fields), "alert_type": "attack" if of.startswith(_ATTACK) else "anomaly",
                 "severity": "low", "message": message, "active": 0,
             }  # fmt: skip
             del state.ids[of]
+
+
+def _of_attack(name: str) -> str:
+    """Return the key of an attack among those of tags."""
+    return f"{_ATTACK} {name}"
 
 
 def _sensed(fields: Mapping[str, str] | None) -> dict[str, str]:
@@ -188,7 +198,8 @@ def _rows(watermark_seconds: int, fields: Collection[str] = ()) -> hr.Stream:
         )
         for topic in ("scada.normal", "scada.attacks")
     )
-    attack = _ATTACK if fields else f"fields['{_ATTACK}']"
+    name = _ATTACK if fields else f"fields['{_ATTACK}']"
+    attack = f"NULLIF({name}, '')"
     rows = normal.derive(attack=attack).union(attacks.derive(attack=f"COALESCE({attack}, 'unknown')"))
     return rows.derive(fields=f"STRUCT({', '.join(map(_column, fields))})") if fields else rows
 
@@ -207,8 +218,13 @@ def water(
     """Rows of `scada.normal` and `scada.attacks` with pressure statistics and severity, and alerts of attacks and of limits."""
     if variance not in ("sample", "population"):
         raise PlanError(f"variance is {variance!r}", where="pipeline water", fix="sample or population")
+    if not 0 <= quiet_seconds <= _LONGEST_QUIET_S:
+        raise PlanError(f"quiet_seconds is {quiet_seconds}", where="pipeline water", fix=f"give 0 to {_LONGEST_QUIET_S}, a year")
     listed, limited = _tags(tags)
     named = list(dict.fromkeys(name.strip() for name in fields.split(",") if name.strip()))
+    for name in named:
+        if name in _WRITTEN:
+            raise PlanError(f"fields names {name!r}", where="pipeline water", fix="leave it out: scada.processed always has this column")
     rows = _rows(watermark_seconds, named)
     pressures = [tag for tag in listed if tag.tag_class == "pressure"]
     limits = {f"value_{number}": tag for number, tag in enumerate(listed) if limited and any(limit is not None for limit in _limits(tag)[1:5])}
