@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from plant_servers import PlantServer
 
 from headrace.cli import main
+from headrace.cli.browse import _print, _table
 from headrace.connectors.leaves import leaves, tags_at
 from headrace.connectors.modbus.registers import load as load_map
 from headrace.connectors.payloads import Path as Places
@@ -35,6 +36,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def rows(out: str) -> dict[str, list[str]]:
     return {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+
+
+def test_a_terminal_gets_no_control_characters_and_no_endless_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    payloads = [b"\x1b]0;title\x07\x1b[2J", b"one\ntwo\rthree", "\u202e\x9b31m".encode(), b"x" * 1_000_000]
+    places = [f"t{number}\x1b[31m" for number in range(4)]
+    readings = [json.loads(made.value) for place, one in zip(places, payloads, strict=True) for made in leaves(place, one, 0)]
+    _print(_table({one["tag"]: one for one in readings}))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(payloads)
+    assert all(line.isprintable() and len(line) < 400 for line in lines)
+    assert "\\x1b]0;title\\x07" in lines[1] and "one\\ntwo" in lines[2]
 
 
 def test_variables_are_shown_and_written_as_a_list_of_tags(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,7 @@ __all__ = ["browse"]
 
 _COLUMNS = ("tag", "value", "quality", "unit", "time")
 _REFRESH_SECONDS = 0.5
+_LONGEST = 200  # characters of a text
 _ENDLESS_SECONDS = 10.0  # of what never has been seen whole
 
 
@@ -132,11 +133,17 @@ def _table(found: Mapping[str, Mapping[str, Any]]) -> Any:  # noqa: ANN401  (ric
     table = Table(*_COLUMNS, box=None, pad_edge=False)
     for tag, one in sorted(found.items()):
         quality = one["quality"]
-        value = "" if one["value"] is None else f"{one['value']:.6g}" if isinstance(one["value"], float) else str(one["value"])
+        value = "" if one["value"] is None else f"{one['value']:.6g}" if isinstance(one["value"], float) else _shown(str(one["value"]))
         style = "" if is_good(quality) else "red" if is_bad(quality) else "yellow"
         when = datetime.fromtimestamp(one["time"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-        table.add_row(Text(tag), Text(value), Text(_name(quality), style=style), Text(one["unit"] or ""), when)
+        table.add_row(Text(_shown(tag)), Text(value), Text(_name(quality), style=style), Text(_shown(one["unit"] or "")), when)
     return table
+
+
+def _shown(text: str) -> str:
+    """Return a text on one line, without characters that a terminal would obey, and cut if it is long."""
+    cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return cut if cut.isprintable() else "".join(one if one.isprintable() else repr(one)[1:-1] for one in cut)
 
 
 def _name(quality: int) -> str:
