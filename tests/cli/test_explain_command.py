@@ -252,6 +252,11 @@ def test_what_cannot_be_explained_or_replayed_is_refused_with_the_reason(run: Ru
     status, _, err = run("replay", "a/P1/H", *app, "--set", "scale=2")
     assert (status, "the pipeline has changed since its last commit: other settings" in err) == (1, True)
 
+    less = PLANT.replace("hr.alarm_definitions()", '[{"tag": "a/P1", "definition": "H", "kind": "H", "limit": 90}]')
+    Path("less.py").write_text(less)
+    status, _, err = run("replay", "a/P1/H", "--app", "less.py:plant")
+    assert (status, "replay: the pipeline reads 2 partitions, and the one that has written the alarms read 3; give that" in err) == (2, True), err
+
     made.log.alter("readings", retention_ms=1_000, retention_bytes=None)
     made.now += 100_000_000
     made.log.append("readings", [reading(100_061, 1.0)], [b"a/P1"])
@@ -267,6 +272,13 @@ def test_what_cannot_be_explained_or_replayed_is_refused_with_the_reason(run: Ru
     assert "No reading is retained" in Path("none.html").read_text()
     assert (status, "readings: none is retained" in out, "from alarm-definitions/0 offset 1\n" in out) == (0, True, True)
 
+    # A topic that the pipeline does not read, a partition that it has no more, and an occurrence whose raise has expired.
+    row = json.loads(made.log.entries("alarms", 0, 0, 1)[0].value)
+    for place in ({"topic": "gone", "records": [[0, 1]]}, {"topic": "readings", "records": [[9, 1]]}):
+        made.log.append("alarms", [json.dumps({**row, "alarm_id": "a/P1/odd", "event_id": "e", "evidence": {**place, "window": None}}).encode()])
+        assert run("explain", "e", *app)[0] == 0
+    made.log.append("alarms", [json.dumps({**row, "alarm_id": "a/P1/late", "from": "normal", "to": "refused"}).encode()])
+    assert "state before: normal, after: normal" in run("explain", "a/P1/late", *app)[1]
     made.log.append("alarms", [b"[1]"])
     assert "is no transition of an alarm; name the topic with --topic" in run("explain", "a/P1/H", *app)[2]
 
@@ -292,3 +304,21 @@ def test_an_alarm_is_explained_from_topics_of_kafka(run: Run, room: Callable[...
     assert [one["offset"] for one in found["readings"] if one["event"] == "raise"] == [20]
     for topic in ("readings", "alarm-definitions", "alarm-commands"):
         assert run("topics", "delete", topic, *at)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"time": 10**15}, "is no transition of an alarm: Expected `int` <"),
+        ({"sequence": "1"}, "is no transition of an alarm: Expected `int | null`, got `str` - at `$.sequence`; name the topic"),
+        ({"evidence": {"topic": "readings"}}, "is no transition of an alarm: Object missing required field `records`"),
+    ],
+)
+def test_a_record_that_is_no_transition_is_named_with_its_place(run: Run, room: Callable[..., Room], change: dict[str, Any], said: str) -> None:
+    made = room()
+    made.at(0, "alarm-definitions", definition(0, definition="H", tag="a/P1", kind="H", limit=80.0))
+    made.at(1, "readings", reading(1, 95.0))
+    row = json.loads(made.log.entries("alarms", 0, 0, 1)[0].value)
+    made.log.append("alarms", [json.dumps({**row, **change}).encode()])
+    status, _, err = run("explain", "a/P1/H", "--app", "plant.py:plant")
+    assert (status, err.count("\n"), f"topic alarms/0 offset 1: {said}" in err) == (1, 1, True), err

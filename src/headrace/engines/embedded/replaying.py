@@ -17,13 +17,14 @@ import polars as pl
 
 from headrace.engines.embedded.live import Patience, Step, retake
 from headrace.engines.embedded.run import Run
+from headrace.errors import DataError, PlanError
 from headrace.plan.graph import Node
 from headrace.plan.operators import Operator, Process
 from headrace.plan.pipeline import Plan
 from headrace.topics.dead_letters import DeadLetter
 from headrace.topics.protocol import Log
 
-__all__ = ["Replay", "given_to", "steps_of"]
+__all__ = ["Replay", "changes_of", "check_retained", "given_to", "steps_of"]
 
 _PIECE = 10_000
 _FETCHED = 100_000
@@ -60,6 +61,43 @@ def steps_of(log: Log, pipeline: str) -> list[Step]:
             steps.append(Step(tuple(row.offsets), tuple(row.shown), tuple(row.resting), **plain))
         offset = entries[-1].offset + 1
     return steps
+
+
+def check_retained(log: Log, plan: Plan, steps: Sequence[Step]) -> None:
+    """Check that a log has all that a replay needs: the partitions of the steps, with all records since the pipeline was begun.
+
+    Raises
+    ------
+    PlanError
+        If the steps are those of a pipeline that reads another number of partitions.
+    DataError
+        If records have expired.
+    """
+    partitions = [(source.topic, part) for source in plan.sources for part in log.topic(source.topic).partitions]
+    if other := [len(step.offsets) for step in steps if len(step.offsets) != len(partitions)]:
+        what = f"the pipeline reads {len(partitions)} partitions, and the one that has written the alarms read {other[0]}"
+        raise PlanError(what, where="replay", fix="give that one with --app")
+    begins = steps[0].offsets if steps and steps[0].begins else [0] * len(partitions)
+    for (topic, part), begin in zip(partitions, begins, strict=True):
+        if part.first > begin:
+            what = f"the records of {topic}/{part.number} before offset {part.first:,} have expired, and the alarm's state came from them"
+            fix = "a replay needs all records since the pipeline was begun: see headrace topics alter --retention"
+            raise DataError(what, where="replay", fix=fix)
+
+
+def changes_of(log: Log, plan: Plan, steps: Sequence[Step]) -> list[str]:
+    """Return how the pipeline that has written a log differs from a plan, and how it changed while it ran."""
+    found = []
+    manifest = msgspec.json.decode(log.manifest(plan.pipeline) or b"{}")
+    if manifest and (name := plan.differs(manifest)) is not None:
+        found.append(f"the pipeline has changed since its last commit: other {name}")
+    for step in steps:
+        if step.code:
+            found.append(f"the code of process {', '.join(step.code)} changed at offsets {list(step.offsets)}")
+        if step.plan is not None:
+            settings = f", settings {', '.join(step.settings)}" if step.settings else ""
+            found.append(f"the pipeline changed at offsets {list(step.offsets)}{settings}")
+    return found
 
 
 class _Rows:
