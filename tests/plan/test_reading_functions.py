@@ -124,13 +124,25 @@ def test_aggregates_over_time_agree_with_a_reference_whatever_the_order_and_the_
     assert folded([*parts, others]) == once, "the same to the last digit"
 
 
+SINGLE: list[tuple[str, int, tuple[str, ...]]] = [
+    ("TIME_AVERAGE", 1, ()), ("TIME_AVERAGE", 1, ("sloped",)), ("TIME_AVERAGE", 1, ("stepped",)), ("PERCENT_GOOD", 2, ()),
+    ("DURATION_GOOD", 2, ()), ("DURATION_IN_STATE", 3, ()), ("NUMBER_OF_TRANSITIONS", 1, ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("times", [(-(2**63), 2**63 - 1), (-(2**63), 0, 2**63 - 1), (-(2**62) - 5, 2**62), (0, 2**62, 2**63 - 1)])
+def test_times_too_far_apart_for_64_bits_give_the_same_in_over_and_in_windows(times: Sequence[int]) -> None:
+    rows = [(time, 1.0, 0, True) for time in times]
+    in_windows = dict(zip(CALLS, folded([frame(rows)]), strict=True))
+    for name, place, more in SINGLE:
+        stepped = ", 'stepped'" if more == ("stepped",) else ""
+        found = running_of(name, BIGINT).of([(row[0], row[place], *more) for row in rows])
+        assert found == in_windows[f"{name}(t, {SCHEMA.names[place]}{stepped})"], (name, more)
+
+
 @given(readings)
 def test_the_kernel_of_single_rows_gives_the_same(rows: list[Reading]) -> None:
-    calls: list[tuple[str, int, tuple[str, ...]]] = [
-        ("TIME_AVERAGE", 1, ()), ("TIME_AVERAGE", 1, ("sloped",)), ("TIME_AVERAGE", 1, ("stepped",)), ("PERCENT_GOOD", 2, ()),
-        ("DURATION_GOOD", 2, ()), ("DURATION_IN_STATE", 3, ()), ("NUMBER_OF_TRANSITIONS", 1, ()),
-    ]  # fmt: skip
-    for name, place, more in calls:
+    for name, place, more in SINGLE:
         given_ = [(row[0], row[place], *more) for row in rows if row[0] is not None]
         call = f"{name}(t, {SCHEMA.names[place]}{', ' if 'stepped' in more else ''}{repr('stepped') if 'stepped' in more else ''})"
         expected = CALLS[call](rows)

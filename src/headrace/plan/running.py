@@ -177,14 +177,15 @@ def _time_average(readings: Sequence[Sequence[Any]]) -> float | None:
     area, counted = 0.0, 0
     for (time, value), (until, following) in pairwise(ordered):
         if value is not None and (stepped or following is not None):
-            area += (value if stepped else value / 2 + following / 2) * float(until - time)
-            counted += until - time
-    return _finite(area / counted) if counted else None
+            span = _wrapped(until - time)
+            area += (value if stepped else value / 2 + following / 2) * float(span)
+            counted = _wrapped(counted + span)
+    return _finite(area / counted) if counted > 0 else None
 
 
 def _time_where(ordered: Sequence[tuple[int, Any]], is_so: Callable[[Any], bool]) -> int | None:
     """Return for how many ms the values are so; each lasts until the next reading."""
-    return sum(until - time for (time, value), (until, _) in pairwise(ordered) if is_so(value)) if ordered else None
+    return _wrapped(sum(until - time for (time, value), (until, _) in pairwise(ordered) if is_so(value))) if ordered else None
 
 
 def _is_good(quality: int | None) -> bool:
@@ -196,7 +197,7 @@ def _percent_good(readings: Sequence[Sequence[Any]]) -> float | None:
     good = _time_where(ordered, _is_good)
     if good is None:
         return None
-    return good * 100.0 / (ordered[-1][0] - ordered[0][0]) if len(ordered) > 1 else 100.0 * _is_good(ordered[0][1])
+    return good * 100.0 / _wrapped(ordered[-1][0] - ordered[0][0]) if len(ordered) > 1 else 100.0 * _is_good(ordered[0][1])
 
 
 def _transitions(readings: Sequence[Sequence[Any]]) -> int | None:
