@@ -35,12 +35,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 ROWS: list[dict[str, Any]] = [
     {"id": "ab", "P 1": "1.50", 'ü"\n\\': "text\r\u2028", "size": "its own"},
     {"id": "c"},
-    {"id": "", "x": 5, "y": {"z": [1]}, "n": None, "t": True},
+    {"id": "", "x": 5, "y": {"z": [1]}, "n": None, "t": True, "fields": "of its own", "@spread": "too"},
 ]
 SPREAD: list[dict[str, Any]] = [
     {"id": "ab", "size": 2, "P 1": "1.50", 'ü"\n\\': "text\r\u2028"},
     {"id": "c", "size": 1},
-    {"id": "", "size": 0, "x": "5", "y": '{"z":[1]}', "t": "true"},
+    {"id": "", "size": 0, "x": "5", "y": '{"z":[1]}', "t": "true", "fields": "of its own", "@spread": "too"},
 ]
 
 
@@ -62,7 +62,11 @@ def test_a_map_alone_and_standard_output_and_topics(capsys: pytest.CaptureFixtur
     Path("rows.ndjson").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     assert main(["run", "through.py", "--input", "rows.ndjson", "--output", "out", "--set", "order=alone"]) == 0
     alone = [json.loads(line) for line in Path("out/out.ndjson").read_text().split("\n")[:-1]]
-    assert alone == [{"P 1": "1.50", 'ü"\n\\': "text\r\u2028", "size": "its own"}, {}, {"x": "5", "y": '{"z":[1]}', "t": "true"}]
+    assert alone == [
+        {"P 1": "1.50", 'ü"\n\\': "text\r\u2028", "size": "its own"},
+        {},
+        {name: text for name, text in SPREAD[2].items() if name not in {"id", "size"}},
+    ]
     assert main(["topics", "create", "rows"]) == 0
     assert main(["topics", "append", "rows", "rows.ndjson"]) == 0
     assert main(["run", "through.py", "--until", "latest"]) == 0

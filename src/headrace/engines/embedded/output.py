@@ -40,7 +40,7 @@ def encode_rows(rows: pl.DataFrame) -> bytes:
 
 def _encode_spread(rows: pl.DataFrame) -> bytes:
     """Return rows as JSON, the entries of a MAP as fields where its column is; of a repeated name the column counts."""
-    place, names = rows.columns.index(SPREAD), set(rows.columns)
+    place, names = rows.columns.index(SPREAD), {*rows.columns} - {SPREAD}
     parts = [part for part in (rows[:, :place], rows[:, place + 1 :]) if part.width]
     lines = [[line[1:-1] for line in encode_rows(part).splitlines()] for part in parts]
     fields = [
