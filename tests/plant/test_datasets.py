@@ -139,8 +139,8 @@ def test_wrong_use_is_reported_with_the_fix(capsys: pytest.CaptureFixture[str]) 
     for command, says in {
         ("skap", "a.csv"): "did you mean 'skab'?",
         ("skab", "a.csv", "--windows", "w.json"): "leave it out",
-        ("swat", "a.csv"): "a.csv: is no file of swat; its header has a column 'timestamp'",
-        ("tep", "a.csv"): "is no file of tep",
+        ("swat", "a.csv"): "a.csv: is not a file of swat; name a file whose header has a column 'timestamp'",
+        ("tep", "a.csv"): "is not a file of tep",
         ("swat", "a.csv", "--zone", "Asia/Singapur"): "unknown time zone",
         ("swat", "none.csv"): "none.csv: cannot be read",
     }.items():

@@ -26,7 +26,7 @@ _WRITTEN = ("t_stamp", "processed_at", "avg_pressure", "pressure_variance", "dat
 
 
 class Limits(NamedTuple):
-    """The limits of a tag, None where there is none; how far within a limit a value is no longer beyond it; and between what it is beyond none."""
+    """The limits of a tag, None where there is no limit; the deadband; and `low` and `high`, between which a value is within all limits."""
 
     tag: str
     ll: float | None
@@ -42,8 +42,8 @@ class Limits(NamedTuple):
         for name, limit, above in (("HH", self.hh, True), ("LL", self.ll, False), ("H", self.h, True), ("L", self.l, False)):
             if limit is None:
                 continue
-            kept = self.deadband if before == name else 0.0
-            if (value > limit - kept) if above else (value < limit + kept):
+            slack = self.deadband if before == name else 0.0
+            if (value > limit - slack) if above else (value < limit + slack):
                 return name
         return None
 

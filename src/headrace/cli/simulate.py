@@ -394,7 +394,7 @@ class _Gentle:
 
 @contextmanager
 def _ended_by_sigterm(sink: Writable) -> Iterator[_Gentle]:
-    """Let SIGTERM end a run between two batches, which is no error; what was written before has been sent then."""
+    """Let SIGTERM end a run between two batches, which is not an error; what was written before is sent."""
     gentle = _Gentle(sink)
     before = signal.signal(signal.SIGTERM, gentle.ask)
     try:

@@ -25,7 +25,7 @@ _PLAIN = re.compile(r"[^.\[\]*'\"\s]+")
 def leaves(topic: str, payload: bytes, at_ms: int) -> Sequence[Made]:
     """Return a reading for each value of a message, whose tag is its place; at most a thousand.
 
-    A payload that is not JSON is a text. Bytes that are no text, and JSON without a value, are bad quality.
+    A payload that is not JSON is a text. Bytes that are not a text, and JSON without a value, have bad quality.
     """
     try:
         content: Any = msgspec.json.decode(payload)
@@ -43,7 +43,7 @@ def leaves(topic: str, payload: bytes, at_ms: int) -> Sequence[Made]:
 
 
 def _values(content: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401  (a value of JSON)
-    """Yield the values that are no objects and no arrays, with their paths. A member whose name no path can have is passed over."""
+    """Yield the values that are neither objects nor arrays, with their paths. A member whose name cannot be part of a path is skipped."""
     pending = [("$", content)]
     while pending:
         path, value = pending.pop()

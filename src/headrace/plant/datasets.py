@@ -51,8 +51,8 @@ class Span(NamedTuple):
 class _Table:
     """A CSV file with a sample a line: the names of its columns, and how its times are written. The delimiter may be `;`.
 
-    `marks` are the columns that say whether something is abnormal; `left_out` are those that are no tags. `mark` is
-    what is marked, if it is not called by the column.
+    `marks` are the columns that say whether something is abnormal; `left_out` are those that are not tags. `mark` is
+    the name of what is marked, if it is not the column's.
     """
 
     times: tuple[str, ...]
@@ -123,7 +123,7 @@ def _rows(table: _Table, format: str, file: TextIO, path: Path, zone: tzinfo) ->
     while not set(table.times) & {name.lower() for name in header}:
         line = file.readline()
         if not line:
-            raise PlanError(f"is no file of {format}", where=str(path), fix=f"its header has a column {table.times[0]!r}")
+            raise PlanError(f"is not a file of {format}", where=str(path), fix=f"name a file whose header has a column {table.times[0]!r}")
         before += 1
         delimiter = max(",;", key=line.count)
         header = _cells(line, delimiter)
@@ -172,7 +172,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _time(text: str, patterns: tuple[str, ...], zone: tzinfo) -> int | None:
-    """Return a time in ms since the epoch; None if the text is none."""
+    """Return a time in ms since the epoch; None if the text is not a time."""
     for pattern in patterns or ("",):
         with suppress(ValueError, OverflowError):
             found = datetime.strptime(text, pattern) if pattern else datetime.fromisoformat(text)  # noqa: DTZ007  (the zone comes next)
@@ -186,7 +186,7 @@ def _tep(text: str, path: Path, start_ms: int) -> Iterator[Sample | Unread]:
     if len(rows) == len(_TEP) and len(set(map(len, rows))) == 1 and len(rows[0]) != len(_TEP):
         rows = [list(row) for row in zip(*rows, strict=True)]  # d00.dat has a line for each variable
     if not rows or len(rows[0]) != len(_TEP):
-        raise PlanError("is no file of tep", where=str(path), fix=f"it has {len(_TEP)} columns (d00.dat: as many lines), and no header")
+        raise PlanError("is not a file of tep", where=str(path), fix=f"name a file of {len(_TEP)} columns (d00.dat: as many lines) without a header")
     fault = re.fullmatch(r"d(\d\d)(_te)?", _uncompressed(path).stem)
     for number, row in enumerate(rows):
         if len(row) != len(_TEP):
@@ -232,14 +232,14 @@ def windows_of(path: Path, series: Path, zone: tzinfo = UTC) -> list[Span]:
     Raises
     ------
     PlanError
-        If the file is none, or has no such series.
+        If it is not such a file, or has no such series.
     """
     try:
         windows = msgspec.json.decode(path.read_bytes(), type=dict[str, list[tuple[str, str]]])
     except OSError as error:
         raise EnvironmentFault(f"cannot be read: {error.strerror}", where=str(path), fix="name combined_windows.json of NAB") from None
     except msgspec.DecodeError as error:
-        raise PlanError(f"is no file of windows: {error}", where=str(path), fix="name combined_windows.json of NAB") from None
+        raise PlanError(f"is not a file of windows: {error}", where=str(path), fix="name combined_windows.json of NAB") from None
     found = [pairs for name, pairs in windows.items() if name.rpartition("/")[2] == _uncompressed(series).name]
     if not found:
         raise PlanError(f"has no series {series.name!r}", where=str(path), fix="leave --windows out, or name the file as NAB does")

@@ -56,7 +56,7 @@ def source(address: str) -> Simulated:
 
 
 class Simulated(Source):
-    """The messages of a simulated plant as time goes on. After a restart it goes on in the present."""
+    """The messages of a simulated plant in real time. After a restart it continues in the present."""
 
     def __init__(self, name: str, plant: Plant, interval_ms: int) -> None:
         self.name = f"simulate:{name}"
