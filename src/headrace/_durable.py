@@ -62,6 +62,8 @@ def write_durably(path: Path, data: bytes | memoryview, *, secret: bool = False)
 
 def put(path: Path, data: bytes | memoryview, *, secret: bool = False) -> None:
     """Put a file in place, whole: at any moment it is there as it was or as it is to be. Its name becomes durable with its folder."""
+    if path.is_dir():  # known before the file beside it is written, which would be left there
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     aside = path.with_name(f".{path.name}.new")
     write_durably(aside, data, secret=secret)
     aside.replace(path)
@@ -80,4 +82,6 @@ def write_fault(path: Path, error: OSError) -> EnvironmentFault:
         fix = "make room or name another folder, then run again: it goes on from the last commit"
     elif isinstance(error, NotADirectoryError | FileExistsError):
         fix = "name a folder"
+    elif isinstance(error, IsADirectoryError):
+        fix = "name a file"
     return EnvironmentFault(f"cannot be written: {error.strerror}", where=str(path), fix=fix)

@@ -99,5 +99,5 @@ def near(name: str, known: Iterable[str]) -> str:
         return f"did you mean {next(n for n in names if n.lower() == match[0])!r}?"
     if not names:
         return "there is none"
-    shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+    shown = ", ".join(shortened(one, 80) for one in names[:20]) + (", …" if len(names) > 20 else "")
     return f"there is: {shown}"

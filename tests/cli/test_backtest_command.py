@@ -174,8 +174,8 @@ def test_two_settings_are_compared(run: Run, refused: Refused) -> None:
     status, out, _ = run("what-if", *told, "--replace", "alarm-definitions=less.ndjson")
     assert (status, out.splitlines()[0]) == (0, "3 → 2 alarms, 1 → 2 of them false, 2 events lost (leak, trip)")
     for words, said in [
-        (("plant.py:plant", *READ), "pipeline plant nothing changes; give --set KEY=VALUE, or --replace TOPIC=FILE"),
-        (("plant.py:plant", *READ, "--set", "limit=90"), "--set: pipeline plant is as it was; give --set KEY=VALUE"),
+        (("plant.py:plant", *READ), "no change is given; give --set KEY=VALUE, or --replace TOPIC=FILE"),
+        (("plant.py:plant", *READ, "--set", "limit=90"), "--set: pipeline plant has these settings already; give --set KEY=VALUE"),
         ((*told, "--replace", "readings=less.ndjson"), "--replace: topic readings is the history, which must be the same for both"),
     ]:
         assert said in refused("what-if", *words)

@@ -137,10 +137,12 @@ def _abandon_output() -> None:
 
 
 def _fail(*messages: str, status: int, debug: bool) -> int:
+    from headrace.cli.tables import printable
+
     if debug:
         import traceback
 
         traceback.print_exc()
     for message in messages:
-        print(f"headrace: {' '.join(message.split())}", file=sys.stderr)
+        print(f"headrace: {printable(' '.join(message.split()))}", file=sys.stderr)
     return status

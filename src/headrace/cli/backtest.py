@@ -167,8 +167,8 @@ def what_if(
     for one in replace or []:
         replaced |= inputs_of(plans[0], [one])
     if plans[0] == plans[1] and not replaced:
-        what = "is as it was" if set else "nothing changes"
-        raise PlanError(f"pipeline {plans[0].pipeline} {what}", where="--set" if set else None, fix="give --set KEY=VALUE, or --replace TOPIC=FILE")
+        what = f"pipeline {plans[0].pipeline} has these settings already" if set else "no change is given"
+        raise PlanError(what, where="--set" if set else None, fix="give --set KEY=VALUE, or --replace TOPIC=FILE")
     jobs = [_job(plan, input or [], judged, files) for plan, files in zip(plans, ({}, replaced), strict=True)]
     before, after = (_run(job, events, judged) for job in jobs)
     if before.backtest.labels != after.backtest.labels:

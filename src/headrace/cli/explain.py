@@ -131,7 +131,7 @@ def replay(
             if found == expected:
                 break
         notes = changes_of(log, plan, steps)
-    name = f"alarm {asked.alarm}, occurrence {asked.sequence}"
+    name = f"alarm {printable(asked.alarm)}, occurrence {asked.sequence}"
     if found == expected:
         print(f"{name}: reproduced. {counted(len(expected), 'transition')} of the alarm, from its first to this occurrence, identical to the byte.")
         return
