@@ -121,6 +121,18 @@ def test_messages_are_shown_value_by_value_and_written_as_a_list_of_tags(mosquit
     assert bridged == {tags[place][0]: value for place, (value, _) in expected.items() if place != "plant/raw"}
 
 
+def test_tags_are_counted_as_they_are_written(mosquitto: Mosquitto) -> None:
+    mosquitto.publish("plant/plc/id", "8", retain=True)
+    mosquitto.publish("plant/plc", '{"id": 7}', retain=True)  # its place would have the same path as the topic before
+    command = [HEADRACE, "browse", f"{mosquitto.address}/plant/#", "--json", "--tags", "tags.csv", "--duration", "1h"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert {json.loads(process.stdout.readline())["value"] for _ in range(2)} == {7, 8}
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=LIMIT)
+    assert (process.returncode, err, len(load("tags.csv"))) == (0, "headrace: 1 tag written to tags.csv\n", 1)
+
+
 def test_the_values_of_a_broker_are_a_table_after_a_while(mosquitto: Mosquitto, capsys: pytest.CaptureFixture[str]) -> None:
     mosquitto.publish("plant/T-1", "21.5", retain=True)
     shown: dict[str, list[str]] = {}
@@ -175,7 +187,7 @@ def test_any_payload_has_readings(payload: bytes) -> None:
         (["opc.tcp://h", "--range", "coil:1"], "--range: is only for modbus; leave it out"),
         (["mqtt://h/a", "--range", "coil:1"], "--range: is only for modbus; leave it out"),
         (["sparkplug://h/G", "--range", "coil:1"], "--range: is only for modbus; leave it out"),
-        (["mqtt://h/a#"], "FROM: has a topic filter with level 'a#'; + stands for one whole level"),
+        (["mqtt://h/a#"], "ADDRESS: has a topic filter with level 'a#'; + stands for one whole level"),
         (["mqtt://h/a?qos=1"], "ADDRESS: has no parameter 'qos'"),
         (["mqtt://127.0.0.1:1"], "mqtt://127.0.0.1:1/#: "),
         (["opc.tcp://127.0.0.1:1"], "opc.tcp://127.0.0.1:1: connection refused; is its server running, and the address right?"),

@@ -78,8 +78,10 @@ def browse(
     if not json and not (terminal and not once):
         _print(_table(found))
     if tags is not None:
-        _write(tags, shown.listed(found))
-        print(f"headrace: {counted(len(found), 'tag')} written to {tags}", file=sys.stderr)
+        text = shown.listed(found)
+        _write(tags, text)
+        written = text.rstrip("\n").count("\n")  # the first line names the columns; not every place has a tag of its own
+        print(f"headrace: {counted(written, 'tag')} written to {tags}", file=sys.stderr)
 
 
 async def _watch(

@@ -85,7 +85,7 @@ def browse(address: str, ranges: Sequence[str]) -> Browse:
         raise PlanError("is only for modbus", where="--range", fix="leave it out")
     one = parsed(address, SERVER_PARAMETERS, _BROWSE_EXAMPLE, "ADDRESS")
     topic = unquote(one.path.removeprefix("/")) or "#"
-    check_filter(topic)
+    check_filter(topic, "ADDRESS")
     server = server_of(one, "ADDRESS", f"headrace-{secrets.token_hex(7)}", topic, v5=version_of(one))
     return Browse(Messages(server, topic, leaves, qos=0), lambda found: csv_of_tags(tags_at(found)))
 
@@ -331,14 +331,14 @@ def server_of(address: Address, where: str, client_id: str, path: str, **options
     )
 
 
-def check_filter(topic: str) -> None:
+def check_filter(topic: str, where: str = "FROM") -> None:
     """Raise PlanError unless a text is a topic filter: `+` and `#` stand for whole levels, and `#` is the last one."""
     levels = topic.split("/")
     bad = next((level for level in levels if level not in {"+", "#"} and ("+" in level or "#" in level)), None)
     if not topic:
-        raise PlanError("has no topic filter", where="FROM", fix=f"give an address such as {_EXAMPLE}")
+        raise PlanError("has no topic filter", where=where, fix=f"give an address such as {_EXAMPLE}")
     if bad is not None or "#" in levels[:-1] or "\0" in topic or len(topic.encode()) > 65_535:
         what = (
             f"level {bad!r}" if bad is not None else "'#' before its end" if "#" in levels[:-1] else "a character or length that MQTT does not have"
         )
-        raise PlanError(f"has a topic filter with {what}", where="FROM", fix="+ stands for one whole level, # for all further ones at the end")
+        raise PlanError(f"has a topic filter with {what}", where=where, fix="+ stands for one whole level, # for all further ones at the end")
