@@ -292,3 +292,9 @@ def test_targets_that_destroy_each_other_and_endless_intervals_are_refused(
     assert main(["simulate", "water", "--records", "1", *options]) == 2
     assert says in capsys.readouterr().err
     assert not any(Path().iterdir())
+
+
+def test_a_source_with_more_than_a_day_between_messages_is_refused() -> None:
+    with pytest.raises(PlanError, match="parameter interval is '86400001'"):
+        source("simulate:water?interval=86400001")
+    assert source("simulate:water?interval=86400000").name == "simulate:water"

@@ -15,6 +15,7 @@ from headrace.simulate.generators import Generators
 from headrace.simulate.kiln import Kiln
 from headrace.simulate.plc import Plc
 from headrace.simulate.water import Water, named
+from headrace.simulate.writing import LONGEST_MS
 
 if TYPE_CHECKING:
     from headrace.simulate.writing import Plant
@@ -48,7 +49,8 @@ def source(address: str) -> Simulated:
             continue
         if key not in numbers:
             raise PlanError(f"has no parameter {key!r}", where="simulate:", fix=near(key, [*numbers, "scenarios"] if is_water else numbers))
-        if not (text.isascii() and text.isdigit() and 0 < int(text[:10]) < 1 << 31):
+        most = LONGEST_MS if key == "interval" else (1 << 31) - 1
+        if not (text.isascii() and text.isdigit() and 0 < int(text[:10]) <= most):
             raise PlanError(f"parameter {key} is {text!r}", where="simulate:", fix=_EXAMPLE)
         numbers[key] = int(text)
     plant = Water(numbers["seed"], scenarios, after_s=numbers["after"], marked=True) if is_water else _PLANTS[name](numbers["seed"])

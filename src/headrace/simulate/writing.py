@@ -18,7 +18,7 @@ from headrace.kernels.reading.rules import read_text
 from headrace.plan.schema import TIMESTAMP
 from headrace.simulate.kiln import format_ids, ticks
 
-__all__ = ["Plant", "Writable", "banner", "batch_line", "iso_time", "simulate", "time_ms"]
+__all__ = ["LONGEST_MS", "Plant", "Writable", "banner", "batch_line", "iso_time", "simulate", "time_ms"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LONGEST_MS = 86_400_000
