@@ -63,6 +63,13 @@ def test_a_condition_that_misses_a_parameter_is_unknown_and_says_so_and_changes_
     ]  # fmt: skip
 
 
+def test_a_reading_that_is_not_finite_is_unknown() -> None:
+    rows = [reading(at, "temp", value) for at, value in ((1, 80.0), (2, float("inf")), (3, float("nan")), (4, 95.0), (5, float("-inf")), (6, 80.0))]
+    found = driven([defined("rule", "hot", when="temp > 90")], rows)
+    assert conditions(found) == [(4, "hot", True), (6, "hot", False)]
+    assert side(found, "unknown", "time", "unknown") == [(2, True), (4, False), (5, True), (6, False)]
+
+
 def test_derived_parameters_are_computed_from_others_and_overridden_for_an_equipment() -> None:
     definitions = [
         defined("parameter", "power", formula="voltage * current"),
