@@ -27,6 +27,7 @@ from keeper import keep, kept
 
 BUILD = Path(__file__).parent.parent / "build"
 SIZES = Sizes(slots=4, planning=1024, heap=1024, managed=2048, network=256)
+PATIENT = {"slot.request.timeout": "20 min"}  # a job waits for slots that live jobs of other workers hold
 JAVA = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
@@ -92,7 +93,7 @@ def warm_flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @contextmanager
 def _serving(folder: Path) -> Iterator[str]:
-    with Cluster(folder / uuid.uuid4().hex, fetched(BUILD, kafka=True), SIZES, JAVA) as cluster:
+    with Cluster(folder / uuid.uuid4().hex, fetched(BUILD, kafka=True), SIZES, JAVA, PATIENT) as cluster:
         yield cluster.rest.url
 
 
