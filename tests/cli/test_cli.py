@@ -980,6 +980,11 @@ def test_a_simulation_prints_messages_and_reports_on_standard_error(run: Callabl
     assert "[2024-01-15 10:30:00] Batch #1: Sent 5 messages (equip_ids: 110-114)" in err
 
 
+def test_a_quiet_simulation_prints_no_report(run: Callable[..., tuple[int, str, str]]) -> None:
+    assert run("simulate", "water", "--records", "3", "--quiet", "--to", "rows.ndjson") == (0, "", "")
+    assert len(Path("rows.ndjson").read_bytes().splitlines()) == 3
+
+
 def test_a_simulation_into_a_file_is_the_same_for_the_same_seed(run: Callable[..., tuple[int, str, str]]) -> None:
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         assert run("simulate", "kiln", "--records", "50", "--seed", seed, "--start", "2024-01-15T10:30:00Z", "--to", f"sim/{name}.ndjson")[0] == 0

@@ -220,6 +220,7 @@ def simulate(
     duration: str | None = None,
     history: str = "0s",
     start: str | None = None,
+    quiet: Annotated[bool, Parameter(negative=())] = False,
     kiln: KilnOptions = KilnOptions(),
     generators: GeneratorOptions = GeneratorOptions(),
     plc: PlcOptions = PlcOptions(),
@@ -247,6 +248,8 @@ def simulate(
         So much of the past is sent at once first: 10m.
     start
         The time of the first message, ISO 8601, instead of now.
+    quiet
+        Print no report: no line for each batch.
     """
     options: dict[str, KilnOptions | GeneratorOptions | PlcOptions | WaterOptions] = {
         "kiln": kiln, "generators": generators, "plc": plc, "water": water,
@@ -284,7 +287,7 @@ def simulate(
             history_ms=duration_ms(history, "--history"),
             start_ms=time_ms(start, "--start") if start else None,
             pace=to is None or records is None or serves,
-            report=sys.stderr if to is None else sys.stdout,
+            report=None if quiet else sys.stderr if to is None else sys.stdout,
         )
 
 
