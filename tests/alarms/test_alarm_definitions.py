@@ -9,7 +9,7 @@ import pytest
 import headrace as hr
 from headrace.alarms.definition import Definition, definition_of, definitions_of, encoded, with_definition
 from headrace.alarms.operator import DEFINITION_SCHEMA
-from headrace.alarms.process import Fixed
+from headrace.alarms.process import fixed
 from headrace.errors import PlanError
 
 GOOD = {"definition": "H", "tag": "a/T", "kind": "H", "limit": 90.0}
@@ -73,9 +73,9 @@ def test_the_schema_of_definitions_has_all_settings() -> None:
 
 def test_many_definitions_are_shown_by_a_digest() -> None:
     every = [definition_of({**GOOD, "tag": f"a/{number}"}) for number in range(100)]
-    assert repr(Fixed(every)) == repr(Fixed(reversed(every)))
-    assert repr(Fixed(every)).startswith("<100 definitions, ")
-    assert repr(Fixed(every)) != repr(Fixed(every[1:]))
+    assert repr(fixed(every)) == repr(fixed(reversed(every)))
+    assert repr(fixed(every)).startswith("<100 definitions, ")
+    assert repr(fixed(every)) != repr(fixed(every[1:]))
 
 
 def test_a_stream_that_lacks_a_column_is_refused() -> None:

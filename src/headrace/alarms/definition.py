@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -11,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.alarms.hosting import version_of
 from headrace.errors import PlanError, near, shortened
 
 __all__ = ["KINDS", "LIMITS", "NE107", "SETTINGS", "Definition", "check_table", "definition_of", "definitions_of", "encoded", "with_definition"]
@@ -239,4 +239,4 @@ def _check_limits(every: Iterable[Definition], where: str) -> None:
 @lru_cache(maxsize=200_000)
 def definitions_of(texts: tuple[str, ...]) -> tuple[tuple[str, Definition], ...]:
     """Return definitions that were encoded, each with its version: a digest of its content."""
-    return tuple((hashlib.sha256(text.encode()).hexdigest()[:12], msgspec.json.decode(text, type=Definition)) for text in texts)
+    return tuple((version_of(text), msgspec.json.decode(text, type=Definition)) for text in texts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import sha256
 from math import isnan
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import msgspec
 
 from headrace.alarms.condition import Seen
 from headrace.alarms.definition import Definition, definition_of, definitions_of, with_definition
+from headrace.alarms.hosting import Texts, is_live, set_due
 from headrace.alarms.machine import LIFE_CYCLE
 from headrace.alarms.tag import CURRENT, EVIDENCE, NUISANCE, OLDER, TRANSITION, Command, Last, Row, Tag
 from headrace.errors import PlanError
@@ -119,42 +119,27 @@ class TagAlarms:
             state.last_time, state.last_arrived, state.last_value, state.last_bad = tag.last
         if self.evidence is not None:
             state.last_seen = None if tag.last_seen is None else _encode_seen(tag.last_seen).decode()
-        due = tag.next_due()
-        if due is not None and self._clock:
-            state.set_clock_timer("due", due[1])
-        elif self._clock:
-            state.clear_clock_timer("due")
-        if due is not None and due[0] is not None:
-            state.set_timer("due", due[0])
-        else:
-            state.clear_timer("due")
+        set_due(state, *(tag.next_due() or (None, None)), clock=self._clock)
         return tag.rows
 
 
-class Fixed(dict[str, tuple[str, ...]]):
-    """Definitions by tag, as texts. It is shown as a digest: a plan has it among its settings, and there may be many."""
-
-    def __init__(self, definitions: Iterable[Definition]) -> None:
-        super().__init__()
-        by_tag: dict[str, list[str]] = {}
-        seen = set[str]()
-        for one in definitions:
-            if one.alarm_id in seen:
-                raise PlanError("is defined twice", where=f"alarm {one.alarm_id}", fix="remove one of them")
-            seen.add(one.alarm_id)
-            by_tag[one.tag] = with_definition(by_tag.get(one.tag, ()), one)
-        self.update({tag: tuple(texts) for tag, texts in sorted(by_tag.items())})
-        self._digest = sha256("\n".join(text for texts in self.values() for text in texts).encode()).hexdigest()[:12]
-
-    def __repr__(self) -> str:
-        return f"<{sum(map(len, self.values()))} definitions, {self._digest}>"
+def fixed(definitions: Iterable[Definition]) -> Texts:
+    """Return definitions by tag. Raises PlanError if one contradicts another one, or is there twice."""
+    by_tag: dict[str, list[str]] = {}
+    seen = set[str]()
+    for one in definitions:
+        if one.alarm_id in seen:
+            raise PlanError("is defined twice", where=f"alarm {one.alarm_id}", fix="remove one of them")
+        seen.add(one.alarm_id)
+        by_tag[one.tag] = with_definition(by_tag.get(one.tag, ()), one)
+    return Texts(by_tag)
 
 
 class FixedAlarms(TagAlarms):
     """The same with definitions that the pipeline has."""
 
     def __init__(self, definitions: Iterable[Definition]) -> None:
-        self.definitions = Fixed(definitions)
+        self.definitions = fixed(definitions)
 
     def _texts(self, tag: str, state: Any) -> tuple[str, ...]:  # noqa: ANN401, ARG002
         return self.definitions.get(tag, ())
@@ -190,10 +175,7 @@ class _Clock:
     state = {**TagAlarms.state, "live": Value("BOOLEAN", False)}
 
     def _is_live(self, state: Any, *, woken: bool) -> bool:  # noqa: ANN401
-        # A record of a live run may arrive in the millisecond of its event time, as all do in a run over files.
-        if not state.live and (woken or state.now != state.time):
-            state.live = True
-        return bool(state.live)
+        return is_live(state, woken=woken)
 
     def on_clock(self: Any, _name: str, state: Any) -> list[Row]:  # noqa: ANN401
         """Do what is due by the wall clock."""

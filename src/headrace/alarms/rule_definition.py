@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,6 +11,7 @@ import msgspec
 
 from headrace.alarms.definition import check_table
 from headrace.alarms.formula import RUN_STATE, Formula, parsed
+from headrace.alarms.hosting import version_of
 from headrace.errors import PlanError, near, shortened
 
 __all__ = ["EVERY", "RULE_KINDS", "Condition", "Rule", "RuleSet", "check_cycles", "rule_encoded", "rule_of", "rule_set", "with_rule", "without_rule"]
@@ -206,7 +206,7 @@ def rule_set(shared: tuple[str, ...], own: tuple[str, ...]) -> RuleSet:
         reads[name] = frozenset([name]).union(*(reads.get(one, {one}) for one in formula.names))
     conditions = tuple(_condition(one, reads) for kind in ("state", "rule", "suppression") for key, one in sorted(rules.items()) if key[0] == kind)
     return RuleSet(
-        _digest("\n".join((*shared, "", *own))),
+        version_of("\n".join((*shared, "", *own))),
         tuple(parameters),
         conditions,
         tuple(place for place, one in enumerate(conditions) if any(one.durations)),
@@ -218,7 +218,7 @@ def _condition(one: Rule, reads: Mapping[str, frozenset[str]]) -> Condition:
     every = frozenset[str]().union(*(reads.get(name, {name}) for name in formula.names))
     needs = every if value is None else every.union(*(reads.get(name, {name}) for name in value.names))
     durations = (*formula.durations, round(one.seconds * 1000))
-    return Condition(f"{one.kind}:{one.name}", _digest(rule_encoded(one)), one, formula, value, durations, every, needs)
+    return Condition(f"{one.kind}:{one.name}", version_of(rule_encoded(one)), one, formula, value, durations, every, needs)
 
 
 def check_cycles(shared: Iterable[str], own: Iterable[str]) -> None:
@@ -238,7 +238,3 @@ def _in_order(formulas: Mapping[str, Formula]) -> list[tuple[str, Formula]]:
         for name in ready:
             found[name] = left.pop(name)
     return [*found.items()]
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -17,7 +17,6 @@ unread.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from hashlib import sha256
 from math import isfinite
 from typing import Any
 
@@ -25,6 +24,7 @@ import msgspec
 
 from headrace.alarms.formula import RUN_STATE
 from headrace.alarms.formula import Value as Given
+from headrace.alarms.hosting import Texts, is_live, set_due
 from headrace.alarms.rule_definition import EVERY, Condition, Rule, RuleSet, check_cycles, rule_of, rule_set, with_rule, without_rule
 from headrace.errors import PlanError
 from headrace.plan.process import Map, Value
@@ -336,44 +336,31 @@ class EquipmentRules:
 
     def _save(self, one: Equipment, state: Any) -> list[Row]:  # noqa: ANN401
         one.save()
-        due = one.next_due()
-        if due is not None and self._clock:
-            state.set_clock_timer("due", due[1])
-        elif self._clock:
-            state.clear_clock_timer("due")
-        if due is not None and self._goes_by_time(state):
-            state.set_timer("due", due[0])
-        else:
-            state.clear_timer("due")
+        by_time, by_clock = one.next_due() or (None, None)
+        set_due(state, by_time if self._goes_by_time(state) else None, by_clock, clock=self._clock)
         return one.rows
 
 
-class Definitions(dict[str, tuple[str, ...]]):
-    """Definitions by equipment, as texts. They are shown as a digest: a plan has them among its settings, and there may be many."""
-
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        super().__init__()
-        found: dict[str, list[str]] = {}
-        seen = set[tuple[str, str, str]]()
-        for one in rules:
-            if (key := (one.kind, one.name, one.equipment)) in seen:
-                raise PlanError("is defined twice", where=f"{one.kind} {one.name!r} of {one.equipment}", fix="remove one of them")
-            seen.add(key)
-            found[one.equipment] = with_rule(found.get(one.equipment, ()), one)
-        self.update({equipment: tuple(texts) for equipment, texts in sorted(found.items())})
-        for equipment in self:
-            check_cycles(self.get(EVERY, ()), () if equipment == EVERY else self[equipment])
-        self._digest = sha256("\n".join(text for texts in self.values() for text in texts).encode()).hexdigest()[:12]
-
-    def __repr__(self) -> str:
-        return f"<{sum(map(len, self.values()))} definitions, {self._digest}>"
+def fixed(rules: Iterable[Rule]) -> Texts:
+    """Return definitions by equipment. Raises PlanError if one is there twice, or parameters depend on themselves."""
+    found: dict[str, list[str]] = {}
+    seen = set[tuple[str, str, str]]()
+    for one in rules:
+        if (key := (one.kind, one.name, one.equipment)) in seen:
+            raise PlanError("is defined twice", where=f"{one.kind} {one.name!r} of {one.equipment}", fix="remove one of them")
+        seen.add(key)
+        found[one.equipment] = with_rule(found.get(one.equipment, ()), one)
+    definitions = Texts(found)
+    for equipment in definitions:
+        check_cycles(definitions.get(EVERY, ()), () if equipment == EVERY else definitions[equipment])
+    return definitions
 
 
 class FixedRules(EquipmentRules):
     """The same with definitions that the pipeline has."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
-        self.definitions = Definitions(rules)
+        self.definitions = fixed(rules)
 
     def _texts(self, equipment: str, state: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:  # noqa: ANN401, ARG002
         return self.definitions.get(EVERY, ()), () if equipment == EVERY else self.definitions.get(equipment, ())
@@ -410,9 +397,7 @@ class _Clock:
     state = {**EquipmentRules.state, "live": Value("BOOLEAN", False)}
 
     def _equipment(self: Any, state: Any, *, woken: bool) -> Equipment:  # noqa: ANN401
-        # A record of a live run may arrive in the millisecond of its event time, as all do in a run over files.
-        if not state.live and (woken or state.now != state.time):
-            state.live = True
+        is_live(state, woken=woken)
         found: Equipment = EquipmentRules._equipment(self, state, woken=woken)
         return found
 

@@ -17,6 +17,7 @@ from headrace.cli.logs import KafkaOptions, open_log
 from headrace.cli.simulate import duration_ms
 from headrace.cli.tables import print_json, print_table
 from headrace.errors import DataError, PlanError, near
+from headrace.topics.entries import entries_of
 from headrace.topics.protocol import Log
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
 ]  # fmt: skip
 
 _Json = Annotated[bool, Parameter(name="--json", negative=(), help="JSON objects, one a line.")]
-_PIECE = 10_000
 _CURRENT = frozenset({"alarm_id", "priority", "state", "time", "value", "limit", "by", "action"})
 _TRANSITION = frozenset({"alarm_id", "priority", "event", "from", "to", "time", "value", "by", "reason", "sequence"})
 _encode = msgspec.json.Encoder().encode
@@ -322,23 +322,16 @@ def _current(log: Log, topic: str, columns: AbstractSet[str]) -> dict[str, dict[
 
 def _rows(log: Log, topic: str, columns: AbstractSet[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a topic. Raises DataError at one that lacks a column."""
-    for part in log.topic(topic).partitions:
-        offset = part.first
-        while offset < part.end:
-            entries = log.entries(topic, part.number, offset, _PIECE)
-            if not entries:
-                break
-            for entry in entries:
-                try:
-                    row: Any = msgspec.json.decode(entry.value)
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    row = None
-                if isinstance(row, dict) and columns <= row.keys():
-                    yield row
-                else:
-                    where = f"topic {topic}/{part.number} offset {entry.offset}"
-                    raise DataError("is no row of alarms", where=where, fix="name the topic with --topic")
-            offset = entries[-1].offset + 1
+    for entry in entries_of(log, topic):
+        try:
+            row: Any = msgspec.json.decode(entry.value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            row = None
+        if isinstance(row, dict) and columns <= row.keys():
+            yield row
+        else:
+            where = f"topic {topic}/{entry.partition} offset {entry.offset}"
+            raise DataError("is no row of alarms", where=where, fix="name the topic with --topic")
 
 
 def _moment(ms: int) -> str:

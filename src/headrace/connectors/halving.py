@@ -1,13 +1,27 @@
-"""Finding the records of a batch that a target refuses, where it does not say which they are."""
+"""Sending a batch: records that cannot be what the target writes are left out, and those that it refuses are found by halving."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-__all__ = ["halved"]
+from headrace.connectors.objects import fitting
+from headrace.connectors.protocol import Record
+
+__all__ = ["halved", "sent"]
 
 _Part = TypeVar("_Part")
+
+
+async def sent(
+    records: Sequence[Record], make: Callable[[Record], _Part], write: Callable[[Sequence[_Part]], Awaitable[str | None]]
+) -> dict[int, str]:
+    """Write what `make` makes of records, as `halved` does, and return by their places why some cannot be made or are refused."""
+    made, unfit = fitting(records, make)
+    never = {place: str(error) for place, error in unfit}
+    if made:
+        await halved(made, write, never)
+    return never
 
 
 async def halved(parts: Sequence[tuple[int, _Part]], write: Callable[[Sequence[_Part]], Awaitable[str | None]], never: dict[int, str]) -> None:

@@ -10,9 +10,9 @@ from hashlib import sha256
 import httpx
 
 from headrace.connectors.address import secret
-from headrace.connectors.halving import halved
+from headrace.connectors.halving import sent
 from headrace.connectors.http_client import OneClient, divided, fault_of, headers_of, pause_seconds, unready, verify_of
-from headrace.connectors.objects import fitting, object_of
+from headrace.connectors.objects import object_of
 from headrace.connectors.protocol import Record, Target, Unavailable
 from headrace.errors import PlanError
 
@@ -84,11 +84,7 @@ class Webhook(OneClient, Target):
         """
         if time.monotonic() < self._not_before:
             raise Unavailable(self._answered)
-        made, unfit = fitting(records, _object)
-        never = {place: str(error) for place, error in unfit}
-        if made:
-            await halved(made, self._post, never)
-        return never
+        return await sent(records, _object, self._post)
 
     async def _post(self, records: Sequence[Record]) -> str | None:
         """Post records with one request, and return why the server refuses them; None if it takes them."""

@@ -15,11 +15,11 @@ import httpx
 import msgspec
 
 from headrace.connectors.address import Address, secret, secret_file
-from headrace.connectors.halving import halved
+from headrace.connectors.halving import sent
 from headrace.connectors.http_client import OneClient, fault_of, pause_seconds, unready
 from headrace.connectors.influx_lines import RESERVED, Lines
 from headrace.connectors.moments import NS
-from headrace.connectors.objects import Unfit, fitting
+from headrace.connectors.objects import Unfit
 from headrace.connectors.protocol import Record, Target, Unavailable
 from headrace.errors import EnvironmentFault, PlanError
 
@@ -93,11 +93,7 @@ class Points(OneClient, Target):
 
     async def send(self, records: Sequence[Record]) -> Mapping[int, str] | None:
         """Write records, and return when the server has them."""
-        made, unfit = fitting(records, lambda record: self._lines.line(record.topic, record.value))
-        never = {place: str(error) for place, error in unfit}
-        if made:
-            await halved(made, self._write, never)
-        return never
+        return await sent(records, lambda record: self._lines.line(record.topic, record.value), self._write)
 
     async def _write(self, lines: Sequence[bytes]) -> str | None:
         """Write lines, and return why the server does not take them; None if it does."""

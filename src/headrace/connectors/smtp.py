@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from headrace.connectors.address import Address
-from headrace.connectors.halving import halved
-from headrace.connectors.objects import fitting, object_of
+from headrace.connectors.halving import sent
+from headrace.connectors.objects import object_of
 from headrace.connectors.protocol import Record, Target, Unavailable
 from headrace.errors import EnvironmentFault, PlanError
 
@@ -125,11 +125,7 @@ class Mail(Target):
         PlanError
             If it takes no mail of ours: password, certificate, sender or a recipient are refused.
         """
-        made, unfit = fitting(records, _fields)
-        never = {place: str(error) for place, error in unfit}
-        if made:
-            await halved(made, self._mail, never)
-        return never
+        return await sent(records, _fields, self._mail)
 
     async def _mail(self, records: Sequence[_Fields]) -> str | None:
         """Mail records in one message, and return why the server refuses it; None if it takes it."""

@@ -12,14 +12,13 @@ import msgspec
 
 from headrace.engines.entries import Ledger, added_up, ledger_topic
 from headrace.engines.protocol import Topics
-from headrace.topics.protocol import Entry, Log
+from headrace.topics.entries import entries_of
+from headrace.topics.protocol import Log
 
 if TYPE_CHECKING:
     from headrace.plan.pipeline import Plan
 
 __all__ = ["begin_ledger", "ledger_on_topic", "told_on_topic"]
-
-_ENTRIES = 1000
 
 
 class _Begins(msgspec.Struct):
@@ -57,12 +56,7 @@ def told_on_topic(plan: Plan, topics: Topics, home: Path, log: Log) -> tuple[Led
 
 def _told(log: Log, plan: Plan, topics: Topics, home: Path) -> tuple[Ledger, int | None]:
     topic, begins = ledger_topic(plan), _begins(plan, topics, home)
-    entries: list[Entry] = []
-    for partition in log.topic(topic).partitions:
-        at = max(begins.get(partition.number, partition.first), partition.first)
-        while at < partition.end and (found := log.entries(topic, partition.number, at, _ENTRIES)):
-            entries += found
-            at = found[-1].offset + 1
+    entries = [*entries_of(log, topic, begins)]
     latest = max((entry.arrived_ms for entry in entries), default=None)
     return added_up(plan, (msgspec.json.decode(entry.value) for entry in entries)), latest
 

@@ -5,7 +5,6 @@ The readings are computed again by the code of the pipeline, so they are shown a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ import msgspec
 import polars as pl
 
 from headrace.alarms.definition import SETTINGS, definition_of, definitions_of, encoded
+from headrace.alarms.hosting import version_of
 from headrace.alarms.process import FixedAlarms
 from headrace.engines.embedded.output import encode_rows
 from headrace.engines.embedded.replaying import Replay, given_to, steps_of
@@ -21,11 +21,11 @@ from headrace.errors import DataError, HeadraceError, PlanError, near
 from headrace.plan.graph import Node
 from headrace.plan.operators import Process
 from headrace.plan.pipeline import Plan
+from headrace.topics.entries import entries_of
 from headrace.topics.protocol import Entry, Log
 
 __all__ = ["Explanation", "Occurrence", "Reading", "explanation_of", "occurrence_of", "replayed"]
 
-_PIECE = 10_000
 _ENOUGH = 8  # readings before a raise, beyond which none are looked for
 _LOOK_BACK_MS = (600_000, 6 * 3_600_000)
 
@@ -229,7 +229,7 @@ def _last_generation(rows: list[tuple[Entry, dict[str, Any]]]) -> list[tuple[Ent
 
 def _transitions(log: Log, topic: str) -> Iterator[tuple[Entry, dict[str, Any]]]:
     """Yield the rows of a topic of transitions. Raises DataError at a record that is not a transition."""
-    for entry in _entries(log, topic):
+    for entry in entries_of(log, topic):
         row = _decoded(entry) or {}
         try:
             msgspec.convert(row, _Transition)
@@ -238,14 +238,6 @@ def _transitions(log: Log, topic: str) -> Iterator[tuple[Entry, dict[str, Any]]]
             what = f"is no transition of an alarm{f': {error}' if row else ''}"
             raise DataError(what, where=where, fix="name the topic with --topic") from None
         yield entry, row
-
-
-def _entries(log: Log, topic: str, begins: Sequence[int] = ()) -> Iterator[Entry]:
-    for part in log.topic(topic).partitions:
-        offset = max(part.first, begins[part.number]) if begins else part.first
-        while offset < part.end and (entries := log.entries(topic, part.number, offset, _PIECE)):
-            yield from entries
-            offset = entries[-1].offset + 1
 
 
 def _decoded(entry: Entry) -> dict[str, Any] | None:
@@ -289,7 +281,7 @@ def _definition(log: Log, process: Node[Process], asked: Occurrence) -> dict[str
             return {"version": version, "from": "the pipeline", **msgspec.json.decode(encoded(found[version]))}
         return {"version": version, "from": f"the pipeline, which has changed since: it now has version {', '.join(found) or 'none'}"}
     for topic in _topics_of(process.broadcast):
-        for entry in _entries(log, topic):
+        for entry in entries_of(log, topic):
             row = _decoded(entry) or {}
             if (row.get("tag"), row.get("definition")) != (asked.tag, asked.definition) or row.get("withdrawn"):
                 continue
@@ -297,7 +289,7 @@ def _definition(log: Log, process: Node[Process], asked: Occurrence) -> dict[str
                 text = encoded(definition_of({name: row[name] for name in SETTINGS if name in row}))
             except HeadraceError:
                 continue  # it was refused
-            if hashlib.sha256(text.encode()).hexdigest()[:12] == version:
+            if version_of(text) == version:
                 return {"version": version, "from": f"{topic}/{entry.partition} offset {entry.offset}", **msgspec.json.decode(text)}
     return {"version": version, "from": "no record that is retained"}
 
@@ -349,7 +341,7 @@ def _commands(log: Log, process: Node[Process], asked: Occurrence) -> list[dict[
     node = next((given for given, one in process.others if one.name == "command"), None)
     by, found = _axis(process), []
     for topic in _topics_of(node):
-        for entry in _entries(log, topic, log.offsets_at(topic, asked.raised["arrived"] if by == "arrived" else 0)):
+        for entry in entries_of(log, topic, dict(enumerate(log.offsets_at(topic, asked.raised["arrived"] if by == "arrived" else 0)))):
             row = _decoded(entry) or {}
             if (row.get("tag"), row.get("definition")) != (asked.tag, asked.definition):
                 continue

@@ -22,11 +22,11 @@ from headrace.plan.graph import Node
 from headrace.plan.operators import Operator, Process
 from headrace.plan.pipeline import Plan
 from headrace.topics.dead_letters import DeadLetter
+from headrace.topics.entries import entries_of
 from headrace.topics.protocol import Log
 
 __all__ = ["Replay", "changes_of", "check_retained", "given_to", "steps_of"]
 
-_PIECE = 10_000
 _FETCHED = 100_000
 _PAUSE_SECONDS = 0.002
 
@@ -50,16 +50,12 @@ def steps_of(log: Log, pipeline: str) -> list[Step]:
     topic = f"{pipeline}.clock"
     if topic not in {info.name for info in log.topics()}:
         return []
-    (part, *_) = log.topic(topic).partitions
     steps: list[Step] = []
-    offset = part.first
-    while offset < part.end and (entries := log.entries(topic, part.number, offset, _PIECE)):
-        for row in (msgspec.json.decode(entry.value, type=_StepRow) for entry in entries):
-            if steps and sum(row.offsets) < sum(steps[-1].offsets):
-                steps.clear()  # it was begun anew
-            plain = {name: getattr(row, name) for name in ("clock_ms", "ended", "code", "settings", "plan", "begins")}
-            steps.append(Step(tuple(row.offsets), tuple(row.shown), tuple(row.resting), **plain))
-        offset = entries[-1].offset + 1
+    for row in (msgspec.json.decode(entry.value, type=_StepRow) for entry in entries_of(log, topic)):
+        if steps and sum(row.offsets) < sum(steps[-1].offsets):
+            steps.clear()  # it was begun anew
+        plain = {name: getattr(row, name) for name in ("clock_ms", "ended", "code", "settings", "plan", "begins")}
+        steps.append(Step(tuple(row.offsets), tuple(row.shown), tuple(row.resting), **plain))
     return steps
 
 
