@@ -26,7 +26,7 @@ _MOST_TOKENS, _MOST_LETTERS, _DEEPEST, _LONGEST_S = 300, 10_000, 25, 366 * 86_40
 
 
 class Context(Protocol):
-    """What a formula is computed with."""
+    """The values and durations with which a formula is evaluated."""
 
     def value(self, name: str) -> Value:
         """Return a parameter's value, or the run state; None if it is unknown."""

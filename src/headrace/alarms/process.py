@@ -35,8 +35,8 @@ class Evidence(NamedTuple):
 
 def _seen(topic: str | None, row: Given, time: int) -> Seen | None:
     """Return where a row is; None if that is not known."""
-    place = (row.get("topic") if topic is None else topic, row.get("partition"), row.get("offset"))
-    return None if None in place else Seen(*place, time)  # type: ignore[arg-type]
+    topic, partition, offset = row.get("topic") if topic is None else topic, row.get("partition"), row.get("offset")
+    return None if topic is None or partition is None or offset is None else Seen(topic, partition, offset, time)
 
 
 class TagAlarms:

@@ -135,7 +135,7 @@ def with_rule(texts: Iterable[str], new: Rule) -> list[str]:
 
 
 def without_rule(texts: Iterable[str], kind: str, name: str) -> list[str]:
-    """Return definitions without that of a kind and name. Raises PlanError if there is none."""
+    """Return definitions without that of a kind and name. Raises PlanError if it does not exist."""
     every = [*texts]
     left = [text for text in every if ((one := _decoded(text)).kind, one.name) != (kind, name)]
     if len(left) == len(every):

@@ -45,7 +45,7 @@ class Hold(msgspec.Struct, array_like=True):
 
 
 class Memory(msgspec.Struct, array_like=True):
-    """What is retained of a condition: its definition's version, whether it is active, whether it is unknown, and its holds by number."""
+    """The state of a condition: its definition's version, whether it is active, whether it is unknown, and its holds by number."""
 
     version: str
     active: bool = False
@@ -190,7 +190,7 @@ class Equipment:
         moment.holds = memory.holds
         found = one.formula.compute(moment)
         if one.durations[-1]:
-            found = moment.held(len(one.durations) - 1, found, one.durations[-1])  # type: ignore[arg-type]
+            found = moment.held(len(one.durations) - 1, None if found is None else bool(found), one.durations[-1])
         if (found is None) != memory.unknown:
             memory.unknown = found is None
             self._report(one, moment)

@@ -37,7 +37,7 @@ class Comparison:
 
     @property
     def summary(self) -> str:
-        """What the change does, in a line: `312 → 41 alarms, no event lost, 1 found 6 s later`."""
+        """The change in one line: `312 → 41 alarms, no event lost, 1 found 6 s later`."""
         parts = [f"{len(self.before.alarms):,} → {len(self.after.alarms):,} alarms"]
         parts.append(f"{len(self.before.false_alarms):,} → {len(self.after.false_alarms):,} of them false")
         if self.changes:

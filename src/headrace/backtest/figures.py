@@ -23,7 +23,7 @@ AT_LEAST = ("event_recall", "precision")
 
 
 def figure(report: Mapping[str, Any], name: str) -> float | None:
-    """Return a figure of a report; None if there is none, such as a precision without alarms."""
+    """Return a figure of a report; None if it is not defined, such as a precision without alarms."""
     found: Any = report
     for part in name.split("."):
         found = found[part]

@@ -67,7 +67,7 @@ def _check_header(header: list[str], path: str) -> None:
 
 
 def _rows(lines: Iterator[list[str]], header: list[str], path: str, mistakes: list[HeadraceError]) -> Iterator[Label]:
-    """Yield the labels; what is wrong with a line is added to `mistakes`."""
+    """Yield the labels, and add the mistakes of each line to `mistakes`."""
     seen: dict[Label, int] = {}
     for cells in lines:
         number: int = lines.line_num  # type: ignore[attr-defined]

@@ -32,7 +32,7 @@ class AlarmTopic:
     time
         The column with the time at which an alarm was raised: a TIMESTAMP_LTZ(3), or a BIGINT of ms since the epoch.
     rule
-        The column that names the rule; None if there is none.
+        The column that names the rule; None if no column does.
     transitions
         Whether rows are transitions of `hr.alarm`: then only those that begin an occurrence count.
     """
@@ -48,7 +48,7 @@ class AlarmTopic:
         return list(dict.fromkeys([self.time, *([] if self.rule is None else [self.rule]), *(["from", "to"] if self.transitions else [])]))
 
     def raised(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Alarm]:
-        """Yield the alarms that were raised, from rows with these columns; a row without a time is none."""
+        """Yield the alarms that were raised, from rows with these columns; a row without a time is skipped."""
         for row in rows:
             begins = not self.transitions or (row["to"] == "unacknowledged" != row["from"])
             if begins and (time := row[self.time]) is not None:

@@ -259,7 +259,7 @@ class _Job:
 
 
 def _job(plan: Plan, given: Sequence[str], judged: JudgeOptions, replaced: Mapping[str, Sequence[Path]] = MappingProxyType({})) -> _Job:
-    """Return what is to be run. Raises PlanError if an input is missing, or what is replaced is the history itself."""
+    """Return the job. Raises PlanError if an input is missing, or the history itself is replaced."""
     topics = alarm_topics(plan, judged.topic, judged.time, judged.rule)
     of_history, spare = read_topics(plan, topics)
     for topic in replaced:

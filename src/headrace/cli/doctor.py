@@ -57,7 +57,7 @@ _AS_IT_WAS = "bring back what it was made with, or start with"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found: whether it is well, where, what, and how to fix it."""
+    """The result of a check: whether it passed, where, what is wrong, and how to fix it."""
 
     state: Literal["ok", "warn", "FAIL"]
     where: str

@@ -25,7 +25,7 @@ _UNPROVEN = "unproven.ndjson"
 
 
 class _Record(msgspec.Struct, frozen=True):
-    """What a backtest with a budget found: of which pipeline, when, and the limits that are broken."""
+    """The recorded result of a backtest with a budget: its pipeline, its time, and the limits that are broken."""
 
     identity: dict[str, Any]
     at: str

@@ -42,7 +42,7 @@ def duration_ms(text: str, option: str) -> int:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class KilnOptions:
-    """What a kiln can be like.
+    """Options of a kiln.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class KilnOptions:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class GeneratorOptions:
-    """What generators can be like.
+    """Options of generators.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ class GeneratorOptions:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class PlcOptions:
-    """What controllers can be like.
+    """Options of controllers.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ class PlcOptions:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class WaterOptions:
-    """What a water plant can be like.
+    """Options of a water plant.
 
     Parameters
     ----------
