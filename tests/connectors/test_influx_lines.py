@@ -101,7 +101,7 @@ def test_a_line_is_read_back_exactly_or_refused(measurement: str, record: dict[s
     assert [type(value) for value in found[2].values()] == [float if type(value) is int else type(value) for value in wanted.values()]
 
 
-@given(st.integers(-(2**63) + 2, 2**63 - 2), st.sampled_from([("ns", 1), ("us", 10**3), ("ms", 10**6), ("s", 10**9)]), st.booleans())
+@given(st.integers(-(2**63) + 10**4, 2**63 - 10**4), st.sampled_from([("ns", 1), ("us", 10**3), ("ms", 10**6), ("s", 10**9)]), st.booleans())
 def test_a_time_as_a_number_or_a_text_is_exact(ns: int, unit: tuple[str, int], text: bool) -> None:
     name, factor = unit
     whole, rest = divmod(abs(ns), factor)

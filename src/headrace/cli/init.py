@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from headrace.cli.paths import OutputPath
@@ -19,9 +21,10 @@ TEMPLATES = {
     "opcua": "the variables of an OPC UA server, statistics by minute, and a file of them",
     "factory": "controllers of a factory from an MQTT broker, their values with quality, and documents of these in MongoDB",
     "water": "a simulated water treatment plant with attacks, its alerts and statistics, and a file of the alerts; needs nothing else",
+    "water-influxdb": "the same plant with InfluxDB: its rows, alerts and statistics, a compose file, and four dashboards of Grafana",
     "events": "server-sent events over HTTP, such as those of headrace serve generators, statistics, and a file of them",
 }
-_SHARED = {"lines.py": tuple(name for name in TEMPLATES if name != "factory"), "minutes.py": ("csv", "mqtt", "opcua")}
+_SHARED = {"lines.py": tuple(name for name in TEMPLATES if name not in {"factory", "water-influxdb"}), "minutes.py": ("csv", "mqtt", "opcua")}
 
 
 def init(template: str | None = None, /, *, folder: OutputPath = Path()) -> None:
@@ -30,7 +33,7 @@ def init(template: str | None = None, /, *, folder: OutputPath = Path()) -> None
     Parameters
     ----------
     template
-        kiln, csv, mqtt, opcua, factory, water or events. Without it, a terminal is asked.
+        kiln, csv, mqtt, opcua, factory, water, water-influxdb or events. Without it, a terminal is asked.
     folder
         Where; the working folder if it is not given.
     """
@@ -38,7 +41,7 @@ def init(template: str | None = None, /, *, folder: OutputPath = Path()) -> None
     if name not in TEMPLATES:
         raise PlanError(f"there is no template {name!r}", where="TEMPLATE", fix=near(name, TEMPLATES))
     templates = files("headrace.cli") / "templates"
-    contents = {one.name: one.read_bytes() for one in (templates / name).iterdir() if one.is_file()}
+    contents = dict(_contents(templates / name))
     contents |= {file: (templates / "shared" / file).read_bytes() for file, users in _SHARED.items() if name in users}
     there = sorted(file for file in contents if (folder / file).exists())
     if there:
@@ -46,6 +49,7 @@ def init(template: str | None = None, /, *, folder: OutputPath = Path()) -> None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file, content in sorted(contents.items()):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
             with (folder / file).open("xb") as new:
                 new.write(content)
     except OSError as error:
@@ -53,6 +57,15 @@ def init(template: str | None = None, /, *, folder: OutputPath = Path()) -> None
     print(f"Wrote {', '.join(sorted(contents))}: {TEMPLATES[name]}.")
     inside = "" if folder == Path() else f"cd {folder}; "
     print(f"Next: {inside}headrace check; headrace up")
+
+
+def _contents(template: Traversable, within: str = "") -> Iterator[tuple[str, bytes]]:
+    """Return the files of a template and of its folders."""
+    for one in template.iterdir():
+        if one.is_dir():
+            yield from _contents(one, f"{within}{one.name}/")
+        else:
+            yield f"{within}{one.name}", one.read_bytes()
 
 
 def _asked() -> str:

@@ -26,7 +26,7 @@ from headrace.errors import EnvironmentFault, PlanError
 __all__ = ["Points", "target"]
 
 _PARAMETERS = frozenset(
-    {"org", "bucket", "token", "token_file", "measurement", "tags", "fields", "integers", "time", "time_unit", "gzip", "ca"},
+    {"org", "bucket", "token", "token_file", "measurement", "tags", "fields", "integers", "numbers", "time", "time_unit", "gzip", "ca"},
 )
 _EXAMPLE = "influx://127.0.0.1:8086?org=scada&bucket=processed_data&token=${INFLUXDB_TOKEN}&tags=tag"
 _PORT, _TLS_PORT = 8086, 443
@@ -209,6 +209,6 @@ def _lines(one: Address) -> Lines:
     if measurement is not None and measurement[:1] == "#":
         raise PlanError(f"parameter measurement is {measurement!r}, and a line with # is a comment", where=one.where, fix="give another name")
     try:
-        return Lines.of(measurement, at, one.choice("time_unit", list(NS)), tags or (), fields, integers or ())
+        return Lines.of(measurement, at, one.choice("time_unit", list(NS)), tags or (), fields, integers or (), one.names("numbers") or ())
     except Unfit as unfit:
         raise PlanError(f"a parameter {unfit}", where=one.where, fix="give another name") from None

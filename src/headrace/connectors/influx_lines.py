@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +18,7 @@ import msgspec
 
 from headrace.connectors.moments import NS, nanoseconds
 from headrace.connectors.objects import Unfit
+from headrace.kernels.reading.rules import double_of
 
 __all__ = ["RESERVED", "Lines", "escaped"]
 
@@ -64,6 +66,8 @@ class Lines:
         The fields that are fields; None: all that are neither tags nor the time.
     integers
         The fields that are 64-bit integers; all other numbers are floats.
+    numbers
+        The fields whose texts are numbers: names, in which `*` stands for any characters. A text there that is no number is left out.
     """
 
     measurement: str | None
@@ -72,7 +76,9 @@ class Lines:
     tags: Mapping[str, str]
     fields: Sequence[str] | None
     integers: frozenset[str]
+    numbers: Sequence[str]
     _prefixes: dict[str, str]
+    _numeric: dict[str, bool]
 
     @classmethod
     def of(
@@ -83,12 +89,13 @@ class Lines:
         tags: Sequence[str] = (),
         fields: Sequence[str] | None = None,
         integers: Sequence[str] = (),
+        numbers: Sequence[str] = (),
     ) -> Lines:
         """Return what makes such lines. Raises Unfit if a name cannot be written."""
         for name in (*integers, *([] if measurement is None else [measurement])):
             escaped(name)
         begins = {name: f",{escaped(name)}=" for name in sorted(tags)}  # InfluxDB sorts tags that are not
-        return cls(measurement, time, time_unit, begins, fields, frozenset(integers), {})
+        return cls(measurement, time, time_unit, begins, fields, frozenset(integers), tuple(numbers), {}, {})
 
     def line(self, topic: str, value: bytes) -> bytes:
         """Return the line of a record, without a line feed.
@@ -143,12 +150,22 @@ class Lines:
                 kind = type(value)
                 if kind is float:  # JSON has no NaN
                     found.append(f"{prefix}{value!r}")
+                elif kind is str and self.numbers and self._is_number(name):
+                    if (number := double_of(value)) is not None:
+                        found.append(f"{prefix}{number!r}")
                 elif kind is not _NULL:
                     found.append(prefix + _WRITTEN[kind](name, value))
-        for name in self.integers:
-            if (value := content.get(name)) is not None:
-                found.append(f"{escaped(name)}={_integer(name, value)}")
+        found += [f"{escaped(name)}={_integer(name, value)}" for name in self.integers if (value := content.get(name)) is not None]
         return found
+
+    def _is_number(self, name: str) -> bool:
+        """Return whether the texts of a field are numbers."""
+        known = self._numeric.get(name)
+        if known is None:
+            if len(self._numeric) >= _MOST_NAMES:
+                self._numeric.clear()
+            known = self._numeric[name] = any(fnmatchcase(name, pattern) for pattern in self.numbers)
+        return known
 
     def _prefix(self, name: str) -> str:
         """Return how a field begins; nothing if it is none, or an integer."""
