@@ -15,7 +15,7 @@ from headrace.plan.operators import Process, Side, Sink
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import Schema
 
-__all__ = ["AlarmTopic", "alarm_process", "alarm_topics", "read_topics"]
+__all__ = ["AlarmTopic", "alarm_pipelines", "alarm_process", "alarm_topics", "read_topics"]
 
 _TRANSITION = {"alarm_id", "from", "to", "time"}
 _MOMENTS = {"BIGINT", "TIMESTAMP_LTZ(3)"}
@@ -70,6 +70,11 @@ def alarm_process(sink: Node[Sink]) -> Node[Process] | None:
             found: Node[Any] = node
             return found if isinstance(found.operator.code, TagAlarms) else None
     return None
+
+
+def alarm_pipelines(plans: Iterable[Plan]) -> dict[str, tuple[Plan, Node[Process]]]:
+    """Return the topics to which pipelines write transitions of `hr.alarm`, each with its pipeline and its process of alarms."""
+    return {sink.operator.topic: (plan, process) for plan in plans for sink in plan.sinks if (process := alarm_process(sink)) is not None}
 
 
 def alarm_topics(plan: Plan, topic: str | None, time: str | None = None, rule: str | None = None) -> list[AlarmTopic]:

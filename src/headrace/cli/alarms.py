@@ -6,13 +6,14 @@ import getpass
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
 
 from headrace._clock import now_ms
+from headrace.alarms.commands import Command
 from headrace.cli.logs import KafkaOptions, open_log
 from headrace.cli.simulate import duration_ms
 from headrace.cli.tables import print_json, print_table
@@ -28,7 +29,6 @@ __all__ = [
 _Json = Annotated[bool, Parameter(name="--json", negative=(), help="JSON objects, one a line.")]
 _CURRENT = frozenset({"alarm_id", "priority", "state", "time", "value", "limit", "by", "action"})
 _TRANSITION = frozenset({"alarm_id", "priority", "event", "from", "to", "time", "value", "by", "reason", "sequence"})
-_encode = msgspec.json.Encoder().encode
 
 
 @Parameter(name="*")
@@ -276,26 +276,17 @@ def kpi(*, last: str = "24h", topic: str = "alarms", json: _Json = False, kafka:
 
 def _send(name: str, alarm: str, who: Who, kafka: KafkaOptions, **more: Any) -> None:  # noqa: ANN401
     """Append a command to its topic."""
-    reason = more.pop("reason", who.reason)
-    if not all(alarm.rpartition("/")):
-        raise PlanError(f"{alarm!r} is not the id of an alarm", where="alarms", fix="write TAG/DEFINITION")
-    if name in {"shelve", "out_of_service"} and not reason:
-        raise PlanError("a reason is missing", where=f"alarms {name.replace('_', '-')}", fix="give --reason TEXT")
+    command = Command(name=name, alarm=alarm, time=now_ms(), **{"by": who.by, "reason": who.reason, "sequence": who.sequence, **more})
     with closing(open_log(kafka, create=False)) as log:
-        sequence = who.sequence
         if name == "acknowledge":  # what the operator has seen
             seen = _check_there(log, who.topic, alarm)["sequence"]
-            sequence = seen if sequence is None else sequence
-        tag, _, definition = alarm.rpartition("/")
-        by = _login() if who.by is None else who.by
-        row = {"tag": tag, "definition": definition, "time": now_ms(), "command": name, "by": by, "reason": reason, "sequence": sequence, **more}
-        try:
-            line, key = _encode({column: value for column, value in row.items() if value is not None}), tag.encode()
-        except UnicodeEncodeError:
-            raise PlanError("a text is not UTF-8", where=f"alarms {name.replace('_', '-')}", fix="set the terminal to UTF-8") from None
+            command = replace(command, sequence=seen if who.sequence is None else who.sequence)
+        if who.by is None:
+            command = replace(command, by=_login())
+        line, key = command.record()
         log.append(who.commands, [line], [key])
-    occurrence = "" if sequence is None else f", occurrence {sequence}"
-    print(f"Sent {name} for {alarm}{occurrence}, by {by}.")
+    occurrence = "" if command.sequence is None else f", occurrence {command.sequence}"
+    print(f"Sent {name} for {alarm}{occurrence}, by {command.by}.")
 
 
 def _login() -> str:

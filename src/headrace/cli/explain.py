@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from headrace._durable import put, write_fault
 from headrace.backtest.figures import iso
-from headrace.backtest.topics import alarm_process
+from headrace.backtest.topics import alarm_pipelines
 from headrace.cli.apps import plan_of, settings_file
 from headrace.cli.logs import KafkaOptions, asked_cluster, open_log
 from headrace.cli.paths import OutputPath
@@ -162,7 +162,7 @@ def _pipeline(app: str | None, settings: Sequence[str], topic: str) -> tuple[Pla
         plans = [one.plan for one in check_plant(settings_file()).pipelines]
     else:
         raise PlanError("the pipeline is not known", where="--app", fix="name it: --app plant.py; or call this in the folder of headrace.toml")
-    found = {sink.operator.topic: (plan, process) for plan in plans for sink in plan.sinks if (process := alarm_process(sink)) is not None}
+    found = alarm_pipelines(plans)
     if topic not in found:
         who = f"pipeline {plans[0].pipeline}" if app is not None else f"no pipeline of {settings_file()}"
         what = f"{who} {'writes no' if app is not None else 'writes'} transitions of hr.alarm to topic {topic!r}"

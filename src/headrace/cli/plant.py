@@ -16,6 +16,7 @@ from headrace.cli.options import RunOptions
 from headrace.connectors import find
 from headrace.connectors.address import secret, secret_file
 from headrace.errors import EnvironmentFault, HeadraceError, Mistakes, PlanError, near
+from headrace.gateway.hosts import is_loopback
 from headrace.plan.cache import caching_in
 from headrace.plan.settings import Setting
 from headrace.plant.file import In, Out, PipelinePart, PlantFile, read_plant, with_parameters
@@ -88,8 +89,8 @@ class _Checker:
         self._check_names(pipelines)
         self._check_topics(pipelines)
         page = self._plant.page
-        if page is not None and page.host not in {"localhost", "127.0.0.1"}:
-            what = f"the page is served beyond this machine, to anyone who reaches {page.host}, without sign-in"
+        if page is not None and not is_loopback(page.host):
+            what = f"the page is served beyond this machine, to anyone who reaches {page.host}, without sign-in; it takes no commands for alarms"
             self._notes.append(str(PlanError(what, where=self._plant.where(("page", "host")))))
         return Checked(self._plant, tags, pipelines, self._notes)
 

@@ -20,6 +20,7 @@ from cyclopts import Parameter
 from headrace._durable import private_folder, put
 from headrace._lock import TakenError, take
 from headrace._structured import structured
+from headrace.backtest.topics import alarm_pipelines
 from headrace.cli.apps import home
 from headrace.cli.logs import KafkaOptions, asked_topics, open_log
 from headrace.cli.options import RunOptions
@@ -31,6 +32,7 @@ from headrace.cli.stopping import asked_to_stop
 from headrace.engines.options import Mode
 from headrace.engines.protocol import Context, Engine, Result, accept, engine_named
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError, near
+from headrace.gateway.hosts import is_loopback
 from headrace.plant.file import PLANT_FILE, In, Out
 from headrace.topics.making import make_topic, make_topics
 
@@ -224,23 +226,25 @@ class _Builder:
         return running if plant.page is None else [*running, self._page(checked, tags)]
 
     def _page(self, checked: Checked, tags: str) -> Part:
-        from headrace.console.plant_page import PagePart
+        from headrace.console.plant_page import PagePart, PlantPages
 
         plant, page = checked.plant, checked.plant.page
         assert page is not None
-        written = (topic for one in checked.pipelines for topic in one.plan.topics)
+        plans = [one.plan for one in checked.pipelines]
+        written = (topic for plan in plans for topic in plan.topics)
         topics = tuple(dict.fromkeys((*(one.topic for one in plant.ins), *plant.external, *written)))
-        definition = (page, plant.name, plant.zone, tags, topics)
-        return PagePart(
-            definition,
-            self._open_log,
-            host=page.host,
-            port=page.port,
-            plant=(plant.name, plant.zone),
-            tags=checked.tags,
-            topics=topics,
+        explained = {msgspec.json.encode(plan.identity) for plan, _ in alarm_pipelines(plans).values()}
+        definition = (page, plant.name, plant.zone, tags, topics, *sorted(explained))
+        pages = PlantPages(
+            plant.name,
+            plant.zone,
+            checked.tags,
+            topics,
             parts=lambda: [] if self.supervisor is None else self.supervisor.parts,
+            plans=plans,
+            commands=is_loopback(page.host),
         )
+        return PagePart(definition, self._open_log, host=page.host, port=page.port, pages=pages)
 
     def _pipeline(self, planned: Planned) -> Part:
         from headrace.supervise import PipelineThread

@@ -1,102 +1,104 @@
-"""The page of a plant: tags with live values in the asset tree, trends, parts, ledgers and dead letters, and `/metrics` and `/health` beside it."""
+"""The page of a plant: alarms, tags with live values in the asset tree, trends, parts, ledgers and dead letters, and `/metrics` and `/health` beside it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 import msgspec
 
 from headrace._clock import now_ms
 from headrace.connectors.progress import Health
+from headrace.console.alarming import Alarming
 from headrace.console.watching import Group, Watching
 from headrace.errors import EnvironmentFault
 from headrace.gateway.pages import Answer, Pages
+from headrace.plan.pipeline import Plan
 from headrace.plant.tags import Tags
 from headrace.supervise.part import Part
 from headrace.topics.protocol import Log
 
-__all__ = ["PagePart"]
+__all__ = ["PagePart", "PlantPages", "Shown"]
 
 _JSON = "application/json"
-_FILES = {"/": ("index.html", "text/html; charset=utf-8"), "/page.js": ("page.js", "text/javascript"), "/page.css": ("page.css", "text/css")}
+_SCRIPTS = ("page.js", "alarms.js", "shown.js", "trend.js")
+_FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css"),
+    **{f"/{name}": (name, "text/javascript") for name in _SCRIPTS},
+}
 _TICK_SECONDS = 0.1
 _GROUPS = {"in": "bridge:{topic}", "out": "forward:{name}", "pipeline": "{name}"}
 
+Paths = tuple[dict[str, Callable[[], Answer]], dict[str, Callable[[str], Answer]], dict[str, Callable[[bytes], Answer]]]
 
-class PagePart(Part):
-    """Serves the page.
 
-    Parameters
+class Shown(Protocol):
+    """A part of a plant, as the page shows it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def kind(self) -> str:
+        """What it is: in, pipeline, out or page."""
+
+    @property
+    def health(self) -> Health:
+        """Its state."""
+
+
+@dataclass(frozen=True)
+class PlantPages:
+    """What the page of a plant answers.
+
+    Attributes
     ----------
-    host, port
-        Where.
-    plant
-        The name of the plant and its time zone.
+    name, zone
+        The plant's name and its time zone.
     tags
         The list of tags.
     topics
         The topics that may have readings.
     parts
         Returns the parts of the plant.
+    plans
+        The pipelines of the plant.
+    commands
+        Whether operators' commands are taken.
     """
 
-    kind = "page"
-    stage = 3
+    name: str
+    zone: str
+    tags: Tags
+    topics: Sequence[str]
+    parts: Callable[[], Sequence[Shown]]
+    plans: Sequence[Plan] = ()
+    commands: bool = True
 
-    def __init__(
-        self,
-        definition: Hashable,
-        open_log: Callable[[], Log],
-        *,
-        host: str,
-        port: int,
-        plant: tuple[str, str],
-        tags: Tags,
-        topics: Sequence[str],
-        parts: Callable[[], Sequence[Part]],
-    ) -> None:
-        super().__init__("page", definition)
-        self._open_log, self._host, self._port = open_log, host, port
-        self._plant, self._tags, self._topics, self._parts = plant, tags, topics, parts
-
-    async def run(self, stop: Callable[[], bool], told: Callable[[str], None]) -> None:  # noqa: ARG002
-        """Serve until `stop` returns true.
-
-        Raises
-        ------
-        EnvironmentFault
-            If the port is in use or may not be taken.
-        """
-        watching = Watching(self._open_log, self._topics, len(self._tags), self._groups)
+    @contextmanager
+    def reading(self, open_log: Callable[[], Log]) -> Iterator[Paths]:
+        """Follow the log, and return what answers each path: without a query, with one, and to what is posted."""
+        alarming = Alarming(open_log, self.plans, commands=self.commands)
+        watching = Watching(open_log, self.topics, len(self.tags), self._groups, no_readings=alarming.topics, look=alarming.follow)
         with closing(watching):
-            pages, asked = self._pages(watching)
-            try:
-                server = Pages(self._port, pages, asked, host=self._host)
-            except (OSError, OverflowError) as error:
-                what = getattr(error, "strerror", None) or str(error)
-                raise EnvironmentFault(
-                    f"cannot be served: {what}", where=f"page {self._host}:{self._port}", fix="name a free port in [page]"
-                ) from None
-            with closing(server):
-                self.health = Health("running", now_ms(), f"http://{self._host}:{server.port}/")
-                while not stop():  # noqa: ASYNC110  (it is a function that is asked)
-                    await asyncio.sleep(_TICK_SECONDS)
+            yield self._paths(watching, alarming)
 
     def _groups(self) -> list[Group]:
         return [
             Group(_GROUPS[part.kind].format(topic=getattr(part, "topic", ""), name=part.name), part.kind, part.name)
-            for part in self._parts()
+            for part in self.parts()
             if part.kind in _GROUPS
         ]
 
-    def _pages(self, watching: Watching) -> tuple[dict[str, Callable[[], Answer]], dict[str, Callable[[str], Answer]]]:
-        """Return what answers each path: without and with a query."""
+    def _paths(self, watching: Watching, alarming: Alarming) -> Paths:
         shown: dict[str, Callable[[], Answer]] = {path: _file(*named) for path, named in _FILES.items()}
         shown |= {
             "/api/plant": lambda: _json(self._described()),
@@ -107,32 +109,73 @@ class PagePart(Part):
         asked: dict[str, Callable[[str], Answer]] = {
             "/api/values": lambda query: _json(watching.values(_number(query, "since"))),
             "/api/trend": lambda query: _json(watching.trend(parse_qs(query).get("tag", [""])[0])),
+            "/api/alarms": alarming.shown,
+            "/api/explanation": alarming.explanation,
         }
-        return shown, asked
+        return shown, asked, {"/api/command": alarming.command}
 
     def _described(self) -> dict[str, Any]:
-        name, zone = self._plant
         limits = ("low", "high", "ll", "l", "h", "hh")
         tags = [
             {"path": tag.path, "name": tag.name, "unit": tag.symbol, "stepped": tag.interpolation == "stepped"}
             | {limit: getattr(tag, limit) for limit in limits if getattr(tag, limit) is not None}
-            for tag in self._tags
+            for tag in self.tags
         ]
-        return {"name": name, "zone": zone, "tags": tags}
+        return {"name": self.name, "zone": self.zone, "tags": tags}
 
     def _healths(self) -> list[dict[str, Any]]:
-        return [{"name": part.name, "kind": part.kind, **msgspec.to_builtins(part.health)} for part in self._parts()]
+        return [{"name": part.name, "kind": part.kind, **msgspec.to_builtins(part.health)} for part in self.parts()]
 
     def _health(self) -> Answer:
-        bad = {part.name: part.health.reason for part in self._parts() if part.health.state in {"waiting", "failed"}}
+        bad = {part.name: part.health.reason for part in self.parts() if part.health.state in {"waiting", "failed"}}
         status = HTTPStatus.SERVICE_UNAVAILABLE if bad else HTTPStatus.OK
         return status, _JSON, msgspec.json.encode({"status": "; ".join(f"{name}: {why}" for name, why in bad.items()) or "ok"})
 
     def _metrics(self) -> bytes:
         """Return the metrics of all parts; each metric is described once."""
-        found = [part.metrics.text() for part in self._parts() if getattr(part, "metrics", None) is not None]  # type: ignore[attr-defined]
+        found = [part.metrics.text() for part in self.parts() if getattr(part, "metrics", None) is not None]  # type: ignore[attr-defined]
         lines: dict[bytes, None] = dict.fromkeys(line for text in found for line in text.splitlines())
         return b"\n".join([*lines, b""])
+
+
+class PagePart(Part):
+    """Serves the page.
+
+    Parameters
+    ----------
+    host, port
+        Where.
+    pages
+        What it answers.
+    """
+
+    kind = "page"
+    stage = 3
+
+    def __init__(self, definition: Hashable, open_log: Callable[[], Log], *, host: str, port: int, pages: PlantPages) -> None:
+        super().__init__("page", definition)
+        self._open_log, self._host, self._port, self._answers = open_log, host, port, pages
+
+    async def run(self, stop: Callable[[], bool], told: Callable[[str], None]) -> None:  # noqa: ARG002
+        """Serve until `stop` returns true.
+
+        Raises
+        ------
+        EnvironmentFault
+            If the port is in use or may not be taken.
+        """
+        with self._answers.reading(self._open_log) as paths:
+            try:
+                server = Pages(self._port, *paths, host=self._host)
+            except (OSError, OverflowError) as error:
+                what = getattr(error, "strerror", None) or str(error)
+                raise EnvironmentFault(
+                    f"cannot be served: {what}", where=f"page {self._host}:{self._port}", fix="name a free port in [page]"
+                ) from None
+            with closing(server):
+                self.health = Health("running", now_ms(), f"http://{self._host}:{server.port}/")
+                while not stop():  # noqa: ASYNC110  (it is a function that is asked)
+                    await asyncio.sleep(_TICK_SECONDS)
 
 
 def _file(name: str, kind: str) -> Callable[[], Answer]:

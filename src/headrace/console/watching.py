@@ -7,6 +7,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,12 +77,18 @@ class Watching:
         How many tags are expected, by which the length of their history is chosen.
     groups
         Returns the parts whose ledgers are shown.
+    no_readings
+        Those of the topics whose records are no readings, whatever their fields.
+    look
+        Is given the log at each look.
     """
 
     open_log: Callable[[], Log]
     topics: Sequence[str]
     tags: int
     groups: Callable[[], Iterable[Group]]
+    no_readings: AbstractSet[str] = frozenset()
+    look: Callable[[Log], None] = lambda _: None
     fault: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -130,6 +137,7 @@ class Watching:
                     log.heed(self._ended.is_set)
                     while not self._ended.wait(_LOOK_SECONDS if looks else 0):
                         self._look(log)
+                        self.look(log)
                         if looks % _SLOW_LOOKS == 0:
                             self._look_slowly(log)
                         self.fault = ""
@@ -152,7 +160,8 @@ class Watching:
                     if not entries:
                         break
                     offset = entries[-1].offset + 1
-                    self._take(one.value for one in entries)
+                    if topic not in self.no_readings:
+                        self._take(one.value for one in entries)
                     self._last[topic] = (entries[-1].arrived_ms, _cut(entries[-1].value))
                 self._next[place] = offset
 

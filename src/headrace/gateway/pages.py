@@ -13,20 +13,23 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
 from typing import Any
 
-from headrace.gateway.hosts import REFUSED, is_own_host
+from headrace.gateway.hosts import REFUSED, is_own_host, is_own_origin
 
 __all__ = ["CONNECTIONS", "REQUEST_SECONDS", "Answer", "Pages"]
 
 CONNECTIONS = 64
 REQUEST_SECONDS = 10.0
+_MOST_POSTED = 65_536
 
 Answer = tuple[HTTPStatus, str, bytes]
 _NONE: Mapping[str, Callable[[str], Answer]] = MappingProxyType({})
+_NOT_POSTED: Mapping[str, Callable[[bytes], Answer]] = MappingProxyType({})
 
 
 class Pages:
@@ -40,6 +43,8 @@ class Pages:
         What answers each path: its status, type and content. They are called from several threads.
     asked
         The same for paths with a query, which they are given.
+    posted
+        The same for paths to which JSON is posted, which they are given. A page of another origin cannot post.
     host
         The address at which it serves. Beyond the loopback interface anyone who reaches the port can read the pages.
 
@@ -50,9 +55,15 @@ class Pages:
     """
 
     def __init__(
-        self, port: int, pages: Mapping[str, Callable[[], Answer]], asked: Mapping[str, Callable[[str], Answer]] = _NONE, *, host: str = "127.0.0.1"
+        self,
+        port: int,
+        pages: Mapping[str, Callable[[], Answer]],
+        asked: Mapping[str, Callable[[str], Answer]] = _NONE,
+        posted: Mapping[str, Callable[[bytes], Answer]] = _NOT_POSTED,
+        *,
+        host: str = "127.0.0.1",
     ) -> None:
-        self._server = _Server((host, port), _handler(pages, asked))
+        self._server = _Server((host, port), _handler(pages, asked, posted))
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="pages", daemon=True).start()
 
@@ -116,7 +127,20 @@ class _Timely(io.RawIOBase):
                 self._connection.settimeout(REQUEST_SECONDS)
 
 
-def _handler(pages: Mapping[str, Callable[[], Answer]], asked: Mapping[str, Callable[[str], Answer]]) -> type[BaseHTTPRequestHandler]:
+def _refusal(headers: Message, *, known: bool) -> tuple[HTTPStatus, str] | None:
+    """Return why what is posted is not taken; None if it is."""
+    if not known:
+        return HTTPStatus.NOT_FOUND, "nothing is posted there"
+    if not is_own_origin(headers):
+        return HTTPStatus.FORBIDDEN, "a page of another origin cannot do this"
+    if headers.get_content_type() != "application/json":  # which a form cannot send, nor a page of another origin without asking first
+        return HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json"
+    return None
+
+
+def _handler(  # noqa: C901  (the methods of a class are in it)
+    pages: Mapping[str, Callable[[], Answer]], asked: Mapping[str, Callable[[str], Answer]], posted: Mapping[str, Callable[[bytes], Answer]]
+) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = REQUEST_SECONDS  # also of what is sent
@@ -131,9 +155,7 @@ def _handler(pages: Mapping[str, Callable[[], Answer]], asked: Mapping[str, Call
             super().handle_one_request()
 
         def do_GET(self) -> None:
-            hosts = self.headers.get_all("Host", [])
-            if len(hosts) > 1 or not all(map(is_own_host, hosts)):
-                self._answer(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", f"{REFUSED}\n".encode())
+            if not self._is_for_us():
                 return
             path, _, query = self.path.partition("?")
             if path in asked:
@@ -145,6 +167,32 @@ def _handler(pages: Mapping[str, Callable[[], Answer]], asked: Mapping[str, Call
             self._answer(*pages[path]())
 
         do_HEAD = do_GET  # noqa: N815  (so the library calls it)
+
+        def do_POST(self) -> None:
+            length = self.headers.get("Content-Length", "")
+            if not (length.isascii() and length.isdigit() and int(length[:9]) <= _MOST_POSTED):
+                self.close_connection = True
+                self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send a Content-Length of at most {_MOST_POSTED}")
+                return
+            body = self.rfile.read(int(length))  # also of a request that is refused: what is left unread would reset the connection
+            if not self._is_for_us():
+                return
+            refusal = _refusal(self.headers, known=self.path in posted)
+            if refusal is not None:
+                self._say(*refusal)
+                return
+            self._answer(*posted[self.path](body))
+
+        def _is_for_us(self) -> bool:
+            """Return whether the request names this server; if not, it is answered."""
+            hosts = self.headers.get_all("Host", [])
+            if len(hosts) > 1 or not all(map(is_own_host, hosts)):
+                self._say(HTTPStatus.MISDIRECTED_REQUEST, REFUSED)
+                return False
+            return True
+
+        def _say(self, status: HTTPStatus, what: str) -> None:
+            self._answer(status, "text/plain; charset=utf-8", f"{what}\n".encode(errors="replace"))
 
         def _answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
             self.send_response(status)

@@ -1,64 +1,21 @@
 // @ts-check
 /** The page of a plant. It asks for what has changed once a second; text is only ever set as text. */
 
-/** @typedef {{path: string, name: string, unit: string, stepped: boolean, low?: number, high?: number, ll?: number, l?: number, h?: number, hh?: number}} Tag */
-/** @typedef {[string, number, number | string | boolean | null, number, string | null]} Row */
+import { forgetAlarms, showAlarms } from "./alarms.js";
+import { ask, at, beyond, element, plant, severity, shownValue, tags, time, values } from "./shown.js";
+import { draw } from "./trend.js";
+
+/** @typedef {import("./shown.js").Row} Row */
 
 const MOST_TRENDS = 4;
 const PERIOD_MS = 1000;
 
-/** @type {Map<string, Tag>} */
-const tags = new Map();
 /** @type {Map<string, HTMLTableRowElement>} */
 const rows = new Map();
-/** @type {Map<string, Row>} */
-const values = new Map();
 /** @type {string[]} */
 const chosen = [];
 let seen = 0;
 for (const part of location.hash.slice(1).split("&").filter(Boolean).slice(0, MOST_TRENDS)) chosen.push(decodeURIComponent(part));
-let zone = "UTC";
-
-const at = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
-
-/** @param {string} name @param {string | null} [text] @param {string} [kind] */
-function element(name, text, kind) {
-  const made = document.createElement(name);
-  if (text !== undefined && text !== null) made.textContent = text;
-  if (kind) made.className = kind;
-  return made;
-}
-
-/** @param {number} ms */
-function time(ms) {
-  const options = /** @type {const} */ ({ timeZone: zone, hour12: false, hour: "2-digit", minute: "2-digit", second: "2-digit" });
-  const day = { timeZone: zone, year: "numeric", month: "2-digit", day: "2-digit" };
-  const date = new Date(ms);
-  const shown = (/** @type {any} */ wanted, /** @type {Date} */ one) => new Intl.DateTimeFormat("sv-SE", wanted).format(one);
-  const sameDay = shown(day, date) === shown(day, new Date());
-  return sameDay ? shown(options, date) : `${shown(day, date)} ${shown(options, date)}`;
-}
-
-/** @param {unknown} value */
-function shownValue(value) {
-  if (typeof value === "number") return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(6)));
-  return value === null || value === undefined ? "–" : String(value);
-}
-
-/** @param {number} quality */
-function severity(quality) {
-  return quality >= 0x80000000 ? "bad" : quality >= 0x40000000 ? "uncertain" : "good";
-}
-
-/** Return the limit that a value is beyond, as people write it. @param {Tag | undefined} tag @param {unknown} value */
-function beyond(tag, value) {
-  if (!tag || typeof value !== "number") return "";
-  if (tag.hh !== undefined && value >= tag.hh) return "HH";
-  if (tag.ll !== undefined && value <= tag.ll) return "LL";
-  if (tag.h !== undefined && value >= tag.h) return "H";
-  if (tag.l !== undefined && value <= tag.l) return "L";
-  return "";
-}
 
 /** Add the row of a tag below its assets, in the order of the list. @param {string} path */
 function addRow(path) {
@@ -127,26 +84,20 @@ function showValue(value) {
   cells[5].textContent = time(ms);
 }
 
-/** @param {string} path */
-async function ask(path) {
-  const answer = await fetch(path, { signal: AbortSignal.timeout(5000) });
-  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-  return answer.json();
-}
-
 async function describe() {
-  const plant = await ask("/api/plant");
-  zone = plant.zone;
-  document.title = `${plant.name} – headrace`;
-  at("plant").textContent = plant.name;
+  const described = await ask("/api/plant");
+  plant.zone = described.zone;
+  document.title = `${described.name} – headrace`;
+  at("plant").textContent = described.name;
   tags.clear();
   rows.clear();
   at("tree").replaceChildren();
-  for (const tag of plant.tags) {
+  for (const tag of described.tags) {
     tags.set(tag.path, tag);
     addRow(tag.path);
   }
   seen = 0;
+  forgetAlarms();
 }
 
 /** @param {any} state */
@@ -218,65 +169,6 @@ async function drawTrends() {
   }
 }
 
-/** @param {HTMLCanvasElement} canvas @param {[number, number | null, number][]} points @param {Tag | undefined} tag */
-function draw(canvas, points, tag) {
-  const scale = window.devicePixelRatio || 1;
-  const width = canvas.clientWidth;
-  const height = canvas.clientHeight;
-  canvas.width = width * scale;
-  canvas.height = height * scale;
-  const ink = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  ink.scale(scale, scale);
-  ink.font = "11px system-ui, sans-serif";
-  const numbers = points.map((one) => one[1]).filter((one) => one !== null);
-  if (!numbers.length) {
-    ink.fillStyle = "#59636e";
-    ink.fillText("no numbers yet", 8, 16);
-    return;
-  }
-  const limits = [["HH", tag?.hh], ["H", tag?.h], ["L", tag?.l], ["LL", tag?.ll]].filter((one) => one[1] !== undefined);
-  const shown = [...numbers, ...limits.map((one) => /** @type {number} */ (one[1]))];
-  const [low, high] = [Math.min(...shown), Math.max(...shown)];
-  const room = (high - low || Math.abs(high) || 1) * 0.08;
-  const [from, to] = [points[0][0], Math.max(points[points.length - 1][0], points[0][0] + 1)];
-  const x = (/** @type {number} */ ms) => 48 + ((ms - from) / (to - from)) * (width - 56);
-  const y = (/** @type {number} */ value) => height - 16 - ((value - low + room) / (high - low + 2 * room)) * (height - 22);
-  ink.fillStyle = "#59636e";
-  ink.fillText(shownValue(Number(high.toPrecision(4))), 4, y(high) + 4);
-  if (high > low) ink.fillText(shownValue(Number(low.toPrecision(4))), 4, y(low) + 4);
-  ink.fillText(time(from), 48, height - 4);
-  ink.fillText(time(to), Math.max(width - 8 - ink.measureText(time(to)).width, 120), height - 4);
-  ink.setLineDash([4, 3]);
-  for (const [name, value] of limits) {
-    ink.strokeStyle = String(name).length === 2 ? "#a40e26" : "#8a5a00";
-    ink.beginPath();
-    ink.moveTo(48, y(/** @type {number} */ (value)));
-    ink.lineTo(width - 8, y(/** @type {number} */ (value)));
-    ink.stroke();
-    ink.fillText(String(name), width - 22, y(/** @type {number} */ (value)) - 2);
-  }
-  ink.setLineDash([]);
-  ink.strokeStyle = "#24292e";
-  ink.lineWidth = 1.4;
-  ink.beginPath();
-  /** @type {number | null} */
-  let before = null;
-  for (const [ms, value] of points) {
-    if (value === null) {
-      before = null;
-      continue;
-    }
-    if (before === null) ink.moveTo(x(ms), y(value));
-    else {
-      if (tag?.stepped) ink.lineTo(x(ms), y(before));
-      ink.lineTo(x(ms), y(value));
-    }
-    if (points.length === 1) ink.arc(x(ms), y(value), 2, 0, 7);
-    before = value;
-  }
-  ink.stroke();
-}
-
 function filter() {
   const wanted = /** @type {HTMLInputElement} */ (at("filter")).value.toLowerCase();
   for (const [path, row] of rows) {
@@ -297,12 +189,13 @@ async function look() {
     if (changed.number < seen) described = false; // the plant was started again
     for (const value of changed.values) showValue(value);
     seen = changed.number;
+    await showAlarms();
     showState(await ask("/api/state"));
     await drawTrends();
     filter();
     const bad = [...values.values()].filter((one) => severity(one[3]) !== "good").length;
     at("counts").textContent = `${rows.size.toLocaleString("en")} tags, ${bad.toLocaleString("en")} without good quality`;
-    at("clock").textContent = `${time(changed.now)} ${zone}`;
+    at("clock").textContent = `${time(changed.now)} ${plant.zone}`;
     at("link").textContent = changed.fault || "live";
     at("link").className = changed.fault ? "lost" : "";
     document.body.classList.toggle("lost", Boolean(changed.fault));

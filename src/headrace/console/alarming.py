@@ -1,0 +1,270 @@
+"""The alarms of a plant on its page: which there are, operators' commands, and why an alarm was raised."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from headrace._clock import now_ms
+from headrace.alarms.commands import Command
+from headrace.alarms.machine import COMMANDS
+from headrace.backtest.topics import alarm_pipelines
+from headrace.errors import DataError, HeadraceError, PlanError, near
+from headrace.plan.graph import Node
+from headrace.plan.operators import Process
+from headrace.plan.pipeline import Plan
+from headrace.topics.entries import entries_of
+from headrace.topics.protocol import Log
+
+__all__ = ["Alarming"]
+
+_MOST = 500  # rows that are shown
+_ANSWER_SECONDS = 5.0
+_LOOK_SECONDS = 0.03
+_LONGEST_SHELVE_S = 31_536_000
+_SIDES = ("current", "journal", "nuisances", "older")
+_COLUMNS = frozenset({"alarm_id", "priority", "state", "sequence", "time", "value", "limit", "by"})
+_KEPT = frozenset({
+    *_COLUMNS, "kind", "active", "reason", "until", "class", "consequence", "action", "time_to_respond", "attack", "ne107",
+})  # fmt: skip
+
+Row = dict[str, Any]
+Answer = tuple[HTTPStatus, str, bytes]
+
+
+class _Asked(msgspec.Struct, forbid_unknown_fields=True):
+    """A command, as the page posts it. `seconds` is how long a shelve lasts."""
+
+    alarm: str
+    command: str
+    by: str
+    topic: str | None = None
+    reason: str | None = None
+    sequence: int | None = None
+    seconds: int | float | None = None
+    one_shot: bool = False
+
+
+@dataclass(frozen=True)
+class _Board:
+    """The topics of a pipeline with alarms: of transitions, and of commands."""
+
+    topic: str
+    commands: str
+    plan: Plan
+    process: Node[Process]
+
+
+class Alarming:
+    """The alarms of a plant.
+
+    Parameters
+    ----------
+    open_log
+        Opens the log.
+    plans
+        The pipelines of the plant.
+    commands
+        Whether commands are taken.
+    """
+
+    def __init__(self, open_log: Callable[[], Log], plans: Iterable[Plan], *, commands: bool) -> None:
+        self._open_log, self._commands = open_log, commands
+        self._boards = {topic: _Board(topic, _commands_of(process), plan, process) for topic, (plan, process) in alarm_pipelines(plans).items()}
+        self._lock, self._explaining = threading.Lock(), threading.Lock()
+        self._rows: dict[tuple[str, str], Row] = {}
+        self._next: dict[str, dict[int, int]] = {}
+        self._number = 0
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """The topics of alarms, whose records are no readings."""
+        boards = self._boards.values()
+        given = (node for one in boards for node in (*(node for node, _ in one.process.others), one.process.broadcast) if node is not None)
+        sides = {f"{one.topic}.{side}" for one in boards for side in _SIDES}
+        return frozenset({*self._boards, *sides, *(topic for node in given for topic in node.traits.topics)})
+
+    # which there are
+
+    def follow(self, log: Log) -> None:
+        """Take in what has come to the topics of current states."""
+        with self._lock:
+            for board in self._boards.values():
+                self._follow(log, board.topic)
+
+    def _follow(self, log: Log, topic: str) -> None:
+        current = f"{topic}.current"
+        begins = self._next.setdefault(topic, {})
+        try:
+            parts = log.topic(current).partitions
+        except PlanError:
+            return  # it is not there yet
+        if any(begins.get(part.number, 0) > part.end for part in parts):  # it was made anew
+            begins.clear()
+            self._rows = {place: row for place, row in self._rows.items() if place[0] != topic}
+            self._number += 1
+        if all(begins.get(part.number) == part.end for part in parts):
+            return
+        for entry in entries_of(log, current, begins):
+            begins[entry.partition] = entry.offset + 1
+            row = _decoded(entry.value)
+            if row is not None and row.keys() >= _COLUMNS:
+                self._take(topic, row)
+
+    def _take(self, topic: str, row: Row) -> None:
+        """Note the state of an alarm, and when its occurrence began: the row that has a new number is the first one."""
+        place = (topic, row["alarm_id"])
+        before = self._rows.get(place)
+        same = before is not None and before["sequence"] == row["sequence"]
+        raised = before["raised"] if same and before is not None else row["time"]
+        self._rows[place] = {"topic": topic, "raised": raised, **{name: value for name, value in row.items() if name in _KEPT}}
+        self._number += 1
+
+    def shown(self, query: str) -> Answer:
+        """Return the alarms that are not normal, the most important first; none if nothing has changed since the number `since`."""
+        with self._lock:
+            found: dict[str, Any] = {"number": self._number, "now": now_ms(), "boards": len(self._boards), "commands": self._commands, "alarms": None}
+            if _first(query, "since") == str(self._number):
+                return _json(found)
+            rows = sorted((row for row in self._rows.values() if row["state"] != "normal"), key=_importance)
+            return _json({**found, "total": len(rows), "alarms": rows[:_MOST]})
+
+    # commands
+
+    def command(self, body: bytes) -> Answer:
+        """Write a command to the topic of commands, and return what became of it.
+
+        The answer has `outcome`: `done`, `refused` with the reason, or `pending` if the pipeline does not carry it out in time; and the
+        alarm as it is then.
+        """
+        try:
+            asked = msgspec.json.decode(body, type=_Asked)
+            return self._command(asked)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return _fault(HTTPStatus.BAD_REQUEST, f"the command cannot be read: {error}")
+        except HeadraceError as fault:
+            return _refused(fault)
+
+    def _command(self, asked: _Asked) -> Answer:
+        if not self._commands:
+            what = "commands are not taken here: the page is served beyond this machine, without sign-in. Use headrace alarms"
+            return _fault(HTTPStatus.FORBIDDEN, what)
+        if asked.command not in COMMANDS:
+            raise PlanError(f"there is no command {asked.command!r}", fix=near(asked.command, COMMANDS))
+        if not asked.by.strip():
+            raise PlanError("a name is missing", fix="say by whom the command is")
+        with closing(self._open_log()) as log:
+            self.follow(log)
+            board, row = self._found(asked.topic, asked.alarm)
+            command = _command_of(asked, row)
+            ends = {part.number: part.end for part in log.topic(board.topic).partitions}
+            line, key = command.record()
+            log.append(board.commands, [line], [key])
+            outcome = _outcome(log, board.topic, command, ends)
+            self.follow(log)
+        with self._lock:
+            return _json({**outcome, "alarm": self._rows.get((board.topic, asked.alarm))})
+
+    def _found(self, topic: str | None, alarm: str) -> tuple[_Board, Row]:
+        """Return the board of an alarm and its row. Raises PlanError if there is none."""
+        with self._lock:
+            for board in self._boards.values():
+                if topic in {None, board.topic} and (row := self._rows.get((board.topic, alarm))) is not None:
+                    return board, row
+            known = [name for _, name in self._rows]
+        raise _Missing(f"no alarm {alarm!r} has had a transition", fix=near(alarm, known) if known else None)
+
+    # why
+
+    def explanation(self, query: str) -> Answer:
+        """Return why an alarm was raised, as `headrace explain --json` does. One explanation is computed at a time."""
+        from headrace.engines.embedded.explaining import explanation_of, occurrence_of
+
+        alarm, topic, sequence = (_first(query, name) for name in ("alarm", "topic", "sequence"))
+        try:
+            board = next((one for one in self._boards.values() if topic in {"", one.topic}), None)
+            if board is None:
+                raise _Missing(f"there is no topic of alarms {topic!r}")
+            number = int(sequence) if sequence.isascii() and sequence.isdigit() and len(sequence) < 19 else None
+            with self._explaining, closing(self._open_log()) as log:
+                return _json(explanation_of(log, board.plan, board.process, occurrence_of(log, board.topic, alarm, number)).as_table())
+        except HeadraceError as fault:
+            return _refused(fault, HTTPStatus.NOT_FOUND)
+
+
+class _Missing(PlanError):
+    """There is no such alarm."""
+
+
+def _commands_of(process: Node[Process]) -> str:
+    """Return the topic of commands that a process of alarms reads."""
+    return min(topic for node, given in process.others if given.name == "command" for topic in node.traits.topics)
+
+
+def _command_of(asked: _Asked, row: Mapping[str, Any]) -> Command:
+    now = now_ms()
+    until = None
+    if asked.command == "shelve":
+        if asked.one_shot == (asked.seconds is not None):
+            raise PlanError("a shelve is for a time or until the alarm clears", fix="give one of them")
+        if asked.seconds is not None:
+            if not 1 <= asked.seconds <= _LONGEST_SHELVE_S:
+                raise PlanError(f"a shelve of {asked.seconds:g} s", fix="give 1 s to a year")
+            until = now + round(asked.seconds * 1000)
+    sequence = row["sequence"] if asked.sequence is None and asked.command == "acknowledge" else asked.sequence
+    by, reason = asked.by.strip(), (asked.reason or "").strip() or None
+    one_shot = True if asked.one_shot else None
+    return Command(name=asked.command, alarm=asked.alarm, time=now, by=by, reason=reason, sequence=sequence, until=until, one_shot=one_shot)
+
+
+def _outcome(log: Log, topic: str, command: Command, begins: dict[int, int]) -> Row:
+    """Return what became of a command, from the transitions that come after it."""
+    give_up_at = time.monotonic() + _ANSWER_SECONDS
+    while time.monotonic() < give_up_at:
+        for entry in entries_of(log, topic, begins):
+            begins[entry.partition] = entry.offset + 1
+            row = _decoded(entry.value) or {}
+            if (row.get("alarm_id"), row.get("event"), row.get("by"), row.get("time")) == (command.alarm, command.name, command.by, command.time):
+                return {"outcome": "refused" if row.get("to") == "refused" else "done", "state": row.get("to"), "reason": row.get("reason")}
+        time.sleep(_LOOK_SECONDS)
+    return {"outcome": "pending", "state": None, "reason": "the pipeline of alarms has not carried it out yet"}
+
+
+def _importance(row: Row) -> tuple[int, int]:
+    return row["priority"] or 5, -row["raised"]
+
+
+def _decoded(value: bytes) -> Row | None:
+    try:
+        row = msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _first(query: str, name: str) -> str:
+    return parse_qs(query).get(name, [""])[0]
+
+
+def _refused(fault: HeadraceError, status: HTTPStatus = HTTPStatus.CONFLICT) -> Answer:
+    """Return an error as an answer. Its fix is left out where it is one for the command line."""
+    what = str(fault) if fault.where is None else fault.what
+    if isinstance(fault, _Missing):
+        return _fault(HTTPStatus.NOT_FOUND, what)
+    return _fault(status if isinstance(fault, PlanError | DataError) else HTTPStatus.SERVICE_UNAVAILABLE, what)
+
+
+def _fault(status: HTTPStatus, what: str) -> Answer:
+    return status, "application/json", msgspec.json.encode({"error": what})
+
+
+def _json(value: Any) -> Answer:  # noqa: ANN401  (a value of JSON)
+    return HTTPStatus.OK, "application/json", msgspec.json.encode(value)

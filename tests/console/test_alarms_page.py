@@ -1,0 +1,285 @@
+"""The alarms on the page of a plant: listed, acknowledged, shelved and explained over HTTP and in a browser, beside a pipeline that runs."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alarms.alarm_plant import definition
+from headrace._clock import now_ms
+from headrace.cli.apps import plan_of
+from headrace.connectors.progress import Health
+from headrace.console import alarming
+from headrace.console.plant_page import PlantPages
+from headrace.engines.embedded.live import Live, Patience, run_live
+from headrace.gateway.pages import Pages
+from headrace.plan.pipeline import Plan
+from headrace.plant.tags import Tag, Tags
+from headrace.topics.sqlite import SqliteLog
+from waiting import wait_for
+
+LIMIT = 400.0
+PLANT = """
+import headrace as hr
+
+READING = {"tag": "STRING NOT NULL", "time": "BIGINT NOT NULL", "value": "DOUBLE", "quality": "BIGINT"}
+
+
+@hr.pipeline("plant", version="1")
+def plant():
+    readings = hr.stream(
+        "readings", schema=READING, event_time="TO_TIMESTAMP_LTZ(time, 3)", metadata={"partition": "partition", "offset": "offset"}
+    )
+    return hr.alarm(readings, hr.alarm_definitions(), hr.alarm_commands(), evidence=True).topics()
+"""
+FRAME = """<!doctype html><title>operator</title><iframe id="page" src="/" width="1200" height="800"></iframe><pre id="seen"></pre>
+<script type="module">
+const until = async (what) => {
+  for (let looks = 0; looks < 600; looks += 1) {
+    const found = what();
+    if (found) return found;
+    await new Promise((done) => setTimeout(done, 100));
+  }
+  throw new Error(String(what));
+};
+const seen = document.getElementById("seen");
+try {
+  const page = await until(() => document.getElementById("page").contentDocument.getElementById("alarms")?.ownerDocument);
+  const row = (name) => [...page.querySelectorAll("#alarms tbody tr")].find((one) => one.textContent.includes(name));
+  const button = (name, what) => row(name)?.querySelector(`[data-command=${what}]`);
+  (await until(() => button("P8", "acknowledge"))).click();
+  seen.append(`unnamed: ${page.getElementById("alarm-said").textContent} focus ${page.activeElement.id}\\n`);
+  page.getElementById("operator").value = "ada";
+  button("P8", "acknowledge").click();
+  await until(() => page.getElementById("alarm-said").textContent.startsWith("Done"));
+  seen.append(`${page.getElementById("alarm-said").textContent}\\n`);
+  await until(() => page.activeElement.dataset.command);
+  seen.append(`focus on: ${page.activeElement.getAttribute("aria-label")}\\n`);
+  button("P9", "explain").click();
+  await until(() => page.querySelectorAll("#explanation-body table").length >= 3);
+  seen.append(`explained: ${page.getElementById("explanation").textContent}\\n`);
+  page.getElementById("explanation-close").click();
+  button("P9", "shelve").click();
+  page.getElementById("reason").value = "the valve is being replaced";
+  page.getElementById("why-send").click();
+  await until(() => page.getElementById("aside-alarms").textContent.includes("P9"));
+  seen.append(`aside: ${page.getElementById("aside-alarms").textContent}\\n`);
+} catch (error) {
+  seen.append(`failed: ${error}\\n`);
+}
+</script>"""
+
+
+class Plant:
+    """A plant with two tags, its pipeline of alarms, and its page."""
+
+    def __init__(self, log: SqliteLog, port: int) -> None:
+        self.log, self.port = log, port
+
+    def reading(self, tag: str, value: float) -> None:
+        self.log.append("readings", [json.dumps({"tag": tag, "time": now_ms(), "value": value, "quality": 0}).encode()], [tag.encode()])
+
+    def ask(self, path: str) -> tuple[int, Any]:
+        return self._answer("GET", path, None, {})
+
+    def post(self, command: Any, path: str = "/api/command", **headers: str) -> tuple[int, Any]:
+        sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+        return self._answer("POST", path, command if isinstance(command, bytes) else json.dumps(command).encode(), sent)
+
+    def _answer(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, Any]:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)) as one:
+            one.request(method, path, body, headers)
+            answer = one.getresponse()
+            text = answer.read()
+            return answer.status, json.loads(text) if answer.headers["Content-Type"] == "application/json" else text.decode()
+
+    def alarm(self, name: str) -> Any:
+        return next((one for one in self.ask("/api/alarms")[1]["alarms"] if one["alarm_id"] == name), None)
+
+    def wait_for(self, name: str, state: str | None) -> Any:
+        def look() -> Any:
+            found = self.alarm(name)
+            return (found is None) if state is None else found is not None and found["state"] == state and found
+
+        return wait_for(look, f"{name} {state}", seconds=LIMIT)
+
+    def commands(self) -> int:
+        return self.log.topic("alarm-commands").partitions[0].end
+
+
+class Page:
+    name, kind, health = "page", "page", Health("running", 0, "")
+
+
+def paths_of(plan: Plan, *, commands: bool = True) -> PlantPages:
+    tags = Tags([Tag("a/P8", unit="BAR", h=80.0), Tag("a/P9", unit="BAR", h=90.0)])
+    return PlantPages("works", "Europe/Berlin", tags, ("readings", "alarm-commands", *plan.topics), lambda: [Page()], [plan], commands=commands)
+
+
+@pytest.fixture(scope="module")
+def patience() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alarming, "_ANSWER_SECONDS", LIMIT)
+        yield
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory, patience: None) -> Iterator[Plant]:  # noqa: ARG001
+    folder = tmp_path_factory.mktemp("alarmed")
+    (folder / "plant.py").write_text(PLANT)
+    plan = plan_of(str(folder / "plant.py"), [])
+    ended = threading.Event()
+
+    def open_log() -> SqliteLog:
+        return SqliteLog(folder / "log.db")
+
+    def work() -> None:
+        with closing(open_log()) as log:
+            run_live(Live(plan, log, Patience()), stop=ended.is_set, poll_seconds=0.02)
+
+    with closing(open_log()) as log:
+        for topic in ("readings", "alarm-definitions", "alarm-commands"):
+            log.create(topic)
+        lines = [
+            definition(0, definition="H", tag="a/P8", kind="H", limit=80.0, priority=3),
+            definition(0, definition="H", tag="a/P9", kind="H", limit=90.0, priority=2, action="open the valve"),
+        ]
+        log.append("alarm-definitions", lines, [json.loads(line)["tag"].encode() for line in lines])
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            with paths_of(plan).reading(open_log) as (shown, asked, posted):
+                shown["/frame"] = lambda: (http.HTTPStatus.OK, "text/html; charset=utf-8", FRAME.encode())
+                with closing(Pages(0, shown, asked, posted)) as server:
+                    yield Plant(log, server.port)
+        finally:
+            ended.set()
+            thread.join(LIMIT)
+    assert not thread.is_alive()
+
+
+def test_an_alarm_is_listed_acknowledged_by_one_of_two_operators_and_explained(plant: Plant) -> None:
+    plant.reading("a/P9", 85.0)
+    plant.reading("a/P9", 95.5)
+    row = plant.wait_for("a/P9/H", "unacknowledged")
+    assert (row["priority"], row["value"], row["limit"], row["active"], row["action"]) == (2, 95.5, 90.0, True, "open the valve")
+    listed = plant.ask("/api/alarms")[1]
+    assert (listed["boards"], listed["commands"], listed["total"]) == (1, True, 1)
+    assert plant.ask(f"/api/alarms?since={listed['number']}")[1]["alarms"] is None, "nothing has changed"
+
+    wanted = {"alarm": "a/P9/H", "topic": "alarms", "command": "acknowledge", "sequence": row["sequence"]}
+    status, first = plant.post({**wanted, "by": " ada "})
+    assert (status, first["outcome"], first["state"]) == (200, "done", "acknowledged")
+    assert (first["alarm"]["state"], first["alarm"]["by"], first["alarm"]["raised"]) == ("acknowledged", "ada", row["raised"])
+    status, second = plant.post({**wanted, "by": "bob"})
+    assert (status, second["outcome"], second["reason"]) == (200, "refused", "the alarm is acknowledged")
+    assert second["alarm"]["by"] == "ada", "the second operator sees who was first"
+    record = json.loads(plant.log.entries("alarm-commands", 0, plant.commands() - 1, 1)[0].value)
+    assert (record.pop("time") > 0, record) == (
+        True,
+        {"tag": "a/P9", "definition": "H", "command": "acknowledge", "by": "bob", "sequence": row["sequence"]},
+    )
+
+    status, found = plant.ask("/api/explanation?alarm=a/P9/H&topic=alarms&sequence=1")
+    assert (status, found["state_before"], found["state_after"], found["definition"]["limit"]) == (200, "normal", "acknowledged", 90.0)
+    assert [(one["offset"], one["value"], one["event"]) for one in found["readings"]][:2] == [(0, 85.0, None), (1, 95.5, "raise")]
+    assert [(one["by"], one["command"]) for one in found["commands"]] == [("ada", "acknowledge"), ("bob", "acknowledge")]
+
+    plant.reading("a/P9", 70.0)
+    plant.wait_for("a/P9/H", None)
+    status, late = plant.post({**wanted, "by": "eve"})
+    assert (status, late["outcome"], late["reason"], late["alarm"]["state"]) == (200, "refused", "occurrence 1 is over", "normal")
+
+
+def test_alarms_are_shelved_for_a_time_and_records_of_alarms_are_no_readings(plant: Plant) -> None:
+    plant.reading("a/P8", 82.0)
+    plant.wait_for("a/P8/H", "unacknowledged")
+    before = now_ms()
+    status, done = plant.post({"alarm": "a/P8/H", "command": "shelve", "by": "ada", "reason": "being repaired", "seconds": 3600})
+    assert (status, done["outcome"], done["state"]) == (200, "done", "shelved")
+    assert before + 3_600_000 <= plant.wait_for("a/P8/H", "shelved")["until"] <= now_ms() + 3_600_000
+    assert plant.post({"alarm": "a/P8/H", "command": "comment", "by": "ada", "reason": "on my way"})[1]["outcome"] == "done"
+    assert plant.post({"alarm": "a/P8/H", "command": "unshelve", "by": "bob"})[1]["state"] == "unacknowledged"
+    assert plant.wait_for("a/P8/H", "unacknowledged")["sequence"] == 2, "a new occurrence"
+    values = {row[0]: row[2] for row in plant.ask("/api/values?since=0")[1]["values"]}
+    assert values["a/P8"] == 82.0, "a command, which has a tag and a time, is no value of the tag"
+    assert plant.post({"alarm": "a/P8/H", "command": "acknowledge", "by": "ada"})[1]["outcome"] == "done"
+    plant.reading("a/P8", 50.0)
+    plant.wait_for("a/P8/H", None)
+
+
+def test_what_cannot_be_commanded_is_answered_and_writes_nothing(plant: Plant) -> None:
+    good = {"alarm": "a/P9/H", "command": "acknowledge", "by": "ada"}
+    plant.reading("a/P9", 96.0)
+    plant.wait_for("a/P9/H", "unacknowledged")
+    before = plant.commands()
+    own, foreign = f"http://127.0.0.1:{plant.port}", "http://plant.example"
+    for headers in ({"Origin": foreign}, {"Origin": "null"}, {"Origin": own, "Sec_Fetch_Site": "cross-site"}, {"Origin": f"{own}0"}):
+        assert plant.post(good, **headers)[0] == 403, headers
+    assert plant.post(good, Host="plant.example", Origin="http://plant.example")[0] == 421
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+        assert plant.post(good, Content_Type=kind)[0] == 415, "what a form can send without asking"
+    assert plant.post(b"x" * 70_000)[0] == 413
+    assert plant.post(good, path="/api/alarms")[0] == 404
+    for body, status, why in [
+        (b"{", 400, "cannot be read"),
+        (b"[]", 400, "cannot be read"),
+        ({**good, "more": 1}, 400, "more"),
+        ({**good, "by": "  "}, 409, "a name is missing"),
+        ({**good, "command": "acknowledged"}, 409, "did you mean 'acknowledge'"),
+        ({**good, "alarm": "a/P9/HH"}, 404, "did you mean 'a/P9/H'"),
+        ({**good, "alarm": "P9"}, 404, "no alarm 'P9'"),
+        ({**good, "topic": "others"}, 404, "no alarm"),
+        ({**good, "command": "shelve", "seconds": 60}, 409, "a reason is missing"),
+        ({**good, "command": "shelve", "reason": "x"}, 409, "for a time or until the alarm clears"),
+        ({**good, "command": "shelve", "reason": "x", "seconds": 1e300}, 409, "give 1 s to a year"),
+        ({**good, "command": "comment", "reason": " "}, 409, "a reason is missing"),
+    ]:
+        found = plant.post(body)
+        assert (found[0], why in found[1]["error"]) == (status, True), (body, found)
+    assert plant.ask("/api/explanation?alarm=a/P7/H") == (404, {"error": "no alarm 'a/P7/H' has had a transition"})
+    assert plant.ask("/api/explanation?alarm=a/P9/H&topic=others")[0] == 404
+    assert plant.commands() == before
+    assert plant.post(good, Origin=own, Sec_Fetch_Site="same-origin")[1]["outcome"] == "done"
+    plant.reading("a/P9", 50.0)
+    plant.wait_for("a/P9/H", None)
+
+
+def test_a_page_beyond_the_loopback_interface_takes_no_commands(tmp_path: Path) -> None:
+    (tmp_path / "plant.py").write_text(PLANT)
+    with paths_of(plan_of(str(tmp_path / "plant.py"), []), commands=False).reading(lambda: SqliteLog(tmp_path / "log.db")) as (_, asked, posted):
+        status, _, body = posted["/api/command"](b'{"alarm": "a/P9/H", "command": "acknowledge", "by": "ada"}')
+        assert (status, "served beyond this machine" in json.loads(body)["error"]) == (403, True)
+        assert json.loads(asked["/api/alarms"]("")[2])["commands"] is False
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")
+def test_an_operator_works_through_alarms_in_a_browser(plant: Plant, tmp_path: Path) -> None:
+    plant.reading("a/P8", 88.0)
+    plant.reading("a/P9", 99.5)
+    plant.wait_for("a/P8/H", "unacknowledged")
+    plant.wait_for("a/P9/H", "unacknowledged")
+    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/browser", "--virtual-time-budget=30000"]
+    done = subprocess.run([*browser, "--dump-dom", f"http://127.0.0.1:{plant.port}/frame"], capture_output=True, text=True, timeout=LIMIT, check=True)
+    seen = done.stdout.partition('<pre id="seen">')[2].partition("</pre>")[0]
+    for part in (
+        "unnamed: Write your name first. focus operator",
+        "Done: acknowledge a/P8/H: now acknowledged.",
+        "focus on: Acknowledge a/P9/H",
+        "State before: normal, after: unacknowledged.",
+        "readings/0 offset",
+        "open the valve",
+        "the valve is being replaced",
+    ):
+        assert part in seen, seen
+    assert plant.alarm("a/P8/H")["by"] == "ada"
+    assert plant.alarm("a/P9/H")["state"] == "shelved"
