@@ -16,6 +16,8 @@ import pytest
 
 import headrace
 from headrace.cli import app, main
+from headrace.detect.fitting import fit
+from headrace.detect.model import save
 from waiting import wait_for
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +53,8 @@ def test_every_command_stands_in_the_reference() -> None:
 @pytest.mark.parametrize("block", BLOCKS)
 def test_every_pipeline_of_the_docs_is_sound(block: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("pipelines.py").write_text(block)
+    if '"water.json"' in block:
+        save(fit("range", [[place % 7] for place in range(100)], ["FIT101"]), Path("water.json"))
     assert main(["check", "pipelines.py"]) == 0, capsys.readouterr().err
     assert " is sound: " in capsys.readouterr().out
 

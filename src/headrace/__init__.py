@@ -19,6 +19,8 @@ from headrace.alarms.operator import (
     alarm_transitions,
 )
 from headrace.alarms.rules import Rules, rule_definitions, rules
+from headrace.detect.model import Model
+from headrace.detect.operator import Detections, detect
 from headrace.engines.embedded.pipeline import Pipeline, pipeline, test
 from headrace.engines.embedded.results import Result, Table
 from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError
@@ -36,12 +38,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Alarms",
     "DataError",
+    "Detections",
     "EnvironmentFault",
     "HeadraceError",
     "InputStream",
     "InternalError",
     "List",
     "Map",
+    "Model",
     "Months",
     "Pipeline",
     "Plan",
@@ -65,6 +69,7 @@ __all__ = [
     "alarm_transitions",
     "cumulating",
     "days",
+    "detect",
     "drive",
     "fresh_state",
     "hours",

@@ -24,7 +24,7 @@ from operator import itemgetter
 from typing import Any
 
 import msgspec
-import numpy as np  # type: ignore[import-not-found]
+import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as f

@@ -176,7 +176,7 @@ class JsonReader:
 
     def _read_slowly(self, batch: Lines, places: Sequence[int]) -> Read:
         rows, kept, malformed = [], [], {}
-        for place, text in zip(places, batch.text.gather(places).to_list(), strict=True):
+        for place, text in zip(places, batch.text.gather([*places]).to_list(), strict=True):
             row = read_record(batch.odd[place] if text is None else text, self.schema, self.rest, self.rest_type)
             if isinstance(row, Malformed):
                 malformed[place] = row.detail

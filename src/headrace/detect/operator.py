@@ -1,0 +1,131 @@
+"""`hr.detect`: the scores of a stream's rows by a model, and conditions for alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from headrace.detect.model import Model, load
+from headrace.detect.process import Detector
+from headrace.errors import Mistakes, PlanError, near
+from headrace.plan.stream import ProcessedStream, Stream
+from headrace.plant.tags import Tags
+from headrace.plant.tags import load as load_tags
+
+__all__ = ["Detections", "detect"]
+
+_READ = ("DOUBLE", "BIGINT", "STRING", "BOOLEAN")
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The streams of a detector.
+
+    Attributes
+    ----------
+    scores
+        A row for each row: its `score` (NULL if it has none), the `threshold`, whether there is an `anomaly`, the tags that contribute most to a
+        score above the threshold with their shares, the tags that were `missing`, and the model's `version`.
+    conditions
+        A row whenever an anomaly begins or ends, for the custom alarms of `hr.alarm`: `tag` is the key, `definition` the detector's name.
+    unknown
+        A row whenever too many tags are missing for a score, with their names, and when there are enough again.
+    older
+        Rows that were older than the last of their key, and changed nothing.
+    """
+
+    scores: ProcessedStream
+    conditions: Stream
+    unknown: Stream
+    older: Stream
+
+    def topics(self, name: str = "detector", *, conditions: str = "alarm-conditions") -> dict[str, Stream]:
+        """Return the streams by topics, as a pipeline returns them: that which `hr.alarm` reads, and `detector.scores` and so on."""
+        return {conditions: self.conditions, **{f"{name}.{part}": getattr(self, part) for part in ("scores", "unknown", "older")}}
+
+
+def detect(
+    rows: Stream,
+    model: Model | str | Path,
+    *,
+    by: Sequence[str],
+    values: str | None = None,
+    tags: Tags | str | Path | None = None,
+    order: Literal["arrival", "event_time"] = "arrival",
+    name: str | None = None,
+) -> Detections:
+    """Return the scores of rows by a detector that `headrace fit` has made.
+
+    Parameters
+    ----------
+    rows
+        Rows with an event time and a column for each tag of the model, a number or a text. NULL, texts that are no numbers and numbers that are not
+        finite are missing; they are never 0.
+    model
+        A model, or its file.
+    by
+        The columns that a key is made of: the asset whose tags a row has. Each key has a state of its own.
+    values
+        A column `MAP<STRING, …>` that has the tags, in place of columns.
+    tags
+        The plant's tag list, or its file: a model with a tag that it does not have, or with another unit, is refused.
+    order
+        `arrival`: a row is scored when it arrives. `event_time`: a watermark later, with results that depend on event times alone.
+    name
+        The detector's name in conditions, errors, metrics and state; by default the model's.
+
+    Raises
+    ------
+    PlanError
+        If the model cannot be read, or was fitted for other tags or units.
+    EnvironmentFault
+        If its file cannot be read.
+    """
+    fitted = model if isinstance(model, Model) else load(model)
+    called = fitted.name if name is None else name
+    where = f"detector {called}"
+    if not isinstance(rows, Stream):
+        raise PlanError(f"{rows!r} is not a stream", where=where, fix="write hr.stream(topic, schema=…, event_time=…)")
+    mistakes = [*_column_mistakes(rows, fitted, values, where)]
+    if tags is not None:
+        mistakes += _tag_mistakes(tags if isinstance(tags, Tags) else load_tags(tags), fitted, where)
+    Mistakes.report(mistakes)
+    made = rows.process(Detector(fitted, called, values), by=by, order=order, name=called)
+    key = " || '/' || ".join(f"CAST(`{column}` AS STRING)" for column in by)
+    conditions = made.side("conditions").select("definition", "time", "active", "value", "threshold", "contributions", "version", tag=key)
+    return Detections(made, conditions, made.side("unknown"), made.side("older"))
+
+
+def _column_mistakes(rows: Stream, model: Model, values: str | None, where: str) -> list[PlanError]:
+    """Return which columns of a model are not in rows."""
+    names = rows.schema.names
+    if values is not None:
+        if values not in names:
+            return [PlanError(f"there is no column {values!r}", where=where, fix=near(values, names))]
+        kind = rows.schema[values].type
+        if kind.kind != "MAP" or str(kind.element) not in _READ:
+            return [PlanError(f"column {values!r} is a {kind}, and must be a MAP<STRING, DOUBLE> or a MAP<STRING, STRING>", where=where)]
+        return []
+    missing = [tag for tag in model.tags if tag not in names]
+    if missing:
+        listed = ", ".join(map(repr, missing[:8])) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
+        what = f"the model needs the columns {listed}, which the rows do not have"
+        return [PlanError(what, where=where, fix=f"{near(missing[0], names)}; or fit it again with the tags that there are")]
+    kinds = [(tag, str(rows.schema[tag].type)) for tag in model.tags]
+    return [PlanError(f"column {tag!r} is a {one}, and must be a DOUBLE or a STRING", where=where) for tag, one in kinds if one not in _READ]
+
+
+def _tag_mistakes(tags: Tags, model: Model, where: str) -> list[PlanError]:
+    """Return which tags of a model are not in a list, or have another unit there."""
+    found = []
+    known = {tag.name: tag for tag in tags}
+    for name in model.tags:
+        tag = tags.named(name) or known.get(name)
+        if tag is None:
+            found.append(PlanError(f"the model needs tag {name!r}, which is not in the tag list", where=where, fix=near(name, known)))
+        elif (unit := model.units.get(name)) is not None and tag.unit and tag.unit != unit:
+            what = f"tag {name!r} has the unit {tag.unit}, and the model was fitted with {unit}"
+            found.append(PlanError(what, where=where, fix="convert the values, or fit the model again"))
+    return found

@@ -1,0 +1,179 @@
+"""`hr.detect` in a pipeline: scores, conditions, what is unknown, and models that do not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+import headrace as hr
+from headrace.detect.fitting import Calibration, fit
+from headrace.detect.model import load, save
+from headrace.errors import EnvironmentFault, PlanError
+from headrace.plant.tags import Tag, Tags
+
+TAGS = ("flow", "level", "valve")
+SCHEMA = {"plant": "STRING NOT NULL", "time": "BIGINT NOT NULL"}
+BEGAN = 1_767_225_600_000
+TIME = "TO_TIMESTAMP_LTZ(time, 3)"
+
+
+def history(rows: int, seed: int = 3) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    flow = np.cumsum(random.normal(size=rows)) * 0.1
+    return np.column_stack([flow, 2 * flow + 0.1 * random.normal(size=rows), (np.arange(rows) // 50) % 2])
+
+
+@pytest.fixture(scope="module")
+def model() -> hr.Model:
+    states = {"valve": ("Closed", "Open")}
+    calibration = Calibration(false_alarm_rate=0, k=2, n=3)
+    return fit("mahalanobis", history(300), TAGS, name="tank", units={"level": "MMT"}, states=states, calibration=calibration)
+
+
+def records(rows: np.ndarray) -> list[dict[str, Any]]:
+    return [
+        {"plant": "w", "time": BEGAN + 1000 * place, "flow": flow, "level": f"{level}", "valve": ("Closed", "Open")[int(valve)]}
+        for place, (flow, level, valve) in enumerate(rows.tolist())
+    ]
+
+
+def rows_of(schema: dict[str, str] | None = None) -> hr.Stream:
+    return hr.stream("rows", schema={**SCHEMA, **(schema or {"flow": "DOUBLE", "level": "STRING", "valve": "STRING"})}, event_time=TIME)
+
+
+def run(model: hr.Model, records: list[dict[str, Any]], **options: Any) -> dict[str, list[dict[str, Any]]]:
+    @hr.pipeline("detecting", version="1")
+    def detecting() -> dict[str, hr.Stream]:
+        return hr.detect(rows_of(), model, by=["plant"], **options).topics("tank")
+
+    found = detecting.run({"rows": records})
+    return {topic: found[topic].rows() for topic in ("alarm-conditions", "tank.scores", "tank.unknown", "tank.older")}
+
+
+def test_a_leak_begins_and_ends_an_anomaly_and_the_tags_that_contribute_are_named(model: hr.Model) -> None:
+    rows = history(40, seed=9)
+    rows[20:30, 1] += 5.0
+    found = run(model, records(rows))
+    scores = found["tank.scores"]
+    assert [(row["time"] - BEGAN) // 1000 for row in scores if row["anomaly"]] == [*range(21, 31)]  # two of three
+    assert all((row["score"] > model.threshold) == (row["contributions"] is not None) for row in scores)
+    assert set(scores[25]["contributions"]) <= set(TAGS)
+    assert scores[25]["contributions"]["level"] > 0.5
+    began, ended = found["alarm-conditions"]
+    assert (began["tag"], began["definition"], began["time"], began["active"], began["version"]) == ("w", "tank", BEGAN + 21_000, True, model.version)
+    assert (ended["time"], ended["active"]) == (BEGAN + 31_000, False)
+    assert began["value"] == scores[21]["score"]
+
+
+def test_missing_values_are_left_out_and_too_many_make_a_row_unknown(model: hr.Model) -> None:
+    given = records(history(12, seed=9))
+    given[3]["level"] = "Bad Input"
+    for place in (5, 6):
+        given[place] |= {"level": None, "flow": None}
+    found = run(model, given)
+    scores = found["tank.scores"]
+    assert scores[3]["missing"] == ["level"]
+    assert scores[3]["score"] is not None
+    assert [row["score"] is None for row in scores] == [place in {5, 6} for place in range(12)]
+    assert found["tank.unknown"] == [
+        {"plant": "w", "time": BEGAN + 5000, "unknown": True, "missing": ["flow", "level"]},
+        {"plant": "w", "time": BEGAN + 7000, "unknown": False, "missing": []},
+    ]
+    assert not found["alarm-conditions"]
+
+
+def test_a_row_that_is_older_than_the_last_changes_nothing(model: hr.Model) -> None:
+    given = records(history(12, seed=9))
+    early = {**given[4], "flow": 1e6}
+    found, without = run(model, [*given[:8], early, *given[8:]]), run(model, given)
+    assert found["tank.older"] == [{"plant": "w", "time": BEGAN + 4000, "last_time": BEGAN + 7000}]
+    assert found["tank.scores"] == without["tank.scores"]
+
+
+def test_tags_may_be_the_entries_of_a_map(model: hr.Model) -> None:
+    given = records(history(20, seed=9))
+
+    @hr.pipeline("mapped", version="1")
+    def mapped() -> dict[str, hr.Stream]:
+        return hr.detect(rows_of({"fields": "MAP<STRING, STRING>"}), model, by=["plant"], values="fields").topics("tank")
+
+    nested = [{"plant": row["plant"], "time": row["time"], "fields": {tag: str(row[tag]) for tag in TAGS} | {"other": "x"}} for row in given]
+    found = mapped.run({"rows": nested})["tank.scores"].rows()
+    assert len(found) == 20
+    assert found == run(model, given)["tank.scores"]
+
+
+def test_a_model_of_another_version_begins_anew(model: hr.Model) -> None:
+    from headrace.detect.process import Detector
+
+    code, state = Detector(model, "tank", None), hr.fresh_state(Detector(model, "tank", None), plant="w")
+    row = records(history(1))[0]
+    [(_, first)] = code.on_record(row, state)
+    changed = Detector(msgspec.structs.replace(model, threshold=0.0), "tank", None)
+    state.time = 1000
+    found = list(changed.on_record(row, state))
+    assert first["version"] != found[0][1]["version"]
+    assert [name for name, _ in found] == [""]  # one of three is above: the earlier row does not count for it
+
+
+def test_a_model_that_was_fitted_for_other_tags_or_units_is_refused(model: hr.Model) -> None:
+    narrow = rows_of({"flow": "DOUBLE", "levels": "DOUBLE"})
+    with pytest.raises(
+        PlanError, match=r"^detector tank: the model needs the columns 'level', 'valve', which the rows do not have; did you mean 'levels'"
+    ):
+        hr.detect(narrow, model, by=["plant"])
+    with pytest.raises(PlanError, match=r"column 'level' is a ARRAY<DOUBLE>, and must be a DOUBLE or a STRING"):
+        hr.detect(rows_of({"flow": "DOUBLE", "level": "ARRAY<DOUBLE>", "valve": "STRING"}), model, by=["plant"])
+    with pytest.raises(PlanError, match="there is no column 'field'"):
+        hr.detect(rows_of({"fields": "MAP<STRING, STRING>"}), model, by=["plant"], values="field")
+    listed = [Tag("w/flow", unit="MQH"), Tag("w/level", unit="MTR")]
+    with pytest.raises(PlanError) as caught:
+        hr.detect(rows_of(), model, by=["plant"], tags=Tags(listed))
+    assert "tag 'level' has the unit MTR, and the model was fitted with MMT; convert the values, or fit the model again" in str(caught.value)
+    assert "the model needs tag 'valve', which is not in the tag list" in str(caught.value)
+    hr.detect(rows_of(), model, by=["plant"], tags=Tags([replace(listed[1], unit="MMT"), listed[0], Tag("w/valve")]))
+
+
+def test_a_model_is_the_same_after_it_was_written_and_read(model: hr.Model, tmp_path: Path) -> None:
+    save(model, tmp_path / "tank.json")
+    assert load(tmp_path / "tank.json") == model
+    assert load(tmp_path / "tank.json").version == model.version
+    assert (tmp_path / "tank.json").read_text().startswith('{\n  "format": 1,\n  "name": "tank",')
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "has format 2, and this version of headrace reads format 1"),
+        ({"tags": ["flow"]}, "is not a model: scale does not fit the tags"),
+        ({"k": 4}, "is not a model: k is 4 and n is 3"),
+        ({"smoothing": 0}, "smoothing is not in"),
+        ({"surplus": 1}, "is not a model: Object contains unknown field `surplus`"),
+        ({"threshold": "high"}, "is not a model: Expected `float`, got `str`"),
+        ({"kind": "magic"}, "is not a model: unknown kind 'magic'"),
+        ({"kind": "pca"}, "is not a model: pca needs the parameter 'variance'"),
+        ({"fitted": {}}, "is not a model: mahalanobis needs scale"),
+        ({"kind": "ewma"}, "is not a model: ewma needs the parameter 'weight'"),
+    ],
+)
+def test_a_file_that_is_no_model_is_refused(model: hr.Model, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = tmp_path / "tank.json"
+    save(model, path)
+    path.write_bytes(msgspec.json.encode(msgspec.json.decode(path.read_bytes()) | change))
+    with pytest.raises(PlanError) as caught:
+        load(path)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', "\0", "1e999"])
+def test_a_text_that_is_no_model_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(PlanError, match="is not a model"):
+        load(tmp_path / "x.json")
+    with pytest.raises(EnvironmentFault, match="cannot be read: No such file or directory; make it with headrace fit"):
+        load(tmp_path / "y.json")
