@@ -6,8 +6,10 @@ import itertools
 import json
 import statistics
 from collections.abc import Iterable, Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -304,6 +306,45 @@ SETTINGS = [
 def test_a_wrong_setting_is_reported(setting: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "water", "--set", setting]) != 0
     assert says in capsys.readouterr().err
+
+
+def test_alarms_by_the_limits_of_the_tags_name_the_rows_that_raised_them() -> None:
+    plant = Water(0, ("filter_outlet_closed",), after_s=60, bad_share=0, maintenance=False)
+    rows = [json.loads(line) for batch in itertools.islice(plant.line_batches(START), 90) for line in batch]
+    command = {
+        "tag": "water/stage3/DPIT301",
+        "definition": "HH",
+        "time": int(rows[80]["t_stamp"]) // 1_000_000,
+        "command": "acknowledge",
+        "by": "ada",
+    }
+    inputs = [
+        f"scada.normal={written('n.ndjson', rows)}",
+        f"scada.attacks={written('a.ndjson', [])}",
+        f"alarm-commands={written('c.ndjson', [command])}",
+    ]
+    assert main(["run", "water:alarms", *itertools.chain.from_iterable(("--input", one) for one in inputs), "--output", "out"]) == 0
+    readings = read("out/scada.readings.ndjson")
+    assert len(readings) == 90 * 51
+    of = {(one["tag"], one["time"]): one["value"] for one in readings}
+    found = [(one["alarm_id"], one["event"], one["by"]) for one in read("out/alarms.ndjson")]
+    assert found == [
+        ("water/stage3/DPIT301/H", "raise", "system"),
+        ("water/stage3/DPIT301/HH", "raise", "system"),
+        ("water/stage3/DPIT301/HH", "acknowledge", "ada"),
+    ]
+    for one in read("out/alarms.ndjson")[:2]:
+        assert one["evidence"]["topic"] == "scada.normal"
+        for _, offset in one["evidence"]["records"]:
+            row = rows[offset]
+            assert of[one["tag"], int(row["t_stamp"]) // 1_000_000] == float(row["DPIT301"]) > one["limit"]
+    assert {of["water/stage3/MV302", int(row["t_stamp"]) // 1_000_000] for row in rows[60:]} == {1.0}, "the valve is closed"
+
+
+def test_the_picture_of_the_template_names_each_tag_of_the_plant() -> None:
+    drawing = ET.fromstring((files("headrace.cli") / "templates" / "water" / "water.svg").read_bytes())
+    named = [one.get("data-tag") for one in drawing.iter() if one.get("data-tag")]
+    assert sorted(named) == sorted(tag.path for tag in water_tags())
 
 
 def test_the_pipelines_have_plans() -> None:

@@ -283,6 +283,8 @@ def test_a_sound_plant_file_is_checked(run: Callable[..., tuple[int, str, str]])
         ("[[pipeline]]\napp = 'broken.py'", "broken.py line 1: ZeroDivisionError: division by zero"),
         ("[tags]\nfile = 'tags.csv'", "tags.csv line 2, column unit: unknown unit 'C'; did you mean 'CEL' (°C)?"),
         ("[[in]]\nfrom = 'simulate:kiln'\nto = 'sensor-data'\nname = 'page'\n[page]", "a part has the name 'page', which is that of [page]"),
+        ("[page]\npicture = 'none.svg'", "line 8, column 1: picture none.svg cannot be read: No such file or directory; name an SVG file"),
+        ("[page]\npicture = 'tags.csv'", "picture tags.csv is no SVG"),
         ("[tags]\nfile = 'none.csv'", "none.csv: cannot be read: No such file or directory"),
     ],
 )
@@ -356,7 +358,9 @@ def test_a_reload_restarts_what_has_changed_and_loses_nothing(server: Server) ->
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_each_template_is_a_sound_plant(run: Callable[..., tuple[int, str, str]], template: str) -> None:
+def test_each_template_is_a_sound_plant(run: Callable[..., tuple[int, str, str]], template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("URL", "TOKEN", "ORG", "BUCKET", "ALERT_BUCKET"):
+        monkeypatch.setenv(f"INFLUXDB_{name}", "http://127.0.0.1:8086" if name == "URL" else "works")
     status, out, _ = run("init", template, "--folder", template)
     assert (status, "headrace check; headrace up" in out) == (0, True)
     assert run("init", template, "--folder", template)[0] == 2, "nothing is written over"
@@ -396,7 +400,9 @@ def test_the_template_for_the_water_plant_shows_an_attack(run: Callable[..., tup
     file = Path("alerts.ndjson")
     with up() as running:
         running.wait_for(lambda: file.exists() and file.read_text().endswith("\n"), "the alert of an attack")
+        alarm = running.wait_for(lambda: [json.loads(line) for line in run("alarms", "list", "--json")[1].splitlines()], "the alarm")[-1]
         assert running.end() == 0
+    assert (alarm["alarm_id"], alarm["state"]) == ("water/stage3/DPIT301/H", "unacknowledged")
     alert = json.loads(file.read_text().splitlines()[0])["record"]
     assert (alert["alert_id"], alert["message"], alert["active"]) == ("ALERT_000001", "Attack detected: filter_outlet_closed", 1)
 

@@ -41,6 +41,9 @@ def plant():
     )
     return hr.alarm(readings, hr.alarm_definitions(), hr.alarm_commands(), evidence=True).topics()
 """
+PICTURE = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100"><title>works</title><script>document.title = "broken"</script>
+<g data-tag="a/P9"><rect data-show="level" data-low="0" data-high="200" data-bottom="90" data-full="80" width="9" height="0"/><text data-show="value"/></g>
+<g data-tag="a/P7" data-on="2"><text data-show="value"/></g></svg>"""
 FRAME = """<!doctype html><title>operator</title><iframe id="page" src="/" width="1200" height="800"></iframe><pre id="seen"></pre>
 <script type="module">
 const until = async (what) => {
@@ -57,6 +60,10 @@ try {
   const row = (name) => [...page.querySelectorAll("#alarms tbody tr")].find((one) => one.textContent.includes(name));
   const button = (name, what) => row(name)?.querySelector(`[data-command=${what}]`);
   (await until(() => button("P8", "acknowledge"))).click();
+  await until(() => page.querySelector("#drawing .mark"));
+  const drawn = [...page.querySelectorAll("#drawing [data-tag]")].map((one) => `${one.dataset.tag} ${one.getAttribute("class")} ${one.textContent}`);
+  seen.append(`drawn: ${drawn.join("; ")} level ${page.querySelector("#drawing [data-show=level]").getAttribute("height")}\n`);
+  seen.append(`scripts: ${page.querySelectorAll("#drawing script").length}\n`);
   seen.append(`unnamed: ${page.getElementById("alarm-said").textContent} focus ${page.activeElement.id}\\n`);
   page.getElementById("operator").value = "ada";
   button("P8", "acknowledge").click();
@@ -122,7 +129,9 @@ class Page:
 
 def paths_of(plan: Plan, *, commands: bool = True) -> PlantPages:
     tags = Tags([Tag("a/P8", unit="BAR", h=80.0), Tag("a/P9", unit="BAR", h=90.0)])
-    return PlantPages("works", "Europe/Berlin", tags, ("readings", "alarm-commands", *plan.topics), lambda: [Page()], [plan], commands=commands)
+    return PlantPages(
+        "works", "Europe/Berlin", tags, ("readings", "alarm-commands", *plan.topics), lambda: [Page()], [plan], commands=commands, picture=PICTURE
+    )
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +282,10 @@ def test_an_operator_works_through_alarms_in_a_browser(plant: Plant, tmp_path: P
     seen = done.stdout.partition('<pre id="seen">')[2].partition("</pre>")[0]
     for part in (
         "unnamed: Write your name first. focus operator",
+        "drawn: a/P9 good abnormal p2 ",
+        "99.5 bar H▲ P2; a/P7 unknown ",
+        "level 39.8",
+        "scripts: 0",
         "Done: acknowledge a/P8/H: now acknowledged.",
         "focus on: Acknowledge a/P9/H",
         "State before: normal, after: unacknowledged.",

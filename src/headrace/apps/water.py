@@ -1,4 +1,4 @@
-"""The water plant: normal rows and attacks joined, with pressure statistics and severity, and numbered alerts of attacks and limits."""
+"""The water plant: rows and attacks joined, with pressure statistics and severity; numbered alerts of attacks and limits; alarms."""
 
 from __future__ import annotations
 
@@ -10,16 +10,26 @@ from typing import Any, NamedTuple
 import headrace as hr
 from headrace.errors import PlanError
 from headrace.kernels.reading.rules import double_of
+from headrace.plant.quality import Quality
 from headrace.plant.tags import Tag, Tags, load
 from headrace.simulate.water import water_tags
 
-__all__ = ["Alerts", "Limits", "metrics", "water"]
+__all__ = ["Alerts", "Limits", "alarms", "metrics", "water"]
 
 Row = dict[str, Any]
 
 STATISTICS = {
     "readings": "COUNT(*)", "minimum": "MIN(value)", "maximum": "MAX(value)", "average": "AVG(value)", "deviation": "STDDEV_SAMP(value)"
 }  # fmt: skip
+_OTHERS = ("The water is out of its specification.", "Check the sensor, then the dosing of this stage.")
+_GUIDANCE = {
+    ("level", "L"): ("The pump after the tank may run dry.", "Check the inflow, or stop the pump after the tank."),
+    ("level", "H"): ("The tank may overflow.", "Check the inlet valve, or start the pump after the tank."),
+    ("flow", "H"): ("A pump or a valve lets too much through.", "Compare the pump and the valve with what was commanded."),
+    ("pressure", "H"): ("The membranes may be damaged.", "Check the valves after the pump, or stop the pump."),
+    ("differential pressure", "H"): ("The filter is fouled, or its outlet is closed.", "Check the outlet valve MV302; else rinse the filter."),
+}
+_SWITCHING = frozenset({"level", "flow", "pressure", "differential pressure"})
 _ATTACK = "attack_type"
 _LONGEST_QUIET_S = 31_536_000
 _WRITTEN = ("t_stamp", "processed_at", "avg_pressure", "pressure_variance", "data_type", "severity")
@@ -184,8 +194,11 @@ def _severity(limits: Mapping[str, Limits]) -> str:
     return f"CASE WHEN attack IS NOT NULL THEN 'high' {' '.join(cases)} ELSE 'low' END"
 
 
-def _rows(watermark_seconds: int, fields: Collection[str] = ()) -> hr.Stream:
-    """Return the rows of both topics; `attack` is the name of an attack, NULL in normal operation. `fields` has all fields, or those named."""
+def _rows(watermark_seconds: int, fields: Collection[str] = (), *, placed: bool = False) -> hr.Stream:
+    """Return the rows of both topics; `attack` is the name of an attack, NULL in normal operation. `fields` has all fields, or those named.
+
+    With `placed` a row says where it is: `topic`, `partition`, `offset`.
+    """
     declared = dict.fromkeys([*fields, _ATTACK], "STRING") if fields else {}
     normal, attacks = (
         hr.stream(
@@ -194,10 +207,12 @@ def _rows(watermark_seconds: int, fields: Collection[str] = ()) -> hr.Stream:
             event_time="TO_TIMESTAMP_LTZ(TRY_CAST(t_stamp AS BIGINT) / 1000000, 3)",
             watermark=hr.seconds(watermark_seconds),
             rest=None if fields else "fields",
-            metadata={"arrived": "arrival_time"},
+            metadata={"arrived": "arrival_time", **({name: name for name in ("partition", "offset")} if placed else {})},
         )
         for topic in ("scada.normal", "scada.attacks")
     )
+    if placed:
+        normal, attacks = normal.derive(topic="'scada.normal'"), attacks.derive(topic="'scada.attacks'")
     name = _ATTACK if fields else f"fields['{_ATTACK}']"
     attack = f"NULLIF({name}, '')"
     rows = normal.derive(attack=attack).union(attacks.derive(attack=f"COALESCE({attack}, 'unknown')"))
@@ -255,6 +270,41 @@ def water(
         "scada.processed": processed if named else processed.spread("fields"),
         "scada.alerts": alerts.select(*watch.output, **({"time": "TRY_CAST(`timestamp` AS BIGINT) / 1000000"} if time else {})),
     }
+
+
+@hr.pipeline("alarms", version="1")
+def alarms(tags: str = "swat", delay_seconds: float = 2, watermark_seconds: int = 1) -> dict[str, hr.Stream]:
+    """Readings of each tag, and alarms after ISA-18.2: by the limits of the tag list, and of sensors that deliver no value."""
+    listed, _ = _tags(tags)
+    paths = " ".join(f"WHEN name IN ({', '.join(map(_quoted, _spellings(tag)))}) THEN {_quoted(tag.path)}" for tag in listed)
+    readings = (
+        _rows(watermark_seconds, placed=True)
+        .select("t_stamp", "topic", "partition", "offset", "fields")
+        .unnest("fields", key="name", value="raw")
+        .derive(tag=f"CASE {paths} END")
+        .where("tag IS NOT NULL")
+        .derive(value="CASE raw WHEN 'Open' THEN 2.0 WHEN 'Closed' THEN 1.0 ELSE TRY_CAST(raw AS DOUBLE) END")
+        .derive(quality=f"CASE WHEN value IS NULL THEN {int(Quality.BAD_NO_DATA)} ELSE 0 END")
+    )
+    definitions = [one for tag in listed for one in _definitions(tag, delay_seconds)]
+    found = hr.alarm(readings, definitions, hr.alarm_commands(), evidence=True)
+    return {
+        "scada.readings": readings.select("tag", "value", "quality", time="TRY_CAST(t_stamp AS BIGINT) / 1000000"),
+        **found.topics(),
+    }
+
+
+def _definitions(tag: Tag, delay_seconds: float) -> Iterator[dict[str, Any]]:
+    """Yield the alarms of a tag: of its limits, and of a sensor by which pumps and valves are switched that delivers no value."""
+    common = {"tag": tag.path, "on_delay": delay_seconds, **({"class": tag.tag_class} if tag.tag_class else {})}
+    for kind, limit, priority in (("LL", tag.ll, 2), ("L", tag.l, 3), ("H", tag.h, 3), ("HH", tag.hh, 2)):
+        if limit is not None:
+            consequence, action = _GUIDANCE.get((tag.tag_class, kind[0]), _OTHERS)
+            more = {"limit": limit, "deadband": tag.deadband or 0.0, "priority": priority, "consequence": consequence, "action": action}
+            yield {**common, "definition": kind, "kind": kind, **more}
+    if tag.tag_class in _SWITCHING:
+        action = "Check the sensor and its line; watch the stage by its other sensors."
+        yield {**common, "definition": "bad", "kind": "bad_quality", "on_delay": 30.0, "priority": 4, "ne107": "failure", "action": action}
 
 
 @hr.pipeline("states", version="1")

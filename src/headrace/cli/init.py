@@ -20,7 +20,7 @@ TEMPLATES = {
     "mqtt": "readings from an MQTT broker, statistics by minute, and a file of them",
     "opcua": "the variables of an OPC UA server, statistics by minute, and a file of them",
     "factory": "controllers of a factory from an MQTT broker, their values with quality, and documents of these in MongoDB",
-    "water": "a simulated water treatment plant with attacks, its alerts and statistics, and a file of the alerts; needs nothing else",
+    "water": "a simulated water treatment plant with attacks, its alarms, alerts and statistics, and a picture of it; needs nothing else",
     "water-influxdb": "the same plant with InfluxDB: its rows, alerts and statistics, a compose file, and four dashboards of Grafana",
     "events": "server-sent events over HTTP, such as those of headrace serve generators, statistics, and a file of them",
 }
@@ -43,6 +43,8 @@ def init(template: str | None = None, /, *, folder: OutputPath = Path()) -> None
     templates = files("headrace.cli") / "templates"
     contents = dict(_contents(templates / name))
     contents |= {file: (templates / "shared" / file).read_bytes() for file, users in _SHARED.items() if name in users}
+    if name == "water":
+        contents["tags.csv"] = (files("headrace.simulate.water") / "tags.csv").read_bytes()
     there = sorted(file for file in contents if (folder / file).exists())
     if there:
         raise PlanError(f"{', '.join(there)} exists", where=str(folder), fix="name another folder: --folder NAME")

@@ -89,6 +89,8 @@ class _Checker:
         self._check_names(pipelines)
         self._check_topics(pipelines)
         page = self._plant.page
+        if page is not None and page.picture is not None:
+            self._try(partial(_check_picture, page.picture), self._plant.where(("page", "picture")))
         if page is not None and not is_loopback(page.host):
             what = f"the page is served beyond this machine, to anyone who reaches {page.host}, without sign-in; it takes no commands for alarms"
             self._notes.append(str(PlanError(what, where=self._plant.where(("page", "host")))))
@@ -210,6 +212,16 @@ def _options_of(part: PipelinePart) -> object:
 
 
 # connectors
+
+
+def _check_picture(file: str) -> None:
+    """Raise PlanError unless a file is a drawing."""
+    try:
+        text = Path(file).read_bytes()
+    except OSError as error:
+        raise PlanError(f"picture {file} cannot be read: {error.strerror}", fix="name an SVG file") from None
+    if b"<svg" not in text[:4096]:
+        raise PlanError(f"picture {file} is no SVG", fix="name an SVG file")
 
 
 def source_for(part: In, tags: str | None = None) -> Source:

@@ -234,7 +234,8 @@ class _Builder:
         written = (topic for plan in plans for topic in plan.topics)
         topics = tuple(dict.fromkeys((*(one.topic for one in plant.ins), *plant.external, *written)))
         explained = {msgspec.json.encode(plan.identity) for plan, _ in alarm_pipelines(plans).values()}
-        definition = (page, plant.name, plant.zone, tags, topics, *sorted(explained))
+        picture = Path(page.picture).read_bytes() if page.picture else b""
+        definition = (page, plant.name, plant.zone, tags, topics, picture, *sorted(explained))
         pages = PlantPages(
             plant.name,
             plant.zone,
@@ -243,6 +244,7 @@ class _Builder:
             parts=lambda: [] if self.supervisor is None else self.supervisor.parts,
             plans=plans,
             commands=is_loopback(page.host),
+            picture=picture,
         )
         return PagePart(definition, self._open_log, host=page.host, port=page.port, pages=pages)
 

@@ -27,7 +27,7 @@ from headrace.topics.protocol import Log
 __all__ = ["PagePart", "PlantPages", "Shown"]
 
 _JSON = "application/json"
-_SCRIPTS = ("page.js", "alarms.js", "shown.js", "trend.js")
+_SCRIPTS = ("page.js", "alarms.js", "picture.js", "shown.js", "trend.js")
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css"),
@@ -73,6 +73,8 @@ class PlantPages:
         The pipelines of the plant.
     commands
         Whether operators' commands are taken.
+    picture
+        A drawing of the plant as SVG; empty if there is none.
     """
 
     name: str
@@ -82,6 +84,7 @@ class PlantPages:
     parts: Callable[[], Sequence[Shown]]
     plans: Sequence[Plan] = ()
     commands: bool = True
+    picture: bytes = b""
 
     @contextmanager
     def reading(self, open_log: Callable[[], Log]) -> Iterator[Paths]:
@@ -106,6 +109,8 @@ class PlantPages:
             "/metrics": lambda: (HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", self._metrics()),
             "/health": self._health,
         }
+        if self.picture:
+            shown["/picture.svg"] = lambda: (HTTPStatus.OK, "image/svg+xml", self.picture)
         asked: dict[str, Callable[[str], Answer]] = {
             "/api/values": lambda query: _json(watching.values(_number(query, "since"))),
             "/api/trend": lambda query: _json(watching.trend(parse_qs(query).get("tag", [""])[0])),
@@ -121,7 +126,7 @@ class PlantPages:
             | {limit: getattr(tag, limit) for limit in limits if getattr(tag, limit) is not None}
             for tag in self.tags
         ]
-        return {"name": self.name, "zone": self.zone, "tags": tags}
+        return {"name": self.name, "zone": self.zone, "tags": tags, "picture": bool(self.picture)}
 
     def _healths(self) -> list[dict[str, Any]]:
         return [{"name": part.name, "kind": part.kind, **msgspec.to_builtins(part.health)} for part in self.parts()]

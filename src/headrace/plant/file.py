@@ -97,10 +97,11 @@ class Out:
 
 @dataclass(frozen=True)
 class Page:
-    """Where the page is served."""
+    """Where the page is served, and the file of the plant's drawing."""
 
     host: str = "127.0.0.1"
     port: int = 8000
+    picture: str | None = None
 
 
 @dataclass(frozen=True)
@@ -245,13 +246,13 @@ class _Reader:
             return "UTC"
 
     def _page(self) -> Page:
-        row = self._table("page", ("host", "port"))
+        row = self._table("page", ("host", "port", "picture"))
         host = self._text(row, ("page",), "host") or Page.host
         port = row.get("port", Page.port)
         if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port < 65_536:
             self._wrong(("page", "port"), f"port is {port!r}", "give 1 to 65535, or 0 for any that is free")
             port = Page.port
-        return Page(host, port)
+        return Page(host, port, self._text(row, ("page",), "picture"))
 
     # parts
 

@@ -2,6 +2,7 @@
 /** The page of a plant. It asks for what has changed once a second; text is only ever set as text. */
 
 import { forgetAlarms, showAlarms } from "./alarms.js";
+import { loadPicture, showPicture } from "./picture.js";
 import { ask, at, beyond, element, plant, severity, shownValue, tags, time, values } from "./shown.js";
 import { draw } from "./trend.js";
 
@@ -98,6 +99,7 @@ async function describe() {
   }
   seen = 0;
   forgetAlarms();
+  await loadPicture(described.picture);
 }
 
 /** @param {any} state */
@@ -190,6 +192,7 @@ async function look() {
     for (const value of changed.values) showValue(value);
     seen = changed.number;
     await showAlarms();
+    showPicture();
     showState(await ask("/api/state"));
     await drawTrends();
     filter();
