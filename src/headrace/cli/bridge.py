@@ -25,7 +25,7 @@ from headrace.connectors import find
 from headrace.connectors.inflow import of_session, resumes, shown
 from headrace.connectors.ingest import Ingest, name_of, position_before
 from headrace.connectors.progress import Moved
-from headrace.connectors.protocol import Source, Target
+from headrace.connectors.protocol import EndingSource, Source, Target
 from headrace.connectors.runner import Runner
 from headrace.errors import PlanError
 from headrace.topics.cluster import Cluster
@@ -60,10 +60,10 @@ def bridge(
         http://… or https://…: a stream of server-sent events that have ids and can be resumed; http+poll://…: JSON that is polled;
         http+post://HOST:PORT/PATH: records that others post; mqtt://HOST/TOPIC/FILTER: messages;
         sparkplug://HOST/GROUP: metrics; opc.tcp://…: variables; modbus://…: registers, by a map; file:PATH: lines of files that grow;
-        sqlite:PATH?table=… or postgresql://…?table=…&after=…: rows, by a column that increases; FILE.py:…, a source of your own; or
-        topic:NAME, kafka:NAME.
+        sqlite:PATH?table=… or postgresql://…?table=…&after=…: rows, by a column that increases; kafka://HOST:PORT/NAME: a topic of
+        another cluster; FILE.py:…, a source of your own; or topic:NAME, kafka:NAME.
     to
-        topic:NAME of the SQLite log, or kafka:NAME; from a topic: mqtt://HOST/TOPIC/{FIELD}: messages;
+        topic:NAME of the SQLite log, or kafka:NAME, which from a topic mirrors it; from a topic also: mqtt://HOST/TOPIC/{FIELD}: messages;
         influx://HOST?org=…&bucket=…: points of InfluxDB 2;
         postgresql://HOST/DATABASE?table=…: rows; mongodb://HOST/DATABASE?collection=…: documents;
         files:FOLDER?format=…&roll=…: NDJSON, CSV or Parquet files;
@@ -91,6 +91,7 @@ def bridge(
         With --anew: do not ask.
     """
     outward, inward = asked_topic(from_, kafka), asked_topic(to, kafka)
+    mirrored = outward is not None and inward is not None
     if outward is None and inward is None:
         raise PlanError(f"cannot be bridged to {to!r}", where="TO", fix="give topic:NAME or kafka:NAME")
     if records is not None and records < 1:
@@ -98,12 +99,19 @@ def bridge(
     seconds = duration_ms(duration, "--duration") / 1000 if duration else None
     patience = _patience(give_up_after or "60s")
     limits = _Limits(asked_to_stop(), seconds, records, metrics_port, anew, yes)
-    if outward is not None:
+    if mirrored and outward == inward:
+        raise PlanError(f"cannot be bridged to {to}, itself", where="TO", fix="name another topic, or another log")
+    if outward is not None and not mirrored:
         _refuse("only for a bridge into a topic", key=key, give_up_after=give_up_after)
         _send(from_, *outward, to, name, limits, latest=until == "latest")
     elif inward is not None:
-        _refuse("only for a bridge from a topic", until=until, name=name)
-        _bring(from_, *inward, to, key, patience, limits)
+        _refuse("only for a bridge from a topic to a target", name=name)
+        source = source_of(from_) if outward is None else _mirror(from_, *outward)
+        if isinstance(source, EndingSource):
+            source.latest = until == "latest"
+        else:
+            _refuse("only for a bridge from a topic", until=until)
+        _bring(source, from_, *inward, to, key, patience, limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +137,17 @@ def _refuse(why: str, **options: object) -> None:
             raise PlanError(f"is {why}", where=f"--{name.replace('_', '-')}", fix="leave it out")
 
 
-def _bring(from_: str, topic: str, cluster: Cluster | None, to: str, key: str | None, patience: float | None, limits: _Limits) -> None:
+def _mirror(from_: str, topic: str, cluster: Cluster | None) -> Source:
+    """Return a topic of another log as a source."""
+    from headrace.connectors.mirror import Mirror
+
+    return Mirror(from_ if cluster is None else f"kafka://{cluster.servers}/{topic}", topic, lambda: open_log(cluster))
+
+
+def _bring(
+    source: Source, from_: str, topic: str, cluster: Cluster | None, to: str, key: str | None, patience: float | None, limits: _Limits
+) -> None:
     """Bring the events of a source into a topic."""
-    source = source_of(from_)
     with closing(open_log(cluster)) as log:
         log.heed(limits.stop)
         if limits.anew and (before := position_before(log, topic)) and before.passed:

@@ -24,7 +24,7 @@ import msgspec
 from headrace.connectors.delivery import Delivery
 from headrace.connectors.progress import Moved, warn
 from headrace.connectors.protocol import JoiningTarget, Record, Refused, Target, Unavailable
-from headrace.connectors.reading import fresh, offsets_of
+from headrace.connectors.reading import fresh, records_of
 from headrace.connectors.runner import Runner
 from headrace.errors import InternalError, PlanError
 from headrace.kernels.columnar.watermark import NEVER
@@ -187,7 +187,7 @@ class Forward(Runner):
                 self._target.observe(topic, number, lines)
                 self._reached[topic, number] = lines.stamps.order[-1]
         for number, lines in self._fresh(self._topic):
-            self._pending += _records(self._topic, number, lines)
+            self._pending += records_of(self._topic, number, lines)
             self._unsettled[number] += len(lines)
         self._pending.sort(key=lambda one: (one.order, one.partition, one.offset))
         return fetched
@@ -361,13 +361,3 @@ class Forward(Runner):
         """Release the name."""
         self._feed.close()
         super().close()
-
-
-def _records(topic: str, number: int, lines: Lines) -> Iterator[Record]:
-    stamps = lines.stamps
-    assert stamps is not None
-    values = [lines.odd[place] if text is None else text.encode() for place, text in enumerate(lines.text.to_list())]
-    keys: Sequence[bytes | None] = [None] * len(values) if stamps.keys is None else stamps.keys.to_list()
-    columns = offsets_of(lines).to_list(), stamps.arrived_ms.to_list(), keys, values, stamps.order.to_list()
-    for offset, arrived_ms, key, value, order in zip(*columns, strict=True):
-        yield Record(topic, number, offset, arrived_ms, key, value, order)

@@ -6,7 +6,7 @@ not know, and lacks none of which it does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -168,7 +168,7 @@ class Inflow:
         self.due_at = self.due_at if rest else None
         manifest = {**msgspec.to_builtins(self._next), "ledger": {before.source: self._next.ledger}}
         cursors = {(self._topic, 0): self._next.passed}
-        outgoing = [self._outgoing(records)] if records else []
+        outgoing = [self._outgoing(some, partition) for partition, some in _divided(records)]
         self.malformed = [event.malformed or "" for event in bad]
         if bad:
             outgoing.append(self._letters(bad))
@@ -192,7 +192,7 @@ class Inflow:
         lines = [encode_event_letter(name, self._topic, event.malformed or "", event.value)[:-1] for event in events]
         return Outgoing(f"{self._topic}.dead-letter", b"\n".join(lines), len(lines), None, 0)
 
-    def _outgoing(self, events: Sequence[Event]) -> Outgoing:
+    def _outgoing(self, events: Sequence[Event], partition: int | None) -> Outgoing:
         values = [event.value for event in events]
         lines = b"\n".join(values)
         if lines.count(b"\n") != len(values) - 1:
@@ -201,7 +201,14 @@ class Inflow:
         keys = [event.key for event in events]
         if self._key is not None:
             keys = [_key_of(value, self._key) if key is None else key for key, value in zip(keys, values, strict=True)]
-        return Outgoing(self._topic, lines, len(values), keys if any(key is not None for key in keys) else None)
+        return Outgoing(self._topic, lines, len(values), keys if any(key is not None for key in keys) else None, partition)
+
+
+def _divided(events: Sequence[Event]) -> Iterator[tuple[int | None, Sequence[Event]]]:
+    """Yield the events of each partition, in their order; None: the key chooses it."""
+    partitions = dict.fromkeys(event.partition for event in events)
+    for partition in partitions:
+        yield partition, events if len(partitions) == 1 else [event for event in events if event.partition == partition]
 
 
 def _key_of(value: bytes, field: str) -> str | None:

@@ -87,9 +87,18 @@ class Ingest(Runner):
         self._source, self._topic, self._key, self._patience = source, topic, key, patience
         source.tell = lambda line: told(f"{source.name}: {line}")
         self._lettered, self._warned, self._counted = False, 0, _MOST_WARNINGS
-        if topic not in {info.name for info in log.topics()}:
-            log.create(topic)
+        if key is not None and not source.partitions:
+            raise PlanError("parameter key is not for a source with partitions", where=source.name, fix="leave it out: records keep theirs")
+        self._created = topic in {info.name for info in log.topics()}
+        if source.partitions:
+            self._create()
         self._open(anew=anew)
+
+    def _create(self) -> None:
+        """Create the topic, unless it is there."""
+        if not self._created:
+            self._log.create(self._topic, self._source.partitions)
+            self._created = True
 
     def _open(self, *, anew: bool = False) -> None:
         """Take the topic, and resume from its last commit."""
@@ -210,6 +219,7 @@ class Ingest(Runner):
 
     def _write(self, commit: Commit) -> None:
         """Make a commit durable. The topic of dead letters is created when the first of them comes."""
+        self._create()
         letters = f"{self._topic}.dead-letter"
         if not self._lettered and any(one.topic == letters for one in commit.outgoing):
             make_topic(self._log, letters, len(self._log.topic(self._topic).partitions), RETENTION_MS)

@@ -19,7 +19,7 @@ from headrace.errors import EnvironmentFault
 if TYPE_CHECKING:
     from headrace.kernels.reading.batch import Lines
 
-__all__ = ["Event", "JoiningTarget", "Record", "Refused", "Source", "Target", "Unavailable"]
+__all__ = ["EndingSource", "Event", "JoiningTarget", "Record", "Refused", "Source", "Target", "Unavailable"]
 
 
 class Unavailable(EnvironmentFault):
@@ -47,15 +47,18 @@ class Event(NamedTuple):
         id is known.
     malformed
         Why `value` cannot be a record: it goes to TOPIC.dead-letter as it came, with this detail. None: it is a record.
+    partition
+        The partition that the record goes to, whatever its key; None: the key chooses it.
     """
 
     value: bytes
     position: Any = None
-    key: str | None = None
+    key: str | bytes | None = None
     id: str | None = None
     token: Any = None
     repeats: bool = True
     malformed: str | None = None
+    partition: int | None = None
 
 
 class Source(ABC):
@@ -77,6 +80,9 @@ class Source(ABC):
         Reports a line of what the source noticed and went on: a gap, polls that were skipped. The runner sets it.
     batch_seconds
         How long to collect events before they are committed, at most. A shorter time makes more commits.
+    partitions
+        How many partitions the runner gives a topic that it creates. 0: the source has partitions of its own and sets their number when
+        it is opened; its events name them, and no key chooses another.
     """
 
     name: str
@@ -85,6 +91,7 @@ class Source(ABC):
     pause_seconds: float = 1.0
     tell: Callable[[str], object] = staticmethod(lambda _: None)
     batch_seconds: float = 0.1
+    partitions: int = 1
 
     @abstractmethod
     async def open(self, position: Any) -> AsyncGenerator[Event] | None:  # noqa: ANN401  (a value of JSON)
@@ -110,6 +117,18 @@ class Source(ABC):
 
     async def close(self) -> None:  # noqa: B027  (a source may have nothing open)
         """Close connections. The source may be opened again afterwards."""
+
+
+class EndingSource(Source):
+    """A source that can end where the outside system ends now.
+
+    Attributes
+    ----------
+    latest
+        Whether it does.
+    """
+
+    latest: bool = False
 
 
 class Refused(Exception):
