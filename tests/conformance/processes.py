@@ -165,4 +165,14 @@ class Exact:
         return {**{name: row[name] for name in self.COLUMNS}, "r": {"i": state.i, "d": state.d}, "kept": kept}
 
 
-NAMED = {type_.__name__: type_ for type_ in (Counting, Lately, Silence, Alarms, Split, Grumpy, Limited, Exact, Machine, Unruled, Acknowledged)}
+class Announced(Limited):
+    """Emits each limit that is broadcast, with the one before, and values above the limit."""
+
+    def on_broadcast(self, row: Row, shared: Any) -> Any:
+        yield {"k": row["k"], "v": row["v"], "high": shared.high}
+        super().on_broadcast(row, shared)
+
+
+NAMED = {
+    type_.__name__: type_ for type_ in (Counting, Lately, Silence, Alarms, Split, Grumpy, Limited, Announced, Exact, Machine, Unruled, Acknowledged)
+}

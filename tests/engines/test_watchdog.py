@@ -113,7 +113,7 @@ def test_timers_and_broadcasts_are_ended_too() -> None:
     state.set_timer("t", 1)
     with pytest.raises(ProcessError, match=r"Ruled\.on_timer does not end within 0\.2 s"):
         kernel.fire(state, 2, [])
-    assert not kernel.broadcast(shared, {"do": for_ever}, Place("rules", 0, 1))
+    assert not kernel.broadcast(shared, {"do": for_ever}, Place("rules", 0, 1), 1, [])
     assert shared.low == 0
     assert kernel.failures[0]["detail"] == "Ruled.on_broadcast does not end within 0.2 s"
 

@@ -45,7 +45,7 @@ def input(
     Parameters
     ----------
     stream
-        A stream with an event time, of records: not of rows of windows or processes.
+        A stream with an event time: of records, or of rows of windows or processes. These are never late, so they have no time policy.
     late
         What becomes of a record that is older than its partition's watermark: `drop` (it is counted as late), `take` (it counts at
         the watermark, and is never lost), `side` (it is counted as late, and written to the topic `late_to`).
@@ -83,8 +83,9 @@ def checked_inputs(
         taken[node] = f"input {name!r} too"
         _check_policy(one, arrival=arrival, where=place)
         one.stream._timed("input")
-        if node.traits.derived:
-            raise PlanError("an input is of records, not of rows of windows or processes", where=place, fix="write them to a topic first")
+        if node.traits.derived and (one.late != "drop" or not one.holds):
+            what = "derived rows are never late, and the topics that they come from hold the watermark back"
+            raise PlanError(what, where=place, fix="leave late=, late_to= and holds= out")
         theirs = _keys_of(one, main, keys, place)
         found[name] = node, KeyedInput(name, one.stream.schema, theirs, one.late, one.holds, one.late_to)
     return found

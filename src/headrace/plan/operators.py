@@ -543,13 +543,18 @@ class Process(_Operator):
         """Return the keys, then the columns of the main output."""
         return self.output("")
 
-    def output(self, name: str) -> Schema:
-        """Return the columns of an output: the keys, then its own. A key may be NULL where it may in any input."""
+    @property
+    def key_schema(self) -> Schema:
+        """The columns of the key. One may be NULL where it may in any input."""
         keys = [self.record_schema[key] for key in self.keys]
         if self.inputs:
             nullable = [any(one.schema[one.keys[place]].nullable for one in self.inputs) for place in range(len(keys))]
             keys = [replace(key, nullable=key.nullable or other) for key, other in zip(keys, nullable, strict=True)]
-        return Schema((*keys, *self.declared.outputs[name].fields))
+        return Schema(tuple(keys))
+
+    def output(self, name: str) -> Schema:
+        """Return the columns of an output: the keys, then its own."""
+        return Schema((*self.key_schema.fields, *self.declared.outputs[name].fields))
 
     def traits(self, *given: Traits) -> Traits:
         """Return those of a process's rows."""

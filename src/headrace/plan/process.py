@@ -10,7 +10,7 @@ A process is an object of the author's, of any class with these attributes; noth
     on_clock         `on_clock(name, state)`, called when the clock on the wall passes one; live runs only
     side_outputs     columns of other rows by name, given as `("name", row)`
     shared           state that all keys read and only `on_broadcast` writes
-    on_broadcast     `on_broadcast(row, shared)`, called with each record of the broadcast input
+    on_broadcast     `on_broadcast(row, shared)`, called with each record of the broadcast input; its rows name their keys
     state_version    a whole number, one higher whenever what is kept means something else
     migrate          `migrate(version, values)`, makes values of this version of those of an older one; each that has a ttl
                      stands there as `[time, value]`

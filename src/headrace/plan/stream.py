@@ -325,10 +325,10 @@ class Stream:
         if not keys:
             raise PlanError("a process has no key", where=place, fix="name the columns in by=")
         self._timed("process")
-        _check_order([self, broadcast], order, place)
         code = code() if isinstance(code, type) else code
         told = {"broadcast": broadcast.node} if isinstance(broadcast, Stream) else {}
         others = checked_inputs(inputs or {}, self, keys, told.get("broadcast"), arrival=order == "arrival", where=place)
+        _check_order([self.node, *told.values(), *(given for given, _ in others.values())], order, place)
         declared = declaration_of(code, keys, place, others)
         _check_broadcast(broadcast, self.node, declared, place)
         if failed_to is not None and (not isinstance(failed_to, str) or not failed_to):
@@ -405,7 +405,7 @@ class Stream:
             raise PlanError("over has no key", where=place, fix="name the columns in by=")
         self._timed("over")
         _check_final(self.node, place)
-        _check_order([self], "event_time", place)
+        _check_order([self.node], "event_time", place)
         frame = _frame(rows, time, place)
         computed, calls = _running(self, frame, columns)
         arguments, called, computed = plain_calls(calls, computed, {*self.schema.names, *columns})
@@ -530,11 +530,11 @@ def _check_bounds(window: Window, origins: Sequence[Source], where: str) -> None
             raise PlanError(what, where=where, fix="narrow event_time_range, or take a shorter window")
 
 
-def _check_order(given: Sequence[object], order: str, where: str) -> None:
+def _check_order(given: Sequence[Node[Operator]], order: str, where: str) -> None:
     """Raise PlanError if a process cannot take the rows of its inputs in an order."""
     if order not in _ORDERS:
         raise PlanError(f"order {order!r} is none", where=where, fix="it is 'event_time' or 'arrival'")
-    for rows in (one.node for one in given if isinstance(one, Stream)):
+    for rows in given:
         _check_in_time(rows, where)
         if rows.traits.derived and order == "arrival":
             raise PlanError("rows of windows and processes come in the order of event time", where=where, fix="leave order= out")

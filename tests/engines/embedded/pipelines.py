@@ -88,8 +88,10 @@ class Watch:
             state.set_timer("quick", state.time)
         return {"at": state.time, "x": state.count * 1.0, "said": f"{name} {list(state.recent)}"}
 
-    def on_broadcast(self, row: dict[str, Any], shared: Any) -> None:
+    def on_broadcast(self, row: dict[str, Any], shared: Any) -> Iterator[Any]:
         shared.limits[str(row["n"])] = row["x"]
+        yield {"k": row["k"], "at": row["t"], "x": row["x"], "said": f"limit {len(shared.limits)}"}
+        yield "over", {"k": row["k"], "x": row["x"], "said": "a limit"}
         if row["x"] is None:
             raise ValueError("no limit")
 
@@ -167,8 +169,9 @@ class Above:
         if mean is not None and row["x"] is not None and row["x"] > mean:
             yield {"at": state.time, "above": row["x"] - mean}
 
-    def on_broadcast(self, row: dict[str, Any], shared: Any) -> None:
+    def on_broadcast(self, row: dict[str, Any], shared: Any) -> dict[str, Any]:
         shared.means[str(row["k"])] = row["mean"]
+        return {"k": row["k"], "above": row["mean"]}
 
 
 @hr.pipeline("layering", version="1")

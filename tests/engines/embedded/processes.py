@@ -78,8 +78,10 @@ class Machine:
             case "off":
                 yield {"at": "soon"}
 
-    def on_broadcast(self, row: Row, shared: Any) -> None:
+    def on_broadcast(self, row: Row, shared: Any) -> Iterator[Any]:
         shared.told.append(row["do"])
+        yield {"k": row["k"], "at": 0, "said": f"rule {row['do']} after {shared.limit}"}
+        yield "aside", {"k": "rules", "at": 0, "said": f"rule {row['x']}"}
         shared.by[str(row["k"])] = row["x"]
         if row["x"] is None:
             raise ValueError("no limit")
@@ -307,6 +309,8 @@ class Reference:
             self.told.failed.append((one.topic, one.partition, one.offset, "{}"))
         else:
             assert self.shared
+            self.told.rows.append(("", {"k": one.row["k"], "at": 0, "said": f"rule {one.row['do']} after {self.shared.limit}"}))
+            self.told.rows.append(("aside", {"k": "rules", "at": 0, "said": f"rule {one.row['x']}"}))
             self.shared = Shared(one.row["x"], [*self.shared.told, one.row["do"]], self.shared.by | {str(one.row["k"]): one.row["x"]})
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import headrace as hr
-from engines.embedded.pipelines import START, events, record
+from engines.embedded.pipelines import START, Steps, events, record
 
 WINDOWS = {
     "tumbling": hr.tumbling(hr.seconds(20)), "longer": hr.tumbling(hr.seconds(70)), "sliding": hr.sliding(hr.seconds(60), hr.seconds(20)),
@@ -100,6 +100,48 @@ def test_a_window_that_is_broadcast(seed: int) -> None:
     plant = lines(seed, 120)
     found = telling.run({"plant": plant})
     assert found["seen"].rows() == told.run({"plant": plant, "short": again(found["short"])})["seen"].rows()
+    assert found.ledger["plant"]["received"] == 120
+
+
+class Lately(Latest):
+    """The same of means that come to the keys."""
+
+    shared: dict[str, Any] = {}
+    on_broadcast = None  # type: ignore[assignment]
+    state = {"mean": hr.Value("DOUBLE")}
+
+    def on_record(self, row: dict[str, Any], state: Any) -> dict[str, Any]:
+        return {"mean": state.mean, "x": row["x"]}
+
+    def on_mean(self, row: dict[str, Any], state: Any) -> dict[str, Any]:
+        state.mean = row["x"]
+        return {"mean": row["x"], "x": -99.0}
+
+    def on_other(self, row: dict[str, Any], state: Any) -> dict[str, Any]:
+        return {"mean": state.mean, "x": row["x"] or 0.5}
+
+
+@settings(max_examples=12)
+@given(window=st.sampled_from([name for name in WINDOWS if name != "days"]), seed=st.integers(0, 10_000))
+def test_windows_and_processes_as_inputs_of_a_process(window: str, seed: int) -> None:
+    @hr.pipeline("telling", version="1")
+    def telling() -> dict[str, hr.Stream]:
+        plant = events("plant", 4)
+        rows = inner(WINDOWS[window], plant)
+        lately = plant.process(Lately, by=["k"], inputs={"mean": hr.input(rows), "other": hr.input(events("calm", 1))}, name="lately")
+        steps = plant.process(Steps, by=["k"]).select("k", x="step")
+        inputs = {"mean": hr.input(steps), "other": hr.input(rows)}
+        return {"short": rows, "seen": lately, "steps": steps, "of-steps": plant.process(Lately, by=["k"], inputs=inputs, name="of_steps")}
+
+    @hr.pipeline("told", version="1")
+    def told() -> dict[str, hr.Stream]:
+        inputs = {"mean": hr.input(written()), "other": hr.input(events("calm", 1))}
+        return {"seen": events("plant", 4).process(Lately, by=["k"], inputs=inputs)}
+
+    plant, calm = lines(seed, 120), lines(seed + 1, 10)
+    found = telling.run({"plant": plant, "calm": calm})
+    assert found["seen"].rows() == told.run({"plant": plant, "calm": calm, "short": again(found["short"])})["seen"].rows()
+    assert [row["mean"] for row in found["of-steps"].rows() if row["x"] == -99.0] == [row["x"] for row in found["steps"].rows()]
     assert found.ledger["plant"]["received"] == 120
 
 

@@ -188,7 +188,11 @@ def windows_of(made: list[dict[str, Any]], size: int) -> list[dict[str, Any]]:
 
 def chained(delays: dict[str, int], **options: Any) -> Plan:
     def windows(made: Any) -> hr.Stream:
-        return made.where("said NOT LIKE 'seen%'").window(hr.tumbling(hr.seconds(4)), by=["k"]).aggregate(n="COUNT(*)", all="ARRAY_AGG(said)")
+        return (
+            made.where("said NOT LIKE 'seen%' AND said NOT LIKE 'rule%'")
+            .window(hr.tumbling(hr.seconds(4)), by=["k"])
+            .aggregate(n="COUNT(*)", all="ARRAY_AGG(said)")
+        )
 
     def behind_windows(_: Any) -> hr.Stream:
         counts = source("beside", 2_000).window(hr.tumbling(hr.seconds(4)), by=["k"]).aggregate(n="COUNT(*)")
@@ -197,10 +201,10 @@ def chained(delays: dict[str, int], **options: Any) -> Plan:
     return plan_of(
         delays,
         **options,
-        both=lambda made: made.union(made.side("aside")).derive(twice="at * 2").where("said <> 'lost'"),
+        both=lambda made: made.union(made.side("aside")).derive(twice="at * 2").where("said <> 'lost' AND said NOT LIKE 'rule%'"),
         windows=windows,
         gathered=lambda made: windows(made).aggregate(by=[], n="SUM(n)"),
-        second=again,
+        second=lambda made: again(made.where("said NOT LIKE 'rule%'")),
         third=behind_windows,
     )
 
@@ -211,7 +215,7 @@ def test_what_stands_behind_a_process_gives_what_the_reference_gives(case: Any, 
     inputs, delays, options = case
     told = expected(inputs, delays, **options)
     heard = max((one.time for one in read(inputs, delays)[0]), default=NEVER)
-    main, aside = told.of(""), told.of("aside")
+    main, aside = ([row for row in told.of(name) if not row["said"].startswith("rule")] for name in ("", "aside"))  # these do not say their time
     both = sorted([*main, *(row for row in aside)], key=lambda row: row["at"])
     windows = windows_of([row for row in main if not row["said"].startswith("seen")], 4_000)
     counted, _ = read({"beside": [beside]}, {"beside": 2_000})
@@ -321,6 +325,35 @@ class Limited:
 
     def on_record(self, row, state):
         return {"n": row["n"]} if row["n"] > state.shared.limit else None
+
+
+class Announced(Limited):
+    """Announces each limit, for a key of its own."""
+
+    def on_broadcast(self, row, shared):
+        shared.limit = int(row["x"])
+        yield {"k": f"limit {shared.limit}", "n": None}
+
+    def on_record(self, row, state):
+        return super().on_record({"n": int(row["x"])}, state)
+
+
+def test_rows_for_broadcast_records_have_their_time_and_come_before_those_of_records(tmp_path: Path) -> None:
+    @hr.pipeline("announced", version="1")
+    def announced() -> dict[str, hr.Stream]:
+        made = source("one", 0).process(Announced, by=["k"], broadcast=source("rules", 2_000))
+        return {"out": made, "windows": made.window(hr.tumbling(hr.seconds(4)), by=["k"]).aggregate(rows="COUNT(*)")}
+
+    inputs = {
+        "one": [[line(second, x=second) for second in range(12)]],
+        "rules": [[line(second, x=x) for second, x in ((3, 3.0), (9, 5.0), (1, 8.0))]],
+    }
+    found, _ = run(announced.plan(), written_files(tmp_path, inputs))
+    at_a = [{"k": "a", "n": n} for n in range(12)]
+    first, second, late = ({"k": f"limit {limit}", "n": None} for limit in (3, 5, 8))
+    assert rows(found["out"]) == [*at_a[2:3], first, *at_a[4:7], late, second, *at_a[9:]]
+    starts = {row["k"]: row["window_start"][17:] for row in rows(found["windows"]) if row["k"] != "a"}
+    assert starts == {"limit 3": "00Z", "limit 5": "08Z", "limit 8": "04Z"}  # the last is late: it counts from the watermark, 7 s, on
 
 
 class Numbers:

@@ -348,9 +348,9 @@ def test_all_keys_see_what_was_told_last_those_at_hand_and_those_that_were_put_a
         return [values[0] for _, _, _, values in given]
 
     assert lows("a", "b") == [10, 10]
-    space.tell({"low": 5}, PLACE)
+    space.broadcast({"low": 5}, PLACE, 1, given)
     assert lows("a", "b", "new") == [5, 5, 5]
-    space.tell({"low": "bad"}, PLACE)
+    space.broadcast({"low": "bad"}, PLACE, 1, given)
     assert lows("a") == [5]
     assert [failure["reason"] for failure in space.kernel.failures] == ["failed"]
     saved = space.shared.encode()

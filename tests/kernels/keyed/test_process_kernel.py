@@ -454,12 +454,12 @@ class Ruled(Base):
         return {"n": 0, "v": state.shared.low}
 
 
-def told(*rows: dict[str, Any], **options: Any) -> tuple[ProcessKernel, Any, list[bool]]:
+def told(*rows: dict[str, Any], given: list[Given] | None = None, **options: Any) -> tuple[ProcessKernel, Any, list[bool]]:
     from headrace.kernels.keyed.shared import Shared
 
     kernel = made(base=Ruled, broadcast=rules, **options)
-    shared = Shared(kernel.operator.declared)
-    return kernel, shared, [kernel.broadcast(shared, row, Place("rules", 0, number)) for number, row in enumerate(rows)]
+    shared, taken = Shared(kernel.operator.declared), [] if given is None else given
+    return kernel, shared, [kernel.broadcast(shared, row, Place("rules", 0, number), number, taken) for number, row in enumerate(rows)]
 
 
 def test_a_broadcast_is_applied_and_keys_read_it() -> None:
@@ -489,6 +489,43 @@ def test_a_broadcast_that_cannot_be_applied_is_kept_out_and_the_old_one_stays(ba
     assert (failure["topic"], failure["offset"], failure["key"]) == ("rules", 1, "{}")
     assert json.loads(failure["state"]) == {"low": 3.0, "limits": {"all": {"low": 3.0}}}
     assert kernel.entered % 2 == 0
+
+
+def test_rows_for_a_broadcast_record_name_their_key_and_have_its_time() -> None:
+    def on_broadcast(self: Any, row: Any, shared: Any) -> Any:
+        shared.low = row["v"]
+        yield {"k": "a", "n": 1}
+        yield "alarms", {"text": f"low {shared.low}"}
+
+    given: list[Given] = []
+    _, _, applied = told({"v": 3}, {"v": 4}, given=given, on_broadcast=on_broadcast)
+    assert applied == [True, True]
+    assert given == [
+        ("", 0, ("a",), [1, None]), ("alarms", 0, (None,), ["low 3"]), ("", 1, ("a",), [1, None]), ("alarms", 1, (None,), ["low 4"]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ([{"k": "a", "n": 1}, {"k": 7, "n": 1}], "gives 'k' of the key off its type: 7 is not a STRING"),
+        ([{"k": "a", "n": 1}, {"k": "a"}], "gives no 'n', which the output declares NOT NULL"),
+        ([{"k": "a", "n": 1, "m": 2}], "gives 'm', which the output does not declare; did you mean 'n'?"),
+        ([("other", {})], "gives a row to output 'other'; it is 'alarms'"),
+        ([["k", "a"]], "gives ['k', 'a'] as a row of the output; give a dict of columns"),
+        (7, "gives 7; yield dicts of columns, or return one"),
+    ],
+)
+def test_a_broadcast_record_whose_rows_cannot_be_emitted_is_kept_out_as_a_whole(rows: Any, text: str) -> None:
+    given: list[Given] = []
+
+    def on_broadcast(self: Any, row: Any, shared: Any) -> Any:
+        shared.low = row["v"]
+        return rows
+
+    kernel, shared, applied = told({"v": 3}, given=given, on_broadcast=on_broadcast, failed_to="failed")
+    assert (applied, given, shared.low) == ([False], [], 10.0)
+    assert kernel.failures[0]["detail"].startswith(f"Made.on_broadcast {text.partition(';')[0]}")
 
 
 @pytest.mark.parametrize(

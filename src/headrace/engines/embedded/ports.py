@@ -144,7 +144,8 @@ def ports_of(node: Node[Process], clock_column: str, *, silences: bool) -> dict[
         ports[node.broadcast] = Port(BROADCAST, process.broadcast_schema, None, None if node.broadcast.traits.derived else "take")
     for number, (given, one) in enumerate(node.others, RECORDS + 1):
         unheld = silences and not one.holds and not process.arrival
-        ports[given] = Port(number, one.schema, one.keys, one.late, one.late_topic, clock_column if unheld else None, one.name)
+        late = None if given.traits.derived else one.late
+        ports[given] = Port(number, one.schema, one.keys, late, one.late_topic, clock_column if unheld else None, one.name)
     return ports
 
 

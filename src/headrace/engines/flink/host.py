@@ -33,7 +33,7 @@ from headrace.engines.flink.parts import DUPLICATES, FAILURES
 from headrace.engines.shipped import unpack
 from headrace.engines.watchdog import watch
 from headrace.errors import InternalError
-from headrace.kernels.keyed.process import Place, ProcessKernel
+from headrace.kernels.keyed.process import Given, Place, ProcessKernel
 from headrace.kernels.keyed.schedule import BROADCAST, RECORDS, Emission, Record, Scheduler, as_text, keys_as_text, ordered, overdue
 from headrace.kernels.keyed.shared import Shared, Versions
 from headrace.kernels.keyed.state import State
@@ -129,6 +129,8 @@ class Host(KeyedBroadcastProcessFunction):  # type: ignore[misc]
         kind, time, text = value
         if kind == "failure":
             return [self._row(FAILURES, "", text)] if self._first and self._failing else ()
+        if kind == "row":
+            return [self._row(*_decode(text))] if self._first else ()
         if time is not None:
             versions, state = self._told(ctx), ctx.get_broadcast_state(told_state())
             if kind == "end":
@@ -287,6 +289,7 @@ class Teller(KeyedProcessFunction):  # type: ignore[misc]
         self._kernel = ProcessKernel(process)
         watch(self._kernel)
         self._read = _row_reader(process.broadcast_schema)
+        self._outputs = _outputs(process)
         self._kernel.place_of = partial(_place_of, self._topics)
         self._kept = context.get_state(ValueStateDescriptor("kept", Types.PICKLED_BYTE_ARRAY()))
         self._waiting = context.get_list_state(ListStateDescriptor("waiting", Types.PICKLED_BYTE_ARRAY()))
@@ -318,19 +321,29 @@ class Teller(KeyedProcessFunction):  # type: ignore[misc]
         if kept is not None:
             shared.restore(kept)
         versions: dict[int, bytes] = {}
+        emitted: list[Any] = []
         for record in ordered(map(self._record, pending)):
-            if self._kernel.broadcast(shared, record[-1], record):
+            given: list[Given] = []
+            if self._kernel.broadcast(shared, record[-1], record, record[0], given):
+                emitted += self._emitted(record, given)
                 last = last if process.arrival else max(last, record[0])
                 versions[last] = shared.encode()
         if versions:
             self._kept.update((last, shared.encode()))
         self._kernel.check_itself()
-        rows = [Row("shared", time, base64.b64encode(data).decode()) for time, data in versions.items()]
+        rows = [Row("shared", time, base64.b64encode(data).decode()) for time, data in versions.items()] + emitted
         for failure in self._kernel.failures:
             _log.warning("process %s: %s; record kept out: %s", failure["process"], failure["detail"], failure["raw"])
             rows.append(Row("failure", None, _encode(failure).decode()))
         self._kernel.failures.clear()
         return rows
+
+    def _emitted(self, record: Record, given: list[Given]) -> Iterable[Any]:
+        """Return the rows that `on_broadcast` emitted for a record: every task gets them, and the first one emits them."""
+        for nth, (name, time, keys, values) in enumerate(given):
+            number, text = self._outputs[name](keys, values)
+            row = number, _key_text(keys), text, time, as_text(record, key_code(keys), nth)
+            yield Row("row", None, _encode(row).decode())
 
     def _record(self, pending: Any) -> Record:  # noqa: ANN401
         time, source, partition, offset, arrived, row, order = pending

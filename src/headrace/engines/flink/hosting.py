@@ -56,7 +56,7 @@ def rows_of_input(process: Process, one: KeyedInput, block: Block, marks: Marks,
         order = f"CAST({epoch_ms(f'CURRENT_WATERMARK({time})')} AS STRING)"
     elif one.late == "take":
         due = _due(marks)
-    else:
+    elif marks.watermark in block.hidden:
         block = block.and_where(is_taken(marks))
     keys = [plain(one.schema, key, block.row[key]) for key in one.keys]
     number = RECORDS + 1 + process.inputs.index(one)

@@ -149,5 +149,5 @@ def _ends_before(node: Node[Operator]) -> Iterator[_End]:
                 yield _End(_rows(one.input), one)
             if one.broadcast is not None and not one.broadcast.traits.derived:
                 yield _End(_rows(one.broadcast), None)
-            for given, policy in one.others:
+            for given, policy in ((given, policy) for given, policy in one.others if not given.traits.derived):
                 yield _End(_rows(given), None if policy.late == "take" else one)

@@ -33,7 +33,8 @@ class Paths:
         closing = [maker for one in joined for maker in _makers(one) if maker.traits.time == "window"]
         self._in_window_time = {one for maker in closing for one in maker.upstream() if one.traits.time == "window"}
         self.parted = any(self._is_parted(one.node) for process in plan.processes for one in process.inputs)
-        first = [maker for process in plan.processes for maker in process.input.upstream() if maker.is_a(Process)]
+        keyed = [one.node for process in plan.processes for one in process.inputs if one.role != "broadcast"]
+        first = [maker for given in keyed for maker in given.upstream() if maker.is_a(Process)]
         self.entered = any(one.is_a(Unnest) for process in first for one in process.input.upstream())
 
     def is_taken_in_time(self, maker: Node[Operator]) -> bool:

@@ -222,8 +222,9 @@ class Views(Selects[Block]):
         block = self._in_windows(node.input) if windowed else self.block(node.input)
         broadcast = None if node.broadcast is None else self._told(node.broadcast)
         rows = hosting.rows_of(node.operator, block, self.marks, self._sources)
-        others, aside = self._inputs(node)
+        others, aside, derived_inputs = self._inputs(node)
         timed = [one for one, derived in ((block, windowed), (broadcast, self._is_told_derived(node))) if derived and one is not None]
+        timed += derived_inputs
         times = [self.new(f"process_{node.name}_times") for _ in timed]
         topics = node.traits.topics if self._places.bounded else node.traits.holding
         told = hosting.told(node, broadcast, self.marks, self.intakes, self._sources, topics, times)
@@ -260,17 +261,20 @@ class Views(Selects[Block]):
     def _told(self, broadcast: Node[Operator]) -> Block:
         return self._in_windows(broadcast) if broadcast.traits.derived else self.block(broadcast)
 
-    def _inputs(self, node: Node[Process]) -> tuple[list[str], list[str]]:
-        """Return the SELECTs of the other inputs of a process: of those that it waits for, and of the others."""
+    def _inputs(self, node: Node[Process]) -> tuple[list[str], list[str], list[Block]]:
+        """Return the SELECTs of the other inputs of a process: of those that it waits for, and of the others; and the views of derived rows."""
         held: list[str] = []
         aside: list[str] = []
+        derived: list[Block] = []
         for given, one in node.others:
             waits = one.holds or self._places.bounded
             if not waits and one.late != "take" and not node.operator.arrival:
                 what = f"input {one.name!r} does not hold, and its late records are not taken: Flink cannot count what is behind the watermark of the process"
                 raise PlanError(what, fix="write late='take' or holds=True, or run it on the embedded engine")
-            (held if waits else aside).append(hosting.rows_of_input(node.operator, one, self.block(given), self.marks, self._sources))
-        return held, aside
+            block = self._in_windows(given) if given.traits.derived else self.block(given)
+            derived += [block] if given.traits.derived else []
+            (held if waits else aside).append(hosting.rows_of_input(node.operator, one, block, self.marks, self._sources))
+        return held, aside, derived
 
     def _in_windows(self, node: Node[Operator]) -> Block:
         """Return a view, and no more, of rows whose times windows have made: they are in those of their last ms."""

@@ -70,6 +70,7 @@ class Givens:
         """See what the outputs are."""
         self.kernel = self.scheduler.kernel
         operator = self.kernel.operator
+        self._order = partial(as_numbers, arrival=operator.arrival)
         self._outputs = {output: (place, operator.output(output).names) for place, output in enumerate(operator.declared.outputs)}
 
     def take(self, emission: Emission) -> None:
@@ -80,14 +81,14 @@ class Givens:
         for nth, (output, time, key, values) in enumerate(given):
             kind, names = self._outputs[output]
             row = _written(dict(zip(names, (*key, *values), strict=True)))
-            self._put(time if record is None else at, time, as_numbers(record, key_code(key), nth), kind, row)
+            self._put(time if record is None else at, time, self._order(record, key_code(key), nth), kind, row)
         given.clear()
         self.take_failures(at, record)
 
     def take_failures(self, at: int, record: Record | None) -> None:
         """Take in what failed."""
         for nth, failure in enumerate(self.kernel.failures):
-            self._put(at, at, as_numbers(record, failure["key"].encode(), nth), len(self._outputs), _written(failure))
+            self._put(at, at, self._order(record, failure["key"].encode(), nth), len(self._outputs), _written(failure))
         self.kernel.failures.clear()
 
     def _put(self, at: int, time: int, entry: list[int], kind: int, row: bytes) -> None:
@@ -127,7 +128,7 @@ class Hosting:
         spark, kernel = rows.sparkSession, ProcessKernel(unpack(self.process))
         clocks = _clocks(spark, self.feeders) if kernel.operator.arrival else None
         told = [] if self.broadcast is None else _placed(spark.table(self.broadcast), clocks).sort(*_ORDER).select(*_COLUMNS).collect()
-        rules, failures = _applied(kernel, [tuple(one) for one in told], self.feeders)
+        rules, emitted = _applied(kernel, [tuple(one) for one in told], self.feeders)
         ordered = _placed(rows.repartition("_key"), clocks) if clocks is None else _placed(rows, clocks).repartition("_key")
         taken = [rows, *([] if self.broadcast is None else [spark.table(self.broadcast)])] if self.windowed else []
         packed, feeders, end = self.process, dict(self.feeders), _end(spark, self.feeders, taken)
@@ -138,7 +139,7 @@ class Hosting:
         numbered = bool(kernel.operator.inputs)
         order, columns = (_ORDERS[kernel.operator.arrival], (*_COLUMNS, "_input")) if numbered else (_ORDER, _COLUMNS)
         given = ordered.sortWithinPartitions(*order).select(*columns).mapInArrow(work, GIVEN)
-        return given.unionAll(spark.createDataFrame(failures, GIVEN)) if failures else given
+        return given.unionAll(spark.createDataFrame(emitted, GIVEN)) if emitted else given
 
 
 def _placed(rows: DataFrame, clocks: DataFrame | None) -> DataFrame:
@@ -174,22 +175,24 @@ def _clocks(spark: SparkSession, feeders: Feeders) -> DataFrame:
 
 
 def _applied(kernel: ProcessKernel, told: Sequence[_Sorted], feeders: Feeders) -> tuple[list[_Sorted], list[tuple[Any, ...]]]:
-    """Return what of a broadcast can be applied, and what becomes of the rest."""
-    failures = Givens(Scheduler(kernel, partial(place_of, feeders)))
+    """Return the records of a broadcast that can be applied, and the rows that are emitted for them and for those that fail."""
+    scheduler = Scheduler(kernel, partial(place_of, feeders))
+    givens = Givens(scheduler)
     shared, kept, arrival = Shared(kernel.operator.declared), [], kernel.operator.arrival
     if told:
         watch(kernel)
     for one in told:
         record = _record(one, BROADCAST, None, arrival=arrival)
-        if kernel.broadcast(shared, record[-1], record):
+        if kernel.broadcast(shared, record[-1], record, record[7], scheduler.given):
             kept.append(one)
+            givens.take((record[0], record))
         elif kernel.operator.failed_topic:
-            failures.take_failures(one[0], record)
+            givens.take_failures(one[0], record)
         else:
             for failure in kernel.failures:
                 _log.warning("process %s: %s; record kept out: %s", failure["process"], failure["detail"], failure["raw"])
             kernel.failures.clear()
-    return kept, failures.rows
+    return kept, givens.rows
 
 
 def place_of(feeders: Feeders, record: Record) -> Place:
@@ -212,6 +215,8 @@ def _work(packed: str, feeders: Feeders, rules: list[_Sorted], end: int, batches
     else:
         records = (_record(one, RECORDS, process.keys, arrival=arrival) for one in rows)
     for emission in chain(scheduler.run(merged(records, told)), scheduler.advance(end), scheduler.end(end)):
+        if emission[1] is not None and emission[1][1] == BROADCAST:
+            scheduler.given.clear()  # the driver has emitted these rows
         givens.take(emission)
         if len(givens.rows) >= _AT_ONCE:
             yield givens.batch()

@@ -98,9 +98,9 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
         """Have records wait for the watermark; in the order of arrival they do not."""
         slot, clock = self._load(), timerValues.getCurrentWatermarkInMs()
         if self._kernel.operator.arrival:
-            yield from self._work(key[0], slot, self._records_of(rows, slot, clock, None), clock)
+            yield from self._work(key[0], slot, self._records_of(rows, slot, clock, 0), clock)
             return
-        new = self._records_of(rows, slot, None, clock if self._taking else None)
+        new = self._records_of(rows, slot, None, clock)
         slot.records.add([one for one in new if one[1] >= BROADCAST])
         if at_once := [one for one in new if one[1] < BROADCAST]:
             yield from self._work(key[0], slot, [*slot.records.take(clock), *at_once], clock)
@@ -117,10 +117,10 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
         """End a task."""
         self._kernel.check_itself()
 
-    def _records_of(self, frames: Iterable[pd.DataFrame], slot: _Slot, at: int | None, clock: int | None) -> list[_Pending]:
+    def _records_of(self, frames: Iterable[pd.DataFrame], slot: _Slot, at: int | None, clock: int) -> list[_Pending]:
         """Return new records with when they are due: `at`, else at their own time; what is broadcast too late is due at its partition's watermark.
 
-        A record that the `clock` has passed is due there, on an input that takes late ones.
+        A record that the `clock` has passed is due there, on an input that takes late ones. The rows for a broadcast record have no time before the clock.
         """
         new = [
             (told, *_placed(place), time, row, *numbered)
@@ -131,8 +131,10 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
         for told, source, partition, offset, entry, arrived, time, row, *numbered in sorted(new, key=itemgetter(slice(0, 5))):
             due = slot.due(source, partition, time, self._feeders[source][1]) if told else time
             number = numbered[0] if numbered else not told
-            if clock and time < clock and number in self._taking:
+            if time < clock and number in self._taking:
                 number, due, time = overdue(number), clock, clock  # noqa: PLW2901
+            if told and at is None:
+                time = max(due, clock)  # noqa: PLW2901
             records.append((due if at is None else at, number, source, partition, offset, entry, arrived, time, row))
         return records
 
@@ -144,7 +146,7 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
         givens = Givens(scheduler)
         for emission in chain(scheduler.run(records), scheduler.advance(clock)):
             if emission[1] is not None and emission[1][1] == BROADCAST:
-                self._tell_once(number)
+                self._emit_once(number, scheduler)
             givens.take(emission)
             if len(givens.rows) >= _AT_ONCE:
                 yield self._frame(givens)
@@ -161,9 +163,11 @@ class _Processor(StatefulProcessor):  # type: ignore[misc]
         key = None if number == BROADCAST else tuple([row[name] for name in self._keys_of[abs(number)]])
         return at, number, source, partition, offset, entry, at, time, arrived, key, row
 
-    def _tell_once(self, number: int) -> None:
-        """Have one slot tell of what could not be applied, since all try it."""
+    def _emit_once(self, number: int, scheduler: Scheduler) -> None:
+        """Have the first slot alone emit the rows and failures of a broadcast record, which all slots apply."""
         failures = self._kernel.failures
+        if number:
+            scheduler.given.clear()
         if number == 0 and self._kernel.operator.failed_topic is None:
             for failure in failures:
                 _log.warning("process %s: %s; record kept out: %s", failure["process"], failure["detail"], failure["raw"])

@@ -291,7 +291,11 @@ def _ledger(plan: Plan, views: Views) -> str:
     for stage in plan.stages:
         if not stage.input.traits.derived:
             reached.append(f"SELECT {record}, `_taken` FROM {rows_of(stage.id)}")
-        reached += [f"SELECT {record}, `_taken` FROM {rows_of_input(stage.id, place)}" for place, _ in enumerate(stage.others)]
+        reached += [
+            f"SELECT {record}, `_taken` FROM {rows_of_input(stage.id, place)}"
+            for place, (given, _) in enumerate(stage.others)
+            if not given.traits.derived
+        ]
         if stage.broadcast is not None and not stage.broadcast.traits.derived:
             reached.append(f"SELECT {record}, TRUE AS `_taken` FROM {told_to(stage.id)}")
         if isinstance(stage.operator, Process) and stage.operator.drops_duplicates:

@@ -298,7 +298,7 @@ class Views(Selects[Block]):
         process = node.operator
         texts = [_numbered(rows, _keys_of(process), process.keys, process.record_schema, RECORDS)]
         for place, (given, one) in enumerate(node.others):
-            block = self._table(given)
+            block = self._timed(given)
             time, watermark = block.hidden["_time_ms"], block.hidden["_watermark_ms"]
             always = process.arrival or one.late == "take"
             taken = "TRUE AS `_taken`" if always else f"{time} >= {watermark} AS `_taken`"
@@ -350,7 +350,10 @@ class Views(Selects[Block]):
     def _refuse_live(node: Node[Process]) -> None:
         if node.broadcast is not None and node.broadcast.traits.derived:
             raise PlanError("a broadcast from a window or a process: Spark's streams have none", fix="write it to a topic first, or run it embedded")
-        for one in node.operator.inputs:
+        for given, one in node.others:
+            if given.traits.derived:
+                what = f"input {one.name!r} is of rows of a window or a process: Spark's streams have none"
+                raise PlanError(what, fix="write them to a topic first, run it as a batch, or run it embedded")
             if one.late == "side":
                 what = f"late='side' of input {one.name!r}: Spark's streams drop late rows unseen"
                 raise PlanError(what, fix="run it as a batch, write late='take', or run it embedded")

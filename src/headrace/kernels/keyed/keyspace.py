@@ -114,9 +114,9 @@ class Keyspace:
             self.kernel.clock(state, at, time, given, upto)
             self._arm(code, state)
 
-    def tell(self, row: Mapping[str, Any], place: object) -> None:
-        """Tell the process of a record of its broadcast."""
-        self.kernel.broadcast(self.shared, row, place)
+    def broadcast(self, row: Mapping[str, Any], place: object, time: int, given: list[Given]) -> None:
+        """Call the process with a broadcast record of a time."""
+        self.kernel.broadcast(self.shared, row, place, time, given)
 
     @property
     def next_clock_timer(self) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,8 @@ class ProcessKernel:
         What a process of ours does with each key when the input has ended; an author's has none.
     place_of
         Makes a `Place` of what a host gives as a record's place: only a record that fails needs one.
+    key_of
+        Returns a key's values from its columns in a row that `on_broadcast` emits.
     """
 
     place_of: Callable[[Any], Place]
@@ -79,6 +81,7 @@ class ProcessKernel:
         self.place_of = lambda place: place
         self._kind = declared.name
         self._outputs = {name: row_accept_of(schema, f"output {name!r}" if name else "the output") for name, schema in declared.outputs.items()}
+        self.key_of: Callable[[Mapping[str, Any]], Sequence[Any]] = row_accept_of(operator.key_schema, "the key")
         on_records = [code.on_record, *(getattr(code, f"on_{one.name}") for one in operator.inputs)]  # type: ignore[attr-defined]
         # By the numbers of inputs; below zero they stand for records behind the watermark.
         self._on_records: dict[int, Any] = {sign * number: method for number, method in enumerate(on_records, 1) for sign in (1, -1)}
@@ -164,7 +167,7 @@ class ProcessKernel:
             try:
                 rows = method(first, state)
                 if rows is not None:
-                    self._take(rows, state, given)
+                    self._take(rows, state._time, given, tuple(state._key.values()))
                 self._check(state)
             finally:
                 self.entered += 1
@@ -182,12 +185,13 @@ class ProcessKernel:
             self.keep.restore(state, before)
             state._time, state._now = time, now
 
-    def _take(self, rows: Any, state: State, given: list[Given]) -> None:  # noqa: ANN401
+    def _take(self, rows: Any, time: int, given: list[Given], key: tuple[Any, ...] | None) -> None:  # noqa: ANN401
+        """Add the rows that a method emitted for a key to `given`; without a key, each row has the columns of its own."""
         if isinstance(rows, Mapping) or (isinstance(rows, tuple) and len(rows) == 2 and isinstance(rows[0], str)):
             rows = (rows,)
         if not isinstance(rows, Iterable) or isinstance(rows, str | bytes):
             raise ProcessError(f"gives {rows!r}", fix="yield dicts of columns, or return one")
-        key, time, outputs = tuple(state._key.values()), state._time, self._outputs
+        outputs = self._outputs
         for row in rows:
             if isinstance(row, tuple) and len(row) == 2:
                 name, row = row  # noqa: PLW2901
@@ -195,7 +199,16 @@ class ProcessKernel:
                     raise ProcessError(f"gives a row to output {name!r}", fix=near(str(name), filter(None, outputs)))
             else:
                 name = ""
-            given.append((name, time, key, outputs[name](row)))
+            own, values = (key, row) if key is not None else self._parted(row)
+            given.append((name, time, own, outputs[name](values)))
+
+    def _parted(self, row: Any) -> tuple[tuple[Any, ...], Any]:  # noqa: ANN401
+        """Return the key's values in a row, and the row without its key."""
+        if not isinstance(row, Mapping):
+            return (), row
+        names = self.operator.keys
+        own = tuple(self.key_of({name: row[name] for name in names if name in row}))
+        return own, {name: value for name, value in row.items() if name not in names}
 
     def end(self, state: State, time: int, given: list[Given]) -> None:
         """Have a process of ours that waits for later records emit what it waits with: the input has ended."""
@@ -203,13 +216,19 @@ class ProcessKernel:
 
     # all keys
 
-    def broadcast(self, shared: Shared, row: Mapping[str, Any], place: object) -> bool:
-        """Tell the process of a record of its broadcast; return whether it could be applied. If not, all is as it was."""
+    def broadcast(self, shared: Shared, row: Mapping[str, Any], place: object, time: int, given: list[Given]) -> bool:
+        """Call the process with a broadcast record of a time, and return whether it could be applied; if not, all is as before.
+
+        The rows that the process emits are added to `given`.
+        """
         assert self._on_broadcast is not None
+        before = len(given)
         self.entered += 1
         try:
             try:
-                self._on_broadcast(row, shared)
+                rows = self._on_broadcast(row, shared)
+                if rows is not None:
+                    self._take(rows, time, given, None)
                 shared.settle()
             finally:
                 self.entered += 1
@@ -218,6 +237,7 @@ class ProcessKernel:
         except (Exception, SystemExit, OverdueError) as error:  # noqa: BLE001
             self.overdue = None
             shared.undo()
+            del given[before:]
             what = self._told(self._on_broadcast, shared, error)
             self.failures.append(self._failed(what, self.place_of(place), {}, shared.encode(), row))
             return False

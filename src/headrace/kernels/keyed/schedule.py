@@ -133,7 +133,7 @@ class Scheduler:
                     place = source, partition, offset
                     self.answered[place] = self.answered.get(place, False) or bool(given)
             elif number == BROADCAST:
-                keys.tell(row, record)
+                keys.broadcast(row, record, time, given)
             else:
                 call(key, row, time, time if arrived is None else arrived, record, given, number)  # type: ignore[arg-type]
             if given or failures:
@@ -169,16 +169,19 @@ class Scheduler:
 # records' positions, then those for timers by key. SQL compares arrays of numbers on one engine, and texts on the other.
 
 
-def as_numbers(record: Record | None, key: bytes, nth: int) -> list[int]:
-    """Return what orders the n-th row given for a record, or for a key's timers, as numbers."""
+def as_numbers(record: Record | None, key: bytes, nth: int, *, arrival: bool = False) -> list[int]:
+    """Return what orders the n-th row given for a record, or for a key's timers, as numbers. In the order of arrival the input's number comes last."""
     if record is None:
         return [1, *key, nth]
-    source, partition, offset, entry = record[2:6]
-    if (number := record[1]) > RECORDS:
-        return [0, _OTHER + number, source, partition, offset >> 31, offset & _LOW_BITS, *(entry or ()), nth]
+    number, source, partition, offset, entry = record[1:6]
+    place = [source, partition, offset >> 31, offset & _LOW_BITS, *(entry or ())]
+    if arrival:
+        return [0, *place[:4], number, *place[4:], nth]
+    if number > RECORDS:
+        return [0, _OTHER + number, *place, nth]
     if number < BROADCAST:
-        return [0, number - _OTHER, source, partition, offset >> 31, offset & _LOW_BITS, *(entry or ()), nth]
-    return [0, source, partition, offset >> 31, offset & _LOW_BITS, *(entry or ()), nth]
+        return [0, number - _OTHER, *place, nth]
+    return [0, -1, *place, nth] if number == BROADCAST else [0, *place, nth]
 
 
 def as_text(record: Record | None, key: bytes, nth: int) -> str:
@@ -191,6 +194,8 @@ def as_text(record: Record | None, key: bytes, nth: int) -> str:
         place = f"g{number:04x}{place}"  # behind all hexadecimal digits, as those of the stream itself begin
     elif number < BROADCAST:
         place = f"!{-number:04x}{place}"  # before them
+    elif number == BROADCAST:
+        place = f"#{place}"  # before them, too
     return f"0{place}{entry or ''}{nth:06x}"
 
 
