@@ -9,6 +9,8 @@ import pytest
 
 from cli.test_doctor import PIPELINE
 from headrace.cli import main
+from headrace.cli.apps import plan_of
+from headrace.engines.flink.kept import Kept
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +54,26 @@ def test_what_would_be_kept_is_told_and_nothing_is_changed(capsys: pytest.Captur
     assert "expressions, columns or outputs have changed" in said(capsys)
     Path("own.py").write_text(PIPELINE.replace("minutes(1)", "minutes(2)"))
     assert "window:k cannot keep its state: window changed from tumbling 0:01:00 to tumbling 0:02:00" in said(capsys, status=1)
+
+
+def test_what_a_job_on_flink_left_is_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    on_flink = ("--engine", "flink")
+    assert said(capsys, *on_flink) == "pipeline means has no savepoint or checkpoint on Flink yet\n"
+    plan, job = plan_of("own.py", []), "4f3d" * 8
+    kept = Kept.of(plan, folder / ".headrace")
+    kept.note(plan, lambda: job, bounded=False)
+    left = kept.folder / f"checkpoints/{job}/chk-7"
+    left.mkdir(parents=True)
+    (left / "_metadata").touch()
+    assert said(capsys, *on_flink) == "pipeline means has not changed since the job on Flink that left chk-7\n"
+    changed = "pipeline means has changed since the job on Flink that left chk-7\n  setting limit: 1.0 → 3.0\n  window:k: keeps its state\n"
+    assert said(capsys, *on_flink, "--set", "limit=3") == changed
+    Path("own.py").write_text(PIPELINE.replace('"means": readings', '"raw": readings.select("k"), "means": readings'))
+    assert "output raw of stream:readings is new; run it as it was, or start with --anew" in said(capsys, *on_flink, status=1)
+    Path("own.py").write_text(
+        PIPELINE.replace('hr.stream(\n        "readings"', 'hr.stream(\n        "measured"').replace('stream("readings"', 'stream("measured"')
+    )
+    assert "window:k cannot keep its state: it no longer reads readings" in said(capsys, *on_flink, status=1)
 
 
 @pytest.mark.usefixtures("committed")

@@ -22,11 +22,11 @@ from headrace.engines.protocol import Context, FileJob, Result
 from headrace.engines.spark import run as spark_run
 from headrace.engines.spark.engine import SparkEngine
 from headrace.engines.spark.environment import kafka_jars
-from headrace.engines.spark.script import live_script
+from headrace.engines.spark.script import live_script, timed_sources
 from headrace.errors import HeadraceError, PlanError
 from headrace.plan.expression import Column, walk
 from headrace.plan.graph import Node, rebuilt
-from headrace.plan.operators import Operator
+from headrace.plan.operators import Operator, Source
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import TIMESTAMP
 
@@ -158,13 +158,15 @@ def _records(topics: live.Topics, part: int) -> Iterator[_Record]:
 
 
 def _closing(topics: live.Topics) -> Iterator[_Record]:
-    """Yield the last record of each source that has an event time, as if it came now: all windows before are over.
+    """Yield the last record of each source that has a watermark, as if it came now: all windows before are over.
 
     Behind a process it is the first that lets all records before it be handled: timers that are later stay silent, as at an end.
     """
     hosting = topics.job.plan.processes
     now = time.time()
-    for source in (one for one in topics.job.plan.sources if one.event_time is not None):
+    timed = timed_sources(topics.job.plan)
+    for source in (node.operator for node in topics.job.plan.of(Source) if node in timed):
+        assert source.event_time is not None
         (column,) = (node for node in walk(source.event_time) if isinstance(node, Column))
         rows = [json.loads(record) for partitions in topics.job.inputs[source.topic] for record in partitions]
         latest = max(rows, key=lambda row: row[column.name])

@@ -83,17 +83,15 @@ def plan(
     engine
         embedded shows the operators, flink prints Flink SQL, spark prints a Python file for spark-submit.
     changes
-        Show how the pipeline has changed since its last commit on the embedded engine, and what becomes of its state.
+        Show how the pipeline has changed since its last commit, or on Flink since its last savepoint or checkpoint, and what becomes of its state.
     set
         KEY=VALUE for a setting of the pipeline.
     """
-    if changes and engine != "embedded":
-        raise PlanError("compares with the state of the embedded engine", where="--changes", fix="leave out --engine")
     if kafka is not None and not changes:
         named = "--kafka-config" if kafka.kafka_servers is None else "--kafka-servers"
         raise PlanError("a plan is shown without looking at topics", where=named, fix="leave it out, or add --changes")
     chosen, found = engine_named(engine), plan_of(app, set or [])
     if changes:
-        show_changes(found, kafka or KafkaOptions())
+        show_changes(found, engine, kafka)
     else:
         print(chosen.script(found), end="")

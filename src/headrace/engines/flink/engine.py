@@ -125,7 +125,9 @@ class FlinkEngine:
 
     def has_state(self, plan: Plan, home: Path) -> bool:
         """Return whether there are checkpoints or savepoints of the pipeline."""
-        return _kept(plan, home).exists()
+        from headrace.engines.flink.kept import Kept
+
+        return Kept.of(plan, home).folder.exists()
 
     def read_again(self, plan: Plan, topics: Topics, options: Options) -> Mapping[str, int]:  # noqa: ARG002
         """Return nothing: a savepoint of Flink's has no counts."""
@@ -165,16 +167,16 @@ class FlinkEngine:
 
         places = kafka_places(plan, topics, options)
         flink_script(plan, places)  # what Flink cannot do is refused before anything starts
-        kept = _kept(plan, context.home)
+        kept = Kept.of(plan, context.home)
         with self._cluster([plan], options.cluster, places.parallelism, context.home, kafka=True) as (rest, client):
             rest.check_version()
             _make_written(plan, topics)
             if options.anew:
-                Kept(kept).forget()
-            if places.bounded or not (kept.exists() or options.from_savepoint):
+                kept.forget()
+            if places.bounded or not (kept.folder.exists() or options.from_savepoint):
                 begin_ledger(plan, topics, context.home)
             begin_at, seconds, drain = options.from_savepoint, options.duration, options.drain
-            run_topics(plan, places, rest, kept, client=client, begin_at=begin_at, seconds=seconds, drain=drain, stop=context.stop)
+            run_topics(plan, places, rest, kept.folder, client=client, begin_at=begin_at, seconds=seconds, drain=drain, stop=context.stop)
         return Result(ledger_on_topic(plan, topics, context.home))
 
     # jobs of the cluster
@@ -285,10 +287,6 @@ def _make_folders(jobs: Sequence[FolderJob]) -> None:
             job.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(job.folder), fix="name another --output") from None
-
-
-def _kept(plan: Plan, home: Path) -> Path:
-    return (home / "flink" / plan.pipeline).absolute()
 
 
 def _named_client(home: Path, *, kafka: bool) -> Client:

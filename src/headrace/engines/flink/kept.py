@@ -37,6 +37,11 @@ class Kept:
         self.folder = folder
         self._plans = folder / "plans"
 
+    @classmethod
+    def of(cls, plan: Plan, home: Path) -> Kept:
+        """Return what is kept of a pipeline in a home."""
+        return cls((home / "flink" / plan.pipeline).absolute())
+
     def last_state(self) -> str | None:
         """Return the address of the latest whole savepoint or checkpoint, None if there is none."""
         found = [*self.folder.glob("savepoints/savepoint-*/_metadata"), *self.folder.glob("checkpoints/*/chk-*/_metadata")]

@@ -22,7 +22,7 @@ from headrace.plan.pipeline import FAILED, Plan
 from headrace.plan.rewrite import read_numbers_at_once
 from headrace.plan.schema import Schema
 
-__all__ = ["KAFKA", "SPARK", "live_script", "spark_script"]
+__all__ = ["KAFKA", "SPARK", "live_script", "spark_script", "timed_sources"]
 
 SPARK = "4.0.0"
 KAFKA = f"org.apache.spark:spark-sql-kafka-0-10_2.13:{SPARK}"
@@ -97,7 +97,7 @@ def live_script(plan: Plan) -> str:
     written += [one for behind, outputs in queries.values() for one in (*behind.values(), *(made for made, _ in outputs.values()))]
     numbers = {node.operator.topic: node.id for node in plan.of(Source)}
     processes = _hostings(plan)
-    timed = _timed(plan)
+    timed = timed_sources(plan)
     constants = [
         f"PIPELINE = {plan.pipeline!r}",
         f"SOURCES = {numbers!r}",
@@ -119,7 +119,7 @@ def _headered(plan: Plan) -> list[str]:
     return [f"HEADERED = {topics!r}"]
 
 
-def _timed(plan: Plan) -> frozenset[Node[Operator]]:
+def timed_sources(plan: Plan) -> frozenset[Node[Operator]]:
     """Return the sources that have a watermark: what is only told to all keys of a process holds none back, nor does an input that is not to."""
     wanted: set[Node[Operator]] = set(plan.sinks)
     for node in reversed(plan.nodes):
