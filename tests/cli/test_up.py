@@ -248,6 +248,32 @@ def mistakes(run: Callable[..., tuple[int, str, str]], text: str) -> list[str]:
     return [line.removeprefix("headrace: ").removeprefix("headrace.toml ") for line in err.splitlines()]
 
 
+LOOPED = """
+import headrace as hr
+
+def copied(name, read, written):
+    @hr.pipeline(name, version="1")
+    def copy():
+        return {written: hr.stream(read, schema={"t": "BIGINT"}).where("t > 0")}
+    return copy
+
+there, back, on = copied("there", "a", "b"), copied("back", "b", "a"), copied("on", "b", "c")
+"""
+
+
+def test_pipelines_that_read_each_others_results_are_named(run: Callable[..., tuple[int, str, str]]) -> None:
+    Path("looped.py").write_text(LOOPED)
+    parts = {name: f"[[pipeline]]\napp = 'looped.py:{name}'\n" for name in ("on", "there", "back")}
+    Path("headrace.toml").write_text("[plant]\nexternal = ['a']\n" + parts["there"] + parts["on"])
+    assert run("check")[::2] == (0, "")
+    Path("headrace.toml").write_text("".join(parts.values()))
+    status, _, err = run("check")
+    assert status == 0
+    assert err.startswith("headrace: headrace.toml line 6, column 1: a cycle through topics, in which records may circulate for ever: ")
+    named = err.partition("for ever: ")[2].split(" → ")
+    assert {one.strip() for one in named} == {"topic a", "topic b", "pipeline there", "pipeline back"}
+
+
 def test_a_sound_plant_file_is_checked(run: Callable[..., tuple[int, str, str]]) -> None:
     text = PLANT.format(url="http://127.0.0.1:1/") + "\n[copy]\nleast = 3\n"
     Path("headrace.toml").write_text(text)

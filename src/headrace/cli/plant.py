@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,7 @@ class _Checker:
             pipelines = list(self._pipelines())
         self._check_names(pipelines)
         self._check_topics(pipelines)
+        self._note_cycle(pipelines)
         page = self._plant.page
         if page is not None and page.picture is not None:
             self._try(partial(_check_picture, page.picture), self._plant.where(("page", "picture")))
@@ -205,6 +207,21 @@ class _Checker:
                 hint = near(topic, {one for one in filled if one.endswith(".dead-letter") == topic.endswith(".dead-letter")})
                 fix = f"{hint} Else add an [[in]]" if hint.startswith("did") else "add an [[in]]"
                 self._wrong(where, f"nobody fills the topic {topic!r}", f"{fix} with to = {topic!r}, or name it in external of [plant]")
+
+    def _note_cycle(self, pipelines: list[Planned]) -> None:
+        """Note pipelines that read each other's results. That may be meant, for example to try records again."""
+        before: dict[str, list[str]] = {}
+        for one in pipelines:
+            named = f"pipeline {one.plan.pipeline}"
+            before.setdefault(named, []).extend(f"topic {source.topic}" for source in one.plan.sources)
+            for topic in one.plan.topics:
+                before.setdefault(f"topic {topic}", []).append(named)
+        try:
+            TopologicalSorter(before).prepare()
+        except CycleError as error:
+            what = f"a cycle through topics, in which records may circulate for ever: {' → '.join(error.args[1])}"
+            last = next(one for one in reversed(pipelines) if f"pipeline {one.plan.pipeline}" in error.args[1])
+            self._notes.append(str(PlanError(what, where=last.part.where("app"))))
 
 
 def _options_of(part: PipelinePart) -> object:

@@ -201,6 +201,10 @@ def _check_topics(plan: Plan) -> None:
     used = [*sources, *dead, *plan.topics]
     for topic in used:
         _check_name(topic, place, "topic")
+        if topic in sources and topic in plan.topics:
+            raise PlanError(
+                f"topic {topic!r} is read and written: the pipeline would read its own results", where=place, fix="write to another topic"
+            )
         if used.count(topic) > 1:
             raise PlanError(f"topic {topic!r} is used twice", where=place, fix="share the stream of a source; give each output a topic")
     for topic in used:
