@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -263,11 +264,15 @@ def test_the_demo_shows_fingerprints_at_once_and_ends_by_itself() -> None:
             assert child.stdout is not None
             first = child.stdout.readline()
             assert first.startswith("headrace demo: http://127.0.0.1:")
+            assert any("headrace alarms ack water/stage3/DPIT301/HH" in child.stdout.readline() for _ in range(5))
             check_page(int(first.split(":")[3].partition("/")[0]))
             second = headrace("demo", "--for", "1s", "--port", "0", status=1).stderr
             assert "another demo runs there; end it, or set HEADRACE_HOME" in second
+            check_alarm(int(first.split(":")[3].partition("/")[0]))
             child.terminate()
-            assert "sensor-data: 3," in child.communicate(timeout=LIMIT)[1]
+            err = child.communicate(timeout=LIMIT)[1]
+            assert "sensor-data: 3," in err
+            assert re.search(r"^scada.normal: (\d+) received = \1 accepted$", err, re.MULTILINE)
             assert child.returncode == 0
         finally:
             child.kill()
@@ -278,11 +283,31 @@ def check_page(port: int) -> None:
     state = wait_for(lambda: (found := json.loads(get(port, "/state")))["latest"] and found["ledger"]["sensor-data"]["received"] >= 3_000 and found)
     assert json.loads(get(port, "/health")) == {"status": "ok"}
     assert b"<title>headrace" in get(port, "/")
+    assert b"Kiln fingerprints" in get(port, "/kiln")
     assert b"headrace_ledger_records" in get(port, "/metrics")
     assert len(state["latest"]) == 10
     assert state["latest"][0]["data"].keys() == {"0001", "0002", "0003", "0004", "0005"}
     with pytest.raises(urllib.error.HTTPError, match="404"):
         get(port, "/etc/passwd")
+
+
+def check_alarm(port: int) -> None:
+    """Follow the attack on the water plant to its alarm, the explanation, the acknowledgement and the ledger."""
+    name = "water/stage3/DPIT301/HH"
+
+    def alarm() -> Any:
+        return next((one for one in json.loads(get(port, "/api/alarms"))["alarms"] if one["alarm_id"] == name), None)
+
+    assert wait_for(alarm)["state"] == "unacknowledged"
+    assert b"DPIT301" in get(port, "/picture.svg")
+    explained = json.loads(get(port, f"/api/explanation?topic=alarms&alarm={name}"))
+    assert {one["value"] > 60 for one in explained["readings"] if one["evidence"]} == {True}
+    body = json.dumps({"alarm": name, "command": "acknowledge", "by": "ada"}).encode()
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}/api/command", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=LIMIT) as answer:
+        assert json.load(answer)["outcome"] in {"done", "pending"}
+    assert wait_for(lambda: (found := alarm()) and found["state"] == "acknowledged" and found)["by"] == "ada"
+    wait_for(lambda: json.loads(get(port, "/api/state"))["ledgers"]["alarms"]["ledger"]["scada.normal"]["accepted"] > 600)
 
 
 def test_the_demo_empties_only_a_folder_of_its_own(folder: Path) -> None:

@@ -19,7 +19,7 @@ from headrace._clock import now_ms
 from headrace.cli.apps import plan_of
 from headrace.connectors.progress import Health
 from headrace.console import alarming
-from headrace.console.plant_page import PlantPages
+from headrace.console.plant_pages import PlantPages
 from headrace.engines.embedded.live import Live, Patience, run_live
 from headrace.gateway.pages import Pages
 from headrace.plan.pipeline import Plan

@@ -226,7 +226,8 @@ class _Builder:
         return running if plant.page is None else [*running, self._page(checked, tags)]
 
     def _page(self, checked: Checked, tags: str) -> Part:
-        from headrace.console.plant_page import PagePart, PlantPages
+        from headrace.console.plant_page import PagePart
+        from headrace.console.plant_pages import PlantPages
 
         plant, page = checked.plant, checked.plant.page
         assert page is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from headrace.errors import EnvironmentFault
-from headrace.gateway.pages import Answer, Pages
+from headrace.gateway.pages import Answer, Pages, Paths
 
 __all__ = ["LivePage"]
 
@@ -32,12 +32,15 @@ class LivePage:
         What the page shows, asked for once a second by each who looks on.
     metrics
         Prometheus' text.
+    beside
+        What answers further paths, as in `Pages`. Where it has `/`, `/health` and `/metrics`, these go before; this page is at `/kiln` too.
     """
 
     port: int
     health: Callable[[], dict[str, Any]]
     state: Callable[[], dict[str, Any]]
     metrics: Callable[[], bytes]
+    beside: Paths = field(default_factory=lambda: ({}, {}, {}))
 
     def __post_init__(self) -> None:
         """Begin to serve.
@@ -48,14 +51,21 @@ class LivePage:
             If the port is in use or may not be taken.
         """
         page = (files("headrace.console") / "live.html").read_bytes()
+        shown, asked, posted = self.beside
+
+        def kiln() -> Answer:
+            return HTTPStatus.OK, "text/html; charset=utf-8", page
+
         pages: dict[str, Callable[[], Answer]] = {
-            "/": lambda: (HTTPStatus.OK, "text/html; charset=utf-8", page),
+            "/": kiln,
             "/health": self._health,
             "/state": lambda: (HTTPStatus.OK, _JSON, msgspec.json.encode(self.state())),
             "/metrics": lambda: (HTTPStatus.OK, "text/plain; version=0.0.4", self.metrics()),
+            **shown,
+            "/kiln": kiln,
         }
         try:
-            self._pages = Pages(self.port, pages)
+            self._pages = Pages(self.port, pages, asked, posted)
         except (OSError, OverflowError) as error:
             raise EnvironmentFault(f"cannot be served: {error}", where=f"port {self.port}", fix="name a free one: --port 8001") from None
         self.port = self._pages.port

@@ -21,13 +21,15 @@ from typing import Any
 
 from headrace.gateway.hosts import REFUSED, is_own_host, is_own_origin
 
-__all__ = ["CONNECTIONS", "REQUEST_SECONDS", "Answer", "Pages"]
+__all__ = ["CONNECTIONS", "REQUEST_SECONDS", "Answer", "Pages", "Paths"]
 
 CONNECTIONS = 64
 REQUEST_SECONDS = 10.0
 _MOST_POSTED = 65_536
 
 Answer = tuple[HTTPStatus, str, bytes]
+Paths = tuple[dict[str, Callable[[], Answer]], dict[str, Callable[[str], Answer]], dict[str, Callable[[bytes], Answer]]]
+"""What answers each path: without a query, with one, and to what is posted."""
 _NONE: Mapping[str, Callable[[str], Answer]] = MappingProxyType({})
 _NOT_POSTED: Mapping[str, Callable[[bytes], Answer]] = MappingProxyType({})
 

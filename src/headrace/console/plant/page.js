@@ -1,7 +1,7 @@
 // @ts-check
 /** The page of a plant. It asks for what has changed once a second; text is only ever set as text. */
 
-import { forgetAlarms, showAlarms } from "./alarms.js";
+import { alarmsByTag, forgetAlarms, showAlarms } from "./alarms.js";
 import { loadPicture, showPicture } from "./picture.js";
 import { ask, at, beyond, element, plant, severity, shownValue, tags, time, values } from "./shown.js";
 import { draw } from "./trend.js";
@@ -90,6 +90,11 @@ async function describe() {
   plant.zone = described.zone;
   document.title = `${described.name} – headrace`;
   at("plant").textContent = described.name;
+  at("links").replaceChildren(...described.links.map((/** @type {[string, string]} */ [name, to]) => {
+    const link = /** @type {HTMLAnchorElement} */ (element("a", name));
+    link.href = to;
+    return link;
+  }));
   tags.clear();
   rows.clear();
   at("tree").replaceChildren();
@@ -141,9 +146,16 @@ function showState(state) {
   at("topics").replaceChildren(...topics);
 }
 
+/** The tag of the most important alarm, which has a trend while none is chosen. */
+function mostImportant() {
+  const found = [...alarmsByTag()].sort((one, other) => (one[1].priority ?? 5) - (other[1].priority ?? 5));
+  return found.slice(0, 1).map(([tag]) => tag);
+}
+
 async function drawTrends() {
   const place = at("trends");
-  const found = await Promise.all(chosen.map(async (path) => ({ path, points: await ask(`/api/trend?tag=${encodeURIComponent(path)}`) })));
+  const wanted = chosen.length ? chosen : mostImportant();
+  const found = await Promise.all(wanted.map(async (path) => ({ path, points: await ask(`/api/trend?tag=${encodeURIComponent(path)}`) })));
   if (!found.length) {
     place.replaceChildren(element("p", "Choose up to four tags.", "empty"));
     return;
