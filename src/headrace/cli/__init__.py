@@ -30,6 +30,7 @@ app.command("headrace.cli.up:up", name="up", help="Run a plant: its sources, pip
 app.command("headrace.cli.reload:reload", name="reload", help="Apply the changes of the plant file to the running plant.")
 app.command("headrace.cli.service:service", name="service", help="Print the file with which systemd or launchd runs a plant.")
 app.command("headrace.cli.prove:prove", name="prove", help="Kill a pipeline at random moments, and compare what it leaves with an unbroken run.")
+app.command("headrace.cli.fit:fit", name="fit", help="Fit the model of a detector to normal history, for hr.detect.")
 app.command("headrace.cli.backtest:backtest", name="backtest", help="Judge the alarms of a pipeline over labelled history, by an alarm budget.")
 app.command("headrace.cli.backtest:what_if", name="what-if", help="Show what another setting changes in the alarms over labelled history.")
 app.command("headrace.cli.plan:check", name="check", help="Check a plant file, or the pipelines of a file, without running them.")

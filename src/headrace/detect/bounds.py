@@ -79,16 +79,16 @@ class Stuck:
 class States:
     """Whether the states of a row occur together, and how far the other tags are outside of their ranges in these states.
 
-    A combination that did not occur scores 1 for each state in which it differs from the nearest that did.
+    The distance is a share of the whole range of the tag: in some states a tag hardly moves. A combination that did not occur scores 1 for each state in which it differs from the nearest that did.
     """
 
     def __init__(self, bounds: Bounds, tags: int, fewest: int) -> None:
         self._discrete = bounds.discrete
         self._others = tuple(place for place in range(tags) if place not in set(bounds.discrete))
         self._tags = tags
+        spans = [_span(bounds.low[place], bounds.high[place]) for place in self._others]
         self._known: dict[tuple[float | None, ...], list[tuple[float, float, float]] | None] = {
-            one.states: None if one.rows < fewest else [(low, high, _span(low, high)) for low, high in zip(one.low, one.high, strict=True)]
-            for one in bounds.combinations
+            one.states: None if one.rows < fewest else list(zip(one.low, one.high, spans, strict=True)) for one in bounds.combinations
         }
 
     def score(self, values: Values, time: int, memory: Memory) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
 from math import ceil, exp, inf, log
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
@@ -155,7 +156,7 @@ def fit(  # noqa: PLR0913
     _check_columns(np, rows[:first], tags, change=kind in _NEEDS_CHANGE)
     period = int(np.median(np.diff(moments)))
     digest = sha256(moments.tobytes() + np.ascontiguousarray(rows, dtype="<f8").tobytes()).hexdigest()
-    training = Training(first, held, excluded, int(moments[0]), int(moments[-1]), period, digest, 0.0, 0.0)
+    training = Training(first, held, excluded, int(moments[0]), int(moments[-1]), period, digest, 0.0, 0.0, 0)
     fitted = _Fit(np, rows[:first], moments[:first], chosen).of(kind)
     model = Model(
         name or kind, kind, tuple(tags), inf, fitted, training, chosen,
@@ -187,9 +188,9 @@ def calibrated(model: Model, values: object, times: Sequence[int] | None, calibr
     model = msgspec.structs.replace(model, threshold=threshold)
     judged = _score(model, rows, moments)
     false = sum(one.score is not None and one.score > threshold for one in judged) / len(scores)
-    training = msgspec.structs.replace(
-        model.training, held_out=len(rows), false_alarms=false, anomalies=sum(one.anomaly for one in judged) / len(judged)
-    )
+    flags = [False, *(one.anomaly for one in judged)]
+    begun = sum(not before and now for before, now in pairwise(flags))
+    training = msgspec.structs.replace(model.training, held_out=len(rows), false_alarms=false, anomalies=sum(flags) / len(judged), begun=begun)
     return msgspec.structs.replace(model, training=training)
 
 
@@ -387,7 +388,7 @@ class _Fit:
         found, inverse = np.unique(states[there], axis=0, return_inverse=True)
         rows = self._rows[there][:, others]
         combinations = [self._combination(one, rows[inverse.ravel() == number]) for number, one in enumerate(found)]
-        return Bounds(discrete=discrete, combinations=tuple(combinations))
+        return msgspec.structs.replace(self._range(), discrete=discrete, combinations=tuple(combinations))
 
     def _combination(self, states: Array, rows: Array) -> Combination:
         np = self._np

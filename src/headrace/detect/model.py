@@ -67,7 +67,7 @@ _NEEDS = {
     "page_hinkley": ("scale",), "ar": ("scale", "forecast"), "var": ("scale", "forecast", "covariance"), "pca": ("scale", "planes"),
     "mahalanobis": ("scale", "covariance"), "lagged_pca": ("scale", "planes"), "adwin": ("scale",), "replayed": ("scale",),
 }  # fmt: skip
-_BOUNDS = {"range": ("low", "high"), "rate": ("rate",), "stuck": ("unchanged",), "states": ("discrete", "combinations")}
+_BOUNDS = {"range": ("low", "high"), "rate": ("rate",), "stuck": ("unchanged",), "states": ("low", "high", "discrete", "combinations")}
 
 Vector = tuple[float, ...]
 Matrix = tuple[Vector, ...]
@@ -168,6 +168,8 @@ class Training(_Part, frozen=True):
         The share of the held-out rows whose score is above the threshold.
     anomalies
         The share of them that are an anomaly by `k` of `n`.
+    begun
+        How many anomalies began in them.
     """
 
     rows: int
@@ -179,6 +181,7 @@ class Training(_Part, frozen=True):
     digest: str
     false_alarms: float
     anomalies: float
+    begun: int
 
 
 class Model(_Part, frozen=True):

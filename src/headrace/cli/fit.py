@@ -1,0 +1,257 @@
+"""`headrace fit`: the model of a detector from files of history."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+from cyclopts import Parameter
+
+from headrace.backtest.figures import iso
+from headrace.backtest.labels import labels_of
+from headrace.cli.paths import GROUP, InputPath, OutputPath, local_path, refuse_equal
+from headrace.cli.simulate import duration_ms
+from headrace.cli.tables import counted, printable
+from headrace.detect.history import History, Span, Table, moment_of
+from headrace.detect.model import PARAMETERS, Model, save
+from headrace.detect.model import Parameter as Value
+from headrace.errors import DataError, PlanError, near
+
+if TYPE_CHECKING:
+    from headrace.plant.tags import Tags
+
+__all__ = ["CalibrationOptions", "fit"]
+
+_ROWS = 8  # names shown of a list
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOptions:
+    """How the threshold is calibrated.
+
+    Parameters
+    ----------
+    holdout
+        The share of the normal rows, the last ones, that calibrates the threshold.
+    false_alarm_rate
+        The share of these rows that may be above the threshold.
+    tail
+        quantile, or lognormal for a rate that is too low for the number of rows.
+    k
+        An anomaly begins when so many of the last n rows are above the threshold.
+    n
+        See k.
+    smoothing
+        The weight of a new score in the moving average of scores; 1: no average.
+    max_missing
+        A row of which a greater share of the tags is missing has no score.
+    """
+
+    holdout: float = 0.3
+    false_alarm_rate: float = 0.01
+    tail: Literal["quantile", "lognormal"] = "quantile"
+    k: int = 1
+    n: int = 1
+    smoothing: float = 1.0
+    max_missing: float = 0.5
+
+
+def fit(
+    kind: str,
+    /,
+    *,
+    input: Annotated[list[str], Parameter(name="--input", negative=(), allow_leading_hyphen=True)],
+    to: OutputPath,
+    name: str | None = None,
+    time: str | None = None,
+    values: str | None = None,
+    only: Annotated[list[str] | None, Parameter(negative=())] = None,
+    tags: str | None = None,
+    without: str | None = None,
+    tag_list: InputPath | None = None,
+    normal: Annotated[list[str] | None, Parameter(negative=())] = None,
+    labels: InputPath | None = None,
+    grace: str = "0s",
+    set: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
+    calibration: CalibrationOptions = CalibrationOptions(),
+) -> None:
+    """Fit the model of a detector to normal history, for hr.detect. Needs the extra learn.
+
+    Parameters
+    ----------
+    kind
+        range, rate, stuck, states, robust_z, ewma, cusum, page_hinkley, ar, var, pca, mahalanobis, lagged_pca, adwin or replayed.
+    input
+        FILE …: NDJSON, CSV or Parquet with a row of all tags for each time, or with readings: tag, time, value, quality.
+    to
+        The file of the model.
+    name
+        What the detector is called; by default as its file.
+    time
+        The column with the time; by default t_stamp, timestamp, time, datetime or date.
+    values
+        A column with an object of all tags.
+    only
+        COLUMN=VALUE: rows of one asset alone.
+    tags
+        NAME,NAME: the tags; by default all columns that are numbers or states.
+    without
+        NAME,NAME: columns that are no tags.
+    tag_list
+        The plant's tag list, for units.
+    normal
+        START..END in ISO 8601: when operation was normal; may be given several times.
+    labels
+        CSV file of events, start,end,name: rows within them are left out.
+    grace
+        How long after an event rows are left out too.
+    set
+        KEY=VALUE for a parameter of the kind.
+    """
+    if kind not in PARAMETERS:
+        raise PlanError(f"unknown kind {kind!r}", where="fit", fix=near(kind, PARAMETERS))
+    from headrace.detect.fitting import Calibration
+    from headrace.detect.fitting import fit as fit_model
+
+    how = Calibration(**{one: getattr(calibration, one) for one in CalibrationOptions.__dataclass_fields__})
+    files = [local_path(one, "--input") for group in input for one in group.split(GROUP)]
+    refuse_equal([("--to", to)], files)
+    parameters = dict(_parameter(kind, one) for one in set or [])
+    spans = [_span(one) for one in normal or []]
+    after = duration_ms(grace, "--grace")
+    events = [] if labels is None else [Span(one.start, one.end + after, one.name) for one in labels_of(labels)]
+    listed = None if tag_list is None else _tags(tag_list)
+    history = History(time=time, values=values, only=dict(_pair(one) for one in only or []))
+    _read(files, history)
+    table = history.table(
+        tags=_names(tags), without=_names(without), normal=spans, labels=events, changing=0.0 if kind in {"range", "states"} else 1 - how.holdout
+    )
+    model = fit_model(
+        kind, table.values, table.tags, table.times, name=name or to.stem, units=_units(listed, table.tags), states=table.states,
+        excluded=table.excluded, calibration=how, **parameters,
+    )  # fmt: skip
+    save(model, to)
+    _print(model, table, history.repeated, to)
+
+
+def _read(files: Sequence[Path], history: History) -> None:
+    """Add the rows of files to a history; lines that cannot be read are counted, and reported."""
+    unread: list[str] = []
+    for path in files:
+        for row, where in _rows(path, unread):
+            history.add(row, where)
+    if unread:
+        print(f"headrace: {counted(len(unread), 'line')} could not be read; the first is {unread[0]}", file=sys.stderr)
+
+
+def _rows(path: Path, unread: list[str]) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Yield the rows of a file, each with its place."""
+    from headrace.topics.files import TextFile, csv_object, open_file
+
+    number = 0
+    with closing(open_file(path)) as file:
+        while not file.finished:
+            found: Any = file.read()
+            if not isinstance(file, TextFile):
+                yield from ((row, f"{path} row {number + place}") for place, row in enumerate(found.frame.iter_rows(named=True), 1))
+                number += len(found.frame)
+                continue
+            for place in range(len(found)):
+                number += 1
+                where = f"{path} record {number}"
+                line = found.raw(place)
+                text = line if file.separator is None else csv_object(line, file.columns or [], file.separator)
+                row = _decoded(text, csv=file.separator is not None)
+                if row is None:
+                    unread.append(where)
+                else:
+                    yield row, where
+
+
+def _decoded(text: bytes | str, *, csv: bool) -> Mapping[str, Any] | None:
+    if csv and isinstance(text, str):  # why it does not fit the header
+        return None
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _names(given: str | None) -> list[str]:
+    return [] if given is None else [name.strip() for name in given.split(",") if name.strip()]
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, is_pair, value = text.partition("=")
+    if not is_pair or not name:
+        raise PlanError(f"{text!r} is not COLUMN=VALUE", where="--only", fix="write --only equip_id=110")
+    return name, value
+
+
+def _parameter(kind: str, text: str) -> tuple[str, Value]:
+    """Return a parameter of the type that its default has."""
+    name, is_pair, value = text.partition("=")
+    if not is_pair:
+        raise PlanError(f"{text!r} is not KEY=VALUE", where="--set", fix="write --set lags=3")
+    default = PARAMETERS[kind].get(name)
+    try:
+        return name, value if default is None or isinstance(default, str) else type(default)(value)
+    except ValueError:
+        raise PlanError(f"is {value!r}", where=f"--set {name}", fix=f"give a number such as {default}") from None
+
+
+def _span(text: str) -> Span:
+    first, _, last = text.partition("..")
+    start, end = moment_of(first) if first else None, moment_of(last) if last else None
+    if start is None or end is None or end < start:
+        fix = "write 2026-01-01T00:00Z..2026-01-01T06:00Z"
+        raise PlanError(f"{text!r} is not a stretch of time START..END", where="--normal", fix=fix)
+    return Span(start, end)
+
+
+def _tags(path: Path) -> Tags:
+    from headrace.plant.tags import load
+
+    return load(path)
+
+
+def _units(listed: Tags | None, tags: Sequence[str]) -> dict[str, str]:
+    """Return the units of tags by a tag list."""
+    if listed is None:
+        return {}
+    names = {tag.name: tag for tag in listed}
+    found = {name: listed.named(name) or names.get(name) for name in tags}
+    if all(one is None for one in found.values()):
+        raise DataError("has none of the history's tags", where="--tag-list", fix=near(tags[0], names))
+    return {name: tag.unit for name, tag in found.items() if tag is not None and tag.unit}
+
+
+def _print(model: Model, table: Table, repeated: int, path: Path) -> None:
+    """Print what was fitted, the threshold, and how often the rows that were held out are above it."""
+    about = model.training
+    print(f"{model.kind} of {counted(len(model.tags), 'tag')}: {_listed(model.tags)}")
+    fitted = f"fitted to {counted(about.rows, 'row')} from {iso(about.start)} on, one every {about.period / 1000:g} s"
+    print(f"{fitted}; {counted(about.held_out, 'row')} up to {iso(about.end)} held out")
+    if about.excluded:
+        print(f"excluded: {counted(about.excluded, 'row')} that {'is' if about.excluded == 1 else 'are'} not normal")
+    for why in dict.fromkeys(table.left_out.values()):
+        print(f"left out, {printable(why)}: {_listed([name for name, one in table.left_out.items() if one == why])}")
+    if missing := table.missing():
+        print(f"missing values: {_listed([f'{name} {count}' for name, count in missing.items()])}")
+    if repeated:
+        print(f"left out: {counted(repeated, 'row')} with a time that there was already")
+    persistence = "" if model.n == 1 else f"; {model.k} of {model.n} are, as an anomaly, in {about.anomalies:.2%}"
+    print(f"threshold {model.threshold:.6g}: {about.false_alarms:.2%} of the rows held out are above it{persistence}")
+    print(f"false anomalies: {about.begun} in {about.held_out * about.period / 3_600_000:.3g} h held out")
+    print(f"model {path}, version {model.version}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = printable(", ".join(names[:_ROWS]))
+    return shown if len(names) <= _ROWS else f"{shown} and {len(names) - _ROWS} more"

@@ -1,0 +1,230 @@
+"""Rows of a history as a table of numbers: which columns are tags, which texts are states, and what is normal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from math import isfinite, isnan, nan
+from typing import Any, NamedTuple
+
+from headrace.errors import DataError, PlanError, near, shortened
+from headrace.kernels.reading.rules import double_of
+from headrace.plant.quality import is_bad, quality_of_text
+
+__all__ = ["History", "Span", "Table", "moment_of"]
+
+_TIMES = ("t_stamp", "timestamp", "time", "datetime", "date")
+_MOST_STATES = 20
+_UNITS = ((10**17, 1_000_000), (10**14, 1000), (10**11, 1))  # from which number on a time is in ns, µs and ms; below: seconds
+
+
+class Span(NamedTuple):
+    """A stretch of time, both ends in ms since the epoch and part of it."""
+
+    start: int
+    end: int
+    name: str = ""
+
+
+class Table(NamedTuple):
+    """A history: a value for each time and tag, NaN where it is missing.
+
+    `states` has the texts of tags that are states, `left_out` the columns that are no tags, with the reason, and `excluded` the number of rows that
+    are not normal.
+    """
+
+    tags: tuple[str, ...]
+    times: list[int]
+    values: list[list[float]]
+    states: dict[str, tuple[str, ...]]
+    left_out: dict[str, str]
+    excluded: int
+
+    def missing(self) -> dict[str, int]:
+        """Return how many values are missing, by tag."""
+        counts = {tag: sum(isnan(row[place]) for row in self.values) for place, tag in enumerate(self.tags)}
+        return {tag: count for tag, count in counts.items() if count}
+
+
+class History:
+    """Collects rows: either a column for each tag, or readings with `tag`, `value` and, if there is one, `quality`.
+
+    Parameters
+    ----------
+    time
+        The column with the time; by default the first of t_stamp, timestamp, time, datetime and date that there is.
+    values
+        A column with an object of all tags.
+    only
+        What columns must be for a row to count.
+
+    Attributes
+    ----------
+    repeated
+        How many rows had a time that there was already, and were left out.
+    """
+
+    def __init__(self, *, time: str | None = None, values: str | None = None, only: Mapping[str, str] | None = None) -> None:
+        self._time, self._values, self._only = time, values, dict(only or {})
+        self._rows: dict[int, dict[str, Any]] = {}
+        self.repeated = 0
+
+    def add(self, row: Mapping[str, Any], where: str) -> None:
+        """Add a row. Raises DataError if it has no time."""
+        if any(str(row.get(name)) != text for name, text in self._only.items()):
+            return
+        if self._time is None:
+            self._time = next((name for name in _TIMES if name in row), None)
+        if self._time is None or self._time not in row:
+            what = "has no column with a time" if self._time is None else f"has no time in column {self._time!r}"
+            raise DataError(what, where=where, fix=f"name it: --time; {near(self._time or 'time', row)}")
+        moment = moment_of(row[self._time])
+        if moment is None:
+            what = f"{shortened(str(row[self._time]))!r} is no time"
+            raise DataError(what, where=f"{where}, column {self._time}", fix="write ISO 8601, or a number of s, ms, µs or ns since 1970")
+        if self._values is not None:
+            fields = row.get(self._values)
+            self._put(moment, fields if isinstance(fields, Mapping) else {})
+        elif isinstance(row.get("tag"), str) and "value" in row:
+            quality = row.get("quality")
+            bad = isinstance(quality, int) and is_bad(quality)
+            self._rows.setdefault(moment, {})[row["tag"]] = None if bad else row["value"]
+        else:
+            self._put(moment, {name: value for name, value in row.items() if name != self._time and name not in self._only})
+
+    def _put(self, moment: int, fields: Mapping[str, Any]) -> None:
+        if moment in self._rows:
+            self.repeated += 1
+        else:
+            self._rows[moment] = dict(fields)
+
+    def table(
+        self,
+        *,
+        tags: Sequence[str] = (),
+        without: Collection[str] = (),
+        normal: Sequence[Span] = (),
+        labels: Sequence[Span] = (),
+        changing: float = 1.0,
+    ) -> Table:
+        """Return the normal rows in the order of time.
+
+        Parameters
+        ----------
+        tags
+            The tags; by default all columns that are numbers or states.
+        without
+            Columns that are no tags.
+        normal
+            When operation was normal; by default always.
+        labels
+            When it was not.
+        changing
+            Tags that are constant in this share of the rows, the first ones, are left out; 0: none is.
+
+        Raises
+        ------
+        DataError
+            If there are no rows or tags, or a tag that was named cannot be used.
+        PlanError
+            If a tag is not there, or no label or no normal stretch is within the history.
+        """
+        if not self._rows:
+            raise DataError("the history has no rows", where="fit", fix="name a file with rows: --input")
+        times = sorted(self._rows)
+        _check_spans(labels, times, "labels")
+        _check_spans(normal, times, "--normal")
+        kept = [time for time in times if (not normal or _within(time, normal)) and not _within(time, labels)]
+        if not kept:
+            raise DataError("no row of the history is normal", where="fit", fix="widen --normal, or give a history that is not labelled throughout")
+        rows = [self._rows[time] for time in kept]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        for name in (*tags, *without):
+            if name not in names:
+                raise PlanError(f"there is no column {name!r}", where="--tags" if name in tags else "--without", fix=near(name, names))
+        usable, left_out = _usable(rows, tags or [name for name in names if name not in without], changing)
+        if tags and left_out:
+            name, why = next(iter(left_out.items()))
+            raise DataError(f"column {name!r} cannot be used: {why}", where="--tags", fix="leave it out")
+        if not usable:
+            raise DataError("no column is a tag", where="fit", fix="; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:5]))
+        values = [list(row) for row in zip(*(column for column, _ in usable.values()), strict=True)]
+        states = {name: texts for name, (_, texts) in usable.items() if texts}
+        return Table(tuple(usable), kept, values, states, left_out, len(times) - len(kept))
+
+
+def _usable(
+    rows: Sequence[Mapping[str, Any]], names: Iterable[str], changing: float
+) -> tuple[dict[str, tuple[list[float], tuple[str, ...]]], dict[str, str]]:
+    """Return the columns that are tags, each with its states, and the others with the reason."""
+    usable, left_out = dict[str, tuple[list[float], tuple[str, ...]]](), dict[str, str]()
+    first = max(len(rows) - int(len(rows) * (1 - changing)), 1)
+    for name in names:
+        found, texts, why = _column([row.get(name) for row in rows])
+        if why is None and changing and len({one for one in found[:first] if not isnan(one)}) <= 1:
+            why = "constant"
+        if why is None:
+            usable[name] = found, texts
+        else:
+            left_out[name] = why
+    return usable, left_out
+
+
+def _column(given: Sequence[object]) -> tuple[list[float], tuple[str, ...], str | None]:
+    """Return the numbers of a column, the texts that are states, and why it is no tag."""
+    texts = {one for one in given if isinstance(one, str) and double_of(one) is None and not quality_of_text(one)}
+    numbers = sum(isinstance(one, int | float) or (isinstance(one, str) and double_of(one) is not None) for one in given)
+    if texts and numbers:
+        words = sum(one in texts for one in given if isinstance(one, str))
+        if words > numbers / 10:
+            return [], (), f"both numbers and texts, such as {shortened(min(texts))!r}"
+        texts = set()
+    if len(texts) > _MOST_STATES:
+        return [], (), f"{len(texts)} different texts"
+    states = tuple(sorted(texts))
+    found = [_number(one, states) for one in given]
+    if all(map(isnan, found)):
+        return [], (), "no values"
+    return found, states, None
+
+
+def _number(given: object, states: Sequence[str]) -> float:
+    if isinstance(given, str):
+        if given in states:
+            return float(states.index(given))
+        value = double_of(given)
+        return nan if value is None else value
+    return float(given) if isinstance(given, int | float) and isfinite(given) else nan
+
+
+def moment_of(given: object) -> int | None:
+    """Return a time in ms since the epoch: ISO 8601, UTC unless it says otherwise, or a number of s, ms, µs or ns; None if it is none."""
+    if isinstance(given, datetime):
+        return round((given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp() * 1000)
+    if isinstance(given, str):
+        number = double_of(given)
+        if number is None:
+            try:
+                return moment_of(datetime.fromisoformat(given.strip()))
+            except ValueError:
+                return None
+        given = int(given) if given.strip().isdigit() else number
+    if isinstance(given, bool) or not isinstance(given, int | float) or not isfinite(given) or given < 0:
+        return None
+    for least, parts in _UNITS:
+        if given >= least:
+            return int(given // parts)
+    return round(given * 1000)
+
+
+def _within(time: int, spans: Iterable[Span]) -> bool:
+    return any(span.start <= time <= span.end for span in spans)
+
+
+def _check_spans(spans: Sequence[Span], times: Sequence[int], where: str) -> None:
+    """Raise PlanError if there are spans, and none of them is within the history."""
+    if spans and not any(span.start <= times[-1] and span.end >= times[0] for span in spans):
+        first, last = (
+            datetime.fromtimestamp(time / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z") for time in (times[0], times[-1])
+        )
+        raise PlanError(f"nothing of it is in the history, which is from {first} to {last}", where=where, fix="are the times in the same zone?")
