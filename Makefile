@@ -53,6 +53,7 @@ test: engines
 	@$(RUN)/pytest --durations=25
 
 test-long: engines
+	@$(RUN)/python tests/registry.py --fetch
 	@HEADRACE_TEST_PROFILE=long $(RUN)/pytest -m long
 
 check: setup

@@ -202,7 +202,7 @@ def test_the_command_mirrors_a_topic(
         (["topic:a", "topic:b", "--name", "x"], "--name: is only for a bridge from a topic to a target; leave it out"),
         (["topic:readings", "topic:b", "--key", "n"], "topic:readings: parameter key is not for a source with partitions"),
         (["kafka://nowhere", "topic:b"], "FROM: is not the address of a topic of Kafka; give an address such as kafka://127.0.0.1:9092/readings"),
-        (["kafka://a:1/t?confg=x", "topic:b"], "FROM: has no parameter 'confg'; did you mean 'config'?"),
+        (["kafka://a:1/t?registy=x", "topic:b"], "FROM: has no parameter 'registy'; did you mean 'registry'?"),
     ):
         assert main(["bridge", *arguments]) == 2
         assert says in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""A topic of another Kafka cluster: `kafka://HOST:PORT/TOPIC`."""
+"""A topic of another Kafka cluster: `kafka://HOST:PORT/TOPIC`, its records as they are, or decoded by a schema registry."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from headrace.topics.protocol import Log
 __all__ = ["source"]
 
 _EXAMPLE = "kafka://127.0.0.1:9092/readings"
-_PARAMETERS = frozenset({"config"})
+_PARAMETERS = frozenset({"config", "registry", "registry_ca"})
 _ADDRESS = re.compile(r"kafka://([^/?#@\s]+)/([^/?#\s]+)(?:\?(.*))?", re.DOTALL)
 
 
 def source(address: str) -> Mirror:
-    """Return the topic of an address `kafka://HOST:PORT,…/TOPIC?config=FILE`.
+    """Return the topic of an address `kafka://HOST:PORT,…/TOPIC?config=FILE&registry=URL`.
 
     Raises
     ------
     PlanError
         If the address is wrong, or a property of Kafka's clients.
     EnvironmentFault
-        If a file or a variable is not there.
+        If a package, a file or a variable is not there.
     """
     match = _ADDRESS.fullmatch(address)
     given = Address(f"kafka://here/topic?{(match and match[3]) or ''}", _PARAMETERS, _EXAMPLE)
@@ -37,7 +37,13 @@ def source(address: str) -> Mirror:
     config = given.get("config")
     properties = properties_of_environment(os.environ) if config is None else properties_of_file(Path(config), os.environ)
     cluster = Cluster(servers, tuple(one for one in properties if one.name != "bootstrap.servers"), given.where)
-    return Mirror(f"kafka://{servers}/{topic}", topic, lambda: _opened(cluster))
+    registry = given.get("registry")
+    if registry is None:
+        return Mirror(f"kafka://{servers}/{topic}", topic, lambda: _opened(cluster))
+    from headrace.connectors.schema_registry import Schemas
+
+    schemas = Schemas(registry, given.get("registry_ca"))
+    return Mirror(f"kafka://{servers}/{topic}", topic, lambda: _opened(cluster), decoded=schemas.decoded, closed=schemas.close)
 
 
 def _opened(cluster: Cluster) -> Log:
