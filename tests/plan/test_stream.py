@@ -195,7 +195,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a union of other types": (lambda: s.select("k").union(s.select(k="v")), "stream('x').select.union: stream('x').select has k DOUBLE, not k STRING; select the same columns"),
     "a union with fewer columns": (lambda: s.select("k", "v").union(s.select("k")), "stream('x').select.union: stream('x').select has k STRING, not k STRING, v DOUBLE"),
     "a union of windows and records": (lambda: per_k_t.select("k").union(s.select("k")), "stream('x').window.aggregate.select.union: derived rows are joined only with others that come from the same sources, in the order of event time; write them to topics of their own"),
-    "a union of revised windows": (lambda: revised.union(revised), "stream('x').window.aggregate.union: allowed_lateness upstream revises the rows of windows, and these must be final; leave allowed_lateness out"),
+    "a union of revised windows": (lambda: revised.union(revised), "stream('x').window.aggregate.union: allowed_lateness upstream revises the rows of windows, and these must be final; leave allowed_lateness out, or take the rows in a process"),
     "a union of windows grouped further": (lambda: per_k_t.union(per_k_t).aggregate(by=["k"], n="COUNT(*)"), "stream('x').window.aggregate.union.aggregate: the rows are not those of one window; write .window(…) before .aggregate(…)"),
     "the first rows of a union of windows": (lambda: per_k_t.union(per_k_t).top_n(1, order="k"), "stream('x').window.aggregate.union.top_n: the rows are not those of one window; write .window(…).aggregate(…) before .top_n(…)"),
     "a union with no stream": (lambda: s.union("y"), "stream('x').union: 'y' is not a stream"),
@@ -209,7 +209,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "a window by a number": (lambda: s.window(MINUTE, by=["v"]), "stream('x').window: 'v' is a DOUBLE; group by text, whole numbers, booleans or timestamps"),
     "a window by a map": (lambda: s.window(MINUTE, by=["m"]), "stream('x').window: 'm' is a MAP<STRING, STRING>; group by text, whole numbers, booleans or timestamps"),
     "a window by its own column": (lambda: s.derive(revision="t").window(MINUTE, by=["revision"]), "stream('x').derive.window: 'revision' is the window's own column; rename it with select()"),
-    "a window over revised windows": (lambda: revised.window(MINUTE), "stream('x').window.aggregate.window: allowed_lateness upstream revises the rows of windows, and these must be final; leave allowed_lateness out"),
+    "a window over revised windows": (lambda: revised.window(MINUTE), "stream('x').window.aggregate.window: allowed_lateness upstream revises the rows of windows, and these must be final; leave allowed_lateness out, or take the rows in a process"),
     "a lateness that is a number": (lambda: s.window(MINUTE, allowed_lateness=5), "stream('x').window: allowed_lateness is 5, not a duration; write hr.seconds(10)"),
     "a negative lateness": (lambda: s.window(MINUTE, allowed_lateness=hr.seconds(-5)), "stream('x').window: allowed_lateness is -1 day, 23:59:55, which is negative"),
     # aggregate

@@ -569,7 +569,9 @@ def _check_final(given: Node[Operator], where: str) -> None:
     """Raise PlanError if windows with allowed lateness replace rows that they have emitted."""
     if given.traits.rows == "revised":
         raise PlanError(
-            "allowed_lateness upstream revises the rows of windows, and these must be final", where=where, fix="leave allowed_lateness out"
+            "allowed_lateness upstream revises the rows of windows, and these must be final",
+            where=where,
+            fix="leave allowed_lateness out, or take the rows in a process",
         )
 
 
