@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from headrace._lazy import lazy_import
 from headrace.errors import PlanError, near
+from headrace.plan.aggregates import aggregates_of, frame_of, running_of
 from headrace.plan.cache import cached
 from headrace.plan.deduplicate import Deduplicate
-from headrace.plan.expression import Call, Column, Expression, columns_of, rebuild, walk
+from headrace.plan.expression import Column, Expression
 from headrace.plan.graph import Node, node
 from headrace.plan.inputs import InputStream, checked_inputs
 from headrace.plan.operators import (
@@ -34,12 +35,12 @@ from headrace.plan.operators import (
     Where,
     metadata_fields,
 )
-from headrace.plan.over import Frame, RunningAggregates, is_accumulated, plain_calls, reads_another_row, waits
+from headrace.plan.over import RunningAggregates, plain_calls, waits
 from headrace.plan.process import Declaration, declaration_of, spoken_name
-from headrace.plan.schema import BIGINT, BOOLEAN, FIRST_MS, LAST_MS, NULL, TIMESTAMP, Schema, Type, check_name
+from headrace.plan.schema import BOOLEAN, NULL, TIMESTAMP, Schema, Type, check_name
 from headrace.plan.settings import current_settings
+from headrace.plan.stream_checks import check_bounds, check_final, check_in_time, check_joined, check_order, keys_of
 from headrace.plan.window import Window, milliseconds
-from headrace.plan.zone import DAY_MS
 
 if TYPE_CHECKING:
     from headrace.plan import sql
@@ -249,7 +250,7 @@ class Stream:
             if [(field.name, field.type) for field in other.schema.fields] != mine:
                 raise PlanError(f"{other._path} has {other.schema}, not {self.schema}", where=f"{self._path}.union", fix="select the same columns")
         joined = [self.node, *(other.node for other in others)]
-        _check_joined(joined, f"{self._path}.union")
+        check_joined(joined, f"{self._path}.union")
         return self._then("union", Union(len(joined)), *joined[1:])
 
     def window(
@@ -265,11 +266,11 @@ class Stream:
         """
         if not isinstance(window, Window):
             raise PlanError(f"{window!r} is not a window", where=f"{self._path}.window", fix="write hr.tumbling(hr.minutes(1))")
-        keys = _keys(by, self, "window")
+        keys = keys_of(by, self, "window")
         self._timed("window")
-        _check_in_time(self.node, f"{self._path}.window")
-        _check_final(self.node, f"{self._path}.window")
-        _check_bounds(window, self.node.traits.origins, f"{self._path}.window")
+        check_in_time(self.node, f"{self._path}.window")
+        check_final(self.node, f"{self._path}.window")
+        check_bounds(window, self.node.traits.origins, f"{self._path}.window")
         lateness_ms = milliseconds(allowed_lateness, "allowed_lateness", f"{self._path}.window")
         called = None if name is None else check_name(name, f"{self._path}.window name")
         return WindowedStream(self, Aggregate(window, keys, (), (), lateness_ms, name=called))
@@ -321,14 +322,14 @@ class Stream:
             If the process declares something that cannot be, or the stream cannot be processed so.
         """
         place = f"{self._path}.process"
-        keys = _keys(by, self, "process")
+        keys = keys_of(by, self, "process")
         if not keys:
             raise PlanError("a process has no key", where=place, fix="name the columns in by=")
         self._timed("process")
         code = code() if isinstance(code, type) else code
         told = {"broadcast": broadcast.node} if isinstance(broadcast, Stream) else {}
         others = checked_inputs(inputs or {}, self, keys, told.get("broadcast"), arrival=order == "arrival", where=place)
-        _check_order([self.node, *told.values(), *(given for given, _ in others.values())], order, place)
+        check_order([self.node, *told.values(), *(given for given, _ in others.values())], order, place)
         declared = declaration_of(code, keys, place, others)
         _check_broadcast(broadcast, self.node, declared, place)
         if failed_to is not None and (not isinstance(failed_to, str) or not failed_to):
@@ -359,7 +360,7 @@ class Stream:
         watermark are late. What is dropped is `duplicate` in the ledger. It is a process; `name` tells it from another in the plan.
         """
         place = f"{self._path}.deduplicate"
-        keys = _keys(by, self, "deduplicate")
+        keys = keys_of(by, self, "deduplicate")
         if self.node.traits.derived:
             raise PlanError("only records can be duplicates, not rows of windows or processes", where=place, fix="deduplicate before")
         if milliseconds(within, "within", place) == 0:
@@ -400,14 +401,14 @@ class Stream:
         >>> smoothed = readings.over(by=["tag"], rows=10, mean="AVG(value)", change="value - LAG(value)")
         """
         place = f"{self._path}.over"
-        keys = _keys(by, self, "over")
+        keys = keys_of(by, self, "over")
         if not keys:
             raise PlanError("over has no key", where=place, fix="name the columns in by=")
         self._timed("over")
-        _check_final(self.node, place)
-        _check_order([self.node], "event_time", place)
-        frame = _frame(rows, time, place)
-        computed, calls = _running(self, frame, columns)
+        check_final(self.node, place)
+        check_order([self.node], "event_time", place)
+        frame = frame_of(rows, time, place)
+        computed, calls = running_of(self, frame, columns)
         arguments, called, computed = plain_calls(calls, computed, {*self.schema.names, *columns})
         given = self._then("derive", Derive(arguments)) if arguments else self
         code = RunningAggregates(called, self.schema.without(*keys), frame)
@@ -452,7 +453,7 @@ class Stream:
             self._field(name, "top_n")
         if "rank" in self.schema:
             raise PlanError("column 'rank' is there already", where=place, fix="rename it with select()")
-        keys = _keys(by, self, "top_n")
+        keys = keys_of(by, self, "top_n")
         ordered = tuple(self._ordered(one) for one in ([order] if isinstance(order, str) else order))
         if not ordered:
             raise PlanError("there is no order", where=place, fix='write order="mean DESC", say')
@@ -479,12 +480,9 @@ class Stream:
             raise PlanError(f"{missing[0]!r} was selected away", where=f"{self._path}.aggregate", fix="group further before select()")
         for name in (f.name for f in WINDOW_COLUMNS[:2] if f.name not in self.node.traits.bounds):
             raise PlanError(f"{name!r} is no longer the window's own", where=f"{self._path}.aggregate", fix="give the column made of it another name")
-        keys = _keys(by, self, "aggregate")
-        columns, calls = _aggregates(self, keys, aggregates)
+        keys = keys_of(by, self, "aggregate")
+        columns, calls = aggregates_of(self, keys, aggregates)
         return self._then("aggregate", Regroup(keys, columns, calls))
-
-
-_ORDERS = ("event_time", "arrival")
 
 
 class ProcessedStream(Stream):
@@ -514,40 +512,8 @@ class WindowedStream:
 
     def aggregate(self, **aggregates: str) -> Stream:
         """Return a row for each window and group: the keys, the aggregates, `window_start`, `window_end` and `revision`."""
-        columns, calls = _aggregates(self._input, self._window.keys, aggregates)
+        columns, calls = aggregates_of(self._input, self._window.keys, aggregates)
         return self._input._then("window.aggregate", replace(self._window, columns=columns, calls=calls))
-
-
-def _check_bounds(window: Window, origins: Sequence[Source], where: str) -> None:
-    """Raise PlanError if a window of a record could begin before the year 1 or end after 9999: no timestamp says so."""
-    for source in origins:
-        first, last = source.range_ms
-        reach = window.size_ms + 2 * DAY_MS
-        if FIRST_MS + reach <= first and last <= LAST_MS - reach:
-            continue  # far from both, so that no clocks need be looked up for all the years between
-        if window.start_of(window.first_end(first)) < FIRST_MS or window.last_end(last) > LAST_MS:
-            what = f"windows {window} at the ends of the event_time_range of {source.topic!r} would lie outside the years 1 to 9999"
-            raise PlanError(what, where=where, fix="narrow event_time_range, or take a shorter window")
-
-
-def _check_order(given: Sequence[Node[Operator]], order: str, where: str) -> None:
-    """Raise PlanError if a process cannot take the rows of its inputs in an order."""
-    if order not in _ORDERS:
-        raise PlanError(f"order {order!r} is none", where=where, fix="it is 'event_time' or 'arrival'")
-    for rows in given:
-        _check_in_time(rows, where)
-        if rows.traits.derived and order == "arrival":
-            raise PlanError("rows of windows and processes come in the order of event time", where=where, fix="leave order= out")
-
-
-def _check_in_time(given: Node[Operator], where: str) -> None:
-    """Raise PlanError if a process gave the rows that takes its records as they arrive."""
-    if not given.traits.ordered:
-        maker = next(one.operator for one in given.upstream() if not one.traits.ordered)
-        fix = f"let {maker.label} take its records in the order of event time"
-        if isinstance(maker, Over):
-            fix = "its rows wait for later ones: take LAG in the later row instead of LEAD"
-        raise PlanError(f"the rows of {maker.label} come in no order of time", where=where, fix=fix)
 
 
 def _check_broadcast(broadcast: Stream | None, beside: Node[Operator], declared: Declaration, where: str) -> None:
@@ -565,113 +531,5 @@ def _check_broadcast(broadcast: Stream | None, beside: Node[Operator], declared:
         raise PlanError(f"{declared.name} cannot be told of a broadcast", where=where, fix=fix)
 
 
-def _check_final(given: Node[Operator], where: str) -> None:
-    """Raise PlanError if windows with allowed lateness replace rows that they have emitted."""
-    if given.traits.rows == "revised":
-        raise PlanError(
-            "allowed_lateness upstream revises the rows of windows, and these must be final",
-            where=where,
-            fix="leave allowed_lateness out, or take the rows in a process",
-        )
-
-
-def _check_joined(joined: Sequence[Node[Operator]], where: str) -> None:
-    """Raise PlanError unless all rows are records, or all are derived rows that come in the order of time and by one watermark."""
-    traits = [one.traits for one in joined]
-    if not any(one.derived for one in traits):
-        return
-    if not all(one.derived and one.ordered for one in traits) or len({(one.topics, one.holding) for one in traits}) > 1:
-        what = "derived rows are joined only with others that come from the same sources, in the order of event time"
-        raise PlanError(what, where=where, fix="write them to topics of their own")
-    for one in joined:
-        _check_final(one, where)
-
-
 def _untyped(kind: Type) -> bool:
     return kind == NULL or any(map(_untyped, kind.arguments))
-
-
-def _keys(by: Sequence[str], stream: Stream, step: str) -> tuple[str, ...]:
-    keys = (by,) if isinstance(by, str) else tuple(by)
-    for key in keys:
-        stream._field(key, step)
-        if keys.count(key) > 1:
-            raise PlanError(f"{key!r} is named twice", where=f"{stream._path}.{step}", fix="name each key once")
-        kind = stream.schema[key].type
-        if kind.kind in ("MAP", "ARRAY", "ROW", "DOUBLE"):
-            raise PlanError(f"{key!r} is a {kind}", where=f"{stream._path}.{step}", fix="group by text, whole numbers, booleans or timestamps")
-        if key in {f.name for f in WINDOW_COLUMNS} and step == "window":
-            raise PlanError(f"{key!r} is the window's own column", where=f"{stream._path}.{step}", fix="rename it with select()")
-    return keys
-
-
-def _frame(rows: int | None, time: timedelta | None, where: str) -> Frame:
-    if rows is not None and time is not None:
-        raise PlanError("the frame has rows= and time=", where=where, fix="leave one of them out")
-    if rows is not None and (type(rows) is not int or rows < 1):
-        raise PlanError(
-            f"rows {rows!r} is not a whole number from 1", where=where, fix="the record itself is one: rows=10 are it and the nine before"
-        )
-    time_ms = None if time is None else milliseconds(time, "time", where)
-    if time_ms == 0:
-        raise PlanError("time must be greater than 0", where=where, fix="write time=hr.minutes(5), say; rows=1 is the record alone")
-    return Frame(rows, time_ms)
-
-
-def _running(stream: Stream, frame: Frame, texts: Mapping[str, str]) -> tuple[Named, dict[str, Call]]:
-    """Return the columns of `over`, over columns and hidden calls, and the calls."""
-    place = f"{stream._path}.over"
-    if not texts:
-        raise PlanError("over computes no column", where=place, fix='write mean="AVG(value)", say')
-    calls: dict[Call, str] = {}
-    columns = []
-    for name, text in texts.items():
-        here = f"{place}({name})"
-        if check_name(name, place) in stream.schema:
-            raise PlanError(f"column {name!r} is there already", where=place, fix="give the new column another name")
-        before = len(calls)
-        hidden = _hidden(stream._value(text, f"over({name})", aggregates=True), calls)
-        if len(calls) == before and not columns_of(hidden) & set(calls.values()):
-            raise PlanError(f"{text!r} calls no aggregate function", where=here, fix="compute it with derive()")
-        columns.append((name, hidden))
-    _check_flat(calls, place)
-    for call in calls:
-        if not frame.ends and not is_accumulated(call):
-            what = f"{call.function} over all rows before would keep every value for ever"
-            raise PlanError(what, where=place, fix="give the frame an end: rows= or time=")
-    return tuple(columns), {name: call for call, name in calls.items()}
-
-
-def _hidden(expression: Expression, calls: dict[Call, str]) -> Expression:
-    """Return the expression with hidden columns in place of aggregate calls, which are added to `calls`."""
-    if isinstance(expression, Call) and expression.aggregate:
-        return Column(calls.setdefault(expression, f"@call{len(calls)}"), expression.type)
-    return rebuild(expression, lambda inner: _hidden(inner, calls))
-
-
-def _check_flat(calls: Iterable[Call], where: str) -> None:
-    for call in calls:
-        if any(isinstance(inner, Call) and inner.aggregate for argument in call.arguments for inner in walk(argument)):
-            raise PlanError(f"{call.function} holds another aggregate", where=where)
-
-
-def _aggregates(stream: Stream, keys: tuple[str, ...], texts: Mapping[str, str]) -> tuple[Named, Named]:
-    """Return the columns over keys and hidden calls, and the calls."""
-    calls: dict[Call, str] = {}
-    columns = []
-    for name, text in texts.items():
-        if name in keys or name in {f.name for f in WINDOW_COLUMNS}:
-            raise PlanError(f"{name!r} is a key or a column of the window", where=f"{stream._path}.aggregate", fix="give the aggregate another name")
-        hidden = _hidden(stream._value(text, f"aggregate({name})", aggregates=True), calls)
-        loose = columns_of(hidden) - set(calls.values()) - set(keys)
-        if loose:
-            raise PlanError(f"{min(loose)!r} is neither a key nor inside an aggregate", where=f"{stream._path}.aggregate({name})")
-        columns.append((check_name(name, f"{stream._path}.aggregate"), hidden))
-    for call in calls:
-        if reads_another_row(call):
-            what = f"{call.function} reads another row, and a window has no order of rows"
-            raise PlanError(what, where=f"{stream._path}.aggregate", fix="use over(), before the window")
-    _check_flat(calls, f"{stream._path}.aggregate")
-    if not calls:
-        calls[Call("COUNT", (), BIGINT, aggregate=True)] = "@call0"
-    return tuple(columns), tuple((hidden, call) for call, hidden in calls.items())
