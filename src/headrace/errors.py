@@ -1,4 +1,4 @@
-"""What can go wrong, and whose fault it is.
+"""Errors, and whose fault each is.
 
     HeadraceError
     ├── PlanError          the author's: a pipeline, an expression, a setting, a command line

@@ -16,7 +16,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What an operator wants of an alarm.
+    """An operator's command for an alarm.
 
     Attributes
     ----------

@@ -24,7 +24,7 @@ class Seen(NamedTuple):
 
 
 class Memory(msgspec.Struct, omit_defaults=True):
-    """What is retained of one alarm and its condition.
+    """The state of one alarm and its condition.
 
     Attributes
     ----------

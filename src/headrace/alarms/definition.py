@@ -37,7 +37,7 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Definition(msgspec.Struct, frozen=True, rename={"alarm_class": "class"}):
-    """What is watched on a tag. Durations are in seconds, values in the tag's unit.
+    """The definition of an alarm on a tag. Durations are in seconds, values in the tag's unit.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class Definition(msgspec.Struct, frozen=True, rename={"alarm_class": "class"}):
 
     @property
     def asset_path(self) -> str:
-        """What the tag belongs to."""
+        """The path of the asset to which the tag belongs."""
         return self.tag.rpartition("/")[0] if self.asset is None else self.asset
 
 

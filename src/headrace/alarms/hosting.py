@@ -1,4 +1,4 @@
-"""What the processes of alarms and of rules have in common: definitions as texts, and durations by event time and the wall clock."""
+"""Shared parts of the processes of alarms and of rules: definitions as texts, and durations by event time and the wall clock."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ _ASKS_WHY = frozenset(["shelve", "out_of_service"])
 
 
 class Alarm(msgspec.Struct, omit_defaults=True):
-    """What is retained of one alarm.
+    """The state of one alarm.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class Alarm(msgspec.Struct, omit_defaults=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """What happens to an alarm: its condition, a command, or the end of a time.
+    """An event of an alarm: its condition, a command, or the end of a time.
 
     Attributes
     ----------
@@ -141,7 +141,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Transition(msgspec.Struct, frozen=True):
-    """What follows from an event.
+    """The transition that follows from an event.
 
     Attributes
     ----------
@@ -168,7 +168,7 @@ class Transition(msgspec.Struct, frozen=True):
 
     @property
     def kind(self) -> Literal["refused", "suppressed", "transition"]:
-        """What it is: a refusal, an entry for the journal alone, or a transition."""
+        """The kind of transition: a refusal, an entry for the journal alone, or a transition."""
         return "refused" if self.after == "refused" else "suppressed" if self.suppressed else "transition"
 
 

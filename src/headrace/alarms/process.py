@@ -169,7 +169,7 @@ class SharedAlarms(TagAlarms):
 
 
 class _Clock:
-    """What is due goes by the wall clock too, in live runs."""
+    """Timers of alarms that also go by the wall clock, in live runs."""
 
     _clock = True
     state = {**TagAlarms.state, "live": Value("BOOLEAN", False)}

@@ -1,4 +1,4 @@
-"""What `--anew` would do, and whether it is meant: said before anything is forgotten."""
+"""The confirmation of `--anew`: it reports the effect before anything is forgotten."""
 
 from __future__ import annotations
 

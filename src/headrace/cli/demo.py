@@ -260,7 +260,7 @@ class _Ended(Exception):
 
 @dataclass
 class _View:
-    """What the page shows, brought up to date with each commit."""
+    """The content of the page, updated with each commit."""
 
     path: Path
     pipeline: str

@@ -96,7 +96,7 @@ def doctor(
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What Kafka says of itself: where its brokers are to be reached, and its topics with the number of their partitions."""
+    """A Kafka cluster: the addresses of its brokers, and its topics with the number of their partitions."""
 
     brokers: tuple[tuple[str, int], ...]
     topics: Mapping[str, int]
@@ -104,7 +104,7 @@ class Cluster:
 
 @dataclass
 class Case:
-    """What is looked at: the surroundings, and a pipeline and Kafka if they are named."""
+    """The subject of a check: the environment, and a pipeline and Kafka if they are named."""
 
     app: str | None
     options: KafkaOptions = field(default_factory=KafkaOptions)
@@ -133,7 +133,7 @@ class Case:
 
     @cached_property
     def cluster(self) -> Cluster | str:
-        """What Kafka says of itself, or why it says nothing."""
+        """The Kafka cluster, or the reason why it cannot be described."""
         try:
             return _cluster(self.kafka or Kafka(""))
         except HeadraceError as error:

@@ -49,7 +49,7 @@ class Unlike(HeadraceError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run left: the records of each topic it writes, as key and value, and its ledger."""
+    """The outcome of a run: the records of each topic it writes, as key and value, and its ledger."""
 
     topics: dict[str, list[list[Record]]]
     ledger: dict[str, Any]

@@ -1,4 +1,4 @@
-"""What is printed and kept of a run that has ended, and how far it is while it lasts."""
+"""The report of a run that has ended, and its progress while it lasts."""
 
 from __future__ import annotations
 

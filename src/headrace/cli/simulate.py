@@ -364,7 +364,7 @@ class _Asked(BaseException):
 
 
 class _Gentle:
-    """What the messages go to, until SIGTERM comes: that ends the run before the next batch, or in a sleep."""
+    """The target of the messages, until SIGTERM comes: that ends the run before the next batch, or in a sleep."""
 
     def __init__(self, sink: Writable) -> None:
         self._sink, self._asked, self._asleep = sink, False, False

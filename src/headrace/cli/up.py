@@ -167,7 +167,7 @@ def _one_of_its_kind(parts: Sequence[str]) -> Iterator[None]:
 
 
 class _State:
-    """What other commands learn of a running plant: a file in the home, written whenever a part's state changes."""
+    """The state of a running plant for other commands: a file in the home, written whenever a part's state changes."""
 
     def __init__(self, checked: Checked, parts: Sequence[str]) -> None:
         self._plant, self._alone = checked.plant.name, bool(parts)

@@ -1,4 +1,4 @@
-"""What `headrace browse` needs of a connector: `browse(address, ranges)` of its module returns a `Browse`."""
+"""Browsing, which `headrace browse` needs of a connector: `browse(address, ranges)` of its module returns a `Browse`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Browse"]
 
 @dataclass(frozen=True)
 class Browse:
-    """What an outside system has.
+    """The content of an outside system.
 
     Attributes
     ----------

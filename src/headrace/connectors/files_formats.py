@@ -1,4 +1,4 @@
-"""What a file of records looks like: NDJSON, CSV and Parquet. A format also says which records cannot be in it."""
+"""Formats of files of records: NDJSON, CSV and Parquet. A format also says which records cannot be in it."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _MOST_WARNINGS = 5
 
 
 class _Manifest(msgspec.Struct):
-    """What a commit says: where the records went, what became of them, the target's own state, and the cursors."""
+    """The manifest of a commit: where the records went, what became of them, the target's own state, and the cursors."""
 
     target: str | None = None
     ledger: dict[str, dict[str, int]] = {}

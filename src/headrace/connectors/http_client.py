@@ -1,4 +1,4 @@
-"""What connectors of HTTP share: their address, their client, and what an answer or an error means."""
+"""Shared parts of connectors of HTTP: their address, their client, and what an answer or an error means."""
 
 from __future__ import annotations
 

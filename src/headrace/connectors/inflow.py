@@ -51,7 +51,7 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def ledger(self) -> Mapping[str, int]:
-        """What became of the events."""
+        """The ledger of the events."""
         counts = {"accepted": self.passed, "malformed": self.malformed, "duplicate": self.duplicate}
         return {"received": sum(counts.values()), **counts}
 

@@ -1,4 +1,4 @@
-"""What a connector reports for Prometheus, and its health as a page."""
+"""Metrics of a connector for Prometheus, and its health as a page."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class _Index(NamedTuple):
 
 @dataclass(frozen=True)
 class _Into:
-    """What becomes of records.
+    """The form in which records become documents.
 
     Attributes
     ----------

@@ -105,7 +105,7 @@ class Server:
 
 
 class Limits(NamedTuple):
-    """What a broker takes: messages before their acknowledgements, bytes of a packet, retained messages."""
+    """The limits of a broker: messages before their acknowledgements, bytes of a packet, retained messages."""
 
     inflight: int = _OLD_INFLIGHT
     packet_bytes: int | None = None
@@ -120,7 +120,7 @@ class Arrived(NamedTuple):
 
 
 class _Pipe:
-    """What paho takes for its socket: it reads the packets that it is handed, and what it sends goes to the transport."""
+    """A stand-in for paho's socket: it reads the packets that it is handed, and what it sends goes to the transport."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
@@ -468,7 +468,7 @@ class Connection(asyncio.Protocol):
 
 
 class Connected:
-    """What sources and targets that keep one connection have in common."""
+    """Shared parts of sources and targets that keep one connection."""
 
     _connection: Connection | None = None
 

@@ -1,4 +1,4 @@
-"""What a runner reports: its health, and each of its commits."""
+"""The reports of a runner: its health, and each of its commits."""
 
 from __future__ import annotations
 

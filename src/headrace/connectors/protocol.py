@@ -1,4 +1,4 @@
-"""What a connector supplies: a source of events or a target of records. The runners `Ingest` and `Forward` do the rest.
+"""The protocol of connectors: a source of events or a target of records. The runners `Ingest` and `Forward` do the rest.
 
 Connectors are asynchronous, because the clients of MQTT, OPC UA, HTTP and most databases are, and because one process runs many
 connectors at once. Topics are synchronous, so a runner calls its log in a thread. A connector whose library blocks does the

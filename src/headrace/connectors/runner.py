@@ -1,4 +1,4 @@
-"""What both runners have in common: a name among those who read and write a log, their health, and outages of the log."""
+"""Shared parts of both runners: a name among those who read and write a log, their health, and outages of the log."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _NODE = ""  # where a device has its name
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a message means.
+    """The meaning of a message.
 
     Attributes
     ----------

@@ -66,7 +66,7 @@ class Reads(ABC):
 
 
 class What(NamedTuple):
-    """What is read of a database.
+    """The query of a database: its table and columns.
 
     Attributes
     ----------

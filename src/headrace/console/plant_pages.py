@@ -41,7 +41,7 @@ class Shown(Protocol):
 
     @property
     def kind(self) -> str:
-        """What it is: in, pipeline, out or page."""
+        """The kind of part: in, pipeline, out or page."""
 
     @property
     def health(self) -> Health:
@@ -50,7 +50,7 @@ class Shown(Protocol):
 
 @dataclass(frozen=True)
 class PlantPages:
-    """What the page of a plant answers.
+    """The pages of a plant.
 
     Attributes
     ----------

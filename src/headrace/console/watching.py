@@ -1,4 +1,4 @@
-"""What the page of a plant shows: latest values of tags, topics, ledgers and dead letters, read from the log by a thread of its own."""
+"""The data of the page of a plant: latest values of tags, topics, ledgers and dead letters, read from the log by a thread of its own."""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ def _statistics(parameters: Mapping[str, Parameter], plane: Plane) -> tuple[str,
 
 
 class _Fit:
-    """What is fitted to rows."""
+    """A model that is being fitted to rows."""
 
     def __init__(self, np: Any, rows: Array, moments: Any, parameters: Mapping[str, Parameter]) -> None:  # noqa: ANN401
         self._np, self._rows, self._moments, self._parameters = np, rows, moments, parameters
@@ -495,7 +495,7 @@ def _numpy() -> Any:  # noqa: ANN401
 
 
 class _Learn:
-    """What is used of scikit-learn."""
+    """The part of scikit-learn that is used."""
 
     def __init__(self) -> None:
         from sklearn.covariance import LedoitWolf

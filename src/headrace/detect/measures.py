@@ -1,4 +1,4 @@
-"""What a detector measures of a vector: a score, and how much each tag contributes to it.
+"""Measures of a vector: a score, and how much each tag contributes to it.
 
 `score` takes floats, None where a value is missing. What is missing is left out: each measure is computed of the values that are there.
 `block` takes arrays of complete vectors, a column each, and gives the same numbers. Both give None where there is no score.
@@ -21,7 +21,7 @@ Memory = list[Any]
 
 
 class Measure(Protocol):
-    """What measures vectors. Memory is what is retained from row to row; it is changed in place."""
+    """A measure of vectors. Memory is what is retained from row to row; it is changed in place."""
 
     stateless: bool
 

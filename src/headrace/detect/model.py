@@ -127,7 +127,7 @@ class Combination(_Part, frozen=True):
 
 
 class Bounds(_Part, frozen=True):
-    """What values did in normal operation, by tag; empty where a kind does not need it.
+    """The bounds of values in normal operation, by tag; empty where a kind does not need it.
 
     `rate` is the greatest change in 1/s, `unchanged` the longest time without a change in ms. `discrete` are the places of the tags that are
     states, whose combinations are in `combinations`.
@@ -142,7 +142,7 @@ class Bounds(_Part, frozen=True):
 
 
 class Fitted(_Part, frozen=True):
-    """What was fitted; a kind has the parts that it needs."""
+    """A fitted model; a kind has the parts that it needs."""
 
     scale: Scale | None = None
     forecast: Forecast | None = None

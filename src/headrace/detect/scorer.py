@@ -42,7 +42,7 @@ class Scored(NamedTuple):
 
 
 class State(msgspec.Struct, array_like=True):
-    """What is retained between rows: the last row's time, whether each of the last `n` scores was above the threshold, as bits; the moving average
+    """The state between rows: the last row's time, whether each of the last `n` scores was above the threshold, as bits; the moving average
     of scores; and the memory of vectors and of the measure.
     """  # noqa: D205
 

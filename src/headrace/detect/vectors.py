@@ -21,7 +21,7 @@ Memory = list[Any]
 
 
 class Vectors(Protocol):
-    """What makes vectors."""
+    """The maker of vectors."""
 
     def step(self, values: Values, memory: Memory) -> Sequence[float | None] | None:
         """Return the vector of a row; None while there are too few rows before it."""

@@ -110,7 +110,7 @@ Support = Honoured | Refused
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an engine does with each option.
+    """How an engine treats each option.
 
     Attributes
     ----------

@@ -73,7 +73,7 @@ class Topics:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a run's records.
+    """The result of a run.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ def _leave_nowhere(_metrics: Metrics) -> Callable[[bool], None]:
 
 @dataclass(frozen=True)
 class Context:
-    """What surrounds a run.
+    """The environment of a run.
 
     Attributes
     ----------

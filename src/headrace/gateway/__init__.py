@@ -1,1 +1,1 @@
-"""What headrace serves over HTTP."""
+"""HTTP servers of headrace."""

@@ -43,7 +43,7 @@ Number = Annotated[int, Field(ge=0, le=1 << 53)]
 
 
 class Asked(BaseModel):
-    """What a client asks for."""
+    """The request of a client."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -106,7 +106,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Timely(io.RawIOBase):
-    """What comes on a connection, up to a time that is set for each request as a whole."""
+    """A connection that is read up to a time, which is set for each request as a whole."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection

@@ -1,4 +1,4 @@
-"""What operators have in common: their traits, their defaults, and the source, from which the traits of all others begin."""
+"""Shared parts of operators: their traits, their defaults, and the source, whose traits are those of all others at first."""
 
 from __future__ import annotations
 

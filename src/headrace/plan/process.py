@@ -1,4 +1,4 @@
-"""What a process declares: the state it keeps for each key, what it gives, and what it wants to be told of.
+"""The declaration of a process: the state of each key, its outputs, and its methods.
 
 A process is an object of the author's, of any class with these attributes; nothing is inherited.
 
@@ -80,7 +80,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a process declares, read and checked.
+    """The declaration of a process, read and checked.
 
     `settings` are the object's own attributes as texts: they are part of what the plan is.
     """

@@ -15,7 +15,7 @@ __all__ = ["Derive", "Select", "Union", "Unnest", "Where"]
 
 @dataclass(frozen=True)
 class _Computing(OperatorBase):
-    """What operators that compute columns have in common."""
+    """Shared parts of operators that compute columns."""
 
     columns: Named
 

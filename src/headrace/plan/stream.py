@@ -1,4 +1,4 @@
-"""What a pipeline's author writes: streams, and the methods that make streams of them."""
+"""Streams, and their methods, with which an author defines a pipeline."""
 
 from __future__ import annotations
 

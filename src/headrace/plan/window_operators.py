@@ -23,7 +23,7 @@ _BOUNDS = frozenset(["window_start", "window_end"])
 
 
 class _Grouping(OperatorBase):
-    """What operators that group rows have in common: keys, columns over keys and aggregate calls, and the calls by hidden name."""
+    """Shared parts of operators that group rows: keys, columns over keys and aggregate calls, and the calls by hidden name."""
 
     keys: tuple[str, ...]
     columns: Named

@@ -1,4 +1,4 @@
-"""What a simulated plant is served by: a server in a thread of its own, which answers while the plant waits for its next tick."""
+"""A server of a simulated plant in a thread of its own, which answers while the plant waits for its next tick."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ RULE = "=" * 60
 
 
 class Plant(Protocol):
-    """What can be simulated: `equipment` sends one line each at every tick, in that order."""
+    """A plant that can be simulated: `equipment` sends one line each at every tick, in that order."""
 
     @property
     def equipment(self) -> Sequence[int | str]:
@@ -39,7 +39,7 @@ class Plant(Protocol):
 
 
 class Writable(Protocol):
-    """What lines can be written to: a buffered file, or a topic."""
+    """A target of lines: a buffered file, or a topic."""
 
     def write(self, data: Any, /) -> object:  # noqa: ANN401  (bytes, or text in a report)
         """Take lines."""

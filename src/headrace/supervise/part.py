@@ -1,4 +1,4 @@
-"""What a supervisor keeps running."""
+"""A part that a supervisor keeps running."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _PIECE = 1 << 20
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What a backup holds: when it was taken, and size and SHA-256 of each file by its path in the home."""
+    """The content of a backup: when it was taken, and size and SHA-256 of each file by its path in the home."""
 
     format: int
     taken_ms: int

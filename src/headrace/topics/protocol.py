@@ -1,4 +1,4 @@
-"""What engines, connectors and commands ask of topics, be they files, the SQLite log or Kafka."""
+"""The protocol of topics for engines, connectors and commands: files, the SQLite log and Kafka."""
 
 from __future__ import annotations
 

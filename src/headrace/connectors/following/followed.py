@@ -55,7 +55,7 @@ class Followed:
 
     @property
     def key(self) -> tuple[int, int]:
-        """What tells it from the other files that there are."""
+        """The key that distinguishes it from other files."""
         return self.device, self.inode
 
     def known(self, header: int | None) -> Known:

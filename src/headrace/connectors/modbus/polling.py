@@ -1,4 +1,4 @@
-"""What is asked of one host, and what becomes of its answers. Sans-IO: time is an argument."""
+"""The requests to one host, and the values in its answers. Sans-IO: time is an argument."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GATEWAY: Final = frozenset({10, 11})
 
 
 class Found(NamedTuple):
-    """What was found of a register.
+    """The result of reading a register.
 
     Attributes
     ----------

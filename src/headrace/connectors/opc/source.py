@@ -234,7 +234,7 @@ class _Inbox:
 
 @dataclass(slots=True)
 class _Last:
-    """What is known of a node since the subscription was made."""
+    """The state of a node since the subscription was made."""
 
     reading: Callable[..., Reading]
     fresh: bool = True

@@ -39,7 +39,7 @@ class _Evidence(msgspec.Struct):
 
 
 class _Transition(msgspec.Struct):
-    """What a row of transitions has at least; a row may have more."""
+    """The columns that a row of transitions has at least; a row may have more."""
 
     alarm_id: str
     event_id: str

@@ -23,7 +23,7 @@ __all__ = ["History", "run_history"]
 
 @dataclass
 class History:
-    """What a run over history has written.
+    """The output of a run over history.
 
     Attributes
     ----------

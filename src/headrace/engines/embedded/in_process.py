@@ -73,7 +73,7 @@ class RowStream(Iterator[tuple[str, Row]]):
 
     @property
     def ledger(self) -> Ledger:
-        """What became of the records that have been received so far, by input topic."""
+        """The ledger of the records that have been received so far, by input topic."""
         return _counts(self._run)
 
     def close(self) -> None:

@@ -52,7 +52,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class State(StrEnum):
-    """What has become of a job."""
+    """The state of a job."""
 
     RUNNING = "RUNNING"
     FINISHED = "FINISHED"
@@ -62,7 +62,7 @@ class State(StrEnum):
 
 
 class Submitted(msgspec.Struct, kw_only=True):
-    """What was submitted, as job.json has it.
+    """A submitted job, as job.json has it.
 
     `pid` is the command's: the run ends with it. `runner` is the process that started it and writes down how it ended. `born`
     says of both when they began.
@@ -99,7 +99,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """What the job prints."""
+        """The file of the job's output."""
         return self.folder / "log"
 
     @property

@@ -98,7 +98,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What a commit was: for metrics and whoever looks on. `received` counts from the pipeline's beginning, `first` up to this run's."""
+    """A commit that was made, for metrics and observers. `received` counts from the pipeline's beginning, `first` up to this run's."""
 
     epoch: int
     seconds: float
@@ -113,7 +113,7 @@ class Committed:
 
 
 class Staged:
-    """What a pipeline's run has to say since the last commit: by topic, and by partition where it chooses that itself."""
+    """The output of a pipeline's run since the last commit: by topic, and by partition where it chooses that itself."""
 
     def __init__(self, pipeline: str) -> None:
         self._pipeline = pipeline

@@ -1,4 +1,4 @@
-"""What a live run tells of itself, for Prometheus."""
+"""Metrics of a live run, for Prometheus."""
 
 from __future__ import annotations
 

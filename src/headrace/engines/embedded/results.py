@@ -1,4 +1,4 @@
-"""What a run inside a Python program leaves: tables by topic, dead letters and the ledger."""
+"""The result of a run inside a Python program: tables by topic, dead letters and the ledger."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a run left. `result["topic"]` is the table of an output.
+    """The result of a run. `result["topic"]` is the table of an output.
 
     Attributes
     ----------

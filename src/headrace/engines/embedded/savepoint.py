@@ -22,7 +22,7 @@ _SUM = 4
 
 
 class Savepoint(msgspec.Struct, frozen=True):
-    """What a savepoint file holds: a pipeline's last commit, the parts of its state by name, and its next offsets."""
+    """The content of a savepoint file: a pipeline's last commit, the parts of its state by name, and its next offsets."""
 
     pipeline: str
     taken_ms: int

@@ -55,7 +55,7 @@ def _distinct(parts: Sequence[pl.Series], first: int, behind: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a stage is created with.
+    """The setting in which a stage is created.
 
     `keyed` says whether derived rows are written with their keys; `silences` whether topics can fall silent, so that an input that does
     not hold is not waited for; `origins` are topic and partition by rank.

@@ -127,12 +127,12 @@ class Trial:
 
     @property
     def ledger(self) -> dict[str, dict[str, int]]:
-        """What became of the records, by topic that is read: counts by name, such as `received` and `late`."""
+        """The ledger of the records, by topic that is read: counts by name, such as `received` and `late`."""
         return {topic: dict(account.counts()) for topic, account in self._live.run.ledger.items()}
 
     @property
     def open(self) -> dict[str, Any]:
-        """What is pending: the open windows, and the timers of each process."""
+        """The pending work: the open windows, and the timers of each process."""
         return dict(self._live.run.graph.open_counts())
 
     @property

@@ -62,7 +62,7 @@ def fetched(home: Path, *, kafka: bool = False) -> list[Path]:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the cluster's processes may take, in MB; `slots` for each task manager."""
+    """The memory of the cluster's processes, in MB; `slots` for each task manager."""
 
     slots: int = 1
     managers: int = 1

@@ -276,7 +276,7 @@ def _key_text(values: Iterable[Any]) -> str:
 
 
 class Teller(KeyedProcessFunction):  # type: ignore[misc]
-    """What a process does with its broadcast, once for all keys: it gives each version of the shared state, and what failed."""
+    """The handling of broadcast records, once for all keys: it emits each version of the shared state, the rows, and what failed."""
 
     def __init__(self, code: str, topics: list[str]) -> None:
         self._code, self._topics = code, topics

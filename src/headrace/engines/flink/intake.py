@@ -108,7 +108,7 @@ def _unmoved(source: Source) -> str:
 
 @dataclass(frozen=True)
 class Intake:
-    """What a source is made of.
+    """The statements of a source.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What is kept of a pipeline on Flink between runs: savepoints and checkpoints, and which plan each job had.
+"""The state of a pipeline on Flink between runs: savepoints and checkpoints, and which plan each job had.
 
 Flink finds the state of an operator by the operator's place among all others. So state is carried over to a changed plan if its sources,
 windows, processes and outputs are the same, and connected in the same way. Settings, conditions, other expressions, columns

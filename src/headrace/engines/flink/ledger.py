@@ -1,4 +1,4 @@
-"""What became of each record, counted by the same statements that make the results.
+"""The ledger: the fate of each record, counted by the same statements that make the results.
 
 Each place where a pipeline's work on a record ends is an end: a window, a process, or a sink without one. A record is accepted if any
 end takes one of its rows, late if rows reach ends and none is taken, and filtered if none reaches one.

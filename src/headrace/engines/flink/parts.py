@@ -1,4 +1,4 @@
-"""What stands between the statements of a job that is more than SQL: an author's processes, and streams that all of it shares."""
+"""Parts of a job between its SQL statements: an author's processes, and streams that all of it shares."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _NEVER = "36500 d"  # an interval that no watermark crosses before the end of th
 
 @dataclass(frozen=True)
 class Given:
-    """What a connector gives of a source.
+    """The table options and columns that a connector has for a source.
 
     Attributes
     ----------
@@ -63,11 +63,11 @@ class Places(Protocol):
 
     @property
     def hint(self) -> str:
-        """What who runs the script must know of it."""
+        """A hint for whoever runs the script."""
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """What must be SET, among it whatever makes the watermark move with each record."""
+        """The settings of the script; some of them make the watermark advance with each record."""
 
     @property
     def parallelism(self) -> int:

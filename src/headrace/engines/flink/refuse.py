@@ -1,4 +1,4 @@
-"""What plain Flink SQL cannot do as headrace does it. It is refused, never said otherwise than it is meant."""
+"""Refusals: plans that plain Flink SQL cannot compute as headrace does."""
 
 from __future__ import annotations
 

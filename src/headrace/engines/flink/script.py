@@ -123,7 +123,7 @@ def _quoted(statement: str) -> str:
 
 @dataclass(frozen=True)
 class _Statements:
-    """What a plan comes to: its tables, the views between them, and what is inserted."""
+    """The statements of a plan: its tables, the views between them, and what is inserted."""
 
     tables: tuple[str, ...]
     views: tuple[Part, ...]

@@ -61,7 +61,7 @@ Feeders = Mapping[int, tuple[str, int]]
 
 @dataclass
 class Givens:
-    """What a process gave, gathered as columns."""
+    """The rows that a process emitted, gathered as columns."""
 
     scheduler: Scheduler
     rows: list[tuple[Any, ...]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What a script does with its plan: read topics, make views, write what comes out. It stands in every script."""
+"""The part of every script that runs its plan: read topics, make views, write the outputs. It stands in every script."""
 
 from __future__ import annotations
 

@@ -253,14 +253,14 @@ def _leaves(value: Any) -> Iterator[Any]:  # noqa: ANN401
 
 
 class _Calendar:
-    """What waits for its time, in pieces that are each in order: what is far off is not touched."""
+    """Pending entries by time, in sorted pieces: a piece that is not due is not touched."""
 
     def __init__(self, pieces: Any, number: int, index: list[tuple[int, int]]) -> None:  # noqa: ANN401
         self._pieces, self._number, self._index = pieces, number, index
 
     @property
     def kept(self) -> tuple[int, list[tuple[int, int]]]:
-        """What is to be kept of it beside the pieces: the next piece's number, and when the first of each is due."""
+        """The state beside the pieces: the next piece's number, and when the first of each is due."""
         return self._number, self._index
 
     @property
@@ -292,7 +292,7 @@ class _Calendar:
 
 @dataclass
 class _Slot:
-    """What a slot knows: when it will be woken, the greatest time of each partition of the broadcast, what waits, and when keys want to be woken."""
+    """The state of a slot: when it will be woken, the greatest time of each partition of the broadcast, what waits, and when keys want to be woken."""
 
     armed: int | None
     shown: dict[str, int]

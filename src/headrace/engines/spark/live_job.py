@@ -1,4 +1,4 @@
-"""What a live script does with its plan: Structured Streaming from Kafka to Kafka. It stands in every such script."""
+"""The part of every live script that runs its plan: Structured Streaming from Kafka to Kafka. It stands in every such script."""
 
 from __future__ import annotations
 

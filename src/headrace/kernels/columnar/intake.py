@@ -19,7 +19,7 @@ __all__ = ["Intake"]
 
 @dataclass
 class Intake:
-    """What a source asks of its records beyond being readable."""
+    """The checks of a source's records beyond readability."""
 
     source: Source
     _time: pl.Expr | None = field(init=False)

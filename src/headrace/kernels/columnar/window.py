@@ -48,7 +48,7 @@ __all__ = ["Fed", "RegroupKernel", "WindowKernel", "WindowState", "first_taken",
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """What rows given to a window kernel led to."""
+    """The result of feeding rows to a window kernel."""
 
     emitted: list[pl.DataFrame]
     late: pl.DataFrame
@@ -57,7 +57,7 @@ class Fed:
 
 @dataclass
 class WindowState:
-    """What a window kernel remembers.
+    """The state of a window kernel.
 
     Attributes
     ----------

@@ -14,7 +14,7 @@ __all__ = ["KeptList", "KeptMap", "TextMap"]
 
 
 class Timed(Protocol):
-    """What has an event time."""
+    """The owner of a container, which has an event time."""
 
     _time: int
 

@@ -1,4 +1,4 @@
-"""What all keys of a process read: written by its broadcast alone, at the price of what each record of that changes."""
+"""The broadcast state of a process: all keys read it, only `on_broadcast` writes it, and a record costs only what it changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOTHING = object()
 
 
 class Shared:
-    """What a process keeps of its broadcast input, as `on_broadcast` sees it: values, lists and dicts by name.
+    """The broadcast state of a process, as `on_broadcast` sees it: values, lists and dicts by name.
 
     What is written counts for the keys once it is settled, and can be undone until then.
     """

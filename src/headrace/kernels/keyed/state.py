@@ -1,4 +1,4 @@
-"""What is kept for one key: the declared state, as attributes of an object, and its timers."""
+"""The state of one key: the declared state, as attributes of an object, and its timers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _read_only(name: str) -> Callable[[Any, object], NoReturn]:
 
 
 class State:
-    """What is kept for one key. The declared state are attributes; what was not declared cannot be set, and these are read-only.
+    """The state of one key. Declared state is set as attributes; nothing else can be set, and these are read-only.
 
     Attributes
     ----------

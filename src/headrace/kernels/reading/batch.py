@@ -21,7 +21,7 @@ __all__ = ["Lines", "Read", "Records", "Rows", "Stamps", "TextLines", "values_of
 
 @dataclass(frozen=True, slots=True)
 class Stamps:
-    """What a log says of its records.
+    """Offsets and times that a log has of its records.
 
     Attributes
     ----------

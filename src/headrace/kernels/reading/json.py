@@ -34,7 +34,7 @@ _MAPS = {map_of(STRING, STRING), map_of(STRING, DOUBLE)}
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What the fast path takes a line to look like."""
+    """The shape that the fast path expects of a line."""
 
     kinds: dict[str, str]
     others: frozenset[str]

@@ -1,4 +1,4 @@
-"""What a topic knows of its records besides their values, as columns."""
+"""Metadata that a topic has of its records, as columns."""
 
 from __future__ import annotations
 

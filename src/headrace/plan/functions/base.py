@@ -1,4 +1,4 @@
-"""What one entry of the function table says, and the few words its entries share."""
+"""The entries of the function table, and types that they share."""
 
 from __future__ import annotations
 

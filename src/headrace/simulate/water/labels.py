@@ -1,4 +1,4 @@
-"""What happens in the water plant, as labels beside its messages; and the rows of attacks apart from the others.
+"""Labels of the events in the water plant, beside its messages; and the rows of attacks apart from the others.
 
 Labels are CSV with the columns `start,end,name,tags`, times in ISO 8601, tags with a blank between them. A label is written when the
 attack or fault begins, so that they are there for a run that does not end too.

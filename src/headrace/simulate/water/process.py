@@ -49,7 +49,7 @@ class Raw:
 
 @dataclass(slots=True)
 class Process:
-    """What the water does.
+    """The flow of the water.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What all that speaks with Kafka has of its clients: how they are set up, what their errors mean, and how long an answer may take."""
+"""Clients of Kafka: how they are set up, what their errors mean, and how long an answer may take."""
 
 from __future__ import annotations
 
