@@ -59,13 +59,14 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
     "lagged_pca": {"lags": 3, "variance": 0.9, "components": 0, "statistic": "both", "blocks": "all"},
     "adwin": {"delta": 0.002},
     "replayed": {"rows": 600, "tolerance": 0.01},
+    "novelty": {"remembered": 6000, "level": 5, "rest": 0},
 }
 """The parameters of each kind, with their defaults."""
 CHOICES = {"residual": ("center", "robust", "ar", "var"), "statistic": ("both", "t2", "q"), "blocks": ("all", "each")}
 _NEEDS = {
     "range": ("bounds",), "rate": ("bounds",), "stuck": ("bounds",), "states": ("bounds",), "robust_z": ("scale",), "ewma": ("scale",), "cusum": ("scale",),
     "page_hinkley": ("scale",), "ar": ("scale", "forecast"), "var": ("scale", "forecast", "covariance"), "pca": ("scale", "planes"),
-    "mahalanobis": ("scale", "covariance"), "lagged_pca": ("scale", "planes"), "adwin": ("scale",), "replayed": ("scale",),
+    "mahalanobis": ("scale", "covariance"), "lagged_pca": ("scale", "planes"), "adwin": ("scale",), "replayed": ("scale",), "novelty": ("scale",),
 }  # fmt: skip
 _BOUNDS = {"range": ("low", "high"), "rate": ("rate",), "stuck": ("unchanged",), "states": ("low", "high", "discrete", "combinations")}
 
@@ -322,7 +323,9 @@ def is_possible(name: str, value: Parameter) -> bool:
             return 0 < value < 1
         case "lags":
             return 1 <= value <= 100
-        case "rows":
+        case "level":
+            return 1 <= value <= 1000
+        case "remembered" | "rows":
             return 10 <= value <= 10_000
         case "ridge" | "tolerance":
             return 0 < value < 1e6

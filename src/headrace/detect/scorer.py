@@ -21,6 +21,7 @@ import msgspec
 from headrace.detect.bounds import Range, Rate, Replayed, States, Stuck
 from headrace.detect.measures import Adwin, Cusum, Distance, Ewma, Largest, Measure, PageHinkley, Planes
 from headrace.detect.model import Model
+from headrace.detect.novelty import Novelty
 from headrace.detect.vectors import Errors, Lagged, Scaled, Vectors
 
 __all__ = ["Scored", "Scorer", "State", "scorer_of"]
@@ -243,6 +244,8 @@ def _kind_of(model: Model) -> _Kind:
             return _OfVectors(vectors, Cusum(float(parameters["slack"]), cap))
         case "page_hinkley":
             return _OfVectors(vectors, PageHinkley(float(parameters["slack"]), cap))
+        case "novelty":
+            return _OfVectors(vectors, Novelty(*(int(parameters[name]) for name in ("remembered", "level", "rest"))))
     return _OfVectors(vectors, Adwin(float(parameters["delta"])))
 
 
