@@ -5,7 +5,7 @@ PYTHON ?= python3
 RUN = .venv/bin
 JAR = src/headrace/engines/jar/headrace-engines.jar
 
-.PHONY: help setup demo java engines test test-long check bench bench-engines docs docs-site lock sbom clean
+.PHONY: help setup demo java engines test test-long check bench bench-engines bench-detect docs docs-site lock sbom clean
 
 help:
 	@echo "make demo   a simulated water plant under attack, its alarms, a kiln, and their page on port 8000 (FOR=30s, PORT=8001)"
@@ -16,6 +16,7 @@ help:
 	@echo "make docs   the generated reference pages; make docs-site the docs as a site with search, in build/site"
 	@echo "make lock   the newest allowed versions of all packages, with hashes, into locks/; make sbom the image's bill of materials"
 	@echo "make bench  the figures of docs/performance.md (some minutes); make bench-engines those beside Flink and Spark (hours)"
+	@echo "make bench-detect   what the detectors find on public data sets and on the simulated water plant (docs/detection.md; DATA=folder, NAB=folder)"
 
 setup: .venv/.ready
 
@@ -68,6 +69,9 @@ docs: setup
 
 bench: setup
 	@$(RUN)/python bench/run.py
+
+bench-detect: setup
+	@$(RUN)/python bench/detect.py $(if $(DATA),--data $(DATA)) $(if $(NAB),--nab $(NAB))
 
 bench-engines: setup java
 	@$(RUN)/python tests/broker.py --fetch
