@@ -137,7 +137,8 @@ def paths_of(plan: Plan, *, commands: bool = True) -> PlantPages:
 @pytest.fixture(scope="module")
 def patience() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alarming, "_ANSWER_SECONDS", LIMIT)
+        for name in ("_ANSWER_SECONDS", "_LONGEST_SECONDS"):
+            patch.setattr(alarming, name, LIMIT)
         yield
 
 
@@ -197,6 +198,11 @@ def test_an_alarm_is_listed_acknowledged_by_one_of_two_operators_and_explained(p
         True,
         {"tag": "a/P9", "definition": "H", "command": "acknowledge", "by": "bob", "sequence": row["sequence"]},
     )
+
+    with closing(http.client.HTTPConnection("127.0.0.1", plant.port, timeout=LIMIT)) as one:
+        one.request("GET", "/")
+        answer = one.getresponse()
+        assert (answer.read()[:15], "frame-ancestors 'self'" in answer.headers["Content-Security-Policy"]) == (b"<!doctype html>", True)
 
     status, found = plant.ask("/api/explanation?alarm=a/P9/H&topic=alarms&sequence=1")
     assert (status, found["state_before"], found["state_after"], found["definition"]["limit"]) == (200, "normal", "acknowledged", 90.0)
@@ -269,6 +275,24 @@ def test_a_page_beyond_the_loopback_interface_takes_no_commands(tmp_path: Path) 
         status, _, body = posted["/api/command"](b'{"alarm": "a/P9/H", "command": "acknowledge", "by": "ada"}')
         assert (status, "served beyond this machine" in json.loads(body)["error"]) == (403, True)
         assert json.loads(asked["/api/alarms"]("")[2])["commands"] is False
+
+
+def test_a_command_that_no_pipeline_carries_out_is_pending_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alarming, "_ANSWER_SECONDS", 0.1)
+    (tmp_path / "plant.py").write_text(PLANT)
+    row = {"alarm_id": "a/P9/H", "priority": 1, "state": "unacknowledged", "sequence": 1, "time": 5, "value": 1.5, "limit": 1.0, "by": "system"}
+    with closing(SqliteLog(tmp_path / "log.db")) as log:
+        for topic in ("alarms", "alarms.current", "alarm-commands"):
+            log.create(topic)
+        log.append("alarms.current", [b"no json", b"[1]", b"{}", json.dumps(row).encode()])
+        with paths_of(plan_of(str(tmp_path / "plant.py"), [])).reading(lambda: SqliteLog(tmp_path / "log.db")) as (_, asked, posted):
+            found = json.loads(posted["/api/command"](b'{"alarm": "a/P9/H", "command": "acknowledge", "by": "ada"}')[2])
+            assert (found["outcome"], found["alarm"]["state"]) == ("pending", "unacknowledged")
+            assert [one["alarm_id"] for one in json.loads(asked["/api/alarms"]("")[2])["alarms"]] == ["a/P9/H"]
+            log.delete("alarms.current")
+            log.create("alarms.current")
+            wait_for(lambda: json.loads(asked["/api/alarms"]("")[2])["alarms"] == [], "the topic that was made anew", seconds=LIMIT)
+        assert log.topic("alarm-commands").partitions[0].end == 1
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")

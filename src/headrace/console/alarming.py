@@ -28,6 +28,7 @@ __all__ = ["Alarming"]
 
 _MOST = 500  # rows that are shown
 _ANSWER_SECONDS = 5.0
+_LONGEST_SECONDS = 20.0  # that a log which does not answer is waited for
 _LOOK_SECONDS = 0.03
 _LONGEST_SHELVE_S = 31_536_000
 _SIDES = ("current", "journal", "nuisances", "older")
@@ -79,7 +80,7 @@ class Alarming:
     def __init__(self, open_log: Callable[[], Log], plans: Iterable[Plan], *, commands: bool) -> None:
         self._open_log, self._commands = open_log, commands
         self._boards = {topic: _Board(topic, _commands_of(process), plan, process) for topic, (plan, process) in alarm_pipelines(plans).items()}
-        self._lock, self._explaining = threading.Lock(), threading.Lock()
+        self._lock, self._following, self._explaining = threading.Lock(), threading.Lock(), threading.Lock()
         self._rows: dict[tuple[str, str], Row] = {}
         self._next: dict[str, dict[int, int]] = {}
         self._number = 0
@@ -96,7 +97,7 @@ class Alarming:
 
     def follow(self, log: Log) -> None:
         """Take in what has come to the topics of current states."""
-        with self._lock:
+        with self._following:
             for board in self._boards.values():
                 self._follow(log, board.topic)
 
@@ -109,8 +110,9 @@ class Alarming:
             return  # it is not there yet
         if any(begins.get(part.number, 0) > part.end for part in parts):  # it was made anew
             begins.clear()
-            self._rows = {place: row for place, row in self._rows.items() if place[0] != topic}
-            self._number += 1
+            with self._lock:
+                self._rows = {place: row for place, row in self._rows.items() if place[0] != topic}
+                self._number += 1
         if all(begins.get(part.number) == part.end for part in parts):
             return
         for entry in entries_of(log, current, begins):
@@ -122,11 +124,13 @@ class Alarming:
     def _take(self, topic: str, row: Row) -> None:
         """Note the state of an alarm, and when its occurrence began: the row that has a new number is the first one."""
         place = (topic, row["alarm_id"])
-        before = self._rows.get(place)
-        same = before is not None and before["sequence"] == row["sequence"]
-        raised = before["raised"] if same and before is not None else row["time"]
-        self._rows[place] = {"topic": topic, "raised": raised, **{name: value for name, value in row.items() if name in _KEPT}}
-        self._number += 1
+        kept = {name: value for name, value in row.items() if name in _KEPT}
+        with self._lock:
+            before = self._rows.get(place)
+            same = before is not None and before["sequence"] == row["sequence"]
+            raised = before["raised"] if same and before is not None else row["time"]
+            self._rows[place] = {"topic": topic, "raised": raised, **kept}
+            self._number += 1
 
     def shown(self, query: str) -> Answer:
         """Return the alarms that are not normal, the most important first; none if nothing has changed since the number `since`."""
@@ -161,7 +165,9 @@ class Alarming:
             raise PlanError(f"there is no command {asked.command!r}", fix=near(asked.command, COMMANDS))
         if not asked.by.strip():
             raise PlanError("a name is missing", fix="say by whom the command is")
+        give_up_at = time.monotonic() + _LONGEST_SECONDS
         with closing(self._open_log()) as log:
+            log.heed(lambda: time.monotonic() > give_up_at)
             self.follow(log)
             board, row = self._found(asked.topic, asked.alarm)
             command = _command_of(asked, row)

@@ -26,6 +26,8 @@ __all__ = ["CONNECTIONS", "REQUEST_SECONDS", "Answer", "Pages", "Paths"]
 CONNECTIONS = 64
 REQUEST_SECONDS = 10.0
 _MOST_POSTED = 65_536
+# Nothing comes from elsewhere, and no page of another origin shows this one in a frame, where it could have an operator click unknowingly.
+_POLICY = "default-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
 
 Answer = tuple[HTTPStatus, str, bytes]
 Paths = tuple[dict[str, Callable[[], Answer]], dict[str, Callable[[str], Answer]], dict[str, Callable[[bytes], Answer]]]
@@ -201,7 +203,7 @@ def _handler(  # noqa: C901  (the methods of a class are in it)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Cache-Control", "no-store")
-            self.send_header("Content-Security-Policy", "default-src 'self' 'unsafe-inline'")
+            self.send_header("Content-Security-Policy", _POLICY)
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
