@@ -73,6 +73,7 @@ try {
   seen.append(`focus on: ${page.activeElement.getAttribute("aria-label")}\\n`);
   button("P9", "explain").click();
   await until(() => page.querySelectorAll("#explanation-body table").length >= 3);
+  await until(() => page.querySelector("#explanation-body .plot canvas"));
   seen.append(`explained: ${page.getElementById("explanation").textContent}\\n`);
   page.getElementById("explanation-close").click();
   button("P9", "shelve").click();

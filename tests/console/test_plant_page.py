@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +150,19 @@ def test_it_answers_its_own_names_alone_and_its_files_are_there(page: Page) -> N
     assert page.get("/none")[0] == 404
     status, kind, html = page.get("/")
     assert (status, kind) == (200, "text/html; charset=utf-8")
-    for name in ("page.js", "page.css"):
+    for name in ("page.js", "page.css", "vendor/uPlot.iife.min.js", "vendor/uPlot.min.css"):
         assert f"/{name}".encode() in html
         assert page.get(f"/{name}")[0] == 200
+    for name in re.findall(rb'from "./([a-z]+.js)"', b"".join(page.get(f"/{one}")[2] for one in ("page.js", "alarms.js", "picture.js", "trend.js"))):
+        assert page.get(f"/{name.decode()}")[0] == 200
     assert b"innerHTML" not in page.get("/page.js")[2], "text is only ever set as text"
+
+
+def test_what_others_wrote_is_as_they_published_it() -> None:
+    folder = files("headrace.console") / "plant" / "vendor"
+    listed = dict(line.split()[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
+    assert {one.name: sha256(one.read_bytes()).hexdigest() for one in folder.iterdir() if one.name != "SHA256SUMS"} == listed
+    assert "MIT License" in (folder / "uPlot.LICENSE").read_text()
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")

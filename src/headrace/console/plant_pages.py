@@ -28,6 +28,8 @@ _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css"),
     **{f"/{name}": (name, "text/javascript") for name in _SCRIPTS},
+    "/vendor/uPlot.iife.min.js": ("vendor/uPlot.iife.min.js", "text/javascript"),
+    "/vendor/uPlot.min.css": ("vendor/uPlot.min.css", "text/css"),
 }
 _GROUPS = {"in": "bridge:{topic}", "out": "forward:{name}", "pipeline": "{name}"}
 

@@ -10,6 +10,7 @@ import { draw } from "./trend.js";
 const ASIDE = { shelved: "unshelve", suppressed: "unsuppress", out_of_service: "in_service" };
 const WORDS = { acknowledge: "Acknowledge", reset: "Reset", unshelve: "Unshelve", unsuppress: "Unsuppress", in_service: "Return to service" };
 const WAIT = new Set(["unacknowledged", "returned", "latched_unacknowledged"]);
+const MARGIN_MS = 60_000; // of the trend of an explanation, before the raise
 const SHAPES = { 1: "square", 2: "triangle", 3: "diamond", 4: "circle" };
 
 /** @type {Map<string, HTMLTableRowElement>} */
@@ -296,12 +297,12 @@ async function explain(alarm) {
   const place = (/** @type {any} */ one) => (one.offset === null ? "derived" : `${one.topic}/${one.partition} offset ${one.offset}`);
   const quality = (/** @type {number | null} */ code) => (code === null || code === undefined ? null : `${severity(code)} 0x${code.toString(16).toUpperCase().padStart(8, "0")}`);
   const settings = Object.entries(definition).filter(([name]) => !["version", "from", "tag", "definition"].includes(name));
-  const canvas = document.createElement("canvas");
-  canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", `Values of ${tagOf(alarm.alarm_id)}, with the limit and the transitions; the values are in the table of readings`);
+  const plot = element("div", null, "plot");
+  plot.setAttribute("role", "img");
+  plot.setAttribute("aria-label", `Values of ${tagOf(alarm.alarm_id)}, with the limit and the transitions; the values are in the table of readings`);
   body.replaceChildren(
     element("p", `State before: ${words(found.state_before)}, after: ${words(found.state_after)}.`),
-    canvas,
+    plot,
     table(["Time", "Event", "From", "To", "Value", "By", "Reason"], transitions.map((/** @type {any} */ one) => [
       time(one.time), words(one.event), words(one.from), words(one.to), shownValue(one.value), one.by, one.reason,
     ]), "Transitions"),
@@ -320,7 +321,10 @@ async function explain(alarm) {
   const known = tags.get(tagOf(alarm.alarm_id));
   const shown = { path: "", name: "", unit: known?.unit ?? "", stepped: known?.stepped ?? false, ...limits };
   const moved = transitions.map((/** @type {any} */ one) => /** @type {[number, string]} */ ([one.time, words(one.event)]));
-  draw(canvas, readings.map((/** @type {any} */ one) => [one.time, one.value, one.quality ?? 0]), shown, moved);
+  const [raised, ended] = [transitions[0].time, transitions[transitions.length - 1].time];
+  const margin = Math.max(MARGIN_MS, ended - raised);
+  const near = readings.filter((/** @type {any} */ one) => one.time >= raised - margin && one.time <= ended + margin);
+  draw(plot, near.map((/** @type {any} */ one) => [one.time, one.value, one.quality ?? 0]), shown, moved);
 }
 
 /** The readings next to the raise, and those that moved the alarm or are evidence. @param {any[]} readings */

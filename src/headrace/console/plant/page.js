@@ -165,7 +165,10 @@ async function drawTrends() {
     const figure = old ?? document.createElement("figure");
     if (!old) {
       figure.dataset.path = path;
-      figure.append(document.createElement("figcaption"), document.createElement("canvas"));
+      const plot = element("div", null, "plot");
+      plot.setAttribute("role", "img");
+      plot.setAttribute("aria-label", `Trend of ${path}`);
+      figure.append(document.createElement("figcaption"), plot);
     }
     const tag = tags.get(path);
     const last = values.get(path);
@@ -174,12 +177,12 @@ async function drawTrends() {
     figure.dataset.path = path;
     return { figure, points, tag };
   });
-  place.replaceChildren(...figures.map((one) => one.figure));
+  if (figures.length !== place.children.length || figures.some((one, at) => place.children[at] !== one.figure)) place.replaceChildren(...figures.map((one) => one.figure));
   const span = Number(/** @type {HTMLSelectElement} */ (at("span")).value);
   for (const one of figures) {
     const from = span ? Math.max(...one.points.map((/** @type {any} */ point) => point[0])) - span : -Infinity;
     const points = one.points.filter((/** @type {any} */ point) => point[0] >= from);
-    draw(/** @type {HTMLCanvasElement} */ (one.figure.querySelector("canvas")), points, one.tag);
+    draw(/** @type {HTMLElement} */ (one.figure.querySelector(".plot")), points, one.tag);
   }
 }
 
