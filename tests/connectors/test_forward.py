@@ -283,7 +283,11 @@ def test_what_retention_took_is_told(tmp_path: Path) -> None:
         log.expire_now(now)
         store = Store(Random(0))
         run(log, store, told=told.append)
-    assert list(store.rows) == ["numbers/0/3"]
+        assert ledger_of(log.manifest(NAME) or b"") == {"numbers": {"received": 4, "accepted": 2, "refused": 0, "shed": 2}}
+        log.append("numbers", [value(4)])
+        run(log, store, told=told.append)
+        assert ledger_of(log.manifest(NAME) or b"") == {"numbers": {"received": 5, "accepted": 3, "refused": 0, "shed": 2}}
+    assert list(store.rows) == ["numbers/0/3", "numbers/0/4"]
     assert told == ["numbers partition 0: records 1 to 2 are gone, by retention: they are not sent"]
 
 

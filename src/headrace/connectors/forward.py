@@ -152,6 +152,10 @@ class Forward(Runner):
             reader.seek({**reader.position, "record": max(offset, first)})
 
     def _report_gone(self, topic: str, number: int, first: int, behind: int) -> None:
+        """Report records that retention dropped, and enter them in the ledger if they were to be sent."""
+        if topic == self._topic:
+            gone = behind - first
+            self._counts = self._counts | {"received": self._counts["received"] + gone, "shed": self._counts.get("shed", 0) + gone}
         lacking = self._target.lacking if isinstance(self._target, JoiningTarget) and topic != self._topic else "they are not sent"
         self._told(f"{topic} partition {number}: records {first} to {behind - 1} are gone, by retention: {lacking}")
 
@@ -257,12 +261,12 @@ class Forward(Runner):
     def _count(self, delivery: Delivery) -> None:
         """Enter a batch in the ledger."""
         counts = self._counts
-        self._counts = {
+        self._counts = counts | {
             "received": counts["received"] + delivery.settled,
             "accepted": counts["accepted"] + delivery.settled - len(delivery.aside),
             "refused": counts["refused"] + len(delivery.aside),
         }
-        if self._counts["received"] != self._counts["accepted"] + self._counts["refused"]:
+        if self._counts["received"] != sum(count for name, count in self._counts.items() if name != "received"):
             raise InternalError(f"the ledger of {self.name} does not balance: {self._counts}")
 
     def _commit(self, aside: Sequence[tuple[Record, str]]) -> None:
