@@ -124,7 +124,8 @@ class Alarming:
     def _take(self, topic: str, row: Row) -> None:
         """Note the state of an alarm, and when its occurrence began: the row that has a new number is the first one."""
         place = (topic, row["alarm_id"])
-        kept = {name: value for name, value in row.items() if name in _KEPT}
+        names = _COLUMNS if row["state"] == "normal" else _KEPT  # of a normal alarm nothing is shown, and there may be many
+        kept = {name: value for name, value in row.items() if name in names}
         with self._lock:
             before = self._rows.get(place)
             same = before is not None and before["sequence"] == row["sequence"]

@@ -26,6 +26,7 @@ __all__ = ["CONNECTIONS", "REQUEST_SECONDS", "Answer", "Pages", "Paths"]
 CONNECTIONS = 64
 REQUEST_SECONDS = 10.0
 _MOST_POSTED = 65_536
+_MOST_SKIPPED = 1_048_576
 # Nothing comes from elsewhere, and no page of another origin shows this one in a frame, where it could have an operator click unknowingly.
 _POLICY = "default-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
 
@@ -173,12 +174,14 @@ def _handler(  # noqa: C901  (the methods of a class are in it)
         do_HEAD = do_GET  # noqa: N815  (so the library calls it)
 
         def do_POST(self) -> None:
+            # All of the body is read before an answer: what is left unread would reset the connection, and the answer could be lost.
             length = self.headers.get("Content-Length", "")
             if not (length.isascii() and length.isdigit() and int(length[:9]) <= _MOST_POSTED):
                 self.close_connection = True
+                self.rfile.read(min(int(length[:9]), _MOST_SKIPPED) if length.isascii() and length.isdigit() else 0)
                 self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send a Content-Length of at most {_MOST_POSTED}")
                 return
-            body = self.rfile.read(int(length))  # also of a request that is refused: what is left unread would reset the connection
+            body = self.rfile.read(int(length))  # also of a request that is refused, as above
             if not self._is_for_us():
                 return
             refusal = _refusal(self.headers, known=self.path in posted)
