@@ -50,6 +50,13 @@ def windowed():
     means = readings.window(hr.tumbling(hr.seconds(10)), by=["tag"]).aggregate(value="AVG(value)")
     definitions = [{"tag": "a/P1", "definition": "H", "kind": "H", "limit": 90}]
     return hr.alarm(means, definitions, hr.alarm_commands(), order="event_time").topics("windowed")
+
+
+@hr.pipeline("detected", version="1")
+def detected():
+    readings = hr.stream("readings", schema=READING, event_time="TO_TIMESTAMP_LTZ(time, 3)")
+    definitions = [{"tag": "a/P1", "definition": "odd", "kind": "custom"}]
+    return hr.alarm(readings, definitions, hr.alarm_commands(), hr.alarm_conditions()).topics("detected")
 """
 TOPICS = ("readings", "alarm-definitions", "alarm-commands")
 
@@ -60,7 +67,7 @@ class Room:
     def __init__(self, app: str, partitions: int = 1) -> None:
         self.now, self.plan = START, plan_of(app, [])
         self.log = SqliteLog(Path("home/log.db"), clock=lambda: self.now)
-        for topic in TOPICS:
+        for topic in (*TOPICS, "alarm-conditions"):
             self.log.create(topic, partitions if topic == "readings" else 1)
         self.start()
 
@@ -112,6 +119,31 @@ def a_day(made: Room) -> None:
         value = 95.5 if 20 <= second < 30 or second >= 50 else 75.0
         made.at(second + 0.01, "readings", reading(second, value), reading(second, 50.0, "a/P2"), reading(second, value, "skipped"))
     made.at(60.5)
+
+
+def test_an_alarm_of_a_detector_is_explained_by_its_conditions_and_the_tags_that_contribute(run: Run, room: Callable[..., Room]) -> None:
+    made = room("plant.py:detected")
+    about = {"tag": "a/P1", "definition": "odd", "threshold": 2.0, "version": "abc"}
+    shares = {"FIT101": 0.75, "LIT101": 0.25}
+    conditions = [
+        {**about, "time": START + 5000, "active": True, "value": 3.5, "contributions": shares},
+        {**about, "time": START + 5000, "active": True, "value": "high", "contributions": [1], "definition": "other"},
+        {**about, "time": START + 9000, "active": False, "value": 1.5, "contributions": None},
+    ]
+    for second in range(1, 12):
+        made.at(second, "readings", reading(second, 3.5 if 5 <= second < 9 else 1.5))
+        lines = [json.dumps(one).encode() for one in conditions if one["time"] == START + 1000 * second]
+        made.at(second + 0.5, "alarm-conditions", *lines)
+    asked = ("explain", "a/P1/odd", "--app", "plant.py:detected", "--topic", "detected")
+    status, out, err = run(*asked)
+    assert (status, err) == (0, "")
+    assert [line.split()[4:] for line in out.splitlines() if line.startswith("alarm-conditions/0")] == [
+        ["active", "3.5", "2", "FIT101", "75%,", "LIT101", "25%"],
+        ["inactive", "1.5", "2", "-"],
+    ]
+    (found,) = map(json.loads, run(*asked, "--json", "--html", "out.html")[1].splitlines())
+    assert [(one["offset"], one["contributions"]) for one in found["conditions"]] == [(0, shares), (2, None)]
+    assert "<h2>Conditions</h2>" in Path("out.html").read_text()
 
 
 def told(out: str, begins: str) -> list[list[str]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -189,6 +189,10 @@ def _print_explained(found: Explanation) -> None:
         print_table(("READING", "TIME", "ARRIVED", "VALUE", "QUALITY", "EVENT"), list(_reading_rows(found.readings)))
     else:
         print("readings: none is retained")
+    if found.conditions:
+        print()
+        rows = [(_place(c["topic"], c["partition"], c["offset"]), iso(c["arrived"]), *_found(c)) for c in found.conditions]
+        print_table(("CONDITION", "ARRIVED", "WHAT", "VALUE", "THRESHOLD", "CONTRIBUTIONS"), rows)
     if found.commands:
         print()
         rows = [
@@ -212,6 +216,16 @@ def _reading_rows(readings: Sequence[Reading]) -> Iterator[list[str | None]]:
         event = ", ".join(filter(None, (one.event, "evidence" if one.evidence else None)))
         arrived = None if one.arrived is None else iso(one.arrived)
         yield [_place(one.topic, one.partition, one.offset), iso(one.time), arrived, _number(one.value), _quality(one.quality), event]
+
+
+def _found(condition: Mapping[str, Any]) -> tuple[str, str | None, str | None, str | None]:
+    """Return what a condition says: whether it is active, its value and threshold, and the tags that contribute to it, where a detector names them."""
+    value, threshold = (one if isinstance(one := condition.get(name), int | float) else None for name in ("value", "threshold"))
+    given = condition.get("contributions")
+    parts = given if isinstance(given, dict) else {}
+    shares = [f"{tag} {share:.0%}" for tag, share in parts.items() if isinstance(share, int | float)]
+    active = "active" if condition.get("active") is True else "inactive" if condition.get("active") is False else "unknown"
+    return active, _number(value), _number(threshold), ", ".join(shares) or None
 
 
 def _place(topic: str | None, partition: int | None, offset: int | None) -> str:

@@ -34,6 +34,12 @@ def explain_page(found: Mapping[str, Any]) -> str:
         f"<h2>Definition, version {escape(str(definition['version']))}, from {escape(definition['from'])}</h2>",
         table(("setting", "value"), settings),
     ]
+    if found["conditions"]:
+        conditions = [
+            [*map(_text, (iso(one["arrived"]), one.get("active"), one.get("value"), one.get("threshold"), one.get("contributions")))]
+            for one in found["conditions"]
+        ]
+        parts += ["<h2>Conditions</h2>", table(("arrived", "active", "value", "threshold", "contributions"), conditions)]
     if commands:
         parts += ["<h2>Commands</h2>", table(("arrived", "command", "by", "reason"), commands)]
     return document(f"Alarm {found['alarm_id']}", parts)

@@ -129,14 +129,15 @@ class Explanation:
         The settings of its definition, with `version`, and where it was found (`from`).
     readings
         Those of the tag from before the raise to the end of the occurrence, in the order of arrival.
-    commands
-        The records of commands from the raise to the end, with `topic`, `partition` and `offset`.
+    commands, conditions
+        The records of commands, and of the conditions of a custom alarm, from the raise to the end, with `topic`, `partition` and `offset`.
     """
 
     occurrence: Occurrence
     definition: dict[str, Any]
     readings: Sequence[Reading]
     commands: Sequence[dict[str, Any]]
+    conditions: Sequence[dict[str, Any]]
 
     @property
     def state_before(self) -> str:
@@ -161,6 +162,7 @@ class Explanation:
             "transitions": [*self.occurrence.rows],
             "readings": [msgspec.to_builtins(one) for one in self.readings],
             "commands": [*self.commands],
+            "conditions": [*self.conditions],
         }
 
 
@@ -262,7 +264,9 @@ def explanation_of(log: Log, plan: Plan, process: Node[Process], asked: Occurren
     asked
         The occurrence.
     """
-    return Explanation(asked, _definition(log, process, asked), _readings(log, plan, process, asked), _commands(log, process, asked))
+    definition, readings = _definition(log, process, asked), _readings(log, plan, process, asked)
+    commands, conditions = (_records(log, process, asked, name) for name in ("command", "condition"))
+    return Explanation(asked, definition, readings, commands, conditions)
 
 
 def _topics_of(node: Node[Any] | None) -> list[str]:
@@ -336,18 +340,18 @@ def _axis(process: Node[Process]) -> str:
     return "arrived" if process.operator.arrival else "time"
 
 
-def _commands(log: Log, process: Node[Process], asked: Occurrence) -> list[dict[str, Any]]:
-    """Return the commands for the alarm from its raise to the end of the occurrence."""
-    node = next((given for given, one in process.others if one.name == "command"), None)
+def _records(log: Log, process: Node[Process], asked: Occurrence, name: str) -> list[dict[str, Any]]:
+    """Return the records of an input that concern the alarm, from its raise to the end of the occurrence."""
+    node = next((given for given, one in process.others if one.name == name), None)
     by, found = _axis(process), []
     for topic in _topics_of(node):
         for entry in entries_of(log, topic, dict(enumerate(log.offsets_at(topic, asked.raised["arrived"] if by == "arrived" else 0)))):
             row = _decoded(entry) or {}
             if (row.get("tag"), row.get("definition")) != (asked.tag, asked.definition):
                 continue
-            command = {"topic": topic, "partition": entry.partition, "offset": entry.offset, **row, "arrived": entry.arrived_ms}
-            if isinstance(at := command.get(by), int) and asked.raised[by] <= at <= asked.rows[-1][by]:
-                found.append(command)
+            record = {"topic": topic, "partition": entry.partition, "offset": entry.offset, **row, "arrived": entry.arrived_ms}
+            if isinstance(at := record.get(by), int) and asked.raised[by] <= at <= asked.rows[-1][by]:
+                found.append(record)
     return found
 
 
