@@ -87,6 +87,28 @@ def test_missing_values_are_left_out_and_too_many_make_a_row_unknown(model: hr.M
     assert not found["alarm-conditions"]
 
 
+def test_restarts_between_any_rows_change_no_score_and_repeat_no_condition(model: hr.Model) -> None:
+    fitted = fit("cusum", history(300), TAGS, name="tank", states=model.states, residual="var", calibration=Calibration(false_alarm_rate=0, n=2))
+    rows = history(30, seed=9)
+    rows[12:20, 0] += 5.0
+    given = records(rows)
+    expected = run(fitted, given)
+    assert [row["active"] for row in expected["alarm-conditions"]] == [True]
+
+    @hr.pipeline("detecting", version="1")
+    def detecting() -> dict[str, hr.Stream]:
+        return hr.detect(rows_of(), fitted, by=["plant"]).topics("tank")
+
+    found: dict[str, list[dict[str, Any]]] = {topic: [] for topic in expected}
+    with hr.test(detecting) as live:
+        for place in range(0, 30, 3):
+            live.feed("rows", given[place : place + 3])
+            for topic, written in found.items():
+                written += live.rows(topic)
+            live.restart()
+    assert found == expected
+
+
 def test_a_row_that_is_older_than_the_last_changes_nothing(model: hr.Model) -> None:
     given = records(history(12, seed=9))
     early = {**given[4], "flow": 1e6}

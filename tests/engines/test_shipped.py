@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 import headrace as hr
+from headrace.detect.fitting import fit
+from headrace.detect.scorer import State, scorer_of
 from headrace.engines.shipped import archive, pack, unpack
 from headrace.errors import PlanError, ProcessError
 from headrace.plan.operators import Process
@@ -106,6 +108,17 @@ def test_running_aggregates_work_where_there_is_no_polars_and_no_sql_parser(fram
     assert json.loads(done.stdout)["given"] == [
         ["", n, ["a"], [n, v, *calls]] for n, v, *calls in ((0, 1.0, 1.0, None), (1, 30.0, 31.0, 1.0), (2, 50.0, last, 30.0))
     ]
+
+
+def test_a_detector_works_where_there_is_no_numpy_no_polars_and_no_sql_parser(tmp_path: Path) -> None:
+    model = fit("ewma", [[float(place % 7)] for place in range(100)], ["v"])
+    operator = hr.detect(here, model, by=["k"]).scores.operator
+    lacking = "import sys\nfor name in ('numpy', 'polars', 'sklearn', 'sqlglot'):\n    sys.modules[name] = None\n"
+    done = worker(pack(operator), archive(tmp_path / "shipped.zip"), first=lacking)
+    assert done.returncode == 0, done.stderr
+    scorer, state = scorer_of(model), State()
+    expected = [scorer.score([v], number, state).score for number, v in enumerate([1.0, 30.0, 50.0])]
+    assert [values[1] for name, _, _, values in json.loads(done.stdout)["given"] if not name] == expected
 
 
 def test_a_module_that_is_missing_there_is_named(rule: Any, tmp_path: Path) -> None:
