@@ -104,7 +104,7 @@ def test_restarts_between_any_rows_change_no_score_and_repeat_no_condition(model
         for place in range(0, 30, 3):
             live.feed("rows", given[place : place + 3])
             for topic, written in found.items():
-                written += live.rows(topic)
+                written.extend(live.rows(topic))
             live.restart()
     assert found == expected
 

@@ -191,8 +191,8 @@ def _print_explained(found: Explanation) -> None:
         print("readings: none is retained")
     if found.conditions:
         print()
-        rows = [(_place(c["topic"], c["partition"], c["offset"]), iso(c["arrived"]), *_found(c)) for c in found.conditions]
-        print_table(("CONDITION", "ARRIVED", "WHAT", "VALUE", "THRESHOLD", "CONTRIBUTIONS"), rows)
+        conditions = [(_place(c["topic"], c["partition"], c["offset"]), iso(c["arrived"]), *_found(c)) for c in found.conditions]
+        print_table(("CONDITION", "ARRIVED", "WHAT", "VALUE", "THRESHOLD", "CONTRIBUTIONS"), conditions)
     if found.commands:
         print()
         rows = [
