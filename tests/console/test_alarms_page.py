@@ -247,6 +247,8 @@ def test_what_cannot_be_commanded_is_answered_and_writes_nothing(plant: Plant) -
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
         assert plant.post(good, Content_Type=kind)[0] == 415, "what a form can send without asking"
     assert plant.post(b"x" * 70_000)[0] == 413
+    for length in ("-1", "1_0", "9" * 30, "x", ""):
+        assert plant.post(b"", Content_Length=length)[0] == 413
     assert plant.post(good, path="/api/alarms")[0] == 404
     for body, status, why in [
         (b"{", 400, "cannot be read"),

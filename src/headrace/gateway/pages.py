@@ -132,6 +132,12 @@ class _Timely(io.RawIOBase):
                 self._connection.settimeout(REQUEST_SECONDS)
 
 
+def _length(headers: Message) -> int:
+    """Return the length of a body; 0 if it is not stated, or not so that it can be read."""
+    text = headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else 0
+
+
 def _refusal(headers: Message, *, known: bool) -> tuple[HTTPStatus, str] | None:
     """Return why what is posted is not taken; None if it is."""
     if not known:
@@ -175,13 +181,12 @@ def _handler(  # noqa: C901  (the methods of a class are in it)
 
         def do_POST(self) -> None:
             # All of the body is read before an answer: what is left unread would reset the connection, and the answer could be lost.
-            length = self.headers.get("Content-Length", "")
-            if not (length.isascii() and length.isdigit() and int(length[:9]) <= _MOST_POSTED):
+            length = _length(self.headers)
+            body = self.rfile.read(min(length, _MOST_SKIPPED))
+            if not 0 < length <= _MOST_POSTED:
                 self.close_connection = True
-                self.rfile.read(min(int(length[:9]), _MOST_SKIPPED) if length.isascii() and length.isdigit() else 0)
-                self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send a Content-Length of at most {_MOST_POSTED}")
+                self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send a Content-Length of 1 to {_MOST_POSTED}")
                 return
-            body = self.rfile.read(int(length))  # also of a request that is refused, as above
             if not self._is_for_us():
                 return
             refusal = _refusal(self.headers, known=self.path in posted)
