@@ -1,10 +1,9 @@
 package headrace.flink;
 
 import headrace.reading.DeadLetter;
-import org.apache.flink.table.functions.ScalarFunction;
 
 /** {@code HR_DEAD_LETTER(pipeline, topic, partition, offset, reason, detail, arrived_ms, raw) -> STRING}: a record set aside, as one line of JSON. */
-public class HrDeadLetter extends ScalarFunction {
+public class HrDeadLetter extends Scalar {
     private static final long serialVersionUID = 1;
 
     /** Returns the dead letter. */

@@ -3,10 +3,9 @@ package headrace.flink;
 import headrace.reading.Text;
 import org.apache.flink.table.annotation.DataTypeHint;
 import org.apache.flink.table.data.StringData;
-import org.apache.flink.table.functions.ScalarFunction;
 
 /** {@code HR_DOUBLE(text) -> DOUBLE}: a text read by headrace's rule, NULL where it is no such number. Flink's own cast makes 7 of '7d' and 5 of '5.7'. */
-public class HrDouble extends ScalarFunction {
+public class HrDouble extends Scalar {
     private static final long serialVersionUID = 1;
 
     private transient Text text;

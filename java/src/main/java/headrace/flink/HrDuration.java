@@ -1,12 +1,11 @@
 package headrace.flink;
 
 import java.util.TreeMap;
-import org.apache.flink.table.functions.ScalarFunction;
 
 /**
  * {@code HR_DURATION(times ARRAY<BIGINT>, ARRAY<BIGINT> or ARRAY<BOOLEAN>) -> BIGINT}: the milliseconds with good quality, or for which a condition is true.
  */
-public class HrDuration extends ScalarFunction {
+public class HrDuration extends Scalar {
     private static final long serialVersionUID = 1;
 
     /** Returns the milliseconds with good quality; NULL if there is no reading. */

@@ -2,7 +2,6 @@ package headrace.flink;
 
 import java.util.HashMap;
 import java.util.Map;
-import org.apache.flink.table.functions.ScalarFunction;
 
 /**
  * {@code HR_FIRST(partition INT, number BIGINT [, topic STRING]) -> BOOLEAN}: whether this row is the first of its record, when a record became several.
@@ -11,7 +10,7 @@ import org.apache.flink.table.functions.ScalarFunction;
  * other, and no checkpoint barrier falls between them, so that there is nothing to keep in state. Not deterministic: Flink must
  * neither call it less often than there are rows, nor elsewhere than where it stands.
  */
-public class HrFirst extends ScalarFunction {
+public class HrFirst extends Scalar {
     private static final long serialVersionUID = 1;
 
     private transient Map<Object, Long> last;

@@ -3,10 +3,9 @@ package headrace.flink;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.TreeMap;
-import org.apache.flink.table.functions.ScalarFunction;
 
 /** {@code HR_HEADERS(MAP<STRING, BYTES>) -> MAP<STRING, STRING>}: a record's headers, by name; NULL where a value is not UTF-8. */
-public class HrHeaders extends ScalarFunction {
+public class HrHeaders extends Scalar {
     private static final long serialVersionUID = 1;
 
     /** Returns the headers. */

@@ -1,10 +1,9 @@
 package headrace.flink;
 
 import java.util.TreeMap;
-import org.apache.flink.table.functions.ScalarFunction;
 
 /** {@code HR_PERCENT_GOOD(times ARRAY<BIGINT>, qualities ARRAY<BIGINT>) -> DOUBLE}: the percentage of time with good quality. */
-public class HrPercentGood extends ScalarFunction {
+public class HrPercentGood extends Scalar {
     private static final long serialVersionUID = 1;
 
     /** Returns the percentage; NULL if there is no reading. */

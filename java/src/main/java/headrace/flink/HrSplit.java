@@ -1,10 +1,9 @@
 package headrace.flink;
 
 import headrace.reading.Parts;
-import org.apache.flink.table.functions.ScalarFunction;
 
 /** {@code HR_SPLIT(text, delimiter) -> ARRAY<STRING>}: the parts of a text. Flink's own SPLIT cuts a character beyond 16 bits in two. */
-public class HrSplit extends ScalarFunction {
+public class HrSplit extends Scalar {
     private static final long serialVersionUID = 1;
 
     /** Returns the parts. */

@@ -1,10 +1,9 @@
 package headrace.flink;
 
 import headrace.reading.Parts;
-import org.apache.flink.table.functions.ScalarFunction;
 
 /** {@code HR_SPLIT_INDEX(text, delimiter, number) -> STRING}: one part of a text, from 0. Flink's own splits at spaces where the delimiter is empty. */
-public class HrSplitIndex extends ScalarFunction {
+public class HrSplitIndex extends Scalar {
     private static final long serialVersionUID = 1;
 
     /** Returns the part. */

@@ -5,7 +5,6 @@ import java.time.LocalDate;
 import java.time.ZoneOffset;
 import org.apache.flink.table.annotation.DataTypeHint;
 import org.apache.flink.table.data.TimestampData;
-import org.apache.flink.table.functions.ScalarFunction;
 
 /**
  * {@code HR_TIME(time, first STRING, last STRING [, latest]) -> TIMESTAMP_LTZ(3) NOT NULL}: a record's event time, to make watermarks of.
@@ -13,7 +12,7 @@ import org.apache.flink.table.functions.ScalarFunction;
  * <p>A record without one, or with one before {@code first}, not before {@code last} or after {@code latest}, has the millisecond before
  * {@code first}, which moves no watermark past any record.
  */
-public class HrTime extends ScalarFunction {
+public class HrTime extends Scalar {
     private static final long serialVersionUID = 1;
     private transient String firstText;
     private transient String lastText;

@@ -1,12 +1,11 @@
 package headrace.flink;
 
 import java.util.TreeMap;
-import org.apache.flink.table.functions.ScalarFunction;
 
 /**
  * {@code HR_TIME_AVERAGE(times ARRAY<BIGINT>, values ARRAY<DOUBLE>, interpolation STRING) -> DOUBLE}: values weighted by the time for which they last.
  */
-public class HrTimeAverage extends ScalarFunction {
+public class HrTimeAverage extends Scalar {
     private static final long serialVersionUID = 1;
 
     /** Returns the average; NULL if no time counts. */

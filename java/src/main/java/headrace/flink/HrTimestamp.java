@@ -6,7 +6,6 @@ import java.time.ZoneId;
 import org.apache.flink.table.annotation.DataTypeHint;
 import org.apache.flink.table.data.StringData;
 import org.apache.flink.table.data.TimestampData;
-import org.apache.flink.table.functions.ScalarFunction;
 
 /**
  * {@code HR_TIMESTAMP(text [, pattern [, zone]]) -> TIMESTAMP_LTZ(3)}: a time in ISO 8601, UTC unless it says otherwise, or in the pattern and the local
@@ -14,7 +13,7 @@ import org.apache.flink.table.functions.ScalarFunction;
  *
  * <p>Flink's own TO_TIMESTAMP_LTZ takes a text that does not fit its pattern for ISO 8601, and makes the 1st of March of the 30th of February.
  */
-public class HrTimestamp extends ScalarFunction {
+public class HrTimestamp extends Scalar {
     private static final long serialVersionUID = 1;
 
     private transient Text text;

@@ -4,10 +4,9 @@ import java.nio.charset.StandardCharsets;
 import java.time.Instant;
 import java.util.Arrays;
 import java.util.Comparator;
-import org.apache.flink.table.functions.ScalarFunction;
 
 /** {@code HR_TRANSITIONS(times ARRAY<BIGINT>, values) -> BIGINT}: how often a value differs from that of the reading before. */
-public class HrTransitions extends ScalarFunction {
+public class HrTransitions extends Scalar {
     private static final long serialVersionUID = 1;
 
     /** Returns the number of changes of whole numbers. */

@@ -1,10 +1,9 @@
 package headrace.flink;
 
 import headrace.reading.Cut;
-import org.apache.flink.table.functions.ScalarFunction;
 
 /** {@code HR_TRUNCATE(x DOUBLE, decimals INT) -> DOUBLE}: a number cut off. Flink's own TRUNCATE ends the job at one of 21 digits. */
-public class HrTruncate extends ScalarFunction {
+public class HrTruncate extends Scalar {
     private static final long serialVersionUID = 1;
 
     /** Returns the number cut off. */

@@ -3,10 +3,9 @@ package headrace.flink;
 import java.nio.ByteBuffer;
 import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
-import org.apache.flink.table.functions.ScalarFunction;
 
 /** {@code HR_UTF8(bytes) -> STRING}: a text; NULL where the bytes are not UTF-8. Flink's own cast puts other characters there. */
-public class HrUtf8 extends ScalarFunction {
+public class HrUtf8 extends Scalar {
     private static final long serialVersionUID = 1;
 
     /** Returns the text. */
