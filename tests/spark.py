@@ -25,15 +25,23 @@ from headrace.engines.spark.environment import kafka_jars, process_python, pytho
 from headrace.engines.spark.script import SPARK
 from headrace.errors import EnvironmentFault
 from keeper import keep, kept
+from one_jar import merge as merge_jars
 from warm import ask, serving
 
 TESTS = Path(__file__).parent
 FOLDER = Path(os.environ.get("HEADRACE_ENGINES") or TESTS.parent / "build" / "engines")
 HOME = FOLDER.parent
 ARCHIVE = FOLDER / f"spark-{SPARK}.jsa"  # Spark's classes as Java maps them into memory: a session starts with half the CPU
-SHORT = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"  # sessions are short
+# Sessions are short. Where there is one compiler only, Java has 48 MB for compiled code, and compiles again what it dropped.
+SHORT = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -Xmn300m -Dspark.sql.ui.explainMode=simple"
 JAVA_OPTIONS = f"{SHORT} -XX:SharedArchiveFile={ARCHIVE} -Xlog:disable" if ARCHIVE.exists() else SHORT  # one of another Java is passed over
 os.environ.setdefault("SPARK_SUBMIT_OPTS", JAVA_OPTIONS)
+# Of Spark's 280 jars: Kubernetes, Hive, YARN and ZooKeeper, learning and graphs. Those of logging look for their parts by their own lists.
+_UNUSED = re.compile(
+    r"kubernetes|vertx|zjsonpatch|hive-(?!storage)|spark-(hive|mllib|graphx|yarn|kubernetes|repl|connect)|datanucleus|derby|HikariCP|libthrift|curator|zookeeper"
+    r"|breeze|spire|algebra|cats-|arpack|blas|lapack|JTransforms|JLargeArrays|scala-compiler|tink"
+)
+_APART = re.compile(r"log4j|slf4j|jul-to|jcl-over")
 
 
 def missing() -> str | None:
@@ -58,6 +66,16 @@ def missing_for_processes() -> str | None:
 
 # One JVM for the runs of many tests, and one for those with processes: of the half minute of CPU that a session takes, most is Java becoming warm.
 PLAIN, HOSTING = "spark", "spark-processes"
+
+
+def merge() -> None:
+    """Put Spark's jars into one, without what plans never use; those for Kafka stay the ones that Spark lacks."""
+    if missing() is not None:
+        return
+    for_kafka = kafka_jars(HOME)
+    for jar_of_both in {*for_kafka[0].parent.glob("*.jar")} - {*for_kafka}:
+        jar_of_both.unlink()
+    merge_jars(spark_home(HOME) / "jars", "spark.jar", _UNUSED, _APART)
 
 
 def archive() -> None:
@@ -166,6 +184,7 @@ if __name__ == "__main__":
         spark_home(HOME)
         kafka_jars(HOME)
         process_python(HOME)
+        merge()
         archive()
     except EnvironmentFault as error:
         print(f"tests on Spark will be skipped: {error}")
