@@ -18,7 +18,7 @@ from headrace.errors import PlanError
 from headrace.plan.process import List, Map, Value
 from headrace.plant.quality import is_bad
 
-__all__ = ["ClockedFixedAlarms", "ClockedSharedAlarms", "Evidence", "FirstOut", "FixedAlarms", "Flood", "SharedAlarms", "TagAlarms"]
+__all__ = ["ClockedFixedAlarms", "ClockedSharedAlarms", "Evidence", "FirstOut", "FixedAlarms", "Flood", "KeySteady", "SharedAlarms", "TagAlarms"]
 
 Given = dict[str, Any]
 _STANDING = frozenset(LIFE_CYCLE) - {"normal"}
@@ -31,6 +31,19 @@ class Evidence(NamedTuple):
 
     readings: str | None
     conditions: str | None
+
+
+class KeySteady(NamedTuple):
+    """`Steady` of a tag, with the event time and the arrival of its last reading, and whether it is of a live run with a wall clock."""
+
+    low: float
+    high: float
+    silence: int | None
+    by_time: int
+    by_clock: int
+    last_time: int | None
+    last_now: int | None
+    live: bool
 
 
 def _seen(topic: str | None, row: Given, time: int) -> Seen | None:
@@ -94,6 +107,24 @@ class TagAlarms:
         tag = self._tag(state)
         tag.pass_time(by_clock=False)
         return self._save(tag, state)
+
+    def _needed(self, rows: Any, states: Iterable[Any]) -> Any:  # noqa: ANN401
+        """Return which of many readings may move an alarm. The embedded engine asks for it."""
+        from headrace.alarms.steady import needed  # Polars is not on every worker
+
+        return needed(rows, [self._steady(state) for state in states], clock=self._clock)
+
+    def _steady(self, state: Any) -> KeySteady | None:  # noqa: ANN401
+        """Return which readings change nothing of a tag but its last reading; None if any reading may change more."""
+        tag = self._tag(state)
+        live = self._clock and state.live
+        steady = tag.steady()
+        due, _ = tag.next_due() or (None, 0)
+        # Timers of definitions that have changed since are replaced with the next reading.
+        if steady is None or (None if live else due) != state.timers.get("due"):
+            return None
+        time, now = (None, None) if tag.last is None else (tag.last.time, tag.last.arrived)
+        return KeySteady(*steady, time, now, live)
 
     def _tag(self, state: Any, *, now: int | None = None) -> Tag:  # noqa: ANN401
         name, last = state.key["tag"], None

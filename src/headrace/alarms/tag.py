@@ -15,6 +15,7 @@ reading within the limits passes it by unread.
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from headrace.alarms.condition import Memory, Seen, active_by, evidence_of, note
 from headrace.alarms.definition import Definition
 from headrace.alarms.machine import Event, Transition, apply
 
-__all__ = ["CURRENT", "EVIDENCE", "NUISANCE", "OLDER", "TRANSITION", "Command", "Last", "Row", "Tag"]
+__all__ = ["CURRENT", "EVIDENCE", "FOREVER", "NUISANCE", "OLDER", "TRANSITION", "Command", "Last", "Row", "Steady", "Tag"]
 
 Row = tuple[str, dict[str, Any]]
 
@@ -85,6 +86,7 @@ NUISANCE = {
 OLDER = {"time": "BIGINT NOT NULL", "last_time": "BIGINT NOT NULL", "arrived": "BIGINT NOT NULL", "value": "DOUBLE", "older": "BIGINT NOT NULL"}
 
 CHATTERING_RAISES, CHATTERING_MS, STALE_MS = 3, 60_000, 24 * 3_600_000
+FOREVER = 2**62  # later than any time
 _NAMESPACE = uuid.UUID(bytes=b"headrace.uuid.v5")
 _decode = msgspec.json.Decoder(Memory).decode
 _encode = msgspec.json.Encoder().encode
@@ -121,6 +123,19 @@ class _Due(NamedTuple):
     time: int
     clock: int
     what: str
+
+
+class Steady(NamedTuple):
+    """Readings that leave all alarms of a tag alone: of good quality, from `low` to `high`, at most `silence` ms after the last one, not after a due time.
+
+    `by_time` and `by_clock` are the first due times by event time and by the wall clock, without those of silence.
+    """
+
+    low: float
+    high: float
+    silence: int | None
+    by_time: int
+    by_clock: int
 
 
 class Tag:
@@ -211,6 +226,22 @@ class Tag:
         """Do all that is due, by the wall clock or, where that counts, by event time."""
         by_time = self._by_time and not by_clock
         self._settle(self._time + 1, self._now + 1, by_time=by_time, delays_by_time=by_time)
+
+    def steady(self) -> Steady | None:
+        """Return which readings leave all alarms alone; None if any reading may move one."""
+        if self.rows:  # a definition was withdrawn
+            return None
+        low, high, silence, by_time, by_clock = -math.inf, math.inf, None, FOREVER, FOREVER
+        for _, one in self._definitions:
+            band = _steady_band(one, None if self._rests(one.definition) else self._memory(one))
+            if band is None:
+                return None
+            low, high = max(low, band[0]), min(high, band[1])
+            for due in self._dues(one, by_time=True, delays_by_time=True):
+                by_time, by_clock = (by_time, by_clock) if due.what == "silence" else (min(by_time, due.time), min(by_clock, due.clock))
+            if one.kind == "no_data":
+                silence = min(_ms(one.after or 0.0), FOREVER if silence is None else silence)
+        return Steady(low, high, silence, by_time, by_clock)
 
     # what is due
 
@@ -454,6 +485,34 @@ def _is_plain(one: Definition, value: float | None) -> bool:
         case "no_data" | "bad_quality" | "custom":
             return True
     return False
+
+
+def _steady_band(one: Definition, memory: Memory | None) -> tuple[float, float] | None:
+    """Return between which values an alarm stays as it is, which is at rest if there is no memory; None if that is not known."""
+    active = memory is not None and memory.active
+    if memory is not None and (memory.since is not None or active != memory.alarm.active or memory.seen or one.n > 1):
+        return None
+    limit, within = one.limit or 0.0, one.deadband if active else 0.0
+    match one.kind:
+        case "HH" | "H":
+            return (math.nextafter(limit - within, math.inf), math.inf) if active else (-math.inf, limit)
+        case "L" | "LL":
+            return (-math.inf, math.nextafter(limit + within, -math.inf)) if active else (limit, math.inf)
+        case "deviation" if not active:
+            setpoint = one.setpoint or 0.0
+            low, high = setpoint - limit, setpoint + limit
+            while setpoint - low > limit:
+                low = math.nextafter(low, math.inf)
+            while high - setpoint > limit:
+                high = math.nextafter(high, -math.inf)
+            return low, high
+        case "state_mismatch" if not active and one.expected is not None:
+            return one.expected, one.expected
+        case "custom":
+            return -math.inf, math.inf
+        case "no_data" | "bad_quality" if not active:
+            return -math.inf, math.inf
+    return None
 
 
 def _due(rank: int, time: int, clock: int, what: str, *, by_time: bool) -> _Due:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any
 
 import polars as pl
 
+from headrace.engines.embedded.skipping import Skipping
 from headrace.kernels.columnar.order import due_before, gathered, in_order, in_time
 from headrace.kernels.keyed.compiled import row_maker
 from headrace.kernels.keyed.schedule import BROADCAST, RECORDS, Record, overdue
@@ -45,6 +46,8 @@ class Port:
         Buffered rows, in the order of offsets.
     overdue
         Rows behind the watermark of the process, which are due there.
+    skipping
+        What leaves out the records that the process need not be called with; None if all are handed over.
     """
 
     number: int
@@ -57,6 +60,7 @@ class Port:
     waiting: _Frames = field(default_factory=dict)
     buffer: _Frames = field(default_factory=dict)
     overdue: _Frames = field(default_factory=dict)
+    skipping: Skipping | None = None
 
     def admit(self, watermark: int, reached: list[pl.Series], taken: list[pl.Series]) -> pl.DataFrame | None:
         """Buffer what came in this turn as far as it is not late; return what is to be written as late, in the order of the input.
@@ -125,8 +129,16 @@ class Port:
 
     def run(self, rows: pl.DataFrame, number: int) -> Iterable[Record]:
         """Return its sorted rows as the scheduler takes them, as an author's process sees them; in the order of arrival they have `@at` and `@due`."""
-        at = "@at" if "@at" in rows.columns else "@time"
         due = "@due" if "@due" in rows.columns else "@time"
+        if self.skipping is None:
+            return self._handed(rows, number, due)
+        if number == RECORDS:
+            return chain.from_iterable(self._handed(part, number, due) for part in self.skipping.parts(rows, due))
+        self.skipping.note(rows, self.keys)
+        return self._handed(rows, number, due)
+
+    def _handed(self, rows: pl.DataFrame, number: int, due: str) -> Iterable[Record]:
+        at = "@at" if "@at" in rows.columns else "@time"
         hidden = {name: rows[name].to_list() for name in ("@partition", "@offset", "@time", "@arrived", at, due)}
         plain = rows.select(pl.col(one.name).cast(_plain(polars_type(one.type))) for one in self.schema.fields)
         columns = {name: plain[name].to_list() for name in self.schema.names}

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from headrace.engines.embedded.ports import in_arrival, ports_of
+from headrace.engines.embedded.skipping import Skipping
 from headrace.engines.embedded.stage import Counts, Emitted, Setting, Stage, Turn
 from headrace.engines.embedded.state import Loading, Saving
 from headrace.engines.watchdog import watch
@@ -18,13 +19,14 @@ from headrace.errors import ProcessError
 from headrace.kernels.columnar.watermark import NEVER
 from headrace.kernels.columnar.window import key_text
 from headrace.kernels.keyed.code import code_digest
+from headrace.kernels.keyed.keyspace import Keyspace
 from headrace.kernels.keyed.process import Given, Place, ProcessKernel
 from headrace.kernels.keyed.schedule import BROADCAST, RECORDS, Emission, Record, Scheduler, merged
 from headrace.kernels.reading.text import polars_type
 from headrace.plan.graph import Node
 from headrace.plan.operators import Operator, Process
 from headrace.plan.pipeline import FAILED
-from headrace.plan.schema import Schema
+from headrace.plan.schema import STRING, Schema
 
 __all__ = ["ProcessStage"]
 
@@ -55,6 +57,9 @@ class ProcessStage(Stage):
         self.kernel = ProcessKernel(self.operator)
         self.scheduler = Scheduler(self.kernel, partial(_place_of, setting.origins))
         self.keyspace = self.scheduler.keys
+        self._skipping = _skipping_of(self.operator, self.keyspace)
+        for port in self._ports.values():
+            port.skipping = self._skipping
         self.code = code_digest(self.operator.code)
         self.code_before: str | None = None
         self._write, self._keyed, self._origins = setting.write, setting.keyed, setting.origins
@@ -95,6 +100,8 @@ class ProcessStage(Stage):
 
     def settle(self, turn: Turn) -> Iterator[Emitted]:
         """Judge the rows that came, call the process with all that is due, and emit its rows."""
+        if self._skipping is not None:
+            self._skipping.begin()
         if self.operator.arrival:
             yield from self._arrive(turn)
         else:
@@ -291,6 +298,14 @@ class ProcessStage(Stage):
                 what = f"{name!r} was kept as a {form}, and is declared {f'a {declared[name]}' if name in declared else 'no more'}"
                 fix = f"set state_version = {version + 1} and write migrate, or start anew"
                 raise ProcessError(what, where=f"state of process {self.operator.name}", fix=fix)
+
+
+def _skipping_of(operator: Process, keyspace: Keyspace) -> Skipping | None:
+    """Return what leaves out records of a process; None if it must be called with each."""
+    needed = getattr(operator.code, "_needed", None)
+    if needed is None or operator.drops_duplicates or keyspace.ages or [operator.record_schema[key].type for key in operator.keys] != [STRING]:
+        return None
+    return Skipping(needed, keyspace, operator.keys[0])
 
 
 def _place_of(origins: Sequence[tuple[str, int]], record: Record) -> Place:
