@@ -74,6 +74,7 @@ CASES = {
     "one column": Case({"t": "TIMESTAMP_LTZ(3)"}),
     "containers": Case({"a": "ARRAY<DOUBLE>", "r": "ROW<a BIGINT, t TIMESTAMP_LTZ(3)>", "n": "MAP<STRING, BIGINT>", "s": "STRING", "i": "BIGINT"}),
     "rest of texts": Case({"equip_id": "STRING", "timestamp": "BIGINT"}, rest="extra"),
+    "rest of texts beside a text": Case({"equip_id": "STRING"}, rest="extra"),
     "rest of numbers": Case({"equip_id": "STRING", "timestamp": "BIGINT"}, rest="extra", rest_type="MAP<STRING, DOUBLE>"),
     "odd names": Case({"a b": "STRING", "é/ü.*": "BIGINT", "#-~&": "DOUBLE", "null": "MAP<STRING, DOUBLE>"}),
     "names that JSON escapes": Case({'a"b': "STRING", "a\\b": "BIGINT", "a\tb": "DOUBLE", "a": "BIGINT"}),

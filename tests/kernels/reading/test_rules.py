@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.kernels.reading.record import Malformed, read_record
+from headrace.kernels.reading.record import Malformed, read_record, read_texts
 from headrace.kernels.reading.rules import UNREADABLE, bigint_of, double_of, read_text, read_value
 from headrace.plan.schema import BIGINT, BOOLEAN, DOUBLE, TIMESTAMP, Schema, parse_type
 
@@ -394,6 +394,26 @@ def test_rest_holds_the_undeclared_fields_that_are_not_null() -> None:
 
 def test_a_field_named_like_rest_is_undeclared_like_any_other() -> None:
     assert read_record('{"extra": 5}', Schema.parse({"a": "BIGINT"}), "extra") == {"a": None, "extra": {"extra": "5"}}
+
+
+@pytest.mark.parametrize(
+    ("line", "texts"),
+    [
+        ('{"a": "1", "x": "2", "b": "", "y": "\\u00e9"}', True),
+        ("{}", True),
+        ('{"rest": "5", "a": "x", "a": "z", "x": "1", "x": "2"}', True),
+        ('{"a": "1", "x": null}', False),
+        ('{"a": null, "x": "1"}', False),
+        ('{"a": "1", "x": 2}', False),
+        ('{"a": "1", "x": {"y": "z"}}', False),
+        ('{"a": "1", "a": 2, "a": "3"}', False),
+        ('{"a": "1"', False),
+        ('["a"]', False),
+    ],
+)
+def test_an_object_of_texts_alone_is_read_as_any_other(line: str, texts: bool) -> None:
+    schema = Schema.parse({"a": "STRING", "b": "STRING"})
+    assert read_texts(line, schema, "rest") == (read_record(line, schema, "rest") if texts else None)
 
 
 # What is not one JSON object, and what the dead letter says of it.

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import msgspec
 import polars as pl
@@ -44,11 +44,15 @@ def _encode_spread(rows: pl.DataFrame) -> bytes:
     parts = [part for part in (rows[:, :place], rows[:, place + 1 :]) if part.width]
     lines = [[line[1:-1] for line in encode_rows(part).splitlines()] for part in parts]
     fields = [
-        b"" if entries is None else _encode({key: value for key, value in entries.items() if key not in names})[1:-1]
+        b"" if entries is None else _encode(entries if names.isdisjoint(entries) else _without(entries, names))[1:-1]
         for entries in rows[SPREAD].to_list()
     ]
     lines.insert(bool(place), fields)
     return b"".join(b"{%b}\n" % b",".join(filter(None, line)) for line in zip(*lines, strict=True))
+
+
+def _without(entries: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in entries.items() if key not in names}
 
 
 class Output(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -19,7 +20,7 @@ from arro3.io import read_json
 from headrace.errors import InternalError
 from headrace.kernels.reading.batch import Lines, Read, TextLines
 from headrace.kernels.reading.grammar import KINDS, is_plain_name, kind_of_sample, line_pattern, text_pattern
-from headrace.kernels.reading.record import TEXTS, Malformed, json_object, read_record
+from headrace.kernels.reading.record import TEXTS, Malformed, json_object, read_record, read_texts
 from headrace.kernels.reading.rules import read_value
 from headrace.kernels.reading.text import polars_type, read_column
 from headrace.plan.schema import BIGINT, BOOLEAN, DOUBLE, STRING, TIMESTAMP, Field, Schema, Type, map_of
@@ -176,8 +177,13 @@ class JsonReader:
 
     def _read_slowly(self, batch: Lines, places: Sequence[int]) -> Read:
         rows, kept, malformed = [], [], {}
+        texts = self.rest if self.rest_type == TEXTS and all(field.type == STRING for field in self.schema.fields) else None
         for place, text in zip(places, batch.text.gather([*places]).to_list(), strict=True):
-            row = read_record(batch.odd[place] if text is None else text, self.schema, self.rest, self.rest_type)
+            row: dict[str, Any] | Malformed | None = None
+            if texts is not None and text is not None and (row := read_texts(text, self.schema, texts)) is None:
+                texts = None  # others of its batch are like it
+            if row is None:
+                row = read_record(batch.odd[place] if text is None else text, self.schema, self.rest, self.rest_type)
             if isinstance(row, Malformed):
                 malformed[place] = row.detail
             else:

@@ -10,10 +10,11 @@ import msgspec
 from headrace.kernels.reading.rules import UNREADABLE, JsonNumber, read_value
 from headrace.plan.schema import STRING, Schema, Type, map_of
 
-__all__ = ["Malformed", "json_object", "read_fields", "read_record", "shown"]
+__all__ = ["Malformed", "json_object", "read_fields", "read_record", "read_texts", "shown"]
 
 TEXTS = map_of(STRING, STRING)
 
+_decode_texts = msgspec.json.Decoder(dict[str, str]).decode
 _decode = msgspec.json.Decoder(float_hook=JsonNumber).decode
 
 
@@ -77,6 +78,17 @@ def read_fields(found: dict[str, Any], schema: Schema, rest: str | None, rest_ty
     if rest is not None:
         others = {name: value for name, value in found.items() if value is not None and name not in row}
         row[rest] = read_value(others, rest_type)
+    return row
+
+
+def read_texts(raw: str, schema: Schema, rest: str) -> dict[str, Any] | None:
+    """Return what `read_record` does for an object of texts alone, under columns that are texts; None if the record is another one."""
+    try:
+        found = _decode_texts(raw)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    row: dict[str, Any] = {field.name: found.pop(field.name, None) for field in schema.fields}
+    row[rest] = found
     return row
 
 
