@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import random
 import statistics
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
@@ -13,7 +15,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from headrace.apps.water import Alerts, metrics, water
+from headrace.apps.water import Alerts, Limits, metrics, water
 from headrace.cli import main
 from headrace.plant.tags import Tag, csv_of_tags
 from headrace.simulate import Water
@@ -181,6 +183,48 @@ def test_alerts_of_the_simulated_plant_are_those_of_plain_python(scenario: str) 
         pressures = [float(row[name]) for name in ("PIT501", "PIT502", "PIT503") if row[name] != "Bad Input"]
         assert made["avg_pressure"] == (pytest.approx(statistics.fmean(pressures)) if pressures else None)
         assert made["pressure_variance"] == (pytest.approx(statistics.variance(pressures), abs=1e-9) if len(pressures) > 1 else None)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_value_in_the_band_of_a_level_is_of_that_level_again(seed: int) -> None:
+    dice = random.Random(seed)
+    for _ in range(200):
+        ll, l, h, hh = (limit if dice.random() < 0.8 else None for limit in sorted(dice.sample(range(100), 4)))  # noqa: E741
+        low, high = (
+            max((one for one in (ll, l) if one is not None), default=-math.inf),
+            min((one for one in (h, hh) if one is not None), default=math.inf),
+        )
+        limits = Limits("T", ll, l, h, hh, dice.choice([0.0, 0.1, 3.0, 60.0]), low, high)
+        for before in (None, "LL", "L", "H", "HH"):
+            least, most = limits.band(before)
+            near = [end + step for end in (ll, l, h, hh, least, most) if end is not None for step in (-0.1, 0.0, 0.1)]
+            for value in [*near, dice.uniform(-20, 120)]:
+                if least <= value <= most and math.isfinite(value):
+                    assert limits.level(value, before) == before
+
+
+@pytest.mark.parametrize("fields", [(), ("fields=LIT101,FIT101,FIT101.Pv,attack_type",)])
+def test_rows_that_the_process_is_not_called_with_alert_of_nothing(fields: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = random.Random(len(fields))
+    level, rows, calls = 600.0, [], list[int]()
+    for second in range(600):
+        level = min(1000.0, max(0.0, level + dice.gauss(0, 12)))
+        row = at(second / 2 - (3 if dice.random() < 0.05 else 0), LIT101=f"{level:.1f}", FIT101=dice.choice(["2.1", " 4.9 ", "Bad Input", "0.0"]))
+        more = {"FIT101.Pv": "4.7"} if dice.random() < 0.02 else {"attack_type": f"attack_{second // 200}"} if dice.random() < 0.02 else {}
+        rows.append(row | more)
+    called = Alerts.on_record
+    monkeypatch.setattr(Alerts, "on_record", lambda self, row, state: calls.append(1) or called(self, row, state))
+    counts = []
+    for name, per_key in {"every": 10**9, "needed": 1}.items():
+        monkeypatch.setattr("headrace.engines.embedded.skipping._PER_KEY", per_key)
+        monkeypatch.setattr("headrace.engines.embedded.skipping._AGAIN", 16)
+        run(rows, [], "tags=swat", "active=true", "quiet_seconds=5", *fields, out=name)
+        counts.append(len(calls))
+        calls.clear()
+    for name in ("scada.alerts.ndjson", "scada.processed.ndjson", "ledger.json"):
+        assert Path("needed", name).read_bytes() == Path("every", name).read_bytes()
+    assert Path("every/scada.alerts.ndjson").read_bytes()
+    assert counts[1] < counts[0]
 
 
 def topic(name: str, capsys: pytest.CaptureFixture[str]) -> list[str]:

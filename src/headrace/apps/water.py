@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import headrace as hr
 from headrace.errors import PlanError
@@ -13,6 +13,9 @@ from headrace.kernels.reading.rules import double_of
 from headrace.plant.quality import Quality
 from headrace.plant.tags import Tag, Tags, load
 from headrace.simulate.water import water_tags
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["Alerts", "Limits", "alarms", "metrics", "water"]
 
@@ -56,6 +59,20 @@ class Limits(NamedTuple):
             if (value > limit - slack) if above else (value < limit + slack):
                 return name
         return None
+
+    def band(self, before: str | None) -> tuple[float, float]:
+        """Return the least and the greatest of values whose `level` is `before` again; some others may have it too."""
+        low, high = (-math.inf if self.ll is None else self.ll), (math.inf if self.hh is None else self.hh)
+        if before is None:
+            return self.low, self.high
+        limit = getattr(self, before.lower())
+        if limit is None:
+            return math.inf, -math.inf
+        if "H" in before:
+            least = math.nextafter(limit - self.deadband, math.inf)
+            return (least, math.inf) if before == "HH" else (max(low, least), high)
+        most = min(high, math.nextafter(limit + self.deadband, -math.inf))
+        return (-math.inf, most) if before == "LL" else (low, most if self.h is None else min(self.h, most))
 
 
 class Alerts:
@@ -104,6 +121,24 @@ class Alerts:
                     row, state, limits.tag, "anomaly", severity, f"Anomaly detected: {limits.tag} is {text}, {side} {level} {limit:g}"
                 )
 
+    def _needed(self, rows: pl.DataFrame, states: Iterable[Any]) -> pl.Series:
+        """Return which of many rows may alert. The embedded engine asks for it."""
+        import polars as pl  # not on every worker
+
+        levels = [dict(state.levels) for state in states]
+        bands = [
+            (group, spelling, *limits.band(found.get(limits.tag))) for group, found in enumerate(levels) for spelling, limits in self.limits.items()
+        ]
+        table = pl.DataFrame(bands, schema={"@group": pl.Int64, "key": pl.String, "low": pl.Float64, "high": pl.Float64}, orient="row")
+        entries = _entries(rows).join(table, on=["@group", "key"])
+        number = pl.col("value").cast(pl.Float64, strict=False)
+        # A text without a digit is no number.
+        same = (number.is_finite() & number.is_between("low", "high")).fill_null(value=False) | ~pl.col("value").str.contains("[0-9]")
+        moved = entries.filter(~same)["@row"].unique()
+        moves = pl.Series("@row", range(len(rows)), dtype=pl.Int64).is_in(moved.implode())
+        judged = rows.select("@group", "attack", moves.alias("moves"))
+        return judged.select(pl.col("moves").cum_max().over("@group") | pl.col("attack").is_not_null()).to_series()
+
     def on_timer(self, _name: str, state: Any) -> Iterator[Row]:  # noqa: ANN401
         """End the attacks of which no row has come for long."""
         for name, last in sorted(state.attacks.items()):
@@ -131,6 +166,20 @@ class Alerts:
                 "severity": "low", "message": message, "active": 0,
             }  # fmt: skip
             del state.ids[of]
+
+
+def _entries(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the fields of rows that are not NULL, one a row: `@row`, `@group`, `key`, `value`."""
+    import polars as pl
+
+    place = pl.int_range(pl.len(), dtype=pl.Int64).alias("@row")
+    if isinstance(rows["fields"].dtype, pl.Struct):
+        wide = rows.select(place, "@group", pl.col("fields").struct.unnest())
+        long = wide.unpivot(index=["@row", "@group"], variable_name="key")
+    else:
+        lists = rows.select(place, "@group", rows["fields"].map.entries().alias("@entry")).explode("@entry")
+        long = lists.unnest("@entry")
+    return long.filter(pl.col("value").is_not_null())
 
 
 def _of_attack(name: str) -> str:
