@@ -24,6 +24,7 @@ import postgres  # noqa: E402
 import victoria  # noqa: E402
 from headrace.topics.protocol import Commit, Outgoing  # noqa: E402
 from headrace.topics.sqlite import SqliteLog  # noqa: E402
+from serving import free_port  # noqa: E402
 
 HEADRACE = Path(sys.executable).with_name("headrace")
 
@@ -79,6 +80,16 @@ def mongodb(work: Path) -> Iterator[str]:
     server.end()
 
 
+@contextmanager
+def mail(_: Path) -> Iterator[str]:
+    """Run a server in a process of its own that takes messages and forgets them."""
+    port = free_port()
+    command = [sys.executable, "-m", "aiosmtpd", "-n", "-c", "aiosmtpd.handlers.Sink", "-l", f"127.0.0.1:{port}"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+        yield f"smtp://127.0.0.1:{port}?tls=none&from=a@plant.local&to=b@plant.local&"
+        server.terminate()
+
+
 class Store(NamedTuple):
     """Gives the beginning of addresses, whose ends are `queries`; `{run}` in them is another one in each run."""
 
@@ -89,6 +100,7 @@ class Store(NamedTuple):
 
 STORES = {
     "influx": Store(influx, victoria.missing, ["gzip=yes", "gzip=no", "gzip=yes&fields=value,quality", "gzip=no&fields=value,quality"]),
+    "mail": Store(mail, lambda: None, ["batch=100", "batch=1"]),
     "mongodb": Store(
         mongodb,
         mongo.missing,
