@@ -73,11 +73,12 @@ def test_a_leak_begins_and_ends_an_anomaly_and_the_tags_that_contribute_are_name
 def test_missing_values_are_left_out_and_too_many_make_a_row_unknown(model: hr.Model) -> None:
     given = records(history(12, seed=9))
     given[3]["level"] = "Bad Input"
+    given[4]["valve"] = "1"  # no state that was fitted
     for place in (5, 6):
         given[place] |= {"level": None, "flow": None}
     found = run(model, given)
     scores = found["tank.scores"]
-    assert scores[3]["missing"] == ["level"]
+    assert [scores[place]["missing"] for place in (2, 3, 4)] == [None, ["level"], ["valve"]]
     assert scores[3]["score"] is not None
     assert [row["score"] is None for row in scores] == [place in {5, 6} for place in range(12)]
     assert found["tank.unknown"] == [

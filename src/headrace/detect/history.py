@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import isfinite, isnan, nan
+from sys import intern
 from typing import Any, NamedTuple
 
 from headrace.errors import DataError, PlanError, near, shortened
@@ -66,7 +67,8 @@ class History:
 
     def __init__(self, *, time: str | None = None, values: str | None = None, only: Mapping[str, str] | None = None) -> None:
         self._time, self._values, self._only = time, values, dict(only or {})
-        self._rows: dict[int, dict[str, Any]] = {}
+        self._places: dict[str, int] = {}  # of columns
+        self._rows: dict[int, list[Any]] = {}
         self.repeated = 0
 
     def add(self, row: Mapping[str, Any], where: str) -> None:
@@ -88,7 +90,7 @@ class History:
         elif isinstance(row.get("tag"), str) and "value" in row:
             quality = row.get("quality")
             bad = isinstance(quality, int) and is_bad(quality)
-            self._rows.setdefault(moment, {})[row["tag"]] = None if bad else row["value"]
+            self._set(self._rows.setdefault(moment, []), {row["tag"]: None if bad else row["value"]})
         else:
             self._put(moment, {name: value for name, value in row.items() if name != self._time and name not in self._only})
 
@@ -96,7 +98,15 @@ class History:
         if moment in self._rows:
             self.repeated += 1
         else:
-            self._rows[moment] = dict(fields)
+            self._set(self._rows.setdefault(moment, []), fields)
+
+    def _set(self, row: list[Any], fields: Mapping[str, Any]) -> None:
+        """Put fields into a row, which has a place for each column so far."""
+        for name, value in fields.items():
+            place = self._places.setdefault(name, len(self._places))
+            if place >= len(row):
+                row += [None] * (len(self._places) - len(row))
+            row[place] = _read(value)
 
     def table(
         self,
@@ -138,11 +148,12 @@ class History:
         if not kept:
             raise DataError("no row of the history is normal", where="fit", fix="widen --normal, or give a history that is not labelled throughout")
         rows = [self._rows[time] for time in kept]
-        names = list(dict.fromkeys(name for row in rows for name in row))
+        names = list(self._places)
         for name in (*tags, *without):
             if name not in names:
                 raise PlanError(f"there is no column {name!r}", where="--tags" if name in tags else "--without", fix=near(name, names))
-        usable, left_out = _usable(rows, tags or [name for name in names if name not in without], changing)
+        wanted = {name: self._places[name] for name in tags or [name for name in names if name not in without]}
+        usable, left_out = _usable(rows, wanted, changing)
         if tags and left_out:
             name, why = next(iter(left_out.items()))
             raise DataError(f"column {name!r} cannot be used: {why}", where="--tags", fix="leave it out")
@@ -154,13 +165,13 @@ class History:
 
 
 def _usable(
-    rows: Sequence[Mapping[str, Any]], names: Iterable[str], changing: float
+    rows: Sequence[Sequence[Any]], places: Mapping[str, int], changing: float
 ) -> tuple[dict[str, tuple[list[float], tuple[str, ...]]], dict[str, str]]:
     """Return the columns that are tags, each with its states, and the others with the reason."""
     usable, left_out = dict[str, tuple[list[float], tuple[str, ...]]](), dict[str, str]()
     first = max(len(rows) - int(len(rows) * (1 - changing)), 1)
-    for name in names:
-        found, texts, why = _column([row.get(name) for row in rows])
+    for name, place in places.items():
+        found, texts, why = _column([row[place] if place < len(row) else None for row in rows])
         if why is None and changing and len({one for one in found[:first] if not isnan(one)}) <= 1:
             why = "constant"
         if why is None:
@@ -170,31 +181,29 @@ def _usable(
     return usable, left_out
 
 
-def _column(given: Sequence[object]) -> tuple[list[float], tuple[str, ...], str | None]:
+def _read(value: object) -> float | str | None:
+    """Return a value as a number, or as the text of a state; None if it is missing."""
+    if isinstance(value, str):
+        number = double_of(value)
+        return number if number is not None else None if quality_of_text(value) else intern(value)
+    return float(value) if isinstance(value, int | float) and isfinite(value) else None
+
+
+def _column(given: Sequence[float | str | None]) -> tuple[list[float], tuple[str, ...], str | None]:
     """Return the numbers of a column, the texts that are states, and why it is no tag."""
-    texts = {one for one in given if isinstance(one, str) and double_of(one) is None and not quality_of_text(one)}
-    numbers = sum(isinstance(one, int | float) or (isinstance(one, str) and double_of(one) is not None) for one in given)
+    texts = {one for one in given if isinstance(one, str)}
+    numbers = sum(isinstance(one, float) for one in given)
     if texts and numbers:
-        words = sum(one in texts for one in given if isinstance(one, str))
-        if words > numbers / 10:
+        if sum(isinstance(one, str) for one in given) > numbers / 10:
             return [], (), f"both numbers and texts, such as {shortened(min(texts))!r}"
         texts = set()
     if len(texts) > _MOST_STATES:
         return [], (), f"{len(texts)} different texts"
-    states = tuple(sorted(texts))
-    found = [_number(one, states) for one in given]
+    states = {text: float(number) for number, text in enumerate(sorted(texts))}
+    found = [nan if one is None else states.get(one, nan) if isinstance(one, str) else one for one in given]
     if all(map(isnan, found)):
         return [], (), "no values"
-    return found, states, None
-
-
-def _number(given: object, states: Sequence[str]) -> float:
-    if isinstance(given, str):
-        if given in states:
-            return float(states.index(given))
-        value = double_of(given)
-        return nan if value is None else value
-    return float(given) if isinstance(given, int | float) and isfinite(given) else nan
+    return found, tuple(states), None
 
 
 def moment_of(given: object) -> int | None:

@@ -78,8 +78,10 @@ class Detector:
 
 def _value_of(given: object, states: Sequence[str]) -> float | None:
     """Return a value, or the number of a state; None if it is neither, or not finite."""
+    if states:
+        return float(states.index(given)) if given in states else None
     if isinstance(given, str):
-        return float(states.index(given)) if given in states else double_of(given)
+        return double_of(given)
     return float(given) if isinstance(given, int | float) and isfinite(given) else None
 
 
