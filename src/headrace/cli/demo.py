@@ -91,6 +91,8 @@ def _run(folder: Path, port: int, seconds: float | None, seed: int, stop: Callab
         def committed(commit: Committed) -> None:
             metrics.note(commit)
             view.note(commit)
+            for one in working:  # the water plant's history comes when the kiln's is shown
+                one.start()
 
         def ended() -> bool:
             return stop() or any(one.failed is not None for one in working)
@@ -100,8 +102,7 @@ def _run(folder: Path, port: int, seconds: float | None, seed: int, stop: Callab
             closing(LivePage(port, view.health, view.state, metrics.text, paths)) as page,
         ):
             _lead(page.port, seconds, folder)
-            for one in working:
-                one.start()
+            kiln.start()
             ledger = run_live(Live(plan, log, Patience()), Limits(seconds), stop=ended, poll_seconds=0.01, committed=committed)
             for one in working:
                 one.stop()
@@ -173,13 +174,15 @@ class _Thread(_Shown):
         self.failed: HeadraceError | None = None
 
     def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+        """Begin, if it has not begun."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def stop(self) -> None:
         """End, and wait for it."""
         self._ended.set()
-        self._thread.join(timeout=10)
+        if self._thread.ident is not None:
+            self._thread.join(timeout=10)
 
     def _run(self) -> None:
         try:
