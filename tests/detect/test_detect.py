@@ -193,6 +193,27 @@ def test_a_file_that_is_no_model_is_refused(model: hr.Model, tmp_path: Path, cha
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("rate", {"rate": [0.0, 1.0, 1.0]}),
+        ("stuck", {"unchanged": [1.0, -1.0, 1.0]}),
+        ("states", {"discrete": [2, 2]}),
+        ("states", {"discrete": [3]}),
+        ("states", {"combinations": []}),
+        ("range", {"low": [0.0]}),
+    ],
+)
+def test_bounds_with_which_no_score_can_be_computed_are_refused(tmp_path: Path, kind: str, change: dict[str, Any]) -> None:
+    path = tmp_path / "m.json"
+    save(fit(kind, history(300), TAGS), path)
+    document = msgspec.json.decode(path.read_bytes())
+    document["fitted"]["bounds"] |= change
+    path.write_bytes(msgspec.json.encode(document))
+    with pytest.raises(PlanError, match=r"is not a model: .*bounds"):
+        load(path)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', "\0", "1e999"])
 def test_a_text_that_is_no_model_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)

@@ -392,8 +392,9 @@ def _fits_plane(plane: Plane, columns: int) -> bool:
 def _fits_bounds(bounds: Bounds, count: int) -> bool:
     others = count - len(bounds.discrete)
     lists = all(len(one) in {0, count} for one in (bounds.low, bounds.high, bounds.rate, bounds.unchanged))
-    places = all(0 <= one < count for one in bounds.discrete)
-    return lists and places and all(len(c.states) == count - others and len(c.low) == len(c.high) == others for c in bounds.combinations)
+    places = all(0 <= one < count for one in bounds.discrete) and len(set(bounds.discrete)) == len(bounds.discrete)
+    divisors = all(one > 0 for one in (*bounds.rate, *bounds.unchanged))
+    return lists and places and divisors and all(len(c.states) == count - others and len(c.low) == len(c.high) == others for c in bounds.combinations)
 
 
 def _numbers(value: Any) -> Iterator[float]:  # noqa: ANN401
