@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from textwrap import indent
 
+from headrace.engines.words import bare_or, listed_within, quoted_name
 from headrace.errors import PlanError
 from headrace.plan.expression import Literal
-from headrace.plan.schema import BIGINT, NULL, Type
+from headrace.plan.schema import NULL, Type
 
 __all__ = ["bare", "comment", "duration", "listed", "literal", "name", "text", "type_name"]
 
@@ -18,9 +18,7 @@ _WIDTH = 110
 
 def name(identifier: str) -> str:
     """Return an identifier in backticks."""
-    if not identifier.isprintable():
-        raise PlanError(f"{identifier!r} cannot be a name in Flink SQL", fix="rename it: a name has no control characters")
-    return "`" + identifier.replace("`", "``") + "`"
+    return quoted_name(identifier, "Flink")
 
 
 def text(value: str) -> str:
@@ -48,7 +46,7 @@ def literal(constant: Literal) -> str:
 
 def bare(constant: Literal) -> str:
     """Return a constant as one writes it where Flink itself sees to its type."""
-    return str(constant.value) if constant.type == BIGINT and constant.value is not None else literal(constant)
+    return bare_or(constant, literal)
 
 
 def comment(*lines: str) -> str:
@@ -87,9 +85,4 @@ def duration(ms: int) -> str:
 
 def listed(parts: Iterable[str], around: str = "{}") -> str:
     """Return parts with commas between them, within `around`: on its line if they fit, else one a line."""
-    parts = list(parts)
-    one_line = around.format(", ".join(parts))
-    if len(one_line) <= _WIDTH and "\n" not in one_line:
-        return one_line
-    inner = "\n" + indent(",\n".join(parts), "  ")
-    return around.replace(" {}", "{}").format(f"{inner}\n" if around.endswith(")") else inner)
+    return listed_within(parts, around, _WIDTH)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from textwrap import indent
 
-from headrace.errors import PlanError
+from headrace.engines.words import bare_or, listed_within, quoted_name
 from headrace.plan.expression import Literal
-from headrace.plan.schema import BIGINT, DOUBLE, NULL, Type
+from headrace.plan.schema import DOUBLE, NULL, Type
 
 __all__ = ["bare", "listed", "literal", "name", "text", "type_name"]
 
@@ -16,10 +15,8 @@ _TYPES = {"TIMESTAMP_LTZ(3)": "TIMESTAMP", "NULL": "STRING"}
 
 
 def name(identifier: str) -> str:
-    """Return an identifier, in backticks unless it is a plain word."""
-    if not identifier.isprintable():
-        raise PlanError(f"{identifier!r} cannot be a name in Spark SQL", fix="rename it: a name has no control characters")
-    return "`" + identifier.replace("`", "``") + "`"
+    """Return an identifier in backticks."""
+    return quoted_name(identifier, "Spark")
 
 
 def text(value: str) -> str:
@@ -50,7 +47,7 @@ def literal(constant: Literal) -> str:
 
 def bare(constant: Literal) -> str:
     """Return a constant as one writes it where Spark itself sees to its type."""
-    return str(constant.value) if constant.type == BIGINT and constant.value is not None else literal(constant)
+    return bare_or(constant, literal)
 
 
 def type_name(kind: Type) -> str:
@@ -65,9 +62,4 @@ def type_name(kind: Type) -> str:
 
 def listed(parts: Iterable[str], around: str = "{}") -> str:
     """Return parts with commas between them, within `around`: on its line if they fit, else one a line."""
-    parts = list(parts)
-    one_line = around.format(", ".join(parts))
-    if len(one_line) <= _WIDTH and "\n" not in one_line:
-        return one_line
-    inner = "\n" + indent(",\n".join(parts), "  ")
-    return around.replace(" {}", "{}").format(f"{inner}\n" if around.endswith(")") else inner)
+    return listed_within(parts, around, _WIDTH)
