@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -427,6 +427,22 @@ def test_a_plan_with_processes_is_a_python_file() -> None:
     assert made.count("Hosted(view='process_") == 2
     assert "JSON_ARRAY(`id` NULL ON NULL) AS `key`" in made
     assert "CASE `topic` WHEN 'readings' THEN 0" in made
+
+
+class Announcing(Told):
+    def on_broadcast(self, row: dict[str, object], shared: object) -> Iterator[object]:  # type: ignore[override]  # noqa: ARG002
+        yield {"id": row["id"]}
+
+
+def test_windows_that_need_the_order_of_rows_for_broadcast_records_are_refused() -> None:
+    def window(code: type, **calls: str) -> str:
+        made = readings("others").process(code, by=["id"], broadcast=readings("rules"))
+        return script(made.window(hr.tumbling(hr.minutes(1)), by=["id"]).aggregate(**calls))
+
+    assert is_python(window(Announcing, most="MAX(x)"))
+    assert is_python(window(Told, last="LAST_VALUE(x)"))
+    with pytest.raises(PlanError, match="LAST_VALUE of rows that announcing emits for broadcast records: on Flink these come in no fixed order"):
+        window(Announcing, last="LAST_VALUE(x)")
 
 
 def test_a_plan_without_is_sql() -> None:

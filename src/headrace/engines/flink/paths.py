@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import isgeneratorfunction
+
 from headrace.engines.flink.words import text
 from headrace.errors import PlanError
 from headrace.plan.expression import Call
@@ -59,7 +61,15 @@ class Paths:
     def check_window(window: Node[Aggregate]) -> None:
         """Raise PlanError if a window depends on the order of rows that processes give, and its groups hold rows of several keys."""
         called, given = {call.function for _, call in window.operator.calls if isinstance(call, Call)}, window.input.traits
-        if not called & _ORDERED or not given.derived or (given.keys is not None and given.keys <= {*window.operator.keys}):
+        if not called & _ORDERED or not given.derived:
+            return
+        for maker in window.input.nearest(frozenset(["source", "window", "process"])):
+            if isinstance(maker.operator, Process) and isgeneratorfunction(getattr(maker.operator.code, "on_broadcast", None)):
+                what = (
+                    f"{min(called & _ORDERED)} of rows that {maker.operator.label} emits for broadcast records: on Flink these come in no fixed order"
+                )
+                raise PlanError(what, fix="take MIN or MAX, or run it on the embedded engine")
+        if given.keys is not None and given.keys <= {*window.operator.keys}:
             return
         what = f"{min(called & _ORDERED)} of what a process gives for several keys: on Flink these come in no fixed order"
         raise PlanError(what, fix="group by the keys of the process, take MIN or MAX, or run it on the embedded engine")
