@@ -21,6 +21,7 @@ from headrace.engines.spark.expression import loose, sql
 from headrace.engines.spark.rows import plain_json, read_json, timed_row
 from headrace.engines.spark.source import Source as Reading
 from headrace.engines.spark.words import name, text
+from headrace.engines.spark.zones import Zoned, zoned
 from headrace.engines.zones import without_zone
 from headrace.errors import PlanError
 from headrace.kernels.keyed.schedule import BROADCAST, RECORDS
@@ -51,7 +52,25 @@ RECORD = ("_source", "_partition", "_offset")
 _TIME = ("_time_ms", "_watermark_ms", "_shown_ms", "_entry")
 _WINDOW = ("_start_ms", "_end_ms", "_key")
 _GIVEN = (*RECORD, *_TIME[:3], "_arrived_ms", "_entry")
-_HIDDEN = frozenset([*RECORD, *_TIME, *_WINDOW, "_time", "_window", "_taken", "_ends", "_at", "_arrived_ms", "_row", "_due_ms", "_rank"])
+_HIDDEN = frozenset(
+    [
+        *RECORD,
+        *_TIME,
+        *_WINDOW,
+        "_time",
+        "_window",
+        "_taken",
+        "_ends",
+        "_at",
+        "_arrived_ms",
+        "_row",
+        "_due_ms",
+        "_rank",
+        "_at_ms",
+        "_mark_ms",
+        "_bound_ms",
+    ]
+)
 _BOUNDS = {"window_start": "TIMESTAMP_MILLIS(`_start_ms`)", "window_end": "TIMESTAMP_MILLIS(`_end_ms`)", "revision": "0L"}
 _CLOSED = {  # rows of windows as records of source 0, of the last ms of their windows
     "_source": "0",
@@ -199,9 +218,11 @@ class Views(Selects[Block]):
                 f"allowed lateness of {aggregate.lateness_ms} ms: Spark gives a window once, when it is over",
                 fix="leave allowed_lateness out on Spark, or run it embedded",
             )
-        window = without_zone(aggregate.window, node.traits.origins, "Spark")
         if self._live:
             return self._live_window(aggregate, node)
+        if (local := zoned(aggregate.window, node.traits.origins)) is not None:
+            return self._zoned_window(aggregate, node, local)
+        window = without_zone(aggregate.window, node.traits.origins, "Spark")
         block = self._timed(node.input)
         taken, ends = _taken(window)
         rows = self._put(rows_of(node.id), block.saying(f"#{node.id} the rows that reach the window"), block.select(ends, taken))
@@ -213,6 +234,15 @@ class Views(Selects[Block]):
         order = _INPUT_ORDER.format("" if window.one_slice else _slices(window))
         over = replace(rows, relation=relation, where=("`_taken`",), said=())
         return self._grouped(aggregate, node, over, {"_start_ms": start, "_end_ms": end}, [end], order)
+
+    def _zoned_window(self, aggregate: Aggregate, node: Node[Aggregate], local: Zoned) -> Block:
+        block = self._timed(node.input)
+        rows = self._put(rows_of(node.id), block.saying(f"#{node.id} the rows that reach the window"), block.select(*local.columns()))
+        relation, end = rows.relation, "`_ends`"
+        if local.window.kind != "tumbling":
+            relation, end = f"(SELECT *, EXPLODE(`_ends`) AS `_bound_ms` FROM {rows.relation}) AS every", "`_bound_ms`"
+        over = replace(rows, relation=relation, where=("`_taken`",), said=())
+        return self._grouped(aggregate, node, over, local.bounds(end), [end], _INPUT_ORDER.format(local.slices))
 
     def _live_window(self, aggregate: Aggregate, node: Node[Aggregate]) -> Block:
         window = without_zone(aggregate.window, node.traits.origins, "Spark")
