@@ -103,7 +103,7 @@ def test_whatever_fails_the_centre_has_what_the_site_has(site: SqliteLog, centre
     monkeypatch.setattr(Mirror, "batch_seconds", 0.004)
     monkeypatch.setattr(Mirror, "pause_seconds", 0.001)
     dice = Random(seed)
-    faulty = FaultyLog(centre, dice, 0.4)
+    faulty = FaultyLog(centre, Random(seed), 0.4)
     grow(site, 0, 300)
     for count in (0, 200, 1):
         grow(site, 1000 * count, count) if count else None
@@ -226,7 +226,7 @@ def test_kill_9_at_any_moment_loses_and_repeats_nothing(
     topic = f"centre-{uuid.uuid4().hex}"
     grow(site, 0, 20_000)
     arguments = ["topic:readings", f"kafka:{topic}", "--kafka-servers", kafka.servers, "--until", "latest"]
-    run_with_kills(CHILD, *arguments, dice=Random(seed), longest=1.5)
+    run_with_kills(CHILD, *arguments, dice=Random(seed), longest=0.6)
     with closing(KafkaLog(kafka.servers, tmp_path / "kafka")) as log:
         assert content(log, topic) == content(site)
 
