@@ -17,6 +17,7 @@ from cyclopts import App
 import headrace
 from headrace.cli import app
 from headrace.cli.backtest import JudgeOptions
+from headrace.cli.fit import CalibrationOptions
 from headrace.cli.options import RunOptions
 from headrace.cli.simulate import GeneratorOptions, KilnOptions, PlcOptions, WaterOptions
 from headrace.engines.options import OPTIONS, Mode, Refused, Support, flag
@@ -30,6 +31,7 @@ CLASSES = {
     "headrace run": (RunOptions,),
     "headrace simulate": (KilnOptions, GeneratorOptions, PlcOptions, WaterOptions),
     "headrace backtest": (JudgeOptions,),
+    "headrace fit": (CalibrationOptions,),
     "headrace what-if": (JudgeOptions,),
 }
 NOTICE = "<!-- made by docs/generate.py; edit the code instead -->\n"
@@ -136,6 +138,7 @@ def commands_page() -> str:
         "service",
         "run",
         "prove",
+        "fit",
         "backtest",
         "what-if",
         "check",
