@@ -351,6 +351,45 @@ def bench_keys(_count: int, _runs: int) -> Iterator[str]:
     yield subprocess.run([sys.executable, HERE / "processes.py", "touch", home], check=True, capture_output=True, text=True).stdout.rstrip()
 
 
+def alarm_helper(*arguments: str | Path) -> None:
+    subprocess.run([sys.executable, str(HERE / "alarms.py"), *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+
+
+def bench_water(_count: int, runs: int) -> Iterator[str]:
+    rows, source, none = 40_000, WORK / "water-rows.ndjson", WORK / "none.ndjson"
+    none.touch()
+    if not source.exists():
+        options = ("--to", source, "--quiet", "--scenarios", "all", "--records", str(rows), "--start", "2024-01-01T00:00:00Z")
+        cost_of(COMMAND, "simulate", "water", *options)
+    inputs = ("--input", f"scada.normal={source}", "--input", f"scada.attacks={none}", "--set", "tags=swat")
+    cost = interleaved(runs, water=lambda: cost_of(COMMAND, "run", "water", *inputs, "--output", emptied(WORK / "out")))["water"]
+    yield f"water, file to file, {rows:,} rows of 51 tags: {cost.cpu:.2f} CPU s, {rows / cost.cpu:,.0f} rows per CPU s, {cost.memory:.0f} MB"
+
+
+def emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def bench_alarms(_count: int, _runs: int) -> Iterator[str]:
+    count, late = 100_000, 10_000
+    home = emptied(WORK / "home-alarms")
+    home.mkdir(parents=True)
+    app = f"{HERE / 'alarms.py'}:configured"
+    alarm_helper("fill_definitions", home, str(count))
+    made = cost_of(COMMAND, "run", app, "--until", "latest", "--commit-every", "1s", home=home)
+    yield f"{count:,} configured alarms, each of a tag of its own: made with {made.cpu:.1f} CPU s, {made.memory:.0f} MB"
+    began = time.monotonic()
+    again = cost_of(COMMAND, "run", app, "--duration", "0s", home=home)
+    yield f"started again: {time.monotonic() - began:.1f} s, {again.cpu:.1f} CPU s, {again.memory:.0f} MB"
+    alarm_helper("flood", home, str(late))
+    began = time.monotonic()
+    flood = cost_of(COMMAND, "run", app, "--until", "latest", home=home)
+    took = time.monotonic() - began
+    raised = subprocess.run([sys.executable, HERE / "alarms.py", "raised", home], check=True, capture_output=True, text=True).stdout.strip()
+    yield f"a flood of {late:,} alarms within a second: {raised} raised, {flood.cpu:.1f} CPU s, {took:.1f} s with the start, {flood.memory:.0f} MB"
+
+
 def bench_windows(count: int, runs: int) -> Iterator[str]:
     count //= 5
     source, app = messages("clean", count), HERE / "windows.py"
@@ -380,6 +419,8 @@ BENCHES = {
     "over": bench_over,
     "bytewax": bench_bytewax,
     "keys": bench_keys,
+    "water": bench_water,
+    "alarms": bench_alarms,
 }
 
 
