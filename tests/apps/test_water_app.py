@@ -386,7 +386,7 @@ def test_alarms_by_the_limits_of_the_tags_name_the_rows_that_raised_them() -> No
 
 
 def test_the_picture_of_the_template_names_each_tag_of_the_plant() -> None:
-    drawing = ET.fromstring((files("headrace.cli") / "templates" / "water" / "water.svg").read_bytes())
+    drawing = ET.fromstring((files("headrace.cli") / "templates" / "shared" / "water.svg").read_bytes())
     named = [one.get("data-tag") for one in drawing.iter() if one.get("data-tag")]
     assert sorted(named) == sorted(tag.path for tag in water_tags())
 

@@ -274,6 +274,15 @@ def test_grafana_finds_the_data_sources_and_dashboards() -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.usefixtures("folder")
+def test_the_plant_has_the_alarms_and_the_picture_of_the_water_plant(capsys: pytest.CaptureFixture[str]) -> None:
+    plant, mistakes = read_plant(Path("headrace.toml"))
+    assert (mistakes, plant.page is not None and plant.page.picture, "alarm-commands" in plant.external) == ([], "water.svg", True)
+    assert main(["check"]) == 0
+    said = capsys.readouterr().out
+    assert ("51 tags, 1 source, 3 pipelines, 3 targets" in said, "alarms.current" in said) == (True, True), said
+
+
 def test_texts_that_are_numbers_are_floats_where_the_address_says_so() -> None:
     record = {"time": 1, "FIT101": "2.5", "LIT101": "Bad Input", "P101": "2", "FIT102": 3, "FIT103": "1e999", "FIT104": " 7 "}
     assert line(record, numbers=["FIT*", "LIT101"])[2] == {"FIT101": 2.5, "P101": "2", "FIT102": 3.0, "FIT104": 7.0}

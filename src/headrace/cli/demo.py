@@ -251,7 +251,7 @@ class _Water(_Thread):
         from headrace.console.plant_pages import PlantPages
         from headrace.simulate.water import water_tags
 
-        picture = (files("headrace.cli") / "templates" / "water" / "water.svg").read_bytes()
+        picture = (files("headrace.cli") / "templates" / "shared" / "water.svg").read_bytes()
         every = (*(source.topic for source in self.plan.sources), *self.plan.topics, *topics)
         links = (("Kiln", "/kiln"),)
         return PlantPages("Water plant", "UTC", water_tags(), every, lambda: parts, [self.plan], picture=picture, links=links)

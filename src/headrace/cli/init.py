@@ -21,10 +21,14 @@ TEMPLATES = {
     "opcua": "the variables of an OPC UA server, statistics by minute, and a file of them",
     "factory": "controllers of a factory from an MQTT broker, their values with quality, and documents of these in MongoDB",
     "water": "a simulated water treatment plant with attacks, its alarms, alerts and statistics, and a picture of it; needs nothing else",
-    "water-influxdb": "the same plant with InfluxDB: its rows, alerts and statistics, a compose file, and four dashboards of Grafana",
+    "water-influxdb": "the same plant with its alarms and picture, and InfluxDB: rows, alerts and statistics, a compose file, and four dashboards of Grafana",
     "events": "server-sent events over HTTP, such as those of headrace serve generators, statistics, and a file of them",
 }
-_SHARED = {"lines.py": tuple(name for name in TEMPLATES if name not in {"factory", "water-influxdb"}), "minutes.py": ("csv", "mqtt", "opcua")}
+_SHARED = {
+    "lines.py": tuple(name for name in TEMPLATES if name not in {"factory", "water-influxdb"}),
+    "minutes.py": ("csv", "mqtt", "opcua"),
+    "water.svg": ("water", "water-influxdb"),
+}
 
 
 def init(template: str | None = None, /, *, folder: OutputPath = Path()) -> None:
@@ -43,7 +47,7 @@ def init(template: str | None = None, /, *, folder: OutputPath = Path()) -> None
     templates = files("headrace.cli") / "templates"
     contents = dict(_contents(templates / name))
     contents |= {file: (templates / "shared" / file).read_bytes() for file, users in _SHARED.items() if name in users}
-    if name == "water":
+    if name in _SHARED["water.svg"]:
         contents["tags.csv"] = (files("headrace.simulate.water") / "tags.csv").read_bytes()
     there = sorted(file for file in contents if (folder / file).exists())
     if there:
