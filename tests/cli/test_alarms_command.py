@@ -92,6 +92,9 @@ def test_what_cannot_be_is_refused_with_the_fix(run: Told) -> None:
         (["ack", "P1"], "'P1' is not the id of an alarm; write TAG/DEFINITION"),
         (["shelve", "a/P1/H"], "--for, --once: a shelve is for a time or until the alarm clears; give one of them"),
         (["shelve", "a/P1/H", "--once"], "a reason is missing; give --reason TEXT"),
+        (["shelve", "a/P1/H", "--once", "--reason", " "], "a reason is missing; give --reason TEXT"),
+        (["ack", "a/P1/H", "--by", ""], "a name is missing; give --by NAME"),
+        (["comment", "a/P1/H", "c" * 2001], "the reason has more than 2,000 characters; write it shorter"),
         (["kpi", "--last", "0s"], "--last: is 0; write 24h, 7d"),
         (["list", "--topic", "other"], "no topic 'other.current'"),
     ]:

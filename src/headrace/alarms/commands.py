@@ -10,6 +10,7 @@ from headrace.errors import PlanError
 
 __all__ = ["Command"]
 
+_LONGEST = {"by": 200, "reason": 2000}  # characters
 _NEED_REASON = {"shelve": "give --reason TEXT", "out_of_service": "give --reason TEXT", "comment": "write the comment"}
 _encode = msgspec.json.Encoder().encode
 
@@ -27,7 +28,7 @@ class Command:
     time
         When it is given, ms since the epoch.
     by, reason
-        By whom, and why; of a comment `reason` is the text.
+        By whom, and why; of a comment `reason` is the text. At most 200 and 2,000 characters.
     sequence
         The occurrence that it is meant for; None for whichever there is.
     until
@@ -46,11 +47,17 @@ class Command:
     one_shot: bool | None = None
 
     def __post_init__(self) -> None:
-        """Check it. Raises PlanError if `alarm` is not the id of an alarm, or a reason is missing."""
+        """Check it. Raises PlanError if `alarm` is not the id of an alarm, a name or a reason is missing, or a text is too long."""
         if not all(self.alarm.rpartition("/")):
             raise PlanError(f"{self.alarm!r} is not the id of an alarm", where="alarms", fix="write TAG/DEFINITION")
-        if self.name in _NEED_REASON and not self.reason:
+        if self.by is not None and not self.by.strip():
+            raise PlanError("a name is missing", where=self._where, fix="give --by NAME")
+        if self.name in _NEED_REASON and not (self.reason or "").strip():
             raise PlanError("a reason is missing", where=self._where, fix=_NEED_REASON[self.name])
+        for name, longest in _LONGEST.items():
+            if len(getattr(self, name) or "") > longest:
+                what = "the name" if name == "by" else "the reason"
+                raise PlanError(f"{what} has more than {longest:,} characters", where=self._where, fix="write it shorter")
 
     @property
     def _where(self) -> str:

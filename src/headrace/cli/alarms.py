@@ -16,7 +16,7 @@ from headrace._clock import now_ms
 from headrace.alarms.commands import Command
 from headrace.cli.logs import KafkaOptions, open_log
 from headrace.cli.simulate import duration_ms
-from headrace.cli.tables import print_json, print_table
+from headrace.cli.tables import print_json, print_table, printable
 from headrace.errors import DataError, PlanError, near
 from headrace.topics.entries import entries_of
 from headrace.topics.protocol import Log
@@ -286,7 +286,7 @@ def _send(name: str, alarm: str, who: Who, kafka: KafkaOptions, **more: Any) -> 
         line, key = command.record()
         log.append(who.commands, [line], [key])
     occurrence = "" if command.sequence is None else f", occurrence {command.sequence}"
-    print(f"Sent {name} for {alarm}{occurrence}, by {command.by}.")
+    print(printable(f"Sent {name} for {alarm}{occurrence}, by {command.by}."))
 
 
 def _login() -> str:
