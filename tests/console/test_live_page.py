@@ -92,6 +92,6 @@ def test_a_client_that_leaves_is_no_error(page: LivePage, capfd: pytest.CaptureF
 
 
 def test_the_page_shows_an_aggregate_that_is_null() -> None:
-    text = (files("headrace.console") / "live.html").read_text()
+    text = (files("headrace.console") / "live.js").read_text()
     assert "value.mean.toFixed" not in text
     assert "value.std_dev.toFixed" not in text

@@ -50,7 +50,7 @@ class LivePage:
         EnvironmentFault
             If the port is in use or may not be taken.
         """
-        page = (files("headrace.console") / "live.html").read_bytes()
+        page, script = ((files("headrace.console") / name).read_bytes() for name in ("live.html", "live.js"))
         shown, asked, posted = self.beside
 
         def kiln() -> Answer:
@@ -63,6 +63,7 @@ class LivePage:
             "/metrics": lambda: (HTTPStatus.OK, "text/plain; version=0.0.4", self.metrics()),
             **shown,
             "/kiln": kiln,
+            "/live.js": lambda: (HTTPStatus.OK, "text/javascript", script),
         }
         try:
             self._pages = Pages(self.port, pages, asked, posted)

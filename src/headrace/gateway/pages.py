@@ -27,8 +27,9 @@ CONNECTIONS = 64
 REQUEST_SECONDS = 10.0
 _MOST_POSTED = 65_536
 _MOST_SKIPPED = 1_048_576
-# Nothing comes from elsewhere, and no page of another origin shows this one in a frame, where it could have an operator click unknowingly.
-_POLICY = "default-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
+# Nothing comes from elsewhere, scripts come only from files of ours (a drawing of a plant may contain others), and no page of another origin
+# shows this one in a frame, where it could have an operator click unknowingly.
+_POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; frame-ancestors 'self'"
 
 Answer = tuple[HTTPStatus, str, bytes]
 Paths = tuple[dict[str, Callable[[], Answer]], dict[str, Callable[[str], Answer]], dict[str, Callable[[bytes], Answer]]]

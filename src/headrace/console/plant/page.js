@@ -16,7 +16,11 @@ const rows = new Map();
 /** @type {string[]} */
 const chosen = [];
 let seen = 0;
-for (const part of location.hash.slice(1).split("&").filter(Boolean).slice(0, MOST_TRENDS)) chosen.push(decodeURIComponent(part));
+try {
+  chosen.push(...location.hash.slice(1).split("&").filter(Boolean).slice(0, MOST_TRENDS).map(decodeURIComponent));
+} catch {
+  // an address that was cut or mistyped chooses nothing
+}
 
 /** Add the row of a tag below its assets, in the order of the list. @param {string} path */
 function addRow(path) {

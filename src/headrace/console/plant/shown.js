@@ -11,7 +11,9 @@ export const values = new Map();
 /** The time zone of the plant, and whether something can be ordered. */
 export const plant = { zone: "UTC" };
 
-export const at = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
+/** The elements of the page itself: a drawing may have the same ids. */
+const places = new Map([...document.querySelectorAll("[id]")].map((one) => [one.id, one]));
+export const at = (/** @type {string} */ id) => /** @type {HTMLElement} */ (places.get(id));
 
 /** @param {string} name @param {string | null} [text] @param {string} [kind] */
 export function element(name, text, kind) {
