@@ -42,10 +42,12 @@ def plant():
     return hr.alarm(readings, hr.alarm_definitions(), hr.alarm_commands(), evidence=True).topics()
 """
 PICTURE = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100"><title>works</title><script>document.title = "broken"</script>
+<image href="/none" onerror="document.title = 'broken'"/><g id="tree"/>
 <g data-tag="a/P9"><rect data-show="level" data-low="0" data-high="200" data-bottom="90" data-full="80" width="9" height="0"/><text data-show="value"/></g>
 <g data-tag="a/P7" data-on="2"><text data-show="value"/></g></svg>"""
 FRAME = """<!doctype html><title>operator</title><iframe id="page" src="/" width="1200" height="800"></iframe><pre id="seen"></pre>
-<script type="module">
+<iframe id="alone" src="/picture.svg"></iframe><script type="module" src="/frame.js"></script>"""
+SCRIPT = """
 const until = async (what) => {
   for (let looks = 0; looks < 600; looks += 1) {
     const found = what();
@@ -63,6 +65,8 @@ try {
   await until(() => page.querySelector("#drawing .mark"));
   const drawn = [...page.querySelectorAll("#drawing [data-tag]")].map((one) => `${one.dataset.tag} ${one.getAttribute("class")} ${one.textContent}`);
   seen.append(`drawn: ${drawn.join("; ")} level ${page.querySelector("#drawing [data-show=level]").getAttribute("height")}\n`);
+  const alone = await until(() => document.getElementById("alone").contentDocument.querySelector("title"));
+  seen.append(`titles: ${page.title}, ${alone.textContent}; tags: ${page.querySelectorAll("#tags tr[data-path='a/P9']").length}\\n`);
   seen.append(`scripts: ${page.querySelectorAll("#drawing script").length}\n`);
   seen.append(`unnamed: ${page.getElementById("alarm-said").textContent} focus ${page.activeElement.id}\\n`);
   page.getElementById("operator").value = "ada";
@@ -84,7 +88,7 @@ try {
 } catch (error) {
   seen.append(`failed: ${error}\\n`);
 }
-</script>"""
+"""
 
 
 class Plant:
@@ -170,6 +174,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory, patience: None) -> Iterator[
         try:
             with paths_of(plan).reading(open_log) as (shown, asked, posted):
                 shown["/frame"] = lambda: (http.HTTPStatus.OK, "text/html; charset=utf-8", FRAME.encode())
+                shown["/frame.js"] = lambda: (http.HTTPStatus.OK, "text/javascript; charset=utf-8", SCRIPT.encode())
                 with closing(Pages(0, shown, asked, posted)) as server:
                     yield Plant(log, server.port)
         finally:
@@ -204,6 +209,7 @@ def test_an_alarm_is_listed_acknowledged_by_one_of_two_operators_and_explained(p
         one.request("GET", "/")
         answer = one.getresponse()
         assert (answer.read()[:15], "frame-ancestors 'self'" in answer.headers["Content-Security-Policy"]) == (b"<!doctype html>", True)
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'; "), "no script in a page or a drawing runs"
 
     status, found = plant.ask("/api/explanation?alarm=a/P1/H&topic=alarms&sequence=1")
     assert (status, found["state_before"], found["state_after"], found["definition"]["limit"]) == (200, "normal", "acknowledged", 90.0)
@@ -253,8 +259,11 @@ def test_what_cannot_be_commanded_is_answered_and_writes_nothing(plant: Plant) -
     for body, status, why in [
         (b"{", 400, "cannot be read"),
         (b"[]", 400, "cannot be read"),
+        (b'{"x":' + b"[" * 50_000, 400, "cannot be read"),
         ({**good, "more": 1}, 400, "more"),
         ({**good, "by": "  "}, 409, "a name is missing"),
+        ({**good, "by": "n" * 201}, 409, "the name has more than 200 characters"),
+        ({**good, "command": "comment", "reason": "r" * 10_000}, 409, "the reason has more than 2,000 characters"),
         ({**good, "command": "acknowledged"}, 409, "did you mean 'acknowledge'"),
         ({**good, "alarm": "a/P3/HH"}, 404, "did you mean 'a/P3/H'"),
         ({**good, "alarm": "P3"}, 404, "no alarm 'P3'"),
@@ -289,7 +298,17 @@ def test_a_command_that_no_pipeline_carries_out_is_pending_and_written(tmp_path:
     with closing(SqliteLog(tmp_path / "log.db")) as log:
         for topic in ("alarms", "alarms.current", "alarm-commands"):
             log.create(topic)
-        log.append("alarms.current", [b"no json", b"[1]", b"{}", json.dumps(row).encode()])
+        wrong: list[Any] = [
+            {"alarm_id": []},
+            {"priority": "high"},
+            {"state": 5},
+            {"time": 10**17},
+            {"value": "9"},
+            {"attack": "T0855"},
+            {"until": -1},
+        ]
+        log.append("alarms.current", [b"no json", b"[1]", b"{}", b"[" * 50_000, *(json.dumps(row | one).encode() for one in wrong)])
+        log.append("alarms.current", [json.dumps(row).encode()])
         with paths_of(plan_of(str(tmp_path / "plant.py"), [])).reading(lambda: SqliteLog(tmp_path / "log.db")) as (_, asked, posted):
             found = json.loads(posted["/api/command"](b'{"alarm": "a/P9/H", "command": "acknowledge", "by": "ada"}')[2])
             assert (found["outcome"], found["alarm"]["state"]) == ("pending", "unacknowledged")
@@ -315,6 +334,7 @@ def test_an_operator_works_through_alarms_in_a_browser(plant: Plant, tmp_path: P
         "99.5 bar H▲ P2; a/P7 unknown ",
         "level 39.8",
         "scripts: 0",
+        "titles: works – headrace, works; tags: 1",
         "Done: acknowledge a/P8/H: now acknowledged.",
         "focus on: Acknowledge a/P9/H",
         "State before: normal, after: unacknowledged.",

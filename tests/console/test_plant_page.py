@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing
 from hashlib import sha256
@@ -14,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from headrace.console.watching import Group, Watching
@@ -23,6 +25,7 @@ from headrace.topics.sqlite import SqliteLog
 from running_plant import LIMIT, Up, up
 from waiting import wait_for
 
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 CSV = """time,tag,value
 2026-01-05T08:00:00Z,TT-1,71.5
 2026-01-05T08:00:00Z,PT-1,9.5
@@ -58,6 +61,29 @@ def test_the_latest_values_and_what_has_changed_since(log: SqliteLog, watching: 
     log.append("readings", [reading_of("b", 2.5, 6).encode(), reading_of("b", 1.5, 4).encode()])
     changed = wait_for(lambda: watching.values(found["number"])["values"], "the change", seconds=LIMIT)
     assert changed == [("b", 6, 2.5, 0, None)], "an older one does not take the place of the latest"
+
+
+def test_a_record_that_cannot_be_shown_is_passed_over(log: SqliteLog, watching: Watching) -> None:
+    deep = "[" * 50_000
+    fields = [
+        f'"x":{deep}',
+        f'"value":{"1" * 400}',
+        '"time":9000000000000000',
+        '"time":-1e18',
+        '"quality":-1',
+        '"quality":99999999999',
+        f'"tag":"{"t" * 1001}"',
+    ]
+    log.append("readings", [f'{{"tag":"bad","time":5,{one}}}'.encode() for one in fields])
+    log.append("readings", [b'{"tag":"long","time":5,"value":"' + b"v" * 100_000 + b'"}', b'{"tag":"b","time":5,"value":18446744073709551616}'])
+    log.create("readings.dead-letter")
+    letters = [deep, f'{{"offset":{"9" * 30}}}', '{"reason":[1]}', '{"raw":5}', '{"topic":"readings","reason":"malformed"}']
+    log.append("readings.dead-letter", [one.encode() for one in letters])
+    values = wait_for(lambda: len((seen := watching.values(0))["values"]) == 2 and seen, "the two that can be shown", seconds=LIMIT)
+    assert [(row[0], row[2]) for row in values["values"]] == [("long", "v" * 400 + "…"), ("b", 2.0**64)]
+    state = wait_for(lambda: (seen := watching.state())["letters"] and seen, "the letter", seconds=LIMIT)
+    assert [(one["topic"], one["reason"], one["raw"]) for one in state["letters"]] == [("readings", "malformed", "")]
+    assert msgspec.json.encode((values, state))
 
 
 def test_topics_ledgers_and_dead_letters(log: SqliteLog, watching: Watching) -> None:
@@ -163,6 +189,8 @@ def test_what_others_wrote_is_as_they_published_it() -> None:
     listed = dict(line.split()[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
     assert {one.name: sha256(one.read_bytes()).hexdigest() for one in folder.iterdir() if one.name != "SHA256SUMS"} == listed
     assert "MIT License" in (folder / "uPlot.LICENSE").read_text()
+    project = tomllib.loads(PROJECT.read_text())["project"]
+    assert (project["license"], project["license-files"][1:]) == ("Apache-2.0 AND MIT", ["src/headrace/console/plant/vendor/uPlot.LICENSE"])
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")

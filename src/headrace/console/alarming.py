@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qs
 
 import msgspec
@@ -33,9 +33,8 @@ _LOOK_SECONDS = 0.03
 _LONGEST_SHELVE_S = 31_536_000
 _SIDES = ("current", "journal", "nuisances", "older")
 _COLUMNS = frozenset({"alarm_id", "priority", "state", "sequence", "time", "value", "limit", "by"})
-_KEPT = frozenset({
-    *_COLUMNS, "kind", "active", "reason", "until", "class", "consequence", "action", "time_to_respond", "attack", "ne107",
-})  # fmt: skip
+_NOT_DECODED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_Moment = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]  # ms since the epoch, before the year 10000
 
 Row = dict[str, Any]
 Answer = tuple[HTTPStatus, str, bytes]
@@ -52,6 +51,32 @@ class _Asked(msgspec.Struct, forbid_unknown_fields=True):
     sequence: int | None = None
     seconds: int | float | None = None
     one_shot: bool = False
+
+
+class _Current(msgspec.Struct, rename={"class_": "class"}):
+    """A row of the topic of current states, as far as the page shows it."""
+
+    alarm_id: str
+    priority: Annotated[int, msgspec.Meta(ge=1, le=4)] | None
+    state: str
+    sequence: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None
+    time: _Moment
+    value: float | None
+    limit: float | None
+    by: str | None
+    kind: str | None = None
+    active: bool | None = None
+    reason: str | None = None
+    until: _Moment | None = None
+    class_: str | None = None
+    consequence: str | None = None
+    action: str | None = None
+    time_to_respond: float | None = None
+    attack: list[str] | None = None
+    ne107: str | None = None
+
+
+_decode_current = msgspec.json.Decoder(_Current).decode
 
 
 @dataclass(frozen=True)
@@ -117,15 +142,15 @@ class Alarming:
             return
         for entry in entries_of(log, current, begins):
             begins[entry.partition] = entry.offset + 1
-            row = _decoded(entry.value)
-            if row is not None and row.keys() >= _COLUMNS:
-                self._take(topic, row)
+            with suppress(*_NOT_DECODED):
+                self._take(topic, _decode_current(entry.value))
 
-    def _take(self, topic: str, row: Row) -> None:
+    def _take(self, topic: str, current: _Current) -> None:
         """Note the state of an alarm, and when its occurrence began: the row that has a new number is the first one."""
-        place = (topic, row["alarm_id"])
-        names = _COLUMNS if row["state"] == "normal" else _KEPT  # of a normal alarm nothing is shown, and there may be many
-        kept = {name: value for name, value in row.items() if name in names}
+        row: Row = msgspec.to_builtins(current)
+        place = (topic, current.alarm_id)
+        normal = current.state == "normal"  # nothing more of it is shown, and there may be many
+        kept = {name: value for name, value in row.items() if not normal or name in _COLUMNS}
         with self._lock:
             before = self._rows.get(place)
             same = before is not None and before["sequence"] == row["sequence"]
@@ -153,7 +178,7 @@ class Alarming:
         try:
             asked = msgspec.json.decode(body, type=_Asked)
             return self._command(asked)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except _NOT_DECODED as error:
             return _fault(HTTPStatus.BAD_REQUEST, f"the command cannot be read: {error}")
         except HeadraceError as fault:
             return _refused(fault)
@@ -164,8 +189,6 @@ class Alarming:
             return _fault(HTTPStatus.FORBIDDEN, what)
         if asked.command not in COMMANDS:
             raise PlanError(f"there is no command {asked.command!r}", fix=near(asked.command, COMMANDS))
-        if not asked.by.strip():
-            raise PlanError("a name is missing", fix="say by whom the command is")
         give_up_at = time.monotonic() + _LONGEST_SECONDS
         with closing(self._open_log()) as log:
             log.heed(lambda: time.monotonic() > give_up_at)
@@ -252,7 +275,7 @@ def _importance(row: Row) -> tuple[int, int]:
 def _decoded(value: bytes) -> Row | None:
     try:
         row = msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _NOT_DECODED:
         return None
     return row if isinstance(row, dict) else None
 

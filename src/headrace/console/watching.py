@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -32,17 +32,36 @@ _LETTERS = 20
 _LONGEST = 400
 
 
+_Moment = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000, lt=253_402_300_800_000)]  # ms since the epoch, of the years 1 to 9999
+_Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
 class _Seen(msgspec.Struct):
     """A record that may be a reading."""
 
-    tag: str
-    time: int
-    value: float | int | str | bool | None = None
-    quality: int = 0
+    tag: Annotated[str, msgspec.Meta(max_length=1000)]
+    time: _Moment
+    value: float | str | bool | None = None
+    quality: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
     unit: str | None = None
 
 
+class _Letter(msgspec.Struct):
+    """The fields of a dead letter that are shown."""
+
+    pipeline: str | None = None
+    topic: str | None = None
+    partition: _Number | None = None
+    offset: _Number | None = None
+    reason: str | None = None
+    detail: str | None = None
+    raw: str | None = None
+    raw_base64: str = ""
+
+
 _decode = msgspec.json.Decoder(_Seen).decode
+_decode_letter = msgspec.json.Decoder(_Letter).decode
+_NOT_DECODED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(slots=True)
@@ -169,7 +188,7 @@ class Watching:
         """Note the readings among records; others are no readings, and passed over."""
         with self._lock:
             for value in values:
-                with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                with suppress(*_NOT_DECODED):
                     self._note(_decode(value))
 
     def _note(self, seen: _Seen) -> None:
@@ -179,11 +198,12 @@ class Watching:
                 return
             length = max(min(_HISTORY, _ALL_HISTORY // max(self.tags, len(self._latest) + 1)), 30)
             latest = self._latest[seen.tag] = _Latest(0, ("", 0, None, 0, None), deque(maxlen=length))
-        usable = isinstance(seen.value, int | float) and math.isfinite(seen.value)
-        latest.history.append((seen.time, float(seen.value) if usable and seen.value is not None else None, seen.quality))
+        value = _shortened(seen.value) if isinstance(seen.value, str) else seen.value
+        usable = isinstance(value, int | float) and math.isfinite(value)
+        latest.history.append((seen.time, float(value) if usable and value is not None else None, seen.quality))
         if seen.time >= latest.row[1]:
             self._number += 1
-            latest.number, latest.row = self._number, (seen.tag, seen.time, seen.value, seen.quality, seen.unit)
+            latest.number, latest.row = self._number, (seen.tag, seen.time, value, seen.quality, seen.unit)
 
     def _look_slowly(self, log: Log) -> None:
         """Look at all topics, ledgers and dead letters."""
@@ -217,14 +237,16 @@ def _letters(log: Log, info: TopicInfo) -> Iterable[dict[str, Any]]:
     """Yield the last dead letters of a topic."""
     for part in info.partitions:
         for entry in log.entries(info.name, part.number, max(part.end - _LETTERS, part.first), _LETTERS) if part.end > part.first else []:
-            with suppress(ValueError):
-                letter = json.loads(entry.value)
-                if isinstance(letter, dict):
-                    shown = {key: letter.get(key) for key in ("pipeline", "topic", "partition", "offset", "reason", "detail")}
-                    raw = letter.get("raw", letter.get("raw_base64", ""))
-                    yield {**shown, "arrived_ms": entry.arrived_ms, "raw": str(raw)[:_LONGEST]}
+            with suppress(*_NOT_DECODED):
+                letter = _decode_letter(entry.value)
+                shown = {key: getattr(letter, key) for key in ("pipeline", "topic", "partition", "offset", "reason", "detail")}
+                raw = letter.raw_base64 if letter.raw is None else letter.raw
+                yield {**shown, "arrived_ms": entry.arrived_ms, "raw": raw[:_LONGEST]}
 
 
 def _cut(value: bytes) -> str:
-    text = value[: _LONGEST + 1].decode(errors="replace")
+    return _shortened(value[: _LONGEST + 1].decode(errors="replace"))
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
