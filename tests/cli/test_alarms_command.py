@@ -100,6 +100,11 @@ def test_what_cannot_be_is_refused_with_the_fix(run: Told) -> None:
     ]:
         status, _, err = run("alarms", *words)
         assert (status, fault in err) == (2, True), err
+    row = {"alarm_id": "a/P1/H", "priority": 2, "state": "normal", "sequence": 1, "time": 5, "value": 1, "limit": None, "by": "ada", "action": None}
+    for number, one in enumerate(({"time": 10**17}, {"priority": "high"}, {"alarm_id": []}, {"value": "9"}, {"by": 5})):
+        run("topics", "create", f"t{number}.current")
+        append(f"t{number}.current", json.dumps(row | one).encode())
+        assert "offset 0: is no row of alarms" in run("alarms", "list", "--topic", f"t{number}")[2]
     append("alarms.current", b"[1]")
     for words, place in [
         (("ack", "a/P1/H"), 1),

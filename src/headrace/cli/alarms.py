@@ -1,10 +1,9 @@
-"""`headrace alarms`: what stands in the topics of alarms, and the commands of operators."""
+"""`headrace alarms`: the states, transitions and indicators of alarms, and the commands of operators."""
 
 from __future__ import annotations
 
 import getpass
 from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -27,8 +26,42 @@ __all__ = [
 ]  # fmt: skip
 
 _Json = Annotated[bool, Parameter(name="--json", negative=(), help="JSON objects, one a line.")]
-_CURRENT = frozenset({"alarm_id", "priority", "state", "time", "value", "limit", "by", "action"})
-_TRANSITION = frozenset({"alarm_id", "priority", "event", "from", "to", "time", "value", "by", "reason", "sequence"})
+_Moment = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]  # ms since the epoch, before the year 10000
+
+
+class _Occurrence(msgspec.Struct):
+    """The columns of current states that a command needs."""
+
+    alarm_id: str
+    sequence: int | None
+
+
+class _Current(msgspec.Struct):
+    """The columns of current states that are printed."""
+
+    alarm_id: str
+    priority: int | None
+    state: str
+    time: _Moment
+    value: float | None
+    limit: float | None
+    by: str | None
+    action: str | None
+
+
+class _Transition(msgspec.Struct):
+    """The columns of transitions that are printed or counted."""
+
+    alarm_id: str
+    priority: int | None
+    event: str
+    before: str = msgspec.field(name="from")
+    to: str
+    time: _Moment
+    value: float | None
+    by: str | None
+    reason: str | None
+    sequence: int | None
 
 
 @Parameter(name="*")
@@ -74,7 +107,7 @@ def list_alarms(
         The topic of transitions.
     """
     with closing(open_log(kafka, create=False)) as log:
-        found = _current(log, topic, _CURRENT)
+        found = _current(log, topic, _Current)
     rows = sorted((row for row in found.values() if every or row["state"] != "normal"), key=lambda row: (row["priority"] or 5, -row["time"]))
     if json:
         print_json(rows)
@@ -109,7 +142,7 @@ def show(alarm: str, /, *, topic: str = "alarms", json: _Json = False, kafka: Ka
         The topic of transitions.
     """
     with closing(open_log(kafka, create=False)) as log:
-        rows = [row for row in _rows(log, topic, _TRANSITION) if row["alarm_id"] == alarm]
+        rows = [row for row in _rows(log, topic, _Transition) if row["alarm_id"] == alarm]
         if not rows:
             _check_there(log, topic, alarm)
     if json:
@@ -257,7 +290,7 @@ def kpi(*, last: str = "24h", topic: str = "alarms", json: _Json = False, kafka:
     if (long := duration_ms(last, "--last")) == 0:
         raise PlanError("is 0", where="--last", fix="write 24h, 7d")
     with closing(open_log(kafka, create=False)) as log:
-        found = judged(_rows(log, topic, _TRANSITION), end - long, end)
+        found = judged(_rows(log, topic, _Transition), end - long, end)
     if json:
         print_json([found])
         return
@@ -299,30 +332,28 @@ def _login() -> str:
 
 def _check_there(log: Log, topic: str, alarm: str) -> dict[str, Any]:
     """Return the last row of an alarm. Raises PlanError if there is none."""
-    current = _current(log, topic, {"alarm_id", "sequence"})
+    current = _current(log, topic, _Occurrence)
     if alarm in current:
         return current[alarm]
     fix = near(alarm, current) if current else f"topic {topic}.current is empty: has the pipeline of alarms run?"
     raise PlanError(f"no alarm {alarm!r} has had a transition", where="alarms", fix=fix)
 
 
-def _current(log: Log, topic: str, columns: AbstractSet[str]) -> dict[str, dict[str, Any]]:
+def _current(log: Log, topic: str, columns: type[msgspec.Struct]) -> dict[str, dict[str, Any]]:
     """Return the last row of each alarm."""
     return {row["alarm_id"]: row for row in _rows(log, f"{topic}.current", columns)}
 
 
-def _rows(log: Log, topic: str, columns: AbstractSet[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a topic. Raises DataError at one that lacks a column."""
+def _rows(log: Log, topic: str, columns: type[msgspec.Struct]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a topic. Raises DataError at one that lacks a column, or has a value of another type in it."""
     for entry in entries_of(log, topic):
         try:
-            row: Any = msgspec.json.decode(entry.value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            row = None
-        if isinstance(row, dict) and columns <= row.keys():
-            yield row
-        else:
+            row: dict[str, Any] = msgspec.json.decode(entry.value, type=dict[str, Any])
+            msgspec.convert(row, columns)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             where = f"topic {topic}/{entry.partition} offset {entry.offset}"
-            raise DataError("is no row of alarms", where=where, fix="name the topic with --topic")
+            raise DataError("is no row of alarms", where=where, fix="name the topic with --topic") from None
+        yield row
 
 
 def _moment(ms: int) -> str:
