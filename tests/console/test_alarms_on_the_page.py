@@ -287,7 +287,7 @@ def test_a_page_beyond_the_loopback_interface_takes_no_commands(tmp_path: Path) 
     (tmp_path / "plant.py").write_text(PLANT)
     with paths_of(plan_of(str(tmp_path / "plant.py"), []), commands=False).reading(lambda: SqliteLog(tmp_path / "log.db")) as (_, asked, posted):
         status, _, body = posted["/api/command"](b'{"alarm": "a/P9/H", "command": "acknowledge", "by": "ada"}')
-        assert (status, "served beyond this machine" in json.loads(body)["error"]) == (403, True)
+        assert (status, "accepts no commands" in json.loads(body)["error"]) == (403, True)
         assert json.loads(asked["/api/alarms"]("")[2])["commands"] is False
 
 

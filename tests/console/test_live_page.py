@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -89,6 +90,14 @@ def test_a_client_that_leaves_is_no_error(page: LivePage, capfd: pytest.CaptureF
             one.sendall(begun)
     wait_for(lambda: b"metric" in asked(page, b"GET /metrics HTTP/1.0\r\n\r\n"), "room for another", seconds=LIMIT)
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_script_of_the_page_is_a_file_because_no_other_runs(page: LivePage) -> None:
+    head, _, body = asked(page, b"GET / HTTP/1.0\r\n\r\n").partition(b"\r\n\r\n")
+    assert b"Content-Security-Policy: default-src 'self'; style-src" in head
+    assert re.findall(rb"<script[^>]*>.", body) == [b'<script type="module" src="/live.js"><']
+    head, _, body = asked(page, b"GET /live.js HTTP/1.0\r\n\r\n").partition(b"\r\n\r\n")
+    assert (b"Content-Type: text/javascript\r\n" in head, body) == (True, (files("headrace.console") / "live.js").read_bytes())
 
 
 def test_the_page_shows_an_aggregate_that_is_null() -> None:

@@ -99,7 +99,7 @@ class Alarming:
     plans
         The pipelines of the plant.
     commands
-        Whether commands are taken.
+        Whether commands are accepted.
     """
 
     def __init__(self, open_log: Callable[[], Log], plans: Iterable[Plan], *, commands: bool) -> None:
@@ -185,7 +185,7 @@ class Alarming:
 
     def _command(self, asked: _Asked) -> Answer:
         if not self._commands:
-            what = "commands are not taken here: the page is served beyond this machine, without sign-in. Use headrace alarms"
+            what = "the page accepts no commands: it is served beyond this machine, without sign-in. Use headrace alarms"
             return _fault(HTTPStatus.FORBIDDEN, what)
         if asked.command not in COMMANDS:
             raise PlanError(f"there is no command {asked.command!r}", fix=near(asked.command, COMMANDS))

@@ -67,7 +67,7 @@ class PlantPages:
     plans
         The pipelines of the plant.
     commands
-        Whether operators' commands are taken.
+        Whether operators' commands are accepted.
     picture
         A drawing of the plant as SVG; empty if there is none.
     links

@@ -217,7 +217,7 @@ async function send(alarm, wanted) {
     await showAlarms();
     if (answer.ok && wanted.command === "acknowledge") focusOn(next);
   } catch {
-    say(`No answer: ${what}. Whether it was taken is not known; look at the list.`, true);
+    say(`No answer: ${what}. Whether it was accepted is not known; look at the list.`, true);
   }
 }
 
@@ -306,7 +306,7 @@ async function explain(alarm) {
     table(["Time", "Event", "From", "To", "Value", "By", "Reason"], transitions.map((/** @type {any} */ one) => [
       time(one.time), words(one.event), words(one.from), words(one.to), shownValue(one.value), one.by, one.reason,
     ]), "Transitions"),
-    table(["Record", "Time", "Value", "Quality", "What it did"], nearRaise(readings).map((/** @type {any} */ one) => [
+    table(["Record", "Time", "Value", "Quality", "Event"], nearRaise(readings).map((/** @type {any} */ one) => [
       place(one), time(one.time), shownValue(one.value), quality(one.quality), [one.event, one.evidence ? "evidence" : null].filter(Boolean).join(", ") || null,
     ]), "Readings near the raise"),
     table(["Setting", "Value"], settings.map(([name, value]) => [words(name), String(value)]), `Definition, version ${definition.version}, from ${definition.from}`),
