@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from pathlib import Path
 from random import Random
 from threading import Thread
@@ -24,7 +25,7 @@ from outside import LIMIT, values_of
 
 from broker import Shared, kafka
 from headrace.cli import main
-from headrace.connectors import schema_registry
+from headrace.connectors import schema_formats, schema_registry
 from headrace.connectors.ingest import Ingest
 from headrace.connectors.mirror import Mirror
 from headrace.connectors.objects import Unfit
@@ -250,6 +251,86 @@ def test_values_become_records_by_a_real_registry(apicurio: Apicurio, check: Cal
     check(apicurio)
 
 
+def test_a_value_that_is_nested_too_deeply_is_unfit(small: Small) -> None:
+    """The compiled reader of Avro would end the program."""
+    node = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", {"type": "array", "items": "Node"}]}]}
+    number = small.register("a", json.dumps(node))
+    inner = small.register("b", json.dumps({"type": "record", "name": "Outer", "fields": [{"name": "node", "type": node}]}))
+    deep = b"\x02\x02" * 200_000
+    assert decoded(small, head(number) + b"\x02\x02\x00\x00", head(number) + deep, head(inner) + deep) == [
+        {"next": [{"next": None}]}, *[f"is not what schema {one} says: maximum recursion depth exceeded" for one in (number, inner)],
+    ]  # fmt: skip
+
+
+def test_decimals_have_all_their_digits_and_no_exponent(small: Small) -> None:
+    shown = {
+        (0, 10): "0.0000000000", (1, 10): "0.0000000001", (-5, 2): "-0.05", (1234567, 2): "12345.67", (-7, 0): "-7", (10**30, 3): f"{10**27}.000",
+    }  # fmt: skip
+    values = []
+    for (unscaled, scale), fixed in product(shown, (False, True)):
+        kind = {"type": "fixed", "name": "F", "size": 16} if fixed else {"type": "bytes"}
+        schema = {"type": "record", "name": "R", "fields": [{"name": "p", "type": kind | {"logicalType": "decimal", "precision": 4, "scale": scale}}]}
+        values.append(head(small.register("a", json.dumps(schema))) + (b"" if fixed else b"\x20") + unscaled.to_bytes(16, "big", signed=True))
+    assert decoded(small, *values) == [{"p": text} for text in shown.values() for _ in range(2)]
+
+
+def test_wrappers_of_protobuf_are_their_values(small: Small) -> None:
+    text = """syntax = "proto3"; import "google/protobuf/wrappers.proto"; message A {
+      google.protobuf.Int64Value whole = 1; google.protobuf.DoubleValue real = 2; google.protobuf.BytesValue raw = 3;
+      oneof one { int32 number = 4; google.protobuf.StringValue text = 5; } }"""
+    number = small.register("a", text, "PROTOBUF")
+    real = [b"\x12\x09\x09" + struct.pack("<d", one) for one in (0.5, math.nan)]
+    bodies = [b"", b"\x0a\x02\x08\x05", b"\x0a\x00", *real, b"\x1a\x03\x0a\x01\xff", b"\x20\x00", b"\x2a\x00", b"\x20\x01\x2a\x00"]
+    assert decoded(small, *(head(number) + b"\0" + body for body in bodies)) == [
+        {}, {"whole": 5}, {"whole": 0}, {"real": 0.5}, {"real": None}, {"raw": "/w=="}, {"number": 0}, {"text": ""}, {"text": ""},
+    ]  # fmt: skip
+
+
+def test_references_of_json_schema_are_relative_to_its_id(small: Small) -> None:
+    small.register("low", '{"type": "integer"}', "JSON")
+    small.register("mid", '{"$id": "http://plant/parts/mid.json", "properties": {"low": {"$ref": "low.json"}}}', "JSON")
+    references = [{"name": f"{name}.json", "subject": name, "version": 1} for name in ("low", "mid")]
+    for more in ({}, {"$id": "http://plant/schemas/top.json"}):
+        text = json.dumps({**more, "properties": {"mid": {"$ref": "mid.json"}, "low": {"$ref": "low.json#"}}})
+        number = small.register("top", text, "JSON", references)
+        good, bad = b'{"mid": {"low": 1}, "low": 2}', b'{"mid": {"low": "1"}}'
+        assert decoded(small, head(number) + good, head(number) + bad) == [
+            json.loads(good), f'is not what schema {number} says: "1" is not of type "integer"',
+        ]  # fmt: skip
+
+
+def test_a_reference_that_cannot_be_a_file_is_unfit(small: Small) -> None:
+    small.register("a", 'syntax = "proto3";', "PROTOBUF")
+    names = ["", "a.proto/b.proto", "x" * 300, "../a", "/a"]
+    numbers = []
+    for name in names:
+        references = [{"name": one, "subject": "a", "version": 1} for one in ("a.proto", name)]
+        numbers.append(small.register("b", 'syntax = "proto3"; message A {}', "PROTOBUF", references))
+    for number, name, found in zip(numbers, names, decoded(small, *(head(number) + b"\0" for number in numbers)), strict=True):
+        assert found.startswith(f"has schema {number}, which cannot be used: a reference has the name {name[:99]!r}"[:-1])
+
+
+def test_a_compiler_that_takes_too_long_is_asked_again(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    number, body = message(small)
+    monkeypatch.setattr(schema_formats, "_COMPILE_SECONDS", 0.0)
+    with pytest.raises(Unavailable, match=f"the compiler of Protobuf needs more than 0 s for schema {number}"):
+        decoded(small, head(number) + b"\x02\x02" + body)
+
+
+def test_ids_without_a_schema_are_remembered_up_to_a_bound(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema_registry, "_MOST_UNFIT", 3)
+
+    async def run() -> None:
+        async with schemas_of(small) as schemas:
+            for number in (1, 2, 2, 3, 4, 4):
+                with pytest.raises(Unfit, match=f"has schema {number}, which the registry does not know"):
+                    await schemas.decoded(head(number))
+                assert len(schemas._unfit) <= 3
+
+    asyncio.run(asyncio.wait_for(run(), LIMIT))
+    assert len(small.asked) == 4
+
+
 def test_what_cannot_be_decoded_says_why(small: Small) -> None:
     known = small.register("a", json.dumps(READING))
     text = small.register("b", '"string"')
@@ -305,8 +386,10 @@ def test_a_registry_that_is_wrong_ends_and_one_that_is_away_does_not(small: Smal
 
     for status, body, error, says in (
         (401, b'{"error_code":401,"message":"who?"}', PlanError, "answers 401 Unauthorized for schema 1: who?"),
+        (404, b'{"error_code":404,"message":"HTTP 404 Not Found"}', PlanError, "answers 404 Not Found for schema 1: HTTP 404 Not Found; is it"),
         (404, b"<html>", PlanError, "answers 404 Not Found for schema 1; is it the address of a schema registry"),
         (200, b"[]", PlanError, "answers 200 OK for schema 1"),
+        (500, b"<html>", Unavailable, "answers 500 Internal Server Error"),
         (503, b"", Unavailable, "answers 503 Service Unavailable"),
         (429, b"", Unavailable, "answers 429 Too Many Requests"),
     ):

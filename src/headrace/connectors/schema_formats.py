@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+from urllib.parse import urljoin
 
 import msgspec
 
 from headrace.connectors.objects import Unfit
+from headrace.connectors.protocol import Unavailable
 from headrace.errors import EnvironmentFault
 
 __all__ = ["READERS", "Schema"]
 
 _COMPILE_SECONDS = 60.0
 _MOST_DEPTH = 100
+_MOST_SCALE = 1000
+_DECIMAL = "headrace-decimal"
+_BAD_NAMES = frozenset({errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOTDIR})
 
 
 class Schema(NamedTuple):
@@ -61,13 +68,19 @@ async def _avro(schema: Schema) -> Callable[[bytes], bytes]:
     """Return what decodes Avro. Times stay the numbers that they are, decimals become texts."""
     try:
         from fastavro import parse_schema, schemaless_reader
+        from fastavro._read_py import schemaless_reader as careful_reader
+        from fastavro.read import LOGICAL_READERS
     except ModuleNotFoundError:
         raise _lacks("fastavro") from None
+    LOGICAL_READERS[f"bytes-{_DECIMAL}"] = LOGICAL_READERS[f"fixed-{_DECIMAL}"] = _decimal
     try:
         named: dict[str, Any] = {}
         for text in schema.references.values():
-            parse_schema(_without_times(msgspec.json.decode(text)), named)
-        parsed = parse_schema(_without_times(msgspec.json.decode(schema.text)), named)
+            parse_schema(_with_decimals(msgspec.json.decode(text)), named)
+        parsed = parse_schema(_with_decimals(msgspec.json.decode(schema.text)), named)
+        # The compiled reader does not bound its recursion, so that a deep value would end the whole program.
+        if _is_recursive(parsed, named, {}):
+            schemaless_reader = careful_reader
     except Exception as error:  # noqa: BLE001  (whatever a schema from outside makes the library raise)
         raise schema.unusable(error) from None
 
@@ -84,13 +97,41 @@ async def _avro(schema: Schema) -> Callable[[bytes], bytes]:
     return read
 
 
-def _without_times(schema: Any) -> Any:  # noqa: ANN401  (a value of JSON)
-    """Return a schema of Avro without logical types other than decimals."""
+def _with_decimals(schema: Any) -> Any:  # noqa: ANN401  (a value of JSON)
+    """Return a schema of Avro without logical types, other than decimals, which `_decimal` reads. Raises ValueError for a bad scale."""
     if isinstance(schema, list):
-        return [_without_times(one) for one in schema]
-    if isinstance(schema, dict):
-        return {name: _without_times(one) for name, one in schema.items() if name != "logicalType" or one == "decimal"}
-    return schema
+        return [_with_decimals(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {name: _with_decimals(one) for name, one in schema.items() if name != "logicalType"}
+    if schema.get("logicalType") == "decimal" and schema.get("type") in ("bytes", "fixed"):
+        scale = schema.get("scale", 0)
+        if not isinstance(scale, int) or not 0 <= scale <= _MOST_SCALE:
+            raise ValueError(f"the scale of a decimal is {scale!r}")
+        plain["logicalType"] = _DECIMAL
+    return plain
+
+
+def _decimal(value: bytes, schema: Any, _: Any = None) -> str:  # noqa: ANN401  (a schema of Avro)
+    """Return a decimal as a text with all its digits, and no exponent."""
+    number, scale = int.from_bytes(value, "big", signed=True), schema.get("scale", 0)
+    digits = str(abs(number)).zfill(scale + 1)
+    sign = "-" if number < 0 else ""
+    return f"{sign}{digits[:-scale]}.{digits[-scale:]}" if scale else f"{sign}{digits}"
+
+
+def _is_recursive(schema: Any, named: Mapping[str, Any], seen: dict[str, bool]) -> bool:  # noqa: ANN401  (a parsed schema)
+    """Return whether a value of a schema can have values of the same schema in it. `seen` are the records met, and whether we are in them."""
+    if isinstance(schema, str):
+        return seen[schema] if schema in seen else schema in named and _is_recursive(named[schema], named, seen)
+    if isinstance(schema, list):
+        return any(_is_recursive(one, named, seen) for one in schema)
+    if schema["type"] not in {"record", "error"}:
+        return _is_recursive(schema.get("items", schema.get("values", schema["type"])), named, seen)
+    seen[schema["name"]] = True
+    found = any(_is_recursive(one["type"], named, seen) for one in schema["fields"])
+    seen[schema["name"]] = False
+    return found
 
 
 # Protobuf
@@ -134,6 +175,7 @@ async def _protobuf(schema: Schema) -> Callable[[bytes], bytes]:
 
 
 _MAIN = "the_schema.proto"
+_WRAPPERS = frozenset(f"google.protobuf.{kind}Value" for kind in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes"))
 
 
 async def _compiled(schema: Schema) -> Any:  # noqa: ANN401  (a FileDescriptorSet)
@@ -146,11 +188,7 @@ async def _compiled(schema: Schema) -> Any:  # noqa: ANN401  (a FileDescriptorSe
         raise _lacks("grpcio-tools") from None
     with tempfile.TemporaryDirectory() as folder:
         for name, text in (*schema.references.items(), (_MAIN, schema.text)):
-            path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or "\0" in name:
-                raise schema.unusable(f"a reference is called {name!r}")
-            (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
-            (Path(folder) / path).write_text(text, encoding="utf-8")
+            _write(schema, folder, name, text)
         made = Path(folder) / "made"
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "grpc_tools.protoc", f"-I{folder}", f"-I{included}", "--include_imports", f"--descriptor_set_out={made}",
@@ -158,13 +196,29 @@ async def _compiled(schema: Schema) -> Any:  # noqa: ANN401  (a FileDescriptorSe
         )  # fmt: skip
         try:
             _, said = await asyncio.wait_for(process.communicate(), _COMPILE_SECONDS)
-        except BaseException:
+        except BaseException as error:
             process.kill()
             await process.wait()
+            if isinstance(error, TimeoutError):
+                raise Unavailable(f"the compiler of Protobuf needs more than {_COMPILE_SECONDS:g} s for schema {schema.number}") from None
             raise
         if process.returncode:
             raise schema.unusable(said.decode(errors="replace").replace(f"{folder}/", ""))
         return FileDescriptorSet.FromString(made.read_bytes())
+
+
+def _write(schema: Schema, folder: str, name: str, text: str) -> None:
+    """Write a file for the compiler. Raises Unfit if a reference has a name that no file can have."""
+    path, wrong = PurePosixPath(name), schema.unusable(f"a reference has the name {name!r}")
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise wrong
+    try:
+        (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
+        (Path(folder) / path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        if error.errno not in _BAD_NAMES:
+            raise
+        raise wrong from None
 
 
 def _path(value: bytes) -> tuple[tuple[int, ...], int]:
@@ -200,11 +254,13 @@ def _plain(message: Any) -> Any:  # noqa: ANN401  (a message, and a value of JSO
     from google.protobuf.json_format import MessageToDict
 
     descriptor = message.DESCRIPTOR
+    if descriptor.full_name in _WRAPPERS:
+        return message.value
     if descriptor.full_name.startswith("google.protobuf."):
         try:
-            return MessageToDict(message)  # times, durations, wrappers
+            return MessageToDict(message)  # times, durations
         except Exception as error:  # noqa: BLE001  (an Any of a type that is not there, a time out of range)
-            raise Unfit(f"has a {descriptor.name} that cannot be read: {error}") from None
+            raise Unfit(f"has a google.protobuf.{descriptor.name} that cannot be read: {error}") from None
     found: dict[str, Any] = {}
     for field in descriptor.fields:
         if field.has_presence and not message.HasField(field.name):
@@ -243,14 +299,10 @@ async def _json(schema: Schema) -> Callable[[bytes], bytes]:
     except ModuleNotFoundError:
         raise _lacks("jsonschema-rs") from None
 
-    def retrieved(uri: str) -> Any:  # noqa: ANN401  (a value of JSON)
-        for name, text in schema.references.items():
-            if uri in (name, f"json-schema:///{name}"):
-                return msgspec.json.decode(text)
-        raise ValueError(f"{uri} is not among its references")
-
     try:
-        validator = jsonschema_rs.validator_for(msgspec.json.decode(schema.text), retriever=retrieved)
+        whole = msgspec.json.decode(schema.text)
+        known = {name: msgspec.json.decode(text) for name, text in schema.references.items()}
+        validator = jsonschema_rs.validator_for(whole, retriever=partial(_retrieved, whole, known))
     except Exception as error:  # noqa: BLE001  (whatever a schema from outside makes the library raise)
         raise schema.unusable(error) from None
 
@@ -269,6 +321,21 @@ async def _json(schema: Schema) -> Callable[[bytes], bytes]:
         return value
 
     return read
+
+
+def _retrieved(whole: Any, known: Mapping[str, Any], uri: str) -> Any:  # noqa: ANN401  (values of JSON)
+    """Return the reference of a JSON Schema with an address. Their names may be relative to the address of any of the schemas."""
+    bases = [*filter(None, map(_id_of, (whole, *known.values())))]
+    for name, one in known.items():
+        if uri in {name, f"json-schema:///{name}", *(urljoin(base, name) for base in bases)}:
+            return one
+    raise ValueError(f"{uri} is not among its references")
+
+
+def _id_of(schema: Any) -> str | None:  # noqa: ANN401  (a value of JSON)
+    """Return the address that a JSON Schema gives itself, if it does; its references are relative to it."""
+    found = schema.get("$id", schema.get("id")) if isinstance(schema, dict) else None
+    return found if isinstance(found, str) else None
 
 
 READERS: Mapping[str, Callable[[Schema], Awaitable[Callable[[bytes], bytes]]]] = {"AVRO": _avro, "PROTOBUF": _protobuf, "JSON": _json}

@@ -25,6 +25,7 @@ __all__ = ["Schemas"]
 _EXAMPLE = "registry=http://127.0.0.1:8081"
 _HEAD = 5
 _AGAIN_SECONDS = 60.0
+_MOST_UNFIT = 10_000
 _MOST_REFERENCES = 100
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
@@ -101,6 +102,8 @@ class Schemas(OneClient):
         try:
             self._readers[number] = await self._made_reader(number)
         except Unfit as unfit:
+            if len(self._unfit) >= _MOST_UNFIT:  # ids of values that are no records of a registry are without end
+                self._unfit.clear()
             self._unfit[number] = time.monotonic() + _AGAIN_SECONDS, str(unfit)
             raise
         return self._readers[number]
@@ -150,6 +153,6 @@ class Schemas(OneClient):
             fault = msgspec.json.decode(response.content, type=_Fault)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise PlanError(f"answers {status} {response.reason_phrase} for {what}", where=self._url, fix=fix) from None
-        if status == 404:
+        if status == 404 and fault.error_code != 404:  # 404 alone is of a path that is not there, 40403 of a schema
             raise Unfit(f"has {what}, which the registry does not know")
         raise PlanError(f"answers {status} {response.reason_phrase} for {what}: {fault.message[:200]}", where=self._url, fix=fix)
