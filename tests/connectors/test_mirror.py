@@ -22,6 +22,7 @@ from headrace.connectors.forward import Forward
 from headrace.connectors.ingest import Ingest, position_before
 from headrace.connectors.mirror import Mirror
 from headrace.connectors.protocol import Source
+from headrace.errors import EnvironmentFault
 from headrace.topics.protocol import Away, Log
 from headrace.topics.sqlite import SqliteLog
 from serving import free_port
@@ -141,6 +142,22 @@ def test_what_retention_took_is_reported_and_the_rest_follows(tmp_path: Path, ce
         run(centre, mirror(old), told=told.append)
     assert told == ["topic:readings: partition 0: records 50 to 99 are gone, by retention: they are not mirrored"]
     assert values_of(centre, "readings") == [value(number) for number in [*range(50), *range(100, 150)]]
+
+
+@pytest.mark.parametrize("partitions", [3, 1])
+def test_a_topic_that_was_created_again_is_not_taken_for_the_one_before(site: SqliteLog, centre: SqliteLog, partitions: int) -> None:
+    """It may have more records than were mirrored, and then the first of them would be missing."""
+    grow(site, 0, 20)
+    run(centre, mirror(site))
+    before = content(centre)
+    site.delete("readings")
+    grow(site, 100, 200, partitions=partitions)
+    with pytest.raises(EnvironmentFault, match="has been deleted and created again since its records were mirrored"):
+        run(centre, mirror(site))
+    assert content(centre) == before
+    run(centre, mirror(site), anew=True)
+    assert sorted(values_of(centre, "readings")) == sorted([*map(value, range(20)), *map(value, range(100, 300))])
+    assert run(centre, mirror(site)) == 0
 
 
 def test_records_that_a_log_cannot_have_are_dead_letters(site: SqliteLog, centre: SqliteLog) -> None:

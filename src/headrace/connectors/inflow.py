@@ -69,9 +69,11 @@ def of_session(last: Any) -> bool:  # noqa: ANN401  (a value of JSON)
 
 
 def shown(last: Any) -> str:  # noqa: ANN401  (a value of JSON)
-    """Return a position as text, cut where it is long; of a place in a file, only this."""
+    """Return a position as text, cut where it is long; of a place in a file, and of offsets, only these."""
     if isinstance(last, dict) and "path" in last and "at" in last:
         return f"at byte {last['at']} of {last['path']}"
+    if isinstance(last, dict) and "offsets" in last:
+        last = last["offsets"]
     text = last if isinstance(last, str) else msgspec.json.encode(last).decode()
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 

@@ -56,28 +56,35 @@ class Mirror(EndingSource):
         self._ended_at: tuple[Any] | None = None  # the position of the last record, once the end was reached
         self._lock = Lock()  # close() may be called while a thread still fetches
 
-    async def open(self, position: Any) -> AsyncGenerator[Event] | None:  # noqa: ANN401  (a list of offsets)
-        """Open the log, and return the records from those offsets on; None if the end was reached and only that was asked for."""
+    async def open(self, position: Any) -> AsyncGenerator[Event] | None:  # noqa: ANN401  (offsets, and the identity of their topic)
+        """Open the log, and return the records from those offsets on; None if the end was reached and only that was asked for.
+
+        Raises EnvironmentFault if they are offsets of an earlier topic of this name.
+        """
         if self._ended_at == (position,):
             return None
         try:
             await asyncio.to_thread(self._release)
-            offsets = await asyncio.to_thread(self._begin, position or [])
+            known = position if isinstance(position, dict) else {"offsets": position or [], "topic": None}
+            offsets = await asyncio.to_thread(self._begin, known["offsets"], known["topic"])
         except Away as fault:
             raise Unavailable(fault.what, fix=fault.fix) from None
         return self._events(offsets, position)
 
-    def _begin(self, position: Sequence[int]) -> list[int]:
+    def _begin(self, offsets: Sequence[int], topic: str | None) -> list[int]:
         """Open the log and the topic, and return the next offset of each partition."""
         with self._lock:
             self._log = self._opened()
             feed = self._feed = self._log.feed([self._topic], latest=self.latest, skip_gone=True)
-            readers = feed.readers[self._topic]
+            readers, self._identity = feed.readers[self._topic], feed.identities[self._topic]
+            if topic not in {None, self._identity}:
+                what = "has been deleted and created again since its records were mirrored"
+                raise EnvironmentFault(what, where=self.name, fix="mirror the new topic from its first record: --anew")
             firsts = self._firsts()
             for number, reader in enumerate(readers):
                 if isinstance(reader, KeyedReader):
                     reader.keyed = True
-                at = position[number] if number < len(position) else firsts.get(number, 0)
+                at = offsets[number] if number < len(offsets) else firsts.get(number, 0)
                 if at < firsts.get(number, 0):
                     self._report_gone(number, at, firsts[number])
                 reader.seek({**reader.position, "record": max(at, firsts.get(number, 0))})
@@ -102,7 +109,7 @@ class Mirror(EndingSource):
                 return
             for record in records:
                 offsets[record.partition] = record.offset + 1
-                last = offsets.copy()
+                last = {"offsets": offsets.copy(), "topic": self._identity}
                 yield await self._event(record, last)
             if not records:
                 await asyncio.sleep(_POLL_SECONDS)

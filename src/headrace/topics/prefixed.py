@@ -98,6 +98,10 @@ class _PrefixedFeed:
     def readers(self) -> dict[str, Sequence[PartitionReader]]:
         return {topic[self._bare :]: readers for topic, readers in self._feed.readers.items()}
 
+    @property
+    def identities(self) -> dict[str, str]:
+        return {topic[self._bare :]: identity for topic, identity in self._feed.identities.items()}
+
     def lag(self) -> dict[tuple[str, int], int]:
         return {(topic[self._bare :], number): lag for (topic, number), lag in self._feed.lag().items()}
 

@@ -191,10 +191,16 @@ class Feed(Protocol):
     ----------
     readers
         A reader of each partition, by topic, in the order of their numbers.
+    identities
+        What distinguishes each topic from a later one of the same name.
     """
 
     @property
     def readers(self) -> Mapping[str, Sequence[PartitionReader]]:
+        """See above."""
+
+    @property
+    def identities(self) -> Mapping[str, str]:
         """See above."""
 
     def fetch(self, most: int | None = None) -> bool:

@@ -119,6 +119,7 @@ class SqliteFeed:
                 for number, key in log._partitions_of(topic).items():
                     part = log._partition_row(key)
                     self.readers[topic].append(SqliteReader(f"{topic} partition {number}", key, part.first, part.next if latest else None))
+        self.identities = {topic: str(readers[0].key) for topic, readers in self.readers.items()}
         self._by_key = {reader.key: reader for readers in self.readers.values() for reader in readers}
         self._seq: int | None = None
         self._version: int | None = None

@@ -125,7 +125,7 @@ class KafkaFeed:
             self.readers[topic] = [
                 KafkaReader(topic, number, bounds[topic, number][0], bounds[topic, number][1] if latest else None) for number in numbers
             ]
-        self._ids = {topic: str(described[topic].topic_id) for topic in topics}
+        self.identities = {topic: str(described[topic].topic_id) for topic in topics}
         self._by_key = {(reader.topic, reader.number): reader for readers in self.readers.values() for reader in readers}
         self._consumer: Consumer | None = None
         self._asked: dict[str, Future[Any]] | None = None
@@ -225,7 +225,7 @@ class KafkaFeed:
             self._missed.discard(topic)
             found = asked.result()
             there, known = len(found.partitions), len(self.readers[topic])
-            if str(found.topic_id) != self._ids[topic]:
+            if str(found.topic_id) != self.identities[topic]:
                 what = "has been made anew while it was read"
             elif there != known:
                 what = f"has {there} partitions now, not {known}"
