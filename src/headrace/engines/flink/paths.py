@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dis
 from inspect import isgeneratorfunction
+from itertools import pairwise
 
 from headrace.engines.flink.words import text
 from headrace.errors import PlanError
@@ -64,7 +66,7 @@ class Paths:
         if not called & _ORDERED or not given.derived:
             return
         for maker in window.input.nearest(frozenset(["source", "window", "process"])):
-            if isinstance(maker.operator, Process) and isgeneratorfunction(getattr(maker.operator.code, "on_broadcast", None)):
+            if isinstance(maker.operator, Process) and _may_return(getattr(maker.operator.code, "on_broadcast", None)):
                 what = (
                     f"{min(called & _ORDERED)} of rows that {maker.operator.label} emits for broadcast records: on Flink these come in no fixed order"
                 )
@@ -117,3 +119,17 @@ def _makers(node: Node[Operator]) -> list[Node[Operator]]:
     """Return the sources, processes and windows that rows come from, the nearest on each way; of windows what groups or ranks their rows."""
     nearest = node.nearest(frozenset(["source", "process", "side", "window", "aggregate", "topn"]))
     return [one.process if one.is_a(Side) else one for one in nearest]
+
+
+def _may_return(method: object) -> bool:
+    """Return whether a method may return anything but None: rows, or a generator of them. Of code that cannot be read it is taken to."""
+    if method is None:
+        return False
+    code = getattr(method, "__code__", None)
+    if code is None or isgeneratorfunction(method):
+        return True
+    steps = [*dis.get_instructions(code)]
+    if any(one.opname == "RETURN_CONST" and one.argval is not None for one in steps):
+        return True
+    returns = [(before, one) for before, one in pairwise(steps) if one.opname == "RETURN_VALUE"]
+    return any(one.is_jump_target or before.opname != "LOAD_CONST" or before.argval is not None for before, one in returns)
