@@ -225,6 +225,13 @@ def test_the_command_mirrors_a_topic(
         assert says in capfd.readouterr().err
 
 
+def test_a_topic_is_not_mirrored_into_itself_by_its_address(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_TOPIC_PREFIX", "site.")
+    for address in ("kafka://127.0.0.1:1/site.t", "kafka://127.0.0.1:1/site.t?registry=http://127.0.0.1:1"):
+        assert main(["bridge", address, "kafka:t", "--kafka-servers", "127.0.0.1:1"]) == 2
+        assert "TO: cannot be bridged to kafka:t, itself; name another topic, or another log" in capsys.readouterr().err
+
+
 CHILD = """
 import sys
 from headrace.cli import main

@@ -17,7 +17,7 @@ from cyclopts import Parameter
 
 from headrace.cli.anew import confirm
 from headrace.cli.apps import blaming, module_of_file
-from headrace.cli.logs import KafkaOptions, asked_topic, open_log
+from headrace.cli.logs import PREFIX_VARIABLE, KafkaOptions, asked_topic, open_log
 from headrace.cli.metrics import FILE_VARIABLE, metrics_file, serve_metrics
 from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import asked_to_stop
@@ -99,7 +99,7 @@ def bridge(
     seconds = duration_ms(duration, "--duration") / 1000 if duration else None
     patience = _patience(give_up_after or "60s")
     limits = _Limits(asked_to_stop(), seconds, records, metrics_port, anew, yes)
-    if mirrored and outward == inward:
+    if inward is not None and (outward == inward or from_.partition("?")[0] == _address_of(*inward)):
         raise PlanError(f"cannot be bridged to {to}, itself", where="TO", fix="name another topic, or another log")
     if outward is not None and not mirrored:
         _refuse("only for a bridge into a topic", key=key, give_up_after=give_up_after)
@@ -112,6 +112,11 @@ def bridge(
         else:
             _refuse("only for a bridge from a topic", until=until)
         _bring(source, from_, *inward, to, key, patience, limits)
+
+
+def _address_of(topic: str, cluster: Cluster | None) -> str | None:
+    """Return the address `kafka://…` of a topic; None if it is of the SQLite log."""
+    return None if cluster is None else f"kafka://{cluster.servers}/{os.environ.get(PREFIX_VARIABLE, '')}{topic}"
 
 
 @dataclass(frozen=True, slots=True)

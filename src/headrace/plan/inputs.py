@@ -79,7 +79,7 @@ def checked_inputs(
         one = _input_of(given, place)
         node = one.stream.node
         if node in taken:
-            raise PlanError(f"the input is {taken[node]}", where=place, fix="give it another stream, or part the stream with where()")
+            raise PlanError(f"the input is {taken[node]}", where=place, fix="give it another stream, or split the stream with where()")
         taken[node] = f"input {name!r} too"
         _check_policy(one, arrival=arrival, where=place)
         one.stream._timed("input")
