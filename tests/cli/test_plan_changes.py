@@ -74,6 +74,13 @@ def test_what_a_job_on_flink_left_is_compared(folder: Path, capsys: pytest.Captu
         PIPELINE.replace('hr.stream(\n        "readings"', 'hr.stream(\n        "measured"').replace('stream("readings"', 'stream("measured"')
     )
     assert "window:k cannot keep its state: it no longer reads readings" in said(capsys, *on_flink, status=1)
+    (note,) = (kept.folder / "plans").iterdir()
+    for damaged in (b"", b"{", b"[]", b"{}", b"\xff", note.read_bytes().replace(b'"shape":[', b'"shape":[1,')):
+        note.write_bytes(damaged)
+        found = said(capsys, *on_flink, status=1)
+        assert f"{note}: is damaged: it says which plan left the state; restore it, or start with --anew, which forgets it" in found
+    note.unlink()
+    assert said(capsys, *on_flink) == "pipeline means cannot be compared: no note says which plan left chk-7 on Flink\n"
 
 
 @pytest.mark.usefixtures("committed")

@@ -43,6 +43,8 @@ def _show_on_flink(plan: Plan) -> None:
     state = kept.last_state()
     if state is None:
         print(f"pipeline {plan.pipeline} has no savepoint or checkpoint on Flink yet")
+    elif not kept.is_noted(state):
+        print(f"pipeline {plan.pipeline} cannot be compared: no note says which plan left {state.rpartition('/')[2]} on Flink")
     else:
         _show(plan, kept.carried_over(plan, state, bounded=False), f"the job on Flink that left {state.rpartition('/')[2]}")
 

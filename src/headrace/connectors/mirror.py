@@ -65,7 +65,7 @@ class Mirror(EndingSource):
             return None
         try:
             await asyncio.to_thread(self._release)
-            known = position if isinstance(position, dict) else {"offsets": position or [], "topic": None}
+            known: dict[str, Any] = position if isinstance(position, dict) else {"offsets": position or [], "topic": None}
             offsets = await asyncio.to_thread(self._begin, known["offsets"], known["topic"])
         except Away as fault:
             raise Unavailable(fault.what, fix=fault.fix) from None

@@ -26,8 +26,21 @@ from headrace.plan.pipeline import Plan
 
 __all__ = ["Kept"]
 
-_FIX = "run it as it was, or start with --anew, which forgets it"
+_ANEW = "start with --anew, which forgets it"
+_FIX = f"run it as it was, or {_ANEW}"
 _STATELESS = (Select, Derive, Where)
+
+
+class _Note(msgspec.Struct):
+    """The plan of a job."""
+
+    pipeline: str
+    version: str
+    settings: dict[str, str]
+    operators: Any
+    stages: dict[str, Any]
+    shape: list[str]
+    bounded: bool
 
 
 class Kept:
@@ -105,8 +118,23 @@ class Kept:
         named = [] if job is None else [*self._plans.glob(f"{job[1] or job[2]}*.json")]
         for path in (*named, self._plans / "next.json"):
             with suppress(FileNotFoundError):
-                return dict(msgspec.json.decode(path.read_bytes()))
+                return self._read(path)
         return None
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, Any]:
+        try:
+            return msgspec.to_builtins(msgspec.json.decode(path.read_bytes(), type=_Note))  # type: ignore[no-any-return]
+        except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise EnvironmentFault(f"cannot be read: {error.strerror}", where=str(path), fix="let headrace read it") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise EnvironmentFault("is damaged: it says which plan left the state", where=str(path), fix=f"restore it, or {_ANEW}") from None
+
+    def is_noted(self, state: str) -> bool:
+        """Return whether it is known which plan left a state."""
+        return self._noted(state) is not None
 
     def _refused(self, why: str) -> EnvironmentFault:
         return EnvironmentFault(f"the state there is not carried over: {why}", where=str(self.folder), fix=_FIX)
