@@ -43,6 +43,20 @@ def test_records_come_by_time_state_ages_and_broadcasts_come_first() -> None:
     ]
 
 
+def test_a_row_for_a_broadcast_record_has_null_for_a_key_that_it_omits() -> None:
+    """As in a run."""
+
+    class Limited(Latest):
+        def on_broadcast(self, row: dict[str, Any], shared: Any) -> Any:
+            super().on_broadcast(row, shared)
+            yield {"limit": row["limit"]}
+            yield "silent", {"k": "all", "at": row["t"]}
+
+    assert hr.drive(Limited, [], by=["k", "j"], time="t", broadcast=[{"t": 5, "limit": 1}]) == [
+        ("", {"k": None, "j": None, "before": None, "limit": 1}), ("silent", {"k": "all", "j": None, "at": 5}),
+    ]  # fmt: skip
+
+
 def test_time_passes_up_to_a_moment() -> None:
     given = hr.drive(Latest(), RECORDS, by=["k"], time="t", upto=60_006)
     assert given[-1] == ("silent", {"k": "b", "at": 60_005})

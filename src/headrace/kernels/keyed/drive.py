@@ -71,7 +71,7 @@ def drive(
     declared = declaration_of(code, names, "drive", others)
     kernel = ProcessKernel(Process(code, spoken_name(code), declared, names, keys, inputs=tuple(KeyedInput(name, keys, names) for name in others)))
     called = ("broadcast", "records", *others)
-    kernel.key_of = lambda row: _of(row, names)
+    kernel.key_of = lambda row: [row.get(name) for name in names]
     scheduler = Scheduler(kernel, lambda record: Place(called[record[1]], 0, record[4]))
     given: list[Given] = []
     told = [_record(row, BROADCAST, offset, time) for offset, row in enumerate(broadcast)]
