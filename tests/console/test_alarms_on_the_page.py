@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from headrace.engines.embedded.live import Live, Patience, run_live
 from headrace.gateway.pages import Pages
 from headrace.plan.pipeline import Plan
 from headrace.plant.tags import Tag, Tags
+from headrace.topics import sqlite
 from headrace.topics.sqlite import SqliteLog
 from waiting import wait_for
 
@@ -317,6 +319,23 @@ def test_a_command_that_no_pipeline_carries_out_is_pending_and_written(tmp_path:
             log.create("alarms.current")
             wait_for(lambda: json.loads(asked["/api/alarms"]("")[2])["alarms"] == [], "the topic that was made anew", seconds=LIMIT)
         assert log.topic("alarm-commands").partitions[0].end == 1
+
+
+def test_a_command_for_a_log_that_stays_locked_is_answered_with_what_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plant.py").write_text(PLANT)
+    row = {"alarm_id": "a/P9/H", "priority": 1, "state": "unacknowledged", "sequence": 1, "time": 5, "value": 1.5, "limit": 1.0, "by": "system"}
+    with closing(SqliteLog(tmp_path / "log.db")) as log:
+        for topic in ("alarms", "alarms.current", "alarm-commands"):
+            log.create(topic)
+        log.append("alarms.current", [json.dumps(row).encode()])
+        alarms = alarming.Alarming(lambda: SqliteLog(tmp_path / "log.db"), [plan_of(str(tmp_path / "plant.py"), [])], commands=True)
+        monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.1)
+        with closing(sqlite3.connect(tmp_path / "log.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            status, _, body = alarms.command(b'{"alarm": "a/P9/H", "command": "acknowledge", "by": "ada"}')
+            assert (status, json.loads(body)["error"].startswith(f"{tmp_path}/log.db: has been locked for more than")) == (503, True), body
+            other.execute("ROLLBACK")
+        assert log.topic("alarm-commands").partitions[0].end == 0
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium")

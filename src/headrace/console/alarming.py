@@ -289,7 +289,9 @@ def _refused(fault: HeadraceError, status: HTTPStatus = HTTPStatus.CONFLICT) -> 
     what = str(fault) if fault.where is None else fault.what
     if isinstance(fault, _Missing):
         return _fault(HTTPStatus.NOT_FOUND, what)
-    return _fault(status if isinstance(fault, PlanError | DataError) else HTTPStatus.SERVICE_UNAVAILABLE, what)
+    if isinstance(fault, PlanError | DataError):
+        return _fault(status, what)
+    return _fault(HTTPStatus.SERVICE_UNAVAILABLE, what if fault.where is None else f"{fault.where}: {what}")
 
 
 def _fault(status: HTTPStatus, what: str) -> Answer:

@@ -205,7 +205,7 @@ class SqliteLog:
         if code.startswith("SQLITE_FULL"):
             what, fix = "cannot be written: the disk is full", "make room, then start again: it goes on from the last commit"
         elif code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            what, fix = f"is kept locked for more than {_BUSY_SECONDS:.0f} s", "end the process that holds it"
+            what, fix = f"has been locked for more than {_BUSY_SECONDS:.0f} s", "end the process that holds it"
         elif code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT", "SQLITE_CONSTRAINT")):
             what, fix = f"is damaged or no log: {error}", _RESTORE
         elif code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):

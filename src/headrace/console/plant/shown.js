@@ -61,9 +61,9 @@ export async function ask(path) {
   return answer.json();
 }
 
-/** Post a value, and return the answer with its status. @param {string} path @param {unknown} value */
+/** Post a value, and return the answer with its status; a log that is locked is waited for 30 s before there is one. @param {string} path @param {unknown} value */
 export async function post(path, value) {
-  const sent = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(value), signal: AbortSignal.timeout(15000) };
+  const sent = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(value), signal: AbortSignal.timeout(60000) };
   const answer = await fetch(path, sent);
   return { ok: answer.ok, ...(await answer.json()) };
 }
