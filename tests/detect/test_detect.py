@@ -182,6 +182,9 @@ def test_a_model_is_the_same_after_it_was_written_and_read(model: hr.Model, tmp_
         ({"kind": "pca"}, "is not a model: pca needs the parameter 'variance'"),
         ({"fitted": {}}, "is not a model: mahalanobis needs scale"),
         ({"kind": "ewma"}, "is not a model: ewma needs the parameter 'weight'"),
+        ({"name": ""}, "is not a model: it has no name"),
+        ({"states": {"flows": ["a"]}}, "is not a model: states are those of another tag"),
+        ({"states": {"valve": ["a", "a"]}}, "is not a model: states are those of another tag, or one of them is there twice"),
     ],
 )
 def test_a_file_that_is_no_model_is_refused(model: hr.Model, tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -221,3 +224,35 @@ def test_a_text_that_is_no_model_is_refused(tmp_path: Path, text: str) -> None:
         load(tmp_path / "x.json")
     with pytest.raises(EnvironmentFault, match="cannot be read: No such file or directory; make it with headrace fit"):
         load(tmp_path / "y.json")
+
+
+def test_a_model_of_which_bytes_were_changed_is_refused_or_gives_finite_scores(model: hr.Model) -> None:
+    from headrace.detect.model import decoded, encoded
+    from headrace.detect.scorer import scorer_of
+
+    random, whole, read = np.random.default_rng(5), encoded(model), 0
+    rows = [[0.0, 0.0, 0.0], [1e308, -1e308, 1.0], [None, 1.0, 0.0], [None, None, None], [-1e308, 1e308, 1.0]]
+    for _ in range(300):
+        changed = bytearray(whole)
+        changed[random.integers(len(whole))] ^= 1 << random.integers(8)
+        try:
+            one = decoded(bytes(changed), "model m.json")
+        except PlanError as error:
+            assert "fit it again with headrace fit" in str(error)  # noqa: PT017
+            continue
+        read += 1
+        scorer = scorer_of(one)
+        state = scorer.start()
+        scores = [scorer.score(row, BEGAN + 1000 * place, state).score for place, row in enumerate(rows)]
+        assert all(score is None or np.isfinite(score) for score in scores)
+    assert 0 < read < 300
+
+
+def test_a_model_file_with_other_bytes_or_too_many_brackets_is_refused(model: hr.Model, tmp_path: Path) -> None:
+    from headrace.detect.model import encoded
+
+    path, whole = tmp_path / "m.json", encoded(model)
+    for given in (whole.replace(b"tank", b"t\xffnk"), whole[: len(whole) // 2], b'{"format": 1, "x": ' + b"[" * 100_000, b"\0\xff"):
+        path.write_bytes(given)
+        with pytest.raises(PlanError, match=r"m\.json: is not a model: "):
+            load(path)

@@ -72,3 +72,17 @@ def test_scores_are_equal_row_by_row_in_blocks_and_after_a_kill_at_any_row(kind:
     assert repr(found) == repr(expected)
     assert all(one.score is None or np.isfinite(one.score) for one in found)
     assert all(abs(sum(one.shares) - 1) < 1e-9 for one in found if one.shares)
+
+
+@pytest.mark.parametrize(("kind", "parameters"), [("ar", {"lags": 1}), ("var", {"lags": 1, "ridge": 1e-6}), ("ewma", {"residual": "ar"})], ids=str)
+def test_forecasts_that_grow_from_row_to_row_stay_finite_while_a_tag_is_missing(kind: str, parameters: dict[str, Any]) -> None:
+    growing = np.column_stack([np.exp(np.arange(200) * 0.5), np.random.default_rng(0).normal(size=200)])
+    fitted = fit(kind, growing, ("a", "b"), **parameters)
+    scorer, state = scorer_of(fitted), State()
+    for place in range(1600):
+        scorer.score([1e3 if place < 3 else None, 0.1], 1000 * place, state)
+    state = msgspec.json.decode(msgspec.json.encode(state), type=State)
+    assert all(abs(one) <= 1e6 for row in state.vectors for one in row)
+    found = scorer.score([1.0, 0.1], 1_600_000, state)
+    assert found.score is not None
+    assert np.isfinite(found.score)

@@ -276,21 +276,24 @@ def load(path: Path | str) -> Model:
 
 
 def decoded(data: bytes, where: str) -> Model:
-    """Return the model of a text. Raises PlanError if it is none."""
+    """Return the model of a text. Raises PlanError if the text is not a model."""
     fix = "fit it again with headrace fit"
     try:
         form = msgspec.json.decode(data, type=_Form)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise PlanError(f"is not a model: {error}", where=where, fix=fix) from None
     if form.format != FORMAT:
         raise PlanError(f"has format {form.format}, and this version of headrace reads format {FORMAT}", where=where, fix=fix)
     try:
         model = msgspec.json.decode(data, type=Model)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise PlanError(f"is not a model: {error}", where=where, fix=fix) from None
     if (wrong := next(_faults(model), None)) is not None:
         raise PlanError(f"is not a model: {wrong}", where=where, fix=fix)
     return model
+
+
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class _Form(msgspec.Struct):
@@ -310,6 +313,10 @@ def _faults(model: Model) -> Iterator[str]:
     yield from (f"{name} does not fit the tags" for name in _misfits(fitted, count, count * (1 + _lags(model))))
     if not all(map(isfinite, _numbers(msgspec.to_builtins(model)))):
         yield "a number is not finite"
+    if not model.name:
+        yield "it has no name"
+    if any(tag not in model.tags or len(set(texts)) < len(texts) for tag, texts in model.states.items()):
+        yield "states are those of another tag, or one of them is there twice"
 
 
 def is_possible(name: str, value: Parameter) -> bool:

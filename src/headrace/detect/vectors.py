@@ -43,13 +43,16 @@ class Scaled:
             if value is None:
                 found.append(None)
                 continue
-            one = (value - center) / spread
-            found.append(one if -_FAR < one < _FAR else _FAR if one > 0 else -_FAR)
+            found.append(_within((value - center) / spread))
         return found
 
     def block(self, columns: Sequence[Number], memory: Memory) -> tuple[list[Number], int]:  # noqa: ARG002
         """Return the columns of the vectors."""
         return [((values - center) / spread).clip(-_FAR, _FAR) for values, (center, spread) in zip(columns, self._parts, strict=True)], 0
+
+
+def _within(one: float) -> float:
+    return one if -_FAR < one < _FAR else _FAR if one > 0 else -_FAR
 
 
 class Lagged:
@@ -86,7 +89,7 @@ class Errors:
             memory.append([0.0 if one is None else one for one in now])  # the center, while there is no forecast
             return None
         expected = self._expected([*reversed(before)])
-        known = [there if one is None else one for one, there in zip(now, expected, strict=True)]
+        known = [_within(there) if one is None else one for one, there in zip(now, expected, strict=True)]
         memory[:] = [*before, known][-self._lags :]
         deviation = self._forecast.deviation
         return [None if one is None else (one - there) / spread for one, there, spread in zip(now, expected, deviation, strict=True)]
