@@ -130,36 +130,9 @@ def commands_page() -> str:
         "# Commands\n",
         "Exit status: 0 done, 1 the job failed, 2 wrong use. An error is one line on standard error; `--debug` adds the traceback.\n",
     ]
-    for name in (
-        "demo",
-        "init",
-        "up",
-        "reload",
-        "service",
-        "run",
-        "prove",
-        "fit",
-        "backtest",
-        "what-if",
-        "check",
-        "plan",
-        "ledger",
-        "simulate",
-        "import",
-        "serve",
-        "bridge",
-        "browse",
-        "topics",
-        "jobs",
-        "alarms",
-        "explain",
-        "replay",
-        "backup",
-        "restore",
-        "savepoint",
-        "doctor",
-    ):
-        parts += _command(f"headrace {name}", app[name])
+    for name in app:
+        if not name.startswith("-"):
+            parts += _command(f"headrace {name}", app[name])
     return "\n".join(parts)
 
 

@@ -119,7 +119,7 @@ def test_lines_that_cannot_be_read_cost_none_of_their_neighbours(fit: Callable[.
         (["--tags", "flow,levels"], "--tags: there is no column 'levels'; did you mean 'level'?"),
         (["--tags", "flow,spare"], "--tags: column 'spare' cannot be used: constant; leave it out"),
         (["--time", "stamp"], "h.ndjson record 1: has no time in column 'stamp'; name it: --time; did you mean 't_stamp'?"),
-        (["--time", "valve"], "h.ndjson record 1, column valve: 'Closed' is no time; write ISO 8601, or a number of s, ms, µs or ns since 1970"),
+        (["--time", "valve"], "h.ndjson record 1, column valve: 'Closed' is not a time; write ISO 8601, or a number of s, ms, µs or ns since 1970"),
         (
             ["--normal", "2027-01-01..2027-01-02"],
             "--normal: nothing of it is in the history, which is from 2026-01-01T00:00:00Z to 2026-01-01T00:03:19Z",
@@ -127,6 +127,13 @@ def test_lines_that_cannot_be_read_cost_none_of_their_neighbours(fit: Callable[.
         (["--normal", "today"], "--normal: 'today' is not a stretch of time START..END; write 2026-01-01T00:00Z..2026-01-01T06:00Z"),
         (["--labels", "l.csv"], "labels: nothing of it is in the history"),
         (["--labels", "all.csv"], "no row of the history is normal"),
+        (["--only", "equip=a"], "--only: the first row has no column 'equip'; there is: flow, level, spare, t_stamp, valve"),
+        (["--only", "valve=Shut"], "--only: no row has valve=Shut; the first row has valve=Closed"),
+        (["--only", "valve=Open", "--only", "valve=Closed"], "--only: column 'valve' has two values; fit a model for each asset"),
+        (["--values", "data"], "--values: no row has an object in column 'data'; name the column with the object of all tags"),
+        (["--grace", "5m"], "--grace: there are no labels that it is after; give --labels, or leave it out"),
+        (["--grace", "-5s"], "parameter --grace requires an argument.\n"),
+        (["--tail", "lognormal", "--false-alarm-rate", "1e-300"], "false_alarm_rate: is 1e-300; give a rate of 1e-15 or more, or tail=quantile"),
         (["--set", "lag=3"], "fit robust_z: robust_z has no parameter 'lag'; leave it out"),
         (["--set", "lag"], "--set: 'lag' is not KEY=VALUE"),
         (["--false-alarm-rate", "1.5"], "false_alarm_rate: is 1.5; give a number between 0 and 1"),
@@ -150,3 +157,57 @@ def test_an_unknown_kind_an_empty_file_and_a_model_in_place_of_the_history_are_r
     assert "the history has no rows" in fit("")[1]
     assert main(["fit", "pca", "--input", "h.ndjson", "--to", "./h.ndjson"]) == 2
     assert "is also the file of an input" in capsys.readouterr().err
+
+
+HUGE = "1" + "0" * 400
+
+
+@pytest.mark.parametrize("kind", ["range", "rate", "states", "robust_z", "ewma", "ar", "mahalanobis"])
+def test_values_beyond_the_range_of_squares_are_missing_and_the_model_can_be_read(
+    fit: Callable[..., tuple[int, str]], recwarn: pytest.WarningsRecorder, kind: str
+) -> None:
+    lines = [json.dumps(row) for row in rows()]
+    for place, value in ((5, "1e308"), (6, "-1e308"), (7, HUGE), (8, f'"{HUGE}"')):
+        lines[place] = lines[place].replace(f'"flow": "{rows()[place]["flow"]}"', f'"flow": {value}')
+    status, out = fit("\n".join(lines) + "\n", kind=kind)
+    assert status == 0, out
+    assert "missing values: flow 4" in out
+    assert load("m.json").tags[:2] == ("flow", "level")
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("time", [None, True, "soon", 1e300, 10**30, "0001-01-01T00:00:00+14:00", "", [], {}], ids=str)
+def test_a_row_without_a_time_costs_none_of_its_neighbours(fit: Callable[..., tuple[int, str]], time: object) -> None:
+    given = rows()
+    given[5]["t_stamp"] = time  # type: ignore[assignment]
+    status, out = fit([*given, {"flow": 1}])
+    assert status == 0, out
+    assert "headrace: 2 rows left out that had no time; the first: h.ndjson record 6, column t_stamp: " in out
+    assert load("m.json").training.rows + load("m.json").training.held_out == 199
+
+
+def test_a_line_with_too_many_brackets_is_counted(fit: Callable[..., tuple[int, str]]) -> None:
+    lines = [json.dumps(row) for row in rows()]
+    status, out = fit("\n".join([*lines[:5], '{"t_stamp": 1, "flow": ' + "[" * 5000 + "]" * 5000 + "}", *lines[5:]]) + "\n")
+    assert status == 0, out
+    assert "headrace: 1 line could not be read; the first is h.ndjson record 6" in out
+
+
+def test_too_few_times_are_reported_before_constant_columns(fit: Callable[..., tuple[int, str]]) -> None:
+    assert "there are 1 rows to fit and 0 to calibrate the threshold" in fit(rows(1))[1]
+    out = fit([{**row, "t_stamp": "1"} for row in rows()])[1]
+    assert "fit: the times of the rows are only 1, and 199 more rows have one of them; name the column with the time: --time" in out
+
+
+@pytest.mark.usefixtures("fit")
+def test_bad_readings_of_csv_files_are_missing_and_decimals_are_numbers() -> None:
+    lines = ["tag,time,value,quality"]
+    for place, row in enumerate(rows()):
+        bad = place % 10 == 0
+        lines.append(f"flow,{BEGAN + 1000 * place},{1000 if bad else row['flow']},{2147483648 if bad else 0}")
+    Path("r.csv").write_text("\n".join(lines) + "\n")
+    assert main(["fit", "range", "--input", "r.csv", "--to", "m.json"]) == 0
+    assert max(load("m.json").fitted.bounds.high) < 10  # type: ignore[union-attr]
+    pl.DataFrame(rows()).with_columns(pl.col("flow").cast(pl.Decimal(20, 6))).write_parquet("d.parquet")
+    assert main(["fit", "range", "--input", "d.parquet", "--to", "m.json"]) == 0
+    assert load("m.json").tags[0] == "flow"

@@ -238,7 +238,7 @@ def test_a_model_of_which_bytes_were_changed_is_refused_or_gives_finite_scores(m
         try:
             one = decoded(bytes(changed), "model m.json")
         except PlanError as error:
-            assert "fit it again with headrace fit" in str(error)  # noqa: PT017
+            assert "fit it again with headrace fit" in str(error)
             continue
         read += 1
         scorer = scorer_of(one)
@@ -256,3 +256,44 @@ def test_a_model_file_with_other_bytes_or_too_many_brackets_is_refused(model: hr
         path.write_bytes(given)
         with pytest.raises(PlanError, match=r"m\.json: is not a model: "):
             load(path)
+
+
+def test_what_is_no_model_no_tag_list_or_no_key_is_refused(model: hr.Model) -> None:
+    given: Any = 5
+    with pytest.raises(PlanError, match=r"hr\.detect: 5 is not a model; give a file that headrace fit has made"):
+        hr.detect(rows_of(), given, by=["plant"])
+    with pytest.raises(PlanError, match=r"detector tank tags: 5 is not a tag list; give hr\.Tags or the file of the list"):
+        hr.detect(rows_of(), model, by=["plant"], tags=given)
+    with pytest.raises(PlanError, match="the key column 'time' has the name of a column of the detector's output; rename it"):
+        hr.detect(rows_of(), model, by=["plant", "time"])
+    with pytest.raises(PlanError, match="unknown column 'plants'"):
+        hr.detect(rows_of(), model, by="plants")
+
+
+def test_the_key_may_be_one_name_and_its_columns_may_have_any_name(model: hr.Model) -> None:
+    rows = history(40, seed=9)
+    rows[20:30, 1] += 5.0
+    assert run_by(model, rows, "plant") == run_by(model, rows, ["plant"]) == run_by(model, rows, "the `plant`") == ["w", "w"]
+
+
+def run_by(model: hr.Model, rows: np.ndarray, by: Any) -> list[str]:
+    """Return the tags of the conditions, with keys by a column of any name."""
+
+    @hr.pipeline("keyed", version="1")
+    def keyed() -> dict[str, hr.Stream]:
+        given = rows_of({"flow": "DOUBLE", "level": "STRING", "valve": "STRING", "the `plant`": "STRING NOT NULL"})
+        return hr.detect(given, model, by=by).topics("tank")
+
+    found = keyed.run({"rows": [{**row, "the `plant`": "w"} for row in records(rows)]})
+    return [row["tag"] for row in found["alarm-conditions"].rows()]
+
+
+def test_rows_of_a_window_are_scored(model: hr.Model) -> None:
+    @hr.pipeline("windowed", version="1")
+    def windowed() -> dict[str, hr.Stream]:
+        means = rows_of().window(hr.tumbling(hr.seconds(2)), by=["plant"]).aggregate(flow="AVG(flow)", level="MAX(level)", valve="MAX(valve)")
+        return hr.detect(means, model, by=["plant"]).topics("tank")
+
+    scores = windowed.run({"rows": records(history(20, seed=9))})["tank.scores"].rows()
+    assert [row["time"] for row in scores] == [BEGAN + 2000 * place + 1999 for place in range(10)]
+    assert all(row["score"] is not None for row in scores)

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.covariance import LedoitWolf
-from sklearn.decomposition import PCA
 
 from headrace.detect.fitting import Calibration, calibrated, fit
 from headrace.detect.model import Model
@@ -18,6 +16,13 @@ from headrace.detect.scorer import State, scorer_of
 from headrace.errors import DataError, PlanError
 
 TAGS = [f"t{place}" for place in range(5)]
+
+
+def shrunk_covariance(rows: np.ndarray) -> Any:
+    """Return the estimate of scikit-learn, which takes a second to import."""
+    from sklearn.covariance import LedoitWolf
+
+    return LedoitWolf(assume_centered=True).fit(rows)
 
 
 def history(rows: int = 500, seed: int = 1) -> np.ndarray:
@@ -39,12 +44,12 @@ NEW_Z = (NEW - FITTING.mean(axis=0)) / FITTING.std(axis=0)
 
 
 def test_mahalanobis_is_the_distance_by_scikit_learn_s_covariance() -> None:
-    expected = LedoitWolf(assume_centered=True).fit(Z).mahalanobis(NEW_Z)
+    expected = shrunk_covariance(Z).mahalanobis(NEW_Z)
     assert np.allclose(scores(fit("mahalanobis", ROWS, TAGS), NEW), expected, rtol=1e-9)
 
 
 def test_a_missing_tag_leaves_the_distance_of_the_others() -> None:
-    covariance = LedoitWolf(assume_centered=True).fit(Z).covariance_
+    covariance = shrunk_covariance(Z).covariance_
     there = [0, 1, 3, 4]
     inverse = np.linalg.inv(covariance[np.ix_(there, there)])
     expected = [row[there] @ inverse @ row[there] for row in NEW_Z]
@@ -60,6 +65,8 @@ def test_pca_has_the_distances_of_scikit_learn_s_components(lags: int) -> None:
 
     options: dict[str, Any] = {"lags": lags} if lags else {}
     model = fit("lagged_pca" if lags else "pca", ROWS, TAGS, components=3, **options)
+    from sklearn.decomposition import PCA
+
     pca = PCA(3).fit(with_past(Z))
     rows = with_past(NEW_Z)
     inside = rows @ pca.components_.T
@@ -87,7 +94,7 @@ def test_var_is_the_distance_of_ridge_regression_s_errors() -> None:
     design = np.hstack([np.ones((348, 1)), Z[1:-1], Z[:-2]])
     found = np.linalg.solve(design.T @ design + 0.001 * 348 * np.eye(11), design.T @ Z[2:])
     errors = Z[2:] - design @ found
-    shrunk = LedoitWolf(assume_centered=True).fit(errors - errors.mean(axis=0))
+    shrunk = shrunk_covariance(errors - errors.mean(axis=0))
     expected = shrunk.mahalanobis(NEW_Z[2:] - np.hstack([np.ones((58, 1)), NEW_Z[1:-1], NEW_Z[:-2]]) @ found - errors.mean(axis=0))
     assert np.allclose(scores(fit("var", ROWS, TAGS, lags=2), NEW)[2:], expected, rtol=1e-8)
 

@@ -116,8 +116,9 @@ def _run(given: Sequence[str], *, debug: bool) -> int:
         command = " ".join(("headrace", *(error.command_chain or ()), "--help"))
         return _fail(f"unexpected argument {(error.unused_tokens or ['?'])[0]!r}; see {command}", status=2, debug=debug)
     except CycloptsError as error:
-        swallowed = isinstance(error, MissingArgumentError) and any(one.startswith("--input") for one in given)
-        return _fail(f"{error}{' Write APP before --input.' if swallowed else ''}", status=2, debug=debug)
+        lacking = error.argument.name if isinstance(error, MissingArgumentError) and error.argument is not None else "-"
+        swallowed = not lacking.startswith("-") and any(one.startswith("--input") for one in given)
+        return _fail(f"{error}{f' Write {lacking} before --input.' if swallowed else ''}", status=2, debug=debug)
     except KeyboardInterrupt:
         return 130
     except SystemExit:

@@ -86,7 +86,7 @@ def fit(
     Parameters
     ----------
     kind
-        range, rate, stuck, states, robust_z, ewma, cusum, page_hinkley, ar, var, pca, mahalanobis, lagged_pca, adwin or replayed.
+        range, rate, stuck, states, robust_z, ewma, cusum, page_hinkley, ar, var, pca, mahalanobis, lagged_pca, adwin, replayed or novelty.
     input
         FILE …: NDJSON, CSV or Parquet with a row of all tags for each time, or with readings: tag, time, value, quality.
     to
@@ -125,9 +125,11 @@ def fit(
     parameters = dict(_parameter(kind, one) for one in set or [])
     spans = [_span(one) for one in normal or []]
     after = duration_ms(grace, "--grace")
+    if after and labels is None:
+        raise PlanError("there are no labels that it is after", where="--grace", fix="give --labels, or leave it out")
     events = [] if labels is None else [Span(one.start, one.end + after, one.name) for one in labels_of(labels)]
     listed = None if tag_list is None else _tags(tag_list)
-    history = History(time=time, values=values, only=dict(_pair(one) for one in only or []))
+    history = History(time=time, values=values, only=_pairs(only or []))
     _read(files, history)
     table = history.table(
         tags=_names(tags), without=_names(without), normal=spans, labels=events, changing=0.0 if kind in {"range", "states"} else 1 - how.holdout
@@ -141,13 +143,27 @@ def fit(
 
 
 def _read(files: Sequence[Path], history: History) -> None:
-    """Add the rows of files to a history; lines that cannot be read are counted, and reported."""
+    """Add the rows of files to a history; lines that cannot be read and rows without a time are counted, and reported.
+
+    Raises
+    ------
+    DataError
+        If no row has a time.
+    """
     unread: list[str] = []
+    without_time: list[DataError] = []
     for path in files:
         for row, where in _rows(path, unread):
-            history.add(row, where)
+            try:
+                history.add(row, where)
+            except DataError as error:
+                without_time.append(error)
     if unread:
         print(f"headrace: {counted(len(unread), 'line')} could not be read; the first is {unread[0]}", file=sys.stderr)
+    if without_time:
+        if not len(history):
+            raise without_time[0]
+        print(f"headrace: {counted(len(without_time), 'row')} left out that had no time; the first: {without_time[0]}", file=sys.stderr)
 
 
 def _rows(path: Path, unread: list[str]) -> Iterator[tuple[Mapping[str, Any], str]]:
@@ -179,7 +195,7 @@ def _decoded(text: bytes | str, *, csv: bool) -> Mapping[str, Any] | None:
         return None
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -187,11 +203,16 @@ def _names(given: str | None) -> list[str]:
     return [] if given is None else [name.strip() for name in given.split(",") if name.strip()]
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, is_pair, value = text.partition("=")
-    if not is_pair or not name:
-        raise PlanError(f"{text!r} is not COLUMN=VALUE", where="--only", fix="write --only equip_id=110")
-    return name, value
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, is_pair, value = text.partition("=")
+        if not is_pair or not name:
+            raise PlanError(f"{text!r} is not COLUMN=VALUE", where="--only", fix="write --only equip_id=110")
+        if name in found:
+            raise PlanError(f"column {name!r} has two values", where="--only", fix="fit a model for each asset")
+        found[name] = value
+    return found
 
 
 def _parameter(kind: str, text: str) -> tuple[str, Value]:

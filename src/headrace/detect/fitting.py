@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from headrace.detect.history import LARGEST
 from headrace.detect.measures import Planes
 from headrace.detect.model import (
     CHOICES,
@@ -47,6 +48,7 @@ _NEEDS_CHANGE = frozenset(PARAMETERS) - {"range", "states"}
 _ROBUST = 1.4826  # of the median absolute deviation to the standard deviation of a normal distribution
 _TINY = 1e-9
 _LEAST_ROWS = 20
+_LEAST_RATE = 1e-15  # for which 1 - rate is not 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +94,10 @@ class Calibration:
             raise PlanError(f"k is {self.k} and n is {self.n}", where="k of n", fix="give 1 <= k <= n <= 60")
         if self.tail not in ("quantile", "lognormal"):
             raise PlanError(f"is {self.tail!r}", where="tail", fix="give quantile or lognormal")
-        if self.tail == "lognormal" and not self.false_alarm_rate:
-            raise PlanError("is 0", where="false_alarm_rate", fix="give a rate above 0, or tail=quantile")
+        if self.tail == "lognormal" and self.false_alarm_rate < _LEAST_RATE:
+            raise PlanError(
+                f"is {self.false_alarm_rate:g}", where="false_alarm_rate", fix=f"give a rate of {_LEAST_RATE:g} or more, or tail=quantile"
+            )
 
 
 def fit(  # noqa: PLR0913
@@ -116,7 +120,7 @@ def fit(  # noqa: PLR0913
     kind
         Which kind of detector: see `PARAMETERS`.
     values
-        The rows in the order of time, as an array of numpy or a list of lists: a column for each tag. NaN is missing.
+        The rows in the order of time, as an array of numpy or a list of lists: a column for each tag. NaN is missing, and so is what is beyond 1e100.
     tags
         The names of the columns.
     times
@@ -448,7 +452,8 @@ def _checked(np: Any, values: object, tags: Sequence[str], times: Sequence[int] 
         raise DataError(
             f"the values have the shape {rows.shape}, and there are {len(tags)} tags", where="fit", fix="give a row of all tags for each time"
         )
-    rows[~np.isfinite(rows)] = np.nan
+    with np.errstate(invalid="ignore"):
+        rows[~(np.abs(rows) <= LARGEST)] = np.nan
     moments = np.arange(len(rows), dtype=np.int64) * 1000 if times is None else np.array(times, dtype=np.int64)
     if len(moments) != len(rows):
         raise DataError(f"there are {len(rows)} rows and {len(moments)} times", where="fit")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from math import isfinite, isnan, nan
+from decimal import Decimal
+from math import isnan, nan
 from sys import intern
 from typing import Any, NamedTuple
 
@@ -12,10 +13,14 @@ from headrace.errors import DataError, PlanError, near, shortened
 from headrace.kernels.reading.rules import double_of
 from headrace.plant.quality import is_bad, quality_of_text
 
-__all__ = ["History", "Span", "Table", "moment_of"]
+__all__ = ["LARGEST", "History", "Span", "Table", "moment_of"]
 
 _TIMES = ("t_stamp", "timestamp", "time", "datetime", "date")
 _MOST_STATES = 20
+_LEAST_ROWS = 20  # with fewer, that a column is constant means nothing
+_FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999  # of the years 1 to 9999
+LARGEST = 1e100
+"""Values that are larger are missing in a history: no square of them overflows."""
 _UNITS = ((10**17, 1_000_000), (10**14, 1000), (10**11, 1))  # from which number on a time is in ns, µs and ms; below: seconds
 
 
@@ -69,11 +74,16 @@ class History:
         self._time, self._values, self._only = time, values, dict(only or {})
         self._places: dict[str, int] = {}  # of columns
         self._rows: dict[int, list[Any]] = {}
+        self._other: Mapping[str, Any] | None = None  # the first row that is not one of `only`
         self.repeated = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def add(self, row: Mapping[str, Any], where: str) -> None:
         """Add a row. Raises DataError if it has no time."""
         if any(str(row.get(name)) != text for name, text in self._only.items()):
+            self._other = self._other or row
             return
         if self._time is None:
             self._time = next((name for name in _TIMES if name in row), None)
@@ -82,15 +92,13 @@ class History:
             raise DataError(what, where=where, fix=f"name it: --time; {near(self._time or 'time', row)}")
         moment = moment_of(row[self._time])
         if moment is None:
-            what = f"{shortened(str(row[self._time]))!r} is no time"
+            what = f"{shortened(str(row[self._time]))!r} is not a time"
             raise DataError(what, where=f"{where}, column {self._time}", fix="write ISO 8601, or a number of s, ms, µs or ns since 1970")
         if self._values is not None:
             fields = row.get(self._values)
             self._put(moment, fields if isinstance(fields, Mapping) else {})
         elif isinstance(row.get("tag"), str) and "value" in row:
-            quality = row.get("quality")
-            bad = isinstance(quality, int) and is_bad(quality)
-            self._set(self._rows.setdefault(moment, []), {row["tag"]: None if bad else row["value"]})
+            self._set(self._rows.setdefault(moment, []), {row["tag"]: None if _is_bad(row.get("quality")) else row["value"]})
         else:
             self._put(moment, {name: value for name, value in row.items() if name != self._time and name not in self._only})
 
@@ -140,28 +148,46 @@ class History:
             If a tag is not there, or no label or no normal stretch is within the history.
         """
         if not self._rows:
-            raise DataError("the history has no rows", where="fit", fix="name a file with rows: --input")
+            raise self._empty()
         times = sorted(self._rows)
         _check_spans(labels, times, "labels")
         _check_spans(normal, times, "--normal")
         kept = [time for time in times if (not normal or _within(time, normal)) and not _within(time, labels)]
         if not kept:
             raise DataError("no row of the history is normal", where="fit", fix="widen --normal, or give a history that is not labelled throughout")
+        if len(kept) < _LEAST_ROWS and self.repeated:
+            what = f"the times of the rows are only {len(kept)}, and {self.repeated} more rows have one of them"
+            raise DataError(what, where="fit", fix="name the column with the time: --time; or the rows of one asset: --only")
         rows = [self._rows[time] for time in kept]
         names = list(self._places)
         for name in (*tags, *without):
             if name not in names:
                 raise PlanError(f"there is no column {name!r}", where="--tags" if name in tags else "--without", fix=near(name, names))
         wanted = {name: self._places[name] for name in tags or [name for name in names if name not in without]}
-        usable, left_out = _usable(rows, wanted, changing)
+        usable, left_out = _usable(rows, wanted, changing if len(rows) >= _LEAST_ROWS else 0.0)
         if tags and left_out:
             name, why = next(iter(left_out.items()))
             raise DataError(f"column {name!r} cannot be used: {why}", where="--tags", fix="leave it out")
         if not usable:
-            raise DataError("no column is a tag", where="fit", fix="; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:5]))
+            if not names and self._values is not None:
+                raise DataError(
+                    f"no row has an object in column {self._values!r}", where="--values", fix="name the column with the object of all tags"
+                )
+            raise DataError("no column is a tag", where="fit", fix="; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:5]) or None)
         values = [list(row) for row in zip(*(column for column, _ in usable.values()), strict=True)]
         states = {name: texts for name, (_, texts) in usable.items() if texts}
         return Table(tuple(usable), kept, values, states, left_out, len(times) - len(kept))
+
+    def _empty(self) -> DataError:
+        """Return why there are no rows."""
+        if self._other is None:
+            return DataError("the history has no rows", where="fit", fix="name a file with rows: --input")
+        wanted, other = ", ".join(f"{name}={text}" for name, text in self._only.items()), self._other
+        unknown = next((name for name in self._only if name not in other), None)
+        if unknown is not None:
+            return DataError(f"the first row has no column {unknown!r}", where="--only", fix=near(unknown, other))
+        first = ", ".join(f"{name}={shortened(str(other[name]))}" for name in self._only)
+        return DataError(f"no row has {wanted}", where="--only", fix=f"the first row has {first}")
 
 
 def _usable(
@@ -185,12 +211,20 @@ def _read(value: object) -> float | str | None:
     """Return a value as a number, or as the text of a state; None if it is missing."""
     if isinstance(value, str):
         number = double_of(value)
-        return number if number is not None else None if quality_of_text(value) else intern(value)
-    return float(value) if isinstance(value, int | float) and isfinite(value) else None
+        return _read(number) if number is not None else None if quality_of_text(value) else intern(value)
+    if isinstance(value, int | float | Decimal) and -LARGEST <= value <= LARGEST:
+        return float(value)
+    return None
+
+
+def _is_bad(quality: object) -> bool:
+    """Whether a quality, a number or its text as in CSV files, is bad."""
+    number = double_of(quality) if isinstance(quality, str) else quality
+    return isinstance(number, int | float) and is_bad(int(number))
 
 
 def _column(given: Sequence[float | str | None]) -> tuple[list[float], tuple[str, ...], str | None]:
-    """Return the numbers of a column, the texts that are states, and why it is no tag."""
+    """Return the numbers of a column, the texts that are states, and why it is not a tag."""
     texts = {one for one in given if isinstance(one, str)}
     numbers = sum(isinstance(one, float) for one in given)
     if texts and numbers:
@@ -207,18 +241,23 @@ def _column(given: Sequence[float | str | None]) -> tuple[list[float], tuple[str
 
 
 def moment_of(given: object) -> int | None:
-    """Return a time in ms since the epoch: ISO 8601, UTC unless it says otherwise, or a number of s, ms, µs or ns; None if it is none."""
+    """Return a time in ms since the epoch: ISO 8601, UTC unless it says otherwise, or a number of s, ms, µs or ns; None if it is not a time."""
+    moment = _moment_of(given)
+    return moment if moment is not None and _FIRST <= moment <= _LAST else None
+
+
+def _moment_of(given: object) -> int | None:
     if isinstance(given, datetime):
         return round((given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp() * 1000)
     if isinstance(given, str):
         number = double_of(given)
         if number is None:
             try:
-                return moment_of(datetime.fromisoformat(given.strip()))
+                return _moment_of(datetime.fromisoformat(given.strip()))
             except ValueError:
                 return None
         given = int(given) if given.strip().isdigit() else number
-    if isinstance(given, bool) or not isinstance(given, int | float) or not isfinite(given) or given < 0:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given < _UNITS[0][0] * 1000:
         return None
     for least, parts in _UNITS:
         if given >= least:

@@ -50,10 +50,10 @@ def detect(
     rows: Stream,
     model: Model | str | Path,
     *,
-    by: Sequence[str],
+    by: str | Sequence[str],
     values: str | None = None,
     tags: Tags | str | Path | None = None,
-    order: Literal["arrival", "event_time"] = "arrival",
+    order: Literal["arrival", "event_time"] | None = None,
     name: str | None = None,
 ) -> Detections:
     """Return the scores of rows by a detector that `headrace fit` has made.
@@ -66,13 +66,14 @@ def detect(
     model
         A model, or its file.
     by
-        The columns that a key is made of: the asset whose tags a row has. Each key has a state of its own.
+        The column or columns that a key is made of: the asset whose tags a row has. Each key has a state of its own.
     values
         A column `MAP<STRING, …>` that has the tags, in place of columns.
     tags
         The plant's tag list, or its file: a model with a tag that it does not have, or with another unit, is refused.
     order
-        `arrival`: a row is scored when it arrives. `event_time`: a watermark later, with results that depend on event times alone.
+        `arrival`: a row is scored when it arrives. `event_time`: a watermark later, with results that depend on event times alone. By default
+        `arrival`; rows of windows and processes come in the order of event time.
     name
         The detector's name in conditions, errors, metrics and state; by default the model's.
 
@@ -83,19 +84,42 @@ def detect(
     EnvironmentFault
         If its file cannot be read.
     """
+    if not isinstance(model, Model | str | Path):
+        raise PlanError(f"{model!r} is not a model", where="hr.detect", fix="give a file that headrace fit has made")
     fitted = model if isinstance(model, Model) else load(model)
     called = fitted.name if name is None else name
     where = f"detector {called}"
+    keys = [by] if isinstance(by, str) else [*by]
     if not isinstance(rows, Stream):
         raise PlanError(f"{rows!r} is not a stream", where=where, fix="write hr.stream(topic, schema=…, event_time=…)")
-    mistakes = [*_column_mistakes(rows, fitted, values, where)]
+    mistakes = [*_key_mistakes(keys, where), *_column_mistakes(rows, fitted, values, where)]
+    if tags is not None and not isinstance(tags, Tags | str | Path):
+        raise PlanError(f"{tags!r} is not a tag list", where=f"{where} tags", fix="give hr.Tags or the file of the list")
     if tags is not None:
         mistakes += _tag_mistakes(tags if isinstance(tags, Tags) else load_tags(tags), fitted, where)
     Mistakes.report(mistakes)
-    made = rows.process(Detector(fitted, called, values), by=by, order=order, name=called)
-    key = " || '/' || ".join(f"CAST(`{column}` AS STRING)" for column in by)
+    made = rows.process(
+        Detector(fitted, called, values), by=keys, order=order or ("event_time" if rows.node.traits.derived else "arrival"), name=called
+    )
+    key = " || '/' || ".join(f"CAST({_quoted(column)} AS STRING)" for column in keys)
     conditions = made.side("conditions").select("definition", "time", "active", "value", "threshold", "contributions", "version", tag=key)
     return Detections(made, conditions, made.side("unknown"), made.side("older"))
+
+
+def _quoted(column: str) -> str:
+    return "`" + column.replace("`", "``") + "`"
+
+
+def _key_mistakes(keys: Sequence[str], where: str) -> list[PlanError]:
+    """Return which columns of a key have the name of a column of the output."""
+    taken = {*Detector.output, *(name for one in Detector.side_outputs.values() for name in one)}
+    return [
+        PlanError(
+            f"the key column {name!r} has the name of a column of the detector's output", where=where, fix=f"rename it: .derive(asset={name!r})"
+        )
+        for name in keys
+        if name in taken
+    ]
 
 
 def _column_mistakes(rows: Stream, model: Model, values: str | None, where: str) -> list[PlanError]:
