@@ -278,8 +278,9 @@ def test_grafana_finds_the_data_sources_and_dashboards() -> None:
 def test_the_plant_has_the_alarms_and_the_picture_of_the_water_plant(capsys: pytest.CaptureFixture[str]) -> None:
     plant, mistakes = read_plant(Path("headrace.toml"))
     assert (mistakes, plant.page is not None and plant.page.picture, "alarm-commands" in plant.external) == ([], "water.svg", True)
-    assert main(["check"]) == 0
+    assert main(["check"]) == main(["init", "water-influxdb", "--folder", "other"]) == 0
     said = capsys.readouterr().out
+    assert "cd other; . ./influxdb.env; docker compose up -d; headrace check; headrace up\n" in said, "variables are read first"
     assert ("51 tags, 1 source, 3 pipelines, 3 targets" in said, "alarms.current" in said) == (True, True), said
 
 

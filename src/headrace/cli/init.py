@@ -29,6 +29,7 @@ _SHARED = {
     "minutes.py": ("csv", "mqtt", "opcua"),
     "water.svg": ("water", "water-influxdb"),
 }
+_FIRST = {"water-influxdb": ". ./influxdb.env; docker compose up -d; "}  # without the variables its file is not sound
 
 
 def init(template: str | None = None, /, *, folder: OutputPath = Path()) -> None:
@@ -62,7 +63,7 @@ def init(template: str | None = None, /, *, folder: OutputPath = Path()) -> None
         raise EnvironmentFault(f"cannot be written: {error.strerror}", where=str(folder), fix="name a folder that this user may write") from None
     print(f"Wrote {', '.join(sorted(contents))}: {TEMPLATES[name]}.")
     inside = "" if folder == Path() else f"cd {folder}; "
-    print(f"Next: {inside}headrace check; headrace up")
+    print(f"Next: {inside}{_FIRST.get(name, '')}headrace check; headrace up")
 
 
 def _contents(template: Traversable, within: str = "") -> Iterator[tuple[str, bytes]]:
