@@ -211,6 +211,16 @@ def test_keys_come_from_the_event_or_from_a_field(log: SqliteLog) -> None:
     assert keys == {(value(0), b"own"), *((value(number), f"k{number % 3}".encode()) for number in range(1, 30))}
 
 
+def test_a_record_that_is_nested_too_deeply_has_no_key_and_does_not_stop_the_others(log: SqliteLog) -> None:
+    class Deep(Numbers):
+        async def _events(self, numbers: Any) -> Any:
+            for number in numbers:
+                yield Event(b'{"key":"k","x":' + b"[" * 50_000 if number == 1 else value(number), number + 1)
+
+    assert run(log, Deep(3, Random(0)), key="key") == 3
+    assert [entry.key for entry in log.entries("numbers", 0, 0, 100)] == [b"k0", None, b"k2"]
+
+
 def test_another_source_is_refused_until_it_begins_anew(log: SqliteLog) -> None:
     run(log, Numbers(3, Random(0)))
     with pytest.raises(PlanError, match=r"topic 'numbers': has been bridged from numbers:3, up to event 3; give that address, or begin"):

@@ -218,6 +218,6 @@ def _key_of(value: bytes, field: str) -> str | None:
     try:
         found = msgspec.json.decode(value, type=dict[str, msgspec.Raw]).get(field)
         key = None if found is None else msgspec.json.decode(found, type=str | int | float | None)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return None if key is None else str(key)

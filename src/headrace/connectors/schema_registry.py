@@ -151,7 +151,7 @@ class Schemas(OneClient):
             if status == 200:
                 return msgspec.json.decode(response.content, type=_Answer)
             fault = msgspec.json.decode(response.content, type=_Fault)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise PlanError(f"answers {status} {response.reason_phrase} for {what}", where=self._url, fix=fix) from None
         if status == 404 and fault.error_code != 404:  # 404 alone is of a path that is not there, 40403 of a schema
             raise Unfit(f"has {what}, which the registry does not know")
