@@ -122,10 +122,10 @@ def test_lines_that_cannot_be_read_cost_none_of_their_neighbours(fit: Callable[.
         (["--time", "valve"], "h.ndjson record 1, column valve: 'Closed' is not a time; write ISO 8601, or a number of s, ms, µs or ns since 1970"),
         (
             ["--normal", "2027-01-01..2027-01-02"],
-            "--normal: nothing of it is in the history, which is from 2026-01-01T00:00:00Z to 2026-01-01T00:03:19Z",
+            "--normal: no part of it is within the history, which is from 2026-01-01T00:00:00Z to 2026-01-01T00:03:19Z",
         ),
         (["--normal", "today"], "--normal: 'today' is not a stretch of time START..END; write 2026-01-01T00:00Z..2026-01-01T06:00Z"),
-        (["--labels", "l.csv"], "labels: nothing of it is in the history"),
+        (["--labels", "l.csv"], "--labels: no part of it is within the history"),
         (["--labels", "all.csv"], "no row of the history is normal"),
         (["--only", "equip=a"], "--only: the first row has no column 'equip'; there is: flow, level, spare, t_stamp, valve"),
         (["--only", "valve=Shut"], "--only: no row has valve=Shut; the first row has valve=Closed"),
@@ -196,7 +196,7 @@ def test_a_line_with_too_many_brackets_is_counted(fit: Callable[..., tuple[int, 
 def test_too_few_times_are_reported_before_constant_columns(fit: Callable[..., tuple[int, str]]) -> None:
     assert "there are 1 rows to fit and 0 to calibrate the threshold" in fit(rows(1))[1]
     out = fit([{**row, "t_stamp": "1"} for row in rows()])[1]
-    assert "fit: the times of the rows are only 1, and 199 more rows have one of them; name the column with the time: --time" in out
+    assert "fit: 200 rows have only 1 different times; name the column with the time: --time" in out
 
 
 @pytest.mark.usefixtures("fit")

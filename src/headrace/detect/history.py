@@ -150,13 +150,13 @@ class History:
         if not self._rows:
             raise self._empty()
         times = sorted(self._rows)
-        _check_spans(labels, times, "labels")
+        _check_spans(labels, times, "--labels")
         _check_spans(normal, times, "--normal")
         kept = [time for time in times if (not normal or _within(time, normal)) and not _within(time, labels)]
         if not kept:
             raise DataError("no row of the history is normal", where="fit", fix="widen --normal, or give a history that is not labelled throughout")
-        if len(kept) < _LEAST_ROWS and self.repeated:
-            what = f"the times of the rows are only {len(kept)}, and {self.repeated} more rows have one of them"
+        if len(times) < _LEAST_ROWS and self.repeated:
+            what = f"{len(times) + self.repeated} rows have only {len(times)} different times"
             raise DataError(what, where="fit", fix="name the column with the time: --time; or the rows of one asset: --only")
         rows = [self._rows[time] for time in kept]
         names = list(self._places)
@@ -275,4 +275,4 @@ def _check_spans(spans: Sequence[Span], times: Sequence[int], where: str) -> Non
         first, last = (
             datetime.fromtimestamp(time / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z") for time in (times[0], times[-1])
         )
-        raise PlanError(f"nothing of it is in the history, which is from {first} to {last}", where=where, fix="are the times in the same zone?")
+        raise PlanError(f"no part of it is within the history, which is from {first} to {last}", where=where, fix="are the times in the same zone?")
