@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
 from pathlib import Path
 from random import Random
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import unquote
 
@@ -401,6 +401,17 @@ def test_a_registry_that_is_wrong_ends_and_one_that_is_away_does_not(small: Smal
     for url in ("", "ftp://a", "http://", "http://a?b=c"):
         with pytest.raises(PlanError, match="is not the address of a schema registry"):
             Schemas(url)
+
+
+def test_an_answer_that_does_not_end_is_asked_for_again(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema_registry, "_MOST_SECONDS", 0.1)
+    number, ended = small.register("a", json.dumps(READING)), Event()
+    small.answers = lambda _: None if ended.wait(LIMIT) else (500, b"")
+    try:
+        with pytest.raises(Unavailable, match="no whole answer within"):
+            decoded(small, avro(number, READING, reading()))
+    finally:
+        ended.set()
 
 
 @pytest.mark.usefixtures("quick")

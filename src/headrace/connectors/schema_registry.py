@@ -5,6 +5,7 @@ A value begins with the byte 0 and the schema's id in four bytes. With Protobuf,
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -27,6 +28,7 @@ _HEAD = 5
 _AGAIN_SECONDS = 60.0
 _MOST_UNFIT = 10_000
 _MOST_REFERENCES = 100
+_MOST_SECONDS = 60.0  # for a whole answer: the client's own timeouts are for each part of it
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 
@@ -139,7 +141,10 @@ class Schemas(OneClient):
         if time.monotonic() < self._not_before:
             raise Unavailable("the schema registry asks to wait")
         try:
-            response = await self._client.get(self._url + path)
+            async with asyncio.timeout(_MOST_SECONDS):
+                response = await self._client.get(self._url + path)
+        except TimeoutError:
+            raise Unavailable(f"the schema registry {self._url}: no whole answer within {_MOST_SECONDS:g} s") from None
         except httpx.HTTPError as error:
             raise Unavailable(f"the schema registry {self._url}: {why(error)}") from None
         status = response.status_code
