@@ -174,9 +174,22 @@ class Above:
         return {"k": row["k"], "above": row["mean"]}
 
 
+class Joined(Steps):
+    """The same with the rows of a window and of a process."""
+
+    state = {**Steps.state, "mean": hr.Value("DOUBLE")}
+    output = {**Steps.output, "mean": "DOUBLE"}
+
+    def on_window(self, row: dict[str, Any], state: Any) -> None:
+        state.mean = row["x"]
+
+    def on_step(self, row: dict[str, Any], state: Any) -> dict[str, Any]:
+        return {"step": row["step"], "mean": state.mean, "at": state.since}
+
+
 @hr.pipeline("layering", version="1")
 def layering() -> dict[str, hr.Stream]:
-    """Windows over windows, also behind a process; derived rows joined; a window that tells a process."""
+    """Windows over windows, also behind a process; derived rows joined; a window that is broadcast, and one that is an input."""
     plant = events("plant", 4)
     short = plant.window(hr.tumbling(hr.seconds(20)), by=["k", "n"]).aggregate(x="AVG(x)", rows="COUNT(*)", all="ARRAY_AGG(x)")
     long = short.window(hr.sliding(hr.minutes(2), hr.minutes(1)), by=["k"]).aggregate(mean="AVG(x)", rows="SUM(rows)", all="ARRAY_AGG(x)")
@@ -191,6 +204,7 @@ def layering() -> dict[str, hr.Stream]:
         "longest": long.window(hr.cumulating(hr.minutes(6), hr.minutes(2)), by=[]).aggregate(mean="AVG(mean)", rows="MAX(rows)"),
         "of-both": both.window(hr.tumbling(hr.minutes(1)), by=["what"]).aggregate(all="ARRAY_AGG(x)", total="SUM(x)"),
         "first": long.top_n(1, order="mean DESC"),
+        "joined": plant.process(Joined, by=["k"], inputs={"window": hr.input(short), "step": hr.input(steps)}),
     }  # fmt: skip
 
 
