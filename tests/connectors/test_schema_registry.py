@@ -387,6 +387,7 @@ def test_a_registry_that_is_wrong_ends_and_one_that_is_away_does_not(small: Smal
     for status, body, error, says in (
         (401, b'{"error_code":401,"message":"who?"}', PlanError, "answers 401 Unauthorized for schema 1: who?"),
         (404, b'{"error_code":404,"message":"HTTP 404 Not Found"}', PlanError, "answers 404 Not Found for schema 1: HTTP 404 Not Found; is it"),
+        (404, b'{"error_code":0,"message":"No such path"}', PlanError, "answers 404 Not Found for schema 1: No such path; is it"),
         (404, b"<html>", PlanError, "answers 404 Not Found for schema 1; is it the address of a schema registry"),
         (200, b"[]", PlanError, "answers 200 OK for schema 1"),
         (500, b"<html>", Unavailable, "answers 500 Internal Server Error"),

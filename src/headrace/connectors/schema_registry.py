@@ -158,6 +158,6 @@ class Schemas(OneClient):
             fault = msgspec.json.decode(response.content, type=_Fault)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise PlanError(f"answers {status} {response.reason_phrase} for {what}", where=self._url, fix=fix) from None
-        if status == 404 and fault.error_code != 404:  # 404 alone is of a path that is not there, 40403 of a schema
+        if status == 404 and fault.error_code // 100 == 404:  # 40403 is of a schema; 404 and 0 are of a path that is not there
             raise Unfit(f"has {what}, which the registry does not know")
         raise PlanError(f"answers {status} {response.reason_phrase} for {what}: {fault.message[:200]}", where=self._url, fix=fix)
