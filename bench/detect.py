@@ -37,7 +37,7 @@ MULTIVARIATE: dict[str, dict[str, Any]] = {
 }
 UNIVARIATE: dict[str, dict[str, Any]] = {"robust_z": {}, "ar": {"lags": 3}, "cusum": {}, "novelty": {}}
 FITTED = 400  # rows of a run of SKAB
-DRAWS = 5
+DRAWS = 20
 SKAB_PUBLISHED = {
     "Conv-AE": (0.78, 13.6, 28.0), "MSET": (0.78, 39.7, 14.1), "T²+Q": (0.76, 26.6, 24.9),
     "LSTM-AE": (0.74, 30.0, 25.9), "T²": (0.66, 19.2, 42.6), "isolation forest": (0.29, 2.6, 82.9),
