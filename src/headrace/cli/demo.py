@@ -165,7 +165,7 @@ class _Shown:
 
 
 class _Thread(_Shown):
-    """What works in a thread of its own until it is stopped."""
+    """A part that works in a thread of its own until it is stopped."""
 
     def __init__(self, name: str, kind: str, topic: str = "") -> None:
         super().__init__(name, kind, topic=topic)

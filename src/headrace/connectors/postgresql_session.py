@@ -21,7 +21,7 @@ __all__ = ["LOST", "Session", "said"]
 _CONNECT_SECONDS, ANSWER_SECONDS, _CLOSE_SECONDS = 10.0, 60.0, 5.0
 _UNREADY = frozenset({"08", "25", "40", "53", "55", "57", "58", "XX"})
 LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What a lost connection raises; TimeoutError is an OSError."""
+"""The errors of a lost connection; TimeoutError is an OSError."""
 
 
 class Session:

@@ -1,4 +1,4 @@
-"""What decodes values by a schema: Avro, Protobuf, JSON Schema. A value becomes one JSON object, with the names of its schema."""
+"""Decoders of values by a schema: Avro, Protobuf, JSON Schema. A value becomes one JSON object, with the names of its schema."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class _Reference(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    """What a registry says of a schema."""
+    """A registry's answer for a schema."""
 
     schema: str
     schemaType: str = "AVRO"  # noqa: N815  (the registry's name)

@@ -34,7 +34,7 @@ def is_own_host(header: str, allowed: Collection[str] = ()) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether what is served at an address can be reached from this machine alone."""
+    """Return whether a server at an address can be reached from this machine alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

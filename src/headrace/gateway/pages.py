@@ -33,7 +33,7 @@ _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' 
 
 Answer = tuple[HTTPStatus, str, bytes]
 Paths = tuple[dict[str, Callable[[], Answer]], dict[str, Callable[[str], Answer]], dict[str, Callable[[bytes], Answer]]]
-"""What answers each path: without a query, with one, and to what is posted."""
+"""The functions that answer each path: without a query, with a query, and for a body that is posted."""
 _NONE: Mapping[str, Callable[[str], Answer]] = MappingProxyType({})
 _NOT_POSTED: Mapping[str, Callable[[bytes], Answer]] = MappingProxyType({})
 

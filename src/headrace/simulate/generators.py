@@ -76,7 +76,7 @@ class Generators:
 
     @property
     def equipment(self) -> tuple[str, ...]:
-        """Who sends, in this order."""
+        """The senders, in this order."""
         return tuple(f"G{number}" for number in range(1, self.count + 1))
 
     def record(self, number: int, start_ms: int = START_MS, interval_ms: float = 1000) -> dict[str, Any]:

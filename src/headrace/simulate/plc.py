@@ -88,7 +88,7 @@ class Plc:
 
     @property
     def equipment(self) -> tuple[str, ...]:
-        """Who sends, in this order."""
+        """The senders, in this order."""
         return tuple(f"PLC_{number:03}" for number in range(1, self.count + 1))
 
     def record(self, tick: int, plc: int, start_ms: int, interval_ms: float = 1000) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Plant(Protocol):
 
     @property
     def equipment(self) -> Sequence[int | str]:
-        """Who sends."""
+        """The senders."""
 
     def line_batches(self, start_ms: int, interval_ms: float) -> Iterator[list[bytes]]:
         """Yield the lines of each tick."""

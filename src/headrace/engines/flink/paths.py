@@ -1,4 +1,4 @@
-"""Who takes whose rows in a plan with processes, and on which ways they come: what the order of rows depends on."""
+"""The paths of rows to the processes of a plan, on which the order of the rows depends."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class Water:
 
     @property
     def equipment(self) -> tuple[str, ...]:
-        """Who sends, in this order: the plant a row, or each tag a reading."""
+        """The senders, in this order: the plant a row, or each tag a reading."""
         return tuple(tag.path for tag in self._tags) if self.readings else ("water",)
 
     def planned(self) -> Iterator[Event]:

@@ -228,7 +228,7 @@ class Event:
     kind: Literal["attack", "fault", "maintenance"]
     tags: tuple[str, ...]
     scenario: Scenario | None = None
-    """What is manipulated; None for maintenance."""
+    """The manipulation; None for maintenance."""
 
 
 def named(text: str) -> tuple[str, ...]:
