@@ -140,6 +140,11 @@ def test_what_retention_took_is_reported_and_the_rest_follows(tmp_path: Path, ce
         grow(old, 100, 50)
         old.alter("readings", retention_ms=1000, retention_bytes=None)
         run(centre, mirror(old), told=told.append)
+        known = position_before(centre, "readings")
+        assert known is not None
+        assert known.ledger == {"received": 150, "accepted": 100, "malformed": 0, "duplicate": 0, "shed": 50}
+        assert run(centre, mirror(old)) == 0
+        assert position_before(centre, "readings") == known
     assert told == ["topic:readings: partition 0: records 50 to 99 are gone, by retention: they are not mirrored"]
     assert values_of(centre, "readings") == [value(number) for number in [*range(50), *range(100, 150)]]
 

@@ -38,6 +38,8 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
         How many events were dropped because their ids were committed.
     malformed
         How many events could not be records, and are dead letters.
+    shed
+        How many events the source had dropped before they were read, where it says so.
     ids
         The ids of the last events committed, as many as the source may deliver again.
     """
@@ -47,12 +49,13 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
     passed: int = 0
     duplicate: int = 0
     malformed: int = 0
+    shed: int = 0
     ids: tuple[str, ...] = ()
 
     @property
     def ledger(self) -> Mapping[str, int]:
         """The ledger of the events."""
-        counts = {"accepted": self.passed, "malformed": self.malformed, "duplicate": self.duplicate}
+        counts = {"accepted": self.passed, "malformed": self.malformed, "duplicate": self.duplicate, **({"shed": self.shed} if self.shed else {})}
         return {"received": sum(counts.values()), **counts}
 
 
@@ -163,7 +166,8 @@ class Inflow:
         records = [event for event in events if event.malformed is None]
         bad = [event for event in events if event.malformed is not None] if len(records) < len(events) else []
         passed, malformed = before.passed + len(records), before.malformed + len(bad)
-        self._next = Position(before.source, last, passed, before.duplicate + len(repeated), malformed, ids)
+        shed = before.shed + sum(event.shed for event in events)
+        self._next = Position(before.source, last, passed, before.duplicate + len(repeated), malformed, shed, ids)
         self._committing = events + repeated
         self._repeated = [event for event in self._repeated if event.id in later]
         self._events, self._size = rest, sum(len(event.value) for event in rest)

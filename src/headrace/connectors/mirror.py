@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from threading import Lock
 from typing import Any
@@ -54,6 +55,7 @@ class Mirror(EndingSource):
         self._log: Log | None = None
         self._feed: Feed | None = None
         self._ended_at: tuple[Any] | None = None  # the position of the last record, once the end was reached
+        self._gone = Counter[int]()  # records dropped by retention before the next one of a partition
         self._lock = Lock()  # close() may be called while a thread still fetches
 
     async def open(self, position: Any) -> AsyncGenerator[Event] | None:  # noqa: ANN401  (offsets, and the identity of their topic)
@@ -76,6 +78,7 @@ class Mirror(EndingSource):
         with self._lock:
             self._log = self._opened()
             feed = self._feed = self._log.feed([self._topic], latest=self.latest, skip_gone=True)
+            self._gone.clear()  # the offsets are those before what is gone, which is found again
             readers, self._identity = feed.readers[self._topic], feed.identities[self._topic]
             if topic not in {None, self._identity}:
                 what = "has been deleted and created again since its records were mirrored"
@@ -96,6 +99,7 @@ class Mirror(EndingSource):
         return {info.number: info.first for info in self._log.topic(self._topic).partitions}
 
     def _report_gone(self, number: int, first: int, behind: int) -> None:
+        self._gone[number] += behind - first
         self.tell(f"partition {number}: records {first} to {behind - 1} are gone, by retention: they are not mirrored")
 
     async def _events(self, offsets: list[int], last: Any) -> AsyncGenerator[Event]:  # noqa: ANN401
@@ -145,7 +149,8 @@ class Mirror(EndingSource):
             malformed = "has a line feed, and is not JSON"
         if malformed is not None:
             malformed = f"partition {record.partition} offset {record.offset}: {malformed}"
-        return Event(value, position, record.key, malformed=malformed, partition=record.partition)
+        gone = self._gone.pop(record.partition, 0)
+        return Event(value, position, record.key, malformed=malformed, partition=record.partition, shed=gone)
 
     def _release(self) -> None:
         with self._lock:

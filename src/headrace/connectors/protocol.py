@@ -49,6 +49,8 @@ class Event(NamedTuple):
         Why `value` cannot be a record: it goes to TOPIC.dead-letter as it came, with this detail. None: it is a record.
     partition
         The partition that the record goes to, whatever its key; None: the key chooses it.
+    shed
+        How many events before this one the outside system had dropped before they were read, where that is known.
     """
 
     value: bytes
@@ -59,6 +61,7 @@ class Event(NamedTuple):
     repeats: bool = True
     malformed: str | None = None
     partition: int | None = None
+    shed: int = 0
 
 
 class Source(ABC):
