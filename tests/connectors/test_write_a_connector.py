@@ -131,7 +131,7 @@ def test_a_fault_in_the_connector_names_its_line(capsys: pytest.CaptureFixture[s
         (["topic:lines", "lines.py:x", "--give-up-after", "1s"], "--give-up-after: is only for a bridge into a topic"),
         (["lines.py:x", "topic:lines", "--until", "latest"], "--until: is only for a bridge from a topic"),
         (["lines.py:x", "topic:lines", "--name", "n"], "--name: is only for a bridge from a topic"),
-        (["topic:lines", "topic:others"], "TO: cannot be bridged to 'topic:others'; give FILE.py:"),
+        (["topic:lines", "topic:others"], "no topic 'lines'; make it: headrace topics create"),
         (["topic:lines", "gopher://x"], "TO: cannot be bridged to 'gopher://x'; give FILE.py:"),
         (["topic:lines", "modbus://x/"], "TO: cannot be bridged to 'modbus://x/'; its connector has no target(address)"),
         (["topic:lines", "http://x/"], "TO: is not an address that records are posted to; give http+out://HOST/PATH"),
