@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "bench"))
+BENCH = str(ROOT / "bench")
+sys.path.append(BENCH)
 
 from detection import nab  # noqa: E402
 from detection.points import Counts  # noqa: E402
 from detection.sets import TEP_NORMAL, skab, tep  # noqa: E402
+
+sys.path.remove(BENCH)  # bench/engines.py is no module of the tests
 
 DATA = ROOT.parent / "shared" / "data"
 STANDARD = nab.PROFILES["standard"]
