@@ -269,7 +269,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "an input of more keys": (
         lambda: process(Commanded, inputs={"command": hr.input(commands, by=["tag", "n"])}), "it has 2 keys, and the process has 1; name a column for each of k",
     ),
-    "the stream itself": (lambda: process(Commanded, inputs={"command": hr.input(s)}), "input 'command': the input is the stream itself; give it another stream, or part"),
+    "the stream itself": (lambda: process(Commanded, inputs={"command": hr.input(s)}), "input 'command': the input is the stream itself; give it another stream, or split"),
     "the broadcast again": (
         lambda: process(made(ThreeCritical, on_command=Commanded.on_command), broadcast=rules, inputs={"command": hr.input(rules)}), "the input is the broadcast",
     ),

@@ -88,6 +88,8 @@ async def _avro(schema: Schema) -> Callable[[bytes], bytes]:
         stream = io.BytesIO(value)
         try:
             found = schemaless_reader(stream, parsed, None)
+        except RecursionError:
+            raise Unfit(f"is not what schema {schema.number} says: it is nested too deeply") from None
         except Exception as error:  # noqa: BLE001  (bytes that are no Avro make the library raise many things)
             raise Unfit(f"is not what schema {schema.number} says: {error or type(error).__name__}") from None
         if left := len(value) - stream.tell():
