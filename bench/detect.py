@@ -1,4 +1,4 @@
-"""What the detectors find on public data sets and on the simulated water plant, beside *always alarm* and *random*: make bench-detect.
+"""Quality of the detectors on public data sets and on the simulated water plant, beside *always alarm* and *random*: make bench-detect.
 
 Detectors are fitted to normal rows, and their thresholds come from held-out normal rows: labels are read by the scorers alone. Scores come row by row
 from the code that runs in pipelines. docs/detection.md says how each data set is scored and where the settings come from.
@@ -21,7 +21,8 @@ from detection import nab
 from detection.points import Counts
 from detection.sets import TEP_NORMAL, Run, skab, tep
 from detection.water import judged as water
-from headrace.detect.fitting import Calibration, fit
+from headrace.detect.calibration import Calibration
+from headrace.detect.fitting import fit
 from headrace.detect.model import Model
 from headrace.detect.scorer import scorer_of
 from headrace.errors import DataError

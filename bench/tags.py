@@ -1,4 +1,4 @@
-"""What a plant of 10,000 tags at 1 Hz costs: MQTT, a window of a minute, InfluxDB's write API, in one process of `headrace up`.
+"""The cost of a plant of 10,000 tags at 1 Hz: MQTT, a window of a minute, InfluxDB's write API, in one process of `headrace up`.
 
 `python bench/tags.py --tags 10000 --seconds 180`. Broker, publisher and store are other processes. The first 60 s are not counted.
 """

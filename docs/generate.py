@@ -17,9 +17,9 @@ from cyclopts import App
 import headrace
 from headrace.cli import app
 from headrace.cli.backtest import JudgeOptions
-from headrace.cli.fit import CalibrationOptions
 from headrace.cli.options import RunOptions
 from headrace.cli.simulate import GeneratorOptions, KilnOptions, PlcOptions, WaterOptions
+from headrace.detect.calibration import Calibration
 from headrace.engines.options import OPTIONS, Mode, Refused, Support, flag
 from headrace.engines.protocol import ENGINES, engine_named
 from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function, Signature
@@ -31,7 +31,7 @@ CLASSES = {
     "headrace run": (RunOptions,),
     "headrace simulate": (KilnOptions, GeneratorOptions, PlcOptions, WaterOptions),
     "headrace backtest": (JudgeOptions,),
-    "headrace fit": (CalibrationOptions,),
+    "headrace fit": (Calibration,),
     "headrace what-if": (JudgeOptions,),
 }
 NOTICE = "<!-- made by docs/generate.py; edit the code instead -->\n"

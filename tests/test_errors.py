@@ -42,7 +42,7 @@ def test_an_error_keeps_its_parts(kind: type[HeadraceError]) -> None:
 
 def test_every_kind_stands_in_the_tree_that_the_module_draws() -> None:
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__)
-    assert set(drawn) == {kind.__name__ for kind in [*KINDS, Mistakes]} == set(errors.__all__) - {"HeadraceError", "near", "shortened"}
+    assert set(drawn) == {kind.__name__ for kind in [*KINDS, Mistakes]} == set(errors.__all__) - {"HeadraceError", "first_of", "near", "shortened"}
 
 
 def test_several_mistakes_are_one_error_with_a_line_for_each_in_the_order_of_lines() -> None:

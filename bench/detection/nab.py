@@ -19,7 +19,7 @@ __all__ = ["PROFILES", "Best", "Point", "Profile", "Series", "best", "normalised
 
 
 class Profile(NamedTuple):
-    """What an alarm in a window gains, and what a false alarm and a missed window cost."""
+    """The gain of an alarm in a window, and the costs of a false alarm and of a missed window."""
 
     found: float
     false_alarm: float

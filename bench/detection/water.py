@@ -18,7 +18,8 @@ from msgspec import structs
 
 from headrace.backtest.judge import Alarm, Backtest
 from headrace.backtest.labels import Label
-from headrace.detect.fitting import Calibration, fit
+from headrace.detect.calibration import Calibration
+from headrace.detect.fitting import fit
 from headrace.detect.model import Model
 from headrace.detect.scorer import Scored, scorer_of
 from headrace.simulate.water import SCENARIOS, Water
@@ -46,7 +47,7 @@ _TEXTS = {"Open": 1.0, "Closed": 0.0, "Bad Input": math.nan}
 
 
 class Day(NamedTuple):
-    """What a plant sent, a row a second: tags, values, and labels."""
+    """The rows of a plant, one a second: tags, values, and labels."""
 
     tags: list[str]
     rows: Any

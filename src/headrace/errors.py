@@ -17,7 +17,18 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["DataError", "EnvironmentFault", "HeadraceError", "InternalError", "Mistakes", "PlanError", "ProcessError", "near", "shortened"]
+__all__ = [
+    "DataError",
+    "EnvironmentFault",
+    "HeadraceError",
+    "InternalError",
+    "Mistakes",
+    "PlanError",
+    "ProcessError",
+    "first_of",
+    "near",
+    "shortened",
+]
 
 
 class HeadraceError(Exception):
@@ -89,6 +100,12 @@ class InternalError(HeadraceError):
 def shortened(text: str, longest: int = 40) -> str:
     """Return a text of the user's as a message shows it: at most so many letters."""
     return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def first_of(names: Sequence[str], most: int = 8) -> str:
+    """Return names with commas between them; of many the first ones, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most:,} more"
 
 
 def near(name: str, known: Iterable[str]) -> str:

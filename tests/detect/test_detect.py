@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from headrace.detect.fitting import Calibration, fit
+from headrace.detect.calibration import Calibration
+from headrace.detect.fitting import fit
 from headrace.detect.model import load, save
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.plant.tags import Tag, Tags

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.detect.fitting import Calibration, calibrated, fit
+from headrace.detect.calibration import Calibration
+from headrace.detect.fitting import calibrated, fit
 from headrace.detect.model import Model
 from headrace.detect.scorer import State, scorer_of
 from headrace.errors import DataError, PlanError

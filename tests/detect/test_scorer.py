@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.detect.fitting import Calibration, fit
+from headrace.detect.calibration import Calibration
+from headrace.detect.fitting import fit
 from headrace.detect.model import PARAMETERS, Model, decoded, encoded
 from headrace.detect.scorer import Scored, State, scorer_of
 

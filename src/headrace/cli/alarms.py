@@ -12,6 +12,7 @@ import msgspec
 from cyclopts import Parameter
 
 from headrace._clock import now_ms
+from headrace._json import NOT_JSON
 from headrace.alarms.commands import Command
 from headrace.cli.logs import KafkaOptions, open_log
 from headrace.cli.simulate import duration_ms
@@ -350,7 +351,7 @@ def _rows(log: Log, topic: str, columns: type[msgspec.Struct]) -> Iterator[dict[
         try:
             row: dict[str, Any] = msgspec.json.decode(entry.value, type=dict[str, Any])
             msgspec.convert(row, columns)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except NOT_JSON:
             where = f"topic {topic}/{entry.partition} offset {entry.offset}"
             raise DataError("is no row of alarms", where=where, fix="name the topic with --topic") from None
         yield row

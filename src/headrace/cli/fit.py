@@ -5,61 +5,28 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
 
+from headrace._json import NOT_JSON
 from headrace.backtest.figures import iso
 from headrace.backtest.labels import labels_of
 from headrace.cli.paths import GROUP, InputPath, OutputPath, local_path, refuse_equal
 from headrace.cli.simulate import duration_ms
 from headrace.cli.tables import counted, printable
+from headrace.detect.calibration import Calibration
 from headrace.detect.history import History, Span, Table, moment_of
 from headrace.detect.model import PARAMETERS, Model, save
 from headrace.detect.model import Parameter as Value
-from headrace.errors import DataError, PlanError, near
+from headrace.errors import DataError, PlanError, first_of, near
 
 if TYPE_CHECKING:
     from headrace.plant.tags import Tags
 
-__all__ = ["CalibrationOptions", "fit"]
-
-_ROWS = 8  # names shown of a list
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class CalibrationOptions:
-    """How the threshold is calibrated.
-
-    Parameters
-    ----------
-    holdout
-        The share of the normal rows, the last ones, that calibrates the threshold.
-    false_alarm_rate
-        The share of these rows that may be above the threshold.
-    tail
-        quantile, or lognormal for a rate that is too low for the number of rows.
-    k
-        An anomaly begins when so many of the last n rows are above the threshold.
-    n
-        See k.
-    smoothing
-        The weight of a new score in the moving average of scores; 1: no average.
-    max_missing
-        A row of which a greater share of the tags is missing has no score.
-    """
-
-    holdout: float = 0.3
-    false_alarm_rate: float = 0.01
-    tail: Literal["quantile", "lognormal"] = "quantile"
-    k: int = 1
-    n: int = 1
-    smoothing: float = 1.0
-    max_missing: float = 0.5
+__all__ = ["fit"]
 
 
 def fit(
@@ -79,7 +46,7 @@ def fit(
     labels: InputPath | None = None,
     grace: str = "0s",
     set: Annotated[list[str] | None, Parameter(name="--set", negative=())] = None,
-    calibration: CalibrationOptions = CalibrationOptions(),
+    calibration: Annotated[Calibration, Parameter(name="*")] = Calibration(),
 ) -> None:
     """Fit the model of a detector to normal history, for hr.detect. Needs the extra learn.
 
@@ -116,10 +83,8 @@ def fit(
     """
     if kind not in PARAMETERS:
         raise PlanError(f"unknown kind {kind!r}", where="fit", fix=near(kind, PARAMETERS))
-    from headrace.detect.fitting import Calibration
     from headrace.detect.fitting import fit as fit_model
 
-    how = Calibration(**{one: getattr(calibration, one) for one in CalibrationOptions.__dataclass_fields__})
     files = [local_path(one, "--input") for group in input for one in group.split(GROUP)]
     refuse_equal([("--to", to)], files)
     parameters = dict(_parameter(kind, one) for one in set or [])
@@ -132,11 +97,15 @@ def fit(
     history = History(time=time, values=values, only=_pairs(only or []))
     _read(files, history)
     table = history.table(
-        tags=_names(tags), without=_names(without), normal=spans, labels=events, changing=0.0 if kind in {"range", "states"} else 1 - how.holdout
+        tags=_names(tags),
+        without=_names(without),
+        normal=spans,
+        labels=events,
+        changing=0.0 if kind in {"range", "states"} else 1 - calibration.holdout,
     )
     model = fit_model(
         kind, table.values, table.tags, table.times, name=name or to.stem, units=_units(listed, table.tags), states=table.states,
-        excluded=table.excluded, calibration=how, **parameters,
+        excluded=table.excluded, calibration=calibration, **parameters,
     )  # fmt: skip
     save(model, to)
     _print(model, table, history.repeated, to)
@@ -195,7 +164,7 @@ def _decoded(text: bytes | str, *, csv: bool) -> Mapping[str, Any] | None:
         return None
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return None
 
 
@@ -246,33 +215,27 @@ def _units(listed: Tags | None, tags: Sequence[str]) -> dict[str, str]:
     """Return the units of tags by a tag list."""
     if listed is None:
         return {}
-    names = {tag.name: tag for tag in listed}
-    found = {name: listed.named(name) or names.get(name) for name in tags}
+    found = listed.of_columns(tags)
     if all(one is None for one in found.values()):
-        raise DataError("has none of the history's tags", where="--tag-list", fix=near(tags[0], names))
+        raise DataError("has none of the history's tags", where="--tag-list", fix=near(tags[0], [tag.name for tag in listed]))
     return {name: tag.unit for name, tag in found.items() if tag is not None and tag.unit}
 
 
 def _print(model: Model, table: Table, repeated: int, path: Path) -> None:
     """Print what was fitted, the threshold, and how often the rows that were held out are above it."""
     about = model.training
-    print(f"{model.kind} of {counted(len(model.tags), 'tag')}: {_listed(model.tags)}")
+    print(f"{model.kind} of {counted(len(model.tags), 'tag')}: {printable(first_of(model.tags))}")
     fitted = f"fitted to {counted(about.rows, 'row')} from {iso(about.start)} on, one every {about.period / 1000:g} s"
     print(f"{fitted}; {counted(about.held_out, 'row')} up to {iso(about.end)} held out")
     if about.excluded:
         print(f"excluded: {counted(about.excluded, 'row')} that {'is' if about.excluded == 1 else 'are'} not normal")
     for why in dict.fromkeys(table.left_out.values()):
-        print(f"left out, {printable(why)}: {_listed([name for name, one in table.left_out.items() if one == why])}")
+        print(f"left out, {printable(why)}: {printable(first_of([name for name, one in table.left_out.items() if one == why]))}")
     if missing := table.missing():
-        print(f"missing values: {_listed([f'{name} {count}' for name, count in missing.items()])}")
+        print(f"missing values: {printable(first_of([f'{name} {count}' for name, count in missing.items()]))}")
     if repeated:
         print(f"left out: {counted(repeated, 'row')} with a time that there was already")
     persistence = "" if model.n == 1 else f"; {model.k} of {model.n} are, as an anomaly, in {about.anomalies:.2%}"
     print(f"threshold {model.threshold:.6g}: {about.false_alarms:.2%} of the rows held out are above it{persistence}")
     print(f"false anomalies: {about.begun} in {about.held_out * about.period / 3_600_000:.3g} h held out")
     print(f"model {path}, version {model.version}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = printable(", ".join(names[:_ROWS]))
-    return shown if len(names) <= _ROWS else f"{shown} and {len(names) - _ROWS} more"

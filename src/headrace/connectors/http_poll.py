@@ -13,6 +13,7 @@ import httpx
 import msgspec
 
 from headrace._clock import now_ms
+from headrace._json import NOT_JSON
 from headrace.connectors.address import secret
 from headrace.connectors.http_client import OneClient, divided, headers_of, pause_seconds, unready, verify_of, why
 from headrace.connectors.payloads import PARAMETERS, Path, Shape, shape_of
@@ -131,7 +132,7 @@ class Reader:
                     raw = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])[step]
         except (msgspec.ValidationError, KeyError, IndexError):
             raise ValueError(f"has nothing at {'$' if self._records is None else self._records.text}") from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except NOT_JSON as error:
             raise ValueError(f"is not JSON: {error}") from None
         text = bytes(raw).strip()
         if text == b"null":

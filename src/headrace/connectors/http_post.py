@@ -15,6 +15,7 @@ import h11
 import msgspec
 
 from headrace._clock import now_ms
+from headrace._json import NOT_JSON
 from headrace.connectors.address import Address, secret, secret_file
 from headrace.connectors.payloads import PARAMETERS, Made, Shape, shape_of
 from headrace.connectors.protocol import Event, Source, Unavailable
@@ -288,7 +289,7 @@ def _values(body: bytes) -> list[bytes]:
         if text[:1] == b"{":
             msgspec.json.decode(text)
             return [text]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise _RefusedError(HTTPStatus.BAD_REQUEST, f"is not JSON: {error}") from None
     raise _RefusedError(HTTPStatus.BAD_REQUEST, "is no JSON object and no array")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from headrace._json import NOT_JSON
 from headrace.connectors.protocol import Event
 from headrace.topics.dead_letters import encode_event_letter
 from headrace.topics.protocol import Commit, Outgoing
@@ -222,6 +223,6 @@ def _key_of(value: bytes, field: str) -> str | None:
     try:
         found = msgspec.json.decode(value, type=dict[str, msgspec.Raw]).get(field)
         key = None if found is None else msgspec.json.decode(found, type=str | int | float | None)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return None
     return None if key is None else str(key)

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 import httpx
 import msgspec
 
+from headrace._json import NOT_JSON
 from headrace.connectors.address import Address, secret, secret_file
 from headrace.connectors.halving import sent
 from headrace.connectors.http_client import OneClient, fault_of, pause_seconds, unready
@@ -132,7 +133,7 @@ def _said(response: httpx.Response) -> str:
     text = response.text
     try:
         content: Any = msgspec.json.decode(response.content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         content = None
     if isinstance(content, dict):
         text = str(content.get("message") or content.get("error") or text)

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from headrace._json import NOT_JSON
 from headrace.connectors.moments import NS, nanoseconds
 from headrace.connectors.objects import Unfit
 from headrace.kernels.reading.rules import double_of
@@ -111,7 +112,7 @@ class Lines:
                 raise Unfit("is not a JSON object")
             if b"[" in value or value.find(b"{", 1) >= 0:
                 content = _flat(content)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except NOT_JSON:
             raise Unfit("is not JSON") from None
         at = self._time(content)
         fields = self._fields(content)

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from headrace._json import NOT_JSON
 from headrace.connectors.payloads import Made, Path
 from headrace.plant.quality import Quality
 from headrace.plant.reading import reading_of
@@ -29,7 +30,7 @@ def leaves(topic: str, payload: bytes, at_ms: int) -> Sequence[Made]:
     """
     try:
         content: Any = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         try:
             content = payload.decode()
         except UnicodeDecodeError:

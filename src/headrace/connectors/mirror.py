@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from headrace._json import NOT_JSON
 from headrace.connectors.objects import Unfit
 from headrace.connectors.protocol import EndingSource, Event, Record, Unavailable
 from headrace.connectors.reading import fresh, records_of
@@ -135,7 +136,7 @@ class Mirror(EndingSource):
             found = [record for number, lines in fresh(readers, self._firsts, self._report_gone) for record in records_of(self._topic, number, lines)]
             return found if found or not all(reader.finished for reader in readers) else None
 
-    async def _event(self, record: Record, position: list[int]) -> Event:
+    async def _event(self, record: Record, position: dict[str, Any]) -> Event:
         value, malformed = record.value, None
         try:
             value = value if self._decoded is None else await self._decoded(value)
@@ -145,7 +146,7 @@ class Mirror(EndingSource):
                 msgspec.json.decode(value)  # line feeds in JSON are white space
         except Unfit as unfit:
             malformed = str(unfit)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except NOT_JSON:
             malformed = "has a line feed, and is not JSON"
         if malformed is not None:
             malformed = f"partition {record.partition} offset {record.offset}: {malformed}"

@@ -13,6 +13,7 @@ from zlib import crc32
 
 import msgspec
 
+from headrace._json import NOT_JSON
 from headrace.connectors.address import Address, secret_file
 from headrace.connectors.browsing import Browse
 from headrace.connectors.leaves import leaves, tags_at
@@ -250,7 +251,7 @@ class Published(Connected, Target):
         """Return topic and payload of a record."""
         try:
             content = msgspec.json.decode(record)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except NOT_JSON:
             raise _Unsendable("is not JSON") from None
         topic = "".join(part if isinstance(part, str) else _text_at(part, content) for part in self._parts)
         if not topic or re.search(r"[+#\0]", topic) or len(topic.encode()) > 65_535:

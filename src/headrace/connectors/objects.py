@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from headrace._json import NOT_JSON
 from headrace.connectors.protocol import Record
 
 __all__ = ["Unfit", "fitting", "object_of"]
@@ -24,7 +25,7 @@ def object_of(value: bytes) -> dict[str, Any]:
     """Return the fields of a record. Raises Unfit if it is not a JSON object."""
     try:
         content = _decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         raise Unfit("is not JSON") from None
     if type(content) is not dict:
         raise Unfit("is not a JSON object")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from headrace._json import NOT_JSON
 from headrace.connectors.address import Address
 from headrace.connectors.tagged import reading_as, tag_of, tags_of
 from headrace.errors import PlanError, near
@@ -230,7 +231,7 @@ class _Readings:
         """Return the payload as a value of JSON; as a text if it is none, and no path leads into it."""
         try:
             return _decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except NOT_JSON as error:
             why = f"is not JSON: {error}"
         if self._value is not None or payload[:1] in {b"{", b"["}:
             raise _Unfit(why)

@@ -16,6 +16,7 @@ from urllib.parse import urljoin
 
 import msgspec
 
+from headrace._json import NOT_JSON
 from headrace.connectors.objects import Unfit
 from headrace.connectors.protocol import Unavailable
 from headrace.errors import EnvironmentFault
@@ -311,7 +312,7 @@ async def _json(schema: Schema) -> Callable[[bytes], bytes]:
     def read(value: bytes) -> bytes:
         try:
             found = msgspec.json.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except NOT_JSON:
             raise Unfit("is not JSON") from None
         if not isinstance(found, dict):
             raise Unfit("is not a JSON object")

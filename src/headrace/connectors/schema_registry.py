@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from headrace._json import NOT_JSON
 from headrace.connectors.address import secret
 from headrace.connectors.http_client import OneClient, pause_seconds, unready, verify_of, why
 from headrace.connectors.objects import Unfit
@@ -156,7 +157,7 @@ class Schemas(OneClient):
             if status == 200:
                 return msgspec.json.decode(response.content, type=_Answer)
             fault = msgspec.json.decode(response.content, type=_Fault)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except NOT_JSON:
             raise PlanError(f"answers {status} {response.reason_phrase} for {what}", where=self._url, fix=fix) from None
         if status == 404 and fault.error_code // 100 == 404:  # 40403 is of a schema; 404 and 0 are of a path that is not there
             raise Unfit(f"has {what}, which the registry does not know")

@@ -9,15 +9,16 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
-from urllib.parse import parse_qs
 
 import msgspec
 
 from headrace._clock import now_ms
+from headrace._json import NOT_JSON, json_object
 from headrace.alarms.commands import Command
 from headrace.alarms.machine import COMMANDS
 from headrace.backtest.topics import alarm_pipelines
 from headrace.errors import DataError, HeadraceError, PlanError, near
+from headrace.gateway.pages import Answer, json_answer, number_of, text_of
 from headrace.plan.graph import Node
 from headrace.plan.operators import Process
 from headrace.plan.pipeline import Plan
@@ -33,11 +34,9 @@ _LOOK_SECONDS = 0.03
 _LONGEST_SHELVE_S = 31_536_000
 _SIDES = ("current", "journal", "nuisances", "older")
 _COLUMNS = frozenset({"alarm_id", "priority", "state", "sequence", "time", "value", "limit", "by"})
-_NOT_DECODED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _Moment = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]  # ms since the epoch, before the year 10000
 
 Row = dict[str, Any]
-Answer = tuple[HTTPStatus, str, bytes]
 
 
 class _Asked(msgspec.Struct, forbid_unknown_fields=True):
@@ -142,7 +141,7 @@ class Alarming:
             return
         for entry in entries_of(log, current, begins):
             begins[entry.partition] = entry.offset + 1
-            with suppress(*_NOT_DECODED):
+            with suppress(*NOT_JSON):
                 self._take(topic, _decode_current(entry.value))
 
     def _take(self, topic: str, current: _Current) -> None:
@@ -162,10 +161,10 @@ class Alarming:
         """Return the alarms that are not normal, the most important first; none if nothing has changed since the number `since`."""
         with self._lock:
             found: dict[str, Any] = {"number": self._number, "now": now_ms(), "boards": len(self._boards), "commands": self._commands, "alarms": None}
-            if _first(query, "since") == str(self._number):
-                return _json(found)
+            if text_of(query, "since") == str(self._number):
+                return json_answer(found)
             rows = sorted((row for row in self._rows.values() if row["state"] != "normal"), key=_importance)
-            return _json({**found, "total": len(rows), "alarms": rows[:_MOST]})
+            return json_answer({**found, "total": len(rows), "alarms": rows[:_MOST]})
 
     # commands
 
@@ -178,7 +177,7 @@ class Alarming:
         try:
             asked = msgspec.json.decode(body, type=_Asked)
             return self._command(asked)
-        except _NOT_DECODED as error:
+        except NOT_JSON as error:
             return _fault(HTTPStatus.BAD_REQUEST, f"the command cannot be read: {error}")
         except HeadraceError as fault:
             return _refused(fault)
@@ -201,7 +200,7 @@ class Alarming:
             outcome = _outcome(log, board.topic, command, ends)
             self.follow(log)
         with self._lock:
-            return _json({**outcome, "alarm": self._rows.get((board.topic, asked.alarm))})
+            return json_answer({**outcome, "alarm": self._rows.get((board.topic, asked.alarm))})
 
     def _found(self, topic: str | None, alarm: str) -> tuple[_Board, Row]:
         """Return the board of an alarm and its row. Raises PlanError if there is none."""
@@ -218,14 +217,15 @@ class Alarming:
         """Return why an alarm was raised, as `headrace explain --json` does. One explanation is computed at a time."""
         from headrace.engines.embedded.explaining import explanation_of, occurrence_of
 
-        alarm, topic, sequence = (_first(query, name) for name in ("alarm", "topic", "sequence"))
+        alarm, topic = text_of(query, "alarm"), text_of(query, "topic")
         try:
             board = next((one for one in self._boards.values() if topic in {"", one.topic}), None)
             if board is None:
                 raise _Missing(f"there is no topic of alarms {topic!r}")
-            number = int(sequence) if sequence.isascii() and sequence.isdigit() and len(sequence) < 19 else None
             with self._explaining, closing(self._open_log()) as log:
-                return _json(explanation_of(log, board.plan, board.process, occurrence_of(log, board.topic, alarm, number)).as_table())
+                return json_answer(
+                    explanation_of(log, board.plan, board.process, occurrence_of(log, board.topic, alarm, number_of(query, "sequence"))).as_table()
+                )
         except HeadraceError as fault:
             return _refused(fault, HTTPStatus.NOT_FOUND)
 
@@ -261,7 +261,7 @@ def _outcome(log: Log, topic: str, command: Command, begins: dict[int, int]) -> 
     while time.monotonic() < give_up_at:
         for entry in entries_of(log, topic, begins):
             begins[entry.partition] = entry.offset + 1
-            row = _decoded(entry.value) or {}
+            row = json_object(entry.value) or {}
             if (row.get("alarm_id"), row.get("event"), row.get("by"), row.get("time")) == (command.alarm, command.name, command.by, command.time):
                 return {"outcome": "refused" if row.get("to") == "refused" else "done", "state": row.get("to"), "reason": row.get("reason")}
         time.sleep(_LOOK_SECONDS)
@@ -270,18 +270,6 @@ def _outcome(log: Log, topic: str, command: Command, begins: dict[int, int]) -> 
 
 def _importance(row: Row) -> tuple[int, int]:
     return row["priority"] or 5, -row["raised"]
-
-
-def _decoded(value: bytes) -> Row | None:
-    try:
-        row = msgspec.json.decode(value)
-    except _NOT_DECODED:
-        return None
-    return row if isinstance(row, dict) else None
-
-
-def _first(query: str, name: str) -> str:
-    return parse_qs(query).get(name, [""])[0]
 
 
 def _refused(fault: HeadraceError, status: HTTPStatus = HTTPStatus.CONFLICT) -> Answer:
@@ -295,8 +283,4 @@ def _refused(fault: HeadraceError, status: HTTPStatus = HTTPStatus.CONFLICT) -> 
 
 
 def _fault(status: HTTPStatus, what: str) -> Answer:
-    return status, "application/json", msgspec.json.encode({"error": what})
-
-
-def _json(value: Any) -> Answer:  # noqa: ANN401  (a value of JSON)
-    return HTTPStatus.OK, "application/json", msgspec.json.encode(value)
+    return json_answer({"error": what}, status)

@@ -8,14 +8,10 @@ from http import HTTPStatus
 from importlib.resources import files
 from typing import Any
 
-import msgspec
-
 from headrace.errors import EnvironmentFault
-from headrace.gateway.pages import Answer, Pages, Paths
+from headrace.gateway.pages import Answer, Pages, Paths, json_answer
 
 __all__ = ["LivePage"]
-
-_JSON = "application/json"
 
 
 @dataclass
@@ -59,7 +55,7 @@ class LivePage:
         pages: dict[str, Callable[[], Answer]] = {
             "/": kiln,
             "/health": self._health,
-            "/state": lambda: (HTTPStatus.OK, _JSON, msgspec.json.encode(self.state())),
+            "/state": lambda: json_answer(self.state()),
             "/metrics": lambda: (HTTPStatus.OK, "text/plain; version=0.0.4", self.metrics()),
             **shown,
             "/kiln": kiln,
@@ -73,7 +69,7 @@ class LivePage:
 
     def _health(self) -> Answer:
         said = self.health()
-        return HTTPStatus.OK if said["status"] == "ok" else HTTPStatus.SERVICE_UNAVAILABLE, _JSON, msgspec.json.encode(said)
+        return json_answer(said, HTTPStatus.OK if said["status"] == "ok" else HTTPStatus.SERVICE_UNAVAILABLE)
 
     def close(self) -> None:
         """Serve no more."""

@@ -8,21 +8,19 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, Protocol
-from urllib.parse import parse_qs
 
 import msgspec
 
 from headrace.connectors.progress import Health
 from headrace.console.alarming import Alarming
 from headrace.console.watching import Group, Watching
-from headrace.gateway.pages import Answer, Paths
+from headrace.gateway.pages import Answer, Paths, json_answer, number_of, text_of
 from headrace.plan.pipeline import Plan
 from headrace.plant.tags import Tags
 from headrace.topics.protocol import Log
 
 __all__ = ["PlantPages", "Shown"]
 
-_JSON = "application/json"
 _SCRIPTS = ("page.js", "alarms.js", "picture.js", "shown.js", "trend.js")
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -102,16 +100,16 @@ class PlantPages:
     def _paths(self, watching: Watching, alarming: Alarming) -> Paths:
         shown: dict[str, Callable[[], Answer]] = {path: _file(*named) for path, named in _FILES.items()}
         shown |= {
-            "/api/plant": lambda: _json(self._described()),
-            "/api/state": lambda: _json({"parts": self._healths(), "fault": watching.fault, **watching.state()}),
+            "/api/plant": lambda: json_answer(self._described()),
+            "/api/state": lambda: json_answer({"parts": self._healths(), "fault": watching.fault, **watching.state()}),
             "/metrics": lambda: (HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", self._metrics()),
             "/health": self._health,
         }
         if self.picture:
             shown["/picture.svg"] = lambda: (HTTPStatus.OK, "image/svg+xml", self.picture)
         asked: dict[str, Callable[[str], Answer]] = {
-            "/api/values": lambda query: _json(watching.values(_number(query, "since"))),
-            "/api/trend": lambda query: _json(watching.trend(parse_qs(query).get("tag", [""])[0])),
+            "/api/values": lambda query: json_answer(watching.values(number_of(query, "since") or 0)),
+            "/api/trend": lambda query: json_answer(watching.trend(text_of(query, "tag"))),
             "/api/alarms": alarming.shown,
             "/api/explanation": alarming.explanation,
         }
@@ -132,7 +130,7 @@ class PlantPages:
     def _health(self) -> Answer:
         bad = {part.name: part.health.reason for part in self.parts() if part.health.state in {"waiting", "failed"}}
         status = HTTPStatus.SERVICE_UNAVAILABLE if bad else HTTPStatus.OK
-        return status, _JSON, msgspec.json.encode({"status": "; ".join(f"{name}: {why}" for name, why in bad.items()) or "ok"})
+        return json_answer({"status": "; ".join(f"{name}: {why}" for name, why in bad.items()) or "ok"}, status)
 
     def _metrics(self) -> bytes:
         """Return the metrics of all parts; each metric is described once."""
@@ -144,12 +142,3 @@ class PlantPages:
 def _file(name: str, kind: str) -> Callable[[], Answer]:
     content = (files("headrace.console") / "plant" / name).read_bytes()
     return lambda: (HTTPStatus.OK, kind, content)
-
-
-def _json(value: Any) -> Answer:  # noqa: ANN401  (a value of JSON)
-    return HTTPStatus.OK, _JSON, msgspec.json.encode(value)
-
-
-def _number(query: str, name: str) -> int:
-    text = parse_qs(query).get(name, ["0"])[0]
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0

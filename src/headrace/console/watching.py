@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import msgspec
 
 from headrace._clock import now_ms
+from headrace._json import NOT_JSON
 from headrace.connectors.progress import ledger_of
 from headrace.errors import HeadraceError
 from headrace.topics.protocol import Log, TopicInfo
@@ -61,7 +62,6 @@ class _Letter(msgspec.Struct):
 
 _decode = msgspec.json.Decoder(_Seen).decode
 _decode_letter = msgspec.json.Decoder(_Letter).decode
-_NOT_DECODED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(slots=True)
@@ -188,7 +188,7 @@ class Watching:
         """Note the readings among records; others are no readings, and passed over."""
         with self._lock:
             for value in values:
-                with suppress(*_NOT_DECODED):
+                with suppress(*NOT_JSON):
                     self._note(_decode(value))
 
     def _note(self, seen: _Seen) -> None:
@@ -237,7 +237,7 @@ def _letters(log: Log, info: TopicInfo) -> Iterable[dict[str, Any]]:
     """Yield the last dead letters of a topic."""
     for part in info.partitions:
         for entry in log.entries(info.name, part.number, max(part.end - _LETTERS, part.first), _LETTERS) if part.end > part.first else []:
-            with suppress(*_NOT_DECODED):
+            with suppress(*NOT_JSON):
                 letter = _decode_letter(entry.value)
                 shown = {key: getattr(letter, key) for key in ("pipeline", "topic", "partition", "offset", "reason", "detail")}
                 raw = letter.raw_base64 if letter.raw is None else letter.raw

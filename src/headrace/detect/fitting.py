@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
 from math import ceil, exp, inf, log
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from headrace.detect.calibration import Calibration
 from headrace.detect.history import LARGEST
 from headrace.detect.measures import Planes
 from headrace.detect.model import (
@@ -31,7 +31,7 @@ from headrace.detect.model import (
 )
 from headrace.detect.scorer import Scored, scorer_of
 from headrace.detect.vectors import Lagged, Scaled
-from headrace.errors import DataError, EnvironmentFault, PlanError, near
+from headrace.errors import DataError, EnvironmentFault, PlanError, first_of, near
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,65 +39,13 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["Calibration", "calibrated", "fit"]
-
-Tail = Literal["quantile", "lognormal"]
+__all__ = ["calibrated", "fit"]
 
 _FLOORS = {"rate": 1.0, "stuck": 1.0, "adwin": 1.0}
 _NEEDS_CHANGE = frozenset(PARAMETERS) - {"range", "states"}
 _ROBUST = 1.4826  # of the median absolute deviation to the standard deviation of a normal distribution
 _TINY = 1e-9
 _LEAST_ROWS = 20
-_LEAST_RATE = 1e-15  # for which 1 - rate is not 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """How a threshold is calibrated.
-
-    Attributes
-    ----------
-    holdout
-        The share of the rows, the last ones in time, that are held out to calibrate the threshold.
-    false_alarm_rate
-        The share of the held-out rows whose score may be above the threshold.
-    tail
-        `quantile`: the threshold is a quantile of the scores. `lognormal`: that of the log-normal distribution with the mean and the deviation of
-        their logarithms, for a rate that too few rows can show.
-    k, n
-        An anomaly begins when the scores of at least `k` of the last `n` rows are above the threshold.
-    smoothing
-        The weight of a new score in the moving average of scores; 1: no average.
-    max_missing
-        A row of which a greater share of the tags is missing has no score.
-    """
-
-    holdout: float = 0.3
-    false_alarm_rate: float = 0.01
-    tail: Tail = "quantile"
-    k: int = 1
-    n: int = 1
-    smoothing: float = 1.0
-    max_missing: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be."""
-        for name, low, high in (
-            ("holdout", 0.0, 1.0),
-            ("false_alarm_rate", -_TINY, 1.0),
-            ("smoothing", 0.0, 1.0 + _TINY),
-            ("max_missing", -_TINY, 1.0 + _TINY),
-        ):
-            if not low < getattr(self, name) < high:
-                raise PlanError(f"is {getattr(self, name)}", where=name, fix="give a number between 0 and 1")
-        if not 1 <= self.k <= self.n <= 60:
-            raise PlanError(f"k is {self.k} and n is {self.n}", where="k of n", fix="give 1 <= k <= n <= 60")
-        if self.tail not in ("quantile", "lognormal"):
-            raise PlanError(f"is {self.tail!r}", where="tail", fix="give quantile or lognormal")
-        if self.tail == "lognormal" and self.false_alarm_rate < _LEAST_RATE:
-            raise PlanError(
-                f"is {self.false_alarm_rate:g}", where="false_alarm_rate", fix=f"give a rate of {_LEAST_RATE:g} or more, or tail=quantile"
-            )
 
 
 def fit(  # noqa: PLR0913
@@ -317,10 +265,8 @@ class _Fit:
             what = f"only {len(now)} rows have all tags, as have the {lags} rows before them"
             raise DataError(what, where="fit", fix="give more normal history, fewer lags, or fewer tags")
         coefficients, intercept = [], []
-        for tag in range(count):
+        for tag in range(1 if joint else count):
             columns = past if joint else past[:, tag::count]
-            if joint and tag:
-                continue
             design = np.hstack([np.ones((len(columns), 1)), columns])
             target = now if joint else now[:, tag : tag + 1]
             found = np.linalg.solve(design.T @ design + ridge * len(design) * np.eye(design.shape[1]), design.T @ target)
@@ -468,16 +414,11 @@ def _check_columns(np: Any, rows: Array, tags: Sequence[str], *, change: bool) -
     counts = (~np.isnan(rows)).sum(axis=0)
     empty = [tag for tag, count in zip(tags, counts, strict=True) if count < _LEAST_ROWS]
     if empty:
-        raise DataError(f"too few values of {_listed(empty)}", where="fit", fix="leave them out")
+        raise DataError(f"too few values of {first_of(empty)}", where="fit", fix="leave them out")
     if change:
         constant = [tag for tag, low, high in zip(tags, np.nanmin(rows, axis=0), np.nanmax(rows, axis=0), strict=True) if low == high]
         if constant:
-            raise DataError(f"the same value in all rows: {_listed(constant)}", where="fit", fix="leave them out: nothing is learned from them")
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:8])
-    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"
+            raise DataError(f"the same value in all rows: {first_of(constant)}", where="fit", fix="leave them out: nothing is learned from them")
 
 
 def _vector(values: Any) -> tuple[float, ...]:  # noqa: ANN401

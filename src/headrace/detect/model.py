@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from headrace._durable import put, write_fault
+from headrace._json import NOT_JSON
 from headrace.errors import EnvironmentFault, PlanError
 
 __all__ = [
@@ -280,20 +281,17 @@ def decoded(data: bytes, where: str) -> Model:
     fix = "fit it again with headrace fit"
     try:
         form = msgspec.json.decode(data, type=_Form)
-    except _UNREADABLE as error:
+    except NOT_JSON as error:
         raise PlanError(f"is not a model: {error}", where=where, fix=fix) from None
     if form.format != FORMAT:
         raise PlanError(f"has format {form.format}, and this version of headrace reads format {FORMAT}", where=where, fix=fix)
     try:
         model = msgspec.json.decode(data, type=Model)
-    except _UNREADABLE as error:
+    except NOT_JSON as error:
         raise PlanError(f"is not a model: {error}", where=where, fix=fix) from None
     if (wrong := next(_faults(model), None)) is not None:
         raise PlanError(f"is not a model: {wrong}", where=where, fix=fix)
     return model
-
-
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class _Form(msgspec.Struct):

@@ -9,7 +9,7 @@ from typing import Literal
 
 from headrace.detect.model import Model, load
 from headrace.detect.process import Detector
-from headrace.errors import Mistakes, PlanError, near
+from headrace.errors import Mistakes, PlanError, first_of, near
 from headrace.plan.stream import ProcessedStream, Stream
 from headrace.plant.tags import Tags
 from headrace.plant.tags import load as load_tags
@@ -134,8 +134,7 @@ def _column_mistakes(rows: Stream, model: Model, values: str | None, where: str)
         return []
     missing = [tag for tag in model.tags if tag not in names]
     if missing:
-        listed = ", ".join(map(repr, missing[:8])) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
-        what = f"the model needs the columns {listed}, which the rows do not have"
+        what = f"the model needs the columns {first_of([*map(repr, missing)])}, which the rows do not have"
         return [PlanError(what, where=where, fix=f"{near(missing[0], names)}; or fit it again with the tags that there are")]
     kinds = [(tag, str(rows.schema[tag].type)) for tag in model.tags]
     return [PlanError(f"column {tag!r} is a {one}, and must be a DOUBLE or a STRING", where=where) for tag, one in kinds if one not in _READ]
@@ -144,11 +143,10 @@ def _column_mistakes(rows: Stream, model: Model, values: str | None, where: str)
 def _tag_mistakes(tags: Tags, model: Model, where: str) -> list[PlanError]:
     """Return which tags of a model are not in a list, or have another unit there."""
     found = []
-    known = {tag.name: tag for tag in tags}
-    for name in model.tags:
-        tag = tags.named(name) or known.get(name)
+    for name, tag in tags.of_columns(model.tags).items():
         if tag is None:
-            found.append(PlanError(f"the model needs tag {name!r}, which is not in the tag list", where=where, fix=near(name, known)))
+            fix = near(name, [one.name for one in tags])
+            found.append(PlanError(f"the model needs tag {name!r}, which is not in the tag list", where=where, fix=fix))
         elif (unit := model.units.get(name)) is not None and tag.unit and tag.unit != unit:
             what = f"tag {name!r} has the unit {tag.unit}, and the model was fitted with {unit}"
             found.append(PlanError(what, where=where, fix="convert the values, or fit the model again"))

@@ -18,10 +18,13 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
 
 from headrace.gateway.hosts import REFUSED, is_own_host, is_own_origin
 
-__all__ = ["CONNECTIONS", "REQUEST_SECONDS", "Answer", "Pages", "Paths"]
+__all__ = ["CONNECTIONS", "REQUEST_SECONDS", "Answer", "Pages", "Paths", "json_answer", "number_of", "text_of"]
 
 CONNECTIONS = 64
 REQUEST_SECONDS = 10.0
@@ -36,6 +39,22 @@ Paths = tuple[dict[str, Callable[[], Answer]], dict[str, Callable[[str], Answer]
 """The functions that answer each path: without a query, with a query, and for a body that is posted."""
 _NONE: Mapping[str, Callable[[str], Answer]] = MappingProxyType({})
 _NOT_POSTED: Mapping[str, Callable[[bytes], Answer]] = MappingProxyType({})
+
+
+def json_answer(value: Any, status: HTTPStatus = HTTPStatus.OK) -> Answer:  # noqa: ANN401  (a value of JSON)
+    """Return an answer of JSON."""
+    return status, "application/json", msgspec.json.encode(value)
+
+
+def text_of(query: str, name: str) -> str:
+    """Return a parameter of a query; empty if it is not there."""
+    return parse_qs(query).get(name, [""])[0]
+
+
+def number_of(query: str, name: str) -> int | None:
+    """Return a parameter of a query that is a whole number from 0 on; None if it is none."""
+    text = text_of(query, name)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 class Pages:
@@ -140,7 +159,7 @@ def _length(headers: Message) -> int:
 
 
 def _refusal(headers: Message, *, known: bool) -> tuple[HTTPStatus, str] | None:
-    """Return why what is posted is not taken; None if it is."""
+    """Return why a post is refused; None if it is accepted."""
     if not known:
         return HTTPStatus.NOT_FOUND, "nothing is posted there"
     if not is_own_origin(headers):

@@ -177,6 +177,11 @@ class Tags:
         """Return the tag that has a spelling or a path."""
         return self._by_name.get(self._as_spelled(spelling))
 
+    def of_columns(self, names: Iterable[str]) -> dict[str, Tag | None]:
+        """Return the tag of each column: by a spelling or a path, else by a tag's name; None where there is none."""
+        called = {tag.name: tag for tag in self._tags}
+        return {name: self.named(name) or called.get(name) for name in names}
+
     @property
     def tree(self) -> Asset:
         """The root of the asset tree, with the nodes in the order of the list."""

@@ -20,7 +20,7 @@ from headrace.connectors.opc.session import Session
 from headrace.connectors.opc.values import OVERFLOW, Plain, microseconds, plain
 from headrace.connectors.protocol import Event, Source, Unavailable
 from headrace.connectors.tagged import reading_as, tag_of
-from headrace.errors import PlanError
+from headrace.errors import PlanError, first_of
 from headrace.plant.quality import Quality
 from headrace.plant.reading import Reading
 from headrace.plant.tags import Tags
@@ -196,8 +196,7 @@ class Subscribed(Source):
 
 
 def _named(nodes: Sequence[Node]) -> str:
-    names = ", ".join(one.path for one in nodes[:MOST_NAMED])
-    return names if len(nodes) <= MOST_NAMED else f"{names} and {len(nodes) - MOST_NAMED:,} more"
+    return first_of([one.path for one in nodes], MOST_NAMED)
 
 
 class _Inbox:

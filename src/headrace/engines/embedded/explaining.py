@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import polars as pl
 
+from headrace._json import json_object
 from headrace.alarms.definition import SETTINGS, definition_of, definitions_of, encoded
 from headrace.alarms.hosting import version_of
 from headrace.alarms.process import FixedAlarms
@@ -232,7 +233,7 @@ def _last_generation(rows: list[tuple[Entry, dict[str, Any]]]) -> list[tuple[Ent
 def _transitions(log: Log, topic: str) -> Iterator[tuple[Entry, dict[str, Any]]]:
     """Yield the rows of a topic of transitions. Raises DataError at a record that is not a transition."""
     for entry in entries_of(log, topic):
-        row = _decoded(entry) or {}
+        row = json_object(entry.value) or {}
         try:
             msgspec.convert(row, _Transition)
         except msgspec.ValidationError as error:
@@ -240,15 +241,6 @@ def _transitions(log: Log, topic: str) -> Iterator[tuple[Entry, dict[str, Any]]]
             what = f"is no transition of an alarm{f': {error}' if row else ''}"
             raise DataError(what, where=where, fix="name the topic with --topic") from None
         yield entry, row
-
-
-def _decoded(entry: Entry) -> dict[str, Any] | None:
-    """Return the JSON object that a record is; None if it is none."""
-    try:
-        row = msgspec.json.decode(entry.value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None
 
 
 # its explanation
@@ -286,7 +278,7 @@ def _definition(log: Log, process: Node[Process], asked: Occurrence) -> dict[str
         return {"version": version, "from": f"the pipeline, which has changed since: it now has version {', '.join(found) or 'none'}"}
     for topic in _topics_of(process.broadcast):
         for entry in entries_of(log, topic):
-            row = _decoded(entry) or {}
+            row = json_object(entry.value) or {}
             if (row.get("tag"), row.get("definition")) != (asked.tag, asked.definition) or row.get("withdrawn"):
                 continue
             try:
@@ -346,7 +338,7 @@ def _records(log: Log, process: Node[Process], asked: Occurrence, name: str) -> 
     by, found = _axis(process), []
     for topic in _topics_of(node):
         for entry in entries_of(log, topic, dict(enumerate(log.offsets_at(topic, asked.raised["arrived"] if by == "arrived" else 0)))):
-            row = _decoded(entry) or {}
+            row = json_object(entry.value) or {}
             if (row.get("tag"), row.get("definition")) != (asked.tag, asked.definition):
                 continue
             record = {"topic": topic, "partition": entry.partition, "offset": entry.offset, **row, "arrived": entry.arrived_ms}

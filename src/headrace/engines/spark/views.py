@@ -52,25 +52,9 @@ RECORD = ("_source", "_partition", "_offset")
 _TIME = ("_time_ms", "_watermark_ms", "_shown_ms", "_entry")
 _WINDOW = ("_start_ms", "_end_ms", "_key")
 _GIVEN = (*RECORD, *_TIME[:3], "_arrived_ms", "_entry")
-_HIDDEN = frozenset(
-    [
-        *RECORD,
-        *_TIME,
-        *_WINDOW,
-        "_time",
-        "_window",
-        "_taken",
-        "_ends",
-        "_at",
-        "_arrived_ms",
-        "_row",
-        "_due_ms",
-        "_rank",
-        "_at_ms",
-        "_mark_ms",
-        "_bound_ms",
-    ]
-)
+_HIDDEN = frozenset([
+    *RECORD, *_TIME, *_WINDOW, "_time", "_window", "_taken", "_ends", "_at", "_arrived_ms", "_row", "_due_ms", "_rank", "_at_ms", "_mark_ms", "_bound_ms",
+])  # fmt: skip
 _BOUNDS = {"window_start": "TIMESTAMP_MILLIS(`_start_ms`)", "window_end": "TIMESTAMP_MILLIS(`_end_ms`)", "revision": "0L"}
 _CLOSED = {  # rows of windows as records of source 0, of the last ms of their windows
     "_source": "0",
