@@ -464,15 +464,18 @@ def test_the_template_for_mqtt_runs(run: Callable[..., tuple[int, str, str]], mo
     assert [(one["tag"], one["value"], one["quality"]) for one in found] == [("boiler/TT-1", 71.5, 0), ("boiler/TT-1", 72.5, 0)]
 
 
-def test_the_template_for_opc_ua_runs_with_a_list_of_tags(run: Callable[..., tuple[int, str, str]]) -> None:
+def test_the_template_for_opc_ua_runs_with_a_list_of_tags_of_which_one_is_renamed(run: Callable[..., tuple[int, str, str]]) -> None:
     assert run("init", "opcua")[0] == 0
     Path("tags.csv").write_text("path,unit,low,high,source\nworks/line 1/temperature,CEL,0,20,ns=2;s=Temp\n")
     with PlantServer("opc_server.py", json.dumps({"values": {"Temp": 21.5, "Other": 5}, "units": {"Temp": "CEL"}})) as server:
         text = Path("headrace.toml").read_text().replace("127.0.0.1:4840", f"127.0.0.1:{server.port}/plant/").replace("port = 8000", "port = 0")
         Path("headrace.toml").write_text(text.replace('interval = "500ms"', 'interval = "50ms"\ntags = "tags.csv"'))
         with up() as running:
-            found = running.wait_for(lambda: records("readings"), "the reading")
+            running.wait_for(lambda: records("readings"), "the reading")
+            Path("tags.csv").write_text("path,unit,low,high,source\nworks/kiln/temperature,CEL,0,30,ns=2;s=Temp\n")
+            assert reload()[1] == "started:   readings\nunchanged: minutes, minutes-file, page\n"
+            found = running.wait_for(lambda: len(records("readings")) == 2 and records("readings"), "the reading under its new name")
             assert running.end() == 0
-    assert [(one["tag"], one["value"], one["quality"], one["unit"]) for one in found][:1] == [
-        ("works/line 1/temperature", 21.5, Quality.UNCERTAIN_ENGINEERING_UNITS_EXCEEDED, "CEL")
-    ]
+    assert [(one["tag"], one["value"], one["quality"], one["unit"]) for one in found] == [
+        ("works/line 1/temperature", 21.5, Quality.UNCERTAIN_ENGINEERING_UNITS_EXCEEDED, "CEL"), ("works/kiln/temperature", 21.5, Quality.GOOD, "CEL"),
+    ]  # fmt: skip

@@ -47,14 +47,20 @@ def variant(value: Any) -> ua.Variant:
     return ua.Variant(value, kinds[type(value[0] if isinstance(value, list) else value)])
 
 
+def engineering_units(unit: str) -> ua.EUInformation:
+    """What a server says of a unit: a code of UNECE, or a text that is none, as a vendor's own."""
+    if unit.isupper() and unit.isalnum():
+        return ua.EUInformation("http://www.opcfoundation.org/UA/units/un/cefact", int.from_bytes(unit.encode(), "big"))
+    return ua.EUInformation("urn:vendor:units", -1, ua.LocalizedText(unit))
+
+
 async def build(server: Server, definition: dict[str, Any]) -> Any:
     index = await server.register_namespace(URI)
     line = await server.nodes.objects.add_object(ua.NodeId("Line1", index), ua.QualifiedName("Line1", index))
     for name, value in definition.get("values", {}).items():
         node = await line.add_variable(ua.NodeId(name, index), ua.QualifiedName(name, index), variant(value))
         if name in definition.get("units", {}):
-            unit = int.from_bytes(definition["units"][name].encode(), "big")
-            await node.add_property(index, "EngineeringUnits", ua.EUInformation("http://www.opcfoundation.org/UA/units/un/cefact", unit))
+            await node.add_property(index, "EngineeringUnits", engineering_units(definition["units"][name]))
     count = await line.add_variable(ua.NodeId(1000, index), ua.QualifiedName("Count", index), 0, ua.VariantType.Int64)
     if "history" in definition:
         await server.historize_node_data_change(count, period=None, count=0)
@@ -86,8 +92,14 @@ async def obey(server: Server, index: int) -> None:
             for number in range(command["burst"]):
                 value = ua.DataValue(ua.Variant(number, ua.VariantType.Int64), SourceTimestamp=datetime.now(UTC))
                 await server.write_attribute_value(node, value)
+        if "unit" in command:
+            (found,) = [one for one in await server.get_node(node).get_properties() if (await one.read_browse_name()).Name == "EngineeringUnits"]
+            await found.write_value(engineering_units(command["unit"]))
         if "delete" in command:
-            await server.delete_nodes([server.get_node(node)])
+            await server.delete_nodes([server.get_node(node)], recursive=True)
+        if "add" in command:
+            line = server.get_node(ua.NodeId("Line1", index))
+            await line.add_variable(node, ua.QualifiedName(command["node"], index), variant(command["add"]))
 
 
 async def serve(port: int, definition: dict[str, Any]) -> None:

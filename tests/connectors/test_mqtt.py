@@ -578,7 +578,7 @@ def test_a_wrong_address_is_one_line(capsys: pytest.CaptureFixture[str], address
 
 
 def shape(query: str) -> Any:
-    return shape_of(Address(f"mqtt://h/a?{query}", PARAMETERS, "mqtt://h/a"))
+    return shape_of(Address(f"mqtt://h/a?{query}", PARAMETERS, "mqtt://h/a"), lambda _: None)
 
 
 def reading(query: str, payload: bytes, topic: str = "a/b") -> dict[str, Any] | str:
@@ -670,6 +670,40 @@ def test_a_tag_list_says_which_tag_a_message_is(tmp_path: Path) -> None:
     assert found("level/1", b"101") == [("site/kiln/level", 101, 0x40940000, None, 5)]
     assert found("level/2", b"1") == [("site/kiln/old", 1, 0, None, 5)]
     assert found("level/3", b"1") == [("level/3", 1, 0, None, 5)]
+
+
+def test_a_unit_that_changes_is_bad_until_it_is_that_of_the_list_again(log: SqliteLog, mosquitto: Mosquitto, tmp_path: Path) -> None:
+    (tmp_path / "tags.csv").write_text("path,unit,source\nkiln/oil,CEL,plc/oil\nkiln/free,,plc/free\n")
+    address = f"{mosquitto.address}/plc/+?as=reading&tags={tmp_path}/tags.csv&value=$.v&unit=$.unit"
+    with bridging(log, mosquitto, address) as told:
+        messages = [(60, "°C"), (140, "°F"), (141, "degF"), ("Bad Input", "°F"), (61, "degC"), (62, "CEL"), (63, None), (64, "barg")]
+        mosquitto.publish("plc/oil", *(json.dumps({"v": value, "unit": unit}) for value, unit in messages))
+        mosquitto.publish("plc/free", *(json.dumps({"v": 1, "unit": unit}) for unit in ["bar", "BAR", "psi", "C"]))
+        found = came(log, 12)
+    good, bad = 0, 0x80890000
+    assert [(one["value"], one["quality"], one["unit"]) for one in found if one["tag"] == "kiln/oil"] == [
+        (60, good, "CEL"), (None, bad, "FAH"), (None, bad, "FAH"), (None, bad, "FAH"),
+        (61, good, "CEL"), (62, good, "CEL"), (63, good, "CEL"), (None, bad, "barg"),
+    ]  # fmt: skip
+    assert [one["unit"] for one in found if one["tag"] == "kiln/free"] == ["BAR", "BAR", "PS", "C"]
+    assert [line.partition("+: ")[2] for line in told] == [
+        "kiln/oil comes in FAH (°F), and the list of tags says CEL (°C); its readings are bad and have no value until both agree",
+        "kiln/oil comes in CEL (°C) again, as the list of tags says",
+        "kiln/oil comes in 'barg', and the list of tags says CEL (°C); its readings are bad and have no value until both agree",
+        "kiln/free comes in PS (psi), before in BAR (bar); give its unit in a list of tags to refuse another one",
+        "kiln/free comes in 'C', before in PS (psi); give its unit in a list of tags to refuse another one",
+    ]
+
+
+def test_of_many_tags_in_another_unit_only_the_number_is_reported() -> None:
+    told: list[str] = []
+    one = shape_of(Address("mqtt://h/a?as=reading&value=$.v&unit=$.u", PARAMETERS, "mqtt://h/a"), told.append)
+    for number in range(1000):
+        for unit in ("bar", "Pa"):
+            one(f"t/{number}", b'{"v": 1, "u": "' + unit.encode() + b'"}', 5)
+    assert len(told) == 5 + 7 and told[-1].startswith(
+        "640 times so far, a tag came in another unit than before or than in the list of tags; the last: t/639 "
+    )
 
 
 QUERIES = [

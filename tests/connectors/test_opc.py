@@ -339,19 +339,81 @@ def test_a_clock_that_is_set_back_loses_nothing(log: SqliteLog) -> None:
     assert all(later["source_time"] != earlier["source_time"] for earlier, later in pairwise(found))
 
 
-def test_a_node_that_vanishes_is_bad_or_silent_and_the_others_go_on(log: SqliteLog) -> None:
+def test_a_node_that_vanishes_is_bad_until_it_is_there_again_and_the_others_go_on(log: SqliteLog) -> None:
     with served(values={"Temp": 1.0, "Other": 1}) as server:
         one = source(address(server.port))
+        one.look_seconds = 0.2
 
-        async def run() -> None:
+        async def run() -> list[str]:
             async with Bridged(log, one) as bridge:
-                await bridge.until(lambda found: "Line1/Other" in by_tag(found))
+                await bridge.until(lambda found: "Line1/Temp" in by_tag(found))
                 server.tell(node="Temp", delete=True)
+                await bridge.until(lambda found: by_tag(found)["Line1/Temp"][-1]["quality"] == ua.StatusCodes.BadNodeIdUnknown)
                 server.tell(node="Other", write=2)
                 await bridge.until(lambda found: by_tag(found)["Line1/Other"][-1]["value"] == 2)
+                server.tell(node="Temp", add=3.0)
+                await bridge.until(lambda found: by_tag(found)["Line1/Temp"][-1]["value"] == 3.0)
+                server.tell(node="Temp", write=4.0)
+                await bridge.until(lambda found: by_tag(found)["Line1/Temp"][-1]["value"] == 4.0)
+                return bridge.told
 
-        asyncio.run(run())
-    assert by_tag(readings(log))["Line1/Temp"][-1]["quality"] in {GOOD, 0x80340000}
+        told = asyncio.run(run())
+    assert [(one["value"], one["quality"]) for one in by_tag(readings(log))["Line1/Temp"]] == [
+        (1.0, GOOD), (None, ua.StatusCodes.BadNodeIdUnknown), (3.0, GOOD), (4.0, GOOD),
+    ]  # fmt: skip
+    assert told == [f"{one.name}: does not have Line1/Temp any more: BadNodeIdUnknown", f"{one.name}: has Line1/Temp again"]
+
+
+def test_a_unit_that_changes_is_bad_until_it_is_that_of_the_list_again(log: SqliteLog, tmp_path: Path) -> None:
+    (tmp_path / "tags.csv").write_text("path,unit,source\np/temp,CEL,ns=2;s=Temp\np/free,,ns=2;s=Free\n")
+    with served(values={"Temp": 20.0, "Free": 1.0}, units={"Temp": "°C", "Free": "BAR"}) as server:
+        one = source(address(server.port, tags="tags.csv"))
+
+        async def run() -> list[str]:
+            async with Bridged(log, one) as bridge:
+                await bridge.until(lambda found: len(found) == 2)
+                server.tell(node="Temp", unit="FAH")
+                server.tell(node="Free", unit="PS")
+                server.tell(node="Temp", write=68.0, quality=0x4000)
+                server.tell(node="Free", write=14.5)
+                await bridge.until(lambda found: len(found) == 4)
+                server.tell(node="Temp", unit="CEL")
+                server.tell(node="Temp", write=21.0)
+                await bridge.until(lambda found: len(found) == 5)
+                server.tell(node="Temp", write=22.0, quality=0x4000)
+                await bridge.until(lambda found: len(found) == 6)
+                return bridge.told
+
+        told = asyncio.run(run())
+    found = by_tag(readings(log))
+    assert [(one["value"], one["quality"], one["unit"]) for one in found["p/temp"]] == [
+        (20.0, GOOD, "CEL"), (None, Quality.BAD_CONFIGURATION_ERROR, "FAH"), (None, Quality.BAD_CONFIGURATION_ERROR, "FAH"), (22.0, 0x4000, "CEL"),
+    ]  # fmt: skip
+    assert [(one["value"], one["unit"]) for one in found["p/free"]] == [(1.0, "BAR"), (14.5, "PS")]
+    assert [line.removeprefix(f"{one.name}: ") for line in told] == [
+        "p/temp comes in FAH (°F), and the list of tags says CEL (°C); its readings are bad and have no value until both agree",
+        "p/free comes in PS (psi), before in BAR (bar); give its unit in a list of tags to refuse another one",
+        "p/temp comes in CEL (°C) again, as the list of tags says",
+    ]
+
+
+def test_a_tag_that_is_renamed_has_the_value_that_its_node_has(log: SqliteLog, tmp_path: Path) -> None:
+    list_ = tmp_path / "tags.csv"
+    with served(values={"Temp": 20.0, "Other": 1.0}) as server:
+
+        async def run(names: tuple[str, str], count: int) -> None:
+            list_.write_text(f"path,source\n{names[0]},ns=2;s=Temp\n{names[1]},ns=2;s=Other\n")
+            async with Bridged(log, source(address(server.port, tags="tags.csv"))) as bridge:
+                await bridge.until(lambda found: len(found) == count)
+                server.tell(node="Other", write=float(count))
+                await bridge.until(lambda found: len(found) == count + 1)
+
+        for number, names in enumerate([("p/temp", "p/other"), ("p/temp", "p/other"), ("p/kiln/temp", "p/other")]):
+            asyncio.run(run(names, [2, 3, 5][number]))
+    found = by_tag(readings(log))
+    assert {tag: [one["value"] for one in of_tag] for tag, of_tag in found.items()} == {
+        "p/temp": [20.0], "p/other": [1.0, 2.0, 3.0, 5.0], "p/kiln/temp": [20.0],
+    }  # fmt: skip
 
 
 # errors

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -24,13 +25,14 @@ from headrace.connectors.protocol import Unavailable
 from headrace.connectors.sparkplug_host import REBIRTH_MS, Host
 from headrace.connectors.sparkplug_payload import Undecodable, parse, rebirth_command
 from headrace.plant.reading import Reading
+from headrace.plant.tags import load
 from headrace.topics.sqlite import SqliteLog
 from mosquitto import LIMIT, Mosquitto
 from waiting import wait_for
 
 __all__ = ["mosquitto"]
 
-GOOD, UNCERTAIN, BAD, GONE, NO_DATA = 0, 0x40000000, 0x80000000, 0x80310000, 0x809B0000
+GOOD, UNCERTAIN, BAD, GONE, NO_DATA, WRONG = 0, 0x40000000, 0x80000000, 0x80310000, 0x809B0000, 0x80890000
 
 
 def short(readings: Any) -> list[tuple[Any, ...]]:
@@ -152,6 +154,25 @@ def test_what_a_new_birth_does_not_have_is_stale_and_null_is_bad() -> None:
     assert [(one.tag, one.value, one.quality, one.time) for one in found] == [
         ("G/E/kiln/oil", None, NO_DATA, 1000), ("G/E/kiln/past", 3.0, GOOD, 500),
     ]  # fmt: skip
+
+
+def test_a_birth_with_another_unit_or_another_name_of_a_metric(tmp_path: Path) -> None:
+    (tmp_path / "tags.csv").write_text("path,unit,source\nw/oil,CEL,G/E/kiln/oil\nw/speed,RPM,G/E/kiln/speed\n")
+    told: list[str] = []
+    host = Host(tags=load(tmp_path / "tags.csv"), tell=told.append)
+    birth = "spBv1.0/G/DBIRTH/E/kiln"
+    host.receive("spBv1.0/G/NBIRTH/E", payload(seq=0), 10_000)
+    first = payload(metric("oil", 60.0, alias=1, unit="degC"), metric("speed", 1500.0, alias=2, unit="rpm"), seq=1)
+    assert [one[1:3] for one in short(host.receive(birth, first, 10_000).readings)] == [(60.0, GOOD), (1500.0, GOOD)]
+    host.receive("spBv1.0/G/NBIRTH/E", payload(seq=0), 11_000)
+    again = payload(metric("oil", 140.0, alias=1, unit="degF"), metric("speed 1", 1500.0, alias=2, unit="rpm"), seq=1)
+    found = host.receive(birth, again, 11_000).readings
+    assert [(one.tag, one.value, one.quality, one.unit) for one in found] == [
+        ("w/oil", None, WRONG, "FAH"), ("G/E/kiln/speed 1", 1500.0, GOOD, "RPM"), ("w/speed", None, GONE, "RPM"),
+    ]  # fmt: skip
+    (data,) = host.receive("spBv1.0/G/DDATA/E/kiln", payload(metric(None, 141.0, alias=1), seq=2), 11_500).readings
+    assert (data.value, data.quality, data.unit) == (None, WRONG, "FAH")
+    assert told == ["w/oil comes in FAH (°F), and the list of tags says CEL (°C); its readings are bad and have no value until both agree"]
 
 
 def test_after_an_outage_nothing_is_known_until_the_births_come() -> None:

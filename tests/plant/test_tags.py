@@ -15,7 +15,7 @@ from headrace.errors import HeadraceError, Mistakes, PlanError
 from headrace.plant.quality import Quality
 from headrace.plant.reading import Reading
 from headrace.plant.tags import COLUMNS, Tag, Tags, csv_of_tags, load
-from headrace.plant.units import UNITS, code_of_unit_id
+from headrace.plant.units import UNITS, code_of_unit_id, is_unit, unit_code
 
 CSV = """path,name,class,unit,low,high,ll,l,h,hh,deadband,interpolation,source,spellings
 works/kiln/line 1/burner/TT-101,Flame temperature,temperature,CEL,0,1600,100,200,1400,1500,0.5,,plant/burner#$.temp,TT 101|TT101.Pv
@@ -171,8 +171,35 @@ def test_a_reading_is_judged_by_the_list() -> None:
     assert tag.reading(101, 5, quality=Quality.BAD_SENSOR_FAILURE).quality == Quality.BAD_SENSOR_FAILURE
     assert tag.reading(None, 5).quality == Quality.BAD_NO_DATA
     assert tag.reading(50, 5, unit="FAH") == Reading("a", 5, None, Quality.BAD_CONFIGURATION_ERROR, "FAH", None, 5)
+    assert tag.reading(50, 5, unit="°C") == tag.reading(50, 5)
+    assert tag.reading(None, 5, unit="FAH", quality=Quality.BAD_NO_COMMUNICATION).quality == Quality.BAD_NO_COMMUNICATION
     assert Tag("b").reading(50, 5, unit="FAH").unit == "FAH"
     assert tag.reading(True, 5).value is True
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("CEL", "CEL"), ("°C", "CEL"), ("℃", "CEL"), ("deg C", "CEL"), ("C", "CEL"), ("C", "COU"), ("°F", "FAH"), ("RPM", "RPM"), ("r/min", "RPM"),
+        ("m3/h", "MQH"), ("m^3/h", "MQH"), ("mg/L", "M1"), ("kWh", "KWH"), ("MW", "MAW"), ("mW", "C31"), ("Nm", "NU"), ("nm", "C45"), ("%", "P1"),
+        ("µS/cm", "G42"), ("\u03bcS/cm", "G42"),
+    ],
+)  # fmt: skip
+def test_a_unit_is_known_by_its_code_and_its_symbol(text: str, code: str) -> None:
+    assert is_unit(text, code)
+    assert unit_code(text) == ("C" if text == "C" else code), "C may be two units"
+    assert {other for other in UNITS if is_unit(text, other)} == ({"CEL", "COU"} if text == "C" else {code})
+
+
+@pytest.mark.parametrize("text", ["", "barg", "psig", "foo", "nM", "mpa", "deg"])
+def test_what_is_no_unit_stays_as_it_is(text: str) -> None:
+    assert unit_code(text) == text
+    assert not any(is_unit(text, code) for code in UNITS)
+
+
+def test_each_symbol_means_its_own_unit() -> None:
+    assert [code for code, symbol in UNITS.items() if not is_unit(symbol, code)] == []
+    assert [code for code, symbol in UNITS.items() if unit_code(symbol) != code] == ["FAR", "COU"], "F and C are also used for °F and °C"
 
 
 def test_the_unit_id_of_opc_ua_is_the_unece_code() -> None:

@@ -47,10 +47,10 @@ def polled(address: str) -> Polled:
         raise PlanError("parameter since needs after", where="FROM", fix="give after= the path of a field that increases")
     auth = None if one.user is None else httpx.BasicAuth(one.user, one.password or "")
     remember = int(one.number("remember", 1000, 1, 1_000_000))
-    return Polled(
+    made: Polled = Polled(
         f"{one.scheme}://{url.partition('://')[2]}",
         secret(url, "FROM"),
-        Reader(shape_of(one), one.path or "/", paths.get("records"), paths.get("id"), paths.get("after")),
+        Reader(shape_of(one, lambda line: made.tell(line)), one.path or "/", paths.get("records"), paths.get("id"), paths.get("after")),  # noqa: PLW0108  (what the runner sets later)
         client=partial(
             httpx.AsyncClient,
             timeout=_TIMEOUT,
@@ -65,6 +65,7 @@ def polled(address: str) -> Polled:
         remember=remember if "id" in paths else 0,
         most_bytes=int(one.number("max_answer", 16 << 20, 1, 1 << 30)),
     )
+    return made
 
 
 def _only_there(url: str, header: str | None) -> Callable[[httpx.Request], Awaitable[None]]:

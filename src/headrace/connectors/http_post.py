@@ -54,16 +54,17 @@ def received(address: str) -> Received:
     known = secret(token, "FROM") if token is not None else secret_file(file or "")
     if len(known) < 8:
         raise PlanError("has a token of fewer than 8 characters", where="FROM", fix="take a longer one, such as that of: openssl rand -hex 24")
-    return Received(
+    made: Received = Received(
         f"{one.scheme}://{one.host or _LOOPBACK[0]}:{one.port}{one.path or '/'}",
         (one.host or _LOOPBACK[0], one.port),
         one.path or "/",
         known,
-        shape_of(one),
+        shape_of(one, lambda line: made.tell(line)),  # noqa: PLW0108  (what the runner sets later)
         tls=_tls(one),
         most_bytes=int(one.number("max_body", 8 << 20, 1, 256 << 20)),
         remember=int(one.number("remember", 1000, 1, 100_000)),
     )
+    return made
 
 
 def _tls(one: Address) -> ssl.SSLContext | None:

@@ -55,14 +55,15 @@ def source(address: str) -> Messages:
     session = int(one.seconds("session", 7 * 86_400.0, 1.0, 4e9)) if qos else 0
     default = "headrace-" + hashlib.sha256(f"{one.host}:{one.port}/{topic}".encode()).hexdigest()[:14]
     server = server_of(one, "FROM", default, topic, session_seconds=session, window=window, v5=v5)
-    return Messages(
+    made: Messages = Messages(
         server,
         f"$share/{share}/{topic}" if share else topic,
-        shape_of(one),
+        shape_of(one, lambda line: made.tell(line)),  # noqa: PLW0108  (what the runner sets later)
         qos=qos,
         retained=one.choice("retained", ["yes", "no"]) == "yes",
         drops_repeats=one.choice("repeats", ["drop", "keep"]) == "drop",
     )
+    return made
 
 
 def target(address: str) -> Published:

@@ -14,7 +14,7 @@ import msgspec
 
 from headrace._json import NOT_JSON
 from headrace.connectors.address import Address
-from headrace.connectors.tagged import reading_as, tag_of, tags_of
+from headrace.connectors.tagged import Units, reading_as, tag_of, tags_of
 from headrace.errors import PlanError, near
 from headrace.kernels.reading.rules import bigint_of, double_of
 from headrace.plant.quality import Quality
@@ -104,11 +104,13 @@ class Path:
         return None
 
 
-def shape_of(address: Address, *, texts: bool = False) -> Shape:
+def shape_of(address: Address, tell: Callable[[str], object], *, texts: bool = False) -> Shape:
     """Return what the parameters of an address say of its messages.
 
     Parameters
     ----------
+    tell
+        Is given a line for what is noticed, such as another unit.
     texts
         Whether all values are texts, as the cells of CSV are: then a text that is a number is a number where a reading has one.
 
@@ -124,7 +126,7 @@ def shape_of(address: Address, *, texts: bool = False) -> Shape:
             other = "reading" if kind == "json" else "json"
             raise PlanError(f"parameter {name} is only for as={other}", where=address.where, fix=f"leave it out, or give as={other}")
     limit = int(address.number("max_bytes", MAX_BYTES, 1, 256 << 20))
-    make = _Objects(address) if kind == "json" else _Readings(address, texts=texts)
+    make = _Objects(address) if kind == "json" else _Readings(address, Units(tell), texts=texts)
 
     def shape(topic: str, payload: bytes, at_ms: int) -> Sequence[Made]:
         if len(payload) > limit:
@@ -170,8 +172,8 @@ class _Objects:
 class _Readings:
     """Values with tag, time, quality and unit."""
 
-    def __init__(self, address: Address, *, texts: bool = False) -> None:
-        where, self._texts = address.where, texts
+    def __init__(self, address: Address, units: Units, *, texts: bool = False) -> None:
+        where, self._units, self._texts = address.where, units, texts
 
         def path(name: str) -> Path | None:
             text = address.get(name)
@@ -258,6 +260,8 @@ class _Readings:
         unit = self._unit
         if self._unit_path is not None and isinstance(given := self._unit_path.find(content, member), str):
             unit = given
+        if unit is not None:
+            unit = self._units.known(tag, name, unit)
         reading = reading_as(tag, name)(
             None if value is _MISSING else value,
             at_ms,

@@ -43,8 +43,9 @@ def source(address: str) -> Sparkplug:
         raise PlanError(f"parameter host_id is {host_id!r}", where="FROM", fix="give a name without / + #")
     server = server_of(one, "FROM", f"headrace-{secrets.token_hex(7)}", path, v5=version_of(one))
     filters = [f"{NAMESPACE}/{levels[0]}/#" if len(levels) == 1 else f"{NAMESPACE}/{levels[0]}/+/{levels[1]}/#"]
-    host = Host(asks=one.choice("rebirth", ["yes", "no"]) == "yes", tags=tags_of(one.get("tags")))
-    return Sparkplug(server, filters, host, host_id)
+    host = Host(asks=one.choice("rebirth", ["yes", "no"]) == "yes", tags=tags_of(one.get("tags")), tell=lambda line: made.tell(line))  # noqa: PLW0108  (what the runner sets later)
+    made = Sparkplug(server, filters, host, host_id)
+    return made
 
 
 def browse(address: str, ranges: Sequence[str]) -> Browse:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headrace.connectors.sparkplug_payload import Metric, Payload, Undecodable, parse, rebirth_command
-from headrace.connectors.tagged import reading_as, tag_of
+from headrace.connectors.tagged import Units, reading_as, tag_of
 from headrace.plant.quality import Quality, is_good
 from headrace.plant.reading import Reading
 from headrace.plant.tags import Tags
@@ -75,6 +75,8 @@ class Host:
         Whether to ask for births.
     tags
         The list of tags by which metrics are named; None: group/edge/device/metric.
+    tell
+        Is given a line for what is noticed, such as another unit.
 
     Attributes
     ----------
@@ -82,8 +84,8 @@ class Host:
         How many sequence gaps and unknown aliases there were.
     """
 
-    def __init__(self, *, asks: bool = True, tags: Tags | None = None) -> None:
-        self._asks, self._tags = asks, tags
+    def __init__(self, *, asks: bool = True, tags: Tags | None = None, tell: Callable[[str], object] = lambda _: None) -> None:
+        self._asks, self._tags, self._units = asks, tags, Units(tell)
         self._edges: dict[tuple[str, str], _Edge] = {}
         self.gaps = self.unknown = 0
 
@@ -238,11 +240,13 @@ class Host:
         return found
 
     def _reading(self, message: _Message, name: str, metric: Metric | None, quality: int, unit: str | None, time: int | None) -> Reading:
-        tag = "/".join(filter(None, (message.group, message.edge, message.device, name)))
+        name = "/".join(filter(None, (message.group, message.edge, message.device, name)))
+        tag = tag_of(self._tags, name)
+        if unit is not None:
+            unit = self._units.known(tag, name, unit)
         value = None if metric is None or quality & Quality.BAD else metric.value
         source_time = time if time is not None and time <= _LAST_MS else None
-        make = reading_as(tag_of(self._tags, tag), tag)
-        return make(value, message.at_ms, source_time=source_time, quality=quality, unit=unit)
+        return reading_as(tag, name)(value, message.at_ms, source_time=source_time, quality=quality, unit=unit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,9 @@ def reads_of(one: Address) -> What:
 def increasing(one: Address, name: str, reads: Reads, what: What) -> Increasing:
     """Return the source of rows that an address means."""
     remember = int(one.number("remember", _REMEMBER, 1, 1_000_000))
-    return Increasing(name, reads, shape_of(one), ".".join(what.table), interval=one.seconds("interval", 1.0, 0.01), remember=remember)
+    shape = shape_of(one, lambda line: made.tell(line))  # noqa: PLW0108  (what the runner sets later)
+    made = Increasing(name, reads, shape, ".".join(what.table), interval=one.seconds("interval", 1.0, 0.01), remember=remember)
+    return made
 
 
 class Increasing(Source):

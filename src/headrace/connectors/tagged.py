@@ -1,4 +1,4 @@
-"""Which tag a name of an outside system is: the parameter `tags=FILE` of an address."""
+"""Which tag a name of an outside system is, by the parameter `tags=FILE` of an address, and whether its unit is that of the list."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from functools import partial
 
 from headrace.plant.reading import Reading, reading_of
 from headrace.plant.tags import Tag, Tags, load
+from headrace.plant.units import UNITS, is_unit, unit_code
 
-__all__ = ["reading_as", "tag_of", "tags_of"]
+__all__ = ["Units", "reading_as", "tag_of", "tags_of"]
+
+_MOST_TOLD = 5
+_MOST_TAGS = 100_000
 
 
 def tags_of(path: str | None) -> Tags | None:
@@ -24,3 +28,54 @@ def tag_of(tags: Tags | None, source: str) -> Tag | None:
 def reading_as(tag: Tag | None, source: str) -> Callable[..., Reading]:
     """Return what makes readings of a tag as `Tag.reading` does; without a tag they have the name of the outside system."""
     return partial(reading_of, source) if tag is None else tag.reading
+
+
+class Units:
+    """The units in which tags come. Reports a tag once whose unit is not the list's, or has changed; of many only their number.
+
+    Parameters
+    ----------
+    tell
+        Is given a line.
+    """
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self._tell = tell
+        self._last: dict[str, str] = {}
+        self._changes, self._counted = 0, _MOST_TOLD
+
+    def known(self, tag: Tag | None, name: str, unit: str) -> str:
+        """Return the code of the unit in which a value came, by its code or symbol; note whether it is that of the list."""
+        path = name if tag is None else tag.path
+        last = self._last.get(path)
+        if last != unit:
+            if last is not None or len(self._last) < _MOST_TAGS:
+                self._last[path] = unit
+            self._compare(path, None if tag is None else tag.unit, last, unit)
+        return unit_code(unit)
+
+    def _compare(self, path: str, wanted: str | None, last: str | None, unit: str) -> None:
+        if last is not None and unit_code(last) == unit_code(unit):
+            return
+        if wanted is None:
+            if last is not None:
+                self._report(f"{path} comes in {_shown(unit)}, before in {_shown(last)}; give its unit in a list of tags to refuse another one")
+        elif not is_unit(unit, wanted):
+            what = f"{path} comes in {_shown(unit)}, and the list of tags says {_shown(wanted)}"
+            self._report(f"{what}; its readings are bad and have no value until both agree")
+        elif last is not None and not is_unit(last, wanted):
+            self._report(f"{path} comes in {_shown(wanted)} again, as the list of tags says")
+
+    def _report(self, line: str) -> None:
+        self._changes += 1
+        if self._changes <= _MOST_TOLD:
+            self._tell(line)
+        elif self._changes >= 2 * self._counted:
+            self._counted = self._changes
+            self._tell(f"{self._changes:,} times so far, a tag came in another unit than before or than in the list of tags; the last: {line}")
+
+
+def _shown(unit: str) -> str:
+    """Return a unit for a message: its code and symbol, or the text as it came."""
+    code = unit_code(unit)
+    return f"{code} ({UNITS[code]})" if code in UNITS else repr(unit[:40])

@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 from headrace._toml import parse_toml, read_text
 from headrace.errors import HeadraceError, Mistakes, PlanError, near
-from headrace.plant.quality import Quality, is_good
+from headrace.plant.quality import Quality, is_bad, is_good
 from headrace.plant.reading import Reading, reading_of
-from headrace.plant.units import UNITS, unit_hint, unit_symbol
+from headrace.plant.units import UNITS, is_unit, unit_code, unit_hint, unit_symbol
 
 __all__ = ["COLUMNS", "Asset", "Tag", "Tags", "csv_of_tags", "load"]
 
@@ -95,15 +95,16 @@ class Tag:
         Parameters
         ----------
         unit
-            The code of the unit in which the source measures, if the source says so.
+            The unit in which the source measures, if the source says so: its code, or its symbol.
 
         Raises
         ------
         TypeError
             If the value is none of number, text, truth value and None.
         """
-        if unit is not None and self.unit is not None and unit != self.unit:
-            return reading_of(self.path, None, arrival_time, source_time=source_time, quality=Quality.BAD_CONFIGURATION_ERROR, unit=unit)
+        if unit is not None and self.unit is not None and not is_unit(unit, self.unit):
+            quality = quality if is_bad(quality) else Quality.BAD_CONFIGURATION_ERROR
+            return reading_of(self.path, None, arrival_time, source_time=source_time, quality=quality, unit=unit_code(unit))
         if is_good(quality) and isinstance(value, (int, float)) and not isinstance(value, bool) and self._is_outside(value):
             quality = Quality.UNCERTAIN_ENGINEERING_UNITS_EXCEEDED
         return reading_of(self.path, value, arrival_time, source_time=source_time, quality=quality, unit=self.unit or unit)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
+import unicodedata
+from functools import lru_cache
 
-__all__ = ["UNITS", "code_of_unit_id", "unit_hint", "unit_symbol"]
+__all__ = ["UNITS", "code_of_unit_id", "is_unit", "unit_code", "unit_hint", "unit_symbol"]
 
 UNITS: dict[str, str] = {
     # temperature
@@ -60,10 +63,40 @@ _ALIASES = {
     "barg": "BAR", "us/cm": "G42", "um": "4H", "degree": "DD", "deg": "DD", "kva": "KVA", "gpm": "G2", "cfm": "2L", "sec": "SEC", "hour": "HUR",
 }  # fmt: skip
 
+_WORDS = {"c": "CEL", "degc": "CEL", "celsius": "CEL", "f": "FAH", "degf": "FAH", "fahrenheit": "FAH", "kelvin": "KEL", "percent": "P1", "rpm": "RPM"}
+
 
 def unit_symbol(code: str) -> str:
     """Return the symbol of a unit; the code itself if it is not in the table."""
     return UNITS.get(code, code)
+
+
+def _key(text: str) -> str:
+    """Return a text without what is no difference between units: m³/h and m^3 / h, N·m and Nm, mg/L and mg/l."""
+    return re.sub(r"[\s·.*^]", "", unicodedata.normalize("NFKC", text)).replace("L", "l")
+
+
+_SYMBOLS = {_key(symbol): code for code, symbol in UNITS.items()}
+
+
+@lru_cache(4096)
+def _codes(text: str) -> frozenset[str]:
+    """Return the units that a text may mean. Upper and lower case differ: mW is not MW."""
+    if text in UNITS:
+        return frozenset({text})
+    key = _key(text)
+    return frozenset(filter(None, (_SYMBOLS.get(key), _WORDS.get(key.casefold()))))
+
+
+def is_unit(text: str, code: str) -> bool:
+    """Return whether a text is the code of a unit, its symbol, or another common way to write it."""
+    return text == code or code in _codes(text)
+
+
+def unit_code(text: str) -> str:
+    """Return the code of a unit by its code or symbol; the text itself if it is none, or may mean several, as C does."""
+    codes = _codes(text)
+    return next(iter(codes)) if len(codes) == 1 else text
 
 
 def unit_hint(text: str) -> str:

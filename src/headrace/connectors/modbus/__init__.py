@@ -100,7 +100,7 @@ def _unit(given: Address) -> int:
 
 
 def _polled(given: Address, name: str, registers: Sequence[Register]) -> Polled:
-    return Polled(
+    made: Polled = Polled(
         name,
         registers,
         interval=given.seconds("interval", 1.0, 0.01),
@@ -109,10 +109,12 @@ def _polled(given: Address, name: str, registers: Sequence[Register]) -> Polled:
             changes=given.choice("report", ("all", "changes")) == "changes",
             deadband=given.number("deadband", 0.0),
             tags=tags_of(given.get("tags")),
+            tell=lambda line: made.tell(line),  # noqa: PLW0108  (what the runner sets later)
         ),
         gap=int(given.number("gap", 8, 0, MOST_WORDS)),
         words=int(given.number("block", MOST_WORDS, 4, MOST_WORDS)),
     )
+    return made
 
 
 def _name(given: Address, path: str) -> str:

@@ -11,7 +11,7 @@ from headrace.connectors.modbus.registers import Register
 from headrace.connectors.modbus.values import Value, bytes_of, reader
 from headrace.connectors.protocol import Event
 from headrace.connectors.retries import Retries
-from headrace.connectors.tagged import reading_as, tag_of
+from headrace.connectors.tagged import Units, reading_as, tag_of
 from headrace.plant.quality import Quality
 from headrace.plant.reading import Reading
 from headrace.plant.tags import Tags
@@ -151,10 +151,12 @@ class Reports:
         How far a number must be from the last one reported, where neither the register nor its tag says.
     tags
         The list of tags, if there is one.
+    tell
+        Is given a line for what is noticed, such as another unit.
     """
 
-    def __init__(self, *, changes: bool, deadband: float, tags: Tags | None = None) -> None:
-        self._changes, self._deadband, self._tags = changes, deadband, tags
+    def __init__(self, *, changes: bool, deadband: float, tags: Tags | None = None, tell: Callable[[str], object] = lambda _: None) -> None:
+        self._changes, self._deadband, self._tags, self._units = changes, deadband, tags, Units(tell)
         self._readings: dict[str, tuple[Callable[..., Reading], float]] = {}
         self.forget()
 
@@ -180,6 +182,8 @@ class Reports:
         found = self._readings.get(register.tag)
         if found is None:
             tag = tag_of(self._tags, register.tag)
+            if register.unit is not None:
+                self._units.known(tag, register.tag, register.unit)
             bands = (register.deadband, tag.deadband if tag else None, self._deadband)
             found = self._readings[register.tag] = reading_as(tag, register.tag), next(one for one in bands if one is not None)
         return found

@@ -10,7 +10,7 @@ from headrace.connectors.browsing import Browse
 from headrace.connectors.tagged import tags_of
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.plant.tags import Tag, csv_of_tags
-from headrace.plant.units import UNITS
+from headrace.plant.units import UNITS, unit_code
 
 try:
     from headrace.connectors.opc.security import PARAMETERS, Security
@@ -64,7 +64,8 @@ def browse(address: str, ranges: Sequence[str]) -> Browse:
 
     def listed(found: Mapping[str, Mapping[str, Any]]) -> str:
         return csv_of_tags(
-            node.tag or Tag(node.path, unit=node.unit if node.unit in UNITS else None, source=node.id, interpolation="stepped")
+            node.tag
+            or Tag(node.path, unit=code if node.unit and (code := unit_code(node.unit)) in UNITS else None, source=node.id, interpolation="stepped")
             for node in one.nodes
             if node.path in found or node.tag is not None
         )

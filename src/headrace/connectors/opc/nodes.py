@@ -13,9 +13,10 @@ from headrace.errors import PlanError
 from headrace.plant.tags import Tag, Tags
 from headrace.plant.units import code_of_unit_id
 
-__all__ = ["Node", "found_below", "listed", "names_nodes"]
+__all__ = ["Node", "describe", "discover", "found_below", "listed", "names_nodes", "unit_of"]
 
 _NODE_ID = re.compile(r"(ns=\d+;)?[isgb]=", re.ASCII)
+_UNKNOWN = {ua.StatusCodes.BadNodeIdUnknown, ua.StatusCodes.BadNodeIdInvalid}
 _HISTORY = 4  # HistoryRead in an AccessLevel
 
 
@@ -30,7 +31,11 @@ class Node:
     id
         Its NodeId as text.
     unit
-        A UNECE code, if its EngineeringUnits say so.
+        What its EngineeringUnits say: a UNECE code, or the text of another unit.
+    unit_node
+        The node of its EngineeringUnits.
+    gone
+        Whether the server does not have it.
     history
         Whether the server stores its values.
     tag
@@ -43,6 +48,8 @@ class Node:
     unit: str | None = None
     history: bool = False
     tag: Tag | None = None
+    unit_node: ua.NodeId | None = None
+    gone: bool = False
 
 
 def node_id(text: str, where: str) -> ua.NodeId:
@@ -73,7 +80,9 @@ async def found_below(session: Session, start: str | None, where: str) -> list[N
     if not found:
         below = f"below {start}" if start is not None else "below Objects"
         raise PlanError(f"has no variable {below}", where=where, fix="see its nodes: headrace browse, without node=")
-    await _describe(session, found, units)
+    for one in found:
+        one.unit_node = units.get(one.id)
+    await describe(session, found)
     return found
 
 
@@ -86,10 +95,15 @@ async def listed(session: Session, tags: Tags) -> list[Node]:
     """Return the variables that a list of tags names."""
     sources = [(tag, tag.source) for tag in tags if tag.source is not None and _NODE_ID.match(tag.source)]
     found = [Node(node_id(source, f"source of tag {tag.path}"), tag.path, source, tag=tag) for tag, source in sources]
-    results = await session.browse([one.node for one in found])
-    units = {one.id: unit for one, result in zip(found, results, strict=True) if (unit := _unit_of(result)) is not None}
-    await _describe(session, found, units)
+    await discover(session, found)
     return found
+
+
+async def discover(session: Session, nodes: Sequence[Node]) -> None:
+    """Find the properties of variables, and describe these."""
+    for one, result in zip(nodes, await session.browse([one.node for one in nodes]), strict=True):
+        one.unit_node = _unit_of(result)
+    await describe(session, nodes)
 
 
 async def _walk(session: Session, root: ua.NodeId, name: str, *, own: bool) -> tuple[list[Node], dict[str, ua.NodeId]]:
@@ -145,12 +159,19 @@ def _unit_of(result: ua.BrowseResult) -> ua.NodeId | None:
     return None
 
 
-async def _describe(session: Session, nodes: Sequence[Node], units: dict[str, ua.NodeId]) -> None:
-    """Read units and access levels."""
+async def describe(session: Session, nodes: Sequence[Node]) -> None:
+    """Read which variables are there, and their units and access levels."""
     for one, level in zip(nodes, await session.read([one.node for one in nodes], ua.AttributeIds.AccessLevel), strict=True):
         one.history = level.Value is not None and isinstance(level.Value.Value, int) and bool(level.Value.Value & _HISTORY)
-    values = dict(zip(units, await session.read(list(units.values())), strict=True))
-    for one in nodes:
-        value = values[one.id].Value if one.id in values else None
-        if value is not None and isinstance(value.Value, ua.EUInformation):
-            one.unit = code_of_unit_id(value.Value.UnitId)
+        one.gone = level.StatusCode is not None and level.StatusCode.value in _UNKNOWN
+    measured = [one for one in nodes if one.unit_node is not None]
+    values = await session.read([one.unit_node for one in measured if one.unit_node is not None])
+    for one, value in zip(measured, values, strict=True):
+        if value.Value is not None and isinstance(value.Value.Value, ua.EUInformation):
+            one.unit = unit_of(value.Value.Value)
+
+
+def unit_of(said: ua.EUInformation) -> str | None:
+    """Return what EngineeringUnits say: a code of UNECE, or the text where the unitId is the vendor's own."""
+    own = said.NamespaceUri and not said.NamespaceUri.rstrip("/").endswith("cefact")
+    return (None if own else code_of_unit_id(said.UnitId)) or (said.DisplayName.Text if said.DisplayName is not None else None) or None

@@ -6,11 +6,19 @@ make one for each event, and only the one that is committed is encoded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from zlib import crc32
 
-__all__ = ["Positions"]
+__all__ = ["Positions", "key_of"]
+
+_NAMED = "|"
+
+
+def key_of(node: str, tag: str) -> str:
+    """Return the key of a node: its NodeId and a checksum of its tag, so that a node whose tag is renamed is noticed."""
+    return f"{node}{_NAMED}{crc32(tag.encode()):x}"
 
 
 class Positions:
@@ -19,7 +27,7 @@ class Positions:
     Attributes
     ----------
     known
-        By node. It is negative from when the node was reported to be of bad quality, because the connection was lost.
+        By the key of the node. It is negative from when the node was reported to be of bad quality, because the connection was lost.
     heard
         When the last publish response came, in ISO 8601; None before the first.
     """
@@ -30,6 +38,14 @@ class Positions:
         if saved is not None:
             self.heard, self.known, changes, count = saved[0], dict(saved[1]), saved[2], saved[3]
             self.known.update(changes[:count])
+
+    def rename(self, names: Mapping[str, str]) -> frozenset[str]:
+        """Take over the times of nodes that had another name, by their keys with their NodeIds, and return the keys of these."""
+        before = {key.rpartition(_NAMED)[0] or key: key for key in self.known}
+        renamed = {key: before[node] for key, node in names.items() if key not in self.known and node in before}
+        for key, old in renamed.items():
+            self.known[key] = self.known.pop(old)
+        return frozenset(renamed)
 
     def last(self, node: str) -> int | None:
         """Return the time of a node's last reading."""

@@ -194,8 +194,8 @@ class Session:
         result = await self.call(self._client.uaclient.session.create_subscription(parameters, callback))
         return int(result.SubscriptionId)
 
-    async def monitor(self, subscription: int, nodes: Sequence[ua.NodeId], sampling: float, queue: int) -> list[int]:
-        """Have changes of nodes reported, with their places as handles, and return the StatusCode of each."""
+    async def monitor(self, subscription: int, nodes: Sequence[tuple[int, ua.NodeId]], sampling: float, queue: int) -> list[int]:
+        """Have changes of nodes reported, each with its handle, and return the StatusCode of each."""
         statuses: list[int] = []
         for some in chunks(nodes):
             items = [
@@ -203,10 +203,10 @@ class Session:
                     ItemToMonitor=ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value),
                     MonitoringMode=ua.MonitoringMode.Reporting,
                     RequestedParameters=ua.MonitoringParameters(
-                        ClientHandle=len(statuses) + place, SamplingInterval=1000 * sampling, QueueSize=queue, DiscardOldest=True
+                        ClientHandle=handle, SamplingInterval=1000 * sampling, QueueSize=queue, DiscardOldest=True
                     ),
                 )
-                for place, node in enumerate(some)
+                for handle, node in some
             ]
             parameters = ua.CreateMonitoredItemsParameters(subscription, ua.TimestampsToReturn.Both, items)
             results = await self.call(self._client.uaclient.session.create_monitored_items(parameters))

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from math import ceil
 from typing import Any
 
@@ -14,12 +15,12 @@ import msgspec
 from asyncua import ua
 
 from headrace._clock import now_ms
-from headrace.connectors.opc.nodes import Node, found_below, listed, names_nodes
-from headrace.connectors.opc.positions import Positions
+from headrace.connectors.opc.nodes import Node, describe, discover, found_below, listed, names_nodes
+from headrace.connectors.opc.positions import Positions, key_of
 from headrace.connectors.opc.session import Session
-from headrace.connectors.opc.values import OVERFLOW, Plain, microseconds, plain
+from headrace.connectors.opc.values import OVERFLOW, SEMANTICS_CHANGED, Plain, microseconds, plain
 from headrace.connectors.protocol import Event, Source, Unavailable
-from headrace.connectors.tagged import reading_as, tag_of
+from headrace.connectors.tagged import Units, reading_as, tag_of
 from headrace.errors import PlanError, first_of
 from headrace.plant.quality import Quality
 from headrace.plant.reading import Reading
@@ -59,7 +60,11 @@ class Subscribed(Source):
     ----------
     nodes
         The variables, once the source is open.
+    look_seconds
+        Seconds from one look at units, and at which nodes are there, to the next.
     """
+
+    look_seconds: float = 60.0
 
     def __init__(
         self,
@@ -78,7 +83,8 @@ class Subscribed(Source):
         self._session: Session | None = None
         self._connected_once = False
         self.nodes: Sequence[Node] = ()
-        self.overflows, self._tell_at = 0, 0.0
+        self._units = Units(lambda line: self.tell(line))  # noqa: PLW0108  (what the runner sets later)
+        self.overflows, self._tell_at, self._look_at = 0, 0.0, 0.0
 
     async def open(self, position: Any) -> AsyncGenerator[Event] | None:  # noqa: ANN401  (a value of JSON)
         """Connect and subscribe."""
@@ -88,11 +94,11 @@ class Subscribed(Source):
         try:
             await session.connect(inbox.lose)
             self.nodes = await self._found(session)
-            reader = _Reader(self.nodes, Positions(position), expand=self._expand, tell=self.tell)
+            reader = _Reader(self.nodes, Positions(position), self._units, expand=self._expand, tell=self.tell)
             # A subscription is alive as long as it publishes, if only that nothing has changed.
             keepalive = max(1, ceil(KEEPALIVE_SECONDS / self._interval))
             subscription = await session.subscribe(self._interval, keepalive, inbox.publish)
-            statuses = await session.monitor(subscription, [one.node for one in reader.nodes], self._sampling, self._queue)
+            statuses = await self._monitor(session, subscription, range(len(self.nodes)))
         except PlanError as fault:
             await self.close()
             # A server that has just started may not have all its nodes yet.
@@ -104,8 +110,11 @@ class Subscribed(Source):
             raise
         if not self._connected_once and session.sends_plain_password:
             self.tell("the password is sent as it is, because the channel is not encrypted; add security=SignAndEncrypt")
-        self._connected_once = True
-        return self._events(session, inbox, reader, statuses, 3 * keepalive * self._interval)
+        self._connected_once, self._look_at = True, time.monotonic() + self.look_seconds
+        return self._events(session, subscription, inbox, reader, statuses, 3 * keepalive * self._interval)
+
+    async def _monitor(self, session: Session, subscription: int, places: Iterable[int]) -> list[int]:
+        return await session.monitor(subscription, [(place, self.nodes[place].node) for place in places], self._sampling, self._queue)
 
     async def _found(self, session: Session) -> list[Node]:
         if self._tags is not None and self._node is None and names_nodes(self._tags):
@@ -115,7 +124,9 @@ class Subscribed(Source):
             one.tag = tag_of(self._tags, one.id) or tag_of(self._tags, one.path)
         return nodes
 
-    async def _events(self, session: Session, inbox: _Inbox, reader: _Reader, statuses: Sequence[int], silence: float) -> AsyncGenerator[Event]:
+    async def _events(
+        self, session: Session, subscription: int, inbox: _Inbox, reader: _Reader, statuses: Sequence[int], silence: float
+    ) -> AsyncGenerator[Event]:
         """Yield refused nodes, what was missed, and changes."""
         try:
             for event in reader.refused(statuses):
@@ -126,10 +137,12 @@ class Subscribed(Source):
                 async for event in self._missed(session, reader, held):
                     yield event
             while True:
-                for items in held or await inbox.take(silence):
-                    for event in reader.changes(items):
+                found, held = held or await inbox.take(silence), []
+                if time.monotonic() >= self._look_at or reader.announced(found):
+                    for event in await self._looked(session, subscription, reader):
                         yield event
-                held = []
+                for event in chain.from_iterable(map(reader.changes, found)):
+                    yield event
                 self._note_overflows(reader)
         except Unavailable:
             for event in reader.lost():
@@ -137,6 +150,19 @@ class Subscribed(Source):
             raise
         finally:
             await self.close()
+
+    async def _looked(self, session: Session, subscription: int, reader: _Reader) -> list[Event]:
+        """Look again at units and at which nodes are there, monitor those that are there again, and return readings of those that are gone."""
+        self._look_at = time.monotonic() + self.look_seconds
+        before = [one.gone for one in self.nodes]
+        await describe(session, self.nodes)
+        back = [place for place, one in enumerate(self.nodes) if before[place] and not one.gone]
+        if back:
+            await discover(session, [self.nodes[place] for place in back])
+            for place, status in zip(back, await self._monitor(session, subscription, back), strict=True):
+                self.nodes[place].gone = bool(status & Quality.BAD)
+            self.tell(f"has {_named([self.nodes[place] for place in back])} again")
+        return reader.gone([place for place, one in enumerate(self.nodes) if one.gone and not before[place]])
 
     @staticmethod
     async def _first(inbox: _Inbox, reader: _Reader, silence: float) -> list[Sequence[Any]]:
@@ -238,6 +264,7 @@ class _Last:
     reading: Callable[..., Reading]
     fresh: bool = True
     odd: str = ""
+    quality: int = Quality.GOOD
 
 
 def stamp_of(value: ua.DataValue, default: int) -> int:
@@ -248,8 +275,11 @@ def stamp_of(value: ua.DataValue, default: int) -> int:
 class _Reader:
     """Makes events of changes. Sans-IO."""
 
-    def __init__(self, nodes: Sequence[Node], positions: Positions, *, expand: bool, tell: Callable[[str], object]) -> None:
-        self.nodes, self.positions, self._expand, self._tell = nodes, positions, expand, tell
+    def __init__(self, nodes: Sequence[Node], positions: Positions, units: Units, *, expand: bool, tell: Callable[[str], object]) -> None:
+        self.nodes, self.positions, self._units, self._expand, self._tell = nodes, positions, units, expand, tell
+        self._keys = [key_of(one.id, one.tag.path if one.tag is not None else one.path) for one in nodes]
+        # Under another name the value that a node has is a new one.
+        self._renamed = positions.rename(dict(zip(self._keys, (one.id for one in nodes), strict=True)))
         self._lasts = [_Last(reading_as(one.tag, one.path)) for one in nodes]
         self._places = {one.id: place for place, one in enumerate(nodes)}
         self.monitored: frozenset[int] = frozenset()
@@ -265,10 +295,28 @@ class _Reader:
         now = now_ms()
         return [Event(self._lasts[place].reading(None, now, quality=status).encode()) for place, status in bad]
 
+    def gone(self, places: Sequence[int]) -> list[Event]:
+        """Return a reading for each node that the server does not have any more, unless it has said so."""
+        if places:
+            self._tell(f"does not have {_named([self.nodes[place] for place in places])} any more: BadNodeIdUnknown")
+        now, found = now_ms(), [place for place in places if not self._lasts[place].quality & Quality.BAD]
+        return [Event(self._lasts[place].reading(None, now, quality=ua.StatusCodes.BadNodeIdUnknown).encode()) for place in found]
+
+    def announced(self, found: Iterable[Iterable[ua.MonitoredItemNotification]]) -> bool:
+        """Return whether a StatusCode says that properties have changed, and the one before did not."""
+        before: dict[int, int] = {}
+        for item in chain.from_iterable(found):
+            place, code = item.ClientHandle, item.Value.StatusCode
+            changed = 0 if code is None else code.value & SEMANTICS_CHANGED
+            if changed and not before.get(place, self._lasts[place].quality & SEMANTICS_CHANGED):
+                return True
+            before[place] = changed
+        return False
+
     def lost(self) -> list[Event]:
         """Return a reading of bad quality for each node that had a value."""
         now = now_ms()
-        seen = [place for place, one in enumerate(self.nodes) if one.id in self.positions.known]
+        seen = [place for place, key in enumerate(self._keys) if key in self.positions.known]
         position = self.positions.lose()
         return [Event(self._lasts[place].reading(None, now, quality=Quality.BAD_NO_COMMUNICATION).encode(), position) for place in seen]
 
@@ -278,7 +326,7 @@ class _Reader:
         for items in held:
             for item in items:
                 firsts.setdefault(item.ClientHandle, stamp_of(item.Value, 0))
-        known = ((self.nodes[place], self.positions.last(self.nodes[place].id), at) for place, at in firsts.items())
+        known = ((self.nodes[place], self.positions.last(self._keys[place]), at) for place, at in firsts.items())
         return [(node, last + 1, at) for node, last, at in known if last is not None and at != last]
 
     def history(self, node: Node, values: Iterable[ua.DataValue], start: int, end: int) -> list[Event]:
@@ -295,8 +343,8 @@ class _Reader:
 
     def _repeats(self, place: int, at: int) -> bool:
         """Return whether the first value of a subscription is the last one before it, and no outage was reported since."""
-        node = self.nodes[place]
-        if self.positions.last(node.id) == at and not self.positions.lost(node.id):
+        key = self._keys[place]
+        if self.positions.last(key) == at and not self.positions.lost(key) and key not in self._renamed:
             self._lasts[place].fresh = False
             return True
         return False
@@ -307,12 +355,12 @@ class _Reader:
             return []
         arrival = now_ms()
         before = self.positions.known
-        positions = self.positions.advance([(self.nodes[place].id, at) for place, _, at in found], 1000 * arrival)
+        positions = self.positions.advance([(self._keys[place], at) for place, _, at in found], 1000 * arrival)
         events = []
         for (place, value, at), position in zip(found, positions, strict=True):
             last = self._lasts[place]
             # The same value as before the outage that was reported: it holds again from now on.
-            again = last.fresh and before.get(self.nodes[place].id) == -at
+            again = last.fresh and before.get(self._keys[place]) == -at
             last.fresh = False
             readings = self._readings(place, value, at, arrival)
             if again:
@@ -324,16 +372,20 @@ class _Reader:
     def _readings(self, place: int, value: ua.DataValue, at: int, arrival: int) -> list[Reading]:
         node, last = self.nodes[place], self._lasts[place]
         quality = value.StatusCode.value if value.StatusCode is not None else Quality.GOOD
+        last.quality = quality
         if quality & OVERFLOW == OVERFLOW:
             self.overflows += 1
         raw = value.Value.Value if value.Value is not None else None
         stamp = at // 1000
         try:
-            reading = last.reading(plain(raw), arrival, source_time=stamp, quality=quality, unit=node.unit)
+            reading = last.reading(plain(raw), arrival, source_time=stamp, quality=quality, unit=self._unit(node))
         except TypeError as error:
             return self._odd(place, raw, str(error), arrival, stamp, quality)
         last.odd = ""
         return [reading]
+
+    def _unit(self, node: Node) -> str | None:
+        return None if node.unit is None else self._units.known(node.tag, node.path, node.unit)
 
     def _odd(self, place: int, raw: object, what: str, arrival: int, stamp: int, quality: int) -> list[Reading]:
         """Return the readings of an array, or the one that says that a value cannot be read."""
@@ -346,9 +398,9 @@ class _Reader:
                 what = "an array of structures"
             else:
                 make = [reading_as(None, f"{node.tag.path if node.tag else node.path}[{number}]") for number in range(len(elements))]
-                return [of(one, arrival, source_time=stamp, quality=quality, unit=node.unit) for of, one in zip(make, elements, strict=True)]
+                return [of(one, arrival, source_time=stamp, quality=quality, unit=self._unit(node)) for of, one in zip(make, elements, strict=True)]
         if last.odd == what:
             return []
         last.odd = what
         self._tell(f"{node.path} is {what} and is left out" + ("; arrays=expand reads its elements" if what == "an array" else ""))
-        return [last.reading(None, arrival, source_time=stamp, quality=Quality.BAD_TYPE_MISMATCH, unit=node.unit)]
+        return [last.reading(None, arrival, source_time=stamp, quality=Quality.BAD_TYPE_MISMATCH, unit=self._unit(node))]

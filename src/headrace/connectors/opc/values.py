@@ -10,11 +10,14 @@ from uuid import UUID
 
 from asyncua import ua
 
-__all__ = ["GOOD", "OVERFLOW", "Plain", "microseconds", "plain"]
+__all__ = ["GOOD", "OVERFLOW", "SEMANTICS_CHANGED", "Plain", "microseconds", "plain"]
 
 GOOD = 0
 OVERFLOW = 0x480
 """In a StatusCode: changes between two publish responses were lost, because the queue of the monitored item was full."""
+
+SEMANTICS_CHANGED = 0x4000
+"""In a StatusCode: properties of the variable, such as its unit, are others than before."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
