@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from headrace.alarms.operator import (
     Alarms,
     alarm,
+    alarm_causes,
     alarm_commands,
     alarm_conditions,
     alarm_definitions,
@@ -61,6 +62,7 @@ __all__ = [
     "Window",
     "WindowedStream",
     "alarm",
+    "alarm_causes",
     "alarm_commands",
     "alarm_conditions",
     "alarm_definitions",

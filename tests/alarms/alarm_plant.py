@@ -22,6 +22,12 @@ DEFINITIONS: list[dict[str, Any]] = [
     {"definition": "bad", "tag": "b/P3", "kind": "bad_quality", "priority": 4},
     {"definition": "rule", "tag": "b/P3", "kind": "custom"},
 ]
+CAUSED: list[dict[str, Any]] = [
+    {"definition": "failed", "tag": "a/P1", "kind": "custom"},
+    {"definition": "L", "tag": "a/F1", "kind": "custom", "caused_by": ["a/P1/failed"]},
+    {"definition": "L", "tag": "a/T1", "kind": "custom", "caused_by": ["a/F1/L", "a/P1/failed"], "caused_within": 2.0},
+    {"definition": "H", "tag": "a/T2", "kind": "custom", "caused_by": ["a/T1/L"]},
+]
 
 
 def plan_of(
@@ -73,6 +79,7 @@ def engine_jobs() -> dict[str, tuple[Plan, dict[str, list[list[bytes]]]]]:
         "event time": (plan_of(order="event_time", delay_ms=1_000, name="alarms-by-time"), {topic: [lines] for topic, lines in found.items()}),
         "arrival": (plan_of(shared=False, name="alarms-arriving", place="fields"), alone),
         "rules": (_ruled(), {"readings": [found["readings"]], "rule-definitions": [RULES]}),
+        "causes": (_caused(), _moving(7)),
     }
 
 
@@ -81,7 +88,27 @@ def witnesses(name: str, written: dict[str, list[dict[str, Any]]]) -> bool:
     if name == "rules":
         topics = ("alarm-commands", "rules.states", "rules.unknown", "rule-definitions.refused")
         return {row["active"] for row in written["alarm-conditions"]} == {True, False} and all(written[topic] for topic in topics)
+    if name == "causes":
+        return {"grouped", "released"} == {row["event"] for row in written["alarms.causes"]}
     return {"raise", "clear"} <= {row["event"] for row in written["alarms"]}
+
+
+def _caused() -> Plan:
+    """Return the plan that groups alarms by cause."""
+    return hr.pipeline("causes", version="1")(lambda: {"alarms.causes": hr.alarm_causes(hr.alarm_transitions(), CAUSED)}).plan()
+
+
+def _moving(seed: int) -> dict[str, list[list[bytes]]]:
+    """Return transitions of the alarms of CAUSED."""
+    dice = random.Random(seed)
+    found = []
+    for nth in range(200):
+        one = dice.choice(CAUSED)
+        to = dice.choice(["unacknowledged", "unacknowledged", "acknowledged", "returned", "normal", "shelved", "refused"])
+        row = {"alarm_id": f"{one['tag']}/{one['definition']}", "event_id": "", "definition": one["definition"], "asset": "a", "event": "moved"}
+        row |= {"tag": one["tag"], "from": "", "to": to, "time": START + nth * 900, "arrived": 0, "by": "system", "sequence": 1 + nth // 20}
+        found.append(_line(row))
+    return {"alarms": [found]}
 
 
 def _ruled() -> Plan:

@@ -34,6 +34,15 @@ def test_a_day_that_was_counted_by_hand() -> None:
     assert found["seconds_to_acknowledge"] == 30
 
 
+def test_consequences_are_counted_among_the_alarms_that_were_raised() -> None:
+    rows = [row(0, alarm="a"), row(1, alarm="b"), row(2, alarm="b", sequence=2), row(3, alarm="c"), row(2 * HOUR, alarm="d")]
+    group = {"event": "grouped", "cause": "a"}
+    causes = [{**group, "alarm_id": name, "sequence": nth} for name, nth in [("b", 1), ("b", 1), ("b", 2), ("c", 2), ("d", 1)]]
+    causes += [{**group, "event": "released", "alarm_id": "b", "sequence": 2}]
+    found = kpi(rows, 0, HOUR, causes)
+    assert (found["alarms"], found["consequences"], found["consequences_share"]) == (4, 2, 0.5)
+
+
 def test_a_time_without_alarms() -> None:
     found = kpi([], 0, HOUR)
     assert (found["alarms"], found["flood_share"], found["top_10_share"], found["seconds_to_acknowledge"]) == (0, 0, 0, None)

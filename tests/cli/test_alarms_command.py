@@ -24,6 +24,11 @@ READING = {"tag": "STRING NOT NULL", "time": "BIGINT NOT NULL", "value": "DOUBLE
 def plant():
     readings = hr.stream("readings", schema=READING, event_time="TO_TIMESTAMP_LTZ(time, 3)")
     return hr.alarm(readings, hr.alarm_definitions(), hr.alarm_commands()).topics()
+
+
+@hr.pipeline("causes", version="1")
+def causes():
+    return {"alarms.causes": hr.alarm_causes(hr.alarm_transitions(), hr.alarm_definitions())}
 """
 Told = Callable[..., tuple[int, str, str]]
 
@@ -52,7 +57,7 @@ def test_an_operator_lists_acknowledges_and_shelves_alarms(run: Told) -> None:
         assert run("topics", "create", topic)[0] == 0
     append("alarm-definitions", definition(0, definition="H", tag="a/P1", kind="H", limit=90.0, action="open the valve"))
     append("readings", json.dumps({"tag": "a/P1", "time": now_ms(), "value": 95.5}).encode())
-    assert run("run", "plant.py", "--until", "latest")[0] == 0
+    assert run("run", "plant.py:plant", "--until", "latest")[0] == 0
 
     status, out, _ = run("alarms", "list")
     assert status == 0
@@ -67,7 +72,7 @@ def test_an_operator_lists_acknowledges_and_shelves_alarms(run: Told) -> None:
     assert run("alarms", "comment", "a/P1/H", "on my way", "--by", "ada")[0] == 0
     assert run("alarms", "shelve", "a/P1/H", "--for", "1h", "--reason", "valve is stuck", "--by", "ada")[0] == 0
     assert run("alarms", "out-of-service", "a/P1/H", "--reason", "repair", "--by", "bob")[0] == 0
-    assert run("run", "plant.py", "--until", "latest")[0] == 0
+    assert run("run", "plant.py:plant", "--until", "latest")[0] == 0
     rows = [json.loads(line) for line in run("alarms", "show", "a/P1/H", "--json")[1].splitlines()]
     assert [(row["event"], row["to"], row["by"]) for row in rows] == [
         ("raise", "unacknowledged", "system"),
@@ -81,6 +86,38 @@ def test_an_operator_lists_acknowledges_and_shelves_alarms(run: Told) -> None:
     (judged,) = map(json.loads, run("alarms", "kpi", "--last", "1h", "--json")[1].splitlines())
     assert (judged["alarms"], judged["alarms_per_hour"], judged["top_10"]) == (1, 1.0, [{"alarm_id": "a/P1/H", "alarms": 1}])
     assert run("alarms", "kpi")[1].splitlines()[2].split() == ["alarms", "1"]
+
+
+def test_consequences_are_below_their_cause_and_counted_and_explained(run: Told) -> None:
+    for topic in ("readings", "alarm-definitions", "alarm-commands"):
+        assert run("topics", "create", topic)[0] == 0
+    append("alarm-definitions", definition(0, definition="H", tag="a/P1", kind="H", limit=90.0, priority=3))
+    append("alarm-definitions", definition(0, definition="L", tag="a/F1", kind="L", limit=10.0, priority=1, caused_by=["a/P1/H"]))
+    append("alarm-definitions", definition(0, definition="H", tag="a/T1", kind="H", limit=90.0, priority=2))
+    now = now_ms()
+    append("readings", *(json.dumps({"tag": tag, "time": now, "value": value}).encode() for tag, value in [("a/P1", 95), ("a/F1", 1), ("a/T1", 95)]))
+    assert run("run", "plant.py:plant", "--until", "latest")[0] == 0
+    assert [line.split()[0] for line in run("alarms", "list")[1].splitlines()[1:]] == ["a/F1/L", "a/T1/H", "a/P1/H"]  # nothing groups them yet
+    assert run("run", "plant.py:causes", "--until", "latest")[0] == 0
+    status, out, _ = run("alarms", "list")
+    assert status == 0
+    assert [line.split("  1  ")[0].split("  2  ")[0].split("  3  ")[0].rstrip() for line in out.splitlines()[1:]] == [
+        "a/P1/H (+1)",
+        "  └ a/F1/L",
+        "a/T1/H",
+    ]
+    rows = [json.loads(line) for line in run("alarms", "list", "--json")[1].splitlines()]
+    assert [(row["alarm_id"], row["cause"], row["consequences"]) for row in rows] == [
+        ("a/P1/H", None, 1),
+        ("a/F1/L", "a/P1/H", 0),
+        ("a/T1/H", None, 0),
+    ]
+    assert json.loads(run("alarms", "kpi", "--json")[1])["consequences"] == 1
+    for alarm in ("a/F1/L", "a/P1/H"):
+        (cause,) = json.loads(run("explain", alarm, "--app", "plant.py:plant", "--json")[1])["causes"]
+        assert (cause["alarm_id"], cause["cause"]) == ("a/F1/L", "a/P1/H")
+        assert "grouped" in run("explain", alarm, "--app", "plant.py:plant", "--html", "page.html")[1]
+        assert "<h2>Causes</h2>" in Path("page.html").read_text()
 
 
 def test_what_cannot_be_is_refused_with_the_fix(run: Told) -> None:

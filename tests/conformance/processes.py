@@ -6,6 +6,9 @@ from typing import Any
 
 import headrace as hr
 from engines.embedded.processes import Machine, Unruled
+from headrace.alarms.cause import FixedCauses
+from headrace.alarms.definition import definition_of
+from headrace.alarms.process import fixed
 
 Row = dict[str, Any]
 
@@ -173,6 +176,16 @@ class Announced(Limited):
         super().on_broadcast(row, shared)
 
 
+def consequences() -> FixedCauses:
+    """Group the alarms of a pump, the flow behind it and a tank by cause."""
+    causes: dict[str, list[str]] = {"pump/failed": [], "flow/L": ["pump/failed"], "tank/L": ["flow/L", "pump/failed"]}
+    definitions = [
+        definition_of({"tag": tag, "definition": name, "kind": "custom", "caused_by": given or None, "caused_within": 5 if given else None})
+        for (tag, name), given in ((alarm.split("/"), given) for alarm, given in causes.items())
+    ]
+    return FixedCauses(fixed(definitions))
+
+
 NAMED = {
     type_.__name__: type_ for type_ in (Counting, Lately, Silence, Alarms, Split, Grumpy, Limited, Announced, Exact, Machine, Unruled, Acknowledged)
-}
+} | {"Causes": consequences()}

@@ -243,6 +243,32 @@ def test_alarms_are_shelved_for_a_time_and_records_of_alarms_are_no_readings(pla
     plant.wait_for("a/P2/H", None)
 
 
+def test_consequences_come_below_their_cause(plant: Plant) -> None:
+    for tag in ("a/P2", "a/P1"):
+        plant.reading(tag, 95.0)
+    sequence = [plant.wait_for(f"{tag}/H", "unacknowledged")["sequence"] for tag in ("a/P2", "a/P1")]
+    row = {
+        "event": "grouped",
+        "alarm_id": "a/P1/H",
+        "time": 0,
+        "sequence": sequence[1],
+        "cause": "a/P2/H",
+        "cause_sequence": sequence[0],
+        "after_ms": 0,
+    }
+    plant.log.create("alarms.causes")
+    plant.log.append("alarms.causes", [b"no row", json.dumps(row).encode()])
+    found = wait_for(lambda: (one := plant.alarm("a/P1/H"))["cause"] and one, "the cause of a/P1/H", seconds=LIMIT)
+    assert (found["cause"], found["level"]) == ("a/P2/H", 1)
+    names = [one["alarm_id"] for one in plant.ask("/api/alarms")[1]["alarms"]]
+    assert names.index("a/P1/H") == names.index("a/P2/H") + 1
+    assert plant.alarm("a/P2/H")["consequences"] == 1
+    for tag in ("a/P2", "a/P1"):
+        plant.reading(tag, 0.0)
+        plant.post({"alarm": f"{tag}/H", "command": "acknowledge", "by": "ada"})
+        plant.wait_for(f"{tag}/H", None)
+
+
 def test_what_cannot_be_commanded_is_answered_and_writes_nothing(plant: Plant) -> None:
     good = {"alarm": "a/P3/H", "command": "acknowledge", "by": "ada"}
     plant.reading("a/P3", 96.0)

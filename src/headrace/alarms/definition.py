@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from functools import lru_cache
 from math import isfinite
 from typing import Any
@@ -13,7 +13,10 @@ import msgspec
 from headrace.alarms.hosting import version_of
 from headrace.errors import PlanError, near, shortened
 
-__all__ = ["KINDS", "LIMITS", "NE107", "SETTINGS", "Definition", "check_table", "definition_of", "definitions_of", "encoded", "with_definition"]
+__all__ = [
+    "KINDS", "LIMITS", "NE107", "SETTINGS", "Definition", "check_table", "definition_of", "definitions_of", "encoded", "take_definition",
+    "with_definition",
+]  # fmt: skip
 
 LIMITS = ("HH", "H", "L", "LL")
 # The kinds, each with the settings that it needs.
@@ -31,7 +34,8 @@ _ONLY_FOR = {"limit": [kind for kind, needs in KINDS.items() if "limit" in needs
 _ONLY_FOR |= {"after": ["frozen", "no_data"], "deadband": [kind for kind, needs in KINDS.items() if "limit" in needs] + ["frozen"]}
 NE107 = ("failure", "function_check", "out_of_specification", "maintenance_required")
 _TECHNIQUE, _VERSION = re.compile(r"T0\d{3}(\.\d{3})?", re.ASCII), re.compile(r"\d{1,3}(\.\d{1,3})?", re.ASCII)
-_DURATIONS = ("on_delay", "off_delay", "after", "escalate_after", "time_to_respond")
+_DURATIONS = ("on_delay", "off_delay", "after", "escalate_after", "time_to_respond", "caused_within")
+_MOST_CAUSES = 64
 _MOST = 1e10  # seconds, or units of a value
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -75,6 +79,8 @@ class Definition(msgspec.Struct, frozen=True, rename={"alarm_class": "class"}):
         `17.1`.
     ne107
         What the alarm says of the health of a device: one of NE107, the status signals of NAMUR NE 107.
+    caused_by, caused_within
+        The ids of the alarms of which this one may be a consequence, and how close to each other they are raised then; 60 s by default.
     """
 
     definition: str
@@ -101,6 +107,8 @@ class Definition(msgspec.Struct, frozen=True, rename={"alarm_class": "class"}):
     attack: tuple[str, ...] | None = None
     attack_version: str | None = None
     ne107: str | None = None
+    caused_by: tuple[str, ...] | None = None
+    caused_within: float | None = None
 
     @property
     def alarm_id(self) -> str:
@@ -151,7 +159,7 @@ def _mistake(one: Definition) -> str | None:
         return "an alarm has a tag, and a definition whose id has no slash"
     if one.kind not in KINDS:
         return f"unknown kind {one.kind!r}; {near(one.kind, KINDS)}"
-    return _wrong_kind(one) or _wrong_number(one) or _wrong_escalation(one) or _wrong_catalogue(one)
+    return _wrong_kind(one) or _wrong_number(one) or _wrong_escalation(one) or _wrong_catalogue(one) or _wrong_cause(one)
 
 
 def _wrong_kind(one: Definition) -> str | None:
@@ -203,6 +211,20 @@ def _wrong_catalogue(one: Definition) -> str | None:
     return None if one.ne107 in {None, *NE107} else f"unknown ne107 {one.ne107!r}; {near(str(one.ne107), NE107)}"
 
 
+def _wrong_cause(one: Definition) -> str | None:
+    """Return what is wrong with the causes. Whether there are such alarms is not checked: their definitions may come later."""
+    if one.caused_by is None:
+        return None if one.caused_within is None else "caused_within needs caused_by"
+    if not 1 <= len({*one.caused_by}) == len(one.caused_by) <= _MOST_CAUSES:
+        return f"caused_by names no alarm, one twice, or more than {_MOST_CAUSES}"
+    for cause in one.caused_by:
+        if cause == one.alarm_id:
+            return "caused_by names the alarm itself"
+        if not all(cause.rpartition("/")):
+            return f"caused_by {shortened(repr(cause))} is not the id of an alarm, TAG/DEFINITION"
+    return None
+
+
 def encoded(definition: Definition) -> str:
     """Return a definition as text, of which its version is made."""
     plain = {name: value for name, value in msgspec.to_builtins(definition).items() if value != _DEFAULTS.get(name)}
@@ -221,6 +243,26 @@ def with_definition(texts: Iterable[str], new: Definition) -> list[str]:
     every = sorted([*others, new], key=lambda one: one.definition)
     _check_limits(every, f"alarm {new.alarm_id}")
     return [encoded(one) for one in every]
+
+
+def take_definition(row: Mapping[str, Any], definitions: MutableMapping[str, Any]) -> None:
+    """Take a row of the topic of definitions into those by tag: a new one, one that replaces another one, or a withdrawal.
+
+    Raises
+    ------
+    PlanError
+        If it contradicts itself or another one, or nothing could be withdrawn; the definitions stay as they were.
+    """
+    given = {name: value for name, value in row.items() if name not in {"time", "withdrawn"}}
+    tag = str(given.get("tag"))
+    texts = definitions.get(tag, ())
+    if not row["withdrawn"]:
+        definitions[tag] = with_definition(texts, definition_of(given))
+        return
+    left = [text for text, (_, one) in zip(texts, definitions_of(tuple(texts)), strict=True) if one.definition != given["definition"]]
+    if len(left) == len(texts):
+        raise PlanError(f"tag {tag!r} has no alarm {given['definition']!r} that could be withdrawn")
+    definitions[tag] = left
 
 
 def _check_limits(every: Iterable[Definition], where: str) -> None:

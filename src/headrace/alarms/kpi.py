@@ -15,7 +15,7 @@ __all__ = ["floods", "kpi"]
 _PERIOD_MS, _HOUR_MS = 600_000, 3_600_000
 
 
-def kpi(transitions: Iterable[Mapping[str, Any]], start: int, end: int) -> dict[str, Any]:
+def kpi(transitions: Iterable[Mapping[str, Any]], start: int, end: int, causes: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """Return the indicators of the alarms raised from `start` to before `end`, ms since the epoch.
 
     Parameters
@@ -24,13 +24,15 @@ def kpi(transitions: Iterable[Mapping[str, Any]], start: int, end: int) -> dict[
         The rows of the topic `alarms`, in any order; those of other times are left out. Suppressed raises are not among them.
     start, end
         The time that is judged, ms since the epoch; `end` is after `start`.
+    causes
+        The rows of `hr.alarm_causes`.
 
     Returns
     -------
     dict
         `alarms`, `alarms_per_hour`, `most_in_10_minutes`, `periods_over_10_share` (of the periods of 10 minutes), `flood_share` (of the time),
         `top_10` and `top_10_share` (of the alarms), `priorities` (shares by priority), `seconds_to_acknowledge` (the median; None if nothing
-        was acknowledged).
+        was acknowledged), `consequences` and `consequences_share` (of the alarms: those that were put under the alarm that caused them).
     """
     rows = [row for row in transitions if start <= row["time"] < end and row["to"] != "refused"]
     raises = sorted((row for row in rows if row["event"] == "raise"), key=lambda row: row["time"])
@@ -41,6 +43,8 @@ def kpi(transitions: Iterable[Mapping[str, Any]], start: int, end: int) -> dict[
     top = sorted(often.items(), key=lambda one: (-one[1], one[0]))[:10]
     priorities = Counter(row["priority"] for row in raises)
     count = len(raises)
+    under = {(row["alarm_id"], row["sequence"]) for row in causes if row["event"] == "grouped"}
+    consequences = sum((row["alarm_id"], row["sequence"]) in under for row in raises)
     return {
         "start": start,
         "end": end,
@@ -53,6 +57,8 @@ def kpi(transitions: Iterable[Mapping[str, Any]], start: int, end: int) -> dict[
         "top_10_share": sum(number for _, number in top) / count if count else 0.0,
         "priorities": {str(priority): number / count for priority, number in sorted(priorities.items())},
         "seconds_to_acknowledge": _seconds_to_acknowledge(raises, rows),
+        "consequences": consequences,
+        "consequences_share": consequences / count if count else 0.0,
     }
 
 

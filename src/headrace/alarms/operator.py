@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from headrace.alarms.cause import Causes, FixedCauses, SharedCauses
 from headrace.alarms.definition import definition_of
-from headrace.alarms.process import ClockedFixedAlarms, ClockedSharedAlarms, Evidence, FirstOut, FixedAlarms, Flood, SharedAlarms, TagAlarms
+from headrace.alarms.process import ClockedFixedAlarms, ClockedSharedAlarms, Evidence, FirstOut, FixedAlarms, Flood, SharedAlarms, TagAlarms, fixed
 from headrace.alarms.tag import TRANSITION
 from headrace.errors import PlanError, near
 from headrace.plan.inputs import input as input_of
@@ -20,6 +21,7 @@ __all__ = [
     "DEFINITION_SCHEMA",
     "Alarms",
     "alarm",
+    "alarm_causes",
     "alarm_commands",
     "alarm_conditions",
     "alarm_definitions",
@@ -34,7 +36,7 @@ DEFINITION_SCHEMA = {
     "deadband": "DOUBLE", "on_delay": "DOUBLE", "off_delay": "DOUBLE", "k": "BIGINT", "n": "BIGINT", "setpoint": "DOUBLE", "expected": "DOUBLE",
     "after": "DOUBLE", "latching": "BOOLEAN", "priority": "BIGINT", "escalate_after": "DOUBLE", "escalate_to": "BIGINT", "asset": "STRING",
     "class": "STRING", "consequence": "STRING", "action": "STRING", "time_to_respond": "DOUBLE", "attack": "ARRAY<STRING>",
-    "attack_version": "STRING", "ne107": "STRING",
+    "attack_version": "STRING", "ne107": "STRING", "caused_by": "ARRAY<STRING>", "caused_within": "DOUBLE",
 }  # fmt: skip
 COMMAND_SCHEMA = {
     "tag": "STRING NOT NULL", "definition": "STRING", "time": "BIGINT NOT NULL", "command": "STRING", "by": "STRING", "reason": "STRING",
@@ -64,7 +66,7 @@ def alarm_conditions(topic: str = "alarm-conditions", *, evidence: bool = False)
 
 
 def alarm_transitions(topic: str = "alarms") -> Stream:
-    """Return the stream of a topic of transitions, which `hr.alarm` has written, for `hr.alarm_floods` and `hr.alarm_first_out`."""
+    """Return the stream of a topic of transitions, which `hr.alarm` has written, for `hr.alarm_floods`, `hr.alarm_first_out` and `hr.alarm_causes`."""
     return stream_of(topic, schema={"tag": "STRING NOT NULL", **TRANSITION}, event_time=_EVENT_TIME)
 
 
@@ -156,8 +158,8 @@ def alarm(  # noqa: PLR0913
         told, failed_to = definitions, refused_to
         code = ClockedSharedAlarms() if clock else SharedAlarms()
     else:
-        fixed = [definition_of(one) for one in definitions]
-        code = ClockedFixedAlarms(fixed) if clock else FixedAlarms(fixed)
+        given = [definition_of(one) for one in definitions]
+        code = ClockedFixedAlarms(given) if clock else FixedAlarms(given)
     if evidence:
         code.with_evidence(_evidence(readings, conditions))
     made = readings.process(code, by=["tag"], order=order, broadcast=told, inputs=others, failed_to=failed_to, name=name)
@@ -213,6 +215,36 @@ def alarm_first_out(transitions: Stream, *, by: Sequence[str] = ("asset",), name
     """
     check_columns(transitions, {"alarm_id": "STRING", "to": "STRING", "time": "BIGINT", "sequence": "BIGINT"}, "alarm transitions")
     return transitions.process(FirstOut, by=by, order="arrival", name=name)
+
+
+def alarm_causes(transitions: Stream, definitions: Stream | Iterable[Mapping[str, Any]], *, name: str = "causes") -> Stream:
+    """Return which alarms are consequences of which: alarms are grouped by cause, as `caused_by` of their definitions says.
+
+    Parameters
+    ----------
+    transitions
+        The transitions of `hr.alarm`, or the stream of their topic (`hr.alarm_transitions()`).
+    definitions
+        The same as `hr.alarm` has: tables, or a stream of them (`hr.alarm_definitions()`).
+    name
+        The process's name in errors, metrics and state.
+
+    Raises
+    ------
+    PlanError
+        If a stream lacks a column, or a definition contradicts itself or another one.
+    """
+    columns = {"alarm_id": "STRING", "to": "STRING", "time": "BIGINT", "sequence": "BIGINT"}
+    check_columns(transitions, columns, "alarm transitions")
+    code: Causes
+    told = None
+    if isinstance(definitions, Stream):
+        check_columns(definitions, DEFINITION_SCHEMA, "alarm definitions")
+        code, told = SharedCauses(), definitions
+    else:
+        code = FixedCauses(fixed([definition_of(one) for one in definitions]))
+    every = transitions.select(*columns, plant="'plant'")
+    return every.process(code, by=["plant"], order="arrival", broadcast=told, name=name).select(*code.output)
 
 
 def check_columns(stream: object, columns: Mapping[str, str], where: str) -> None:

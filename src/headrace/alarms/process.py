@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from headrace.alarms.cause import STANDING
 from headrace.alarms.condition import Seen
-from headrace.alarms.definition import Definition, definition_of, definitions_of, with_definition
+from headrace.alarms.definition import Definition, definitions_of, take_definition, with_definition
 from headrace.alarms.hosting import Texts, is_live, set_due
-from headrace.alarms.machine import LIFE_CYCLE
 from headrace.alarms.tag import CURRENT, EVIDENCE, NUISANCE, OLDER, TRANSITION, Command, Last, Row, Tag
 from headrace.errors import PlanError
 from headrace.plan.process import List, Map, Value
@@ -21,7 +21,6 @@ from headrace.plant.quality import is_bad
 __all__ = ["ClockedFixedAlarms", "ClockedSharedAlarms", "Evidence", "FirstOut", "FixedAlarms", "Flood", "KeySteady", "SharedAlarms", "TagAlarms"]
 
 Given = dict[str, Any]
-_STANDING = frozenset(LIFE_CYCLE) - {"normal"}
 _decode_seen = msgspec.json.Decoder(Seen).decode
 _encode_seen = msgspec.json.Encoder().encode
 
@@ -183,16 +182,7 @@ class SharedAlarms(TagAlarms):
 
     def on_broadcast(self, row: Given, shared: Any) -> None:  # noqa: ANN401
         """Take a definition, or withdraw one; one that contradicts itself or others is kept out, and those stay."""
-        given = {name: value for name, value in row.items() if name not in {"time", "withdrawn"}}
-        tag = str(given.get("tag"))
-        texts = shared.definitions.get(tag, ())
-        if row["withdrawn"]:
-            left = [text for text, (_, one) in zip(texts, definitions_of(tuple(texts)), strict=True) if one.definition != given["definition"]]
-            if len(left) == len(texts):
-                raise ValueError(f"tag {tag!r} has no alarm {given['definition']!r} that could be withdrawn")
-            shared.definitions[tag] = left
-            return
-        shared.definitions[tag] = with_definition(texts, definition_of(given))
+        take_definition(row, shared.definitions)
 
     def _texts(self, tag: str, state: Any) -> tuple[str, ...]:  # noqa: ANN401
         texts: Sequence[str] = state.shared.definitions.get(tag, ())
@@ -237,7 +227,7 @@ class FirstOut:
         """Follow a transition."""
         name, time, to = row["alarm_id"], row["time"], row["to"]
         stands = name in state.standing
-        if to == "refused" or stands == (to in _STANDING):
+        if to == "refused" or stands == (to in STANDING):
             return None
         if not stands:
             if not len(state.standing):

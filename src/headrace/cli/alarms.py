@@ -50,6 +50,15 @@ class _Current(msgspec.Struct):
     action: str | None
 
 
+class _Cause(msgspec.Struct):
+    """The columns of the topic of causes."""
+
+    alarm_id: str
+    event: str
+    sequence: int
+    cause: str
+
+
 class _Transition(msgspec.Struct):
     """The columns of transitions that are printed or counted."""
 
@@ -98,7 +107,7 @@ def list_alarms(
     json: _Json = False,
     kafka: KafkaOptions = KafkaOptions(),
 ) -> None:
-    """Show the alarms that are not normal, by priority.
+    """Show the alarms that are not normal, by priority; below an alarm those that it has caused, if `hr.alarm_causes` groups them.
 
     Parameters
     ----------
@@ -107,9 +116,13 @@ def list_alarms(
     topic
         The topic of transitions.
     """
+    from headrace.alarms.grouping import grouped
+
     with closing(open_log(kafka, create=False)) as log:
         found = _current(log, topic, _Current)
-    rows = sorted((row for row in found.values() if every or row["state"] != "normal"), key=lambda row: (row["priority"] or 5, -row["time"]))
+        causes: dict[tuple[str | None, str], dict[str, Any]] = {(None, row["alarm_id"]): row for row in _causes(log, topic)}
+    shown = (row for row in found.values() if every or row["state"] != "normal")
+    rows = grouped(shown, causes, lambda row: (row["priority"] or 5, -row["time"]))
     if json:
         print_json(rows)
         return
@@ -118,7 +131,7 @@ def list_alarms(
         header,
         [
             (
-                row["alarm_id"],
+                _indented(row),
                 row["priority"],
                 row["state"],
                 _moment(row["time"]),
@@ -291,7 +304,7 @@ def kpi(*, last: str = "24h", topic: str = "alarms", json: _Json = False, kafka:
     if (long := duration_ms(last, "--last")) == 0:
         raise PlanError("is 0", where="--last", fix="write 24h, 7d")
     with closing(open_log(kafka, create=False)) as log:
-        found = judged(_rows(log, topic, _Transition), end - long, end)
+        found = judged(_rows(log, topic, _Transition), end - long, end, _causes(log, topic))
     if json:
         print_json([found])
         return
@@ -306,6 +319,12 @@ def kpi(*, last: str = "24h", topic: str = "alarms", json: _Json = False, kafka:
             print(f"{name:<24}{', '.join(f'{priority}: {share:.0%}' for priority, share in value.items()) or '-'}")
         else:
             print(f"{name:<24}{f'{value:.1%}' if name.endswith('share') else _number(value) or '-'}")
+
+
+def _indented(row: dict[str, Any]) -> str:
+    """Return an alarm's id below that of its cause, and how many alarms are below it."""
+    below = f" (+{row['consequences']})" if row["consequences"] else ""
+    return f"{'  ' * row['level']}{'└ ' if row['level'] else ''}{row['alarm_id']}{below}"
 
 
 def _send(name: str, alarm: str, who: Who, kafka: KafkaOptions, **more: Any) -> None:  # noqa: ANN401
@@ -345,9 +364,14 @@ def _current(log: Log, topic: str, columns: type[msgspec.Struct]) -> dict[str, d
     return {row["alarm_id"]: row for row in _rows(log, f"{topic}.current", columns)}
 
 
-def _rows(log: Log, topic: str, columns: type[msgspec.Struct]) -> Iterator[dict[str, Any]]:
+def _causes(log: Log, topic: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the topic of causes; none if no pipeline groups alarms."""
+    return _rows(log, f"{topic}.causes", _Cause, missing_ok=True)
+
+
+def _rows(log: Log, topic: str, columns: type[msgspec.Struct], *, missing_ok: bool = False) -> Iterator[dict[str, Any]]:
     """Yield the rows of a topic. Raises DataError at one that lacks a column, or has a value of another type in it."""
-    for entry in entries_of(log, topic):
+    for entry in entries_of(log, topic, missing_ok=missing_ok):
         try:
             row: dict[str, Any] = msgspec.json.decode(entry.value, type=dict[str, Any])
             msgspec.convert(row, columns)

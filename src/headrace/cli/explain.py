@@ -193,6 +193,10 @@ def _print_explained(found: Explanation) -> None:
         print()
         conditions = [(_place(c["topic"], c["partition"], c["offset"]), iso(c["arrived"]), *_found(c)) for c in found.conditions]
         print_table(("CONDITION", "ARRIVED", "WHAT", "VALUE", "THRESHOLD", "CONTRIBUTIONS"), conditions)
+    if found.causes:
+        print()
+        causes = [(iso(c["time"]), c["event"], c["alarm_id"], c["cause"], f"{c['after_ms'] / 1000:g} s") for c in found.causes]
+        print_table(("GROUP", "EVENT", "ALARM", "CAUSE", "AFTER IT"), causes)
     if found.commands:
         print()
         rows = [

@@ -40,6 +40,9 @@ def explain_page(found: Mapping[str, Any]) -> str:
             for one in found["conditions"]
         ]
         parts += ["<h2>Conditions</h2>", table(("arrived", "active", "value", "threshold", "contributions"), conditions)]
+    if found["causes"]:
+        causes = [[*map(_text, (iso(one["time"]), one["event"], one["alarm_id"], one["cause"]))] for one in found["causes"]]
+        parts += ["<h2>Causes</h2>", table(("time", "event", "alarm", "cause"), causes)]
     if commands:
         parts += ["<h2>Commands</h2>", table(("arrived", "command", "by", "reason"), commands)]
     return document(f"Alarm {found['alarm_id']}", parts)

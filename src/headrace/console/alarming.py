@@ -15,6 +15,7 @@ import msgspec
 from headrace._clock import now_ms
 from headrace._json import NOT_JSON, json_object
 from headrace.alarms.commands import Command
+from headrace.alarms.grouping import grouped
 from headrace.alarms.machine import COMMANDS
 from headrace.backtest.topics import alarm_pipelines
 from headrace.errors import DataError, HeadraceError, PlanError, near
@@ -32,7 +33,7 @@ _ANSWER_SECONDS = 5.0
 _LONGEST_SECONDS = 20.0  # that a log which does not answer is waited for
 _LOOK_SECONDS = 0.03
 _LONGEST_SHELVE_S = 31_536_000
-_SIDES = ("current", "journal", "nuisances", "older")
+_SIDES = ("current", "causes", "journal", "nuisances", "older")
 _COLUMNS = frozenset({"alarm_id", "priority", "state", "sequence", "time", "value", "limit", "by"})
 _Moment = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000)]  # ms since the epoch, before the year 10000
 
@@ -75,7 +76,17 @@ class _Current(msgspec.Struct, rename={"class_": "class"}):
     ne107: str | None = None
 
 
+class _Cause(msgspec.Struct):
+    """A row of the topic of causes."""
+
+    alarm_id: str
+    event: str
+    sequence: int
+    cause: str
+
+
 _decode_current = msgspec.json.Decoder(_Current).decode
+_decode_cause = msgspec.json.Decoder(_Cause).decode
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,7 @@ class Alarming:
         self._boards = {topic: _Board(topic, _commands_of(process), plan, process) for topic, (plan, process) in alarm_pipelines(plans).items()}
         self._lock, self._following, self._explaining = threading.Lock(), threading.Lock(), threading.Lock()
         self._rows: dict[tuple[str, str], Row] = {}
+        self._causes: dict[tuple[str | None, str], Row] = {}
         self._next: dict[str, dict[int, int]] = {}
         self._number = 0
 
@@ -120,32 +132,43 @@ class Alarming:
     # which there are
 
     def follow(self, log: Log) -> None:
-        """Take in what has come to the topics of current states."""
+        """Take in what has come to the topics of current states and of causes."""
         with self._following:
             for board in self._boards.values():
-                self._follow(log, board.topic)
+                self._follow(log, board.topic, "current", self._take)
+                self._follow(log, board.topic, "causes", self._take_cause)
 
-    def _follow(self, log: Log, topic: str) -> None:
-        current = f"{topic}.current"
-        begins = self._next.setdefault(topic, {})
+    def _follow(self, log: Log, topic: str, side: str, take: Callable[[str, bytes], None]) -> None:
+        name = f"{topic}.{side}"
+        begins = self._next.setdefault(name, {})
         try:
-            parts = log.topic(current).partitions
+            parts = log.topic(name).partitions
         except PlanError:
             return  # it is not there yet
         if any(begins.get(part.number, 0) > part.end for part in parts):  # it was made anew
             begins.clear()
             with self._lock:
-                self._rows = {place: row for place, row in self._rows.items() if place[0] != topic}
+                known: dict[Any, Row] = self._rows if side == "current" else self._causes
+                for place in [place for place in known if place[0] == topic]:
+                    del known[place]
                 self._number += 1
         if all(begins.get(part.number) == part.end for part in parts):
             return
-        for entry in entries_of(log, current, begins):
+        for entry in entries_of(log, name, begins):
             begins[entry.partition] = entry.offset + 1
             with suppress(*NOT_JSON):
-                self._take(topic, _decode_current(entry.value))
+                take(topic, entry.value)
 
-    def _take(self, topic: str, current: _Current) -> None:
+    def _take_cause(self, topic: str, value: bytes) -> None:
+        """Note what an alarm is a consequence of."""
+        row: Row = msgspec.to_builtins(_decode_cause(value))
+        with self._lock:
+            self._causes[topic, row["alarm_id"]] = row
+            self._number += 1
+
+    def _take(self, topic: str, value: bytes) -> None:
         """Note the state of an alarm, and when its occurrence began: the row that has a new number is the first one."""
+        current = _decode_current(value)
         row: Row = msgspec.to_builtins(current)
         place = (topic, current.alarm_id)
         normal = current.state == "normal"  # nothing more of it is shown, and there may be many
@@ -158,12 +181,12 @@ class Alarming:
             self._number += 1
 
     def shown(self, query: str) -> Answer:
-        """Return the alarms that are not normal, the most important first; none if nothing has changed since the number `since`."""
+        """Return the alarms that are not normal, the most important group first; none if nothing has changed since the number `since`."""
         with self._lock:
             found: dict[str, Any] = {"number": self._number, "now": now_ms(), "boards": len(self._boards), "commands": self._commands, "alarms": None}
             if text_of(query, "since") == str(self._number):
                 return json_answer(found)
-            rows = sorted((row for row in self._rows.values() if row["state"] != "normal"), key=_importance)
+            rows = grouped((row for row in self._rows.values() if row["state"] != "normal"), self._causes, _importance)
             return json_answer({**found, "total": len(rows), "alarms": rows[:_MOST]})
 
     # commands

@@ -5,7 +5,7 @@ import { draw } from "./trend.js";
 
 /** @typedef {{topic: string, alarm_id: string, kind: string | null, priority: number | null, state: string, active: boolean, sequence: number, time: number,
  *    raised: number, value: number | null, limit: number | null, by: string | null, reason: string | null, until: number | null, action: string | null,
- *    consequence: string | null, attack: string[] | null}} Alarm */
+ *    consequence: string | null, attack: string[] | null, cause: string | null, level: number, consequences: number}} Alarm */
 
 const ASIDE = { shelved: "unshelve", suppressed: "unsuppress", out_of_service: "in_service" };
 const WORDS = { acknowledge: "Acknowledge", reset: "Reset", unshelve: "Unshelve", unsuppress: "Unsuppress", in_service: "Return to service" };
@@ -73,7 +73,9 @@ function showRows(found, total) {
   at("aside").hidden = aside.length === 0;
   const waiting = active.filter((one) => WAIT.has(one.state)).length;
   const more = total > found.length ? `, the first ${found.length.toLocaleString("en")} of ${total.toLocaleString("en")}` : "";
-  at("alarm-counts").textContent = `${active.length} active, ${waiting} to acknowledge, ${aside.length} set aside${more}`;
+  const under = active.filter((one) => one.cause).length;
+  const caused = under ? ` (${under} caused by others)` : "";
+  at("alarm-counts").textContent = `${active.length} active${caused}, ${waiting} to acknowledge, ${aside.length} set aside${more}`;
   at("operator-label").hidden = !commands;
   at("no-commands").hidden = commands;
   focused?.();
@@ -130,6 +132,10 @@ function cells(alarm) {
   const definition = alarm.alarm_id.slice(alarm.alarm_id.lastIndexOf("/") + 1);
   name.append(element("strong", `${tag ? tag.name : tagOf(alarm.alarm_id)} ${definition}`));
   name.title = alarm.alarm_id;
+  name.style.marginInlineStart = `${Math.min(alarm.level, 6) * 1.2}rem`;
+  const below = alarm.consequences === 1 ? "1 consequence" : `${alarm.consequences} consequences`;
+  const group = alarm.cause ? `caused by ${alarm.cause}` : "";
+  if (group || alarm.consequences) name.append(element("small", [group, alarm.consequences ? below : ""].filter(Boolean).join(", "), "group"));
   const guidance = [alarm.consequence, alarm.action, alarm.attack?.length ? `ATT&CK ${alarm.attack.join(", ")}` : null].filter(Boolean).join(" ");
   if (guidance) name.append(element("small", guidance));
   const note = [alarm.by === "system" ? null : alarm.by, alarm.reason].filter(Boolean).join(": ");
@@ -311,6 +317,11 @@ async function explain(alarm) {
     ]), "Readings near the raise"),
     table(["Setting", "Value"], settings.map(([name, value]) => [words(name), String(value)]), `Definition, version ${definition.version}, from ${definition.from}`),
   );
+  if (found.causes.length) {
+    body.append(table(["Time", "Event", "Alarm", "Cause"], found.causes.map((/** @type {any} */ one) => [
+      time(one.time), one.event, one.alarm_id, one.cause,
+    ]), "Causes"));
+  }
   if (found.commands.length) {
     body.append(table(["Record", "Arrived", "Command", "By", "Reason"], found.commands.map((/** @type {any} */ one) => [
       place(one), time(one.arrived), one.command, one.by, one.reason,

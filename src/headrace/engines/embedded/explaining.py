@@ -132,6 +132,8 @@ class Explanation:
         Those of the tag from before the raise to the end of the occurrence, in the order of arrival.
     commands, conditions
         The records of commands, and of the conditions of a custom alarm, from the raise to the end, with `topic`, `partition` and `offset`.
+    causes
+        The rows of `hr.alarm_causes` that put the occurrence under an alarm, or another alarm under it.
     """
 
     occurrence: Occurrence
@@ -139,6 +141,7 @@ class Explanation:
     readings: Sequence[Reading]
     commands: Sequence[dict[str, Any]]
     conditions: Sequence[dict[str, Any]]
+    causes: Sequence[dict[str, Any]] = ()
 
     @property
     def state_before(self) -> str:
@@ -164,6 +167,7 @@ class Explanation:
             "readings": [msgspec.to_builtins(one) for one in self.readings],
             "commands": [*self.commands],
             "conditions": [*self.conditions],
+            "causes": [*self.causes],
         }
 
 
@@ -258,7 +262,14 @@ def explanation_of(log: Log, plan: Plan, process: Node[Process], asked: Occurren
     """
     definition, readings = _definition(log, process, asked), _readings(log, plan, process, asked)
     commands, conditions = (_records(log, process, asked, name) for name in ("command", "condition"))
-    return Explanation(asked, definition, readings, commands, conditions)
+    return Explanation(asked, definition, readings, commands, conditions, _causes(log, asked))
+
+
+def _causes(log: Log, asked: Occurrence) -> list[dict[str, Any]]:
+    """Return the rows of the topic of causes that name an occurrence as a consequence or as a cause; none if no pipeline groups alarms."""
+    rows = (json_object(entry.value) or {} for entry in entries_of(log, f"{asked.entries[-1].topic}.causes", missing_ok=True))
+    mine = (asked.alarm, asked.sequence)
+    return [row for row in rows if mine in {(row.get("alarm_id"), row.get("sequence")), (row.get("cause"), row.get("cause_sequence"))}]
 
 
 def _topics_of(node: Node[Any] | None) -> list[str]:
