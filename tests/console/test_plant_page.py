@@ -171,6 +171,20 @@ def test_a_running_plant_has_a_page(page: Page) -> None:
     assert metrics.count("# TYPE headrace_ledger_records gauge") == 1
 
 
+def test_a_log_that_is_removed_is_a_fault_on_the_page_and_of_each_part_and_none_is_made_in_its_place(page: Page) -> None:
+    wait_for(lambda: len(page.json("/api/values?since=0")["values"]) == 2, "values of both tags", seconds=LIMIT)
+    for file in Path(".headrace").glob("log.db*"):
+        file.unlink()
+    wait_for(lambda: "was removed while the plant runs" in page.json("/api/values?since=0")["fault"], "the fault on the page", seconds=LIMIT)
+
+    def reasons() -> list[str]:
+        return [part["reason"] for part in page.json("/api/state")["parts"] if part["kind"] == "pipeline"]
+
+    wait_for(lambda: all("was removed while the plant runs" in why for why in reasons()), "the fault of the pipeline", seconds=LIMIT)
+    assert page.json("/api/values?since=0")["fault"]
+    assert not [*Path(".headrace").glob("log.db*")]
+
+
 def test_it_answers_its_own_names_alone_and_its_files_are_there(page: Page) -> None:
     assert page.get("/", "plant.example")[0] == 421
     assert page.get("/none")[0] == 404

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -22,7 +23,7 @@ from headrace._lock import TakenError, take
 from headrace._structured import structured
 from headrace.backtest.topics import alarm_pipelines
 from headrace.cli.apps import home
-from headrace.cli.logs import KafkaOptions, asked_topics, open_log
+from headrace.cli.logs import LOG_FILE, KafkaOptions, NoLogYet, asked_topics, open_log
 from headrace.cli.options import RunOptions
 from headrace.cli.paths import InputPath
 from headrace.cli.plant import Checked, Planned, check_plant, source_for, target_for
@@ -193,10 +194,18 @@ class _Builder:
 
     def __init__(self, engine: Engine, kafka: KafkaOptions) -> None:
         self._engine, self._kafka = engine, kafka
+        self._made = False
         self.supervisor: Supervisor | None = None  # whose parts the page shows
 
     def _open_log(self) -> Log:
-        return open_log(self._kafka)
+        """Open the log; it is made when the plant starts, and not by a part that begins again when the log was removed."""
+        try:
+            log = open_log(self._kafka, create=not self._made)
+        except NoLogYet:
+            fix = "stop headrace up, put a whole log in place (headrace restore), and start again"
+            raise EnvironmentFault("was removed while the plant runs", where=str(home() / LOG_FILE), fix=fix) from None
+        self._made = True
+        return log
 
     def make_topics(self, checked: Checked) -> None:
         """Make the topics of a plant that are not there, so that no part has to wait for another one."""
@@ -261,7 +270,8 @@ class _Builder:
                 take(metrics)
                 return lambda _always: None
 
-            return self._engine.run_topics(plan, asked_topics(options), options.parsed, Context(home(), stop, metrics_file=metrics_file))
+            topics = replace(asked_topics(options), open=self._open_log)
+            return self._engine.run_topics(plan, topics, options.parsed, Context(home(), stop, metrics_file=metrics_file))
 
         code = _digest(planned.part.app.partition(":")[0])
         definition = (msgspec.json.encode(plan.identity), code, tuple(sorted(planned.part.options.items())))
