@@ -17,11 +17,13 @@ from cyclopts import Parameter
 
 from headrace.cli.anew import confirm
 from headrace.cli.apps import blaming, module_of_file
+from headrace.cli.buffering import buffer_of
 from headrace.cli.logs import PREFIX_VARIABLE, KafkaOptions, asked_topic, open_log
 from headrace.cli.metrics import FILE_VARIABLE, metrics_file, serve_metrics
 from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import asked_to_stop
 from headrace.connectors import find
+from headrace.connectors.backlog import Buffer, Policy
 from headrace.connectors.inflow import of_session, resumes, shown
 from headrace.connectors.ingest import Ingest, name_of, position_before
 from headrace.connectors.progress import Moved
@@ -48,6 +50,9 @@ def bridge(
     until: Literal["latest"] | None = None,
     give_up_after: str | None = None,
     name: str | None = None,
+    buffer: int | None = None,
+    when_full: Policy | None = None,
+    reduce_to: str | None = None,
     metrics_port: int | None = None,
     anew: Annotated[bool, Parameter(negative=())] = False,
     yes: Annotated[bool, Parameter(negative=())] = False,
@@ -82,6 +87,13 @@ def bridge(
     name
         From a topic: the name under which it is remembered how far the topic was sent, forward:TOPIC:SCHEME if not given. Two targets
         of one kind need two names.
+    buffer
+        From a topic to a target: how many records may wait for it; as many as the topic keeps if not given.
+    when_full
+        With --buffer: which records are dropped when more wait. oldest, if not given; newest; reduce: the last of each key and interval
+        stays.
+    reduce_to
+        With --when-full reduce: the shortest interval, 1s if not given.
     metrics_port
         Serve Prometheus metrics on this port of the loopback interface, and /health as JSON.
     anew
@@ -103,9 +115,9 @@ def bridge(
         raise PlanError(f"cannot be bridged to {to}, itself", where="TO", fix="name another topic, or another log")
     if outward is not None and not mirrored:
         _refuse("only for a bridge into a topic", key=key, give_up_after=give_up_after)
-        _send(from_, *outward, to, name, limits, latest=until == "latest")
+        _send(from_, *outward, to, name, limits, buffer_of(buffer, when_full, reduce_to), latest=until == "latest")
     elif inward is not None:
-        _refuse("only for a bridge from a topic to a target", name=name)
+        _refuse("only for a bridge from a topic to a target", name=name, buffer=buffer, when_full=when_full, reduce_to=reduce_to)
         source = source_of(from_) if outward is None else _mirror(from_, *outward)
         if isinstance(source, EndingSource):
             source.latest = until == "latest"
@@ -167,7 +179,9 @@ def _bring(
             print(f"headrace: {passed:,} records brought over{last}", file=sys.stderr)
 
 
-def _send(from_: str, topic: str, cluster: Cluster | None, to: str, name: str | None, limits: _Limits, *, latest: bool) -> None:
+def _send(
+    from_: str, topic: str, cluster: Cluster | None, to: str, name: str | None, limits: _Limits, buffer: Buffer | None, *, latest: bool
+) -> None:
     """Send the records of a topic to a target."""
     from headrace.connectors.forward import Forward
 
@@ -179,12 +193,14 @@ def _send(from_: str, topic: str, cluster: Cluster | None, to: str, name: str | 
         if limits.anew and (sent := _sent(log, name)):
             confirm(f"forgets how far the bridge has come: {sent:,} records are sent to {target.name} again", yes=limits.yes)
         committed, watch = _reported(name, limits.metrics_port)
-        with closing(Forward(log, topic, target, name, latest=latest, anew=limits.anew, committed=committed)) as one, _of_file(to):
+        made = Forward(log, topic, target, name, buffer=buffer, latest=latest, anew=limits.anew, committed=committed)
+        with closing(made) as one, _of_file(to):
             watch(one)
             print(f"headrace bridge: {from_} → {target.name}, as {name}", flush=True)
             settled = asyncio.run(one.run(limits.stop, duration=limits.duration, records=limits.records))
             aside = f"; {one.refused:,} of them were refused and are in {topic}.dead-letter" if one.refused else ""
-            print(f"headrace: {settled:,} records sent{aside}", file=sys.stderr)
+            shed = f"; {one.shed:,} more were dropped, and are counted as shed" if one.shed else ""
+            print(f"headrace: {settled:,} records sent{aside}{shed}", file=sys.stderr)
 
 
 def _sent(log: Log, name: str) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.cli.apps import find_pipeline, home, made, work_in
 from headrace.cli.bridge import source_of, target_of
+from headrace.cli.buffering import buffer_for
 from headrace.cli.options import RunOptions
 from headrace.connectors import find
 from headrace.connectors.address import secret, secret_file
@@ -85,6 +86,7 @@ class _Checker:
             self._try(partial(source_for, source, self._plant.tags), source.where("from"))
         for target in self._plant.outs:
             self._try(partial(target_for, target), target.where("to"))
+            self._try_buffer(target)
         with caching_in(home() / "expressions.cache"):
             pipelines = list(self._pipelines())
         self._check_names(pipelines)
@@ -108,6 +110,12 @@ class _Checker:
             self._mistakes += error.mistakes
         except HeadraceError as error:
             self._mistakes.append(PlanError(_inner(error), where=where, fix=error.fix))
+
+    def _try_buffer(self, target: Out) -> None:
+        try:
+            buffer_for(target)
+        except PlanError as error:
+            self._mistakes.append(error)
 
     def _tags(self) -> Tags:
         if self._plant.tags is None:

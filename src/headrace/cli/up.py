@@ -23,6 +23,7 @@ from headrace._lock import TakenError, take
 from headrace._structured import structured
 from headrace.backtest.topics import alarm_pipelines
 from headrace.cli.apps import home
+from headrace.cli.buffering import buffer_for
 from headrace.cli.logs import LOG_FILE, KafkaOptions, NoLogYet, asked_topics, open_log
 from headrace.cli.options import RunOptions
 from headrace.cli.paths import InputPath
@@ -230,7 +231,10 @@ class _Builder:
             InPart(one.name, (one, _files(one.source, one), tags), self._open_log, partial(source_for, one, plant.tags), one.topic, one.key)
             for one in plant.ins
         ]
-        outs = [OutPart(one.name, (one, _files(one.target, one)), self._open_log, partial(target_for, one), one.topic) for one in plant.outs]
+        outs = [
+            OutPart(one.name, (one, _files(one.target, one)), self._open_log, partial(target_for, one), one.topic, buffer_for(one))
+            for one in plant.outs
+        ]
         running = [*ins, *map(self._pipeline, checked.pipelines), *outs]
         return running if plant.page is None else [*running, self._page(checked, tags)]
 

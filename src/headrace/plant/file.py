@@ -86,12 +86,23 @@ class PipelinePart:
 
 @dataclass(frozen=True)
 class Out:
-    """A target to which the records of a topic go; for the attributes see `In`."""
+    """A target to which the records of a topic go; for other attributes see `In`.
+
+    Attributes
+    ----------
+    buffer
+        How many records may wait for the target; None: as many as the topic keeps.
+    when_full, reduce_to
+        Which records are then dropped, and the shortest interval of `reduce`, as the command line takes them.
+    """
 
     name: str
     topic: str
     target: str
     parameters: tuple[tuple[str, str], ...] = ()
+    buffer: int | None = None
+    when_full: str | None = None
+    reduce_to: str | None = None
     where: Where = field(default=_nowhere, compare=False, repr=False)
 
 
@@ -267,11 +278,17 @@ class _Reader:
     def _out(self, row: Mapping[str, Any], place: Place) -> Out | None:
         topic, target = self._topic(row, place, "from"), self._address(row, place, "to")
         name = self._name(row, place)
-        parameters = self._parameters(row, place, ("name", "from", "to"))
+        parameters = self._parameters(row, place, ("name", "from", "to", "buffer", "when_full", "reduce_to"))
+        buffer = row.get("buffer")
+        if buffer is not None and (not isinstance(buffer, int) or isinstance(buffer, bool)):
+            self._wrong((*place, "buffer"), f"buffer is {buffer!r}", "give a number of records, 1 or more")
+            buffer = None
+            row = {key: value for key, value in row.items() if key not in {"when_full", "reduce_to"}}
+        full = self._text(row, place, "when_full"), self._text(row, place, "reduce_to")
         if topic is None or target is None:
             return None
         head = target.partition(":")[0]
-        return Out(name or f"{topic}:{Path(head).stem}", topic, target, parameters, self._place_of(place))
+        return Out(name or f"{topic}:{Path(head).stem}", topic, target, parameters, buffer, *full, where=self._place_of(place))
 
     def _pipeline(self, row: Mapping[str, Any], place: Place) -> PipelinePart | None:
         self._check_known(row, place, ("app", "settings", "batch_records", *_RUN_OPTIONS))

@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from headrace._clock import now_ms
+from headrace.connectors.backlog import Buffer
 from headrace.connectors.forward import Forward
 from headrace.connectors.ingest import Ingest
 from headrace.connectors.metrics import Metrics
@@ -89,12 +90,20 @@ class OutPart(_Connector):
     kind = "out"
     stage = 2
 
-    def __init__(self, name: str, definition: Hashable, open_log: Callable[[], Log], make: Callable[[], Target], topic: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        definition: Hashable,
+        open_log: Callable[[], Log],
+        make: Callable[[], Target],
+        topic: str,
+        buffer: Buffer | None = None,
+    ) -> None:
         super().__init__(name, definition, open_log)
-        self._make, self.topic = make, topic
+        self._make, self.topic, self._buffer = make, topic, buffer
 
     def _made(self, log: Log, told: Callable[[str], None]) -> Runner:
-        return Forward(log, self.topic, self._make(), f"forward:{self.name}", told=told, committed=self._committed)
+        return Forward(log, self.topic, self._make(), f"forward:{self.name}", buffer=self._buffer, told=told, committed=self._committed)
 
 
 class PipelineThread(Part):

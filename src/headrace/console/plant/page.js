@@ -121,7 +121,7 @@ function showState(state) {
     const lag = state.ledgers[part.name]?.lag;
     const shown = element("td", part.state + (part.reason ? `: ${part.reason}` : ""), part.state);
     row.append(element("td", part.name), element("td", part.kind), shown, number(["received"]), number(["accepted"]));
-    row.append(number(["malformed", "future", "refused", "late"]), element("td", lag === null || lag === undefined ? "–" : lag.toLocaleString("en"), "number"));
+    row.append(number(["malformed", "future", "refused", "late"]), number(["shed"]), element("td", lag === null || lag === undefined ? "–" : lag.toLocaleString("en"), "number"));
     return row;
   });
   at("parts").replaceChildren(...parts);
