@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import threading
@@ -114,7 +115,7 @@ def _run(folder: Path, port: int, seconds: float | None, seed: int, stop: Callab
 
 def _lead(port: int, seconds: float | None, folder: Path) -> None:
     """Print where the pages are, what is to be seen there, and how an alarm is handled in a terminal."""
-    headrace = f"HEADRACE_HOME={quote(str(folder))} headrace"
+    headrace = f"HEADRACE_HOME={quote(str(folder))} {_command()}"
     alarm = "water/stage3/DPIT301/HH"
     print(
         f"headrace demo: http://127.0.0.1:{port}/   {'Ctrl-C ends it' if seconds is None else f'for {seconds:.0f} s'}\n"
@@ -126,6 +127,12 @@ def _lead(port: int, seconds: float | None, folder: Path) -> None:
         f"  kiln: http://127.0.0.1:{port}/kiln",
         flush=True,
     )
+
+
+def _command() -> str:
+    """Return what a shell in this folder calls headrace by; `make demo` puts it on no PATH."""
+    beside = Path(sys.executable).with_name("headrace")
+    return "headrace" if shutil.which("headrace") or not beside.exists() else quote(os.path.relpath(beside))
 
 
 def _emptied(folder: Path) -> IO[bytes]:
