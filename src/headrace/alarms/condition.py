@@ -50,6 +50,8 @@ class Memory(msgspec.Struct, omit_defaults=True):
         The times of the last raises; whether the alarm chatters; whether this occurrence was found to be stale.
     seen
         The records that count for the next transition, where evidence is asked for: at most 100, the first one and the latest.
+    looks
+        How often it was looked whether the alarm has a definition, while its condition is held without one; None if it is not.
     """
 
     alarm: Alarm = msgspec.field(default_factory=Alarm)
@@ -67,6 +69,7 @@ class Memory(msgspec.Struct, omit_defaults=True):
     chattering: bool = False
     stale: bool = False
     seen: list[Seen] = msgspec.field(default_factory=list)
+    looks: int | None = None
 
     def watch(self, kind: str) -> None:
         """Take the kind of the definition, and forget what is retained of a condition of another kind."""
@@ -76,6 +79,8 @@ class Memory(msgspec.Struct, omit_defaults=True):
 
     def forget_kind(self) -> None:
         """Forget the kind if nothing is retained of the condition."""
+        if self.kind == "custom" and self.active:
+            return  # no reading will say it again
         if not (self.bits or self.seen) and self.active == self.alarm.active and self.since is None and self.at is None and self.given is None:
             self.kind = ""
 

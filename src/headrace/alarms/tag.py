@@ -10,7 +10,7 @@ none: in a run over files, and where only event time is to count.
 Nothing here reads a clock or waits: `Tag` is made for one call, with what is retained and two times.
 
 Most readings change nothing. So the text that is retained of an alarm begins with a mark: at rest, it is inactive and nothing is due, and a
-reading within the limits passes it by unread.
+reading within the limits passes it by unread. Another mark says that the alarm has no definition yet, and its condition is held until there is one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import msgspec
 
 from headrace.alarms.condition import Memory, Seen, active_by, evidence_of, note, settle_evidence
 from headrace.alarms.definition import Definition
+from headrace.alarms.early import MOST_HELD, hold, let_go, next_look
 from headrace.alarms.machine import Event, Transition, apply
 
 __all__ = ["CURRENT", "EVIDENCE", "FOREVER", "NUISANCE", "OLDER", "TRANSITION", "Command", "Last", "Row", "Steady", "Tag"]
@@ -90,7 +91,7 @@ FOREVER = 2**62  # later than any time
 _NAMESPACE = uuid.UUID(bytes=b"headrace.uuid.v5")
 _decode = msgspec.json.Decoder(Memory).decode
 _encode = msgspec.json.Encoder().encode
-_AT_REST, _BUSY = "-", "+"
+_AT_REST, _BUSY, _EARLY = "-", "+", "?"
 _NOTHING = _AT_REST + _encode(Memory()).decode()
 
 
@@ -175,9 +176,12 @@ class Tag:
         self._by_time = self._files or not clock
         self._memories: dict[str, Memory] = {}
         if self._held:
-            known = {one.definition for _, one in definitions}
-            for name in [name for name in self._held if name not in known]:
-                self._withdraw(name)
+            known = {one.definition: (version, one) for version, one in definitions}
+            for name in [name for name, text in self._held.items() if (name in known) == (text[0] == _EARLY)]:
+                if name in known:
+                    self._adopt(*known[name])
+                else:
+                    self._withdraw(name)
 
     # what comes
 
@@ -205,10 +209,13 @@ class Tag:
         """Take it that the condition of a custom alarm is active, or is not."""
         self._settle(self._time, self._now, by_time=self._by_time, delays_by_time=self._by_time)
         for version, one in self._definitions:
-            if one.definition == definition and one.kind == "custom":
-                memory = self._memory(one)
-                memory.given = memory.given if value is None else value
-                self._judge(version, one, memory, self._time, self._now, active=active, seen=seen)
+            if one.definition == definition:
+                if one.kind == "custom":
+                    memory = self._memory(one)
+                    memory.given = memory.given if value is None else value
+                    self._judge(version, one, memory, self._time, self._now, active=active, seen=seen)
+                return
+        self._hold(definition, active=active, value=value, seen=seen)
 
     def command(self, command: Command) -> None:
         """Carry out a command, or refuse it."""
@@ -226,6 +233,8 @@ class Tag:
         """Do all that is due, by the wall clock or, where that counts, by event time."""
         by_time = self._by_time and not by_clock
         self._settle(self._time + 1, self._now + 1, by_time=by_time, delays_by_time=by_time)
+        for memory, (at, clock) in [*self._looks()]:
+            memory.looks = (memory.looks or 0) + ((at <= self._time) if by_time else (clock <= self._now))
 
     def steady(self) -> Steady | None:
         """Return which readings leave all alarms alone; None if any reading may move one."""
@@ -241,16 +250,19 @@ class Tag:
                 by_time, by_clock = (by_time, by_clock) if due.what == "silence" else (min(by_time, due.time), min(by_clock, due.clock))
             if one.kind == "no_data":
                 silence = min(_ms(one.after or 0.0), FOREVER if silence is None else silence)
+        for _, (time, clock) in self._looks():
+            by_time, by_clock = min(by_time, time), min(by_clock, clock)
         return Steady(low, high, silence, by_time, by_clock)
 
     # what is due
 
     def next_due(self) -> tuple[int | None, int] | None:
         """Return when the first thing is due, by event time if that counts here, and by the wall clock; None if nothing is."""
-        dues = [due for _, one in self._watched() for due in self._dues(one, by_time=True, delays_by_time=True)]
+        dues = [(due.time, due.clock) for _, one in self._watched() for due in self._dues(one, by_time=True, delays_by_time=True)]
+        dues += [look for _, look in self._looks()]
         if not dues:
             return None
-        return (min(due.time for due in dues) if self._by_time else None), min(due.clock for due in dues)
+        return (min(time for time, _ in dues) if self._by_time else None), min(clock for _, clock in dues)
 
     def _settle(self, time: int, now: int, *, by_time: bool, delays_by_time: bool) -> None:
         """Do what was due before, in the order in which it was due; what that makes due too."""
@@ -451,13 +463,49 @@ class Tag:
         gone = Definition(name, self.tag, "")
         memory = self._memory(gone)
         self._apply("", gone, memory, Event("withdraw", self._time, self._now, reason="its definition was withdrawn"))
-        self._memories[name] = Memory(alarm=memory.alarm, transitions=memory.transitions)
+        left = self._memories[name] = Memory(alarm=memory.alarm, transitions=memory.transitions)
+        if memory.active and memory.kind == "custom":
+            left.given = memory.given
+            hold(left, self._time, self._now, memory.seen)
+
+    # conditions without a definition
+
+    def _hold(self, name: str, *, active: bool, value: float | None, seen: Seen | None) -> None:
+        """Hold the condition of an alarm that has no definition."""
+        gone = Definition(name, self.tag, "")
+        memory = self._memory(gone)
+        if not active:
+            if memory.looks is not None:
+                let_go(memory)
+            return
+        if memory.looks is None:
+            if sum(1 for _ in self._looks()) >= MOST_HELD:
+                self._nuisance("lost", memory, gone, self._time, self._now)
+                return
+            hold(memory, self._time, self._now, [] if seen is None else [seen])
+            self._nuisance("undefined", memory, gone, self._time, self._now)
+        memory.given = memory.given if value is None else value
+
+    def _adopt(self, version: str, one: Definition) -> None:
+        """Take the condition that was held for a definition that has come."""
+        memory = self._memory(one)
+        memory.looks = None
+        if memory.active and memory.since is not None:  # else the alarm is of another kind
+            self._judge(version, one, memory, memory.since, self._now, active=True)
+
+    def _looks(self) -> Iterator[tuple[Memory, tuple[int, int]]]:
+        """Yield the alarms whose condition is held, and when they are looked at again, by event time and by the wall clock."""
+        names = [name for name, text in self._held.items() if text[0] == _EARLY and name not in self._memories]
+        for memory in [*self._memories.values(), *(self._memory(Definition(name, self.tag, "")) for name in names)]:
+            if (look := next_look(memory)) is not None:
+                yield memory, look
 
     def save(self) -> None:
         """Put what is retained back as texts."""
         for name, memory in self._memories.items():
             memory.forget_kind()
-            text = (_AT_REST if _is_at_rest(memory) else _BUSY) + _encode(memory).decode()
+            mark = _EARLY if memory.looks is not None else _AT_REST if _is_at_rest(memory) else _BUSY
+            text = mark + _encode(memory).decode()
             if text == _NOTHING:
                 self._texts.pop(name, None)
             elif self._held.get(name) != text:
