@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -214,6 +215,26 @@ def test_a_stage_that_is_another_is_refused_and_may_begin_without_state(log: Sql
     run(log, wall, plan(shared))
     with pytest.raises(PlanError):
         plan(tens)  # two streams of one topic
+
+
+def test_a_change_while_another_run_owns_the_pipeline_is_refused_and_carries_nothing_over(log: SqliteLog, wall: Wall, tmp_path: Path) -> None:
+    log.create("events")
+    feed(log, event(1, "a", 1.0), event(2, "a", 9.0))
+    owner = live_on(log, wall, plan(limited), FAR)
+    owner.work()
+    with (
+        closing(SqliteLog(tmp_path / "log.db", clock=wall)) as other,
+        pytest.raises(EnvironmentFault, match=r"changing: is run by process \d+ already"),
+    ):
+        live_on(other, wall, plan(limited, limit=5.0), FAR)
+    feed(log, event(3, "a", 2.0), event(60, "b", 9.0))
+    owner.work()
+    owner.commit()
+    owner.close()
+    feed(log, event(61, "a", 3.0), event(62, "a", 9.0), event(200, "b", 9.0))
+    run(log, wall, plan(limited, limit=5.0))
+    assert [row["total"] for row in written(log, "totals") if row["k"] == "a"] == [1.0, 10.0, 12.0, 12.0, 21.0, 21.0]
+    assert [step["offsets"] for step in written(log, "changing.clock") if step["plan"]] == [[4]]
 
 
 def test_a_new_column_that_may_not_be_null_is_refused_where_rows_wait(log: SqliteLog, wall: Wall) -> None:

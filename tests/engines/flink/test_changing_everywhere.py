@@ -1,4 +1,7 @@
-"""A limit of a running rules pipeline is changed on SQLite, Kafka and Flink: nothing is lost, nothing comes twice, and the state is kept."""
+"""A limit of a running rules pipeline is changed on SQLite, Kafka and Flink: nothing is lost, nothing comes twice, and the state is kept.
+
+With the limit come a column, two outputs, a window and a topic of failures.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,7 @@ from headrace.topics.kafka import KafkaLog
 
 START = 1_706_123_400_000
 BEFORE = flink_changing.rules.plan()
-AFTER = flink_changing.rules.plan(limit=80.0, least=50.0, label="new")
+AFTER = flink_changing.rules.plan(limit=80.0, least=50.0, label="new", second=True)
 PATIENCE = Patience(None, None, None, rings=False)
 
 
@@ -57,13 +61,19 @@ MEANS = [
     ("d", 1, 60.0, "new"),
     ("e", 1, 60.0, "new"),
 ]
+# The new window begins with the records after the change.
+LONGER = [("a", 1), ("b", 2), ("d", 1), ("e", 1)]
 
 
-def check(events: list[Any], means: list[Any]) -> None:
+def check(rows_of: Callable[[str], list[Any]]) -> None:
     """See that there is each row once, by its limits."""
+    events, means = rows_of("events"), rows_of("means")
     found = sorted((row["k"], (_ms(row["time"]) - START) // 1000, row["above"], row["label"]) for row in events)
     assert found == EVENTS
     assert sorted((row["k"], row["n"], row["mean"], row["label"]) for row in means) == MEANS
+    assert sorted((row["k"], row["n"]) for row in rows_of("more")) == [(key, n) for key, n, *_ in MEANS if n > 2]
+    assert sorted((row["k"], row["n"]) for row in rows_of("longer")) == LONGER
+    assert rows_of("failed") == []
 
 
 def _ms(text: str) -> int:
@@ -85,7 +95,7 @@ def on_embedded(log: Log) -> None:
     for plan, records in ((BEFORE, FIRST), (AFTER, SECOND)):
         log.append("readings", records)
         run_live(Live(plan, log, PATIENCE), Limits(records=len(records), drain=plan is AFTER))
-    check(rows(log, "events"), rows(log, "means"))
+    check(partial(rows, log))
     changed = [step for step in rows(log, "changing-rules.clock") if step["plan"]]
     assert [(step["offsets"], step["settings"]["limit"]) for step in changed] == [([len(FIRST)], ["90.0", "80.0"])]
 
@@ -101,7 +111,7 @@ def test_on_kafka(kafka: Shared, tmp_path: Path) -> None:
 
 
 def test_on_flink(kafka: Shared, flink: Rest, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    topics = Topics(kafka.servers, tmp_path / "home", BEFORE, 1)
+    topics = Topics(kafka.servers, tmp_path / "home", AFTER, 1)
     with closing(topics.log):
         topics.log.append(f"{topics.prefix}readings", BEGIN_BEHIND)
         begins = {"readings": (len(BEGIN_BEHIND),)}
@@ -127,6 +137,8 @@ def test_on_flink(kafka: Shared, flink: Rest, tmp_path: Path, caplog: pytest.Log
                 drain=drain,
                 seconds=LIMIT,
             )
-        check(topics.rows("events"), topics.rows("means"))
+        check(topics.rows)
     assert "setting limit: 90.0 → 80.0" in caplog.text
     assert "watch: keeps its state" in caplog.text
+    assert "window:k: keeps its state" in caplog.text
+    assert "window:k.2: starts without state" in caplog.text

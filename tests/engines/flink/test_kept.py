@@ -11,6 +11,7 @@ import pytest
 
 import headrace as hr
 from headrace.engines.flink.kept import Kept
+from headrace.engines.flink.rest import JobFailed
 from headrace.errors import EnvironmentFault
 from headrace.plan.pipeline import Plan
 
@@ -84,22 +85,79 @@ def demanding() -> dict[str, hr.Stream]:
     return {"events": rows.process(flink_changing.Watch(1.0), by=["k"]), "means": means}
 
 
+def fewer() -> dict[str, hr.Stream]:
+    return {"events": stream().process(flink_changing.Watch(1.0), by=["k"])}
+
+
+def windows() -> dict[str, hr.Stream]:
+    return {"means": stream().window(hr.tumbling(hr.minutes(1)), by=["k"]).aggregate(n="COUNT(*)", mean="AVG(v)")}
+
+
 def failing() -> dict[str, hr.Stream]:
     rows = stream()
     means = rows.window(hr.tumbling(hr.minutes(1)), by=["k"]).aggregate(n="COUNT(*)", mean="AVG(v)")
     return {"events": rows.process(flink_changing.Watch(1.0), by=["k"], failed_to="failed"), "means": means}
 
 
-PLACE = "Flink finds state by the place of an operator in its job, and "
+LOST = "Flink does not find the state of all operators: "
+
+
+def test_operators_may_be_added_and_outputs_change_places(tmp_path: Path) -> None:
+    kept = leave(tmp_path / "kept", BEFORE)
+    found = kept.carried_over(flink_changing.rules.plan(second=True), kept.last_state(), bounded=False)
+    assert (found.kept, found.new, dict(found.refused)) == (("watch", "window:k"), ("window:k.2",), {})
+    for build in (swapped, failing):
+        assert kept.carried_over(changed(build), kept.last_state(), bounded=False).kept in (("watch", "window:k"), ("window:k", "watch"))
+
+
+def alike(*names: str) -> Plan:
+    """Return windows of one length and input, in the order of their outputs."""
+
+    def build() -> dict[str, hr.Stream]:
+        rows = stream()
+        limits = {"high": "v > 9", "low": "v < 1", "all": "TRUE"}
+        return {one: rows.where(limits[one]).window(hr.tumbling(hr.minutes(1)), by=["k"], name=f"w-{one}").aggregate(n="COUNT(*)") for one in names}
+
+    return changed(build)
+
+
+def test_windows_that_flink_tells_apart_by_their_order_keep_it(tmp_path: Path) -> None:
+    kept = leave(tmp_path / "kept", alike("high", "low"))
+    for plan, why in (
+        (
+            alike("low", "high"),
+            "output low of w-low comes before others that were there, and windows of one length and input are told apart by their order",
+        ),
+        (alike("high", "low", "all"), "w-all is new, and has length, keys and input of w-low"),
+    ):
+        with pytest.raises(EnvironmentFault, match=why):
+            kept.carried_over(plan, kept.last_state(), bounded=False)
+    assert not kept.carried_over(alike("high", "low"), kept.last_state(), bounded=False)
+
+
+def test_state_of_operators_without_names_is_refused(tmp_path: Path) -> None:
+    kept = leave(tmp_path / "kept", BEFORE)
+    note = next((tmp_path / "kept/plans").glob("*.json"))
+    note.write_bytes(note.read_bytes().replace(b'"named":true', b'"named":false'))
+    with pytest.raises(EnvironmentFault, match="an earlier headrace left it, whose operators have no names"):
+        kept.carried_over(BEFORE, kept.last_state(), bounded=False)
+
+
+def test_a_state_that_flink_does_not_find_is_a_refusal(tmp_path: Path) -> None:
+    kept = leave(tmp_path / "kept", BEFORE)
+    told = "Cannot map checkpoint/savepoint state for operator 4f3d to the new program. If you want to skip this, set --allowNonRestoredState"
+    refused = kept.not_found(JobFailed(told))
+    assert refused is not None
+    assert "the planner joined or parted some of them otherwise than before; run it as it was, or start with --anew" in str(refused)
+    assert kept.not_found(JobFailed("Division by zero")) is None
 
 
 @pytest.mark.parametrize(
     ("plan", "why"),
     [
-        (lambda: flink_changing.rules.plan(second=True), f"{PLACE}output more of window:k is new"),
         (lambda: flink_changing.rules.plan(minutes=2), "window:k cannot keep its state: window changed from tumbling 0:01:00 to tumbling 0:02:00"),
-        (lambda: changed(swapped), f"{PLACE}window:k of stream:readings is at another place"),
-        (lambda: changed(failing), f"{PLACE}watch of stream:readings with output failed is new"),
+        (lambda: changed(fewer), f"{LOST}window:k of stream:readings no longer exists"),
+        (lambda: changed(windows), "a job with processes is built otherwise than one without, and only one of the two has any"),
         (lambda: changed(demanding), "column 'w' of watch is new and NOT NULL, and rows that are buffered do not have it"),
         (lambda: changed(demanding, version="2"), "version '1' of the pipeline left it, and this is version '2'"),
     ],

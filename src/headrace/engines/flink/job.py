@@ -60,6 +60,7 @@ def main(settings: Mapping[str, str], parts: Sequence[Part], arguments: Sequence
     environment.add_jars(*(Path(one).absolute().as_uri() for one in given.jar))
     environment.add_python_file(given.archive or _archive(parts))
     tables = StreamTableEnvironment.create(environment)
+    get_gateway().jvm.headrace.flink.Named.install(tables._j_tenv)
     result = None
     for part in parts:
         match part:

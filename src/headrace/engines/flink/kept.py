@@ -1,38 +1,36 @@
 """The state of a pipeline on Flink between runs: savepoints and checkpoints, and which plan each job had.
 
-Flink finds the state of an operator by the operator's place among all others. So state is carried over to a changed plan if its sources,
-windows, processes and outputs are the same, and connected in the same way. Settings, conditions, other expressions, columns
-and the code of processes may change.
+Flink finds the state of an operator by a name, which `headrace.flink.Named` in the jar makes of what the operator does and of the operators
+with state upstream of it. So state is carried over to a changed plan that still has all sources, windows, processes and outputs of
+before, connected in the same way. Others may be added. Settings, conditions, other expressions, columns and the code of processes may change.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from headrace._durable import private_folder, write_whole
+from headrace.engines.flink.rest import JobFailed
+from headrace.engines.flink.shape import moved, shape_of
 from headrace.errors import EnvironmentFault
 from headrace.plan.changes import Changes, changes, definition
-from headrace.plan.graph import Node
-from headrace.plan.operators import Derive, Operator, Select, Sink, Where
 from headrace.plan.pipeline import Plan
 
 __all__ = ["Kept"]
 
 _ANEW = "start with --anew, which forgets it"
 _FIX = f"run it as it was, or {_ANEW}"
-_STATELESS = (Select, Derive, Where)
 
 
 class _Note(msgspec.Struct):
-    """The plan of a job."""
+    """The plan of a job. `named` says whether its operators have names; an earlier headrace left that to Flink, which goes by their places."""
 
     pipeline: str
     version: str
@@ -41,6 +39,7 @@ class _Note(msgspec.Struct):
     stages: dict[str, Any]
     shape: list[str]
     bounded: bool
+    named: bool = False
 
 
 class Kept:
@@ -82,9 +81,19 @@ class Kept:
             columns = noted["stages"].get(name, {}).get("columns")
             if columns is not None and column not in columns:
                 raise self._refused(f"column {column!r} of {name} is new and NOT NULL, and rows that are buffered do not have it")
-        if (moved := _moved(noted["shape"], _shape(plan))) is not None:
-            raise self._refused(f"Flink finds state by the place of an operator in its job, and {moved}")
+        if not noted["named"]:
+            raise self._refused("an earlier headrace left it, whose operators have no names by which Flink finds their state")
+        if bool(plan.processes) != any(one["kind"] == "process" for one in noted["stages"].values()):
+            raise self._refused("a job with processes is built otherwise than one without, and only one of the two has any")
+        if (other := moved(noted["shape"], plan, found.new)) is not None:
+            raise self._refused(f"Flink does not find the state of all operators: {other}")
         return found
+
+    def not_found(self, error: JobFailed) -> EnvironmentFault | None:
+        """Return the refusal of a state of which Flink found a part to belong to no operator of the job; None if the job failed otherwise."""
+        if "--allowNonRestoredState" not in str(error):
+            return None
+        return self._refused("Flink does not find the state of all operators: the planner joined or parted some of them otherwise than before")
 
     def note(self, plan: Plan, submit: Callable[[], str], *, bounded: bool) -> str:
         """Submit a job, note which plan it has, and return its id.
@@ -95,7 +104,7 @@ class Kept:
             If the note cannot be written.
         """
         stages = {node.name: definition(node) for node in plan.stages}
-        note = msgspec.json.encode({**plan.identity, "stages": stages, "shape": _shape(plan), "bounded": bounded})
+        note = msgspec.json.encode({**plan.identity, "stages": stages, "shape": shape_of(plan), "bounded": bounded, "named": True})
         coming = self._plans / "next.json"  # it tells of a job whose id this process did not live to note
         try:
             private_folder(self.folder)
@@ -150,31 +159,3 @@ def _demanded(plan: Plan) -> Iterator[tuple[str, str]]:
         for field in node.operator.record_schema.fields:
             if not field.nullable:
                 yield node.name, field.name
-
-
-def _shape(plan: Plan) -> list[str]:
-    """Return the operators that may have state, in their order, each with its inputs. Flink computes columns and conditions within one operator."""
-    return [_placed(node) for node in plan.nodes if not node.is_a(*_STATELESS)]
-
-
-def _placed(node: Node[Operator]) -> str:
-    called = f"output {node.operator.topic}" if isinstance(node.operator, Sink) else node.name
-    inputs = [_origin(one.node).name for one in node.inputs]
-    topics = [topic for topic in (getattr(node.operator, "late_topic", None), getattr(node.operator, "failed_topic", None)) if topic]
-    aside = f" with output {' and '.join(topics)}" if topics else ""
-    return f"{called}{' of ' if inputs else ''}{' and '.join(inputs)}{aside}"
-
-
-def _origin(node: Node[Operator]) -> Node[Operator]:
-    """Return the nearest node upstream, itself among them, that may have state."""
-    return _origin(node.input) if node.is_a(*_STATELESS) else node
-
-
-def _moved(was: Sequence[str], now: Sequence[str]) -> str | None:
-    """Return what has come, gone or moved among the operators; None if nothing has."""
-    if new := [one for one in now if one not in was]:
-        return f"{new[0]} is new"
-    if gone := [one for one in was if one not in now]:
-        return f"{gone[0]} no longer exists"
-    moved = [after for before, after in zip_longest(was, now) if before != after]
-    return f"{moved[0]} is at another place" if moved else None

@@ -161,6 +161,8 @@ def run_topics(  # noqa: PLR0913
     ends_at = None if seconds is None else time.monotonic() + seconds
     try:
         ended = wait(rest, job, stop=lambda: stop() or (ends_at is not None and time.monotonic() >= ends_at))
+    except JobFailed as failed:
+        raise held.not_found(failed) or failed from None
     except EnvironmentFault as gone:
         raise EnvironmentFault(gone.what, where=gone.where, fix="start it, and run it again: it goes on from its last checkpoint") from None
     if not ended:

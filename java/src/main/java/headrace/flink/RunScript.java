@@ -32,6 +32,7 @@ public final class RunScript {
             leading++;
         }
         TableEnvironment environment = TableEnvironment.create(EnvironmentSettings.newInstance().withConfiguration(configuration).build());
+        Named.install(environment);
         for (String statement : statements.subList(leading, statements.size())) {
             if (set(statement, configuration)) {
                 environment.getConfig().addConfiguration(configuration);
