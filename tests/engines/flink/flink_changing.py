@@ -24,11 +24,15 @@ class Watch:
             yield {"time": state.time, "above": self.limit, "label": row.get("label")}
 
 
+def readings() -> hr.Stream:
+    """Return the readings."""
+    schema = {"k": "STRING NOT NULL", "t": "BIGINT", "v": "DOUBLE"}
+    return hr.stream("readings", schema=schema, event_time="TO_TIMESTAMP_LTZ(t, 3)", watermark=hr.seconds(10))
+
+
 def rules_of(*, limit: float = 90.0, label: str = "", second: bool = False, minutes: int = 1) -> dict[str, hr.Stream]:
     """Return the rules; with a label there is another column. If `second` there are another output, another window, and a topic of failures."""
-    rows = hr.stream(
-        "readings", schema={"k": "STRING NOT NULL", "t": "BIGINT", "v": "DOUBLE"}, event_time="TO_TIMESTAMP_LTZ(t, 3)", watermark=hr.seconds(10)
-    ).where("v > :least")
+    rows = readings().where("v > :least")
     rows = rows.derive(label=f"'{label}'") if label else rows
     means = rows.window(hr.tumbling(hr.minutes(minutes)), by=["k"]).aggregate(n="COUNT(*)", mean="AVG(v)")
     more = {"more": means.where("n > 2"), "longer": rows.window(hr.tumbling(hr.minutes(2)), by=["k"]).aggregate(n="COUNT(*)")} if second else {}

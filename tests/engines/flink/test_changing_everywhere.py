@@ -17,11 +17,14 @@ from typing import Any
 import flink_changing
 import pytest
 
+import headrace as hr
 from broker import Shared
 from flink import client
 from headrace.engines.embedded.live import Limits, Live, Patience, run_live
 from headrace.engines.flink.rest import Rest
 from headrace.engines.flink.run import run_topics
+from headrace.errors import EnvironmentFault
+from headrace.plan.pipeline import Plan
 from headrace.topics.prefixed import PrefixedLog
 from headrace.topics.protocol import Log
 from headrace.topics.sqlite import SqliteLog
@@ -142,3 +145,36 @@ def test_on_flink(kafka: Shared, flink: Rest, tmp_path: Path, caplog: pytest.Log
     assert "watch: keeps its state" in caplog.text
     assert "window:k: keeps its state" in caplog.text
     assert "window:k.2: starts without state" in caplog.text
+
+
+def only_windows(*added: str) -> Plan:
+    """Return means, which Flink computes without Python, with other outputs."""
+
+    def build() -> dict[str, hr.Stream]:
+        rows = flink_changing.readings()
+        means = rows.window(hr.tumbling(hr.minutes(1)), by=["k"]).aggregate(n="COUNT(*)", mean="AVG(v)")
+        longer = rows.window(hr.tumbling(hr.minutes(2)), by=["k"]).aggregate(n="COUNT(*)")
+        found = {"many": means.where("n > 1"), "longer": longer, "rows": rows.select("k", "v"), "few": means.select("k", "n")}
+        return {**{one: found[one] for one in added}, "means": means}
+
+    return hr.pipeline("windows-alone", version="1")(build).plan()
+
+
+def test_outputs_of_a_job_of_sql_alone(kafka: Shared, flink: Rest, tmp_path: Path) -> None:
+    topics = Topics(kafka.servers, tmp_path / "home", only_windows("many", "longer", "rows", "few"), 1)
+    kept, places = tmp_path / "kept", topics.places(idle_after_ms=None)
+    with closing(topics.log):
+        topics.log.append(f"{topics.prefix}readings", [at(1, "a", 1.0), at(2, "b", 1.0)])
+        run_topics(only_windows(), places, flink, kept, stop=topics.all_counted, seconds=LIMIT)
+        with pytest.raises(EnvironmentFault, match=r"its planner joined, parted or narrowed some of them .*--anew"):
+            run_topics(only_windows("few"), places, flink, kept, seconds=LIMIT)
+        topics.log.append(f"{topics.prefix}readings", [at(3, "a", 3.0), at(4, "a", 8.0)])
+        changed = only_windows("many", "longer", "rows")
+        run_topics(changed, places, flink, kept, stop=topics.all_counted, drain=True, seconds=LIMIT)
+        found = {topic: sorted((row["k"], row.get("n", row.get("v"))) for row in topics.rows(topic)) for topic in changed.topics}
+    assert found == {
+        "means": [("a", 3), ("b", 1)],
+        "many": [("a", 3)],
+        "longer": [("a", 2)],
+        "rows": [("a", 3.0), ("a", 8.0)],
+    }

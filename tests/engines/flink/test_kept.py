@@ -11,7 +11,7 @@ import pytest
 
 import headrace as hr
 from headrace.engines.flink.kept import Kept
-from headrace.engines.flink.rest import JobFailed
+from headrace.engines.flink.rest import JobFailed, root_cause
 from headrace.errors import EnvironmentFault
 from headrace.plan.pipeline import Plan
 
@@ -143,13 +143,20 @@ def test_state_of_operators_without_names_is_refused(tmp_path: Path) -> None:
         kept.carried_over(BEFORE, kept.last_state(), bounded=False)
 
 
-def test_a_state_that_flink_does_not_find_is_a_refusal(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "trace",
+    [
+        "java.lang.IllegalStateException: Cannot map checkpoint/savepoint state for operator 4f3d to the new program",
+        "org.apache.flink.util.StateMigrationException: The new serializer must not be incompatible",
+    ],
+)
+def test_a_state_that_flink_does_not_find_is_a_refusal(trace: str, tmp_path: Path) -> None:
     kept = leave(tmp_path / "kept", BEFORE)
-    told = "Cannot map checkpoint/savepoint state for operator 4f3d to the new program. If you want to skip this, set --allowNonRestoredState"
-    refused = kept.not_found(JobFailed(told))
-    assert refused is not None
-    assert "the planner joined or parted some of them otherwise than before; run it as it was, or start with --anew" in str(refused)
-    assert kept.not_found(JobFailed("Division by zero")) is None
+    refused = r"joined, parted or narrowed some of them otherwise; run it as it was, or start with --anew"
+    with pytest.raises(EnvironmentFault, match=refused), kept.resuming(kept.last_state()):
+        raise JobFailed(root_cause(trace))
+    with pytest.raises(JobFailed, match="by zero"), kept.resuming(kept.last_state()):
+        raise JobFailed("Division by zero")
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from headrace._durable import private_folder, write_whole
-from headrace.engines.flink.rest import JobFailed
+from headrace.engines.flink.rest import UNMAPPED, JobFailed
 from headrace.engines.flink.shape import moved, shape_of
 from headrace.errors import EnvironmentFault
 from headrace.plan.changes import Changes, changes, definition
@@ -27,6 +27,7 @@ __all__ = ["Kept"]
 
 _ANEW = "start with --anew, which forgets it"
 _FIX = f"run it as it was, or {_ANEW}"
+_UNFIT = (UNMAPPED, "StateMigrationException")
 
 
 class _Note(msgspec.Struct):
@@ -89,11 +90,16 @@ class Kept:
             raise self._refused(f"Flink does not find the state of all operators: {other}")
         return found
 
-    def not_found(self, error: JobFailed) -> EnvironmentFault | None:
-        """Return the refusal of a state of which Flink found a part to belong to no operator of the job; None if the job failed otherwise."""
-        if "--allowNonRestoredState" not in str(error):
-            return None
-        return self._refused("Flink does not find the state of all operators: the planner joined or parted some of them otherwise than before")
+    @contextmanager
+    def resuming(self, state: str | None) -> Iterator[None]:
+        """Have a job that resumes from a state fail with a refusal, if Flink itself finds that the state does not fit the changed job."""
+        try:
+            yield
+        except JobFailed as failed:
+            if state is None or not any(one in str(failed) for one in _UNFIT):
+                raise
+            why = "Flink does not find the state of all operators: its planner joined, parted or narrowed some of them otherwise"
+            raise self._refused(why) from None
 
     def note(self, plan: Plan, submit: Callable[[], str], *, bounded: bool) -> str:
         """Submit a job, note which plan it has, and return its id.

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 
 from headrace.errors import EnvironmentFault, HeadraceError
 
-__all__ = ["RUNNING", "VERSION", "JobFailed", "Rest", "root_cause"]
+__all__ = ["RUNNING", "UNMAPPED", "VERSION", "JobFailed", "Rest", "root_cause"]
 
 VERSION = "2.3"
 _SECONDS = 60.0
@@ -27,6 +27,9 @@ _ENDED = frozenset(["FINISHED", "FAILED", "CANCELED"])
 _TRYING_AGAIN = frozenset(["FAILING", "RESTARTING"])
 RUNNING = frozenset(["INITIALIZING", "CREATED", "RUNNING", "FAILING", "CANCELLING", "RESTARTING", "SUSPENDED", "RECONCILING"])
 _NO_CLUSTER = "give the address of the REST interface of Flink's job manager (http://HOST:8081) in --cluster or FLINK_REST_URL"
+
+
+UNMAPPED = "the savepoint has an operator that this job does not have"
 
 
 class JobFailed(HeadraceError):
@@ -224,7 +227,7 @@ def root_cause(trace: str) -> str:
         said = " ".join(failing[1].split())
         return f"no checkpoint can be made ({said}): look whether their disk is full or cannot be written; Flink's job manager says it in its log"
     if "Cannot map checkpoint/savepoint state for operator" in trace:
-        return "the savepoint has an operator that this job does not have: start from it the pipeline that made it, or start without it"
+        return f"{UNMAPPED}: start from it the pipeline that made it, or start without it"
     if "BytesMap.initBucketSegments" in trace:
         return "a slot has too little managed memory for so many windows: raise taskmanager.memory.managed.size, or have fewer plans in a job"
     causes = list(_CAUSE.finditer(trace))

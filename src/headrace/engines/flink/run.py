@@ -157,14 +157,13 @@ def run_topics(  # noqa: PLR0913
     script = flink_script(plan, replace(places, kept=str(kept)))
     state = begin_at or held.last_state()
     _tell(plan, held.carried_over(plan, state, bounded=places.bounded))
-    job = held.note(plan, lambda: submit(rest, script, client=client, savepoint=state), bounded=places.bounded)
     ends_at = None if seconds is None else time.monotonic() + seconds
-    try:
-        ended = wait(rest, job, stop=lambda: stop() or (ends_at is not None and time.monotonic() >= ends_at))
-    except JobFailed as failed:
-        raise held.not_found(failed) or failed from None
-    except EnvironmentFault as gone:
-        raise EnvironmentFault(gone.what, where=gone.where, fix="start it, and run it again: it goes on from its last checkpoint") from None
+    with held.resuming(state):
+        job = held.note(plan, lambda: submit(rest, script, client=client, savepoint=state), bounded=places.bounded)
+        try:
+            ended = wait(rest, job, stop=lambda: stop() or (ends_at is not None and time.monotonic() >= ends_at))
+        except EnvironmentFault as gone:
+            raise EnvironmentFault(gone.what, where=gone.where, fix="start it, and run it again: it goes on from its last checkpoint") from None
     if not ended:
         stopped = f"file://{kept}/savepoints"
         if drain and places.idle_after_ms is not None:
