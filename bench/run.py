@@ -355,15 +355,34 @@ def alarm_helper(*arguments: str | Path) -> None:
     subprocess.run([sys.executable, str(HERE / "alarms.py"), *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
 
 
-def bench_water(_count: int, runs: int) -> Iterator[str]:
-    rows, source, none = 40_000, WORK / "water-rows.ndjson", WORK / "none.ndjson"
-    none.touch()
+def water_rows(rows: int) -> Path:
+    """Return a file of rows of 51 tags of the simulated water plant, made if it is not there."""
+    source = WORK / f"water-rows-{rows}.ndjson"
     if not source.exists():
         options = ("--to", source, "--quiet", "--scenarios", "all", "--records", str(rows), "--start", "2024-01-01T00:00:00Z")
         cost_of(COMMAND, "simulate", "water", *options)
-    inputs = ("--input", f"scada.normal={source}", "--input", f"scada.attacks={none}", "--set", "tags=swat")
-    cost = interleaved(runs, water=lambda: cost_of(COMMAND, "run", "water", *inputs, "--output", emptied(WORK / "out")))["water"]
-    yield f"water, file to file, {rows:,} rows of 51 tags: {cost.cpu:.2f} CPU s, {rows / cost.cpu:,.0f} rows per CPU s, {cost.memory:.0f} MB"
+    return source
+
+
+def bench_water(_count: int, runs: int) -> Iterator[str]:
+    rows, none, model = 40_000, WORK / "none.ndjson", WORK / "pca.json"
+    none.touch()
+    source, app = water_rows(rows), HERE / "water.py"
+    cost_of(COMMAND, "fit", "pca", "--input", source, "--to", model, "--name", "pca")
+    both = ("--input", f"scada.normal={source}", "--input", f"scada.attacks={none}", "--output", WORK / "out")
+    jobs = {
+        "statistics and alerts": ("water", *both, "--set", "tags=swat"),
+        "rules": (f"{app}:ruled", "--input", source, "--output", WORK / "out"),
+        "all, with alarms and a detector": (f"{app}:whole", *both, "--input", f"alarm-commands={none}", "--set", f"model={model}"),
+    }
+
+    def run(job: tuple[str | Path, ...]) -> Cost:
+        emptied(WORK / "out")
+        return cost_of(COMMAND, "run", *job)
+
+    yield f"water, file to file, {rows:,} rows of 51 tags"
+    for name, cost in interleaved(runs, **{name: (lambda j=job: run(j)) for name, job in jobs.items()}).items():
+        yield f"{name:34}{cost.cpu:8.2f} CPU s {rows / cost.cpu:9,.0f} rows per CPU s {cost.memory:6.0f} MB"
 
 
 def emptied(folder: Path) -> Path:
@@ -388,6 +407,23 @@ def bench_alarms(_count: int, _runs: int) -> Iterator[str]:
     took = time.monotonic() - began
     raised = subprocess.run([sys.executable, HERE / "alarms.py", "raised", home], check=True, capture_output=True, text=True).stdout.strip()
     yield f"a flood of {late:,} alarms within a second: {raised} raised, {flood.cpu:.1f} CPU s, {took:.1f} s with the start, {flood.memory:.0f} MB"
+
+
+def bench_alarm_latency(_count: int, _runs: int) -> Iterator[str]:
+    yield "from a reading appended to its alarm readable, 1,000 readings a second of 1,000 tags on embedded topics, exactly once (ms)"
+    home, seconds = emptied(WORK / "home-alarm-latency"), 30
+    home.mkdir(parents=True)
+    alarm_helper("make_topics", home)
+    environment = {**os.environ, "HEADRACE_HOME": str(home)}
+    command = [COMMAND, "run", f"{HERE / 'alarms.py'}:watched", "--duration", f"{seconds + 10}s"]
+    run = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    time.sleep(3)
+    watch = subprocess.Popen([sys.executable, HERE / "alarms.py", "ages", home, str(seconds * 20)], stdout=subprocess.PIPE)
+    alarm_helper("send", home, str(seconds))
+    said = watch.communicate(timeout=180)[0].decode().split()
+    _, _, usage = os.wait4(run.pid, 0)
+    yield "p50 {}, p90 {}, p99 {}, most {} of {} transitions".format(*said)
+    yield f"{usage.ru_utime + usage.ru_stime:.1f} CPU s for {seconds * 1000:,} readings, {usage.ru_maxrss / 1024:.0f} MB"
 
 
 def bench_windows(count: int, runs: int) -> Iterator[str]:
@@ -421,6 +457,7 @@ BENCHES = {
     "keys": bench_keys,
     "water": bench_water,
     "alarms": bench_alarms,
+    "alarm-latency": bench_alarm_latency,
 }
 
 

@@ -30,19 +30,19 @@ KINDS: tuple[dict[str, Any], ...] = (
 
 
 @contextmanager
-def skipping(*, at_once: int = 40, again: int = 7, per_key: int = 1) -> Iterator[list[int]]:
+def skipping(*, code: Any = TagAlarms, at_once: int = 40, again: int = 7, per_key: int = 1) -> Iterator[list[int]]:
     """Have so many readings judged at once; yield the calls with a reading."""
     calls: list[int] = []
-    called = TagAlarms.on_record
+    called = code.on_record
 
-    def counted(self: TagAlarms, row: Any, state: Any) -> Any:
+    def counted(self: Any, row: Any, state: Any) -> Any:
         calls.append(row["time"])
         return called(self, row, state)
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"_AT_ONCE": at_once, "_AGAIN": again, "_PER_KEY": per_key}.items():
             patch.setattr(f"headrace.engines.embedded.skipping.{name}", value)
-        patch.setattr(TagAlarms, "on_record", counted)
+        patch.setattr(code, "on_record", counted)
         yield calls
 
 

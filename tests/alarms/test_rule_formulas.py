@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import polars as pl
 import pytest
 
 import headrace as hr
 from headrace.alarms.formula import parsed
+from headrace.alarms.formula_columns import Columns, Incomputable
 from headrace.errors import PlanError
 
 START = 1_767_254_400_000
@@ -65,6 +67,18 @@ def test_a_formula_has_this_value(text: str, values: dict[str, Any], expected: A
     assert value_of(text, **values) == expected
 
 
+def test_many_values_at_once_are_those_of_one_at_a_time() -> None:
+    for text, values, expected in CASES:
+        given = {name: pl.Series([value], dtype=pl.String if name == "run_state" else pl.Float64) for name, value in values.items()}
+        given |= {name: pl.Series([None], dtype=pl.Float64) for name in ("a", "b") if name not in values}
+        given.setdefault("run_state", pl.Series([None], dtype=pl.String))
+        if "EXP" in text:
+            with pytest.raises(Incomputable):
+                Columns(given, 1).compute(parsed(text).tree)
+        else:
+            assert Columns(given, 1).compute(parsed(text).tree).to_list() == [expected], text
+
+
 MISTAKES = [
     ("", "a value is missing before 'the end'"),
     ("a >", "a value is missing before 'the end'"),
@@ -100,6 +114,8 @@ def test_the_deepest_and_longest_formulas_can_be_computed() -> None:
     for _ in range(20):
         deep = f"ABS({deep})"
     assert value_of(deep, a=-1.0) == 1.0
+    rows = Columns({"a": pl.Series([1.0])}, 1)
+    assert [rows.compute(parsed(text).tree).item() for text in ("+".join(["a"] * 150), deep)] == [150.0, 1.0]
 
 
 def random_number(dice: random.Random, depth: int) -> str:
@@ -144,6 +160,10 @@ def check_against_sql(seed: int, count: int) -> None:
         return {"out": hr.stream("in", schema=schema, event_time="TO_TIMESTAMP_LTZ(t, 3)").select(**columns)}
 
     rows = hr.pipeline("formulas", version="1")(build).run({"in": [{**one, "t": START} for one in values]})["out"].rows()
+    columns = Columns({name: pl.Series([one[name] for one in values], dtype=pl.Float64) for name in "abc"}, len(values))
+    for name, texts in {"n": numbers, "c": conditions}.items():
+        for nth, text in enumerate(texts):
+            assert columns.compute(parsed(text).tree).to_list() == [row[f"{name}{nth}"] for row in rows], text
     for one, row in zip(values, rows, strict=True):
         mine = {f"n{nth}": value_of(text, **one) for nth, text in enumerate(numbers)}
         mine |= {f"c{nth}": value_of(text, **one) for nth, text in enumerate(conditions)}

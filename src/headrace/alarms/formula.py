@@ -12,13 +12,13 @@ import math
 import operator
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from headrace.errors import PlanError, near, shortened
 
-__all__ = ["RUN_STATE", "Context", "Formula", "Value", "parsed"]
+__all__ = ["RUN_STATE", "Context", "Formula", "Tree", "Value", "parsed"]
 
 RUN_STATE = "run_state"
 Value = float | str | bool | None
@@ -36,6 +36,8 @@ class Context(Protocol):
 
 
 Compute = Callable[[Context], Value]
+# What a formula is made of: the name of a form, and its parts, which are trees, texts, numbers and truths.
+Tree = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Formula:
         The durations of its HELDs in ms, by their numbers.
     compute
         Returns its value; None if that is unknown.
+    tree
+        What it is made of, for who computes it otherwise.
     """
 
     text: str
@@ -61,11 +65,13 @@ class Formula:
     names: frozenset[str]
     durations: tuple[int, ...]
     compute: Compute
+    tree: Tree = field(repr=False)
 
 
 class _Typed(NamedTuple):
     type: str
     compute: Compute
+    tree: Tree
 
 
 class _Token(NamedTuple):
@@ -105,7 +111,7 @@ def parsed(text: str) -> Formula:
         found = parser.whole()
     except PlanError as error:
         raise PlanError(shortened(error.what, 200), where=f"formula {shortened(text, 200)!r}", fix=error.fix) from None
-    return Formula(text, found.type, frozenset(parser.names), tuple(parser.durations), found.compute)
+    return Formula(text, found.type, frozenset(parser.names), tuple(parser.durations), found.compute, found.tree)
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -191,7 +197,7 @@ class _Parser:
         if self._has("IS"):
             negated = self._has("NOT") is not None
             self._expect("NULL")
-            return _Typed("truth", lambda context: (left.compute(context) is None) != negated)
+            return _Typed("truth", lambda context: (left.compute(context) is None) != negated, ("null", negated, left.tree))
         negated = self._has("NOT") is not None
         if self._has("BETWEEN"):
             low = self._sum()
@@ -216,13 +222,13 @@ class _Parser:
     def _sum(self) -> _Typed:
         found = self._product()
         while (sign := self._has("+", "-")) is not None:
-            found = _call(_ARITHMETIC[sign], [_number(found, sign), _number(self._product(), sign)])
+            found = _call(sign, _ARITHMETIC[sign], [_number(found, sign), _number(self._product(), sign)])
         return found
 
     def _product(self) -> _Typed:
         found = self._signed()
         while (sign := self._has("*", "/")) is not None:
-            found = _call(_ARITHMETIC[sign], [_number(found, sign), _number(self._signed(), sign)])
+            found = _call(sign, _ARITHMETIC[sign], [_number(found, sign), _number(self._signed(), sign)])
         return found
 
     def _signed(self) -> _Typed:
@@ -230,7 +236,7 @@ class _Parser:
         while (sign := self._has("-", "+")) is not None:
             minus += sign == "-"
         found = self._primary()
-        return _call(operator.neg, [_number(found, "-")]) if minus % 2 else found
+        return _call("NEG", operator.neg, [_number(found, "-")]) if minus % 2 else found
 
     def _primary(self) -> _Typed:
         one = self._token
@@ -256,7 +262,7 @@ class _Parser:
 
     def _name(self, name: str) -> _Typed:
         self.names.add(name)
-        return _Typed("text" if name == RUN_STATE else "number", lambda context: context.value(name))
+        return _Typed("text" if name == RUN_STATE else "number", lambda context: context.value(name), ("name", name))
 
     def _called(self, name: str) -> _Typed:
         name = name.upper()
@@ -277,22 +283,22 @@ class _Parser:
         least, most, function = _FUNCTIONS[name]
         if not least <= len(arguments) <= most:
             raise PlanError(f"{name} takes {least} {'argument' if least == 1 else 'arguments'}{' or more' if most > least else ''}")
-        return _call(function, [_number(one, name) for one in arguments])
+        return _call(name, function, [_number(one, name) for one in arguments])
 
     def _held(self, arguments: list[_Typed], last: list[_Token]) -> _Typed:
         if len(arguments) != 2 or len(last) != 1 or last[0].kind != "number":
             raise PlanError("HELD takes a condition and a number of seconds", fix="write HELD(temperature > 90, 300)")
-        condition, seconds = self._truth(arguments[0], "HELD").compute, float(last[0].text)
+        (_, condition, tree), seconds = self._truth(arguments[0], "HELD"), float(last[0].text)
         if not 0 <= seconds <= _LONGEST_S:
             raise PlanError(f"HELD takes 0 to {_LONGEST_S} seconds, not {seconds:g}")
         number, duration = len(self.durations), round(seconds * 1000)
         self.durations.append(duration)
-        return _Typed("truth", lambda context: context.held(number, condition(context), duration))  # type: ignore[arg-type]
+        return _Typed("truth", lambda context: context.held(number, condition(context), duration), ("held", number, tree))  # type: ignore[arg-type]
 
     def _if(self, arguments: list[_Typed]) -> _Typed:
         if len(arguments) != 3:
             raise PlanError("IF takes a condition and two values", fix="write IF(run_state = 'RUNNING', 90, 60)")
-        condition, (kind, one), (other_kind, other) = self._truth(arguments[0], "IF").compute, arguments[1], arguments[2]
+        condition, (kind, one, _), (other_kind, other, _) = self._truth(arguments[0], "IF").compute, arguments[1], arguments[2]
         _alike(kind, other_kind, "IF")
 
         def compute(context: Context) -> Value:
@@ -300,7 +306,7 @@ class _Parser:
             chosen, first, second = condition(context), one(context), other(context)
             return None if chosen is None else first if chosen else second
 
-        return _Typed(kind, compute)
+        return _Typed(kind, compute, ("if", *(one.tree for one in arguments)))
 
     @staticmethod
     def _truth(given: _Typed, by: str) -> _Typed:
@@ -310,7 +316,7 @@ class _Parser:
 
 
 def _constant(kind: str, value: Value) -> _Typed:
-    return _Typed(kind, lambda _context: value)
+    return _Typed(kind, lambda _context: value, ("constant", value))
 
 
 def _number(given: _Typed, by: str) -> _Typed:
@@ -335,7 +341,7 @@ def _either(left: _Typed, right: _Typed, *, decides: bool) -> _Typed:
             return decides
         return None if first is None or second is None else not decides
 
-    return _Typed("truth", compute)
+    return _Typed("truth", compute, ("or" if decides else "and", left.tree, right.tree))
 
 
 def _not(given: _Typed) -> _Typed:
@@ -345,7 +351,7 @@ def _not(given: _Typed) -> _Typed:
         value = inner(context)
         return None if value is None else not value
 
-    return _Typed("truth", compute)
+    return _Typed("truth", compute, ("not", given.tree))
 
 
 def _compare(sign: str, left: _Typed, right: _Typed) -> _Typed:
@@ -358,10 +364,10 @@ def _compare(sign: str, left: _Typed, right: _Typed) -> _Typed:
         first, second = one(context), other(context)
         return None if first is None or second is None else function(first, second)
 
-    return _Typed("truth", compute)
+    return _Typed("truth", compute, ("compare", sign, left.tree, right.tree))
 
 
-def _call(function: Callable[..., float], arguments: list[_Typed]) -> _Typed:
+def _call(name: str, function: Callable[..., float], arguments: list[_Typed]) -> _Typed:
     """Return a call on numbers; it is unknown where an argument is, and where the function has no finite value."""
     inner = [one.compute for one in arguments]
 
@@ -374,7 +380,7 @@ def _call(function: Callable[..., float], arguments: list[_Typed]) -> _Typed:
         except (ArithmeticError, ValueError):
             return None
 
-    return _Typed("number", compute)
+    return _Typed("number", compute, ("call", name, *(one.tree for one in arguments)))
 
 
 def _coalesce(arguments: list[_Typed]) -> _Typed:
@@ -385,7 +391,7 @@ def _coalesce(arguments: list[_Typed]) -> _Typed:
     def compute(context: Context) -> Value:
         return next((value for value in [one(context) for one in inner] if value is not None), None)
 
-    return _Typed(arguments[0].type, compute)
+    return _Typed(arguments[0].type, compute, ("coalesce", *(one.tree for one in arguments)))
 
 
 def _finite(value: float) -> float | None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -34,6 +34,7 @@ __all__ = ["ClockedFixedRules", "ClockedSharedRules", "EquipmentRules", "FixedRu
 
 Row = tuple[str, dict[str, Any]]
 _RUNNING, _DONE, _UNKNOWN = 0, 1, 2
+_OVER = {_RUNNING: False, _DONE: True, _UNKNOWN: None}
 
 
 class Hold(msgspec.Struct, array_like=True):
@@ -51,6 +52,22 @@ class Memory(msgspec.Struct, array_like=True):
     active: bool = False
     unknown: bool = False
     holds: dict[int, Hold] = msgspec.field(default_factory=dict)
+
+
+class Settled(NamedTuple):
+    """How an equipment is before readings: its rules, the values and times of its parameters, and its run state. Of each condition, whether it is
+    active (None: unknown) and its holds by number: whether they are over (None: the condition is unknown). The first end of a duration. Whether arrival
+    is known to be another time than event time; None if that does not matter.
+    """  # noqa: D205
+
+    rules: RuleSet
+    values: Mapping[str, float]
+    times: Mapping[str, int]
+    run_state: str | None
+    active: Sequence[bool | None]
+    holds: Sequence[Mapping[int, bool | None]]
+    due: int | None
+    live: bool | None
 
 
 _decode = msgspec.json.Decoder(Memory).decode
@@ -109,6 +126,16 @@ class Equipment:
 
     # what comes
 
+    def take(self, left_out: Iterable[Mapping[str, Any]]) -> None:
+        """Take the last readings of parameters from among those that change no condition."""
+        state = self.state
+        for one in left_out:
+            parameter, time, value = one["parameter"], one["@time"], one["value"]
+            state.times[parameter] = time
+            state.reached = max(state.reached, time)
+            if value is not None:
+                state.values[parameter] = value
+
     def reading(self, parameter: str, value: float | None) -> None:
         """Take a reading; a value that is None is unknown."""
         state, time = self.state, self.state.time
@@ -156,6 +183,17 @@ class Equipment:
                 if hold.state == _RUNNING:
                     duration = one.durations[number]
                     yield hold.since + duration, hold.arrived + duration, place
+
+    def settled(self, *, clock: bool) -> Settled | None:
+        """Return how the equipment is before further readings; None if its next reading may do more than change a condition."""
+        state, due = self.state, self.next_due()
+        live = bool(state.live) if clock else None
+        if (due[0] if due and not live else None) != state.timers.get("due"):
+            return None
+        memories = [self._memory(one) for one in self.rules.conditions]
+        active = [None if one.unknown else one.active for one in memories]
+        holds = [{number: _OVER[hold.state] for number, hold in one.holds.items()} for one in memories]
+        return Settled(self.rules, state.values, state.times, state.run_state, active, holds, due[0] if due else None, live)
 
     # conditions
 
@@ -316,6 +354,8 @@ class EquipmentRules:
         one = self._equipment(state, woken=False)
         value, quality = row["value"], row.get("quality")
         bad = value is None or not isfinite(value) or (quality is not None and is_bad(quality))
+        if left_out := row.get("@passed"):
+            one.take(left_out)
         one.reading(row["parameter"] or "", None if bad else value)
         return self._save(one, state)
 
@@ -324,6 +364,22 @@ class EquipmentRules:
         one = self._equipment(state, woken=False)
         one.pass_time(state.time + 1)
         return self._save(one, state)
+
+    def _needed(self, rows: Any, states: Iterable[Any]) -> Any:  # noqa: ANN401
+        """Return which of many readings may change a condition. The embedded engine asks for it."""
+        from headrace.alarms.rule_columns import needed  # Polars is not on every worker
+
+        return needed(rows, [self._settled(state) for state in states])
+
+    def _passed(self, rows: Any) -> Any:  # noqa: ANN401
+        """Return what readings that are left out have changed. The embedded engine asks for it."""
+        from headrace.alarms.rule_columns import passed
+
+        return passed(rows)
+
+    def _settled(self, state: Any) -> Settled | None:  # noqa: ANN401
+        rules = rule_set(*self._texts(state.key["equipment"], state))
+        return Equipment(rules, state, now=state.now).settled(clock=self._clock) if state.version == rules.version else None
 
     def _equipment(self, state: Any, *, woken: bool) -> Equipment:  # noqa: ANN401
         return Equipment(rule_set(*self._texts(state.key["equipment"], state)), state, now=state.clock if woken else state.now)

@@ -142,7 +142,8 @@ class Port:
         hidden = {name: rows[name].to_list() for name in ("@partition", "@offset", "@time", "@arrived", at, due)}
         plain = rows.select(pl.col(one.name).cast(_plain(polars_type(one.type))) for one in self.schema.fields)
         columns = {name: plain[name].to_list() for name in self.schema.names}
-        made = map(row_maker(self.schema.names), *columns.values())
+        passed = [rows["@passed"].to_list()] if "@passed" in rows.columns else []
+        made = map(row_maker([*self.schema.names, *(["@passed"] if passed else [])]), *columns.values(), *passed)
         of_keys = repeat(None) if self.keys is None else zip(*[columns[key] for key in self.keys], strict=True)
         place = hidden["@partition"], repeat(0), hidden["@offset"], repeat(None)
         return zip(hidden[at], repeat(number), *place, hidden[due], hidden["@time"], hidden["@arrived"], of_keys, made)

@@ -305,7 +305,7 @@ def _skipping_of(operator: Process, keyspace: Keyspace) -> Skipping | None:
     needed = getattr(operator.code, "_needed", None)
     if needed is None or operator.drops_duplicates or keyspace.ages or [operator.record_schema[key].type for key in operator.keys] != [STRING]:
         return None
-    return Skipping(needed, keyspace, operator.keys[0])
+    return Skipping(needed, getattr(operator.code, "_passed", None), keyspace, operator.keys[0])
 
 
 def _place_of(origins: Sequence[tuple[str, int]], record: Record) -> Place:

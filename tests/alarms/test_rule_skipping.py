@@ -1,0 +1,130 @@
+"""Readings that rules are not called with change nothing but values: the bytes and the state are those of rules that are called with each."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import headrace as hr
+from alarms.alarm_plant import START, definition
+from alarms.test_alarm_skipping import NEVER, skipping
+from engines.embedded.test_live import Wall, live_on
+from engines.embedded.test_processes import run, written_files
+from engines.embedded.test_processes_live import FAR, add, topics_of
+from headrace.alarms.rule_process import EquipmentRules
+from headrace.plan.pipeline import Plan
+from headrace.topics.sqlite import SqliteLog
+
+EQUIPMENT, PARAMETERS = ("a", "b", "c"), ("p", "q", "r", "s")
+SEEDS = [*range(6), *[pytest.param(seed, marks=pytest.mark.long) for seed in range(6, 400)]]
+WHENS = (
+    "p > 90", "p > 90 AND q < 60", "total > 190 OR r < 10", "HELD(p > 90, 3)", "HELD(p > 90, 2) OR HELD(q > 90, 4) AND r < 60", "NOT HELD(q < 90, 5)",
+    "run_state = 'UP' AND p > 90", "COALESCE(r, p) > 90", "IF(q > 90, r, p) > 80", "s IS NULL", "half BETWEEN 26 AND 45", "odd > 1e30", "p IN (91, 5)",
+    "p / q > 1.2", "ABS(p - q) > 0.5 * LEAST(p, q, r)", "FALSE", "CEIL(p) = p AND SQRT(r) > 9", "HELD(s IS NULL, 2.5)",
+)  # fmt: skip
+STATES = ("p < 60", "q > 90", "HELD(r < 60, 1) AND p < 60", "total > 120")
+
+
+def plan_of(*, order: Any, clock: bool) -> Plan:
+    def build() -> dict[str, hr.Stream]:
+        readings = hr.stream(
+            "readings",
+            schema={"equipment": "STRING", "parameter": "STRING", "time": "BIGINT NOT NULL", "value": "DOUBLE", "quality": "BIGINT"},
+            event_time="TO_TIMESTAMP_LTZ(time, 3)",
+            watermark=hr.seconds(1),
+        )
+        return hr.rules(readings, hr.rule_definitions(), order=order, clock=clock).topics()
+
+    return hr.pipeline("ruled", version="1")(build).plan()
+
+
+def drawn(dice: random.Random, nth: int) -> dict[str, Any]:
+    """Return a definition of a rule, a run state or a suppression."""
+    lasts = {"for": dice.choice([0, 0, 2.0, 3.5])}
+    own = {"equipment": dice.choice(EQUIPMENT)} if dice.random() < 0.1 else {}
+    kind = dice.choice(["rule"] * 6 + ["state"] * 2 + ["suppression"])
+    if kind == "state":
+        return {"kind": kind, "name": dice.choice(["UP", "DOWN"]), "when": dice.choice(STATES), **lasts, **own}
+    if kind == "suppression":
+        return {
+            "kind": kind,
+            "name": f"s{nth}",
+            "when": dice.choice(WHENS),
+            "alarms": ["{equipment}/high", "x/y"][: dice.randint(1, 2)],
+            **lasts,
+            **own,
+        }
+    return {"kind": kind, "name": f"r{nth}", "when": dice.choice(WHENS), "value": dice.choice(["p", "half", None]), **lasts, **own}
+
+
+def happened(seed: int, count: int = 400) -> dict[str, list[bytes]]:
+    """Return readings that mostly stay where they are, now and then an excursion, a gap, disorder, bad quality; and definitions, one of which changes."""
+    dice = random.Random(seed)
+    parameters = {"total": "p + q", "half": "total / 2", "odd": "EXP(p)"} | ({"r": "q * 1.1"} if seed % 5 == 4 else {})
+    every = [{"kind": "parameter", "name": name, "formula": formula} for name, formula in parameters.items()]
+    found = {
+        "rule-definitions": [definition(-1, **one) for one in [*every, *(drawn(dice, nth) for nth in range(dice.randint(3, 7)))]],
+        "readings": [],
+    }
+    second, out = 0.0, dict.fromkeys(EQUIPMENT, 0)
+    for _ in range(count):
+        second = round(second + dice.choice([0.0, 0.25, 0.25, 0.5] if dice.random() < 0.99 else [3.0, 12.0]), 3)
+        one = dice.choice(EQUIPMENT)
+        out[one] = max(0, out[one] - 1) or (dice.randint(1, 12) if dice.random() < 0.02 else 0)
+        value = dice.choice([91.0, 96.0, 5.0, 90.0, None]) if out[one] else dice.choice([50.0, 50.0, 55.0, 60.5, 50.0])
+        late, quality = (dice.choice([0.7, 1.8]), 0x80000000) if dice.random() < 0.03 else (0, dice.choice([None, 0]))
+        row = {
+            "equipment": one,
+            "parameter": dice.choice(PARAMETERS),
+            "time": START + round((second - late) * 1000),
+            "value": value,
+            "quality": quality,
+        }
+        found["readings"].append(json.dumps(row).encode())
+    found["rule-definitions"].append(definition(second / 2, **drawn(dice, 0)))
+    return found
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_over_files_the_bytes_are_those_of_rules_that_are_called_with_every_reading(seed: int, tmp_path: Path) -> None:
+    dice = random.Random(seed)
+    plan = plan_of(order=("arrival", "event_time")[seed % 2], clock=seed % 3 > 0)
+    files = written_files(tmp_path, {topic: [lines] for topic, lines in happened(seed).items()})
+    with skipping(code=EquipmentRules, per_key=NEVER) as every:
+        wanted = run(plan, files)
+    with skipping(code=EquipmentRules, at_once=dice.choice([16, 60, 200])) as needed:
+        got = run(plan, files, random.Random(seed))
+    assert got == wanted
+    assert wanted[0]["alarm-conditions"] or wanted[0]["rules.states"]
+    assert len(needed) < len(every)
+
+
+@pytest.mark.parametrize("seed", SEEDS[:2] + SEEDS[6:])
+def test_over_topics_bytes_and_state_are_those_of_rules_that_are_called_with_every_reading(seed: int, tmp_path: Path) -> None:
+    plan, found = plan_of(order="arrival", clock=seed % 2 == 0), {}
+    given = happened(seed, 250)
+    for name, per_key in {"every": NEVER, "needed": 1}.items():
+        wall = Wall(START - 2_000)
+        log = SqliteLog(tmp_path / name / "log.db", clock=wall)
+        for topic, lines in sorted(given.items(), reverse=True):
+            log.create(topic)
+            for line in lines:
+                wall.now = json.loads(line)["time"] + 40 * (seed % 3)
+                add(log, topic, [line])
+        wall.now = START - 2_000  # no timer of the clock is due before all is read
+        with skipping(code=EquipmentRules, per_key=per_key) as calls:
+            live = live_on(log, wall, plan, FAR)
+            while live.work(30):
+                live.commit()
+            live.commit()
+            keys = live.run.graph.stages[0].keyspace
+            keys.take_touched()
+            found[name] = topics_of(log, plan), dict(keys._stored), len(calls)
+            live.close()
+        log.close()
+    assert found["needed"][:2] == found["every"][:2]
+    assert found["needed"][2] < found["every"][2]
