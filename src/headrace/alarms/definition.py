@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.alarms.formula import parsed
 from headrace.alarms.hosting import version_of
 from headrace.errors import PlanError, near, shortened
 
@@ -81,6 +82,8 @@ class Definition(msgspec.Struct, frozen=True, rename={"alarm_class": "class"}):
         What the alarm says of the health of a device: one of NE107, the status signals of NAMUR NE 107.
     caused_by, caused_within
         The ids of the alarms of which this one may be a consequence, and how close to each other they are raised then; 60 s by default.
+    suppress_when
+        The condition under which the alarm is suppressed by design, a formula of rules over the parameters of its equipment. `hr.rules` follows it.
     """
 
     definition: str
@@ -109,11 +112,17 @@ class Definition(msgspec.Struct, frozen=True, rename={"alarm_class": "class"}):
     ne107: str | None = None
     caused_by: tuple[str, ...] | None = None
     caused_within: float | None = None
+    suppress_when: str | None = None
 
     @property
     def alarm_id(self) -> str:
         """The id of the alarm."""
         return f"{self.tag}/{self.definition}"
+
+    @property
+    def equipment(self) -> str:
+        """The equipment whose rules follow `suppress_when`: the asset, else of a custom alarm the tag, else the tag's path without its last part."""
+        return self.asset or (self.tag if self.kind == "custom" else self.asset_path) or self.tag
 
     @property
     def asset_path(self) -> str:
@@ -159,7 +168,7 @@ def _mistake(one: Definition) -> str | None:
         return "an alarm has a tag, and a definition whose id has no slash"
     if one.kind not in KINDS:
         return f"unknown kind {one.kind!r}; {near(one.kind, KINDS)}"
-    return _wrong_kind(one) or _wrong_number(one) or _wrong_escalation(one) or _wrong_catalogue(one) or _wrong_cause(one)
+    return _wrong_kind(one) or _wrong_number(one) or _wrong_escalation(one) or _wrong_catalogue(one) or _wrong_cause(one) or _wrong_suppression(one)
 
 
 def _wrong_kind(one: Definition) -> str | None:
@@ -223,6 +232,16 @@ def _wrong_cause(one: Definition) -> str | None:
         if not all(cause.rpartition("/")):
             return f"caused_by {shortened(repr(cause))} is not the id of an alarm, TAG/DEFINITION"
     return None
+
+
+def _wrong_suppression(one: Definition) -> str | None:
+    if one.suppress_when is None:
+        return None
+    try:
+        found = parsed(one.suppress_when)
+    except PlanError as error:
+        return f"suppress_when: {error.what}"
+    return None if found.type == "truth" else f"suppress_when is a {found.type}, and must be a truth"
 
 
 def encoded(definition: Definition) -> str:

@@ -37,6 +37,7 @@ DEFINITION_SCHEMA = {
     "after": "DOUBLE", "latching": "BOOLEAN", "priority": "BIGINT", "escalate_after": "DOUBLE", "escalate_to": "BIGINT", "asset": "STRING",
     "class": "STRING", "consequence": "STRING", "action": "STRING", "time_to_respond": "DOUBLE", "attack": "ARRAY<STRING>",
     "attack_version": "STRING", "ne107": "STRING", "caused_by": "ARRAY<STRING>", "caused_within": "DOUBLE",
+    "suppress_when": "STRING",
 }  # fmt: skip
 COMMAND_SCHEMA = {
     "tag": "STRING NOT NULL", "definition": "STRING", "time": "BIGINT NOT NULL", "command": "STRING", "by": "STRING", "reason": "STRING",

@@ -14,9 +14,13 @@ from headrace.alarms.formula import RUN_STATE, Formula, parsed
 from headrace.alarms.hosting import version_of
 from headrace.errors import PlanError, near, shortened
 
-__all__ = ["EVERY", "RULE_KINDS", "Condition", "Rule", "RuleSet", "check_cycles", "rule_encoded", "rule_of", "rule_set", "with_rule", "without_rule"]
+__all__ = [
+    "ALARM", "EVERY", "RULE_KINDS", "Condition", "Rule", "RuleSet", "alarm_suppression", "check_cycles", "rule_encoded", "rule_of", "rule_set",
+    "with_rule", "without_rule",
+]  # fmt: skip
 
 EVERY = "*"
+ALARM = "alarm"  # the kind of a row that is the definition of an alarm
 # The kinds, each with the settings that it needs and those that it may have.
 RULE_KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "parameter": (("formula",), ()),
@@ -121,6 +125,22 @@ def _check_formulas(one: Rule) -> None:
             raise PlanError(f"{shortened(text)!r} reads the run state", fix="rules and suppressions read it")
     if one.kind == "parameter" and one.name == RUN_STATE:
         raise PlanError(f"{RUN_STATE} is the run state, and no parameter can have this name")
+
+
+def alarm_suppression(alarm: str, equipment: str, when: str) -> Rule:
+    """Return the suppression of an alarm by its own definition. Its name is the alarm's id: no other rule has a name with a slash.
+
+    Raises
+    ------
+    PlanError
+        If `when` is no condition.
+    """
+    found = Rule(alarm, "suppression", equipment, when=when, alarms=(alarm,))
+    try:
+        _check_formulas(found)
+    except PlanError as error:
+        raise PlanError(f"suppress_when: {error.what}", where=f"alarm {alarm}", fix=error.fix) from None
+    return found
 
 
 def rule_encoded(rule: Rule) -> str:

@@ -25,7 +25,19 @@ import msgspec
 from headrace.alarms.formula import RUN_STATE
 from headrace.alarms.formula import Value as Given
 from headrace.alarms.hosting import Texts, is_live, set_due
-from headrace.alarms.rule_definition import EVERY, Condition, Rule, RuleSet, check_cycles, rule_of, rule_set, with_rule, without_rule
+from headrace.alarms.rule_definition import (
+    ALARM,
+    EVERY,
+    Condition,
+    Rule,
+    RuleSet,
+    alarm_suppression,
+    check_cycles,
+    rule_of,
+    rule_set,
+    with_rule,
+    without_rule,
+)
 from headrace.errors import PlanError
 from headrace.plan.process import Map, Value
 from headrace.plant.quality import is_bad
@@ -425,10 +437,13 @@ class FixedRules(EquipmentRules):
 class SharedRules(EquipmentRules):
     """The same with definitions that come by a topic, and change while it runs."""
 
-    shared = {"rules": Map("ARRAY<STRING>")}
+    shared = {"rules": Map("ARRAY<STRING>"), "alarms": Map("STRING")}
 
     def on_broadcast(self, row: Mapping[str, Any], shared: Any) -> None:  # noqa: ANN401
         """Take a definition, or withdraw one; one that is wrong or contradicts others is kept out, and those stay."""
+        if row["kind"] == ALARM:
+            self._suppress_alarm(row, shared)
+            return
         given = {name: value for name, value in row.items() if name not in {"time", "withdrawn"}}
         equipment = str(given.get("equipment") or EVERY)
         texts = shared.rules.get(equipment, ())
@@ -440,6 +455,17 @@ class SharedRules(EquipmentRules):
             every = shared.rules.get(EVERY, ())
             for name in shared.rules if equipment == EVERY else [equipment]:
                 check_cycles(every, () if name == EVERY else shared.rules[name])
+
+    @staticmethod
+    def _suppress_alarm(row: Mapping[str, Any], shared: Any) -> None:  # noqa: ANN401
+        """Take from the definition of an alarm when it is suppressed; the equipment that followed its last definition may be another one."""
+        alarm, before = row["name"], shared.alarms.pop(row["name"], None)
+        rule = None if row["withdrawn"] or row["when"] is None else alarm_suppression(alarm, row["equipment"], row["when"])
+        if before is not None:
+            shared.rules[before] = without_rule(shared.rules[before], "suppression", alarm)
+        if rule is not None:
+            shared.rules[rule.equipment] = with_rule(shared.rules.get(rule.equipment, ()), rule)
+            shared.alarms[alarm] = rule.equipment
 
     def _texts(self, equipment: str, state: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:  # noqa: ANN401
         rules = state.shared.rules
