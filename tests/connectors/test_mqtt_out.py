@@ -132,4 +132,6 @@ def test_a_wrong_target_is_one_line(log: SqliteLog, capsys: pytest.CaptureFixtur
 def test_a_broker_that_is_away_is_waited_for(log: SqliteLog) -> None:
     fill(log, "in", {"a": 1})
     away = f"mqtt://127.0.0.1:{free_port()}/m"
-    assert told_while_away(log, "in", target_of(away)) == [f"{away}: connection refused; tried again until it answers"]
+    assert told_while_away(log, "in", target_of(away)) == [
+        f"{away}: connection refused (is a broker listening at {away[7:-2]}?); tried again until it answers"
+    ]

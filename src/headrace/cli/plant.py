@@ -10,6 +10,7 @@ from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 from headrace.cli.apps import find_pipeline, home, made, work_in
 from headrace.cli.bridge import source_of, target_of
@@ -17,6 +18,7 @@ from headrace.cli.buffering import buffer_for
 from headrace.cli.options import RunOptions
 from headrace.connectors import find
 from headrace.connectors.address import secret, secret_file
+from headrace.connectors.certificates import expiring
 from headrace.errors import EnvironmentFault, HeadraceError, Mistakes, PlanError, near
 from headrace.gateway.hosts import is_loopback
 from headrace.plan.cache import caching_in
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checked", "check_plant", "source_for", "target_for"]
 
+_CERTIFICATES = frozenset({"ca", "cert", "certificate", "server_certificate", "sslrootcert", "sslcert"})
 _EXPANDED_HERE = re.compile(r"https?://|[^:]+\.py:", re.IGNORECASE)  # the other connectors expand the user and the password themselves
 
 
@@ -87,6 +90,7 @@ class _Checker:
         for target in self._plant.outs:
             self._try(partial(target_for, target), target.where("to"))
             self._try_buffer(target)
+        self._note_certificates()
         with caching_in(home() / "expressions.cache"):
             pipelines = list(self._pipelines())
         self._check_names(pipelines)
@@ -116,6 +120,15 @@ class _Checker:
             buffer_for(target)
         except PlanError as error:
             self._mistakes.append(error)
+
+    def _note_certificates(self) -> None:
+        """Note certificates in files that expire soon."""
+        ins = [(one.source, one.parameters, one.where("from")) for one in self._plant.ins]
+        outs = [(one.target, one.parameters, one.where("to")) for one in self._plant.outs]
+        for address, parameters, where in (*ins, *outs):
+            for name, file in (*parameters, *parse_qsl(address.partition("?")[2])):
+                if name in _CERTIFICATES and (what := expiring(file)) is not None:
+                    self._notes.append(str(PlanError(what, where=where, fix="renew it: it is read at the next connection")))
 
     def _tags(self) -> Tags:
         if self._plant.tags is None:

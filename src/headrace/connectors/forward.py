@@ -290,9 +290,9 @@ class Forward(Runner):
         try:
             never = await self._target.send(delivery.sending())
         except (Unavailable, TimeoutError) as fault:
-            what = fault.what if isinstance(fault, Unavailable) else "does not answer in time"
+            what, fix = (fault.what, fault.fix) if isinstance(fault, Unavailable) else ("does not answer in time", None)
             if not delivery.waits:
-                self._told(f"{self._target.name}: {what}; tried again until it answers")
+                self._told(f"{self._target.name}: {what}{f' ({fix})' if fix else ''}; tried again until it answers")
             full = "" if self._buffer is None else self._note_full(await asyncio.to_thread(self._unread), len(delivery.records))
             self._note("waiting", what + full)
             return delivery.unavailable(time.monotonic())

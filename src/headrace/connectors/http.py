@@ -77,12 +77,8 @@ class ServerSentEvents(OneClient, Source):
         try:
             response = await self._client.send(self._client.build_request("GET", self._address, headers=headers), stream=True)
             found = await self._answer(response)
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TooManyRedirects) as error:
-            raise PlanError(
-                f"cannot be asked: {error}", where=self.name, fix="give an address such as http://127.0.0.1:8001/generator/stream"
-            ) from None
-        except httpx.TransportError as error:
-            raise Unavailable(why(error)) from None
+        except (httpx.TransportError, httpx.InvalidURL, httpx.TooManyRedirects) as error:
+            raise await self._fault(error, self.name, "http://127.0.0.1:8001/generator/stream") from None
         return None if found is None else self._events(found, position)
 
     async def _answer(self, response: httpx.Response) -> httpx.Response | None:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from headrace.connectors.address import Address, secret, secret_file
+from headrace.connectors.certificates import fault_of_tls
 from headrace.connectors.protocol import Unavailable
 from headrace.errors import EnvironmentFault, PlanError
 
@@ -18,7 +20,7 @@ try:
 except ModuleNotFoundError:
     raise EnvironmentFault("needs the packages httpx and httpx-sse", where="the bridge", fix="pip install 'headrace[http]'") from None
 
-__all__ = ["OneClient", "divided", "fault_of", "headers_of", "pause_seconds", "unready", "verify_of", "why"]
+__all__ = ["OneClient", "client_of", "divided", "headers_of", "pause_seconds", "unready", "why"]
 
 _QUERY = "query."  # a parameter of the server that has the name of one of ours
 _UNREADY = frozenset({408, 425, 429})
@@ -36,6 +38,18 @@ class OneClient:
         if self._made is None:
             self._made = self._make()
         return self._made
+
+    async def _fault(self, error: httpx.HTTPError | httpx.InvalidURL, name: str, example: str) -> Unavailable | PlanError:
+        """Return what an error of the client means: the address is wrong, or the server is not there.
+
+        After one of certificates, their files are read again by a new client.
+        """
+        if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL | httpx.TooManyRedirects):
+            return PlanError(f"cannot be asked: {error}", where=name, fix=f"give an address such as {example}")
+        fault = fault_of_tls(error)
+        if fault is not None:
+            await self.close()
+        return fault or Unavailable(why(error))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -85,14 +99,26 @@ def headers_of(one: Address) -> dict[str, str]:
     return headers
 
 
-def verify_of(ca: str | None) -> ssl.SSLContext | bool:
-    """Return what certificates are checked against. Raises EnvironmentFault if the file cannot be read."""
+def client_of(ca: str | None, **options: Any) -> Callable[[], httpx.AsyncClient]:  # noqa: ANN401  (those of httpx)
+    """Return what makes a client with some options, which reads the file of authorities anew each time.
+
+    Raises
+    ------
+    EnvironmentFault
+        If the file cannot be read now; the maker raises it too.
+    """
+    _verify(ca)
+    return lambda: httpx.AsyncClient(verify=_verify(ca), **options)
+
+
+def _verify(ca: str | None) -> ssl.SSLContext | bool:
     if ca is None:
         return True
     try:
         return ssl.create_default_context(cafile=ca)
     except OSError as error:
-        raise EnvironmentFault(f"cannot be read: {error.strerror or error}", where=ca, fix="give a file in PEM's form") from None
+        what = error.strerror or getattr(error, "reason", None) or str(error)
+        raise EnvironmentFault(f"cannot be read: {what}", where=ca, fix="give a file of certificates in PEM's form") from None
 
 
 # answers and errors
@@ -116,15 +142,6 @@ def pause_seconds(response: httpx.Response) -> float:
     return min(max(left.total_seconds(), 0.0), _MOST_PAUSE_SECONDS)
 
 
-def fault_of(error: httpx.RequestError | httpx.InvalidURL, doing: str, name: str, example: str) -> Unavailable | PlanError:
-    """Return what an error of a target's client means for the records: the address is wrong, or the server is not there."""
-    if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
-        return PlanError(f"cannot be {doing}: {error}", where=name, fix=f"give an address such as {example}")
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return PlanError("has a certificate that is not accepted", where=name, fix="give ca=FILE, and the host that it names")
-    return Unavailable(why(error))
-
-
 def why(error: BaseException) -> str:
     """Return what went wrong with a connection, in a few words: the system's own, if it has said any."""
     if isinstance(error, httpx.ConnectTimeout):
@@ -133,6 +150,8 @@ def why(error: BaseException) -> str:
         return "has been silent too long"
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return f"does not speak TLS as we do: {(cause.reason or str(cause)).replace('_', ' ').lower()}"
         if isinstance(cause, OSError) and cause.errno:
             # asyncio puts words of its own into strerror; names that are not found have numbers of their own.
             return (os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)).lower()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from hashlib import sha256
 
 import httpx
 
 from headrace.connectors.address import secret
 from headrace.connectors.halving import sent
-from headrace.connectors.http_client import OneClient, divided, fault_of, headers_of, pause_seconds, unready, verify_of
+from headrace.connectors.http_client import OneClient, client_of, divided, headers_of, pause_seconds, unready
 from headrace.connectors.objects import object_of
 from headrace.connectors.protocol import Record, Target, Unavailable
 from headrace.errors import PlanError
@@ -39,11 +38,10 @@ def webhook(address: str) -> Webhook:
     body = one.choice("body", _KINDS)
     if body == "record" and one.get("batch") is not None:
         raise PlanError("parameter batch needs a body of several records", where="TO", fix="give body=array or body=ndjson")
-    make = partial(
-        httpx.AsyncClient,
+    make = client_of(
+        one.get("ca"),
         timeout=httpx.Timeout(one.seconds("timeout", 30.0, 0.1), connect=10.0),
         follow_redirects=False,  # a redirect would take records and token elsewhere
-        verify=verify_of(one.get("ca")),
         auth=None if one.user is None else httpx.BasicAuth(one.user, one.password or ""),
         headers=headers_of(one) | {"Content-Type": _KINDS[body]},
     )
@@ -93,7 +91,7 @@ class Webhook(OneClient, Target):
             async with self._client.stream("POST", self._url, content=self._content(records), headers={"Idempotency-Key": key}) as response:
                 return await self._taken(response)
         except (httpx.RequestError, httpx.InvalidURL) as error:
-            raise fault_of(error, "posted to", self.name, _EXAMPLE) from None
+            raise await self._fault(error, self.name, _EXAMPLE) from None
 
     def _content(self, records: Sequence[Record]) -> bytes:
         if self._body == "array":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -15,7 +14,7 @@ import msgspec
 from headrace._clock import now_ms
 from headrace._json import NOT_JSON
 from headrace.connectors.address import secret
-from headrace.connectors.http_client import OneClient, divided, headers_of, pause_seconds, unready, verify_of, why
+from headrace.connectors.http_client import OneClient, client_of, divided, headers_of, pause_seconds, unready
 from headrace.connectors.payloads import PARAMETERS, Path, Shape, shape_of
 from headrace.connectors.protocol import Event, Source, Unavailable
 from headrace.errors import PlanError
@@ -51,11 +50,10 @@ def polled(address: str) -> Polled:
         f"{one.scheme}://{url.partition('://')[2]}",
         secret(url, "FROM"),
         Reader(shape_of(one, lambda line: made.tell(line)), one.path or "/", paths.get("records"), paths.get("id"), paths.get("after")),  # noqa: PLW0108  (what the runner sets later)
-        client=partial(
-            httpx.AsyncClient,
+        client=client_of(
+            one.get("ca"),
             timeout=_TIMEOUT,
             follow_redirects=True,
-            verify=verify_of(one.get("ca")),
             auth=auth,
             headers=headers_of(one),
             event_hooks={"request": [_only_there(url, one.get("token_header"))]},
@@ -267,10 +265,8 @@ class Polled(OneClient, Source):
         try:
             async with self._client.stream("GET", url, headers=headers) as response:
                 return await self._taken(response)
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TooManyRedirects) as error:
-            raise PlanError(f"cannot be asked: {error}", where=self.name, fix=f"give an address such as {_EXAMPLE}") from None
-        except httpx.RequestError as error:  # an answer that cannot be decoded too
-            raise Unavailable(why(error)) from None
+        except (httpx.RequestError, httpx.InvalidURL) as error:  # an answer that cannot be decoded too
+            raise await self._fault(error, self.name, _EXAMPLE) from None
 
     async def _taken(self, response: httpx.Response) -> httpx.Response | None:
         """Return a whole answer; None if there is nothing new."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
-import ssl
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -17,7 +15,7 @@ import msgspec
 from headrace._json import NOT_JSON
 from headrace.connectors.address import Address, secret, secret_file
 from headrace.connectors.halving import sent
-from headrace.connectors.http_client import OneClient, fault_of, pause_seconds, unready
+from headrace.connectors.http_client import OneClient, client_of, pause_seconds, unready
 from headrace.connectors.influx_lines import RESERVED, Lines
 from headrace.connectors.moments import NS
 from headrace.connectors.objects import Unfit
@@ -57,7 +55,7 @@ def target(address: str) -> Points:
         _lines(one),
         headers=headers,
         zipped=one.choice("gzip", ["yes", "no"]) == "yes",
-        verify=_verify(one.get("ca"), tls=tls),
+        ca=_ca(one, tls=tls),
     )
 
 
@@ -78,18 +76,16 @@ class Points(OneClient, Target):
         Those of each request.
     zipped
         Whether lines are compressed.
-    verify
-        What is checked of the server's certificate.
+    ca
+        The file of the authority that signed the server's certificate; None: the system's.
     """
 
     most_records = _MOST_RECORDS
 
-    def __init__(
-        self, name: str, url: str, lines: Lines, *, headers: Mapping[str, str], zipped: bool = True, verify: ssl.SSLContext | bool = True
-    ) -> None:
+    def __init__(self, name: str, url: str, lines: Lines, *, headers: Mapping[str, str], zipped: bool = True, ca: str | None = None) -> None:
         self.name, self._url, self._lines, self._zipped = name, url, lines, zipped
         self._headers = {**headers, **({"Content-Encoding": "gzip"} if zipped else {})}
-        self._make = partial(httpx.AsyncClient, timeout=_TIMEOUT, verify=verify, headers=self._headers)
+        self._make = client_of(ca, timeout=_TIMEOUT, headers=self._headers)
         self._not_before, self._busy = 0.0, ""
 
     async def send(self, records: Sequence[Record]) -> Mapping[int, str] | None:
@@ -104,7 +100,7 @@ class Points(OneClient, Target):
         try:
             response = await self._client.post(self._url, content=gzip.compress(body, 1, mtime=0) if self._zipped else body)
         except (httpx.RequestError, httpx.InvalidURL) as error:  # an answer that cannot be decoded too
-            raise fault_of(error, "asked", self.name, _EXAMPLE) from None
+            raise await self._fault(error, self.name, _EXAMPLE) from None
         return None if response.status_code == _DONE else self._refusal(response)
 
     def _refusal(self, response: httpx.Response) -> str:
@@ -182,16 +178,11 @@ def _token(one: Address) -> str:
     return token
 
 
-def _verify(ca: str | None, *, tls: bool) -> ssl.SSLContext | bool:
-    if ca is None:
-        return True
-    if not tls:
+def _ca(one: Address, *, tls: bool) -> str | None:
+    ca = one.get("ca")
+    if ca is not None and not tls:
         raise PlanError("parameter ca is only for TLS", where="TO", fix="give influxs://…")
-    try:
-        return ssl.create_default_context(cafile=ca)
-    except (OSError, ssl.SSLError) as error:
-        what = getattr(error, "strerror", None) or "is not PEM"
-        raise EnvironmentFault(f"cannot be used as authority: {what}", where=ca, fix="give a file of certificates in PEM's form") from None
+    return ca
 
 
 def _lines(one: Address) -> Lines:

@@ -272,7 +272,7 @@ class Ingest(Runner):
     def _delay(self, fault: Unavailable, retries: Retries) -> float:
         """Return how long to wait for a source that is unavailable. Raises EnvironmentFault if that was long enough."""
         if not retries.failures:
-            self._told(f"{self.source}: {fault.what}; asked again until it answers")
+            self._told(f"{self.source}: {fault.what}{f' ({fault.fix})' if fault.fix else ''}; asked again until it answers")
         wait = retries.failed(time.monotonic())
         if wait is None:
             fix = fault.fix or "is its server running, and the address right?"

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from headrace._clock import now_ms
 from headrace.connectors import mqtt_wire as wire
+from headrace.connectors.certificates import check_own, fault_of_certificate
 from headrace.connectors.mqtt_wire import Malformed, Packets
 from headrace.connectors.protocol import Unavailable
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
@@ -88,9 +89,19 @@ class Server:
 
     @property
     def context(self) -> ssl.SSLContext | None:
-        """How TLS is spoken. Raises EnvironmentFault if a file cannot be read."""
+        """How TLS is spoken, by the files as they are now.
+
+        Raises
+        ------
+        EnvironmentFault
+            If a file cannot be read.
+        Unavailable
+            If our certificate is not valid now.
+        """
         if not self.tls:
             return None
+        if self.certificate is not None:
+            check_own(self.certificate)
         file = self.ca
         try:
             context = ssl.create_default_context(cafile=self.ca)
@@ -229,6 +240,9 @@ class Connection(asyncio.Protocol):
             raise self._of_tls(error) from None
         except OSError as error:
             raise Unavailable(_why(error), fix=_fix(server)) from None
+        except Unavailable as fault:
+            self.close()
+            raise Unavailable(fault.what, fix=fault.fix or _fix_of_tls(server)) from None
         except BaseException:
             self.close()
             raise
@@ -404,17 +418,10 @@ class Connection(asyncio.Protocol):
         return PlanError(text, where=server.name, fix=fix)
 
     def _of_tls(self, error: ssl.SSLError) -> HeadraceError:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return PlanError(
-                f"has a certificate that is not accepted: {error.verify_message}",
-                where=self._server.name,
-                fix="give ca=FILE, and the host that it names",
-            )
+        fault = fault_of_certificate(error, self._server.certificate)
+        if fault is not None:
+            return fault
         said = (error.reason or str(error)).replace("_", " ").lower()
-        if "alert" in said and ("certificate" in said or "unknown ca" in said):
-            return PlanError(
-                f"does not accept our certificate: {said}", where=self._server.name, fix="give cert=FILE and key=FILE that the broker knows"
-            )
         return Unavailable(f"does not speak TLS as we do: {said}", fix="is it the port for TLS, often 8883?")
 
     # using
@@ -496,6 +503,15 @@ async def connect(server: Server) -> Connection:
         one = Connection(replace(server, v5=False))
         await one.open()
     return one
+
+
+def _fix_of_tls(server: Server) -> str | None:
+    """Return what to do where a broker only closes the connection: in TLS 1.3 it may not say why it does not accept our certificate."""
+    if not server.tls:
+        return None
+    if server.certificate is None:
+        return "does it ask for a certificate of ours? Give cert=FILE and key=FILE, which its administrator knows"
+    return f"does it accept {server.certificate}? Have its administrator trust the authority that signed it"
 
 
 def _fix(server: Server) -> str:

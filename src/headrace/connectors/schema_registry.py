@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from urllib.parse import quote
 
 import httpx
@@ -16,7 +15,7 @@ import msgspec
 
 from headrace._json import NOT_JSON
 from headrace.connectors.address import secret
-from headrace.connectors.http_client import OneClient, pause_seconds, unready, verify_of, why
+from headrace.connectors.http_client import OneClient, client_of, pause_seconds, unready
 from headrace.connectors.objects import Unfit
 from headrace.connectors.protocol import Unavailable
 from headrace.connectors.schema_formats import READERS, Schema
@@ -74,7 +73,7 @@ class Schemas(OneClient):
             raise PlanError("is not the address of a schema registry", where="parameter registry", fix=f"give {_EXAMPLE}")
         auth = httpx.BasicAuth(known.username, known.password) if known.userinfo else None
         self._url = str(known.copy_with(userinfo=b""))
-        self._make = partial(httpx.AsyncClient, timeout=_TIMEOUT, verify=verify_of(ca), auth=auth, headers={"User-Agent": "headrace"})
+        self._make = client_of(ca, timeout=_TIMEOUT, auth=auth, headers={"User-Agent": "headrace"})
         self._readers: dict[int, Callable[[bytes], bytes]] = {}
         self._unfit: dict[int, tuple[float, str]] = {}
         self._not_before = 0.0
@@ -147,7 +146,8 @@ class Schemas(OneClient):
         except TimeoutError:
             raise Unavailable(f"the schema registry {self._url}: no whole answer within {_MOST_SECONDS:g} s") from None
         except httpx.HTTPError as error:
-            raise Unavailable(f"the schema registry {self._url}: {why(error)}") from None
+            found = await self._fault(error, self._url, _EXAMPLE)
+            raise type(found)(f"the schema registry {self._url}: {found.what}", fix=found.fix) from None
         status = response.status_code
         if unready(status):
             self._not_before = time.monotonic() + pause_seconds(response)

@@ -1,0 +1,93 @@
+"""Certificates of TLS: whose fault it is that one is not accepted, and until when those in files are valid."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from headrace.connectors.protocol import Unavailable
+
+__all__ = ["check_own", "expiring", "fault_of_certificate", "fault_of_tls"]
+
+_EXPIRED, _NOT_YET, _OTHER_HOST = {10, 12}, {9, 11}, {62, 64}  # X509_V_ERR of OpenSSL: also of lists of revoked certificates, and of hosts and IPs
+_WARN_DAYS = 30
+_CLOCK = "is this machine's clock right?"
+_REREAD = "its files are read again at each try"
+
+
+def fault_of_tls(error: BaseException, ours: str | None = None) -> Unavailable | None:
+    """Return what an error, or one that caused it, says of certificates; None if it says nothing of them.
+
+    Trying again may help, because certificates are renewed: at the server, or in the files that an address names.
+
+    Parameters
+    ----------
+    ours
+        The file of our own certificate, if we have one.
+    """
+    found = next((one for one in _chain(error) if isinstance(one, ssl.SSLError)), None)
+    return None if found is None else fault_of_certificate(found, ours)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error.__context__
+
+
+def fault_of_certificate(error: ssl.SSLError, ours: str | None = None) -> Unavailable | None:
+    """Return what an error of TLS says of certificates; None if it says nothing of them."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _of_theirs(error.verify_code, error.verify_message.rstrip("."))
+    said = (error.reason or str(error)).replace("_", " ").lower()
+    if "alert" not in said or not ("certificate" in said or "unknown ca" in said):
+        return None
+    if "required" in said or ours is None:
+        return Unavailable("asks for a certificate of ours", fix="give cert=FILE and key=FILE, which its administrator knows")
+    why = said.partition("alert ")[2]
+    fix = f"renew {ours}; {_REREAD}" if "expired" in why else f"have its administrator trust the authority that signed {ours}, or give another cert="
+    return Unavailable(f"does not accept our certificate {ours}: {why}", fix=fix)
+
+
+def _of_theirs(code: int, said: str) -> Unavailable:
+    if code in _EXPIRED:
+        return Unavailable("its certificate, or that of its authority, has expired", fix=f"its administrator has to renew it; {_CLOCK}")
+    if code in _NOT_YET:
+        return Unavailable("its certificate is not valid yet", fix=f"{_CLOCK} It shows {datetime.now(UTC):%Y-%m-%d %H:%M} UTC")
+    if code in _OTHER_HOST:
+        return Unavailable(f"its certificate is for another host: {said}", fix="give the host that it names, or have its administrator add this one")
+    return Unavailable(f"its certificate is not accepted: {said}", fix=f"give ca=FILE, the authority that signed it; {_REREAD}")
+
+
+def check_own(path: str) -> None:
+    """Raise Unavailable if our own certificate is not valid now. The other side may only close the connection then, without a word."""
+    first, last = _validity(path) or (None, None)
+    now = datetime.now(UTC)
+    if last is not None and last < now:
+        raise Unavailable(f"our certificate {path} expired on {last:%Y-%m-%d}", fix=f"renew it; {_REREAD}")
+    if first is not None and first > now:
+        raise Unavailable(f"our certificate {path} is valid from {first:%Y-%m-%d} only", fix=_CLOCK)
+
+
+def expiring(path: str) -> str | None:
+    """Return what is to be said of a file whose certificate expires soon, or has expired; None if there is nothing to say."""
+    _, last = _validity(path) or (None, None)
+    if last is None or (days := (last - datetime.now(UTC)).days) >= _WARN_DAYS:
+        return None
+    return f"the certificate {path} {'expired' if days < 0 else f'expires in {days} days,'} on {last:%Y-%m-%d}"
+
+
+def _validity(path: str) -> tuple[datetime, datetime] | None:
+    """Return from when until when all certificates of a file are valid; None if it has none, or cannot be read."""
+    try:
+        from cryptography import x509
+    except ModuleNotFoundError:  # a connector that needs none is installed alone
+        return None
+    try:
+        data = Path(path).read_bytes()
+        found = x509.load_pem_x509_certificates(data) if b"-----BEGIN" in data else [x509.load_der_x509_certificate(data)]
+    except (OSError, ValueError):
+        return None
+    return max(one.not_valid_before_utc for one in found), min(one.not_valid_after_utc for one in found)
