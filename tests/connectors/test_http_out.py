@@ -98,6 +98,23 @@ def test_a_refused_record_of_a_batch_is_set_aside_and_its_neighbours_are_taken(l
     assert second.endswith(": seven is not allowed")
 
 
+def test_a_batch_that_is_too_large_for_the_server_is_divided_and_a_record_that_is_set_aside(log: SqliteLog) -> None:
+    fill(log, [value(number) for number in range(20)] + [json.dumps({"number": 20, "text": "x" * 500}).encode()])
+    taken: list[int] = []
+
+    def answer(_: Any, body: bytes) -> Answer:
+        if len(body) > 200:
+            return 413, {}, b"too large"
+        taken.extend(json.loads(line)["number"] for line in body.splitlines())
+        return 200, {}, b""
+
+    with serving(answer) as where:
+        assert run(log, f"http+out://{where}/hook?body=ndjson&batch=50") == 21
+    assert taken == [*range(20)]
+    (letter,) = map(json.loads, values_of(log, "numbers.dead-letter"))
+    assert (letter["offset"], letter["detail"]) == (20, "the server answers 413 Request Entity Too Large: too large")
+
+
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
 def test_while_the_server_cannot_take_records_they_are_posted_again_with_the_same_key(log: SqliteLog, status: int) -> None:
     fill(log, [value(number) for number in range(4)])

@@ -196,6 +196,13 @@ def test_a_conflict_of_types_names_the_record_and_its_neighbours_are_written(log
     assert len(told) == 2
 
 
+def test_a_batch_that_is_too_large_for_the_server_is_divided(log: SqliteLog, influx: Influx) -> None:
+    influx.answer = lambda _: (413, {}, {"message": "too large"}) if influx.requests[-1][2] > 3 else None
+    fill(log, "in", *({"time": number, "value": 1.5} for number in range(20)))
+    assert send(log, "in", influx.address()) == []
+    assert sorted(at // 10**6 for _, _, at in influx.points) == [*range(20)]
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_busy_server_is_waited_for_and_left_alone_as_long_as_it_says(log: SqliteLog, influx: Influx) -> None:
     influx.answer = lambda number: (429, {"Retry-After": "1"}, {"code": "too many requests", "message": "limit"}) if number == 1 else None

@@ -740,15 +740,62 @@ def test_packets_are_the_same_however_they_are_cut(messages: list[tuple[bytes, b
     whole, packets, found = b"".join(sent), mqtt_wire.Packets(), []
     for place in range(0, len(whole), cut):
         found += packets.feed(whole[place : place + cut])
-    assert [packet for _, _, packet in found] == sent
-    for (topic, payload, mid, retain, v5), (first, at, packet) in zip(messages, found, strict=True):
+    assert [packet for _, _, packet, _ in found] == sent
+    for (topic, payload, mid, retain, v5), (first, at, packet, _) in zip(messages, found, strict=True):
         assert mqtt_wire.publish_of(first, at, packet, properties=v5) == (topic, payload, mid, False, retain)
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(1, 9)), max_size=6), st.integers(1, 500), st.integers(0, 250))
+def test_of_a_packet_that_is_too_long_the_beginning_is_kept_and_its_neighbours_are_whole(sizes: list[tuple[int, int]], cut: int, most: int) -> None:
+    messages = [(b"topic", bytes([mid]) * size, mid) for size, mid in sizes]
+    whole = b"".join(mqtt_wire.publish_packet(topic, payload, mid, retain=False, properties=True) for topic, payload, mid in messages)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mqtt_wire, "HEAD_BYTES", 40)
+        packets, found = mqtt_wire.Packets(most), list[mqtt_wire.Packet]()
+        for place in range(0, len(whole), cut):
+            found += packets.feed(whole[place : place + cut])
+            assert len(packets._rest) <= max(most, 40) + cut, "no more than that is ever kept"
+    for (topic, payload, mid), (first, at, packet, left) in zip(messages, found, strict=True):
+        one = mqtt_wire.publish_of(first, at, packet, properties=True, missing=left)
+        assert (one.topic, one.mid, len(one.payload) + left) == (topic, mid, len(payload))
+        assert payload.startswith(one.payload)
+        assert not left or (len(packet) == 40 and len(packet) + left > most)
+
+
+def test_a_flood_of_topics_that_no_tag_has_is_named_a_few_times(tmp_path: Path) -> None:
+    """Among them the tag of the list has its readings."""
+    (tmp_path / "tags.csv").write_text("path,source,unit\nworks/TT-1,known,CEL\n")
+    told = list[str]()
+    shape = shape_of(Address(f"mqtt://h/t?as=reading&tags={tmp_path}/tags.csv", PARAMETERS, "mqtt://h/t", "FROM"), told.append)
+    found = [shape(topic, b"1.5", 0) for number in range(3000) for topic in (f"stranger/{number}", "known", f"stranger/{number}")]
+    assert [made.key for (made,) in found[:3]] == ["stranger/0", "works/TT-1", "stranger/0"]
+    assert {made.malformed for (made,) in found} == {None}
+    assert [line.partition(" is in no tag")[0] for line in told[:5]] == [f"'stranger/{number}'" for number in range(5)]
+    counts = [int(line.split()[0].replace(",", "")) for line in told[5:]]
+    assert counts == [10 * 2**power for power in range(9)]
+
+
+def test_a_message_of_many_megabytes_is_a_dead_letter_with_its_beginning(log: SqliteLog, mosquitto: Mosquitto, tmp_path: Path) -> None:
+    size, file = 40 << 20, tmp_path / "large"
+    file.write_bytes(b"x" * size)
+    publish = [str(found("mosquitto_pub")), "-p", str(mosquitto.port), "-q", "1", "-t", "plant/2", "-f", str(file)]
+    with bridging(log, mosquitto, f"{mosquitto.address}/plant/#"):
+        mosquitto.publish("plant/1", '{"a": 1}')
+        subprocess.run(publish, check=True, timeout=LIMIT, env=environment())
+        mosquitto.publish("plant/3", '{"a": 3}')
+        came(log, 2)
+        (letter,) = came(log, 1, "t.dead-letter")
+    assert values_of(log, "t") == [b'{"a": 1}', b'{"a": 3}']
+    assert letter["detail"] == f"plant/2: has {size:,} bytes, more than 1,048,576; the first of them are here"
+    assert letter["raw"] == "x" * 65_536
+    (counts,) = ledger_of(log.manifest("bridge:t") or b"").values()
+    assert counts == {"received": 3, "accepted": 2, "malformed": 1, "duplicate": 0}
 
 
 @given(st.binary(max_size=60), st.booleans())
 def test_any_bytes_are_packets_or_malformed(data: bytes, v5: bool) -> None:
     with suppress(mqtt_wire.Malformed):
-        for first, at, packet in mqtt_wire.Packets().feed(b"\x30" + data):
+        for first, at, packet, _ in mqtt_wire.Packets().feed(b"\x30" + data):
             if first >> 4 == mqtt_wire.PUBLISH:
                 mqtt_wire.publish_of(first, at, packet, properties=v5)
             elif first >> 4 == mqtt_wire.PUBACK:
@@ -758,7 +805,7 @@ def test_any_bytes_are_packets_or_malformed(data: bytes, v5: bool) -> None:
 def test_properties_of_a_message_are_passed_over() -> None:
     body = b"\x00\x01t" + b"\x00\x07" + b"\xc8\x01" + b"\x26" * 200 + b"payload"
     packet = bytes([0x3A, 0x80 | (len(body) & 0x7F), len(body) >> 7]) + body
-    ((first, at, whole),) = mqtt_wire.Packets().feed(packet)
+    ((first, at, whole, _),) = mqtt_wire.Packets().feed(packet)
     assert mqtt_wire.publish_of(first, at, whole, properties=True) == (b"t", b"payload", 7, True, False)
 
 

@@ -20,8 +20,10 @@ from sparkplug_edge import BOOLEAN, FLOAT, INT8, INT16, INT32, INT64, STRING, UI
 from test_mqtt import bridging, came, mosquitto
 
 from headrace.cli import main
-from headrace.connectors.mqtt_client import Server, Will, connect
+from headrace.connectors.mqtt_client import Arrived, Server, Will, connect
+from headrace.connectors.mqtt_wire import Publish
 from headrace.connectors.protocol import Unavailable
+from headrace.connectors.sparkplug import source
 from headrace.connectors.sparkplug_host import REBIRTH_MS, Host
 from headrace.connectors.sparkplug_payload import Undecodable, parse, rebirth_command
 from headrace.plant.reading import Reading
@@ -401,3 +403,12 @@ def test_a_broker_that_restarts_makes_values_stale_until_the_births(log: SqliteL
 def test_a_wrong_address_of_sparkplug_is_one_line(capsys: pytest.CaptureFixture[str], address: str, says: str) -> None:
     assert main(["bridge", address, "topic:t"]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_payload_that_is_too_long_is_a_dead_letter_with_its_beginning() -> None:
+    one = source("sparkplug://h/G?max_bytes=10")
+    message = Publish(b"spBv1.0/G/NDATA/E", b"x" * 8, 7, False, False)
+    connection: Any = object()
+    (event,) = one._of_message(connection, "spBv1.0/G/NDATA/E", Arrived(message, 0, 92))
+    assert event.malformed == "spBv1.0/G/NDATA/E: has 100 bytes, more than 10; the first of them are here"
+    assert (event.value, event.token) == (b"x" * 8, (connection, 7))

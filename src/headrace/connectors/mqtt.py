@@ -18,7 +18,7 @@ from headrace.connectors.address import Address, secret_file
 from headrace.connectors.browsing import Browse
 from headrace.connectors.leaves import leaves, tags_at
 from headrace.connectors.mqtt_client import ANSWER_SECONDS, Arrived, Connected, Connection, Server, connect
-from headrace.connectors.payloads import PARAMETERS, Path, Shape, shape_of
+from headrace.connectors.payloads import PARAMETERS, Made, Path, Shape, limit_of, shape_of, too_long
 from headrace.connectors.protocol import Event, Record, Refused, Source, Target, Unavailable
 from headrace.errors import PlanError
 from headrace.plant.tags import csv_of_tags
@@ -54,7 +54,7 @@ def source(address: str) -> Messages:
     window = int(one.number("window", _OLD_WINDOW if v5 is False else _WINDOW, 1, 10_000))
     session = int(one.seconds("session", 7 * 86_400.0, 1.0, 4e9)) if qos else 0
     default = "headrace-" + hashlib.sha256(f"{one.host}:{one.port}/{topic}".encode()).hexdigest()[:14]
-    server = server_of(one, "FROM", default, topic, session_seconds=session, window=window, v5=v5)
+    server = server_of(one, "FROM", default, topic, session_seconds=session, window=window, v5=v5, most_bytes=limit_of(one))
     made: Messages = Messages(
         server,
         f"$share/{share}/{topic}" if share else topic,
@@ -170,7 +170,10 @@ class Messages(Connected, Source):
         except UnicodeDecodeError:
             yield Event(payload, position, None, None, token, malformed="has a topic that is not UTF-8")
             return
-        made = self._shape(name, payload, one.at_ms)
+        if one.missing:
+            made: Sequence[Made] = [too_long(name, payload, len(payload) + one.missing, self._server.most_bytes)]
+        else:
+            made = self._shape(name, payload, one.at_ms)
         if not made:  # an object without members has no values
             self._acknowledge([mid] if mid else [])
             return

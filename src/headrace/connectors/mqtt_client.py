@@ -36,6 +36,7 @@ __all__ = ["ANSWER_SECONDS", "Arrived", "Connected", "Connection", "Limits", "Se
 
 ANSWER_SECONDS = 10.0
 _TICK_SECONDS = 1.0
+_MOST_UNREAD_BYTES = 32 << 20
 _PINGREQ = b"\xc0\x00"
 _MOST_INFLIGHT, _OLD_INFLIGHT = 65_535, 20  # a broker of 3.1.1 cannot say how many it takes
 
@@ -68,6 +69,8 @@ class Server:
         Whether MQTT 5 is spoken, else 3.1.1. None: MQTT 5, or 3.1.1 if the broker says that it does not speak 5.
     ca, certificate, key
         Files for TLS. None for `ca`: the system's authorities.
+    most_bytes
+        Of a longer message only the beginning is kept.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Server:
     window: int = _MOST_INFLIGHT
     v5: bool | None = None
     will: Will | None = None
+    most_bytes: int = 16 << 20
 
     @property
     def context(self) -> ssl.SSLContext | None:
@@ -124,10 +128,11 @@ class Limits(NamedTuple):
 
 
 class Arrived(NamedTuple):
-    """A message that came, and when, in ms since the epoch."""
+    """A message that came, when, in ms since the epoch, and how many bytes of its payload were not kept."""
 
     message: wire.Publish
     at_ms: int
+    missing: int = 0
 
 
 class _Pipe:
@@ -191,7 +196,8 @@ class Connection(asyncio.Protocol):
         self._came, self._room = asyncio.Event(), asyncio.Event()
         self._fault: HeadraceError | None = None
         self._answer: asyncio.Future[Any] | None = None
-        self._packets, self._pipe = Packets(), _Pipe()
+        self._packets, self._pipe = Packets(server.most_bytes + wire.HEAD_BYTES), _Pipe()
+        self._unread = 0  # bytes that came since all messages were taken
         self._paused = False
         self._tick: asyncio.TimerHandle | None = None
         self._pending: dict[int, asyncio.Future[int]] = {}
@@ -313,10 +319,12 @@ class Connection(asyncio.Protocol):
         """Take what the broker sends."""
         now, v5 = now_ms(), self._v5
         try:
-            for first, at, packet in self._packets.feed(data):
+            for first, at, packet, missing in self._packets.feed(data):
                 kind = first >> 4
                 if kind == wire.PUBLISH:
-                    self.arrived.append(Arrived(wire.publish_of(first, at, packet, properties=v5), now))
+                    self.arrived.append(Arrived(wire.publish_of(first, at, packet, properties=v5, missing=missing), now, missing))
+                elif missing:
+                    raise Malformed(f"a packet that is no message has {len(packet) + missing:,} bytes")  # noqa: TRY301  (as all the others)
                 elif kind == wire.PUBACK:
                     mid, reason = wire.acknowledged(at, packet)
                     if (waiting := self._pending.pop(mid, None)) is not None and not waiting.done():
@@ -327,8 +335,10 @@ class Connection(asyncio.Protocol):
             self._lose(Unavailable(f"sends what is not MQTT: {error}"))
         if self.arrived:
             self._came.set()
+            self._unread += len(data)
             # Nobody takes messages before the subscription is answered, and the answer comes behind all that the session has in flight.
-            if len(self.arrived) >= 2 * self._server.window and not self._paused and self._answer is None:
+            many = len(self.arrived) >= 2 * self._server.window or self._unread >= _MOST_UNREAD_BYTES
+            if many and not self._paused and self._answer is None:
                 self._pause(True)
 
     def _to_paho(self, packet: bytes) -> None:
@@ -428,7 +438,9 @@ class Connection(asyncio.Protocol):
 
     async def wait(self) -> None:
         """Return when messages have arrived. Raises the fault if the connection is lost and all messages were taken."""
-        if self._paused and len(self.arrived) < self._server.window:
+        if not self.arrived:
+            self._unread = 0
+        if self._paused and len(self.arrived) < self._server.window and self._unread < _MOST_UNREAD_BYTES:
             self._pause(False)
         if not self.arrived:
             if self._fault is not None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["Malformed", "Packets", "Publish", "acknowledged", "pubacks", "publish_of", "publish_packet"]
+__all__ = ["HEAD_BYTES", "Malformed", "Packet", "Packets", "Publish", "acknowledged", "pubacks", "publish_of", "publish_packet"]
 
 PUBLISH, PUBACK = 3, 4
+HEAD_BYTES = 256 << 10  # topic, properties, and enough of a payload for a dead letter
 _MOST_LENGTH_BYTES = 4
 
 
@@ -38,28 +39,56 @@ class Publish(NamedTuple):
     retained: bool
 
 
-class Packets:
-    """Parts a stream of bytes into packets."""
+class Packet(NamedTuple):
+    """A packet: its first byte, where its body begins, its bytes, and how many further ones were not kept."""
 
-    def __init__(self) -> None:
+    first: int
+    at: int
+    data: bytes
+    missing: int = 0
+
+
+class Packets:
+    """Parts a stream of bytes into packets.
+
+    Parameters
+    ----------
+    most_bytes
+        Of a longer packet only the first `HEAD_BYTES` are kept, the rest passes by.
+    """
+
+    def __init__(self, most_bytes: int = 1 << 28) -> None:
         self._rest = bytearray()
         self._needed = 0
+        self._most = max(most_bytes, HEAD_BYTES)  # what is cut has more bytes than are kept
+        self._cut: Packet | None = None
+        self._passing = 0  # bytes of a cut packet that have not come yet
 
-    def feed(self, data: bytes) -> list[tuple[int, int, bytes]]:
-        """Take bytes, and return the packets that are whole now: the first byte, where the body begins, and all bytes of the packet.
+    def feed(self, data: bytes) -> list[Packet]:
+        """Take bytes, and return the packets that are whole now.
 
         Raises
         ------
         Malformed
             If the length of a packet is none.
         """
+        if self._cut is None:
+            return self._parted(data)
+        passing = min(self._passing, len(data))
+        self._passing -= passing
+        if self._passing:
+            return []
+        cut, self._cut = self._cut, None
+        return [cut, *self._parted(data[passing:])]
+
+    def _parted(self, data: bytes) -> list[Packet]:
         if self._rest:
             self._rest += data
             if len(self._rest) < self._needed:  # a large packet is put together once, not with each of its parts
                 return []
             data = bytes(self._rest)
         self._needed = 0
-        found, place, end = [], 0, len(data)
+        found, place, end = list[Packet](), 0, len(data)
         while place < end:
             at, length, shift = place + 1, 0, 0
             while at < end:
@@ -74,16 +103,29 @@ class Packets:
             else:
                 break
             if at + length > end:
-                self._needed = at + length - place
+                place = self._incomplete(data, place, at, length)
                 break
-            found.append((data[place], at - place, data[place : at + length]))
+            found.append(Packet(data[place], at - place, data[place : at + length]))
             place = at + length
         self._rest = bytearray(data[place:])
         return found
 
+    def _incomplete(self, data: bytes, place: int, at: int, length: int) -> int:
+        """Note the packet at a place, of which more has to come, and return where what is to be kept of the bytes begins."""
+        size, there = at + length - place, len(data) - place
+        if size <= self._most:
+            self._needed = size
+        elif there < HEAD_BYTES:
+            self._needed = HEAD_BYTES
+        else:
+            self._cut = Packet(data[place], at - place, data[place : place + HEAD_BYTES], size - HEAD_BYTES)
+            self._passing = size - there
+            return len(data)
+        return place
 
-def publish_of(first: int, at: int, packet: bytes, *, properties: bool) -> Publish:
-    """Return the message of a PUBLISH, with or without the properties of MQTT 5.
+
+def publish_of(first: int, at: int, packet: bytes, *, properties: bool, missing: int = 0) -> Publish:
+    """Return the message of a PUBLISH, with or without the properties of MQTT 5; so many bytes at its end were not kept.
 
     Raises
     ------
@@ -104,7 +146,7 @@ def publish_of(first: int, at: int, packet: bytes, *, properties: bool) -> Publi
             end += length
     except IndexError:
         raise Malformed("a PUBLISH ends too early") from None
-    if end > len(packet) or not topic:
+    if end > len(packet) + missing or not topic:
         raise Malformed("a PUBLISH ends too early" if topic else "a PUBLISH has no topic")
     return Publish(topic, packet[end:], mid, bool(first & 0x08), bool(first & 0x01))
 

@@ -14,13 +14,13 @@ import msgspec
 
 from headrace._json import NOT_JSON
 from headrace.connectors.address import Address
-from headrace.connectors.tagged import Units, reading_as, tag_of, tags_of
+from headrace.connectors.tagged import Strangers, Units, reading_as, tag_of, tags_of
 from headrace.errors import PlanError, near
 from headrace.kernels.reading.rules import bigint_of, double_of
 from headrace.plant.quality import Quality
 from headrace.plant.tags import Tag
 
-__all__ = ["PARAMETERS", "Made", "Path", "Shape", "shape_of"]
+__all__ = ["PARAMETERS", "Made", "Path", "Shape", "limit_of", "shape_of", "too_long"]
 
 PARAMETERS = frozenset({"as", "topic_field", "arrival_field", "max_bytes", "tag", "value", "time", "time_unit", "quality", "unit", "tags"})
 MAX_BYTES = 1 << 20
@@ -125,19 +125,28 @@ def shape_of(address: Address, tell: Callable[[str], object], *, texts: bool = F
         if address.get(name) is not None:
             other = "reading" if kind == "json" else "json"
             raise PlanError(f"parameter {name} is only for as={other}", where=address.where, fix=f"leave it out, or give as={other}")
-    limit = int(address.number("max_bytes", MAX_BYTES, 1, 256 << 20))
-    make = _Objects(address) if kind == "json" else _Readings(address, Units(tell), texts=texts)
+    limit = limit_of(address)
+    make = _Objects(address) if kind == "json" else _Readings(address, tell, texts=texts)
 
     def shape(topic: str, payload: bytes, at_ms: int) -> Sequence[Made]:
         if len(payload) > limit:
-            size = f"has {len(payload):,} bytes, more than {limit:,}; the first of them are here"
-            return [Made(payload[: min(_CUT_BYTES, limit)], None, f"{topic}: {size}")]
+            return [too_long(topic, payload, len(payload), limit)]
         try:
             return make(topic, payload, at_ms)
         except _Unfit as unfit:
             return [Made(payload, None, f"{topic}: {unfit}")]
 
     return shape
+
+
+def limit_of(address: Address, default: int = MAX_BYTES) -> int:
+    """Return how many bytes a payload may have, by the parameter `max_bytes`."""
+    return int(address.number("max_bytes", default, 1, 256 << 20))
+
+
+def too_long(topic: str, payload: bytes, size: int, limit: int) -> Made:
+    """Return what a payload of too many bytes becomes, of which at least the first are there."""
+    return Made(payload[: min(_CUT_BYTES, limit)], None, f"{topic}: has {size:,} bytes, more than {limit:,}; the first of them are here")
 
 
 class _Unfit(Exception):
@@ -172,8 +181,8 @@ class _Objects:
 class _Readings:
     """Values with tag, time, quality and unit."""
 
-    def __init__(self, address: Address, units: Units, *, texts: bool = False) -> None:
-        where, self._units, self._texts = address.where, units, texts
+    def __init__(self, address: Address, tell: Callable[[str], object], *, texts: bool = False) -> None:
+        where, self._units, self._strangers, self._texts = address.where, Units(tell), Strangers(tell), texts
 
         def path(name: str) -> Path | None:
             text = address.get(name)
@@ -246,6 +255,8 @@ class _Readings:
         value = content if self._value is None else self._value.find(content, member)
         name = self._tag(topic, content, member)
         tag = tag_of(self._tags, name)
+        if tag is None and self._tags is not None:
+            self._strangers.note(name)
         return self._made(name, tag, value, content, member, at_ms)
 
     def _made(self, name: str, tag: Tag | None, value: Any, content: Any, member: str | int | None, at_ms: int) -> Made:  # noqa: ANN401

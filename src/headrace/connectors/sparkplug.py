@@ -15,6 +15,7 @@ from headrace._clock import now_ms
 from headrace.connectors.browsing import Browse
 from headrace.connectors.mqtt import SERVER_PARAMETERS, parsed, server_of, version_of
 from headrace.connectors.mqtt_client import ANSWER_SECONDS, Arrived, Connected, Connection, Server, Will, connect
+from headrace.connectors.payloads import limit_of, too_long
 from headrace.connectors.protocol import Event, Source, Unavailable
 from headrace.connectors.sparkplug_host import NAMESPACE, Host, Outcome, says_offline, state
 from headrace.connectors.tagged import tags_of
@@ -26,7 +27,8 @@ __all__ = ["TAKES_TAGS", "Sparkplug", "browse", "source"]
 
 TAKES_TAGS = True
 
-_KNOWN = SERVER_PARAMETERS | {"host_id", "rebirth", "tags"}
+_KNOWN = SERVER_PARAMETERS | {"host_id", "rebirth", "tags", "max_bytes"}
+_MAX_BYTES = 16 << 20  # a birth has all metrics of an edge node
 _EXAMPLE = "sparkplug://user@127.0.0.1:1883/GROUP?host_id=headrace"
 _BATCH_SECONDS, _LEAVE_SECONDS = 0.02, 2.0
 
@@ -41,7 +43,7 @@ def source(address: str) -> Sparkplug:
     host_id = one.get("host_id")
     if host_id is not None and not re.fullmatch(r"[^/+#\0]+", host_id):
         raise PlanError(f"parameter host_id is {host_id!r}", where="FROM", fix="give a name without / + #")
-    server = server_of(one, "FROM", f"headrace-{secrets.token_hex(7)}", path, v5=version_of(one))
+    server = server_of(one, "FROM", f"headrace-{secrets.token_hex(7)}", path, v5=version_of(one), most_bytes=limit_of(one, _MAX_BYTES))
     filters = [f"{NAMESPACE}/{levels[0]}/#" if len(levels) == 1 else f"{NAMESPACE}/{levels[0]}/+/{levels[1]}/#"]
     host = Host(asks=one.choice("rebirth", ["yes", "no"]) == "yes", tags=tags_of(one.get("tags")), tell=lambda line: made.tell(line))  # noqa: PLW0108  (what the runner sets later)
     made = Sparkplug(server, filters, host, host_id)
@@ -146,9 +148,15 @@ class Sparkplug(Connected, Source):
         message = one.message
         token = (connection, message.mid) if message.mid else None
         # No message of an edge node is retained: one that is says how things once were.
-        old = Outcome(malformed=f"{topic}: is a retained message")
-        outcome = old if message.retained else self._host.receive(topic, message.payload, one.at_ms)
-        yield from self._of_outcome(connection, outcome, message.payload, token)
+        payload, size = message.payload, len(message.payload) + one.missing
+        if size > self._server.most_bytes:
+            payload, _, why = too_long(topic, payload, size, self._server.most_bytes)
+            outcome = Outcome(malformed=why)
+        elif message.retained:
+            outcome = Outcome(malformed=f"{topic}: is a retained message")
+        else:
+            outcome = self._host.receive(topic, payload, one.at_ms)
+        yield from self._of_outcome(connection, outcome, payload, token)
 
     @staticmethod
     def _of_outcome(connection: Connection, outcome: Outcome, payload: bytes, token: tuple[Connection, int] | None) -> Iterator[Event]:

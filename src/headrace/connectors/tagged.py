@@ -9,10 +9,11 @@ from headrace.plant.reading import Reading, reading_of
 from headrace.plant.tags import Tag, Tags, load
 from headrace.plant.units import UNITS, is_unit, unit_code
 
-__all__ = ["Units", "reading_as", "tag_of", "tags_of"]
+__all__ = ["Strangers", "Units", "reading_as", "tag_of", "tags_of"]
 
 _MOST_TOLD = 5
 _MOST_TAGS = 100_000
+_CUT = 200
 
 
 def tags_of(path: str | None) -> Tags | None:
@@ -28,6 +29,34 @@ def tag_of(tags: Tags | None, source: str) -> Tag | None:
 def reading_as(tag: Tag | None, source: str) -> Callable[..., Reading]:
     """Return what makes readings of a tag as `Tag.reading` does; without a tag they have the name of the outside system."""
     return partial(reading_of, source) if tag is None else tag.reading
+
+
+class Strangers:
+    """Names that no tag of a list has. Reports the first few, each once, and then how many there were, each time the number has doubled.
+
+    Parameters
+    ----------
+    tell
+        Is given a line.
+    """
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self._tell = tell
+        self._known: set[int] = set()  # hashes: a name may be long, and whoever publishes chooses it
+        self._counted = _MOST_TOLD
+
+    def note(self, name: str) -> None:
+        """Note a name; of more than so many only the first are."""
+        known, which = self._known, hash(name)
+        if which in known or len(known) >= _MOST_TAGS:
+            return
+        known.add(which)
+        count = len(known)
+        if count <= _MOST_TOLD:
+            self._tell(f"{name[:_CUT]!r} is in no tag of the list; its readings have this name as their tag")
+        elif count >= 2 * self._counted or count == _MOST_TAGS:
+            self._counted = count
+            self._tell(f"{count:,} names{' or more' if count == _MOST_TAGS else ''} so far are in no tag of the list; the last: {name[:_CUT]!r}")
 
 
 class Units:
