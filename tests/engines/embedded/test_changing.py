@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -86,14 +86,45 @@ def run(log: SqliteLog, wall: Wall, made: Plan, **options: Any) -> Live:
     return live
 
 
+EXTRAS = ("raw", "tens", "minutes", "failed", "late", "column")
+
+
+def grown(extras: Sequence[str]) -> Callable[..., Mapping[str, hr.Stream]]:
+    """Return the pipeline with other outputs, windows and columns, in an order that depends on them."""
+
+    def build(limit: float = 0.0) -> Mapping[str, hr.Stream]:  # noqa: ARG001  (a setting)
+        rows = stream().where("v > :limit")
+        rows = rows.derive(x="v * 2") if "column" in extras else rows
+        windowed = rows.window(hr.sliding(hr.seconds(20), hr.seconds(5)), by=["k"])
+        windowed = windowed.late_to("late") if "late" in extras else windowed
+        means = windowed.aggregate(n="COUNT(*)", mean="AVG(v)")
+        found = {"means": means, "totals": rows.process(Total(), by=["k"], failed_to="failed" if "failed" in extras else None)}
+        more = {
+            "raw": rows.select("k", "v"),
+            "tens": rows.window(TEN, by=["k"], name="tens").aggregate(n="COUNT(*)"),
+            "minutes": means.window(hr.tumbling(hr.minutes(1)), by=["k"], name="minutes").aggregate(n="SUM(n)"),
+        }
+        chosen = {name: more[name] for name in extras if name in more}
+        return {**chosen, **found} if len(extras) % 2 else {**found, **chosen}
+
+    return build
+
+
 records = st.lists(st.tuples(st.integers(0, 60), st.sampled_from("ab"), st.integers(-5, 5)), max_size=40)
 
 
 @settings(max_examples=25)
-@given(found=records, limits=st.lists(st.integers(-5, 5), min_size=2, max_size=4), seed=st.integers(0, 2**32))
-def test_each_record_is_judged_by_the_limit_that_held_when_it_was_taken_in(found: Any, limits: list[int], seed: int) -> None:
-    """Against one run over just the records that the limits of their times let through, the others without effect but on time."""
-    chance = random.Random(seed)
+@given(
+    found=records,
+    changes=st.lists(st.tuples(st.integers(-5, 5), st.lists(st.sampled_from(EXTRAS), unique=True)), min_size=2, max_size=4),
+    seed=st.integers(0, 2**32),
+)
+def test_each_record_is_judged_by_the_limit_that_held_when_it_was_taken_in(found: Any, changes: list[tuple[int, list[str]]], seed: int) -> None:
+    """Against one run over just the records that the limits of their times let through, the others without effect but on time.
+
+    Outputs, windows and columns that come and go meanwhile change nothing of the others.
+    """
+    chance, limits = random.Random(seed), [limit for limit, _ in changes]
     lines = [event(second, key, value) for second, key, value in found]
     cuts = sorted(chance.randint(0, len(lines)) for _ in limits[1:])
     parts = list(pairwise([0, *cuts, len(lines)]))
@@ -101,9 +132,9 @@ def test_each_record_is_judged_by_the_limit_that_held_when_it_was_taken_in(found
         wall = Wall()
         log = SqliteLog(Path(folder) / "log.db", clock=wall)
         log.create("events")
-        for (first, behind), limit in zip(parts, limits, strict=True):
+        for (first, behind), (limit, extras) in zip(parts, changes, strict=True):
             feed(log, *lines[first:behind])
-            made = plan(limited, limit=float(limit))
+            made = plan(grown(extras), limit=float(limit))
             for _ in range(chance.randint(0, 2)):  # ended after some records, and begun again
                 run_live(
                     Live(made, log, FAR, clock=wall, tick=wall.tick, batch_records=chance.randint(1, 7)),
@@ -111,8 +142,16 @@ def test_each_record_is_judged_by_the_limit_that_held_when_it_was_taken_in(found
                     sleep=wall.sleep,
                 )
             run(log, wall, made)
-        run_live(Live(plan(limited, limit=float(limits[-1])), log, FAR, clock=wall, latest=True), sleep=wall.sleep)
+        run_live(Live(made, log, FAR, clock=wall, latest=True), sleep=wall.sleep)
         got = {topic: raw(log, topic) for topic in ("means", "totals")}
+        if any("raw" in extras for _, extras in changes):
+            passing = [
+                (key, value)
+                for (first, behind), (limit, extras) in zip(parts, changes, strict=True)
+                for _, key, value in found[first:behind]
+                if "raw" in extras and value > limit
+            ]
+            assert [(row["k"], row["v"]) for row in written(log, "raw")] == passing
         log.close()
         log = SqliteLog(Path(folder) / "other.db", clock=wall)
         log.create("events")
