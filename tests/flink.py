@@ -27,7 +27,8 @@ from keeper import keep, kept
 
 BUILD = Path(__file__).parent.parent / "build"
 SIZES = Sizes(slots=4, planning=1024, heap=1024, managed=2048, network=256)
-PATIENT = {"slot.request.timeout": "20 min"}  # a job waits for slots that live jobs of other workers hold
+# A job waits for slots that live jobs of other workers hold, or that a task manager will have when it has started.
+PATIENT = {"slot.request.timeout": "20 min"}
 JAVA = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 

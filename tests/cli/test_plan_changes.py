@@ -69,7 +69,9 @@ def test_what_a_job_on_flink_left_is_compared(folder: Path, capsys: pytest.Captu
     changed = "pipeline means has changed since the job on Flink that left chk-7\n  setting limit: 1.0 → 3.0\n  window:k: keeps its state\n"
     assert said(capsys, *on_flink, "--set", "limit=3") == changed
     Path("own.py").write_text(PIPELINE.replace('"means": readings', '"raw": readings.select("k"), "means": readings'))
-    assert "output raw of stream:readings is new; run it as it was, or start with --anew" in said(capsys, *on_flink, status=1)
+    assert said(capsys, *on_flink).endswith("open windows use the new ones from here on\n  window:k: keeps its state\n")
+    Path("own.py").write_text(PIPELINE.replace('"means": readings', '"other": readings'))
+    assert "output means of window:k no longer exists; run it as it was, or start with --anew" in said(capsys, *on_flink, status=1)
     Path("own.py").write_text(
         PIPELINE.replace('hr.stream(\n        "readings"', 'hr.stream(\n        "measured"').replace('stream("readings"', 'stream("measured"')
     )

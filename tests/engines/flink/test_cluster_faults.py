@@ -12,7 +12,7 @@ import pytest
 
 from broker import Shared
 from conformance.engine import Outcome
-from flink import BUILD, JAVA, missing
+from flink import BUILD, JAVA, PATIENT, missing
 from headrace.cli import main
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.run import run_topics
@@ -35,7 +35,7 @@ def topics(kafka: Shared, tmp_path: Path) -> Iterator[Topics]:
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     if (why := missing()) is not None:
         pytest.skip(why)
-    with Cluster(tmp_path / "cluster", fetched(BUILD, kafka=True), Sizes(managed=256, heap=512), JAVA) as made:
+    with Cluster(tmp_path / "cluster", fetched(BUILD, kafka=True), Sizes(managed=256, heap=512), JAVA, PATIENT) as made:
         yield made
 
 

@@ -22,7 +22,7 @@ import pytest
 import headrace as hr
 from broker import Shared
 from conformance.engine import Outcome, differences, left
-from flink import BUILD, JAVA, missing
+from flink import BUILD, JAVA, PATIENT, missing
 from headrace.apps.fingerprint import fingerprint
 from headrace.cli import main
 from headrace.engines.embedded.run import run_files as run_embedded
@@ -301,7 +301,7 @@ def test_a_task_manager_killed_under_load_loses_and_repeats_nothing(topics: Topi
     if (why := missing()) is not None:
         pytest.skip(why)
     records = lines(4, 6000)
-    with Cluster(tmp_path / "cluster", fetched(BUILD, kafka=True), Sizes(managed=256, heap=512), JAVA) as cluster:
+    with Cluster(tmp_path / "cluster", fetched(BUILD, kafka=True), Sizes(managed=256, heap=512), JAVA, PATIENT) as cluster:
         job = submit(cluster.rest, flink_script(PLAN, topics.places(kept=str(tmp_path / "kept"))))
         for number, place in enumerate(range(0, len(records), 1000)):
             seen = len(topics.rows("sensor-data.dead-letter"))

@@ -19,7 +19,7 @@ import pytest
 import headrace as hr
 from broker import Shared
 from conformance.engine import Outcome, differences, left
-from flink import BUILD, JAVA, client, missing
+from flink import BUILD, JAVA, PATIENT, client, missing
 from headrace.engines.embedded.run import run_files as run_embedded
 from headrace.engines.entries import added_up
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
@@ -251,7 +251,7 @@ def test_a_task_manager_killed_under_load_loses_and_repeats_nothing(topics: Topi
     if (why := missing()) is not None:
         pytest.skip(why)
     records = linked(6000)
-    with Cluster(tmp_path / "cluster", fetched(BUILD, kafka=True), Sizes(managed=256, heap=512), JAVA) as cluster:
+    with Cluster(tmp_path / "cluster", fetched(BUILD, kafka=True), Sizes(managed=256, heap=512), JAVA, PATIENT) as cluster:
         job = submit(cluster.rest, flink_script(CHAIN, topics.places(kept=str(tmp_path / "kept"))), client=client())
         for number, place in enumerate(range(0, len(records), 1000)):
             topics.send(records[place : place + 1000])

@@ -18,7 +18,7 @@ import pytest
 
 from broker import Shared
 from conformance.engine import Outcome, differences, left
-from flink import BUILD, JAVA, client, missing
+from flink import BUILD, JAVA, PATIENT, client, missing
 from headrace.apps.rules import rules
 from headrace.engines.embedded.run import run_files as run_embedded
 from headrace.engines.entries import added_up
@@ -195,7 +195,7 @@ def test_killed_under_load_they_lose_and_repeat_nothing(topics: Topics, tmp_path
     if (why := missing()) is not None:
         pytest.skip(why)
     sent = parts(4, 100)
-    with Cluster(tmp_path / "cluster", fetched(BUILD, kafka=True), Sizes(slots=2, managed=512, heap=768), JAVA) as cluster:
+    with Cluster(tmp_path / "cluster", fetched(BUILD, kafka=True), Sizes(slots=2, managed=512, heap=768), JAVA, PATIENT) as cluster:
         script = flink_script(PLAN, topics.places(idle_after_ms=None, parallelism=2, kept=str(tmp_path / "kept")))
         job = submit(cluster.rest, script, client=client())
         for number, (limits, readings) in enumerate(sent):
