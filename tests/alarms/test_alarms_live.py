@@ -119,6 +119,34 @@ def test_a_backlog_raises_no_alarm_of_silence_where_there_was_none(log: SqliteLo
     room.live.close()
 
 
+def test_a_source_whose_clock_is_stuck_raises_after_the_delay_by_the_wall_clock_and_no_alarm_of_silence(log: SqliteLog, wall: Wall) -> None:
+    silence = {"definition": "quiet", "tag": "a/P1", "kind": "no_data", "after": 8.0}
+    control = Control(log, wall, H, silence)
+    for second in range(1, 30):
+        control.at(second, "readings", reading(1, 95.0 if second < 20 else 50.0))
+    assert [(arrived, event) for _, arrived, event, _ in control.told()] == [(3, "raise"), (20, "clear")]
+    control.live.close()
+
+
+def test_a_wall_clock_that_is_set_back_repeats_and_loses_no_transition_nor_command(log: SqliteLog, wall: Wall) -> None:
+    control = Control(log, wall, H, {"definition": "quiet", "tag": "a/P1", "kind": "no_data", "after": 8.0})
+
+    def sent(second: float, topic: str, line: bytes) -> None:
+        wall.now = START + round(second * 1000)
+        log.append(topic, [line])
+        control.work()
+
+    for second in range(1, 20):
+        by_wall = second if second < 5 else second - 3600  # an hour back; the source's clock goes on
+        sent(by_wall, "readings", reading(second, 95.0 if second < 15 else 50.0))
+        if second == 10:
+            sent(by_wall, "alarm-commands", command(10, "acknowledge"))
+    control.live.close()
+    told = control.told()
+    assert [(event, to) for _, _, event, to in told] == [("raise", "unacknowledged"), ("acknowledge", "acknowledged"), ("clear", "normal")]
+    assert [arrived for _, arrived, *_ in told] == [3, 4, 4], "arrival never falls"
+
+
 def test_a_definition_that_contradicts_others_is_kept_out_and_told(log: SqliteLog, wall: Wall) -> None:
     room = Control(log, wall, {**H, "on_delay": None}, {**DEFINITIONS[1], "limit": 80.0}, {**H, "kind": "Q"}, {"definition": "x", "tag": "t"})
     refused = [row["detail"] for row in written(log, "alarm-definitions.refused")]

@@ -385,6 +385,78 @@ def test_alarms_by_the_limits_of_the_tags_name_the_rows_that_raised_them() -> No
     assert {of["water/stage3/MV302", int(row["t_stamp"]) // 1_000_000] for row in rows[60:]} == {1.0}, "the valve is closed"
 
 
+def raised(name: str, rows: list[Row]) -> list[tuple[str, str, int, float | None]]:
+    """Return the transitions of the alarms of the simulated plant that rows give."""
+    inputs = [f"scada.normal={written('n.ndjson', rows)}", f"scada.attacks={written('a.ndjson', [])}", f"alarm-commands={written('c.ndjson', [])}"]
+    words = itertools.chain.from_iterable(("--input", one) for one in inputs)
+    assert main(["run", "water:alarms", *words, "--output", name]) == 0
+    begin = int(rows[0]["t_stamp"]) // 1_000_000_000
+    return [(one["alarm_id"], one["event"], one["time"] // 1000 - begin, one["value"]) for one in read(f"{name}/alarms.ndjson")]
+
+
+@pytest.mark.parametrize("bad", ["Bad Input", "null", "NaN", "inf", "1e999", "", "12,5", "0x10", "9 mm"])
+def test_what_is_no_number_moves_no_alarm_of_a_limit_and_its_neighbours_are_judged(bad: str) -> None:
+    rows = [at(second, LIT101=bad if 2 <= second < 40 else "1150", LIT301="1150", UNKNOWN_7=bad) for second in range(50)]
+    found = raised("out", rows)
+    name = "water/stage1/LIT101"
+    assert {(one, event) for one, event, *_ in found} == {
+        *((f"{tag}/{kind}", "raise") for tag in (name, "water/stage3/LIT301") for kind in ("H", "HH")),
+        (f"{name}/bad", "raise"),
+        (f"{name}/bad", "clear"),
+    }
+    assert [(second, value) for one, _, second, value in found if one == f"{name}/bad"] == [(32, 1150.0), (40, 1150.0)]
+    quality = {one["quality"] for one in read("out/scada.readings.ndjson") if one["tag"] == name}
+    assert len(quality) == 2
+    assert {one["tag"] for one in read("out/scada.readings.ndjson")} == {name, "water/stage3/LIT301"}, "a tag that is not in the list is none"
+
+
+def test_a_tag_that_was_renamed_to_another_spelling_is_the_same_tag() -> None:
+    rows = [
+        at(second, **{"LIT101" if second < 5 else "LIT 101" if second < 9 else "LIT101.Pv": "1150" if second < 20 else "600"}) for second in range(30)
+    ]
+    assert [(one, event) for one, event, *_ in raised("out", rows)] == [
+        (f"water/stage1/LIT101/{kind}", event) for event in ("raise", "clear") for kind in ("H", "HH")
+    ]
+
+
+def test_duplicates_and_rows_in_disorder_raise_what_the_rows_in_order_do() -> None:
+    rows = [at(second, LIT101="1150" if 5 <= second < 20 else "600") for second in range(40)]
+    expected = raised("in-order", rows)
+    assert len(expected) == 4
+    assert raised("twice", [row for row in rows for _ in range(2)]) == expected
+    mixed = [row for row in rows for row in (row, rows[max(0, rows.index(row) - 3)])]  # each is followed by one that is 3 s older
+    assert raised("mixed", mixed) == expected
+    older = read("mixed/alarms.older.ndjson")
+    assert len(older) == 39
+    assert [one["older"] for one in older] == [*range(1, 40)]
+
+
+@pytest.mark.long
+def test_the_alarms_and_their_commands_are_proved_by_kills(capfd: pytest.CaptureFixture[str]) -> None:
+    rows = [at(second, LIT101="1150" if second % 40 >= 20 else "600") for second in range(200)]
+    tag = {"tag": "water/stage1/LIT101", "by": "ada", "reason": "a test"}
+    commands: list[Row] = [
+        {
+            **tag,
+            "definition": kind,
+            "time": 1_574_649_591_000 + (25 + 40 * nth) * 1_000,
+            "command": name,
+            "one_shot": True if name == "shelve" else None,
+        }
+        for kind in ("H", "HH")
+        for nth, name in enumerate(["acknowledge", "shelve", "acknowledge", "reset", "comment"])
+    ]
+    commands.sort(key=lambda one: one["time"])
+    inputs = [
+        f"scada.normal={written('n.ndjson', rows)}",
+        f"scada.attacks={written('a.ndjson', [])}",
+        f"alarm-commands={written('c.ndjson', commands)}",
+    ]
+    words = itertools.chain.from_iterable(("--input", one) for one in inputs)
+    assert main(["prove", "water:alarms", "--kills", "2", "--partitions", "1", *words]) == 0
+    assert "alarms: proved" in capfd.readouterr().out
+
+
 def test_the_picture_of_the_template_names_each_tag_of_the_plant() -> None:
     drawing = ET.fromstring((files("headrace.cli") / "templates" / "shared" / "water.svg").read_bytes())
     named = [one.get("data-tag") for one in drawing.iter() if one.get("data-tag")]
