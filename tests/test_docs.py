@@ -50,11 +50,23 @@ def test_every_command_stands_in_the_reference() -> None:
     assert described == {name for name in app if not name.startswith("-")}
 
 
+def summing() -> bytes:
+    """Return a model of three values that gives their sum as `variable`."""
+    from onnx import TensorProto, helper
+
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", width]) for name, width in (("x", 3), ("variable", 1))]
+    made = helper.make_graph([helper.make_node("ReduceSum", ["x", "axis"], ["variable"])], "sum", ports[:1], ports[1:])
+    made.initializer.append(helper.make_tensor("axis", TensorProto.INT64, [1], [1]))
+    return bytes(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString())
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 def test_every_pipeline_of_the_docs_is_sound(block: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("pipelines.py").write_text(block)
     if '"filter.json"' in block:
         save(fit("range", [[place % 7] for place in range(100)], ["FIT301"]), Path("filter.json"))
+    if '"wear.onnx"' in block:
+        Path("wear.onnx").write_bytes(summing())
     assert main(["check", "pipelines.py"]) == 0, capsys.readouterr().err
     assert " is sound: " in capsys.readouterr().out
 

@@ -20,6 +20,7 @@ from headrace.alarms.operator import (
     alarm_transitions,
 )
 from headrace.alarms.rules import Rules, rule_definitions, rules
+from headrace.detect.infer import infer
 from headrace.detect.model import Model
 from headrace.detect.operator import Detections, detect
 from headrace.engines.embedded.pipeline import Pipeline, pipeline, test
@@ -75,6 +76,7 @@ __all__ = [
     "drive",
     "fresh_state",
     "hours",
+    "infer",
     "input",
     "milliseconds",
     "minutes",

@@ -9,6 +9,8 @@ from engines.embedded.processes import Machine, Unruled
 from headrace.alarms.cause import FixedCauses
 from headrace.alarms.definition import definition_of
 from headrace.alarms.process import fixed
+from headrace.detect.model import Bounds, Fitted, Scale, Training
+from headrace.detect.process import Detector
 
 Row = dict[str, Any]
 
@@ -186,6 +188,13 @@ def consequences() -> FixedCauses:
     return FixedCauses(fixed(definitions))
 
 
+# `Ranges` scores how far flow is outside of 0 to 10, and level of 10 to 20, as shares of 10: two of three above 0.1 are an anomaly.
+# `Sums` adds up what flow is above 6 or below 4, in units of 2: above 2 is an anomaly, and 4 is the most.
+_TRAINING = Training(100, 50, 0, 0, 149_000, 1000, "", 0.0, 0.0, 0)
+_RANGES = hr.Model("ranges", "range", ("flow", "level"), 0.1, Fitted(bounds=Bounds((0.0, 10.0), (10.0, 20.0))), _TRAINING, {"margin": 0.0}, k=2, n=3)
+_SUMS = hr.Model("sums", "cusum", ("flow",), 2.0, Fitted(scale=Scale((5.0,), (2.0,))), _TRAINING, {"slack": 0.5, "residual": "center", "lags": 1})
+
+
 NAMED = {
     type_.__name__: type_ for type_ in (Counting, Lately, Silence, Alarms, Split, Grumpy, Limited, Announced, Exact, Machine, Unruled, Acknowledged)
-} | {"Causes": consequences()}
+} | {"Causes": consequences(), "Ranges": Detector(_RANGES, "ranges", None), "Sums": Detector(_SUMS, "sums", None)}

@@ -92,6 +92,7 @@ FEATURES: dict[str, Callable[[Case], bool]] = {
     "processes: state, TTL, timers, lateness": has_operator(lambda one: one.process is not None and one.order is None),
     "side outputs, broadcasts and failures of processes": has_operator(lambda one: bool(one.side or one.broadcast or one.failed_to)),
     "several inputs of a process": has_operator(lambda one: bool(one.inputs)),
+    "detectors, `hr.detect`": has_operator(lambda one: one.process in {"Ranges", "Sums"}),
     "running aggregates, LAG and LEAD, `over`": has_operator(lambda one: one.over is not None),
     "aggregates over the time between readings, in `over`": has_operator(lambda one: _over_time(one.over)),
     "aggregates over the time between readings, in windows": has_operator(lambda one: _over_time(one.aggregate)),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
 from math import isfinite
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -17,6 +20,7 @@ __all__ = ["Detector"]
 
 Row = tuple[str, dict[str, Any]]
 _SHOWN = 5  # tags of a score
+_MANY = 16  # rows of a key from which on arrays pay
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(State).decode
 
@@ -54,26 +58,83 @@ class Detector:
             yield "older", {"time": state.time, "last_time": state.last_time}
             return
         state.last_time = state.time
-        retained = State() if state.memory is None or state.version != self.version else _decode(state.memory)
-        values, model = self._values_of(row), self.scorer.model
+        retained, values = self._retained(state), self._values_of(row)
         found = self.scorer.score(values, state.time, retained)
         state.memory, state.version = _encode(retained).decode(), self.version
-        missing = [tag for tag, value in zip(model.tags, values, strict=True) if value is None]
+        yield from self._judged(found, [place for place, one in enumerate(values) if one is None], state.time, state)
+
+    def _retained(self, state: Any) -> State:  # noqa: ANN401
+        """Return what the scorer retains of earlier rows; nothing if another model has retained it."""
+        return State() if state.memory is None or state.version != self.version else _decode(state.memory)
+
+    def _judged(self, found: Scored, absent: Sequence[int], time: int, state: Any) -> Iterator[Row]:  # noqa: ANN401
+        """Yield what a score of a row, of whose tags those at the places `absent` are missing, means."""
+        model = self.scorer.model
+        missing = [model.tags[place] for place in absent]
         if (unknown := self.scorer.is_unknown(len(missing))) != state.unknown:
             state.unknown = unknown
-            yield "unknown", {"time": state.time, "unknown": unknown, "missing": missing}
-        parts = _contributions(model.tags, found)
-        about = {"threshold": model.threshold, "contributions": parts, "version": self.version}
-        yield "", {"time": state.time, "score": found.score, "anomaly": found.anomaly, "missing": missing or None, **about}
+            yield "unknown", {"time": time, "unknown": unknown, "missing": missing}
+        about = {"threshold": model.threshold, "contributions": _contributions(model.tags, found), "version": self.version}
+        yield "", {"time": time, "score": found.score, "anomaly": found.anomaly, "missing": missing or None, **about}
         if found.score is not None and found.anomaly != state.active:
             state.active = found.anomaly
-            condition = {"definition": self.definition, "time": state.time, "active": found.anomaly, "value": found.score}
+            condition = {"definition": self.definition, "time": time, "active": found.anomaly, "value": found.score}
             yield "conditions", {**condition, **about}
+
+    # many rows at once
+
+    @staticmethod
+    def _in_batches(rows: int, keys: int) -> bool:
+        """Whether so many rows of so many keys are scored at once: where there are many of each, and numpy."""
+        return rows >= _MANY * keys and _has_numpy()
+
+    def _on_rows(self, rows: Any, groups: Iterable[tuple[Any, Sequence[int]]]) -> dict[str, tuple[Sequence[int], dict[str, Any]]]:  # noqa: ANN401
+        """Return for each output the places of the rows that have one, and its columns: the same as `on_record` emits row by row."""
+        from headrace.detect.columns import matrix_of
+
+        model = self.scorer.model
+        matrix, times = matrix_of(rows, model.tags, model.states, self.values), rows["@time"].to_list()
+        emitted: list[tuple[int, str, dict[str, Any]]] = []
+        for state, places in groups:
+            emitted += self._scored(matrix, times, places, state)
+        emitted.sort(key=itemgetter(0))
+        found: dict[str, tuple[Sequence[int], dict[str, Any]]] = {}
+        for output, columns in {"": self.output, **self.side_outputs}.items():
+            mine = [(place, row) for place, name, row in emitted if name == output]
+            found[output] = [place for place, _ in mine], {column: [row[column] for _, row in mine] for column in columns}
+        return found
+
+    def _scored(self, matrix: Any, times: Sequence[int], places: Sequence[int], state: Any) -> Iterator[tuple[int, str, dict[str, Any]]]:  # noqa: ANN401
+        """Yield what the rows of a key at these places emit."""
+        import numpy as np
+
+        taken = []
+        for place in places:
+            if state.last_time is not None and times[place] < state.last_time:
+                yield place, "older", {"time": times[place], "last_time": state.last_time}
+            else:
+                state.last_time = times[place]
+                taken.append(place)
+        if not taken:
+            return
+        retained, values = self._retained(state), matrix[taken]
+        scores = self.scorer.score_block(values, [times[place] for place in taken], retained)
+        state.memory, state.version = _encode(retained).decode(), self.version
+        there = np.isfinite(values)
+        whole = there.all(axis=1)
+        for number, (place, found) in enumerate(zip(taken, scores, strict=True)):
+            absent = () if whole[number] else np.flatnonzero(~there[number]).tolist()
+            yield from ((place, name, row) for name, row in self._judged(found, absent, times[place], state))
 
     def _values_of(self, row: Mapping[str, Any]) -> list[float | None]:
         """Return the values of the model's tags; None is missing."""
         given, states = row if self.values is None else row[self.values] or {}, self.scorer.model.states
         return [_value_of(given.get(tag), states.get(tag, ())) for tag in self.scorer.model.tags]
+
+
+@cache
+def _has_numpy() -> bool:
+    return find_spec("numpy") is not None
 
 
 def _value_of(given: object, states: Sequence[str]) -> float | None:

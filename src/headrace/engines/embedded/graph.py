@@ -37,8 +37,14 @@ def _over_stage(node: Node[Over], setting: Setting) -> Stage:
     return OverStage(node, setting)
 
 
+def _process_stage(node: Node[Process], setting: Setting) -> Stage:
+    from headrace.engines.embedded.batching import BatchStage, works_in_batches
+
+    return (BatchStage if works_in_batches(node.operator) else ProcessStage)(node, setting)
+
+
 # The nodes that are stages, by the class of their operator.
-_STAGES: dict[type[Operator], Callable[[Any, Setting], Stage]] = {Aggregate: WindowStage, Process: ProcessStage, Over: _over_stage}
+_STAGES: dict[type[Operator], Callable[[Any, Setting], Stage]] = {Aggregate: WindowStage, Process: _process_stage, Over: _over_stage}
 
 
 @dataclass

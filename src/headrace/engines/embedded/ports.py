@@ -162,8 +162,8 @@ def ports_of(node: Node[Process], clock_column: str, *, silences: bool) -> dict[
     return ports
 
 
-def in_arrival(ports: Sequence[Port], clock_column: str) -> tuple[pl.Series, list[tuple[int, Iterable[Record]]]] | None:
-    """Take out what came in this turn, in the order of the input: the records, and of each input that has any their number and they."""
+def in_arrival(ports: Sequence[Port], clock_column: str) -> tuple[pl.Series, list[tuple[Port, pl.DataFrame]]] | None:
+    """Take out what came in this turn, in the order of the input: the records, and the rows of each input that has any."""
     parts = {port.number: dict(gathered(port.waiting)) for port in ports}
     due = pl.col(clock_column).alias("@due")
     hidden = []
@@ -177,7 +177,7 @@ def in_arrival(ports: Sequence[Port], clock_column: str) -> tuple[pl.Series, lis
     for port in ports:
         if frames := [_kept(rows, port.schema.names, "@order") for _, rows in sorted(parts[port.number].items())]:
             rows = in_order(frames).hstack(every.filter(pl.col("@port") == port.number).select("@at", "@due"))
-            found.append((len(rows), port.run(rows, port.number)))
+            found.append((port, rows))
     return every["@record"], found
 
 

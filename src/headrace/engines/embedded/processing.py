@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from headrace.engines.embedded.ports import in_arrival, ports_of
+from headrace.engines.embedded.ports import Port, in_arrival, ports_of
 from headrace.engines.embedded.skipping import Skipping
 from headrace.engines.embedded.stage import Counts, Emitted, Setting, Stage, Turn
 from headrace.engines.embedded.state import Loading, Saving
@@ -138,9 +138,13 @@ class ProcessStage(Stage):
         arrived = in_arrival([*self._ports.values()], self.clock_column)
         if arrived is None:
             return []
-        records, runs = arrived
+        records, arrivals = arrived
         turn.fates.note(records, records)
-        return self._frames(self.scheduler.run(self._records(runs)))
+        return self._arrived(arrivals)
+
+    def _arrived(self, arrivals: Sequence[tuple[Port, pl.DataFrame]]) -> list[Emitted]:
+        """Give the process the rows of its inputs, and return what it gives."""
+        return self._frames(self.scheduler.run(self._records((len(rows), port.run(rows, port.number)) for port, rows in arrivals)))
 
     def _records(self, runs: Iterable[tuple[int, Iterable[Record]]]) -> Iterable[Record]:
         """Return the records of all inputs, each sorted and due, as the scheduler takes them."""

@@ -13,11 +13,11 @@ from headrace.kernels.keyed.shared import Shared, Versions
 from headrace.kernels.keyed.state import State
 from headrace.kernels.keyed.values import Compact, key_of
 
-__all__ = ["Keyspace"]
+__all__ = ["ARE_EQUAL_BY_CODE", "Keyspace"]
 
 _MOST_AT_HAND = 10_000
 # Keys of these types have equal codes where Python has them for equal: 0.0 and -0.0 have not, and dicts and lists have no hash.
-_ARE_EQUAL_BY_CODE = frozenset(["STRING", "BIGINT", "BOOLEAN", "TIMESTAMP_LTZ(3)"])
+ARE_EQUAL_BY_CODE = frozenset(["STRING", "BIGINT", "BOOLEAN", "TIMESTAMP_LTZ(3)"])
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list).decode
 _decode_state = msgspec.msgpack.Decoder(dict).decode
@@ -43,7 +43,7 @@ class Keyspace:
         self._names = kernel.operator.keys
         self._stored: dict[bytes, bytes] = {}
         self._at_hand: dict[bytes, State] = {}
-        self._by_key: dict[Any, State] | None = {} if _ARE_EQUAL_BY_CODE.issuperset(self._key_kinds()) else None
+        self._by_key: dict[Any, State] | None = {} if ARE_EQUAL_BY_CODE.issuperset(self._key_kinds()) else None
         self._touched: set[bytes] = set()
         self._compact = Compact()
         self._alarms = _Alarms()
