@@ -5,7 +5,7 @@ Their state is that of the keyed kernel, so either form may work on the next row
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -48,16 +48,17 @@ class ColumnarStage(ProcessStage):
         if due is None or not self._pays(due):
             records = () if due is None else self._records([(len(due), port.run(due, port.number))])
             return self._frames(chain(self.scheduler.run(records), self.scheduler.advance(clock)))
-        return self._batch(due, self._frames(self.scheduler.advance(clock)))
+        emitted = self._batch(due)
+        return [*emitted, *self._frames(self.scheduler.advance(clock))]
 
     def _arrived(self, arrivals: Sequence[tuple[Port, pl.DataFrame]]) -> list[Emitted]:
         """Give the process the rows of its input, and return what it gives."""
         [(_, rows)] = arrivals
         return self._batch(rows) if self._pays(rows) else super()._arrived(arrivals)
 
-    def _batch(self, rows: pl.DataFrame, behind: Iterable[Emitted] = ()) -> list[Emitted]:
+    def _batch(self, rows: pl.DataFrame) -> list[Emitted]:
         self._handled += len(rows)
-        return [*self._computed(rows), *behind]
+        return self._computed(rows)
 
     def _emitted(self, rows: pl.DataFrame, columns: Mapping[str, Any], schema: Schema) -> pl.DataFrame:
         """Return a row for each of `rows`: with these columns, and those of `rows` for the others."""
