@@ -204,6 +204,25 @@ def test_however_the_records_are_cut_and_the_run_is_broken_off_the_bytes_are_the
         assert found["at once"]["alarms.journal"]
 
 
+def test_a_flood_of_ten_thousand_alarms_within_a_second_loses_none_and_repeats_none_when_the_run_is_broken_off(log: SqliteLog, wall: Wall) -> None:
+    tags = [f"a/T{number}" for number in range(2_000)]
+    room = Control(log, wall, *[{"definition": f"H{nth}", "tag": tag, "kind": "H", "limit": 10.0 * nth} for tag in tags for nth in range(5)])
+    room.append(2, "readings", *[reading(1 + nth / len(tags), 50.0, tag) for nth, tag in enumerate(tags)])
+    for most in (300, 900):
+        room.live.work(most)
+        room.live.commit()
+        room.live.work(most)
+        room.live.close()  # before a commit
+        room.start()
+    room.work()
+    room.live.close()
+    raised = [(row["alarm_id"], row["sequence"]) for row in written(log, "alarms") if row["event"] == "raise"]
+    assert len(raised) == 10_000
+    assert sorted(raised) == sorted((f"{tag}/H{nth}", 1) for tag in tags for nth in range(5))
+    standing = {row["alarm_id"]: row["state"] for row in written(log, "alarms.current")}
+    assert standing == dict.fromkeys((name for name, _ in raised), "unacknowledged")
+
+
 def test_a_replay_that_takes_the_steps_of_the_clock_gives_the_same_bytes(log: SqliteLog, wall: Wall, tmp_path: Path) -> None:
     room = Control(log, wall, H, DEFINITIONS[3])
     for second in range(1, 60):

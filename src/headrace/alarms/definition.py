@@ -297,7 +297,7 @@ def _check_limits(every: Iterable[Definition], where: str) -> None:
                 raise PlanError(what, where=where, fix="the definitions stay as they were")
 
 
-@lru_cache(maxsize=200_000)
+@lru_cache(maxsize=20_000)
 def definitions_of(texts: tuple[str, ...]) -> tuple[tuple[str, Definition], ...]:
     """Return definitions that were encoded, each with its version: a digest of its content."""
     return tuple((version_of(text), msgspec.json.decode(text, type=Definition)) for text in texts)
