@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import headrace as hr
-from headrace.apps import water
 
-__all__ = ["ruled", "whole"]
+__all__ = ["ruled", "scored"]
 
 RULES = [
     {"kind": "parameter", "name": "loss", "formula": "FIT201 - FIT301"},
@@ -36,8 +35,7 @@ def ruled() -> dict[str, hr.Stream]:
     return hr.rules(readings, RULES).topics(commands="rules.commands")
 
 
-@hr.pipeline("whole", version="1")
-def whole(model: str) -> dict[str, hr.Stream]:
-    """The two topics as one with statistics and alerts, alarms after ISA-18.2, rules, and a detector, which `headrace fit` has made."""
-    found = hr.detect(_rows().derive(plant="'water'"), model, by=["plant"], values="fields").topics("detector", conditions="detector.conditions")
-    return {**water.water.function(tags="swat"), **water.alarms.function(), **ruled.function(), **found}
+@hr.pipeline("scored", version="1")
+def scored(model: str = "pca.json") -> dict[str, hr.Stream]:
+    """The scores of all tags by a detector, which `headrace fit` has made."""
+    return hr.detect(_rows().derive(plant="'water'"), model, by=["plant"], values="fields").topics("detector")

@@ -6,8 +6,7 @@ NULL is unknown. What could differ in its last digit from one mathematical libra
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import add, and_, eq, ge, gt, le, lt, mul, ne, neg, or_, sub, truediv
 from typing import Any
 
@@ -15,7 +14,7 @@ import polars as pl
 
 from headrace.alarms.formula import Tree
 
-__all__ = ["Columns", "Incomputable"]
+__all__ = ["Columns", "is_computable"]
 
 Held = Callable[[int, pl.Series], pl.Series]
 _COMPARE: Mapping[str, Callable[[Any, Any], pl.Series]] = {"<": lt, "<=": le, ">": gt, ">=": ge, "=": eq, "<>": ne}
@@ -25,8 +24,12 @@ _CALLS: Mapping[str, Callable[..., pl.Series]] = {
 }  # fmt: skip
 
 
-class Incomputable(Exception):
-    """A formula has a part that is not computed here."""
+@lru_cache(maxsize=50_000)
+def is_computable(tree: Tree) -> bool:
+    """Whether a formula has no part that is not computed here."""
+    if tree[0] == "call" and tree[1] not in _CALLS:
+        return False
+    return all(is_computable(part) for part in tree if isinstance(part, tuple))
 
 
 class Columns:
@@ -37,21 +40,15 @@ class Columns:
 
     def derive(self, name: str, tree: Tree) -> None:
         """Take the value of a formula for that of a parameter."""
-        self._values.pop(name, None)
-        with suppress(Incomputable):
-            self._values[name] = self.compute(tree)
+        self._values[name] = self.compute(tree)
 
     def compute(self, tree: Tree, held: Held | None = None) -> pl.Series:
-        """Return the values of a formula; `held` returns those of a HELD by its number and its condition. Raises Incomputable."""
+        """Return the values of a formula; `held` returns those of a HELD by its number and its condition."""
         match tree:
             case ("constant", value):
                 return pl.repeat(value, self._count, eager=True)
-            case ("name", name) if name in self._values:
+            case ("name", name):
                 return self._values[name]
-            case ("name", _):
-                raise Incomputable
-            case ("call", name, *_) if name not in _CALLS:
-                raise Incomputable
         parts = [self.compute(part, held) for part in tree if isinstance(part, tuple)]
         if tree[0] == "held" and held is not None:
             return held(tree[1], *parts)

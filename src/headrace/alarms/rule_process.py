@@ -67,18 +67,19 @@ class Memory(msgspec.Struct, array_like=True):
 
 
 class Settled(NamedTuple):
-    """How an equipment is before readings: its rules, the values and times of its parameters, and its run state. Of each condition, whether it is
-    active (None: unknown) and its holds by number: whether they are over (None: the condition is unknown). The first end of a duration. Whether arrival
-    is known to be another time than event time; None if that does not matter.
-    """  # noqa: D205
+    """How an equipment is before readings: its rules, the values and times of its parameters, its run state, and the time that it has reached.
+
+    Of each condition, whether it is active (None: unknown) and its holds by number: since when, and whether they are over (None: the condition is
+    unknown). Whether arrival is known to be another time than event time; None if that does not matter.
+    """
 
     rules: RuleSet
     values: Mapping[str, float]
     times: Mapping[str, int]
     run_state: str | None
+    reached: int
     active: Sequence[bool | None]
-    holds: Sequence[Mapping[int, bool | None]]
-    due: int | None
+    holds: Sequence[Mapping[int, tuple[int, bool | None]]]
     live: bool | None
 
 
@@ -204,8 +205,8 @@ class Equipment:
             return None
         memories = [self._memory(one) for one in self.rules.conditions]
         active = [None if one.unknown else one.active for one in memories]
-        holds = [{number: _OVER[hold.state] for number, hold in one.holds.items()} for one in memories]
-        return Settled(self.rules, state.values, state.times, state.run_state, active, holds, due[0] if due else None, live)
+        holds = [{number: (hold.since, _OVER[hold.state]) for number, hold in one.holds.items()} for one in memories]
+        return Settled(self.rules, state.values, state.times, state.run_state, state.reached, active, holds, live)
 
     # conditions
 
