@@ -382,6 +382,9 @@ def test_alarms_by_the_limits_of_the_tags_name_the_rows_that_raised_them() -> No
         for _, offset in one["evidence"]["records"]:
             row = rows[offset]
             assert of[one["tag"], int(row["t_stamp"]) // 1_000_000] == float(row["DPIT301"]) > one["limit"]
+    assert main(["run", "water:causes", "--input", "alarms=out/alarms.ndjson", "--output", "out"]) == 0
+    (group,) = read("out/alarms.causes.ndjson")
+    assert (group["event"], group["alarm_id"], group["cause"]) == ("grouped", "water/stage3/DPIT301/HH", "water/stage3/DPIT301/H")
     assert {of["water/stage3/MV302", int(row["t_stamp"]) // 1_000_000] for row in rows[60:]} == {1.0}, "the valve is closed"
 
 

@@ -17,7 +17,7 @@ from headrace.simulate.water import water_tags
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Alerts", "Limits", "alarms", "metrics", "water"]
+__all__ = ["Alerts", "Limits", "alarms", "causes", "metrics", "water"]
 
 Row = dict[str, Any]
 
@@ -350,10 +350,19 @@ def _definitions(tag: Tag, delay_seconds: float) -> Iterator[dict[str, Any]]:
         if limit is not None:
             consequence, action = _GUIDANCE.get((tag.tag_class, kind[0]), _OTHERS)
             more = {"limit": limit, "deadband": tag.deadband or 0.0, "priority": priority, "consequence": consequence, "action": action}
+            if kind in {"LL", "HH"} and (tag.l if kind == "LL" else tag.h) is not None:
+                more["caused_by"] = [f"{tag.path}/{kind[0]}"]  # the value passed that limit before
             yield {**common, "definition": kind, "kind": kind, **more}
     if tag.tag_class in _SWITCHING:
         action = "Check the sensor and its line; watch the stage by its other sensors."
         yield {**common, "definition": "bad", "kind": "bad_quality", "on_delay": 30.0, "priority": 4, "ne107": "failure", "action": action}
+
+
+@hr.pipeline("causes", version="1")
+def causes(tags: str = "swat", delay_seconds: float = 2) -> dict[str, hr.Stream]:
+    """The alarms of the pipeline `alarms`, grouped by cause: beyond HH below beyond H of the same tag. The settings are those of `alarms`."""
+    listed, _ = _tags(tags)
+    return {"alarms.causes": hr.alarm_causes(hr.alarm_transitions(), [one for tag in listed for one in _definitions(tag, delay_seconds)])}
 
 
 @hr.pipeline("states", version="1")
