@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import plistlib
+import re
 import signal
 import subprocess
+import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,7 +22,7 @@ from headrace.plant.quality import Quality
 from headrace.topics.sqlite import SqliteLog
 from mosquitto import Mosquitto, mosquitto
 from running_plant import HEADRACE, LIMIT, up
-from serving import Server
+from serving import Server, free_port
 
 __all__ = ["mosquitto"]
 
@@ -462,6 +464,38 @@ def test_the_template_for_mqtt_runs(run: Callable[..., tuple[int, str, str]], mo
         found = running.wait_for(lambda: records("readings") if len(records("readings")) == 2 else None, "both readings")
         assert running.end() == 0
     assert [(one["tag"], one["value"], one["quality"]) for one in found] == [("boiler/TT-1", 71.5, 0), ("boiler/TT-1", 72.5, 0)]
+
+
+def test_the_tutorial_shows_live_values_of_an_opc_ua_server_and_of_a_broker(mosquitto: Mosquitto) -> None:
+    page = Path(__file__).parents[2] / "docs" / "first-page.md"
+    (text,) = re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    simulations = re.findall(r"^headrace (simulate plc .*)$", page.read_text(), re.MULTILINE)
+    opc = free_port()
+
+    def placed(one: str) -> str:
+        moved = one.replace("mqtt://127.0.0.1:1883", mosquitto.address).replace("mqtt://127.0.0.1/", f"{mosquitto.address}/")
+        return moved.replace("127.0.0.1:4840", f"127.0.0.1:{opc}").replace("port = 8000", "port = 0")
+
+    Path("headrace.toml").write_text(placed(text))
+    with ExitStack() as stack:
+        for one in simulations:
+            process = stack.enter_context(subprocess.Popen([HEADRACE, *placed(one).split()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+            stack.callback(process.kill)
+        running = stack.enter_context(up())
+        (address,) = running.wait_for(
+            lambda: [one["why"] for one in running.said() if (one.get("part"), one["event"]) == ("page", "running")], "page"
+        )
+
+        def shown() -> dict[str, list[Any]] | None:
+            with urllib.request.urlopen(f"{address}api/values?since=0", timeout=LIMIT) as answer:
+                values = {one[0]: one for one in json.load(answer)["values"]}
+            return values if len(values) == 16 and all(one[3] == 0 for one in values.values()) else None
+
+        values = running.wait_for(shown, "the values of two controllers, from the server and from the broker")
+        assert running.end() == 0
+    assert len(simulations) == 2
+    assert {one[4] for one in values.values()} == {"r/min", "kW", "bar", "°C"}
+    assert {path for path in values if path.startswith("mqtt/")} == {f"mqtt/{path}" for path in values if not path.startswith("mqtt/")}
 
 
 def test_the_template_for_opc_ua_runs_with_a_list_of_tags_of_which_one_is_renamed(run: Callable[..., tuple[int, str, str]]) -> None:

@@ -148,7 +148,7 @@ def test_a_running_plant_has_a_page(page: Page) -> None:
         "path": "works/boiler/TT-1", "name": "Boiler temperature", "unit": "°C", "stepped": False, "low": 0, "high": 150, "l": 40, "h": 95
     }  # fmt: skip
     values = wait_for(lambda: len(found := page.json("/api/values?since=0")["values"]) == 2 and found, "values of both tags", seconds=LIMIT)
-    assert values == [["works/boiler/TT-1", 1767600030000, 96.25, 0, "CEL"], ["works/boiler/PT-1", 1767600060000, None, 0x809B0000, "BAR"]]
+    assert values == [["works/boiler/TT-1", 1767600030000, 96.25, 0, "°C"], ["works/boiler/PT-1", 1767600060000, None, 0x809B0000, "bar"]]
     assert page.json("/api/trend?tag=works/boiler/PT-1") == [[1767600000000, 9.5, 0], [1767600060000, None, 0x809B0000]]
     assert page.json("/api/trend?tag=none") == page.json("/api/trend") == []
     assert page.json("/api/values?since=x")["values"] == values

@@ -18,6 +18,7 @@ from headrace._clock import now_ms
 from headrace._json import NOT_JSON
 from headrace.connectors.progress import ledger_of
 from headrace.errors import HeadraceError
+from headrace.plant.units import unit_symbol
 from headrace.topics.protocol import Log, TopicInfo
 
 __all__ = ["Group", "Watching"]
@@ -130,7 +131,7 @@ class Watching:
     # what is shown
 
     def values(self, since: int) -> dict[str, Any]:
-        """Return the tags whose values have changed since a number that was returned before: path, time, value, quality, unit."""
+        """Return the tags whose values have changed since a number that was returned before: path, time, value, quality, symbol of the unit."""
         with self._lock:
             rows = [one.row for one in self._latest.values() if one.number > since]
             return {"number": self._number, "now": now_ms(), "fault": self.fault, "values": rows}
@@ -203,7 +204,7 @@ class Watching:
         latest.history.append((seen.time, float(value) if usable and value is not None else None, seen.quality))
         if seen.time >= latest.row[1]:
             self._number += 1
-            latest.number, latest.row = self._number, (seen.tag, seen.time, value, seen.quality, seen.unit)
+            latest.number, latest.row = self._number, (seen.tag, seen.time, value, seen.quality, seen.unit and unit_symbol(seen.unit))
 
     def _look_slowly(self, log: Log) -> None:
         """Look at all topics, ledgers and dead letters."""
