@@ -148,10 +148,10 @@ def test_the_template_is_the_plant_of_the_containers_with_other_hosts() -> None:
 
 
 @pytest.mark.parametrize("log", ["sqlite", pytest.param("kafka", marks=pytest.mark.long)])
-def test_the_parts_of_the_factory_are_processes_of_their_own(
+def test_the_parts_of_the_factory_are_processes_of_their_own_or_one(
     log: str, tmp_path: Path, mongo: Mongo, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A broker with two listeners, the bridge, the preprocessor and the target, the last two killed in between."""
+    """A broker with two listeners, the bridge, the preprocessor and the target, the last two killed in between; then all in one process."""
     if (why := no_mosquitto()) is not None:
         pytest.skip(why)
     if log == "kafka":
@@ -185,11 +185,15 @@ def test_the_parts_of_the_factory_are_processes_of_their_own(
             arrived(target, first)
             for one in (pipeline, target):
                 assert one.end(signal.SIGKILL) == -signal.SIGKILL
-        broker.publish("plc/data", *lines[20:-1])
-        publish_by_websocket(socket, lines[-1])
+        broker.publish("plc/data", *lines[20:-6])
+        publish_by_websocket(socket, lines[-6])
         with up("factory") as pipeline, up("documents") as target:
-            arrived(target, len(wanted))
+            arrived(target, len(wanted) - sum(len(json.loads(line)["variables"]) for line in lines[-5:]))
             assert [one.end() for one in (target, pipeline, bridge)] == [0, 0, 0]
+        broker.publish("plc/data", *lines[-5:])
+        with up() as whole:
+            arrived(whole, len(wanted))
+            assert whole.end() == 0
         found = list(documents.find({}, {"_id": 0}).sort("_id"))
         indexes = [one["key"].to_dict() for one in documents.list_indexes()]
 
