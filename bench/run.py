@@ -389,6 +389,27 @@ def bench_water(_count: int, runs: int) -> Iterator[str]:
         yield f"{name:24}{cost.cpu:8.2f} CPU s {rows / cost.cpu:9,.0f} rows per CPU s {cost.memory:6.0f} MB"
 
 
+def bench_backtest(_count: int, runs: int) -> Iterator[str]:
+    day, labels = WORK / "water-readings.ndjson", WORK / "labels.csv"
+    labels.write_text("start,end,name\n2024-01-01T00:30:00Z,2024-01-01T00:40:00Z,one\n")
+    if not day.exists():
+        aside = day.with_suffix(".new")
+        subprocess.run([sys.executable, HERE / "water.py", water_rows(86_400), aside], check=True)
+        aside.rename(day)
+    hour = WORK / "water-readings-hour.ndjson"
+    with day.open("rb") as lines, hour.open("wb") as file:
+        file.writelines(itertools.islice(lines, 51 * 3600))
+
+    def judge(source: Path) -> Cost:
+        report = emptied(WORK / "report")
+        options = ("--input", f"readings={source}", "--labels", labels, "--report", report)
+        return cost_of(COMMAND, "backtest", f"{HERE / 'water.py'}:limits", *options, home=emptied(WORK / "home-backtest"))
+
+    yield "headrace backtest of limits, bad quality and silence of 51 tags at 1 Hz"
+    for name, cost in interleaved(runs, hour=lambda: judge(hour), day=lambda: judge(day)).items():
+        yield f"{name:6}{cost.cpu:8.2f} CPU s {cost.memory:6.0f} MB"
+
+
 def emptied(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     return folder
@@ -460,6 +481,7 @@ BENCHES = {
     "bytewax": bench_bytewax,
     "keys": bench_keys,
     "water": bench_water,
+    "backtest": bench_backtest,
     "alarms": bench_alarms,
     "alarm-latency": bench_alarm_latency,
 }

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import headrace as hr
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
 
-__all__ = ["ruled", "scored"]
+import headrace as hr
+from headrace.kernels.reading.rules import double_of
+from headrace.simulate.water import water_tags
+
+__all__ = ["limits", "ruled", "scored"]
 
 RULES = [
     {"kind": "parameter", "name": "loss", "formula": "FIT201 - FIT301"},
@@ -39,3 +46,37 @@ def ruled() -> dict[str, hr.Stream]:
 def scored(model: str = "pca.json") -> dict[str, hr.Stream]:
     """The scores of all tags by a detector, which `headrace fit` has made."""
     return hr.detect(_rows().derive(plant="'water'"), model, by=["plant"], values="fields").topics("detector")
+
+
+def _definitions() -> Iterator[dict[str, Any]]:
+    for tag in water_tags():
+        for kind, limit in (("LL", tag.ll), ("L", tag.l), ("H", tag.h), ("HH", tag.hh)):
+            if limit is not None:
+                yield {"tag": tag.name, "definition": kind, "kind": kind, "limit": limit, "deadband": tag.deadband or 0.0, "on_delay": 2.0}
+        yield {"tag": tag.name, "definition": "bad", "kind": "bad_quality", "on_delay": 30.0}
+        yield {"tag": tag.name, "definition": "silent", "kind": "no_data", "after": 60.0}
+
+
+@hr.pipeline("limits", version="1")
+def limits() -> dict[str, hr.Stream]:
+    """The alarms of all tags: by their limits, of bad quality, and of a minute of silence."""
+    schema = {"tag": "STRING NOT NULL", "time": "BIGINT NOT NULL", "value": "DOUBLE", "quality": "BIGINT"}
+    readings = hr.stream("readings", schema=schema, event_time="TO_TIMESTAMP_LTZ(time, 3)", watermark=hr.seconds(1))
+    return hr.alarm(readings, _definitions(), hr.alarm_commands()).topics()
+
+
+def as_readings(source: str, target: str) -> None:
+    """Write the rows of the plant as readings, a line for each tag; states are numbers, and what is no number is of bad quality."""
+    states = {"Open": 2.0, "Closed": 1.0}
+    with open(source) as rows, open(target, "w") as readings:
+        for line in rows:
+            row = json.loads(line)
+            time = int(row.pop("t_stamp")) // 1_000_000
+            for tag, text in row.items():
+                value = states.get(text, double_of(text))
+                shown, quality = ("null", 0x80000000) if value is None else (f"{value}", 0)
+                readings.write(f'{{"tag":"{tag}","time":{time},"value":{shown},"quality":{quality}}}\n')
+
+
+if __name__ == "__main__":
+    as_readings(*sys.argv[1:])
