@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 import headrace as hr
 from headrace.engines.embedded.run import run_files
+from headrace.plan.operators import Unnest
 from headrace.plan.pipeline import Plan
-from headrace.plan.rewrite import read_numbers_at_once
+from headrace.plan.rewrite import only_keys, read_numbers_at_once
 from headrace.plan.schema import DOUBLE, STRING, map_of
 from repeated import examples
 
@@ -197,3 +198,25 @@ def test_headers_are_read_as_the_texts_that_they_are() -> None:
     plan, retyped = read_numbers_at_once(plan_of(summed(cast(source))))
     assert not retyped
     assert plan.sources[0].schema()["data"].type == map_of(STRING, STRING)
+
+
+@pytest.mark.parametrize(
+    ("build", "keys"),
+    [
+        (lambda rows: [summed(rows)], {"sensor"}),
+        (lambda rows: [summed(rows.select("id", "sensor", "value", tag="sensor"))], {"sensor"}),
+        (lambda rows: [rows.select("value", tag="sensor").window(WINDOW, by=["tag"]).aggregate(n="COUNT(*)")], {"sensor"}),
+        (lambda rows: [rows.window(WINDOW, by=["id", "sensor"]).aggregate(n="COUNT(*)").aggregate(by=["id"], n="SUM(n)")], {"id", "sensor"}),
+        (lambda rows: [summed(rows), rows.window(WINDOW, by=["id"]).aggregate(n="COUNT(value)")], {"id", "sensor"}),
+        (lambda rows: [summed(rows), rows.select("sensor")], set()),
+        (lambda rows: [summed(rows.where("sensor <> 'x'"))], set()),
+        (lambda rows: [summed(rows.derive(sensor="UPPER(sensor)"))], set()),
+        (lambda rows: [summed(rows.where("value > 1").union(rows))], set()),
+        (lambda rows: [rows.window(WINDOW, by=["sensor"]).aggregate(last="LAST_VALUE(sensor)")], set()),
+        (lambda rows: [rows.window(WINDOW, by=["sensor"], allowed_lateness=hr.seconds(1)).aggregate(n="COUNT(*)")], set()),
+    ],
+)
+def test_texts_that_are_only_keys_of_windows_are_found(build: Callable[[hr.Stream], list[hr.Stream]], keys: set[str]) -> None:
+    plan = plan_of(*build(cast(messages())))
+    (unnest,) = (node for node in plan.nodes if isinstance(node.operator, Unnest))
+    assert only_keys(plan, unnest) - {"raw"} - ({"id"} - keys) == keys

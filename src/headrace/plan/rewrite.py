@@ -10,7 +10,7 @@ from headrace.plan.operators import Aggregate, Derive, Operator, Select, Source,
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import DOUBLE, STRING, Schema, map_of
 
-__all__ = ["read_numbers_at_once"]
+__all__ = ["only_keys", "read_numbers_at_once"]
 
 _TEXTS, _NUMBERS = map_of(STRING, STRING), map_of(STRING, DOUBLE)
 
@@ -99,3 +99,25 @@ def _uncast(expression: Expression, given: Schema) -> Expression:
         case Cast(argument=Column(name=name), type=kind) if kind == DOUBLE and name in given and given[name].type == DOUBLE:
             return Column(name, DOUBLE)
     return rebuild(expression, lambda inner: _uncast(inner, given))
+
+
+def only_keys(plan: Plan, node: Node[Operator]) -> set[str]:
+    """Return the texts in the rows of an unnested column of which each is used only as a key of windows that emit no late rows."""
+    if not isinstance(node.operator, Unnest):
+        return set()
+    return {field.name for field in node.schema.fields if field.type == STRING and _only_key(plan, node, field.name)}
+
+
+def _only_key(plan: Plan, given: Node[Operator], column: str) -> bool:
+    return all(_keys_by(plan, one, column) for one in plan.consumers(given))
+
+
+def _keys_by(plan: Plan, given: Node[Operator], column: str) -> bool:
+    """Return whether a node, and whatever it hands `column` on to, uses it only as a key."""
+    match operator := given.operator:
+        case Aggregate(calls=calls, lateness_ms=0, late_topic=None):
+            return all(column not in columns_of(call) for _, call in calls)
+        case Derive() | Select() | Where() | Unnest():
+            read = (expression for expression in operator.expressions if not (isinstance(expression, Column) and expression.name == column))
+            return all(column not in columns_of(one) for one in read) and all(_only_key(plan, given, name) for name in operator.unchanged(column))
+    return False

@@ -9,6 +9,7 @@ import pytest
 
 import headrace as hr
 from headrace.kernels.columnar.aggregate import Folding
+from headrace.kernels.columnar.coding import Coding
 from headrace.kernels.columnar.compile import compile_expression
 from headrace.plan.operators import Aggregate
 
@@ -77,8 +78,27 @@ def in_pieces(frame: pl.DataFrame, size: int) -> pl.DataFrame:
 def test_the_last_digits_do_not_depend_on_pieces_nor_on_what_is_known_to_be_sorted(by: list[str], aggregates: dict[str, str]) -> None:
     folding = folding_of(aggregates)
     expected = folding.fold(FRAME, by)
-    for frame in (in_pieces(FRAME, 1), in_pieces(FRAME, 1_117), in_pieces(FRAME, 1).rechunk(), FRAME.with_columns(pl.col("slice").set_sorted())):
+    known = FRAME.with_columns(pl.col("slice").set_sorted())
+    for frame in (
+        in_pieces(FRAME, 1),
+        in_pieces(FRAME, 1_117),
+        in_pieces(FRAME, 1).rechunk(),
+        known,
+        Coding().of(FRAME, "k"),
+        Coding().of(known, "k"),
+    ):
         assert folding.fold(frame, by).equals(expected)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [pl.col("x") > 1, pl.col("slice") * 2**61, pl.lit(None, pl.Int64), pl.lit(None, pl.String), pl.col("slice") - 2**63, pl.lit("one")],
+    ids=["of another type", "far apart", "NULL", "a NULL text", "least", "one"],
+)
+def test_coded_keys_fold_as_texts_whatever_other_key_there_is(other: pl.Expr) -> None:
+    folding, frame, by = folding_of(MORE), FRAME.with_columns(other.alias("other")), ["slice", "k", "other"]
+    for rows in (frame, frame.clear(), frame.head(1)):
+        assert folding.fold(Coding().of(rows, ("k", "other")), by).equals(folding.fold(rows, by))
 
 
 @pytest.mark.parametrize("aggregates", [MEANS, MORE], ids=["means", "more"])

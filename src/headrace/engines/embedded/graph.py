@@ -18,6 +18,7 @@ from headrace.engines.embedded.output import SPREAD
 from headrace.engines.embedded.processing import ProcessStage
 from headrace.engines.embedded.stage import Counts, Emitted, Fates, Setting, Stage, Turn, Write
 from headrace.engines.embedded.windowing import WindowStage
+from headrace.kernels.columnar.coding import Coding
 from headrace.kernels.columnar.order import gathered, in_order
 from headrace.kernels.columnar.rows import row_step
 from headrace.kernels.columnar.watermark import FOREVER, NEVER, Clock
@@ -25,6 +26,7 @@ from headrace.kernels.columnar.window import RegroupKernel
 from headrace.plan.graph import Node
 from headrace.plan.operators import Aggregate, Operator, Over, Process, Regroup, RowOperator, Side, Sink, Source, Union
 from headrace.plan.pipeline import Plan
+from headrace.plan.rewrite import only_keys
 
 __all__ = ["Graph", "now_of"]
 
@@ -76,9 +78,11 @@ class Graph:
 
     def __init__(self, plan: Plan, write: Write, *, keyed: bool = False, silences: bool = False, origins: Sequence[tuple[str, int]] = ()) -> None:
         self._write, self._keyed, self.plan = write, keyed, plan
-        needed, setting = _needed(plan), Setting(plan, write, keyed, silences, origins)
+        needed, setting, coding = _needed(plan), Setting(plan, write, keyed, silences, origins), Coding()
         self._steps = {
-            node: row_step(operator, node.schema, sorted(needed[node])) for node in plan.nodes if isinstance(operator := node.operator, RowOperator)
+            node: row_step(operator, node.schema, sorted(needed[node]), coding, only_keys(plan, node))
+            for node in plan.nodes
+            if isinstance(operator := node.operator, RowOperator)
         }
         self._sources = {node.operator.topic: node for node in plan.of(Source)}
         self._regroups: dict[Node[Operator], RegroupKernel] = {node: RegroupKernel(node.operator, keyed=keyed) for node in plan.of(Regroup)}

@@ -9,6 +9,7 @@ import polars as pl
 
 from headrace.engines.embedded.stage import Emitted, Setting, Stage, Turn
 from headrace.engines.embedded.state import Loading, Saving
+from headrace.kernels.columnar.coding import as_texts
 from headrace.kernels.columnar.order import gathered, in_order
 from headrace.kernels.columnar.watermark import FOREVER, NEVER
 from headrace.kernels.columnar.window import WindowKernel, WindowState
@@ -100,6 +101,8 @@ class WindowStage(Stage):
 
     def save(self, saving: Saving) -> dict[str, Any]:
         """Return the watermark, the buffered rows and the folded slices."""
+        for parts in self.state.buffer.values():
+            parts[:] = map(as_texts, parts)
         frames = {name: saving.frame(frame) for name in _FRAMES if (frame := getattr(self.state, name)) is not None}
         return {"clock": self.state.clock, "buffer": saving.buffer(self.state.buffer), **frames}
 

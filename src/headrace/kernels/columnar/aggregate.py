@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from headrace.kernels.columnar.coding import as_texts, coded_in, group_number
 from headrace.kernels.columnar.compile import compile_expression
 from headrace.plan.expression import Call, Column, Expression, columns_of
 from headrace.plan.functions import AGGREGATES
@@ -67,7 +68,12 @@ class Folding:
 def _fold_groups(rows: pl.DataFrame, by: Sequence[str], steps: list[pl.Expr]) -> pl.DataFrame:
     """Return what the steps give for each group, the same to the last digit whatever other rows are there, and however many threads.
 
-    The keys are made one struct for that. By plain columns, Polars would add up a thousand rows and more in as many parts as
-    it has threads, and the groups of keys that happen to be known as sorted in another order.
+    The keys are made one struct for that, or one number if they are coded. By plain columns, Polars would add up a thousand rows
+    and more in as many parts as it has threads, and the groups of keys that happen to be known as sorted in another order.
     """
+    if coded_in(rows.select(by)):
+        if (number := group_number(rows, by)) is not None:
+            grouped = rows.group_by(number.alias("@group"), maintain_order=True).agg(pl.col(by).first(), *steps)
+            return as_texts(grouped.drop("@group"))
+        rows = as_texts(rows)
     return rows.group_by(pl.struct(by).alias("@group"), maintain_order=True).agg(steps).unnest("@group")

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from headrace.kernels.columnar.coding import concat
 from headrace.kernels.columnar.watermark import FOREVER, NEVER
 
 __all__ = ["clock_before", "due_before", "gathered", "in_order", "in_time", "turn"]
@@ -25,7 +26,7 @@ def gathered(waiting: dict[int, list[pl.DataFrame]]) -> list[tuple[int, pl.DataF
     """Take out the rows that wait, partition by partition; where they came by several ways, in the order of the records."""
     parts = []
     for rank, frames in sorted(waiting.items()):
-        parts.append((rank, frames[0] if len(frames) == 1 else pl.concat(frames).sort("@record", maintain_order=True)))
+        parts.append((rank, frames[0] if len(frames) == 1 else concat(frames).sort("@record", maintain_order=True)))
     waiting.clear()
     return parts
 

@@ -38,6 +38,7 @@ import polars as pl
 
 from headrace.kernels.columnar.aggregate import Folding
 from headrace.kernels.columnar.calendar import instants_of, times_of
+from headrace.kernels.columnar.coding import as_texts, concat
 from headrace.kernels.columnar.compile import compile_expression
 from headrace.kernels.columnar.watermark import NEVER
 from headrace.plan.operators import Aggregate, Regroup
@@ -168,7 +169,7 @@ class WindowKernel:
         behind = rows["@watermark"] >= rows["@slice"] + (slice_ms - 1)
         if behind.any():
             straggling = rows.filter(behind).select(pl.lit(partition, pl.Int64).alias("@partition"), "@slice", "@from", *self._kept, *sequence)
-            state.stragglers = _with(state.stragglers, straggling)
+            state.stragglers = _with(state.stragglers, as_texts(straggling))
             rows = rows.filter(~behind)
         if len(rows):
             state.buffer.setdefault(partition, []).append(rows.select("@slice", *self._kept))
@@ -248,7 +249,7 @@ class WindowKernel:
                     waiting.append(rows)
             state.buffer[partition] = waiting
         if ready:
-            folded = self.folding.fold(pl.concat(ready), ["@slice", *self.keys])
+            folded = self.folding.fold(concat(ready), ["@slice", *self.keys])
             state.folded = _with(state.folded, folded)
         self._build(state, before)
 
