@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import plistlib
+import pty
 import re
 import signal
 import subprocess
@@ -438,6 +440,25 @@ def test_the_template_for_the_water_plant_shows_an_attack(run: Callable[..., tup
 def test_init_names_the_templates(run: Callable[..., tuple[int, str, str]]) -> None:
     assert "there is no template 'kilm'; did you mean 'kiln'?" in run("init", "kilm")[2]
     assert run("init")[::2] == (2, f"headrace: TEMPLATE: no template is named; name one of {', '.join(TEMPLATES)}\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"), [(b"2\n", b"Wrote headrace.toml"), (b"kilm\n", b"did you mean 'kiln'?"), (b"\x04", b"no template is named")]
+)
+def test_init_asks_on_a_terminal(answer: bytes, says: bytes) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([HEADRACE, "init"], stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        said = b""
+        with suppress(OSError):  # the terminal is gone with the process
+            while b"? " not in said:
+                said += os.read(ours, 65_536)
+            os.write(ours, answer)
+            while part := os.read(ours, 65_536):
+                said += part
+    os.close(ours)
+    assert says in said and b"Traceback" not in said
+    assert (process.returncode, Path("headrace.toml").exists()) == ((0, True) if answer == b"2\n" else (2, False))
 
 
 def test_service_prints_a_unit_and_a_launchd_file(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

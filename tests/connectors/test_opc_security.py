@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,9 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
-from plant_servers import PlantServer, readings
+from plant_servers import Bridged, PlantServer, readings
 
 from headrace.cli import main
+from headrace.connectors.opc import source
 from headrace.topics.sqlite import SqliteLog
 
 
@@ -80,7 +82,9 @@ def bridge(server: PlantServer, files: Path, *, user: str = "operator:${OPC_PASS
         "timeout": "60s",
     }
     parameters = "&".join(f"{name}={value}" for name, value in (given | changed).items() if value is not None)
-    return main(["bridge", f"opc.tcp://{user}127.0.0.1:{server.port}/plant/?{parameters}", "topic:readings", "--records", "2"])
+    return main(
+        ["bridge", f"opc.tcp://{user}127.0.0.1:{server.port}/plant/?{parameters}", "topic:readings", "--records", "2", "--give-up-after", "1"]
+    )
 
 
 @pytest.mark.parametrize("changed", [{}, {"security": "Sign", "server_certificate": "any"}], ids=["encrypted", "signed"])
@@ -112,7 +116,11 @@ OFFERS = "it offers security=Sign&policy=Basic256Sha256, security=SignAndEncrypt
         ("operator:x@", NONE, f"SERVER: does not offer security=None; {OFFERS}"),
         ("operator:x@", {"policy": "Aes256Sha256RsaPss"}, f"SERVER: does not offer security=SignAndEncrypt with policy=Aes256Sha256RsaPss; {OFFERS}"),
         ("operator:x@", {"server_certificate": "FILES/other.pem"}, "SERVER: has another certificate than FILES/other.pem: SHA-256 "),
-        ("operator:x@", {"certificate": "FILES/expired.pem", "key": "FILES/expired-key.pem"}, "FILES/expired.pem: certificate expired on 20"),
+        (
+            "operator:x@",
+            {"certificate": "FILES/expired.pem", "key": "FILES/expired-key.pem"},
+            "SERVER: our certificate FILES/expired.pem expired on 20",
+        ),
         ("operator:x@", {"key": "FILES/other-key.pem"}, "FILES/other-key.pem: does not belong to the certificate FILES/our.pem"),
         ("operator:x@", {"certificate": "FILES/password"}, "FILES/password: is not a certificate; give an X.509 certificate, as PEM or DER"),
         ("operator:x@", {"key": "FILES/our.pem"}, "FILES/our.pem: is not a private key without a password"),
@@ -126,8 +134,9 @@ def test_what_is_wrong_is_one_line(
     placed = {name: value and value.replace("FILES", str(files)) for name, value in changed.items()}
     assert bridge(server, files, user=user, **placed) in {1, 2}
     expected = says.replace("FILES", str(files)).replace("SERVER", f"opc.tcp://127.0.0.1:{server.port}/plant/")
-    err = capsys.readouterr().err
-    assert err.startswith(f"headrace: {expected}") and err.count("\n") == 1
+    *before, last = capsys.readouterr().err.splitlines()
+    assert last.startswith(f"headrace: {expected}")
+    assert len(before) == ("expired" in says), "one that has expired is waited for, and this is said first"
 
 
 @pytest.mark.usefixtures("home")
@@ -138,6 +147,21 @@ def test_an_expired_certificate_of_the_server_is_one_line(files: Path, capsys: p
         "key": str(files / "expired-key.pem"),
     }
     with PlantServer("opc_server.py", json.dumps(definition)) as one:
-        assert bridge(one, files, user="", server_certificate=str(files / "expired.der")) == 2
-    err = capsys.readouterr().err
-    assert "certificate expired on 20" in err and err.endswith("; the server needs a new certificate\n") and err.count("\n") == 1
+        assert bridge(one, files, user="", server_certificate=str(files / "expired.der")) == 1
+    *_, last = capsys.readouterr().err.splitlines()
+    assert f"opc.tcp://127.0.0.1:{one.port}/plant/: its certificate expired on 20" in last
+    assert last.endswith(", for 1 s; its administrator has to renew it; store the new one in the file of server_certificate")
+
+
+def test_a_bridge_goes_on_when_our_certificate_is_renewed_on_disk(server: PlantServer, files: Path, log: SqliteLog, tmp_path: Path) -> None:
+    certificate(tmp_path, "mine", -1, "urn:our")
+    mine = f"certificate={tmp_path}/mine.pem&key={tmp_path}/mine-key.pem"
+    address = f"opc.tcp://operator@127.0.0.1:{server.port}/plant/?security=SignAndEncrypt&{mine}&server_certificate={files}/server.der&timeout=60s"
+
+    async def run() -> None:
+        async with Bridged(log, source(f"{address}&password_file={files}/password")) as bridge:
+            await bridge.until(lambda _: any("mine.pem expired on" in line for line in bridge.told), "expired")
+            certificate(tmp_path, "mine", 10, "urn:our")
+            await bridge.until(lambda found: found, "a reading")
+
+    asyncio.run(run())

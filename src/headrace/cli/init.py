@@ -77,10 +77,14 @@ def _contents(template: Traversable, within: str = "") -> Iterator[tuple[str, by
 
 def _asked() -> str:
     """Return the template that a person chooses on a terminal. Raises PlanError where there is none."""
+    unnamed = PlanError("no template is named", where="TEMPLATE", fix=f"name one of {', '.join(TEMPLATES)}")
     if not (sys.stdin and sys.stdin.isatty()):
-        raise PlanError("no template is named", where="TEMPLATE", fix=f"name one of {', '.join(TEMPLATES)}")
+        raise unnamed
     for number, (name, what) in enumerate(TEMPLATES.items(), 1):
         print(f"{number}  {name}: {what}")
-    answer = input(f"Which one writes {PLANT_FILE}? ").strip()
+    try:
+        answer = input(f"Which one writes {PLANT_FILE}? ").strip()
+    except EOFError:
+        raise unnamed from None
     names = list(TEMPLATES)
     return names[int(answer) - 1] if answer.isascii() and answer.isdigit() and 0 < int(answer) <= len(names) else answer

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from headrace.connectors.address import Address
+from headrace.connectors.certificates import check_own
+from headrace.connectors.protocol import Unavailable
 from headrace.errors import EnvironmentFault, PlanError
 
 __all__ = ["PARAMETERS", "Security", "offers"]
@@ -66,13 +68,21 @@ class Security:
         return cls(mode, policy, *(file or "" for file in files.values()))
 
     async def apply(self, client: Client, server: str) -> None:
-        """Prepare a client that is not connected yet. Raises PlanError or EnvironmentFault if a certificate is wrong."""
+        """Prepare a client that is not connected yet, by the files as they are now.
+
+        Raises
+        ------
+        PlanError, EnvironmentFault
+            If a certificate is wrong.
+        Unavailable
+            If one is not valid now.
+        """
         if self.mode == "None":
             return
         own, key = _certificate(self.certificate, "certificate"), _key(self.key)
         if own.public_key() != key.public_key():
             raise PlanError(f"does not belong to the certificate {self.certificate}", where=self.key, fix="give the key with which it was made")
-        _check_dates(own, self.certificate, "make a new one, and have the server trust it")
+        check_own(self.certificate)
         endpoints = await client.connect_and_get_server_endpoints()
         policy = _POLICIES[self.policy]
         try:
@@ -87,7 +97,7 @@ class Security:
                 fingerprint = offered.fingerprint(SHA256()).hex(":")
                 what = f"has another certificate than {self.server_certificate}: SHA-256 {fingerprint}"
                 raise PlanError(what, where=server, fix="if its administrator confirms this, store the new one in that file")
-            _check_dates(offered, server, "the server needs a new certificate")
+            _check_dates(offered)
         names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value if _has_names(own) else None
         uris = names.get_values_for_type(x509.UniformResourceIdentifier) if names is not None else []
         client.application_uri = uris[0] if uris else client.application_uri
@@ -136,11 +146,12 @@ def _key(path: str) -> PrivateKeyTypes:
         raise PlanError("is not a private key without a password", where=path, fix="give an RSA key, as PEM or DER") from None
 
 
-def _check_dates(certificate: x509.Certificate, where: str, fix: str) -> None:
+def _check_dates(certificate: x509.Certificate) -> None:
+    """Raise Unavailable if the server's certificate is not valid now: another may be there at the next try."""
     now = datetime.now(UTC)
     if certificate.not_valid_after_utc < now:
-        raise PlanError(f"certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}", where=where, fix=fix)
+        fix = "its administrator has to renew it; store the new one in the file of server_certificate"
+        raise Unavailable(f"its certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}", fix=fix)
     if certificate.not_valid_before_utc > now:
-        raise PlanError(
-            f"certificate is valid from {certificate.not_valid_before_utc:%Y-%m-%d} only", where=where, fix="is this machine's clock right?"
-        )
+        what = f"its certificate is valid from {certificate.not_valid_before_utc:%Y-%m-%d} only"
+        raise Unavailable(what, fix="is this machine's clock right?")
