@@ -17,6 +17,7 @@ sys.path.append(BENCH)
 from detection import nab  # noqa: E402
 from detection.points import Counts  # noqa: E402
 from detection.sets import TEP_NORMAL, skab, tep  # noqa: E402
+from detection.water import START, raised  # noqa: E402
 
 sys.path.remove(BENCH)  # bench/engines.py is no module of the tests
 
@@ -29,6 +30,14 @@ def data(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"no {path}")
     return path
+
+
+@pytest.mark.parametrize(("on_delay_s", "expected"), [(0, [3, 2000]), (2, [22, 2002]), (4, [24, 2004]), (5, [2005]), (9, [])])
+def test_an_alarm_is_raised_when_its_anomaly_has_lasted_and_not_again_within_ten_minutes(on_delay_s: int, expected: list[int]) -> None:
+    there = [False] * 3000
+    for start, end in ((3, 5), (20, 25), (2000, 2007)):
+        there[start:end] = [True] * (end - start)
+    assert [(alarm.time - START) // 1000 for alarm in raised(there, "rule", on_delay_s)] == expected
 
 
 def test_rows_are_counted_as_they_are() -> None:
