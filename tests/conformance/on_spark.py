@@ -68,7 +68,7 @@ def _outcome(job: FileJob, told: Result | HeadraceError) -> Outcome:
 def _restarted(jobs: Mapping[int, Job], servers: str, folder: Path) -> dict[int, Outcome]:
     """Return what the jobs give as streams, each begun from its checkpoint for every part of its records.
 
-    At the end a record comes to each source that closes what is open; what is written of that record itself is left out.
+    Last there comes a record to each source that closes what is open; what is written of that record itself is left out.
     """
     outcomes: dict[int, Outcome] = {}
     topics, streams = {}, {}
@@ -83,24 +83,31 @@ def _restarted(jobs: Mapping[int, Job], servers: str, folder: Path) -> dict[int,
         processes = bool(job.plan.processes)
         options = [f"--kafka-servers={servers}", f"--checkpoint={folder}/{number}", "--trigger=available-now"]
         streams[number] = spark_run._Script(script, options, processes)
+    closing = {number: list(_closing(one)) for number, one in topics.items()}
+    # A record that closes comes with the last ones, unless rows are written as they come: its own could not be told from theirs.
+    apart = {number for number, one in topics.items() if _plain(one)}
     steps: list[_Step] = []
     for part in range(max((len(one.job.restarts) + 1 for one in topics.values()), default=0)):
         now = {number: one for number, one in topics.items() if part <= len(one.job.restarts)}
         records = [record for one in now.values() for record in _records(one, part)]
+        records += [record for number, one in now.items() if part == len(one.job.restarts) and number not in apart for record in closing[number]]
         steps += [(None, _feeding(servers, records)), *((number, streams[number]) for number in now)]
-    closing = {number: list(_closing(one)) for number, one in topics.items()}
-    records = [record for records in closing.values() for record in records]
-    steps += [(None, _feeding(servers, records)), *((number, streams[number]) for number, found in closing.items() if found)]
+    records = [record for number in apart for record in closing[number]]
+    steps += [(None, _feeding(servers, records)), *((number, streams[number]) for number in apart if closing[number])]
     failed, before = _run(steps)
     rows = live.rows(servers, [topic for one in topics.values() for topic in one.written])
     for number, one in topics.items():
-        plain = [one.prefix + sink.operator.topic for sink in one.job.plan.sinks if not sink.traits.derived]
-        rows |= {topic: rows[topic][: before.get(topic, 0)] for topic in plain}
+        rows |= {topic: rows[topic][: before.get(topic, 0)] for topic in _plain(one)}
         for topic in one.job.inputs:
             dead = f"{one.prefix}{topic}.dead-letter"
             rows[dead] = [letter | {"topic": topic} for letter in rows[dead]]
         outcomes[number] = refused(failed[number]) if number in failed else one.outcome(rows, _ledger(one, rows, closing[number]))
     return outcomes
+
+
+def _plain(topics: live.Topics) -> list[str]:
+    """Return the topics to which records go as they come."""
+    return [topics.prefix + sink.operator.topic for sink in topics.job.plan.sinks if not sink.traits.derived]
 
 
 def _ledger(topics: live.Topics, rows: Mapping[str, list[Any]], closing: Sequence[_Record]) -> Ledger:

@@ -238,7 +238,8 @@ def _submit(
             cores = os.cpu_count() or 1
             settings |= {
                 "spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.local.dir": str(folder / "local"),
-                "spark.sql.shuffle.partitions": str(cores),
+                "spark.sql.shuffle.partitions": str(cores), "spark.sql.adaptive.enabled": "false",  # there is nothing to adapt to
+                "spark.hadoop.fs.AbstractFileSystem.file.impl": "headrace.spark.LocalFiles",  # of checkpoints
             }  # fmt: skip
         processes = any(script.processes for script in scripts)
         archive = str(shipped.archive(folder / "headrace.zip")) if processes else ""
