@@ -130,6 +130,13 @@ def test_java_and_rust_find_the_same_with_any_pattern_of_the_subset(java: Probe)
     assert differences(java, 1, PATTERNS) == []
 
 
+@pytest.mark.parametrize("written", [r"\B", r"(?i)\B", r"\B\W", r"\B.+", r".\B", r"\B\b"])
+def test_no_pattern_matches_between_the_two_halves_of_a_character_in_java(java: Probe, written: str) -> None:
+    texts = ["k😀_", "😀", "😀😀", "_😀", "😀_", "a😀b", " 😀"]
+    matched = of("REGEXP_EXTRACT", STRING, [(texts, STRING)], written, 0)
+    assert [next(iter(java.matched(regex(written).java, text, "")[0]), None) for text in texts] == matched
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(2, 12))
 def test_java_and_rust_find_the_same_with_many_patterns(java: Probe, seed: int) -> None:

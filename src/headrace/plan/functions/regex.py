@@ -26,7 +26,8 @@ _META = frozenset(r"\.+*?()|[]{}^$")
 _META_IN_CLASS = frozenset(r"\[]^-&~")
 _WORD = "[0-9A-Z_a-z]"
 _EDGE = f"(?:(?<={_WORD})(?!{_WORD})|(?<!{_WORD})(?={_WORD}))"
-_INNER = f"(?:(?<={_WORD})(?={_WORD})|(?<!{_WORD})(?!{_WORD}))"
+# Java looks for matches between the two halves of a character, too, where nothing else of the subset could match first.
+_INNER = rf"(?:(?<={_WORD})(?={_WORD})|(?<!{_WORD})(?!{_WORD})(?!\p{{Cs}}))"
 _ANCHORS = {"^": (r"\A", r"\A"), "$": (r"\z", r"\z"), r"\A": (r"\A", r"\A"), r"\z": (r"\z", r"\z"),
             r"\b": (r"(?-u:\b)", _EDGE), r"\B": (r"(?-u:\B)", _INNER)}  # fmt: skip
 _COUNT = re.compile(r"\{([0-9]{1,4})(,([0-9]{0,4}))?\}")
