@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import AsyncGenerator
 from contextlib import closing
 from math import inf
 from pathlib import Path
@@ -129,6 +130,36 @@ def test_an_event_is_acknowledged_after_its_commit(log: SqliteLog) -> None:
 def test_a_source_that_waits_for_acknowledgements_is_not_kept_waiting(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Source, "batch_seconds", 1000.0)
     assert run(log, Numbers(100, Random(0), positions=False, window=20), records=100) == 100
+
+
+def test_an_event_after_a_pause_is_committed_at_once_and_the_next_ones_together() -> None:
+    flow = Inflow("t", Position("s"), batch_seconds=1.0)
+    flow.offer(Event(value(0)), 100.0)
+    assert not flow.due(100.0), "others may come with it"
+    assert flow.due(100.01)
+    flow.commit(inf)
+    flow.offer(Event(value(1)), 100.02)
+    flow.committed(100.05)
+    flow.commit(inf)
+    flow.committed(100.05)
+    flow.offer(Event(value(2)), 100.06)
+    assert not flow.due(101.04)
+    assert flow.due(101.06)
+
+
+def test_the_first_event_after_a_pause_is_not_found_by_looking_now_and_then(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "_TICK_SECONDS", 10 * LIMIT)
+
+    class One(Numbers):
+        async def open(self, position: Any) -> AsyncGenerator[Event] | None:  # noqa: ARG002
+            return self._one()
+
+        async def _one(self) -> AsyncGenerator[Event]:
+            await asyncio.sleep(0.01)
+            yield Event(value(0), 1)
+            await asyncio.Event().wait()
+
+    assert run(log, One(1, Random(0)), records=1) == 1
 
 
 def test_a_slow_log_slows_the_source_down(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:

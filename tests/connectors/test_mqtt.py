@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from headrace.cli.bridge import source_of
 from headrace.connectors import mqtt_wire
 from headrace.connectors.address import Address
 from headrace.connectors.ingest import Ingest
-from headrace.connectors.mqtt_client import Server, connect
+from headrace.connectors.mqtt_client import Connection, Server, connect
 from headrace.connectors.payloads import PARAMETERS, shape_of
 from headrace.connectors.progress import ledger_of
 from headrace.connectors.protocol import Unavailable
@@ -760,6 +761,17 @@ def test_of_a_packet_that_is_too_long_the_beginning_is_kept_and_its_neighbours_a
         assert (one.topic, one.mid, len(one.payload) + left) == (topic, mid, len(payload))
         assert payload.startswith(one.payload)
         assert not left or (len(packet) == 40 and len(packet) + left > most)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="the system decides when it acknowledges")
+def test_what_a_broker_sends_is_acknowledged_at_once_since_it_may_wait_for_that() -> None:
+    async def asked() -> list[Any]:
+        one, calls = Connection(Server(name="mqtt://h", host="h", port=1883, client_id="c")), list[Any]()
+        one._socket = SimpleNamespace(setsockopt=lambda *given: calls.append(given))
+        one.data_received(b"\xd0")
+        return calls
+
+    assert asyncio.run(asked()) == [(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)]
 
 
 def test_a_flood_of_topics_that_no_tag_has_is_named_a_few_times(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ not know, and lacks none of which it does.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ MOST_RECORDS = 10_000
 MOST_BYTES = 4 << 20
 _SHOWN = 100
 AHEAD = 64  # events that are collected during a commit
+TOGETHER_SECONDS = 0.002  # events that come together are committed together, also after a pause
 
 
 class Position(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -98,7 +100,7 @@ class Inflow:
     window
         After how many events it waits for acknowledgements; 0: after as many as it may deliver again.
     batch_seconds
-        How long to collect events, at most.
+        How long to collect events, at most: so much time is from one commit to the next. After a pause there is no reason to wait.
 
     Attributes
     ----------
@@ -115,6 +117,7 @@ class Inflow:
     ) -> None:
         self._window = window or redelivers
         self._topic, self._key, self._redelivers, self._batch_seconds = topic, key, redelivers, batch_seconds
+        self._rested_at = -inf  # when the next commit may begin
         self.position = position
         self.malformed: Sequence[str] = ()
         self.discard()
@@ -134,7 +137,7 @@ class Inflow:
         An event whose id has been taken is only acknowledged.
         """
         if self.due_at is None:
-            self.due_at = now + self._batch_seconds
+            self.due_at = max(now + min(TOGETHER_SECONDS, self._batch_seconds), self._rested_at)
         if self._redelivers and event.id is not None:
             known = event.repeats and event.id in self._ids
             # The last to be delivered are the last to be forgotten.
@@ -188,9 +191,10 @@ class Inflow:
         self._ids = dict.fromkeys([*ids, *later])
         return tuple(ids)
 
-    def committed(self) -> list[Event]:
+    def committed(self, now: float = -inf) -> list[Event]:
         """Note that the commit stands, and return the events that the source may now forget."""
         assert self._committing is not None
+        self._rested_at = now + self._batch_seconds
         self.position, done, self._committing = self._next, self._committing, None
         return done
 

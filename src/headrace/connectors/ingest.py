@@ -195,7 +195,7 @@ class Ingest(Runner):
             _ = reading.cancelled() or reading.exception()
 
     async def _nap(self, seconds: float) -> None:
-        """Wait for a time, or until the reader waits for a commit."""
+        """Wait for a time, or until the reader has its first event after a commit, or waits for the next one."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stirred.wait()
@@ -207,7 +207,7 @@ class Ingest(Runner):
         commit = self._inflow.commit(most)
         self._room.set()
         await asyncio.to_thread(self._write, commit)
-        done = self._inflow.committed()
+        done = self._inflow.committed(time.monotonic())
         self._room.set()
         self._log_outage.succeeded()
         # An acknowledgement that is lost costs nothing: the source delivers the events again, and they are known.
@@ -252,8 +252,11 @@ class Ingest(Runner):
                     async for event in events:
                         came = True
                         last = last if event.position is None else event.position
+                        idle = self._inflow.due_at is None
                         if self._inflow.offer(event, time.monotonic()):
                             await self._wait_for_room()
+                        elif idle:
+                            self._stirred.set()
             except Unavailable as fault:
                 self._note("waiting", fault.what)
                 if not answered:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 import ssl
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -37,6 +39,8 @@ __all__ = ["ANSWER_SECONDS", "Arrived", "Connected", "Connection", "Limits", "Se
 ANSWER_SECONDS = 10.0
 _TICK_SECONDS = 1.0
 _MOST_UNREAD_BYTES = 32 << 20
+_SPARSE_MS = 2  # where more comes than that, fewer and larger packets cost less
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # where there is none, the system decides
 _PINGREQ = b"\xc0\x00"
 _MOST_INFLIGHT, _OLD_INFLIGHT = 65_535, 20  # a broker of 3.1.1 cannot say how many it takes
 
@@ -199,6 +203,8 @@ class Connection(asyncio.Protocol):
         self._packets, self._pipe = Packets(server.most_bytes + wire.HEAD_BYTES), _Pipe()
         self._unread = 0  # bytes that came since all messages were taken
         self._paused = False
+        self._socket: Any = None
+        self._last_ms = 0  # when something came last
         self._tick: asyncio.TimerHandle | None = None
         self._pending: dict[int, asyncio.Future[int]] = {}
         self._next_mid = 0
@@ -314,10 +320,20 @@ class Connection(asyncio.Protocol):
         """Note the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._pipe.transport = transport
+        self._socket = transport.get_extra_info("socket")
+
+    def _acknowledge_at_once(self) -> None:
+        """Have the system acknowledge what came. A broker may send a small packet only then, and the system may wait for 40 ms."""
+        if _QUICKACK is not None and self._socket is not None:
+            with suppress(OSError):
+                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def data_received(self, data: bytes) -> None:
         """Take what the broker sends."""
         now, v5 = now_ms(), self._v5
+        if now - self._last_ms >= _SPARSE_MS:
+            self._acknowledge_at_once()
+        self._last_ms = now
         try:
             for first, at, packet, missing in self._packets.feed(data):
                 kind = first >> 4
