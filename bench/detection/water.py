@@ -107,7 +107,7 @@ SENSORS = {"plant": " ".join(dict.fromkeys(tag for names in PARTS.values() for t
 # show their range.
 SETTINGS = (
     Setting("states", "states", Calibration(false_alarm_rate=0, k=5, n=10), {"margin": 0.1}, "(?!AIT).*", on_delay_s=30),
-    Setting("var", "var", Calibration(false_alarm_rate=0, k=3, n=5, smoothing=0.2, max_missing=0.3), {"lags": 2}, ".*", on_delay_s=30),
+    Setting("var", "var", Calibration(false_alarm_rate=0, k=3, n=5, smoothing=0.2, max_missing=0.3), {"lags": 2}, ".*"),
     Setting(
         "ewma of balances", "ewma", Calibration(false_alarm_rate=0, k=10, n=15), {"residual": "var", "lags": 2, "weight": 0.005}, ".*", BALANCES, 60
     ),
