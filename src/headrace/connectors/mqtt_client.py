@@ -254,7 +254,9 @@ class Connection(asyncio.Protocol):
             raise Unavailable(_why(error), fix=_fix(server)) from None
         except Unavailable as fault:
             self.close()
-            raise Unavailable(fault.what, fix=fault.fix or _fix_of_tls(server)) from None
+            if not server.tls or fault.fix or isinstance(fault, _OnlyOlder):
+                raise
+            raise Unavailable(fault.what, fix=_fix_of_tls(server)) from None
         except BaseException:
             self.close()
             raise
@@ -533,10 +535,8 @@ async def connect(server: Server) -> Connection:
     return one
 
 
-def _fix_of_tls(server: Server) -> str | None:
+def _fix_of_tls(server: Server) -> str:
     """Return what to do where a broker only closes the connection: in TLS 1.3 it may not say why it does not accept our certificate."""
-    if not server.tls:
-        return None
     if server.certificate is None:
         return "does it ask for a certificate of ours? Give cert=FILE and key=FILE, which its administrator knows"
     return f"does it accept {server.certificate}? Have its administrator trust the authority that signed it"
