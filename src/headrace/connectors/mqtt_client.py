@@ -252,6 +252,9 @@ class Connection(asyncio.Protocol):
             raise self._of_tls(error) from None
         except OSError as error:
             raise Unavailable(_why(error), fix=_fix(server)) from None
+        except _OnlyOlder:
+            self.close()
+            raise
         except Unavailable as fault:
             self.close()
             if not server.tls or fault.fix or isinstance(fault, _OnlyOlder):
