@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from headrace.cli import main
 from headrace.connectors import modbus, opc, sparkplug
 from headrace.plant.quality import Quality
 from headrace.plant.tags import load
-from headrace.simulate import Plc
+from headrace.simulate import Plc, Water
+from headrace.simulate.modbus_server import register_map
 from headrace.simulate.plc import UNIT_CODES, VARIABLES
-from headrace.simulate.plc_modbus import register_map
+from headrace.simulate.water.devices import devices
 from headrace.topics.sqlite import SqliteLog
 from mosquitto import Mosquitto, mosquitto
 from serving import LIMIT, free_port
@@ -40,9 +42,9 @@ NO_DATA = (None, Quality.BAD_NO_DATA)
 
 
 @contextmanager
-def simulated(address: str, *, ended: bool = False) -> Iterator[subprocess.Popen[str]]:
-    """Serve the plant at an address, and have SIGTERM end it without an error; `ended`: the test has sent it by then."""
-    command = [HEADRACE, "simulate", "plc", "--to", address, *OPTIONS, *FAULTS]
+def simulated(address: str, *, ended: bool = False, plant: Sequence[str] = ("plc", *OPTIONS, *FAULTS)) -> Iterator[subprocess.Popen[str]]:
+    """Serve a plant at an address, and have SIGTERM end it without an error; `ended`: the test has sent it by then."""
+    command = [HEADRACE, "simulate", *plant, "--to", address]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         yield process
@@ -82,7 +84,7 @@ def test_registers_have_the_values_of_the_last_message(log: SqliteLog, home: Pat
             return list(await bridge.until(seen, "six messages"))
 
     with simulated(address) as process:
-        written = register_map([f"PLC_{number:03}" for number in range(1, PLCS + 1)])
+        written = register_map(PLANT.devices())
         path = home.parent / "registers.csv"
         wait_for(lambda: path.exists() and path.read_text() == written, "the register map", seconds=LIMIT)
         found = asyncio.run(run())
@@ -191,6 +193,54 @@ def test_the_metrics_of_an_edge_node_are_shown_and_written_as_a_list_of_tags(hom
     assert {one.source: one.unit for one in load(path)} == names
 
 
+SCENARIO = "pressure_drop_spoofed"
+WATER = Water(SEED, (SCENARIO,), after_s=1.0, bad_share=0.05)
+
+
+@pytest.mark.parametrize("address", ["modbus://127.0.0.1:{port}?map={map}", "opc.tcp://127.0.0.1:{port}"], ids=["modbus", "opc"])
+def test_the_water_plant_is_a_controller_for_each_stage(address: str, log: SqliteLog, home: Path) -> None:
+    labels, map_ = home.parent / "labels.csv", home.parent / "map.csv"
+    address = address.format(port=free_port(), map=map_)
+    options = ["--seed", str(SEED), "--scenarios", SCENARIO, "--scenarios-after", "1s", "--bad-input", "0.05", "--labels", str(labels)]
+    options += ["--rate", str(1000 // INTERVAL_MS), "--start", "2024-01-01T00:00:00Z"]
+    tags = {f"{stage}/{name}": one.unit for stage, variables in devices().variables.items() for name, one in variables.items()}
+    assert len(tags) == 51
+
+    def received(found: list[dict[str, Any]]) -> dict[str, set[tuple[int, float | None, int]]]:
+        """Return by tag the ticks, values and qualities; registers that were read together have one tick."""
+        clocks = {(one["tag"].split("/")[0], one["time"]): one["value"] for one in found if one["tag"].endswith("/timestamp") and one["value"]}
+        values = defaultdict[str, set[tuple[int, float | None, int]]](set)
+        for one in found:
+            at = clocks.get((one["tag"].split("/")[0], one["time"])) if clocks else (one["source_time"] or 0) / 1000
+            if one["tag"] in tags and at and at * 1000 >= START:
+                values[one["tag"]].add((round((at * 1000 - START) / INTERVAL_MS), one["value"], one["quality"]))
+        return values
+
+    async def run() -> list[dict[str, Any]]:
+        source = modbus.source(f"{address}&interval=50ms&timeout=60s") if "map=" in address else opc.source(f"{address}?interval=100ms&timeout=60s")
+        async with Bridged(log, source) as bridge:
+
+            def seen(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+                assert process.poll() is None
+                values = received(found)
+                return found if {*values} == {*tags} and any(tick > 20 for tick, _, _ in values["stage1/LIT101"]) else []
+
+            return list(await bridge.until(seen, "a value of each tag, and the attack"))
+
+    with simulated(address, plant=["water", *options]) as process:
+        if "map=" in address:
+            wait_for(lambda: map_.exists() and map_.stat().st_size > 0, "the register map", seconds=LIMIT)
+        values = received(asyncio.run(run()))
+    last = max(tick for one in values.values() for tick, _, _ in one)
+    rows = [json.loads(line) for lines in islice(WATER.line_batches(START, INTERVAL_MS), last + 1) for line in lines]
+    shown = {"Open": 2.0, "Closed": 1.0}
+    for tag, one in values.items():
+        for tick, value, quality in one:
+            text = rows[tick][tag.split("/")[1]]
+            assert (value, quality) == (NO_DATA if text == "Bad Input" else (shown.get(text) or float(text), Quality.GOOD)), (tag, tick)
+    assert labels.read_text().splitlines()[1].split(",")[2] == SCENARIO
+
+
 @pytest.mark.parametrize(
     ("plant", "options", "complaint"),
     [
@@ -202,6 +252,8 @@ def test_the_metrics_of_an_edge_node_are_shown_and_written_as_a_list_of_tags(hom
         ("plc", ["--to", "sparkplug://127.0.0.1:1/a/b/c"], "has the path 'a/b/c'; give a group, or a group and an edge node"),
         ("plc", ["--to", "sparkplug://127.0.0.1:1"], "has the path ''"),
         ("kiln", ["--to", "opc.tcp://127.0.0.1:1"], "a kiln cannot be served"),
+        ("water", ["--to", "opc.tcp://127.0.0.1:1", "--readings"], "servers take rows"),
+        ("water", ["--attacks-to", "opc.tcp://127.0.0.1:1"], "the rows of attacks cannot be served apart"),
     ],
 )
 def test_what_cannot_be_served_is_refused(plant: str, options: list[str], complaint: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:

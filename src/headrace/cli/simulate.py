@@ -23,6 +23,7 @@ from headrace.cli.paths import local_path, refuse_equal
 from headrace.errors import EnvironmentFault, PlanError, near
 
 if TYPE_CHECKING:
+    from headrace.simulate.devices import Devices
     from headrace.simulate.writing import Plant, Writable
 
 __all__ = ["GeneratorOptions", "KilnOptions", "PlcOptions", "WaterOptions", "duration_ms", "simulate"]
@@ -234,8 +235,8 @@ def simulate(
         kiln: equipment with sensors; generators: of electric power; plc: controllers of a factory; water: a water treatment
         plant. Each sends a message a second.
     to
-        An NDJSON file, topic:NAME of the SQLite log, kafka:NAME, or mqtt://HOST/TOPIC. plc: also modbus://HOST:PORT?map=FILE.csv and
-        opc.tcp://HOST:PORT, which serve the values of the last messages, and sparkplug://HOST/GROUP/EDGE, an edge node. Without it, messages go to standard output and the report to standard error.
+        An NDJSON file, topic:NAME of the SQLite log, kafka:NAME, or mqtt://HOST/TOPIC. plc and water: also modbus://HOST:PORT?map=FILE.csv
+        and opc.tcp://HOST:PORT, which serve the values of the last messages, and sparkplug://HOST/GROUP/EDGE, an edge node. Without it, messages go to standard output and the report to standard error.
     rate
         Messages a second over the whole plant, instead of one a second for each equipment.
     seed
@@ -266,13 +267,14 @@ def simulate(
 
     made = options[plant].plant(seed)
     serves = to is not None and to.startswith(_SERVED)
-    if plant != "plc" and (serves or (water.attacks_to or "").startswith(_SERVED)):
-        raise PlanError(f"a {plant} cannot be served", where="--to", fix="only plc can; give a file, topic:NAME or mqtt://HOST/TOPIC")
+    devices = _devices(plant, plc, water) if serves else None
     if serves and history != "0s":
         raise PlanError("servers and edge nodes have only the latest values", where="--history", fix="leave it out")
+    if (water.attacks_to or "").startswith(_SERVED):
+        raise PlanError("the rows of attacks cannot be served apart", where="--attacks-to", fix="give a file, topic:NAME or mqtt://HOST/TOPIC")
     _refuse_equal_targets(to, water)
     topic, cluster = asked_topic(to or "", kafka) or (None, None)
-    with _sink(to, kafka, made) as first, _split(first, water.attacks_to, kafka, made) as sink, _ended_by_sigterm(sink) as gentle:
+    with _sink(to, kafka, made, devices) as first, _split(first, water.attacks_to, kafka, made) as sink, _ended_by_sigterm(sink) as gentle:
         plants.simulate(
             made,
             gentle,
@@ -307,7 +309,7 @@ def _refuse_equal_targets(to: str | None, water: WaterOptions) -> None:
 
 
 @contextmanager
-def _sink(to: str | None, kafka: KafkaOptions, plant: Plant) -> Iterator[Writable]:
+def _sink(to: str | None, kafka: KafkaOptions, plant: Plant, devices: Devices | None = None) -> Iterator[Writable]:
     """Open what the messages go to."""
     topic, cluster = asked_topic(to or "", kafka) or (None, None)
     if to is None:
@@ -317,8 +319,8 @@ def _sink(to: str | None, kafka: KafkaOptions, plant: Plant) -> Iterator[Writabl
 
         with closing(MqttSink(to)) as broker:
             yield broker
-    elif to.startswith(_SERVED):
-        with closing(_served(to, [str(one) for one in plant.equipment])) as server:
+    elif devices is not None:
+        with closing(_served(to, devices)) as server:
             yield server
     elif topic is None:
         with _open(local_path(to, "--to", writes=True)) as file:
@@ -345,18 +347,33 @@ def _split(sink: Writable, attacks_to: str | None, kafka: KafkaOptions, plant: P
         yield Split(sink, attacks)
 
 
-def _served(to: str, controllers: list[str]) -> Writable:
+def _devices(plant: str, plc: PlcOptions, water: WaterOptions) -> Devices:
+    """Return what servers show of a plant."""
+    if plant == "plc":
+        from headrace.simulate import Plc
+
+        return Plc(count=plc.plcs).devices()
+    if plant != "water":
+        raise PlanError(f"a {plant} cannot be served", where="--to", fix="plc and water can; give a file, topic:NAME or mqtt://HOST/TOPIC")
+    if water.readings:
+        raise PlanError("servers take rows, and have each value apart already", where="--readings", fix="leave it out")
+    from headrace.simulate.water.devices import devices
+
+    return devices()
+
+
+def _served(to: str, devices: Devices) -> Writable:
     if to.startswith("modbus:"):
-        from headrace.simulate.plc_modbus import modbus_server
+        from headrace.simulate.modbus_server import modbus_server
 
-        return modbus_server(to, controllers)
+        return modbus_server(to, devices)
     if to.startswith("sparkplug"):
-        from headrace.simulate.plc_sparkplug import edge_node
+        from headrace.simulate.edge_node import edge_node
 
-        return edge_node(to, controllers)
-    from headrace.simulate.plc_opc import opc_server
+        return edge_node(to, devices)
+    from headrace.simulate.opc_server import opc_server
 
-    return opc_server(to, controllers)
+    return opc_server(to, devices)
 
 
 class _Asked(BaseException):

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from headrace.errors import PlanError
+from headrace.simulate.devices import Devices, Message, Variable
 from headrace.simulate.generators import _dice, _triangle
 from headrace.simulate.kiln import ticks
 
@@ -129,3 +130,13 @@ class Plc:
         """Yield without end each tick's messages as lines."""
         for tick, _ in enumerate(ticks(start_ms, interval_ms)):
             yield [_encode(self.record(tick, plc, start_ms, interval_ms)) for plc in range(self.count)]
+
+    def devices(self) -> Devices:
+        """Return the controllers as servers show them."""
+        variables = {name: Variable(UNIT_CODES[unit], (low, high)) for name, (low, high, unit) in VARIABLES.items()}
+        return Devices(dict.fromkeys(self.equipment, variables), _messages)
+
+
+def _messages(line: dict[str, Any]) -> Iterator[Message]:
+    values = {name: one["value"] if isinstance(one["value"], float) else None for name, one in line["variables"].items()}
+    yield Message(line["plc_id"], line["timestamp"], values)

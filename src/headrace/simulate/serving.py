@@ -9,18 +9,20 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from headrace.simulate.devices import Devices, Message
+
 __all__ = ["Served", "Server"]
 
 _T = TypeVar("_T")
 
 
 class Server(Protocol):
-    """A server of the values of controllers. All its methods run in one event loop."""
+    """A server of the values of devices. All its methods run in one event loop."""
 
     async def start(self) -> None:
         """Listen. Raises EnvironmentFault if it cannot."""
 
-    async def update(self, messages: Iterable[dict[str, Any]]) -> None:
+    async def update(self, messages: Iterable[Message]) -> None:
         """Serve the values of these messages from now on."""
 
     async def stop(self) -> None:
@@ -28,7 +30,7 @@ class Server(Protocol):
 
 
 class Served:
-    """Hands the lines of a plant to a server.
+    """Hands what devices say in the lines of their plant to a server.
 
     Raises
     ------
@@ -36,8 +38,8 @@ class Served:
         If the server cannot listen.
     """
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, server: Server, devices: Devices) -> None:
+        self._server, self._messages = server, devices.messages
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="simulated server", daemon=True)
         self._thread.start()
@@ -52,7 +54,7 @@ class Served:
 
     def write(self, data: bytes) -> object:
         """Serve the values of these lines from now on."""
-        self._run(self._server.update([msgspec.json.decode(line) for line in data.splitlines()]))
+        self._run(self._server.update([message for line in data.splitlines() for message in self._messages(msgspec.json.decode(line))]))
         return len(data)
 
     def flush(self) -> object:

@@ -1,4 +1,4 @@
-"""Simulated controllers as devices of an edge node of Sparkplug B, which declares them in births and sends their values."""
+"""Simulated devices as those of an edge node of Sparkplug B, which declares them in births and sends their values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,7 @@ from headrace.connectors.retries import Retries
 from headrace.connectors.sparkplug_host import NAMESPACE
 from headrace.connectors.sparkplug_payload import Undecodable, encoded, parse
 from headrace.errors import EnvironmentFault, PlanError
-from headrace.simulate.plc import UNIT_CODES, VARIABLES
+from headrace.simulate.devices import Devices, Message
 from headrace.simulate.serving import Served
 
 __all__ = ["edge_node"]
@@ -31,7 +31,7 @@ _INT64, _DOUBLE, _BOOLEAN = 4, 10, 11
 _REBIRTH = "Node Control/Rebirth"
 
 
-def edge_node(address: str, controllers: Sequence[str]) -> Served:
+def edge_node(address: str, devices: Devices) -> Served:
     """Connect an edge node to the broker of an address `sparkplug://host:port/GROUP/EDGE`. A broker that is away is waited for, a minute at most.
 
     Raises
@@ -47,17 +47,19 @@ def edge_node(address: str, controllers: Sequence[str]) -> Served:
     if not re.fullmatch(r"[^/+#\0]+", group) or not re.fullmatch(r"[^/+#\0]+", edge if slash else "simulate"):
         raise PlanError(f"has the path {path!r}", where="--to", fix=f"give a group, or a group and an edge node: {_EXAMPLE}")
     server = server_of(one, "--to", f"headrace-{secrets.token_hex(7)}", path, v5=version_of(one))
-    return Served(_EdgeNode(server, group, edge if slash else "simulate", controllers))
+    return Served(_EdgeNode(server, group, edge if slash else "simulate", devices), devices)
 
 
 class _EdgeNode:
     """An edge node. What it would send while the broker is away is lost, as is usual at QoS 0; its births have the last values."""
 
-    def __init__(self, server: Server, group: str, edge: str, controllers: Sequence[str]) -> None:
-        self._server, self._group, self._edge = server, group, edge
+    def __init__(self, server: Server, group: str, edge: str, devices: Devices) -> None:
+        self._server, self._group, self._edge, self._variables = server, group, edge, devices.variables
         # The value and the time of each variable's last message; None: there was none.
-        self._last: dict[str, dict[str, tuple[float | None, int | None]]] = {one: dict.fromkeys(VARIABLES, (None, None)) for one in controllers}
-        names = [(controller, name) for controller in controllers for name in VARIABLES]
+        self._last: dict[str, dict[str, tuple[float | None, int | None]]] = {
+            device: dict.fromkeys(variables, (None, None)) for device, variables in self._variables.items()
+        }
+        names = [(device, name) for device, variables in self._variables.items() for name in variables]
         self._aliases = {place: number for number, place in enumerate(names)}
         self._connection: Connection | None = None
         self._seq = self._births = -1
@@ -128,27 +130,27 @@ class _EdgeNode:
             {"name": _REBIRTH, "datatype": _BOOLEAN, "boolean_value": False},
         ]
         connection.send(self._topic("NBIRTH"), encoded(now, self._next(), own))
-        for controller in self._last:
-            connection.send(self._topic("DBIRTH", controller), encoded(now, self._next(), self._declared(controller)))
+        for device in self._last:
+            connection.send(self._topic("DBIRTH", device), encoded(now, self._next(), self._declared(device)))
 
-    def _declared(self, controller: str) -> Iterator[Mapping[str, Any]]:
-        for name, (_, _, unit) in VARIABLES.items():
-            value, at = self._last[controller][name]
-            yield {"name": name, "unit": UNIT_CODES[unit], **self._metric(controller, name, value, at)}
+    def _declared(self, device: str) -> Iterator[Mapping[str, Any]]:
+        for name, variable in self._variables[device].items():
+            value, at = self._last[device][name]
+            unit = {} if variable.unit is None else {"unit": variable.unit}
+            yield {"name": name, **unit, **self._metric(device, name, value, at)}
 
-    def _metric(self, controller: str, name: str, value: float | None, at: int | None) -> dict[str, Any]:
+    def _metric(self, device: str, name: str, value: float | None, at: int | None) -> dict[str, Any]:
         known: dict[str, Any] = {"is_null": True} if value is None else {"double_value": value}
-        return {"alias": self._aliases[controller, name], "datatype": _DOUBLE, **known, **({} if at is None else {"timestamp": at})}
+        return {"alias": self._aliases[device, name], "datatype": _DOUBLE, **known, **({} if at is None else {"timestamp": at})}
 
-    async def update(self, messages: Iterable[dict[str, Any]]) -> None:
+    async def update(self, messages: Iterable[Message]) -> None:
         self._check()
-        for message in messages:
-            controller, at = message["plc_id"], round(message["timestamp"] * 1000)
-            values = {name: one["value"] if isinstance(one["value"], float) else None for name, one in message["variables"].items()}
-            self._last[controller] |= {name: (value, at) for name, value in values.items()}
+        for device, seconds, values in messages:
+            at = round(seconds * 1000)
+            self._last[device] |= {name: (value, at) for name, value in values.items()}
             if self._connection is not None and not self._connection.lost:
-                metrics = [self._metric(controller, name, value, at) for name, value in values.items()]
-                self._connection.send(self._topic("DDATA", controller), encoded(at, self._next(), metrics))
+                metrics = [self._metric(device, name, value, at) for name, value in values.items()]
+                self._connection.send(self._topic("DDATA", device), encoded(at, self._next(), metrics))
 
     async def stop(self) -> None:
         if self._connection is not None and not self._connection.lost:

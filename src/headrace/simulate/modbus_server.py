@@ -1,17 +1,17 @@
-"""Simulated controllers as a Modbus server: a unit for each, whose holding registers have the values of its last message."""
+"""Simulated devices as a Modbus server: a unit for each, whose holding registers have the values of its last message."""
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.connectors.address import Address
 from headrace.connectors.modbus.registers import COLUMNS
 from headrace.errors import EnvironmentFault, PlanError
-from headrace.simulate.plc import UNIT_CODES, VARIABLES
+from headrace.simulate.devices import Devices, Message
 from headrace.simulate.serving import Served
 
 if TYPE_CHECKING:
@@ -23,16 +23,16 @@ __all__ = ["modbus_server", "register_map"]
 _EXAMPLE = "modbus://127.0.0.1:5020?map=registers.csv"
 _MOST_UNITS = 247
 _WORDS = 4  # of a float64
-_NAMES = ("timestamp", *VARIABLES)
+_TIME = "timestamp"  # the first register of each
 
 
-def modbus_server(address: str, controllers: Sequence[str]) -> Served:
-    """Serve controllers at an address, and write their register map to the file that it names.
+def modbus_server(address: str, devices: Devices) -> Served:
+    """Serve devices at an address, and write their register map to the file that it names.
 
     Raises
     ------
     PlanError
-        If the address is wrong, there are more controllers than units, or the file is another map.
+        If the address is wrong, there are more devices than units, or the file is another map.
     EnvironmentFault
         If the port is not free, or the file cannot be written.
     """
@@ -42,28 +42,25 @@ def modbus_server(address: str, controllers: Sequence[str]) -> Served:
         raise given.wrong("is not modbus://HOST:PORT?map=FILE.csv")
     if path is None:
         raise given.wrong("names no register map to write")
-    if len(controllers) > _MOST_UNITS:
-        raise PlanError(
-            f"there are {len(controllers)} controllers", where="--to", fix=f"a Modbus server has up to {_MOST_UNITS} units; give fewer --plcs"
-        )
-    served = Served(_Registers(given.host, given.port or 502, controllers))
+    if (count := len(devices.variables)) > _MOST_UNITS:
+        raise PlanError(f"there are {count} controllers", where="--to", fix=f"a Modbus server has up to {_MOST_UNITS} units; give fewer --plcs")
+    served = Served(_Registers(given.host, given.port or 502, devices), devices)
     try:
-        _write(Path(path), register_map(controllers))
+        _write(Path(path), register_map(devices))
     except BaseException:
         served.close()
         raise
     return served
 
 
-def register_map(controllers: Sequence[str]) -> str:
-    """Return the register map of controllers."""
-    units = {"timestamp": "SEC", **{name: UNIT_CODES[unit] for name, (_, _, unit) in VARIABLES.items()}}
+def register_map(devices: Devices) -> str:
+    """Return the register map of devices."""
     header = ("tag", "unit_id", "table", "address", "type", "unit")
     assert set(header) <= {*COLUMNS}
     lines = [
-        f"{controller}/{name},{number},holding,{place * _WORDS},float64,{units[name]}"
-        for number, controller in enumerate(controllers, 1)
-        for place, name in enumerate(_NAMES)
+        f"{device}/{name},{number},holding,{place * _WORDS},float64,{unit or ''}"
+        for number, (device, variables) in enumerate(devices.variables.items(), 1)
+        for place, (name, unit) in enumerate([(_TIME, "SEC"), *((name, one.unit) for name, one in variables.items())])
     ]
     return "\n".join([",".join(header), *lines, ""])
 
@@ -80,13 +77,13 @@ def _write(path: Path, text: str) -> None:
 
 
 class _Registers:
-    """A server whose units have the registers of controllers. What a client writes is refused."""
+    """A server whose units have the registers of devices. What a client writes is refused."""
 
-    def __init__(self, host: str, port: int, controllers: Sequence[str]) -> None:
-        self._host, self._port, self._controllers = host, port, controllers
+    def __init__(self, host: str, port: int, devices: Devices) -> None:
+        self._host, self._port = host, port
         # A value that no message has had yet is NaN.
-        self._values = {one: dict.fromkeys(_NAMES, math.nan) for one in controllers}
-        self._words = {one: _words(values) for one, values in self._values.items()}
+        self._values = {device: dict.fromkeys((_TIME, *variables), math.nan) for device, variables in devices.variables.items()}
+        self._words = {device: _words(values) for device, values in self._values.items()}
         self._server: ModbusTcpServer | None = None
 
     async def start(self) -> None:
@@ -96,7 +93,7 @@ class _Registers:
             raise EnvironmentFault("needs the package pymodbus", where="--to", fix="pip install 'headrace[modbus]'") from None
         import headrace.connectors.modbus.connection  # noqa: F401  (which makes pymodbus log nothing)
 
-        units = [self._unit(number, controller) for number, controller in enumerate(self._controllers, 1)]
+        units = [self._unit(number, device) for number, device in enumerate(self._words, 1)]
         server = ModbusTcpServer(units, address=(self._host, self._port), ignore_missing_devices=True)
         try:
             await server.serve_forever(background=True)
@@ -107,23 +104,21 @@ class _Registers:
             ) from None
         self._server = server
 
-    def _unit(self, number: int, controller: str) -> Any:  # noqa: ANN401  (pymodbus is imported when it is needed)
+    def _unit(self, number: int, device: str) -> Any:  # noqa: ANN401  (pymodbus is imported when it is needed)
         from pymodbus.simulator import DataType, SimData, SimDevice
 
         async def read(_code: int, _start: int, _address: int, _count: int, registers: list[int], _new: object) -> ExcCodes | None:
-            registers[:] = self._words[controller]
+            registers[:] = self._words[device]
             return None
 
-        size = len(_NAMES) * _WORDS
+        size = len(self._words[device])
         return SimDevice(number, simdata=[SimData(0, count=size, datatype=DataType.REGISTERS, readonly=True)], action=read)
 
-    async def update(self, messages: Iterable[dict[str, Any]]) -> None:
-        for message in messages:
-            values = self._values[message["plc_id"]]
-            values["timestamp"] = message["timestamp"]
-            for name, one in message["variables"].items():
-                values[name] = one["value"] if isinstance(one["value"], float) else math.nan
-            self._words[message["plc_id"]] = _words(values)
+    async def update(self, messages: Iterable[Message]) -> None:
+        for device, seconds, given in messages:
+            values = self._values[device]
+            values |= {_TIME: seconds, **{name: math.nan if one is None else one for name, one in given.items()}}
+            self._words[device] = _words(values)
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -131,4 +126,4 @@ class _Registers:
 
 
 def _words(values: dict[str, float]) -> list[int]:
-    return list(struct.unpack(f">{len(_NAMES) * _WORDS}H", struct.pack(f">{len(_NAMES)}d", *(values[name] for name in _NAMES))))
+    return list(struct.unpack(f">{len(values) * _WORDS}H", struct.pack(f">{len(values)}d", *values.values())))

@@ -1,17 +1,18 @@
-"""Simulated controllers as an OPC UA server: an object for each, with a variable for each of its values."""
+"""Simulated devices as an OPC UA server: an object for each, with a variable for each of its values."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from headrace.connectors.address import Address
 from headrace.errors import EnvironmentFault
 from headrace.plant.quality import Quality
-from headrace.simulate.plc import UNIT_CODES, VARIABLES
+from headrace.plant.units import unit_symbol
+from headrace.simulate.devices import Devices, Message, Variable
 from headrace.simulate.serving import Served
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNECE = "http://www.opcfoundation.org/UA/units/un/cefact"
 
 
-def opc_server(address: str, controllers: Sequence[str]) -> Served:
-    """Serve controllers at an address.
+def opc_server(address: str, devices: Devices) -> Served:
+    """Serve devices at an address.
 
     Raises
     ------
@@ -39,14 +40,14 @@ def opc_server(address: str, controllers: Sequence[str]) -> Served:
     if not given.host or given.user is not None:
         raise given.wrong("is not opc.tcp://HOST:PORT")
     host = f"[{given.host}]" if ":" in given.host else given.host
-    return Served(_Variables(f"opc.tcp://{host}:{given.port or 4840}{given.path}", controllers))
+    return Served(_Variables(f"opc.tcp://{host}:{given.port or 4840}{given.path}", devices), devices)
 
 
 class _Variables:
     """A server without security, whose variables only the simulation writes."""
 
-    def __init__(self, url: str, controllers: Sequence[str]) -> None:
-        self._url, self._controllers = url, controllers
+    def __init__(self, url: str, devices: Devices) -> None:
+        self._url, self._devices = url, devices.variables
         self._server: Server | None = None
         self._nodes: dict[tuple[str, str], Any] = {}
 
@@ -59,11 +60,11 @@ class _Variables:
         server = Server()
         await server.init()
         server.set_endpoint(self._url)
-        server.set_server_name("headrace simulate plc")
+        server.set_server_name("headrace simulate")
         server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
         index = await server.register_namespace(_URI)
-        for controller in self._controllers:
-            await self._add(server, controller, index)
+        for device, variables in self._devices.items():
+            await self._add(server, device, variables, index)
         try:
             await server.start()
         except OSError as error:
@@ -72,33 +73,34 @@ class _Variables:
             ) from None
         self._server = server
 
-    async def _add(self, server: Server, controller: str, index: int) -> None:
+    async def _add(self, server: Server, device: str, variables: Mapping[str, Variable], index: int) -> None:
         from asyncua import ua
 
-        parent = await server.nodes.objects.add_object(ua.NodeId(controller, index), ua.QualifiedName(controller, index))
-        for name, (low, high, unit) in VARIABLES.items():
-            path = f"{controller}.{name}"
+        parent = await server.nodes.objects.add_object(ua.NodeId(device, index), ua.QualifiedName(device, index))
+        for name, (unit, span) in variables.items():
+            path = f"{device}.{name}"
             waiting = ua.DataValue(ua.Variant(math.nan, ua.VariantType.Double), ua.StatusCode(Quality.BAD_NO_DATA))
             node = await parent.add_variable(ua.NodeId(path, index), ua.QualifiedName(name, index), math.nan, ua.VariantType.Double)
             await server.write_attribute_value(node.nodeid, waiting)
-            code = UNIT_CODES[unit]
-            shown = ua.EUInformation(_UNECE, int.from_bytes(code.encode(), "big"), ua.LocalizedText(unit), ua.LocalizedText(unit))
-            await node.add_property(ua.NodeId(f"{path}.EngineeringUnits", index), ua.QualifiedName("EngineeringUnits", 0), shown)
-            await node.add_property(ua.NodeId(f"{path}.EURange", index), ua.QualifiedName("EURange", 0), ua.Range(low, high))
-            self._nodes[controller, name] = node.nodeid
+            if unit is not None:
+                symbol = ua.LocalizedText(unit_symbol(unit))
+                shown = ua.EUInformation(_UNECE, int.from_bytes(unit.encode(), "big"), symbol, symbol)
+                await node.add_property(ua.NodeId(f"{path}.EngineeringUnits", index), ua.QualifiedName("EngineeringUnits", 0), shown)
+            if span is not None:
+                await node.add_property(ua.NodeId(f"{path}.EURange", index), ua.QualifiedName("EURange", 0), ua.Range(*span))
+            self._nodes[device, name] = node.nodeid
 
-    async def update(self, messages: Iterable[dict[str, Any]]) -> None:
+    async def update(self, messages: Iterable[Message]) -> None:
         from asyncua import ua
 
         assert self._server is not None
-        for message in messages:
-            time = _EPOCH + timedelta(milliseconds=round(message["timestamp"] * 1000))
-            for name, one in message["variables"].items():
-                good = isinstance(one["value"], float)
-                value = ua.Variant(one["value"] if good else math.nan, ua.VariantType.Double)
-                status = ua.StatusCode(Quality.GOOD if good else Quality.BAD_NO_DATA)
+        for device, seconds, values in messages:
+            time = _EPOCH + timedelta(milliseconds=round(seconds * 1000))
+            for name, number in values.items():
+                value = ua.Variant(math.nan if number is None else number, ua.VariantType.Double)
+                status = ua.StatusCode(Quality.BAD_NO_DATA if number is None else Quality.GOOD)
                 stamped = ua.DataValue(value, status, SourceTimestamp=time, ServerTimestamp=datetime.now(UTC))
-                await self._server.write_attribute_value(self._nodes[message["plc_id"], name], stamped)
+                await self._server.write_attribute_value(self._nodes[device, name], stamped)
 
     async def stop(self) -> None:
         if self._server is not None:
