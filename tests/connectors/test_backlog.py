@@ -233,14 +233,72 @@ def test_whatever_fails_each_record_is_written_set_aside_or_shed(log: SqliteLog,
         assert sent == 150
 
 
-def test_the_first_batch_of_a_run_is_not_dropped_since_the_target_may_have_it(log: SqliteLog) -> None:
+@pytest.mark.parametrize(("policy", "then"), [("oldest", range(250, 300)), ("newest", range(130, 180)), ("reduce", range(293, 300))])
+def test_the_first_batch_of_a_run_is_not_dropped_since_the_target_may_have_it(log: SqliteLog, policy: Policy, then: range) -> None:
     fill(log, range(100))
     store = Store(Random(0), most_records=30)
     run(log, store, Buffer(100))
     fill(log, range(100, 300))
-    run(log, store, Buffer(50))
-    assert [json.loads(one)["number"] for one in store.rows.values()] == [*range(130), *range(250, 300)]
-    assert counts(log) == {"received": 300, "accepted": 180, "refused": 0, "shed": 120}
+    run(log, store, Buffer(50, policy))
+    assert [json.loads(one)["number"] for one in store.rows.values()] == [*range(130), *then]
+    sent = 130 + len(then)
+    assert counts(log) == {"received": 300, "accepted": sent, "refused": 0, "shed": 300 - sent}
+
+
+class Crashing(Store):
+    crashes = True
+
+    async def send(self, records: Any) -> Any:
+        await super().send(records)
+        if self.crashes:
+            raise RuntimeError("crashed before the commit")
+
+
+@pytest.mark.parametrize("before", [None, Buffer(1000), Buffer(1000, "newest"), Buffer(1000, "reduce")])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_was_sent_before_a_crash_is_not_dropped_by_a_later_limit(log: SqliteLog, before: Buffer | None, policy: Policy) -> None:
+    store = Crashing(Random(0), most_records=30)
+    store.crashes = False
+    fill(log, range(5))
+    run(log, store, before)
+    store.crashes = True
+    fill(log, range(5, 35))
+    with pytest.raises(RuntimeError, match="crashed"):
+        run(log, store, before)
+    assert len(store.rows) == 35
+    store.crashes = False
+    fill(log, range(35, 200))
+    run(log, store, Buffer(10, policy))
+    found = counts(log)
+    assert found == {"received": 200, "accepted": len(store.rows), "refused": 0, "shed": 200 - len(store.rows)}
+    assert found["shed"] >= 150
+
+
+@pytest.mark.parametrize("between", [None, Buffer(5, "oldest"), Buffer(5, "reduce")])
+def test_a_decision_that_is_not_taken_over_does_not_come_back(log: SqliteLog, between: Buffer | None) -> None:
+    store = Crashing(Random(0), most_records=30)
+    fill(log, range(100))
+    for buffer in (Buffer(5, "newest"), between):
+        with pytest.raises(RuntimeError, match="crashed"):
+            run(log, store, buffer)
+    store.crashes = False
+    run(log, store, Buffer(5, "newest"))
+    assert counts(log) == {"received": 100, "accepted": len(store.rows), "refused": 0, "shed": 100 - len(store.rows)}
+
+
+def test_newest_resumes_on_a_topic_that_has_a_partition_more() -> None:
+    one = Backlog(Buffer(2, "newest"))
+    one.bound({0: (0, 5)})
+    one.take([Record("t", 0, offset, 0, None, b"", offset) for offset in range(5)])
+    again = Backlog(Buffer(2, "newest"), resumed=True)
+    again.restore(one.saved())
+    again.bound({0: (0, 5), 1: (0, 9)})
+    again.take([Record("t", number, offset, 0, None, b"", 10 * number + offset) for number in (0, 1) for offset in range(4)])
+    assert [(record.partition, record.offset) for record in again.pending[:3]] == [(0, 0), (0, 1), (1, 0)]
+    again.saved()
+    again.settle(2)
+    again.bound({0: (5, 5), 1: (4, 9)})
+    assert [(record.partition, record.offset) for record in again.pending] == [(1, 0), (1, 1)]
 
 
 def test_what_retention_took_behind_pending_records_is_counted_once(tmp_path: Path) -> None:
@@ -279,6 +337,7 @@ def test_what_retention_took_behind_pending_records_is_counted_once(tmp_path: Pa
         ((5, "oldest", "1s"), "--reduce-to: an interval is only for the policy reduce; leave it out"),
         ((5, "reduce", "0s"), "--reduce-to: the interval is '0s'; give a duration such as 1s"),
         ((5, "reduce", "soon"), "--reduce-to: 'soon' is not a duration"),
+        ((5, "reduce", "9" * 400 + "d"), "99' is too long; write 365000d at most"),
     ],
 )
 def test_options_that_do_not_fit(given: tuple[int | None, str | None, str | None], says: str) -> None:
@@ -297,7 +356,7 @@ def test_a_plant_file_and_a_bridge_take_a_limit(log: SqliteLog, capsys: pytest.C
     ]
     (tmp_path / "headrace.toml").write_text(text.replace('"reduce"', '"least"'))
     assert main(["check"]) == 2
-    assert "line 7, column 1: the policy is 'least'; there is: newest, oldest, reduce" in capsys.readouterr().err
+    assert "line 7, column 1: the policy is 'least'; did you mean 'oldest'?" in capsys.readouterr().err
     fill(log, range(100))
     assert main(["bridge", "topic:numbers", "files:out?format=ndjson", "--buffer", "10", "--when-full", "newest", "--until", "latest"]) == 0
     assert "headrace: 10 records sent; 90 more were dropped, and are counted as shed" in capsys.readouterr().err

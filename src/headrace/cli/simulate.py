@@ -30,6 +30,7 @@ __all__ = ["GeneratorOptions", "KilnOptions", "PlcOptions", "WaterOptions", "dur
 
 _SERVED = ("modbus:", "opc.tcp:", "sparkplug:", "sparkplugs:")
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "": 1000}
+_MOST_MS = 365_000 * _UNITS_MS["d"]
 
 
 def duration_ms(text: str, option: str) -> int:
@@ -37,7 +38,10 @@ def duration_ms(text: str, option: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", text.strip())
     if not match:
         raise PlanError(f"{text!r} is not a duration", where=option, fix="write 30s, 5m, 2h, or bare seconds")
-    return round(float(match[1]) * _UNITS_MS[match[2]])
+    found = float(match[1]) * _UNITS_MS[match[2]]
+    if found > _MOST_MS:
+        raise PlanError(f"{text[:40]!r} is too long", where=option, fix="write 365000d at most")
+    return round(found)
 
 
 @Parameter(name="*")

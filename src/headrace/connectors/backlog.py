@@ -24,6 +24,7 @@ POLICIES: Mapping[Policy, str] = {
 }
 Unread = Mapping[int, tuple[int, int]]
 """Of each partition the next offset to be read, and the one behind the last."""
+_MOST_MS = 1 << 62  # JSON has no longer interval
 _GRAINS = 64  # room is given to the newest in so many parts of the limit, or there would be a section for each record
 
 
@@ -54,8 +55,8 @@ class Backlog:
 
     Parameters
     ----------
-    spare
-        How many records of the first batch are not dropped: another process may have sent them.
+    resumed
+        Whether another process may have sent the first batch: until it is settled, nothing is dropped but what was decided before.
 
     Attributes
     ----------
@@ -63,10 +64,11 @@ class Backlog:
         The records; those of a partition are in the order of their offsets.
     """
 
-    def __init__(self, buffer: Buffer | None = None, spare: int = 0) -> None:
+    def __init__(self, buffer: Buffer | None = None, *, resumed: bool = False) -> None:
         self.pending: list[Record] = []
         self.buffer = buffer
-        self._rule: _Rule = _Unbounded() if buffer is None else _Oldest(buffer, spare) if buffer.policy == "oldest" else _RULES[buffer.policy](buffer)
+        self._resumed = resumed
+        self._rule: _Rule = _Unbounded() if buffer is None else _RULES[buffer.policy](buffer)
         self._unsettled = Counter[int]()  # how many are pending, by partition
         self._dropped: dict[int, deque[tuple[int, int]]] = defaultdict(deque)  # the offsets of those that the cursor has not passed
         self._known: Any = None  # the decision that is durable
@@ -94,7 +96,11 @@ class Backlog:
 
     def bound(self, unread: Unread) -> None:
         """Drop what is too much, with what is still to be read."""
-        self._keep([], self._rule.bounded(self.pending, unread))
+        if self._resumed:
+            if released := self._rule.released(unread):
+                self._keep(self.pending, _Parted(released))
+        else:
+            self._keep([], self._rule.bounded(self.pending, unread))
 
     def excess(self, unread: Unread, sending: int = 0) -> int:
         """Return by how many records more than the limit wait, besides those that are being sent; less than 0 if there is room."""
@@ -104,7 +110,7 @@ class Backlog:
         """Note that the first pending records are settled."""
         self._unsettled.subtract(one.partition for one in self.pending[:count])
         del self.pending[:count]
-        self._rule.settled()
+        self._resumed = self._resumed and not count
 
     def cursors(self, positions: Mapping[int, int]) -> dict[int, int]:
         """Return the next offset of each partition: that of its first record that is not settled, or where reading goes on."""
@@ -141,6 +147,8 @@ class Backlog:
         if self.buffer is not None and isinstance(saved, dict) and saved.get("policy") == self.buffer.policy:
             self._rule.restore(saved)
             self._known = self._rule.decided
+        else:
+            self._known = saved  # what is not taken over is given up before anything is sent
 
     def _keep(self, before: list[Record], parted: _Parted) -> None:
         """Take over what a rule has said."""
@@ -200,8 +208,8 @@ class _Rule(Protocol):
     def held(self) -> Iterable[Record]:
         """Return records about which is not decided yet."""
 
-    def settled(self) -> None:
-        """Note that a batch is settled."""
+    def released(self, unread: Unread) -> list[Record]:
+        """Return those that stay, because all that was to be read with them is read."""
 
     def saved(self, pending: Sequence[Record]) -> Any:  # noqa: ANN401  (a value of JSON)
         """Return the decisions, as they were before the pending records were read."""
@@ -222,8 +230,8 @@ class _Unbounded:
     def held(self) -> Iterable[Record]:
         return ()
 
-    def settled(self) -> None:
-        pass
+    def released(self, unread: Unread) -> list[Record]:  # noqa: ARG002
+        return []
 
     def saved(self, pending: Sequence[Record]) -> Any:  # noqa: ANN401, ARG002
         return None
@@ -233,16 +241,12 @@ class _Unbounded:
 
 
 class _Oldest(_Unbounded):
-    def __init__(self, buffer: Buffer, spare: int) -> None:
-        self._most, self._spare = buffer.most, spare
+    def __init__(self, buffer: Buffer) -> None:
+        self._most = buffer.most
 
     def bounded(self, pending: list[Record], unread: Unread) -> _Parted:
-        first = min(self._spare, len(pending))
-        over = max(_waiting(pending, unread) - self._most - first, 0)
-        return _Parted([*pending[:first], *pending[first + over :]], pending[first : first + over]) if over and pending else _Parted(pending)
-
-    def settled(self) -> None:
-        self._spare = 0
+        over = max(_waiting(pending, unread) - self._most, 0)
+        return _Parted(pending[over:], pending[:over]) if over and pending else _Parted(pending)
 
 
 @dataclass(slots=True)
@@ -250,7 +254,7 @@ class _Section:
     """The records before some ends: the first of those that are unread have room, the others are dropped."""
 
     room: int
-    ends: dict[int, int]
+    ends: Counter[int]  # a partition that is new has 0
 
 
 class _Newest(_Unbounded):
@@ -270,9 +274,9 @@ class _Newest(_Unbounded):
         room = self._most - count - sum(one.room for one in sections)
         if beyond > room:
             if sections and room < max(self._most // _GRAINS, 1):
-                sections[-1].ends = _ends(unread)
+                sections[-1].ends = Counter(_ends(unread))
             else:
-                sections.append(_Section(room, _ends(unread)))
+                sections.append(_Section(room, Counter(_ends(unread))))
             self.decided = sections[-1].ends
         return _Parted(pending[:count], pending[count:]) if count < len(pending) else _Parted(pending)
 
@@ -290,12 +294,12 @@ class _Newest(_Unbounded):
     def saved(self, pending: Sequence[Record]) -> Any:  # noqa: ANN401
         if not self._sections:
             return None
-        ends = {number: [one.ends[number] for one in self._sections] for number in self._sections[0].ends}
+        ends = {number: [one.ends[number] for one in self._sections] for number in {one.partition for one in pending}}
         read = Counter(bisect_right(ends[one.partition], one.offset) for one in pending)
         return {"policy": "newest", "sections": [[one.room + read[place], [*one.ends.items()]] for place, one in enumerate(self._sections)]}
 
     def restore(self, saved: Any) -> None:  # noqa: ANN401
-        self._sections = deque(_Section(room, dict(ends)) for room, ends in saved["sections"])
+        self._sections = deque(_Section(room, Counter(dict(ends))) for room, ends in saved["sections"])
         self.decided = self._sections[-1].ends
 
 
@@ -310,17 +314,17 @@ class _Reduce(_Unbounded):
         fresh = _beyond(unread, self._ends) if reducing else _waiting(pending, unread)
         if fresh > self._buffer.most:
             times = 1 << ((_waiting(pending, unread) - 1) // self._buffer.most).bit_length()
-            self._interval = max(self._buffer.reduce_ms * times, self._interval if reducing else 0)
+            self._interval = min(max(self._buffer.reduce_ms * times, self._interval if reducing else 0), _MOST_MS)
             self._ends = _ends(unread)
             self.decided = self._interval, self._ends
-            held = self._released(unread, everything=True)
+            held = [*self.held()]
+            self._open.clear()
             return self.admitted([*pending, *held])
-        held = self._released(unread)
+        held = self.released(unread)
         return _Parted([*pending, *held]) if held else _Parted(pending)
 
-    def _released(self, unread: Unread, *, everything: bool = False) -> list[Record]:
-        """Return, and forget, what is held of partitions that are read up to their ends."""
-        done = [number for number in self._open if everything or unread[number][0] >= self._ends[number]]
+    def released(self, unread: Unread) -> list[Record]:
+        done = [number for number in self._open if unread[number][0] >= self._ends[number]]
         return [one for number in done for one in self._open.pop(number).values()]
 
     def admitted(self, records: list[Record]) -> _Parted:
@@ -372,4 +376,4 @@ def _beyond(unread: Unread, ends: Mapping[int, int]) -> int:
     return sum(end - max(at, ends.get(number, 0)) for number, (at, end) in unread.items())
 
 
-_RULES: Mapping[Policy, Callable[[Buffer], _Rule]] = {"newest": _Newest, "reduce": _Reduce}
+_RULES: Mapping[Policy, Callable[[Buffer], _Rule]] = {"oldest": _Oldest, "newest": _Newest, "reduce": _Reduce}

@@ -126,7 +126,7 @@ class Forward(Runner):
             if anew:
                 self._claim.forget()
             # What was sent before a process ended is not known, but it is not more than a batch.
-            self._backlog = Backlog(self._buffer, self._target.most_records if self._claim.manifest is not None else 0)
+            self._backlog = Backlog(self._buffer, resumed=self._claim.manifest is not None)
             self._feed = self._log.feed(topics, latest=self._latest, skip_gone=True)
             for reader in self._feed.readers[self._topic]:
                 if isinstance(reader, KeyedReader):
@@ -192,7 +192,7 @@ class Forward(Runner):
     def _needs_commit(self, ready: Sequence[Record]) -> bool:
         """Return whether to commit before anything is sent, or although nothing is."""
         if ready:
-            return self._buffer is not None and (not self._begun or self._backlog.undecided(self._positions))
+            return (self._buffer is not None and not self._begun) or self._backlog.undecided(self._positions)
         # Kafka forgets the offsets of those who say nothing for a week.
         return self._backlog.due(self._positions) or time.monotonic() - self._committed_at >= _DAY_SECONDS
 
