@@ -459,7 +459,7 @@ def test_tls(log: SqliteLog, tmp_path: Path) -> None:
         # With TLS 1.3 the broker closes the connection after the handshake, and its reason may be lost then.
         text = said(log, f"{address}?ca={ca}")
         assert "asks for a certificate of ours" in text or "does it ask for a certificate of ours? Give cert=FILE and key=FILE" in text
-        assert "cannot be used" in said(log, f"{address}?ca={folder}/none.pem")
+        assert "cannot be read: No such file" in said(log, f"{address}?ca={folder}/none.pem")
         assert f"mqtts://127.0.0.1:{plain.port}/m: " in said(log, f"mqtts://127.0.0.1:{plain.port}/m")
         assert "connection" in said(log, f"mqtt://127.0.0.1:{secure.port}/m")
         with bridging(log, secure, f"{address}?ca={ca}&cert={mine}&key={my_key}"):
@@ -671,6 +671,15 @@ def test_a_tag_list_says_which_tag_a_message_is(tmp_path: Path) -> None:
     assert found("level/1", b"101") == [("site/kiln/level", 101, 0x40940000, None, 5)]
     assert found("level/2", b"1") == [("site/kiln/old", 1, 0, None, 5)]
     assert found("level/3", b"1") == [("level/3", 1, 0, None, 5)]
+
+
+def test_an_empty_unit_is_none_and_of_a_long_one_the_beginning_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "tags.csv").write_text("path,unit,source\nkiln/oil,CEL,plc/oil\n")
+    one = shape(f"as=reading&tags={tmp_path}/tags.csv&value=$.v&unit=$.unit")
+    for unit, expected in (("", (1, 0, "CEL")), (" ", (1, 0, "CEL")), (" °C ", (1, 0, "CEL")), ("x" * 1000, (None, 0x80890000, "x" * 200))):
+        (made,) = one("plc/oil", json.dumps({"v": 1, "unit": unit}).encode(), 5)
+        found = json.loads(made.value)
+        assert (found["value"], found["quality"], found["unit"]) == expected
 
 
 def test_a_unit_that_changes_is_bad_until_it_is_that_of_the_list_again(log: SqliteLog, mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -271,8 +271,7 @@ class _Readings:
         unit = self._unit
         if self._unit_path is not None and isinstance(given := self._unit_path.find(content, member), str):
             unit = given
-        if unit is not None:
-            unit = self._units.known(tag, name, unit)
+        unit = self._units.known(tag, name, unit)
         reading = reading_as(tag, name)(
             None if value is _MISSING else value,
             at_ms,

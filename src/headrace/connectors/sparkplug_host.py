@@ -242,8 +242,7 @@ class Host:
     def _reading(self, message: _Message, name: str, metric: Metric | None, quality: int, unit: str | None, time: int | None) -> Reading:
         name = "/".join(filter(None, (message.group, message.edge, message.device, name)))
         tag = tag_of(self._tags, name)
-        if unit is not None:
-            unit = self._units.known(tag, name, unit)
+        unit = self._units.known(tag, name, unit)
         value = None if metric is None or quality & Quality.BAD else metric.value
         source_time = time if time is not None and time <= _LAST_MS else None
         return reading_as(tag, name)(value, message.at_ms, source_time=source_time, quality=quality, unit=unit)

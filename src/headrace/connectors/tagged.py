@@ -73,8 +73,13 @@ class Units:
         self._last: dict[str, str] = {}
         self._changes, self._counted = 0, _MOST_TOLD
 
-    def known(self, tag: Tag | None, name: str, unit: str) -> str:
-        """Return the code of the unit in which a value came, by its code or symbol; note whether it is that of the list."""
+    def known(self, tag: Tag | None, name: str, unit: str | None) -> str | None:
+        """Return the code of the unit in which a value came, by its code or symbol; note whether it is that of the list.
+
+        An empty text, as many servers have it where nobody entered a unit, is none. Of a long text only the beginning is taken.
+        """
+        if unit is None or not (unit := unit.strip()[:_CUT]):
+            return None
         path = name if tag is None else tag.path
         last = self._last.get(path)
         if last != unit:

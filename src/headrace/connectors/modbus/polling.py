@@ -182,8 +182,7 @@ class Reports:
         found = self._readings.get(register.tag)
         if found is None:
             tag = tag_of(self._tags, register.tag)
-            if register.unit is not None:
-                self._units.known(tag, register.tag, register.unit)
+            self._units.known(tag, register.tag, register.unit)
             bands = (register.deadband, tag.deadband if tag else None, self._deadband)
             found = self._readings[register.tag] = reading_as(tag, register.tag), next(one for one in bands if one is not None)
         return found

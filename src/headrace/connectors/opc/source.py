@@ -385,7 +385,7 @@ class _Reader:
         return [reading]
 
     def _unit(self, node: Node) -> str | None:
-        return None if node.unit is None else self._units.known(node.tag, node.path, node.unit)
+        return self._units.known(node.tag, node.path, node.unit)
 
     def _odd(self, place: int, raw: object, what: str, arrival: int, stamp: int, quality: int) -> list[Reading]:
         """Return the readings of an array, or the one that says that a value cannot be read."""
