@@ -116,4 +116,8 @@ def test_its_folder_is_gone_at_the_end_and_wrong_use_is_named(tmp_path: Path, mo
     assert not [*tmp_path.iterdir()]
     with pytest.raises(hr.PlanError, match=r"^hr\.test: is of type str; give a pipeline, or its plan with settings"):
         hr.test("hot")  # type: ignore[arg-type]
+    with pytest.raises(hr.PlanError, match=r"^hr\.test: start is of type str; give a datetime"):
+        hr.test(hot, start="2026-01-01")  # type: ignore[arg-type]
+    with pytest.raises(hr.PlanError, match=r"^hr\.test: partitions is 0; give a number, 1 or more"):
+        hr.test(hot, partitions=0)
     assert not [*tmp_path.iterdir()]

@@ -148,7 +148,7 @@ def test(pipeline: plan_pipeline.Pipeline | Plan, /, *, start: datetime | None =
     Raises
     ------
     PlanError
-        If it is no pipeline.
+        If it is no pipeline, `start` no time, or `partitions` less than 1.
 
     Examples
     --------

@@ -29,6 +29,10 @@ class Trial:
 
     def __init__(self, pipeline: Pipeline | Plan, start: datetime | None, partitions: int) -> None:
         plan = _plan_of(pipeline)
+        if not isinstance(start, datetime | None):
+            raise PlanError(f"start is of type {type(start).__name__}", where="hr.test", fix="give a datetime: datetime(2026, 1, 1, 6, tzinfo=UTC)")
+        if not isinstance(partitions, int) or partitions < 1:
+            raise PlanError(f"partitions is {partitions!r}", where="hr.test", fix="give a number, 1 or more")
         self._now = now_ms() if start is None else _ms(start)
         self._folder = TemporaryDirectory(prefix="headrace-test-")
         self._log = SqliteLog(Path(self._folder.name) / "log.db", clock=lambda: self._now)
