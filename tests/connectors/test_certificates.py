@@ -9,7 +9,7 @@ import json
 import ssl
 import threading
 import warnings
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,8 +25,11 @@ from plant_servers import Bridged, readings
 
 from headrace.cli import main
 from headrace.cli.bridge import source_of, target_of
-from headrace.connectors.certificates import expiring
+from headrace.connectors.certificates import check_own, expiring, fault_of_text
 from headrace.connectors.forward import Forward
+from headrace.connectors.http_client import client_of
+from headrace.connectors.protocol import Unavailable
+from headrace.errors import EnvironmentFault
 from headrace.topics.sqlite import SqliteLog
 from mosquitto import Mosquitto, missing
 from serving import LIMIT, free_port
@@ -138,6 +141,63 @@ def test_an_unknown_authority_and_a_wrong_certificate_of_ours_are_one_line(log: 
         ours = authority.issue("expired", days=(-10, -1))
         text = told_of(log, f"{address}{authority.file}&cert={ours}&key={ours.with_suffix('.key')}")
         assert text.startswith(f"our certificate {ours} expired on 20") and "(renew it; its files are read again at each try); asked again" in text
+
+
+def test_files_that_are_replaced_half_way_are_waited_for(authority: Authority) -> None:
+    """What cannot be used at the beginning is an error; later its other half may be on its way."""
+    ours = authority.issue("client")
+    key = ours.with_suffix(".key")
+    files = f"ca={authority.file}&cert={ours}&key={key}"
+    source = source_of(f"mqtts://127.0.0.1:{free_port()}/m?{files}")
+    old = key.read_bytes()
+    halves: list[Callable[[], object]] = [
+        lambda: (authority.issue("client"), key.write_bytes(old)),
+        lambda: ours.write_bytes(ours.read_bytes()[:99]),
+        ours.unlink,
+    ]
+    for half in halves:
+        half()
+        with pytest.raises(Unavailable, match=r"cannot be read.*its files are read again at each try"):
+            asyncio.run(source.open(None))
+        with pytest.raises(EnvironmentFault, match=r"client\.pem, .*: cannot be read") as wrong:
+            source_of(f"mqtts://127.0.0.1:1/m?{files}")
+        assert not isinstance(wrong.value, Unavailable)
+    make = client_of(str(authority.file))
+    authority.file.write_bytes(authority.file.read_bytes()[:99])
+    with pytest.raises(Unavailable, match="cannot be read"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (": certificate is not yet valid (_ssl.c:1006)", "its certificate is not valid yet"),
+        (
+            ": IP address mismatch, certificate is not valid for '::1'. (_ssl.c:1006)",
+            "is for another host: IP address mismatch, certificate is not valid for '::1';",
+        ),
+        (": unable to get local issuer certificate (_ssl.c:1006)", "is not accepted: unable to get local issuer certificate; give sslrootcert=FILE"),
+        ("", "is not accepted: certificate verify failed; give sslrootcert=FILE"),
+    ],
+)
+def test_what_libraries_say_as_text_is_understood(text: str, says: str) -> None:
+    fault = fault_of_text(f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed{text}", "sslrootcert")
+    assert says in str(fault)
+    assert fault_of_text("connection refused", "sslrootcert") is None
+
+
+def test_the_first_certificate_of_a_chain_is_ours_and_the_last_authority_of_a_list_counts(tmp_path: Path, authority: Authority) -> None:
+    ours, gone = authority.issue("client", days=(-1, 99)), authority.issue("gone", days=(-9, -1))
+    chain, listed = tmp_path / "chain.pem", tmp_path / "list.pem"
+    chain.write_bytes(ours.read_bytes() + gone.read_bytes())
+    check_own(str(chain))
+    assert "expired" in (expiring(str(chain)) or "")
+    (tmp_path / "new").mkdir()
+    new = Authority(tmp_path / "new")
+    new.issue("ca", days=(-1, 99), host=None)
+    listed.write_bytes(authority.file.read_bytes() + new.file.read_bytes())
+    assert "expires in" in (expiring(str(authority.file)) or "")
+    assert expiring(str(listed)) is None
 
 
 def test_a_bridge_goes_on_when_certificates_are_renewed_on_disk(log: SqliteLog, tmp_path: Path, authority: Authority) -> None:

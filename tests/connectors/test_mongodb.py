@@ -36,6 +36,7 @@ from waiting import wait_for
 __all__ = ["mongo"]
 
 LIMIT = 400.0
+FAILED = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"
 T0 = 1_706_123_400
 
 
@@ -157,7 +158,8 @@ class Answering:
         (errors.BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64, "errmsg": "waiting timed out"}]}), "answers: waiting"),
         (errors.OperationFailure("not authorized", 13), "answers: not authorized; give the user the role readWrite on this database"),
         (errors.OperationFailure("Authentication failed.", 18, {}), "answers: Authentication failed.; check user and password"),
-        (errors.ServerSelectionTimeoutError("SSL: CERTIFICATE_VERIFY_FAILED"), "has a certificate that is not accepted; give tlsCAFile=FILE"),
+        (errors.ServerSelectionTimeoutError(f"h:1: {FAILED}: certificate has expired (_ssl.c:1), Timeout: 5s"), "authority, has expired"),
+        (errors.ServerSelectionTimeoutError(f"h:1: {FAILED}: self-signed certificate (_ssl.c:1)"), "is not accepted: self-signed certificate"),
     ],
 )
 def test_an_error_says_whose_fault_it_is(error: Exception, says: str) -> None:

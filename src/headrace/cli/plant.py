@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checked", "check_plant", "source_for", "target_for"]
 
-_CERTIFICATES = frozenset({"ca", "cert", "certificate", "server_certificate", "sslrootcert", "sslcert"})
+_CERTIFICATES = frozenset({"ca", "cert", "certificate", "server_certificate", "sslrootcert", "tlsCAFile"})
 _EXPANDED_HERE = re.compile(r"https?://|[^:]+\.py:", re.IGNORECASE)  # the other connectors expand the user and the password themselves
 
 

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from headrace.connectors.address import Address, secret, secret_file
-from headrace.connectors.certificates import fault_of_tls
+from headrace.connectors.certificates import context_again, context_of, fault_of_tls
 from headrace.connectors.protocol import Unavailable
 from headrace.errors import EnvironmentFault, PlanError
 
@@ -105,20 +105,12 @@ def client_of(ca: str | None, **options: Any) -> Callable[[], httpx.AsyncClient]
     Raises
     ------
     EnvironmentFault
-        If the file cannot be read now; the maker raises it too.
+        If the file cannot be used now. Where it cannot later, the maker raises Unavailable.
     """
-    _verify(ca)
-    return lambda: httpx.AsyncClient(verify=_verify(ca), **options)
-
-
-def _verify(ca: str | None) -> ssl.SSLContext | bool:
     if ca is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=ca)
-    except OSError as error:
-        what = error.strerror or getattr(error, "reason", None) or str(error)
-        raise EnvironmentFault(f"cannot be read: {what}", where=ca, fix="give a file of certificates in PEM's form") from None
+        return lambda: httpx.AsyncClient(**options)
+    context_of(ca)
+    return lambda: httpx.AsyncClient(verify=context_again(ca), **options)
 
 
 # answers and errors

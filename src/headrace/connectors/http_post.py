@@ -98,7 +98,7 @@ def _renewing(cert: str, key: str) -> ssl.SSLContext:
 def _with_certificate(cert: str, key: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(cert, key)
+        context.load_cert_chain(cert, key, password="")  # without one OpenSSL would ask on the terminal
     except OSError as error:
         raise EnvironmentFault(f"cannot be used: {error.strerror or error}", where=cert, fix="give files in PEM's form") from None
     return context

@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from headrace.connectors.address import Address
+from headrace.connectors.certificates import context_again, context_of, fault_of_text
 from headrace.connectors.moments import NS, nanoseconds
 from headrace.connectors.objects import Unfit, fitting, object_of
 from headrace.connectors.protocol import Record, Target, Unavailable
@@ -62,6 +63,8 @@ def target(address: str) -> Documents:
         if one.get(name) is not None:
             options[name] = one.choice(name, ["true", "false"]) == "true"
     options = {name: value for name, value in options.items() if value is not None}
+    if (ca := one.get("tlsCAFile")) is not None:
+        context_of(ca)
     return Documents(f"{one.scheme}://{host}/{database}?collection={collection}", f"{one.scheme}://{host}/", database, collection, into, options)
 
 
@@ -222,6 +225,8 @@ class Documents(Target):
     def _opened(self) -> Collection[Any]:
         """Connect, and make collection and indexes as far as they are not there."""
         if self._client is None:
+            if (ca := self._options.get("tlsCAFile")) is not None:
+                context_again(ca)
             try:
                 self._client = pymongo.MongoClient(
                     self._url,
@@ -255,8 +260,9 @@ class Documents(Target):
     def _fault(self, error: errors.PyMongoError) -> HeadraceError:
         """Return what an error means for all records."""
         said = _said(str(error))
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return PlanError("has a certificate that is not accepted", where=self.name, fix="give tlsCAFile=FILE, and the host that it names")
+        if (fault := fault_of_text(str(error), "tlsCAFile")) is not None:
+            self._forget()  # another client reads the file again
+            return fault
         if isinstance(error, errors.ConnectionFailure | errors.WTimeoutError | errors.ExecutionTimeout | errors.WaitQueueTimeoutError):
             refused = "refused" in str(error).lower()
             return Unavailable("connection refused" if refused else f"does not answer: {said}")
@@ -277,9 +283,12 @@ class Documents(Target):
 
     async def close(self) -> None:
         """Close the connections."""
+        await asyncio.to_thread(self._forget)
+
+    def _forget(self) -> None:
         client, self._client, self._collection, self._known = self._client, None, None, False
         if client is not None:
-            await asyncio.to_thread(client.close)
+            client.close()
 
 
 def _failed(made: Sequence[_Made], write: Any) -> list[tuple[_Made, Mapping[str, Any]]]:  # noqa: ANN401  (a function of pymongo)

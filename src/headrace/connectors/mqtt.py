@@ -319,7 +319,7 @@ def server_of(address: Address, where: str, client_id: str, path: str, **options
     port = address.port or (8883 if tls else 1883)
     host = f"[{address.host}]" if ":" in address.host else address.host
     user = f"{address.user}@" if address.user else ""
-    return Server(
+    server = Server(
         name=f"{address.scheme}://{user}{host}:{port}/{path}",
         where=where,
         host=address.host,
@@ -334,6 +334,8 @@ def server_of(address: Address, where: str, client_id: str, path: str, **options
         keepalive=int(address.seconds("keepalive", 30.0, 1.0, 65_535.0)),
         **options,
     )
+    server.check_files()
+    return server
 
 
 def check_filter(topic: str, where: str = "FROM") -> None:

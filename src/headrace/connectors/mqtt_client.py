@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from headrace._clock import now_ms
 from headrace.connectors import mqtt_wire as wire
-from headrace.connectors.certificates import check_own, fault_of_certificate
+from headrace.connectors.certificates import check_own, context_again, context_of, fault_of_certificate
 from headrace.connectors.mqtt_wire import Malformed, Packets
 from headrace.connectors.protocol import Unavailable
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
@@ -95,32 +95,19 @@ class Server:
     will: Will | None = None
     most_bytes: int = 16 << 20
 
+    def check_files(self) -> None:
+        """Raise EnvironmentFault if a file for TLS cannot be used."""
+        if self.tls:
+            context_of(self.ca, self.certificate, self.key)
+
     @property
     def context(self) -> ssl.SSLContext | None:
-        """How TLS is spoken, by the files as they are now.
-
-        Raises
-        ------
-        EnvironmentFault
-            If a file cannot be read.
-        Unavailable
-            If our certificate is not valid now.
-        """
+        """How TLS is spoken, by the files as they are now. Raises Unavailable if they cannot be used, or our certificate is not valid."""
         if not self.tls:
             return None
         if self.certificate is not None:
             check_own(self.certificate)
-        file = self.ca
-        try:
-            context = ssl.create_default_context(cafile=self.ca)
-            if self.certificate is not None:
-                file = f"{self.certificate}, {self.key or 'no key'}"
-                context.load_cert_chain(self.certificate, self.key)
-        except (OSError, ssl.SSLError) as error:
-            raise EnvironmentFault(
-                f"cannot be used: {error.strerror or error}", where=str(file), fix="give files in PEM's form: ca=FILE, cert=FILE, key=FILE"
-            ) from None
-        return context
+        return context_again(self.ca, self.certificate, self.key)
 
 
 class Limits(NamedTuple):
@@ -205,7 +192,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._socket: Any = None
         self._last_ms = 0  # when something came last
-        self._tick: asyncio.TimerHandle | None = None
+        self._tick: asyncio.TimerHandle | None = None  # from when the connection is open
         self._pending: dict[int, asyncio.Future[int]] = {}
         self._next_mid = 0
         self._client = self._made()
@@ -252,14 +239,6 @@ class Connection(asyncio.Protocol):
             raise self._of_tls(error) from None
         except OSError as error:
             raise Unavailable(_why(error), fix=_fix(server)) from None
-        except _OnlyOlder:
-            self.close()
-            raise
-        except Unavailable as fault:
-            self.close()
-            if not server.tls or fault.fix or isinstance(fault, _OnlyOlder):
-                raise
-            raise Unavailable(fault.what, fix=_fix_of_tls(server)) from None
         except BaseException:
             self.close()
             raise
@@ -381,7 +360,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Note that the connection is lost."""
         why = _why(error) if isinstance(error, OSError) else "closed the connection"
-        self._lose(self._of_tls(error) if isinstance(error, ssl.SSLError) else Unavailable(why))
+        fix = _fix_of_tls(self._server) if self._server.tls and self._tick is None else None
+        self._lose(self._of_tls(error) if isinstance(error, ssl.SSLError) else Unavailable(why, fix=fix))
 
     def _lose(self, fault: HeadraceError) -> None:
         """End the connection; the first fault is the reason."""

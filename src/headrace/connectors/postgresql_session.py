@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from headrace.connectors.certificates import fault_of_text
 from headrace.connectors.protocol import Unavailable
 from headrace.errors import EnvironmentFault, PlanError
 
@@ -46,7 +47,7 @@ class Session:
                 **self._options, timeout=_CONNECT_SECONDS, command_timeout=ANSWER_SECONDS, server_settings=settings
             )
         except (asyncpg.ClientConfigurationError, ValueError, ssl.SSLError) as error:
-            raise self._misled(error) from None
+            raise fault_of_text(str(error), "sslrootcert") or self._misled(error) from None
         return self._connection
 
     def _give_up(self) -> None:
@@ -58,7 +59,9 @@ class Session:
     def _lost(self, error: Exception) -> Unavailable | PlanError:
         """Return what it means that no session can be had, or that one was lost."""
         self._give_up()
-        if "CERTIFICATE_VERIFY_FAILED" in str(error) or "rejected SSL upgrade" in str(error):
+        if (fault := fault_of_text(str(error), "sslrootcert")) is not None:
+            return fault
+        if "rejected SSL upgrade" in str(error):
             return self._misled(error)
         if isinstance(error, TimeoutError):
             return Unavailable("does not answer in time")
@@ -67,8 +70,6 @@ class Session:
         return Unavailable(f"connection lost: {error}" if str(error) else "connection lost")
 
     def _misled(self, error: Exception) -> PlanError:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return PlanError("has a certificate that is not accepted", where=self.name, fix="give sslrootcert=FILE, and the host that it names")
         return PlanError(f"cannot be reached so: {error}", where=self.name, fix=f"give an address such as {self._example}")
 
     def _refused(self, error: asyncpg.PostgresError, fixes: Mapping[str, str], otherwise: str) -> Unavailable | PlanError:

@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from headrace.connectors.address import Address
+from headrace.connectors.certificates import context_again, context_of, fault_of_certificate
 from headrace.connectors.halving import sent
 from headrace.connectors.objects import object_of
 from headrace.connectors.protocol import Record, Target, Unavailable
-from headrace.errors import EnvironmentFault, PlanError
+from headrace.errors import PlanError
 
 __all__ = ["Mail", "target"]
 
@@ -38,7 +39,7 @@ class Server(NamedTuple):
     host: str
     port: int
     tls: str
-    context: ssl.SSLContext | None
+    ca: str | None
     user: str | None
     password: str
     timeout: float
@@ -83,15 +84,9 @@ def _server(one: Address, host: str) -> Server:
     if tls == "none" and one.user is not None:
         raise PlanError("has a password, and no TLS to keep it secret", where="TO", fix="leave tls=none out, or the user")
     port = one.port or (465 if tls == "tls" else 25 if one.user is None else 587)
-    context = None if tls == "none" else _context(one.get("ca"))
-    return Server(host, port, tls, context, one.user, one.password or "", one.seconds("timeout", 30.0, 0.1))
-
-
-def _context(ca: str | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca)
-    except OSError as error:
-        raise EnvironmentFault(f"cannot be read: {error.strerror or error}", where=str(ca), fix="name the authority's certificate, in PEM") from None
+    if tls != "none":
+        context_of(one.get("ca"))
+    return Server(host, port, tls, one.get("ca"), one.user, one.password or "", one.seconds("timeout", 30.0, 0.1))
 
 
 class Mail(Target):
@@ -121,9 +116,9 @@ class Mail(Target):
         Raises
         ------
         Unavailable
-            If the server cannot be reached, or cannot take mail now.
+            If the server cannot be reached, its certificate is not accepted, or it cannot take mail now.
         PlanError
-            If it takes no mail of ours: password, certificate, sender or a recipient are refused.
+            If it takes no mail of ours: password, sender or a recipient are refused.
         """
         return await sent(records, _fields, self._mail)
 
@@ -168,7 +163,7 @@ class Mail(Target):
         try:
             client = self._client()
             if server.tls == "starttls":
-                client.starttls(context=server.context)
+                client.starttls(context=context_again(server.ca))
             if server.user is not None:
                 client.login(server.user, server.password)
             client.ehlo_or_helo_if_needed()
@@ -181,7 +176,7 @@ class Mail(Target):
         except smtplib.SMTPResponseException as error:
             raise self._refused(error.smtp_code, error.smtp_error, "check the user, and the password that the address names") from None
         except ssl.SSLCertVerificationError as error:
-            raise PlanError(f"its certificate is not trusted: {error.verify_message}", where=self.name, fix="name its authority: ca=FILE") from None
+            raise fault_of_certificate(error) or Unavailable(f"cannot be reached: {error}") from None
         except (smtplib.SMTPException, OSError) as error:
             raise Unavailable(f"cannot be reached: {getattr(error, 'strerror', None) or error}") from None
         finally:
@@ -191,7 +186,7 @@ class Mail(Target):
     def _client(self) -> smtplib.SMTP:
         server, ours = self._server, socket.gethostname()  # without a look-up of the domain, which may take long
         if server.tls == "tls":
-            return smtplib.SMTP_SSL(server.host, server.port, ours, timeout=server.timeout, context=server.context)
+            return smtplib.SMTP_SSL(server.host, server.port, ours, timeout=server.timeout, context=context_again(server.ca))
         return smtplib.SMTP(server.host, server.port, ours, timeout=server.timeout)
 
     def _refused(self, code: int, said: bytes | str, fix: str) -> PlanError | Unavailable:
