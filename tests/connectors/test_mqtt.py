@@ -673,6 +673,17 @@ def test_a_tag_list_says_which_tag_a_message_is(tmp_path: Path) -> None:
     assert found("level/3", b"1") == [("level/3", 1, 0, None, 5)]
 
 
+def test_integers_of_hundreds_of_digits_are_bad_values_and_no_times() -> None:
+    one, digits = shape("as=reading&value=$.v&time=$.t"), "9" * 400
+    (made,) = one("a", f'{{"v": -{digits}, "t": 5}}'.encode(), 5)
+    found = json.loads(made.value)
+    assert made.malformed is None
+    assert found["value"] is None
+    assert found["quality"] >> 31
+    (made,) = one("a", f'{{"v": 1, "t": {digits}}}'.encode(), 5)
+    assert "is not a time from the year 1 to 9999" in (made.malformed or "")
+
+
 def test_an_empty_unit_is_none_and_of_a_long_one_the_beginning_is_kept(tmp_path: Path) -> None:
     (tmp_path / "tags.csv").write_text("path,unit,source\nkiln/oil,CEL,plc/oil\n")
     one = shape(f"as=reading&tags={tmp_path}/tags.csv&value=$.v&unit=$.unit")

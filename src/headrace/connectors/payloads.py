@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from math import inf
 from typing import Any, NamedTuple
 
 import msgspec
@@ -267,7 +268,7 @@ class _Readings:
             fix = "" if self._value is not None else "; value=$.… says where the value is"
             raise _Unfit(f"the value is an {'object' if isinstance(value, dict) else 'array'}{fix}")
         if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-            value = float(value)
+            value = _float_of(value)
         unit = self._unit
         if self._unit_path is not None and isinstance(given := self._unit_path.find(content, member), str):
             unit = given
@@ -295,7 +296,7 @@ class _Readings:
                 raise _Unfit(f"the time {given[:40]!r} is not ISO 8601") from None
             found = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000
         elif isinstance(given, int | float) and not isinstance(given, bool) and self._per_ms is not None:
-            found = given / self._per_ms
+            found = _float_of(given) / self._per_ms
         if not _FIRST_MS <= found <= _LAST_MS:
             raise _Unfit(f"the time {str(given)[:40]} is not a time from the year 1 to 9999; time_unit= says what it is counted in")
         return round(found)
@@ -312,6 +313,14 @@ class _Readings:
         if isinstance(given, str) and (name := re.sub(r"[\s_-]", "", given).upper()) in _QUALITIES:
             return _QUALITIES[name]
         raise _Unfit(f"the quality {str(given)[:40]!r} is none")
+
+
+def _float_of(value: float) -> float:
+    """Return a number as one of 64 bits; JSON has integers of hundreds of digits, which are infinite then."""
+    try:
+        return float(value)
+    except OverflowError:
+        return inf if value > 0 else -inf
 
 
 def _number_of(value: Any) -> Any:  # noqa: ANN401  (a value of JSON)
