@@ -88,6 +88,14 @@ def test_an_occurrence_that_begins_anew_has_a_cause_of_its_own() -> None:
     assert [(row["event"], row["cause_sequence"]) for row in driven(PLANT, again)[2:]] == [("released", 2)]
 
 
+@pytest.mark.parametrize(("first", "second"), [("a/X", "b/X"), ("b/X", "a/X")])
+def test_of_two_that_may_cause_each_other_the_first_is_the_cause_when_their_own_is_over(first: str, second: str) -> None:
+    both = [defined("x/X"), defined("a/X", "x/X", "b/X"), defined("b/X", "x/X", "a/X")]
+    rows = [moved(nth, name, "unacknowledged") for nth, name in enumerate(["x/X", first, second])]
+    found = told([*rows, moved(9, "x/X", "normal")], both)
+    assert {row[:3] for row in found[2:]} == {("grouped", second, first), ("released", first, "x/X")}
+
+
 class Reference:
     """All alarms in plain dicts, looked through at each transition."""
 
@@ -130,10 +138,13 @@ class Reference:
             if self.up.pop(name, None) is None:
                 return
             self.under.pop(name, None)
-            for other in sorted(other for other, cause in self.under.items() if cause == name):
+            released = sorted(other for other, cause in self.under.items() if cause == name)
+            begin = len(self.rows)
+            for other in sorted(released, key=lambda other: -self.up[other]["raised"]):
                 del self.under[other]
                 if not self.look(other):
                     self.rows.append(("released", other, name))
+            self.rows[begin:] = sorted(self.rows[begin:], key=lambda row: row[1])
         elif name not in self.up or self.up[name]["sequence"] != row["sequence"]:
             self.up[name] = {"sequence": row["sequence"], "raised": time, "cleared": 10**15 if active else time}
             self.under.pop(name, None)
@@ -187,6 +198,13 @@ def test_definitions_change_while_it_runs_and_those_that_are_refused_change_noth
     rows += [moved(30, FLOW, "unacknowledged", 2), moved(31, TANK, "unacknowledged"), moved(32, TANK, "normal"), moved(50, TANK, "unacknowledged", 2)]
     found = hr.drive(SharedCauses(), rows, by="plant", time="time", broadcast=changes)
     assert [(row["alarm_id"], row["sequence"]) for _, row in found] == [(FLOW, 1), (TANK, 1)]
+
+
+def test_an_alarm_is_released_though_its_definition_names_the_cause_no_more() -> None:
+    changes = broadcast(PLANT) + broadcast([defined(FLOW)], at=5_000)
+    rows = [moved(0, PUMP, "unacknowledged"), moved(1, FLOW, "unacknowledged"), moved(10, PUMP, "normal"), moved(20, PUMP, "unacknowledged", 2)]
+    found = hr.drive(SharedCauses(), rows, by="plant", time="time", broadcast=changes)
+    assert [(row["event"], row["alarm_id"], row["time"]) for _, row in found] == [("grouped", FLOW, 1_000), ("released", FLOW, 10_000)]
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,15 @@ def test_an_alarm_is_suppressed_while_its_definition_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "equipment"),
-    [({}, "n/K1"), ({"asset": "pump"}, "pump"), ({"kind": "custom", "limit": None}, "n/K1/flow"), ({"tag": "flow"}, "flow")],
+    [
+        ({}, "n/K1"),
+        ({"asset": "pump"}, "pump"),
+        ({"asset": ""}, "n/K1"),
+        ({"kind": "custom", "limit": None}, "n/K1/flow"),
+        ({"tag": "flow"}, "flow"),
+        ({"tag": "/flow"}, "/flow"),
+        ({"tag": "n/"}, "n"),
+    ],
 )
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_equipment_is_the_asset_or_follows_from_the_tag(settings: dict[str, Any], equipment: str, shared: bool) -> None:
@@ -62,7 +70,7 @@ def test_the_equipment_is_the_asset_or_follows_from_the_tag(settings: dict[str, 
     assert definition_of(one).equipment == equipment
     told = {"alarm-definitions": [{**one, "time": START - 1}], "rule-definitions": []} if shared else {}
     pipeline = build(hr.alarm_definitions(), hr.rule_definitions()) if shared else build([one])
-    rows = [reading(nth, "x", 1, name) for nth, name in enumerate(["n/K1", "pump", "n/K1/flow", "flow", "n"])]
+    rows = [reading(nth, "x", 1, name) for nth, name in enumerate(["n/K1", "pump", "n/K1/flow", "flow", "n", "/flow", ""])]
     assert [name for _, _, name in commands(pipeline.run({"readings": rows, **told}))] == [f"{one['tag']}/L"]
     assert commands(pipeline.run({"readings": [row for row in rows if row["equipment"] != equipment], **told})) == []
 

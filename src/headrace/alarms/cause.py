@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.alarms.definition import Definition, definitions_of, take_definition
+from headrace.alarms.definition import definitions_of, take_definition
 from headrace.alarms.hosting import Texts
 from headrace.alarms.machine import LIFE_CYCLE
 from headrace.errors import PlanError
@@ -87,15 +87,19 @@ class Causes:
                 yield from self._put(other, effect, time, state)
 
     def _gone(self, name: str, was: _Standing, time: int, state: Any) -> Iterator[Given]:  # noqa: ANN401
-        """Look for another cause of what an alarm that is over has caused."""
+        """Look for another cause of what an alarm that is over has caused, the latest first: it may be a consequence of an earlier one."""
+        left = {}
         for other in self._effects(name, state):
             effect = self._standing(other, state)
-            if effect is None or (effect.under, effect.since) != (name, was.began):
-                continue
+            if effect is not None and (effect.under, effect.since) == (name, was.began):
+                left[other] = effect
+        rows = {}
+        for other, effect in sorted(left.items(), key=lambda one: -one[1].raised):
             effect.under = None
-            found = [*self._put(other, effect, time, state)]
+            rows[other] = [*self._put(other, effect, time, state)] or [_row("released", other, effect, name, was, time)]
             self._keep(other, effect, state)
-            yield from found or [_row("released", other, effect, name, was, time)]
+        for other in left:
+            yield from rows[other]
 
     def _put(self, name: str, one: _Standing, time: int, state: Any) -> Iterator[Given]:  # noqa: ANN401
         """Put an alarm under its cause, if one stands."""
@@ -145,7 +149,7 @@ class Causes:
         raise NotImplementedError
 
     def _effects(self, name: str, state: Any) -> Iterable[str]:  # noqa: ANN401
-        """Return the alarms that an alarm may cause, in the order of their ids."""
+        """Return the alarms that an alarm may cause, or could by earlier definitions, in the order of their ids."""
         raise NotImplementedError
 
 
@@ -174,24 +178,16 @@ class SharedCauses(Causes):
 
     def on_broadcast(self, row: Mapping[str, Any], shared: Any) -> None:  # noqa: ANN401
         """Take a definition, or withdraw one."""
-        tag, name = str(row["tag"]), f"{row['tag']}/{row['definition']}"
-        before = self._caused_by(tag, name, shared)
         try:
             take_definition(row, shared.definitions)
         except PlanError:
             return
-        after = self._caused_by(tag, name, shared)
-        for cause in sorted(before ^ after):
-            effects = {*shared.effects.get(cause, ())} ^ {name}
-            if effects:
-                shared.effects[cause] = sorted(effects)
-            else:
-                shared.effects.pop(cause, None)
-
-    @staticmethod
-    def _caused_by(tag: str, name: str, shared: Any) -> frozenset[str]:  # noqa: ANN401
-        every: list[Definition] = [one for _, one in definitions_of(tuple(shared.definitions.get(tag, ())))]
-        return frozenset(cause for one in every if one.alarm_id == name for cause in one.caused_by or ())
+        # A cause that a definition no longer names stays here: the alarm may still be under it, and is released when that is over.
+        for _, one in definitions_of(tuple(shared.definitions[row["tag"]])):
+            for cause in (one.caused_by or ()) if one.definition == row["definition"] else ():
+                effects = shared.effects.get(cause, ())
+                if one.alarm_id not in effects:
+                    shared.effects[cause] = sorted([*effects, one.alarm_id])
 
     def _texts(self, tag: str, state: Any) -> tuple[str, ...]:  # noqa: ANN401
         return tuple(state.shared.definitions.get(tag, ()))

@@ -122,7 +122,7 @@ class Definition(msgspec.Struct, frozen=True, rename={"alarm_class": "class"}):
     @property
     def equipment(self) -> str:
         """The equipment whose rules follow `suppress_when`: the asset, else of a custom alarm the tag, else the tag's path without its last part."""
-        return self.asset or (self.tag if self.kind == "custom" else self.asset_path) or self.tag
+        return self.asset or ("" if self.kind == "custom" else self.tag.rpartition("/")[0]) or self.tag
 
     @property
     def asset_path(self) -> str:

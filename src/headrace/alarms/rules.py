@@ -23,7 +23,7 @@ RULE_SCHEMA = {
 
 
 # As `Definition.equipment` has it.
-_EQUIPMENT = "CASE WHEN asset <> '' THEN asset WHEN kind = 'custom' OR POSITION('/' IN tag) = 0 THEN tag ELSE REGEXP_EXTRACT(tag, '^(.*)/', 1) END"
+_EQUIPMENT = "CASE WHEN asset <> '' THEN asset WHEN kind = 'custom' OR tag NOT LIKE '_%/%' THEN tag ELSE REGEXP_EXTRACT(tag, '^(.*)/', 1) END"
 
 
 def rule_definitions(topic: str = "rule-definitions") -> Stream:
