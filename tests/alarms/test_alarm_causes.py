@@ -273,3 +273,9 @@ def test_no_alarm_is_missing_from_what_is_shown() -> None:
     assert shown(rows, *causes) == [(name, 0, 0) for name in "edcba"]
     circle = [under("a", "b", 1), under("b", "a", 2), under("d", "a")]
     assert sorted(name for name, *_ in shown(rows, *circle)) == [*"abcde"]
+
+
+def test_consequences_of_consequences_are_shown_however_many_there_are() -> None:
+    rows = [current(f"a{nth}", 3, nth) for nth in range(1_200)]
+    found = shown(rows, *(under(f"a{nth}", f"a{nth - 1}") for nth in range(1, 1_200)))
+    assert found == [(f"a{nth}", nth, 1_199 - nth) for nth in range(1_200)]

@@ -40,13 +40,24 @@ def grouped(rows: Iterable[Row], causes: Mapping[Id, Mapping[str, Any]], importa
     for row in by_id.values():
         below.setdefault(_cause(row, by_id, causes), []).append(row)
 
-    def group(row: Row, cause: str | None, level: int) -> list[Row]:
-        under = [one for effect in below.pop(_id(row), ()) for one in group(effect, row["alarm_id"], level + 1)]
-        return [{**row, "cause": cause, "level": level, "consequences": len(under)}, *under]
-
-    groups = [group(row, None, 0) for row in below.get(None, ())]
+    groups = [_group(row, below) for row in below.get(None, ())]
     groups.sort(key=lambda found: (min(importance(row)[0] for row in found), *importance(found[0])[1:]))
     return [row for found in groups for row in found]
+
+
+def _group(first: Row, below: dict[Id | None, list[Row]]) -> list[Row]:
+    """Return an alarm, followed by its consequences. They may be nested deeper than calls can be."""
+    found: list[Row] = []
+    left: list[tuple[Row, str | None, int]] = [(first, None, 0)]
+    while left:
+        row, cause, level = left.pop()
+        found.append({**row, "cause": cause, "level": level, "consequences": 0})
+        left += [(one, row["alarm_id"], level + 1) for one in reversed(below.pop(_id(row), []))]
+    by_name = {row["alarm_id"]: row for row in found}
+    for row in reversed(found):
+        if row["cause"] is not None:
+            by_name[row["cause"]]["consequences"] += 1 + row["consequences"]
+    return found
 
 
 def _cause(row: Row, by_id: Mapping[Id, Row], causes: Mapping[Id, Mapping[str, Any]]) -> Id | None:
