@@ -214,6 +214,18 @@ def test_a_full_buffer_is_told_and_counted(log: SqliteLog, policy: Policy, expec
 
 
 @pytest.mark.parametrize("policy", POLICIES)
+def test_a_run_until_latest_ends_although_records_come_while_it_sends(log: SqliteLog, policy: Policy) -> None:
+    class Arriving(Store):
+        async def send(self, records: Any) -> Any:
+            fill(log, range(100, 110))
+            return await super().send(records)
+
+    fill(log, range(100))
+    run(log, Arriving(Random(0), most_records=3), Buffer(5, policy))
+    assert counts(log)["received"] == 100
+
+
+@pytest.mark.parametrize("policy", POLICIES)
 def test_whatever_fails_each_record_is_written_set_aside_or_shed(log: SqliteLog, policy: Policy) -> None:
     dice = Random(3)
     log.create("numbers", 2)

@@ -120,6 +120,7 @@ class Forward(Runner):
         """Claim the name, and resume where the last commit left off, or where retention allows."""
         topics = (*self._beside, self._topic)
         firsts = {(topic, info.number): info.first for topic in topics for info in self._log.topic(topic).partitions}
+        self._lasts = {info.number: info.end for info in self._log.topic(self._topic).partitions} if self._latest else {}
         self._reached: dict[tuple[str, int], int] = {}
         self._claim = self._log.claim(self.name)
         try:
@@ -202,8 +203,11 @@ class Forward(Runner):
         return {number: reader.position["record"] for number, reader in enumerate(self._feed.readers[self._topic])}
 
     def _unread(self) -> Unread:
-        lag = self._feed.lag()
-        return {number: (start, start + lag[self._topic, number]) for number, start in self._positions.items()}
+        lag, found = self._feed.lag(), dict[int, tuple[int, int]]()
+        for number, start in self._positions.items():
+            end = start + lag[self._topic, number]
+            found[number] = start, max(start, min(end, self._lasts.get(number, end)))  # what came later is for the next run
+        return found
 
     def _bound(self) -> None:
         """Drop what is too much."""
