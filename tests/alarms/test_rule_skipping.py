@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,28 @@ def test_over_topics_bytes_and_state_are_those_of_rules_that_are_called_with_eve
         log.close()
     assert found["needed"][:2] == found["every"][:2]
     assert found["needed"][2] < found["every"][2] or seed >= 6
+
+
+def renamed(line: bytes, names: dict[str, str]) -> bytes:
+    """Return a reading or a definition with other names of parameters."""
+    row = json.loads(line)
+    if "parameter" in row:
+        row["parameter"] = names[row["parameter"]]
+    for setting in ("formula", "when", "value"):
+        if isinstance(text := row.get(setting), str):
+            row[setting] = re.sub(r"\b[pqrs]\b", lambda found: f'"{names[found[0]]}"', text)
+    return json.dumps(row).encode()
+
+
+@pytest.mark.parametrize("names", [("before", "reached", "value", "value 1"), ("@row", "@group", "@time", "@until"), ("*", "^.*$", "^p$", "Öl p")])
+def test_parameters_have_any_names(names: tuple[str, ...], tmp_path: Path) -> None:
+    names_of = dict(zip(PARAMETERS, names, strict=True))
+    plan = plan_of(order="event_time", clock=True)
+    given = {topic: [[renamed(line, names_of) for line in lines]] for topic, lines in happened(1).items()}
+    files = written_files(tmp_path, given)
+    with skipping(code=EquipmentRules, per_key=NEVER):
+        wanted = run(plan, files)
+    with skipping(code=EquipmentRules, at_once=60) as needed:
+        assert run(plan, files, random.Random(1)) == wanted
+    assert wanted[0]["alarm-conditions"]
+    assert len(needed) < 300

@@ -158,16 +158,18 @@ class _OfRules:
         self._rules = self._states[0].rules
         reads = frozenset[str]().union(*(one.reads for one in self._rules.conditions))
         names = sorted(reads - {RUN_STATE, *(name for name, _ in self._rules.parameters)})
-        lasts = {name: pl.Series([one.values.get(name, _UNKNOWN) for one in self._states], dtype=pl.Float64) for name in names}
+        # Names come with the data: they could be patterns, or those of columns here.
+        columns = {name: f"value {number}" for number, name in enumerate(names)}
+        lasts = {columns[name]: pl.Series([one.values.get(name, _UNKNOWN) for one in self._states], dtype=pl.Float64) for name in names}
         before = pl.DataFrame({"@group": pl.Series(self._groups, dtype=pl.Int64), **lasts}).with_columns(before=True)
-        now = [pl.when(pl.col("parameter") == name).then(pl.col("value").fill_null(_UNKNOWN)).alias(name) for name in names]
+        now = [pl.when(pl.col("parameter") == name).then(pl.col("value").fill_null(_UNKNOWN)).alias(columns[name]) for name in names]
         read = rows.filter(pl.col("parameter").is_in(reads) & ~pl.col("older")).select("@group", "@row", "reached", *now, before=False)
         wide = pl.concat([before, read], how="diagonal").sort("@group", maintain_order=True)
-        self._wide = wide.with_columns(pl.col(name).forward_fill().fill_nan(None) for name in names)
+        self._wide = wide.with_columns(pl.col(name).forward_fill().fill_nan(None) for name in lasts)
         self._before = self._wide["before"]
         self._place = self._wide["@group"].replace_strict(self._groups, range(len(self._groups)), return_dtype=pl.UInt32)
         run_states = self._each([one.run_state for one in self._states], pl.String)
-        self._columns = Columns({**{name: self._wide[name] for name in names}, RUN_STATE: run_states}, len(self._wide))
+        self._columns = Columns({**{name: self._wide[columns[name]] for name in names}, RUN_STATE: run_states}, len(self._wide))
         for name, formula in self._rules.parameters:
             if name in reads and _computable(formula, self._rules):
                 self._columns.derive(name, formula.tree)
