@@ -150,6 +150,20 @@ def test_a_row_gives_the_same_bytes_in_batches_of_any_size_and_after_restarts(pa
         assert repr(live.rows("out")) == repr(expected)
 
 
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize(("kind", "name"), [(TensorProto.DOUBLE, "Tanh"), (TensorProto.DOUBLE, "Exp"), (FLOAT, "Softplus")])
+def test_the_last_rows_of_a_batch_are_computed_as_the_others_are(kind: int, name: str, width: int) -> None:
+    """Values that do not fill a register of the processor are computed by another function of ONNX Runtime."""
+    model = Onnx(graph([helper.make_node(name, ["x"], ["y"])], [("x", kind, ["rows", width])], [("y", kind, ["rows", width])]), "model")
+    model.try_out({"x": width})
+    assert model.batches
+    x = np.random.default_rng(5).normal(size=(401, width)).astype(model.inputs["x"].dtype)
+    [whole] = model.run({"x": x}, ["y"])
+    for size in (1, 2, 3, 5, 17, 100):
+        parts = [model.run({"x": x[at : at + size]}, ["y"])[0] for at in range(0, len(x), size)]
+        assert np.concatenate(parts).tobytes() == whole.tobytes()
+
+
 def test_a_model_whose_rows_depend_on_each_other_gets_each_row_by_itself(path: Path) -> None:
     """The mean over all rows of a batch: of one row it is the row itself."""
     nodes = [

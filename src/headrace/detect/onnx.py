@@ -3,8 +3,9 @@
 Theory of operation
 -------------------
 A row gives the same bytes alone and among others, so that neither the size of a batch nor a restart changes a result. Kernels of ONNX Runtime compute a
-single row in another order than several, so a single row is computed twice, side by side. Whether rows of a model are independent then is tried once, with
-random values: a row's outputs must not depend on how many rows are beside it. Where they do, rows are always computed one by one.
+single row in another order than several, and the last values of a tensor, which do not fill a register of the processor, by another function than the
+others. So rows are always computed by sixteens; what lacks to that is the last row again. Whether rows of a model are independent then is tried once, with
+random values: a row's outputs must not depend on which rows, or how many, are beside it. Where they do, rows are always computed one by one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _KINDS: dict[str, tuple[str, Type]] = {
     "tensor(int64)": ("int64", BIGINT), "tensor(int32)": ("int32", BIGINT), "tensor(bool)": ("bool", BOOLEAN), "tensor(string)": ("object", STRING),
 }  # fmt: skip
 _TRIED = 64  # rows
+_AT_ONCE = 16  # rows: as many numbers as the widest registers hold
 _SILENT = 4  # of ONNX Runtime's log
 
 
@@ -108,18 +110,19 @@ class Onnx:
         given = {name: _random(dice, port, widths[name]) for name, port in self.inputs.items()}
         try:
             tried = _TRIED if self.batches else 1
-            pairs = [self._computed({name: rows[at : at + 2] for name, rows in given.items()}) for at in range(0, tried, 2)]
-            self.batches = self.batches and self._are_independent(given, pairs)
+            parts = [self._computed({name: rows[at : at + _AT_ONCE] for name, rows in given.items()}) for at in range(0, tried, _AT_ONCE)]
+            self.batches = self.batches and self._are_independent(given, parts)
         except Exception as error:  # noqa: BLE001  (the runtime's own, which have no common class)
             raise PlanError(f"cannot be computed: {_told(error)}", where=self._where, fix="try the model with onnxruntime alone") from None
-        return {one.name: _output(one, found, self._where) for one, found in zip(self._outputs, pairs[0], strict=True)}
+        return {one.name: _output(one, found, self._where) for one, found in zip(self._outputs, parts[0], strict=True)}
 
-    def _are_independent(self, given: Mapping[str, Any], pairs: Sequence[Sequence[Any]]) -> bool:
+    def _are_independent(self, given: Mapping[str, Any], parts: Sequence[Sequence[Any]]) -> bool:
         import numpy as np
 
-        together = self._computed(given)
-        apart = [np.concatenate(parts) if isinstance(parts[0], np.ndarray) else None for parts in zip(*pairs, strict=True)]
-        return all(_are_same(one, other) for one, other in zip(apart, together, strict=True))
+        apart = [np.concatenate(ones) if isinstance(ones[0], np.ndarray) else None for ones in zip(*parts, strict=True)]
+        moved = self._computed({name: np.roll(rows, 1, axis=0) for name, rows in given.items()})
+        back = [np.roll(one, -1, axis=0) if isinstance(one, np.ndarray) else None for one in moved]
+        return all(_are_same(one, other) for whole in (self._computed(given), back) for one, other in zip(apart, whole, strict=True))
 
     def _computed(self, given: Mapping[str, Any], names: Sequence[str] | None = None) -> list[Any]:
         if not self.batches:
@@ -138,9 +141,10 @@ class Onnx:
         if not self.batches:
             rows = [self._computed({name: one[at : at + 1] for name, one in given.items()}, names) for at in range(count)]
             return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
-        if count == 1:
-            return [one[:1] for one in self._computed({name: np.concatenate([rows, rows]) for name, rows in given.items()}, names)]
-        return self._computed(given, names)
+        lacking = -count % _AT_ONCE
+        if lacking:
+            given = {name: np.concatenate([rows, np.repeat(rows[-1:], lacking, axis=0)]) for name, rows in given.items()}
+        return [one[:count] for one in self._computed(given, names)]
 
 
 def _unpickled(data: bytes, where: str, batches: bool) -> Onnx:  # noqa: FBT001
