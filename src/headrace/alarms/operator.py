@@ -84,7 +84,7 @@ class Alarms:
     journal
         The transitions that did not happen because the alarm was set aside.
     nuisances
-        Alarms that chatter, and occurrences that are stale.
+        Alarms that chatter, occurrences that are stale, and conditions of alarms that have no definition.
     older
         Readings that were older than the last of their tag, and changed nothing; with their number so far.
     """
