@@ -25,7 +25,7 @@ settings.load_profile(os.environ.get("HEADRACE_TEST_PROFILE") or "short")
 
 # No test takes as long. One that hangs ends with its worker, and where its threads stood is printed at the end, where it is not overlooked.
 RUNNER = re.compile(r"/(?:_pytest|pluggy|xdist|execnet)/|<string>")
-HUNG_SECONDS, HUNG = 1500, "HEADRACE_TESTS_HUNG"
+HUNG_SECONDS, HUNG = 2700, "HEADRACE_TESTS_HUNG"
 
 
 def pytest_configure() -> None:

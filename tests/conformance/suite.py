@@ -17,7 +17,7 @@ from headrace.errors import PlanError
 from waiting import locked
 
 Outcomes = Mapping[str, Outcome]
-SECONDS = 1200  # of a run beside all other tests on a machine that does much else
+SECONDS = 2400  # of a run beside all other tests on a machine that does much else
 
 
 @cache
