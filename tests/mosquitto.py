@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from debian import LIMIT, Program, unpack
+from waiting import wait_for
 
 FOLDER = Path(__file__).parent.parent / "build" / "mosquitto"
 PACKAGES = ("mosquitto", "mosquitto-clients", "libmosquitto1", "libcjson1", "libwebsockets17", "libdlt2", "libwrap0", "libnsl2", "libtirpc3")
@@ -72,6 +73,16 @@ class Mosquitto(Program):
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
             return True
         return False
+
+    def remember(self, bridge: Sequence[str]) -> None:
+        """Have the broker keep for a bridge what is published from now on: it was there once."""
+        from headrace.cli import main
+
+        def subscribed() -> bool:
+            assert main([*bridge, "--duration", "100ms"]) == 0
+            return "Sending SUBACK" in self.log
+
+        wait_for(subscribed, "the bridge's session", seconds=LIMIT)
 
     def publish(self, topic: str, *payloads: str | bytes, qos: int = 1, retain: bool = False, options: Sequence[str] = ()) -> None:
         """Publish messages; return when the broker has them."""

@@ -281,7 +281,7 @@ def test_the_plant_has_the_alarms_and_the_picture_of_the_water_plant(capsys: pyt
     assert main(["check"]) == main(["init", "water-influxdb", "--folder", "other"]) == 0
     said = capsys.readouterr().out
     assert "cd other; . ./influxdb.env; docker compose up -d; headrace check; headrace up\n" in said, "variables are read first"
-    assert ("51 tags, 1 source, 3 pipelines, 3 targets" in said, "alarms.current" in said) == (True, True), said
+    assert ("51 tags, 1 source, 4 pipelines, 3 targets" in said, "alarms.current" in said) == (True, True), said
 
 
 def test_texts_that_are_numbers_are_floats_where_the_address_says_so() -> None:

@@ -80,7 +80,7 @@ def test_controllers_publish_to_a_broker(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HEADRACE_HOME", raising=False)
     bridge = ["bridge", f"{mosquitto.address}/plc/data", "topic:plc_data"]
-    assert main([*bridge, "--duration", "10ms"]) == 0  # the broker keeps what is published from now on
+    mosquitto.remember(bridge)
     options = ["--plcs", "3", "--seed", "5", "--rate", "1000", "--start", "2024-01-01T00:00:00Z"]
     assert main(["simulate", "plc", "--to", f"{mosquitto.address}/plc/data", "--records", "9", *options]) == 0
     assert main([*bridge, "--records", "9"]) == 0

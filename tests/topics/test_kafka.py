@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from topics.test_logs import from_files, left, plan, readings, without_arrival
 
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
 
-from confluent_kafka import Consumer, IsolationLevel, Producer, TopicPartition  # noqa: E402
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition  # noqa: E402
 from confluent_kafka.admin import NewPartitions, NewTopic, OffsetSpec  # noqa: E402
 
 from headrace.topics.kafka import KafkaLog, client  # noqa: E402
@@ -929,3 +930,33 @@ def test_a_disk_that_is_full_at_any_write_of_a_commit_leaves_the_last_one(
     ledger = run_live(Live(plan(mark), log, latest=True, batch_records=200), commit_seconds=0)
     assert ledger[f"in-{mark}"].counts() == counts
     assert soon(lambda: left(log, mark)["out"] == expected["out"])
+
+
+class Forgetful:
+    """An admin client that knows of the leaders of before, until it asks for those of now."""
+
+    def __init__(self, admin: Any) -> None:
+        self._admin, self.asked = admin, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._admin, name)
+
+    def list_topics(self, *arguments: Any) -> Any:
+        self.asked = True
+        return self._admin.list_topics(*arguments)
+
+    def list_offsets(self, which: dict[TopicPartition, Any], **options: Any) -> Any:
+        if self.asked:
+            return self._admin.list_offsets(which, **options)
+        fenced: dict[TopicPartition, Future[Any]] = {one: Future() for one in which}
+        for future in fenced.values():
+            future.set_exception(KafkaException(KafkaError(KafkaError.FENCED_LEADER_EPOCH)))
+        return fenced
+
+
+def test_who_leads_a_topic_is_asked_again_when_a_broker_that_is_back_does_not_lead_as_before(log: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = new_topic(log)
+    log.append(topic, [b"1", b"2"])
+    forgetful = Forgetful(log._admin)
+    monkeypatch.setattr(KafkaLog, "_admin", property(lambda _: forgetful))
+    assert [entry.value for entry in log.entries(topic, 0, 0, 10)] == [b"1", b"2"]

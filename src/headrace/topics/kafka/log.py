@@ -366,8 +366,16 @@ class KafkaLog:
                         if error_of(error).code() not in UNKNOWN_TOPIC:
                             raise
                     left.discard((one.topic, one.partition))
-                time.sleep(0.02 if left else 0)
+                if left:
+                    self._learn_leaders({topic for topic, _ in left})
         return found
+
+    def _learn_leaders(self, topics: Iterable[str]) -> None:
+        """Have the client ask who leads topics: of leaders that a broker had before it hung it would know for minutes."""
+        time.sleep(0.02)
+        for topic in topics:
+            with suppress(KafkaException):
+                self._admin.list_topics(topic, client.ANSWER_SECONDS)
 
     def _partitions_of(self, topic: str, *, anew: bool = False) -> int:
         """Return how many partitions a topic has."""
