@@ -12,6 +12,7 @@ import headrace as hr
 from headrace.detect.calibration import Calibration
 from headrace.detect.fitting import fit
 from headrace.detect.process import Detector
+from headrace.detect.scorer import State, scorer_of
 
 TAGS = ("flow", "level", "valve", "pump")
 STATES = {"valve": ("Closed", "Open")}
@@ -106,3 +107,11 @@ def test_batches_of_any_size_and_restarts_between_them_give_the_bytes_of_single_
         for topic in TOPICS:
             found[topic] += [repr(row) for row in live.rows(topic)]
     assert found == expected
+
+
+@pytest.mark.parametrize("kind", ["robust_z", "pca", "mahalanobis", "var"])
+def test_values_beyond_all_measure_are_scored_in_a_batch_as_alone_and_without_a_warning(kind: str) -> None:
+    scorer = scorer_of(fit(kind, history(400, seed=1), TAGS, name="tank", calibration=Calibration(false_alarm_rate=0.02)))
+    rows, times = [[1.7e308, -1.7e308, 0.0, 1e200]] * 6, [*range(0, 6000, 1000)]
+    alone, together = State(), State()
+    assert scorer.score_block(rows, times, together) == [scorer.score(row, time, alone) for row, time in zip(rows, times, strict=True)]

@@ -158,8 +158,9 @@ class Scorer:
         joined = complete[1:] & complete[:-1] & (np.diff(moments) <= self._gap)
         edges = [0, *(np.flatnonzero(~joined) + 1).tolist(), len(moments)]
         found: list[Scored] = []
-        for start, end in pairwise(edges):
-            found += self._score_run(matrix[start:end], there[start:end], moments[start:end], state)
+        with np.errstate(all="ignore"):  # what overflows is infinite, without a warning, as it is row by row
+            for start, end in pairwise(edges):
+                found += self._score_run(matrix[start:end], there[start:end], moments[start:end], state)
         return found
 
     def _score_run(self, matrix: Any, there: Any, times: Sequence[int], state: State) -> list[Scored]:  # noqa: ANN401
