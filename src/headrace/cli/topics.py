@@ -66,7 +66,7 @@ def create(
         raise PlanError(f"{partitions:,} partitions are too many", where="--partitions", fix=f"give at most {_MOST_PARTITIONS:,}")
     if retention_bytes is not None and retention_bytes > _LARGEST:
         raise PlanError(f"{retention_bytes} is too large", where="--retention-bytes", fix="leave it out to keep all")
-    kept_ms = None if retention is None else _retention_ms(retention)
+    kept_ms = None if retention is None else duration_ms(retention, "--retention")
     with closing(open_log(kafka)) as log:
         try:
             log.create(topic, partitions, replication, retention_ms=kept_ms, retention_bytes=retention_bytes)
@@ -96,7 +96,7 @@ def alter(topic: str, /, *, retention: str | None = None, retention_bytes: str |
         raise PlanError(f"{retention_bytes!r} is no number of bytes", where="--retention-bytes", fix="give a whole number, or none")
     with _opened(kafka) as log:
         info = log.topic(topic)
-        kept_ms = info.retention_ms if retention is None else None if retention == "none" else _retention_ms(retention)
+        kept_ms = info.retention_ms if retention is None else None if retention == "none" else duration_ms(retention, "--retention")
         kept_bytes = info.retention_bytes if retention_bytes is None else None if retention_bytes == "none" else int(retention_bytes)
         if kept_bytes is not None and kept_bytes > _LARGEST:
             raise PlanError(f"{kept_bytes} is too large", where="--retention-bytes", fix="give none to keep all")
@@ -114,16 +114,6 @@ def compact() -> None:
                 "Kafka's brokers give room back by themselves", where="topics compact", fix="unset KAFKA_SERVERS to compact the SQLite log"
             )
         print(f"Gave back {log.compact():,} bytes.")
-
-
-def _retention_ms(text: str) -> int:
-    try:
-        kept_ms = duration_ms(text, "--retention")
-    except OverflowError:
-        kept_ms = _LARGEST + 1
-    if kept_ms > _LARGEST:
-        raise PlanError("is too long", where=f"--retention {text[:20]}", fix="leave it out to keep records for ever")
-    return kept_ms
 
 
 def list_topics(*, json: _Json = False, kafka: KafkaOptions = KafkaOptions()) -> None:
