@@ -941,9 +941,9 @@ class Forgetful:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._admin, name)
 
-    def list_topics(self, *arguments: Any) -> Any:
+    def list_topics(self, **options: Any) -> Any:
         self.asked = True
-        return self._admin.list_topics(*arguments)
+        return self._admin.list_topics(**options)
 
     def list_offsets(self, which: dict[TopicPartition, Any], **options: Any) -> Any:
         if self.asked:

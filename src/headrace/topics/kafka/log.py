@@ -270,10 +270,12 @@ class KafkaLog:
 
     def _names(self) -> list[str]:
         with self._blaming("list its topics"):
-            return sorted(name for name in self._all_names() if not name.startswith("__"))
+            return sorted(name for name in self._names_of() if not name.startswith("__"))
 
-    def _all_names(self) -> Iterable[str]:
-        return self._await(_aside(lambda seconds: self._admin.list_topics(timeout=seconds).topics, client.ANSWER_SECONDS))
+    def _names_of(self, topic: str | None = None) -> Iterable[str]:
+        """Return the names of all topics, or of one; the client learns who leads them."""
+        given = {} if topic is None else {"topic": topic}
+        return self._await(_aside(lambda seconds: self._admin.list_topics(**given, timeout=seconds).topics, client.ANSWER_SECONDS))
 
     def topic(self, name: str) -> TopicInfo:
         """Return one topic. Raises PlanError if there is none of that name."""
@@ -367,15 +369,11 @@ class KafkaLog:
                             raise
                     left.discard((one.topic, one.partition))
                 if left:
-                    self._learn_leaders({topic for topic, _ in left})
+                    time.sleep(0.02)
+                for topic in {topic for topic, _ in left}:
+                    with suppress(KafkaException, TimeoutError):
+                        self._names_of(topic)  # else it would know those of before a broker hung for minutes
         return found
-
-    def _learn_leaders(self, topics: Iterable[str]) -> None:
-        """Have the client ask who leads topics: of leaders that a broker had before it hung it would know for minutes."""
-        time.sleep(0.02)
-        for topic in topics:
-            with suppress(KafkaException):
-                self._admin.list_topics(topic, client.ANSWER_SECONDS)
 
     def _partitions_of(self, topic: str, *, anew: bool = False) -> int:
         """Return how many partitions a topic has."""
