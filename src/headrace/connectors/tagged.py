@@ -31,6 +31,23 @@ def reading_as(tag: Tag | None, source: str) -> Callable[..., Reading]:
     return partial(reading_of, source) if tag is None else tag.reading
 
 
+class _Sparing:
+    """Tells the first few lines, and of the others how many there were, each time their number has doubled."""
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self._tell = tell
+        self._count, self._told = 0, _MOST_TOLD
+
+    def note(self, line: str, many: Callable[[int], str], *, last: bool = False) -> None:
+        """Tell a line, or what `many` makes of the number of lines; of the last one in any case."""
+        self._count += 1
+        if self._count <= _MOST_TOLD:
+            self._tell(line)
+        elif last or self._count >= 2 * self._told:
+            self._told = self._count
+            self._tell(many(self._count))
+
+
 class Strangers:
     """Names that no tag of a list has. Reports the first few, each once, and then how many there were, each time the number has doubled.
 
@@ -41,9 +58,8 @@ class Strangers:
     """
 
     def __init__(self, tell: Callable[[str], object]) -> None:
-        self._tell = tell
+        self._sparing = _Sparing(tell)
         self._known: set[int] = set()  # hashes: a name may be long, and whoever publishes chooses it
-        self._counted = _MOST_TOLD
 
     def note(self, name: str) -> None:
         """Note a name; of more than so many only the first are."""
@@ -51,12 +67,12 @@ class Strangers:
         if which in known or len(known) >= _MOST_TAGS:
             return
         known.add(which)
-        count = len(known)
-        if count <= _MOST_TOLD:
-            self._tell(f"{name[:_CUT]!r} is in no tag of the list; its readings have this name as their tag")
-        elif count >= 2 * self._counted or count == _MOST_TAGS:
-            self._counted = count
-            self._tell(f"{count:,} names{' or more' if count == _MOST_TAGS else ''} so far are in no tag of the list; the last: {name[:_CUT]!r}")
+        full = len(known) == _MOST_TAGS
+        self._sparing.note(
+            f"{name[:_CUT]!r} is in no tag of the list; its readings have this name as their tag",
+            lambda count: f"{count:,} names{' or more' if full else ''} so far are in no tag of the list; the last: {name[:_CUT]!r}",
+            last=full,
+        )
 
 
 class Units:
@@ -69,9 +85,8 @@ class Units:
     """
 
     def __init__(self, tell: Callable[[str], object]) -> None:
-        self._tell = tell
+        self._sparing = _Sparing(tell)
         self._last: dict[str, str] = {}
-        self._changes, self._counted = 0, _MOST_TOLD
 
     def known(self, tag: Tag | None, name: str, unit: str | None) -> str | None:
         """Return the code of the unit in which a value came, by its code or symbol; note whether it is that of the list.
@@ -101,12 +116,8 @@ class Units:
             self._report(f"{path} comes in {_shown(wanted)} again, as the list of tags says")
 
     def _report(self, line: str) -> None:
-        self._changes += 1
-        if self._changes <= _MOST_TOLD:
-            self._tell(line)
-        elif self._changes >= 2 * self._counted:
-            self._counted = self._changes
-            self._tell(f"{self._changes:,} times so far, a tag came in another unit than before or than in the list of tags; the last: {line}")
+        what = "times so far, a tag came in another unit than before or than in the list of tags; the last"
+        self._sparing.note(line, lambda count: f"{count:,} {what}: {line}")
 
 
 def _shown(unit: str) -> str:
