@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from engines.embedded.test_live import Wall, live_on
 from engines.embedded.test_processes import run, written_files
 from engines.embedded.test_processes_live import FAR, add, topics_of
 from headrace.alarms.process import TagAlarms
+from headrace.plan.pipeline import Plan
 from headrace.topics.sqlite import SqliteLog
 
 TAGS = ("a/P1", "a/P2", "b/P3", "b/P4")
@@ -118,17 +119,22 @@ def fed(log: SqliteLog, wall: Wall, seed: int, lag_ms: int) -> None:
         add(log, topic, [line])
 
 
-@pytest.mark.parametrize("seed", SEEDS[:3] + SEEDS[6:])
-def test_over_topics_bytes_and_state_are_those_of_a_process_that_is_called_with_every_reading(seed: int, tmp_path: Path) -> None:
-    plan, found = plan_of(clock=seed % 2 == 0), {}
+def over_topics(
+    plan: Plan, feed: Callable[[SqliteLog, Wall], None], folder: Path, *, records: int, code: Any = TagAlarms
+) -> dict[str, tuple[Any, dict[Any, Any], int]]:
+    """Return the topics, the state and the number of calls of a run that calls the process with every reading, and of one that does with those needed.
+
+    A turn has so many records.
+    """
+    found = {}
     for name, per_key in {"every": NEVER, "needed": 1}.items():
         wall = Wall(START - 2_000)
-        log = SqliteLog(tmp_path / name / "log.db", clock=wall)
-        fed(log, wall, seed, 40 * (seed % 3))
+        log = SqliteLog(folder / name / "log.db", clock=wall)
+        feed(log, wall)
         wall.now = START - 2_000  # no timer of the clock is due before all is read
-        with skipping(per_key=per_key) as calls:
+        with skipping(code=code, per_key=per_key) as calls:
             live = live_on(log, wall, plan, FAR)
-            while live.work(30):
+            while live.work(records):
                 live.commit()
             live.commit()
             keys = live.run.graph.stages[0].keyspace
@@ -136,6 +142,12 @@ def test_over_topics_bytes_and_state_are_those_of_a_process_that_is_called_with_
             found[name] = topics_of(log, plan), dict(keys._stored), len(calls)
             live.close()
         log.close()
+    return found
+
+
+@pytest.mark.parametrize("seed", SEEDS[:3] + SEEDS[6:])
+def test_over_topics_bytes_and_state_are_those_of_a_process_that_is_called_with_every_reading(seed: int, tmp_path: Path) -> None:
+    found = over_topics(plan_of(clock=seed % 2 == 0), lambda log, wall: fed(log, wall, seed, 40 * (seed % 3)), tmp_path, records=30)
     assert found["needed"][:2] == found["every"][:2]
     assert found["every"][0]["alarms"]
     assert found["needed"][2] < found["every"][2]

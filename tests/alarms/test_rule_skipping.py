@@ -12,10 +12,10 @@ import pytest
 
 import headrace as hr
 from alarms.alarm_plant import START, definition
-from alarms.test_alarm_skipping import NEVER, skipping
-from engines.embedded.test_live import Wall, live_on
+from alarms.test_alarm_skipping import NEVER, over_topics, skipping
+from engines.embedded.test_live import Wall
 from engines.embedded.test_processes import run, written_files
-from engines.embedded.test_processes_live import FAR, add, topics_of
+from engines.embedded.test_processes_live import add
 from headrace.alarms.rule_process import EquipmentRules
 from headrace.plan.pipeline import Plan
 from headrace.topics.sqlite import SqliteLog
@@ -113,27 +113,14 @@ def test_over_files_the_bytes_are_those_of_rules_that_are_called_with_every_read
 
 @pytest.mark.parametrize("seed", SEEDS[:2] + SEEDS[6:])
 def test_over_topics_bytes_and_state_are_those_of_rules_that_are_called_with_every_reading(seed: int, tmp_path: Path) -> None:
-    plan, found = plan_of(order="arrival", clock=seed % 2 == 0), {}
-    given = happened(seed, 250)
-    for name, per_key in {"every": NEVER, "needed": 1}.items():
-        wall = Wall(START - 2_000)
-        log = SqliteLog(tmp_path / name / "log.db", clock=wall)
-        for topic, lines in sorted(given.items(), reverse=True):
+    def feed(log: SqliteLog, wall: Wall) -> None:
+        for topic, lines in sorted(happened(seed, 250).items(), reverse=True):
             log.create(topic)
             for line in lines:
                 wall.now = json.loads(line)["time"] + 40 * (seed % 3)
                 add(log, topic, [line])
-        wall.now = START - 2_000  # no timer of the clock is due before all is read
-        with skipping(code=EquipmentRules, per_key=per_key) as calls:
-            live = live_on(log, wall, plan, FAR)
-            while live.work(90):
-                live.commit()
-            live.commit()
-            keys = live.run.graph.stages[0].keyspace
-            keys.take_touched()
-            found[name] = topics_of(log, plan), dict(keys._stored), len(calls)
-            live.close()
-        log.close()
+
+    found = over_topics(plan_of(order="arrival", clock=seed % 2 == 0), feed, tmp_path, records=90, code=EquipmentRules)
     assert found["needed"][:2] == found["every"][:2]
     assert found["needed"][2] < found["every"][2] or seed >= 6
 
