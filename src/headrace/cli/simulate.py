@@ -271,7 +271,7 @@ def simulate(
 
     made = options[plant].plant(seed)
     serves = to is not None and to.startswith(_SERVED)
-    devices = _devices(plant, plc, water) if serves else None
+    devices = _devices(plant, made, water) if serves else None
     if serves and history != "0s":
         raise PlanError("servers and edge nodes have only the latest values", where="--history", fix="leave it out")
     if (water.attacks_to or "").startswith(_SERVED):
@@ -351,12 +351,12 @@ def _split(sink: Writable, attacks_to: str | None, kafka: KafkaOptions, plant: P
         yield Split(sink, attacks)
 
 
-def _devices(plant: str, plc: PlcOptions, water: WaterOptions) -> Devices:
+def _devices(plant: str, made: Plant, water: WaterOptions) -> Devices:
     """Return what servers show of a plant."""
-    if plant == "plc":
-        from headrace.simulate import Plc
+    from headrace.simulate import Plc
 
-        return Plc(count=plc.plcs).devices()
+    if isinstance(made, Plc):
+        return made.devices()
     if plant != "water":
         raise PlanError(f"a {plant} cannot be served", where="--to", fix="plc and water can; give a file, topic:NAME or mqtt://HOST/TOPIC")
     if water.readings:
