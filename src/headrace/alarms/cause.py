@@ -159,16 +159,16 @@ class FixedCauses(Causes):
     def __init__(self, definitions: Texts) -> None:
         self.definitions = definitions
         self.effects: dict[str, list[str]] = {}
-        for texts in definitions.values():
-            for _, one in definitions_of(texts):
-                for cause in one.caused_by or ():
-                    self.effects.setdefault(cause, []).append(one.alarm_id)
+        every = (one for texts in definitions.values() for _, one in definitions_of(texts))
+        for one in sorted(every, key=lambda one: one.alarm_id):
+            for cause in one.caused_by or ():
+                self.effects.setdefault(cause, []).append(one.alarm_id)
 
     def _texts(self, tag: str, state: Any) -> tuple[str, ...]:  # noqa: ANN401, ARG002
         return self.definitions.get(tag, ())
 
     def _effects(self, name: str, state: Any) -> Iterable[str]:  # noqa: ANN401, ARG002
-        return sorted(self.effects.get(name, ()))
+        return self.effects.get(name, ())
 
 
 class SharedCauses(Causes):
