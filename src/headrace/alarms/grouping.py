@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from headrace.alarms.cause import STANDING
 
-__all__ = ["grouped"]
+__all__ = ["CauseRow", "grouped"]
 
 Row = dict[str, Any]
 Id = tuple[str | None, str]  # the topic, where there are several, and the alarm
+
+
+class CauseRow(msgspec.Struct):
+    """What is read of a row of the topic of causes."""
+
+    alarm_id: str
+    event: str
+    sequence: int
+    cause: str
 
 
 def _id(row: Row) -> Id:

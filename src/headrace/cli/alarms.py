@@ -50,15 +50,6 @@ class _Current(msgspec.Struct):
     action: str | None
 
 
-class _Cause(msgspec.Struct):
-    """The columns of the topic of causes."""
-
-    alarm_id: str
-    event: str
-    sequence: int
-    cause: str
-
-
 class _Transition(msgspec.Struct):
     """The columns of transitions that are printed or counted."""
 
@@ -366,7 +357,9 @@ def _current(log: Log, topic: str, columns: type[msgspec.Struct]) -> dict[str, d
 
 def _causes(log: Log, topic: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of the topic of causes; none if no pipeline groups alarms."""
-    return _rows(log, f"{topic}.causes", _Cause, missing_ok=True)
+    from headrace.alarms.grouping import CauseRow
+
+    return _rows(log, f"{topic}.causes", CauseRow, missing_ok=True)
 
 
 def _rows(log: Log, topic: str, columns: type[msgspec.Struct], *, missing_ok: bool = False) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ import msgspec
 from headrace._clock import now_ms
 from headrace._json import NOT_JSON, json_object
 from headrace.alarms.commands import Command
-from headrace.alarms.grouping import grouped
+from headrace.alarms.grouping import CauseRow, grouped
 from headrace.alarms.machine import COMMANDS
 from headrace.backtest.topics import alarm_pipelines
 from headrace.errors import DataError, HeadraceError, PlanError, near
@@ -76,17 +76,8 @@ class _Current(msgspec.Struct, rename={"class_": "class"}):
     ne107: str | None = None
 
 
-class _Cause(msgspec.Struct):
-    """A row of the topic of causes."""
-
-    alarm_id: str
-    event: str
-    sequence: int
-    cause: str
-
-
 _decode_current = msgspec.json.Decoder(_Current).decode
-_decode_cause = msgspec.json.Decoder(_Cause).decode
+_decode_cause = msgspec.json.Decoder(CauseRow).decode
 
 
 @dataclass(frozen=True)
