@@ -8,7 +8,7 @@ nothing else; what readings that are left out have changed, the next one that is
 * a reading at which a condition is another than at the reading before;
 * of a condition that must last for so long: the first reading at its end, and the one before, with which what is due at the end finds the values;
 * of a condition with a HELD, or one that reads the run state: all readings after one at which it is another, or at which a HELD ends, since only the
-  kernel knows how it goes on;
+  kernel knows how it continues;
 * a reading that is older than the last of its parameter, which is reported, and one that makes a parameter known or unknown.
 
 Conditions are computed only at readings of parameters that they read. While a HELD's condition stays as it was, so does the HELD.
@@ -135,7 +135,7 @@ def _changes(every: pl.DataFrame, equipment: Sequence[Settled | None]) -> _Found
 
 
 def _follows(one: Condition, rules: RuleSet) -> bool:
-    """Whether how a condition goes on depends on more than values and how long it lasts."""
+    """Whether how a condition continues depends on more than values and how long it lasts."""
     if one.formula.durations or RUN_STATE in one.reads or (one.durations[-1] and not _computable(one.formula, rules)):
         return True
     return one.rule.kind == "state" and any(RUN_STATE in other.reads for other in rules.conditions)
@@ -249,16 +249,16 @@ class _OfRules:
 
 
 class _Holds:
-    """The HELDs of a condition of several equipment, and where they do not go on as before."""
+    """The HELDs of a condition of several equipment, and where they do not continue as before."""
 
     def __init__(self, holds: Sequence[Mapping[int, tuple[int, bool | None]]], place: pl.Series) -> None:
         self._holds, self._place, self.changed = holds, place, list[pl.Series]()
 
     def __call__(self, number: int, condition: pl.Series) -> pl.Series:
-        """Return a HELD of a condition, as long as it goes on as before."""
+        """Return a HELD of a condition, as long as it continues as before."""
         there = pl.Series([number in one for one in self._holds])[self._place]
         over = pl.Series([one[number][1] if number in one else None for one in self._holds], dtype=pl.Boolean)[self._place]
-        # One that is over stays so while its condition is unknown; one that runs is held then; and what is held goes on with its condition.
+        # One that is over stays so while its condition is unknown; one that runs is held then; and what is held continues with its condition.
         goes_on = pl.select(
             pl.when(~there).then(~condition.fill_null(value=False)).when(over.is_null()).then(condition.is_null())
             .when(over).then(condition.fill_null(value=True)).otherwise(condition.fill_null(value=False))

@@ -113,7 +113,7 @@ class Backlog:
         self._resumed = self._resumed and not count
 
     def cursors(self, positions: Mapping[int, int]) -> dict[int, int]:
-        """Return the next offset of each partition: that of its first record that is not settled, or where reading goes on."""
+        """Return the next offset of each partition: that of its first record that is not settled, or where reading continues."""
         wanted = sum(count > 0 for count in self._unsettled.values())
         found: dict[int, int] = {}
         for one in self.pending:
