@@ -27,8 +27,9 @@ from keeper import keep, kept
 
 BUILD = Path(__file__).parent.parent / "build"
 SIZES = Sizes(slots=4, planning=1024, heap=1024, managed=2048, network=256)
-# A job waits for slots that live jobs of other workers hold, or that a task manager will have when it has started.
-PATIENT = {"slot.request.timeout": "20 min"}
+# A job waits for slots that live jobs of other workers hold, or that a task manager will have when it has started: Flink fails
+# one at once that finds too few free slots when the time in which task managers may still come is over.
+PATIENT = {"slot.request.timeout": "20 min", "resourcemanager.standalone.start-up-time": "4 h"}
 JAVA = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 

@@ -536,6 +536,10 @@ def test_where_no_cluster_is_it_says_so() -> None:
         ),
         ("no trace at all", "no trace at all"),
         (
+            "j.JobException: no restart\nCaused by: j.NoResourceAvailableException: Could not acquire the minimum required resources.",
+            "the cluster has too few free slots: end a job, start another task manager, or run with a smaller --parallelism",
+        ),
+        (
             "j.JobException: no restart\nCaused by: java.lang.NullPointerException\n\tat t.binary.BytesMap.initBucketSegments(BytesMap.java:122)",
             "a slot has too little managed memory for so many windows: raise taskmanager.memory.managed.size, or have fewer plans in a job",
         ),

@@ -230,6 +230,8 @@ def root_cause(trace: str) -> str:
         return f"{UNMAPPED}: start from it the pipeline that made it, or start without it"
     if "BytesMap.initBucketSegments" in trace:
         return "a slot has too little managed memory for so many windows: raise taskmanager.memory.managed.size, or have fewer plans in a job"
+    if "NoResourceAvailableException" in trace:
+        return "the cluster has too few free slots: end a job, start another task manager, or run with a smaller --parallelism"
     causes = list(_CAUSE.finditer(trace))
     if not causes:
         return " ".join(trace.split())[:300]
