@@ -111,7 +111,8 @@ def differences(java: Probe, seed: int, count: int) -> list[str]:
         compared += 1
         texts = ["", *(text_of(chance) for _ in range(12))]
         put = chance.choice(["", "#", "$1", "\\1", "$"])
-        answers = [java.matched(pattern.java, text, put) for text in texts]
+        extracting = regex(written, extracting=True).java
+        answers = [(java.matched(extracting, text, put)[0], java.matched(pattern.java, text, put)[1]) for text in texts]
         matches = of("REGEXP", STRING, [(texts, STRING)], written)
         groups = [of("REGEXP_EXTRACT", STRING, [(texts, STRING)], written, group) for group in range(pattern.groups + 1)]
         replaced = None if pattern.empty else of("REGEXP_REPLACE", STRING, [(texts, STRING)], written, put)

@@ -176,7 +176,8 @@ def _call(call: Call, row: Row) -> str:
     arguments = []
     for position, argument in enumerate(call.arguments):
         if isinstance(function, Function) and position == function.pattern and isinstance(argument, Literal):
-            arguments.append(text(regex(str(argument.value)).java))
+            extracting = function.group is not None and function.group < len(call.arguments)
+            arguments.append(text(regex(str(argument.value), extracting=extracting).java))
             continue
         plain = isinstance(argument, Literal) and (position in function.literal or (widened and argument.type == BIGINT))
         arguments.append(bare(argument) if isinstance(argument, Literal) and plain else sql(argument, row))

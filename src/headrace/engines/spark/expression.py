@@ -102,7 +102,8 @@ def _call(call: Call, row: Row, order: str) -> str:
     arguments = []
     for position, argument in enumerate(call.arguments):
         if isinstance(function, Function) and position == function.pattern and isinstance(argument, Literal):
-            arguments.append(text(regex(str(argument.value)).java))
+            extracting = function.group is not None and function.group < len(call.arguments)
+            arguments.append(text(regex(str(argument.value), extracting=extracting).java))
         elif isinstance(argument, Literal) and position in function.literal:
             put = _WORD_FOR_WORD.get((call.function, position))
             arguments.append(text(put(str(argument.value))) if put else bare(argument))

@@ -121,6 +121,8 @@ class Function:
         Takes the values of those constants and raises a PlanError if one is not allowed.
     pattern
         The position of the argument that is a regular expression, if there is one.
+    group
+        The position of the argument that names one of its groups: a call that has it asks what the group matched.
     """
 
     name: str
@@ -136,6 +138,7 @@ class Function:
     literal: tuple[int, ...] = ()
     check: Callable[..., None] | None = None
     pattern: int | None = None
+    group: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ A pattern is parsed here and said in each one's own words. What the two take oth
 - `.` is any character but a line feed; `(?s)` makes it any. `^` and `$` are the start and the end of the whole text.
 - `\d`, `\w`, `\s`, `\b` and `(?i)` go by ASCII alone.
 - A repetition of what may be empty is refused, for the engines leave such a loop at different places.
+- Java's loop over a text of known length leaves in a group within it what a repetition matched that was given up. Where a group is
+  extracted, its loops are those that Java takes for texts of any length, which give groups back; they need stack for each repetition.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ _EDGE = f"(?:(?<={_WORD})(?!{_WORD})|(?<!{_WORD})(?={_WORD}))"
 _INNER = rf"(?:(?<={_WORD})(?={_WORD})|(?<!{_WORD})(?!{_WORD})(?!\p{{Cs}}))"
 _ANCHORS = {"^": (r"\A", r"\A"), "$": (r"\z", r"\z"), r"\A": (r"\A", r"\A"), r"\z": (r"\z", r"\z"),
             r"\b": (r"(?-u:\b)", _EDGE), r"\B": (r"(?-u:\B)", _INNER)}  # fmt: skip
+_ANY_LENGTH = "(?:{}|(?!))"  # the same, and Java does not know how long it is
 _COUNT = re.compile(r"\{([0-9]{1,4})(,([0-9]{0,4}))?\}")
 _CODE = re.compile(r"x([0-9A-Fa-f]{2})|x\{([0-9A-Fa-f]{1,6})\}|u([0-9A-Fa-f]{4})")
 _FLAGS = re.compile(r"\(\?([is]+)([:)])")
@@ -56,15 +59,15 @@ class Regex:
 
 
 @lru_cache(maxsize=256)
-def regex(pattern: str) -> Regex:
-    """Return a pattern of the common subset.
+def regex(pattern: str, *, extracting: bool = False) -> Regex:
+    """Return a pattern of the common subset; `extracting` is set where what a group matched is asked for.
 
     Raises
     ------
     PlanError
         If it is not one, or holds what the engines do not have in common.
     """
-    parser = _Parser(pattern)
+    parser = _Parser(pattern, extracting=extracting)
     whole = parser.whole()
     return Regex(whole.rust, whole.java, parser.groups, whole.empty)
 
@@ -82,8 +85,8 @@ class _Piece:
 class _Parser:
     """Reads a pattern from left to right."""
 
-    def __init__(self, pattern: str) -> None:
-        self.pattern, self.at, self.groups = pattern, 0, 0
+    def __init__(self, pattern: str, *, extracting: bool) -> None:
+        self.pattern, self.extracting, self.at, self.groups = pattern, extracting, 0, 0
         self.ignore_case = self.any = False
 
     def error(self, what: str, fix: str | None = None) -> PlanError:
@@ -120,10 +123,11 @@ class _Parser:
     def sequence(self) -> _Piece:
         pieces = []
         while self.at < len(self.pattern) and self.pattern[self.at] not in "|)":
-            pieces.append(self.repeated(self.atom()))
+            before = self.groups
+            pieces.append(self.repeated(self.atom(), captures=self.groups > before))
         return _Piece("".join(one.rust for one in pieces), "".join(one.java for one in pieces), all(one.empty for one in pieces))
 
-    def repeated(self, piece: _Piece) -> _Piece:
+    def repeated(self, piece: _Piece, *, captures: bool) -> _Piece:
         start = self.at
         least, most = self.count()
         if self.at == start:
@@ -138,7 +142,8 @@ class _Parser:
             times += "?"
         if self.at < len(self.pattern) and self.pattern[self.at] in "+*?{":
             raise self.error("a repetition is repeated or possessive, which only one engine has", "put a group around the first")
-        return _Piece(piece.rust + times, piece.java + times, piece.empty or least == 0)
+        java = _ANY_LENGTH.format(piece.java) if self.extracting and captures and most > 1 else piece.java
+        return _Piece(piece.rust + times, java + times, piece.empty or least == 0)
 
     def count(self) -> tuple[int, int]:
         """Return how often the piece before is repeated, at least and at most, and go past what says so."""

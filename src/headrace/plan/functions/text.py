@@ -435,7 +435,7 @@ TABLE = (
         "REGEXP_EXTRACT", signatures("STRING, STRING -> STRING; STRING, STRING, BIGINT -> STRING"),
         "What a group of the regular expression matches, or all of it without one; pattern and group are constants.",
         lambda text, pattern, group=None: text.str.extract(_rust(pattern), 0 if group is None else constant(group)),
-        flink=("REGEXP_EXTRACT({0}, {1})", "REGEXP_EXTRACT({0}, {1}, {2})"), literal=(1, 2), check=_check_group, pattern=1,
+        flink=("REGEXP_EXTRACT({0}, {1})", "REGEXP_EXTRACT({0}, {1}, {2})"), literal=(1, 2), check=_check_group, pattern=1, group=2,
         nulls="NULL of NULL and where the group matches nothing",
         spark=("CASE WHEN {0} RLIKE {1} THEN REGEXP_EXTRACT({0}, {1}, 0) END", "hr_regexp_extract({0}, {1}, {2})"),
         cases=(
@@ -446,6 +446,7 @@ TABLE = (
             ("REGEXP_EXTRACT('pump', 'pump', 3)", None),
             ("REGEXP_EXTRACT('ab', 'a(x*)b', 1)", ""),
             ("REGEXP_EXTRACT('ab', '(?<first>a)(x)?b', 2)", None),
+            ("REGEXP_EXTRACT('1,2,x', '(?:([0-9]),)*[0-9],x', 1)", "1"),
             ("REGEXP_EXTRACT('abc', 'x*')", ""),
             ("REGEXP_EXTRACT('a😀b', 'a(.)b', 1)", "😀"),
             ("REGEXP_EXTRACT(NULL, 'a')", None),
