@@ -20,6 +20,7 @@ from headrace.connectors.protocol import Source
 from headrace.topics.protocol import Log
 from headrace.topics.sqlite import SqliteLog
 from serving import LIMIT, free_port
+from waiting import now
 
 HERE = Path(__file__).parent
 TOPIC = "readings"
@@ -114,7 +115,7 @@ class Bridged:
     async def until(self, seen: Callable[[list[dict[str, Any]]], Any], what: str = "it") -> Any:
         """Wait until the readings show something, and return it."""
         give_up_at = time.monotonic() + LIMIT
-        while not (found := seen(readings(self.log))):
+        while not (found := now(lambda: seen(readings(self.log)))):
             if self._running.done():
                 self._running.result()
             assert time.monotonic() < give_up_at, f"{what}: not within {LIMIT:.0f} s; told {self.told}, last {readings(self.log)[-5:]}"
