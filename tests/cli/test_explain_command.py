@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from alarms.alarm_plant import START, command, definition, reading
 from broker import Shared, kafka
 from headrace.cli.apps import plan_of
+from headrace.cli.logs import KafkaOptions, open_log
 from headrace.engines.embedded.live import Live, Patience
+from headrace.topics.protocol import Log
 from headrace.topics.sqlite import SqliteLog
+from waiting import wait_for
 
 __all__ = ["kafka"]
 
@@ -71,8 +80,8 @@ class Room:
             self.log.create(topic, partitions if topic == "readings" else 1)
         self.start()
 
-    def start(self) -> None:
-        self.live = Live(self.plan, self.log, Patience(30_000, 60_000), clock=lambda: self.now, tick=lambda: self.now / 1000)
+    def start(self, *, anew: bool = False) -> None:
+        self.live = Live(self.plan, self.log, Patience(30_000, 60_000), anew=anew, clock=lambda: self.now, tick=lambda: self.now / 1000)
 
     def at(self, second: float, topic: str = "readings", *lines: bytes) -> None:
         self.now = START + round(second * 1000)
@@ -284,7 +293,6 @@ def test_what_cannot_be_explained_or_replayed_is_refused_with_the_reason(run: Ru
         assert "Is a directory; name a file" in run("explain", "a/P1/H", *app, "--html", file)[2]
     assert not [*Path().glob(".*.new")]
     assert "no alarm 'x\\x1b[31m' has had" in refused("explain", "x\x1b[31m", *app)
-    assert "topics of Kafka have no common order" in refused("replay", "a/P1/H", *app, "--kafka-servers", "127.0.0.1:1")
     status, _, err = run("replay", "a/P1/H", *app, "--set", "scale=2")
     assert (status, "the pipeline has changed since its last commit: other settings" in err) == (1, True)
 
@@ -292,6 +300,18 @@ def test_what_cannot_be_explained_or_replayed_is_refused_with_the_reason(run: Ru
     Path("less.py").write_text(less)
     status, _, err = run("replay", "a/P1/H", "--app", "less.py:plant")
     assert (status, "replay: the pipeline reads 2 partitions, and the one that has written the alarms read 3; give that" in err) == (2, True), err
+
+    Path("never.py").write_text(PLANT.replace('"plant", version', '"never", version'))
+    status, _, err = run("replay", "a/P1/H", "--app", "never.py:never")
+    assert (status, "replay: no run of pipeline never is recorded in these topics, so the order" in err) == (1, True), err
+
+    step = made.log.entries("plant.clock", 0, 0, 10_000)[-1].value
+    made.log.alter("plant.clock", retention_ms=1_000, retention_bytes=None)
+    for _ in range(2):
+        made.now += 100_000_000
+        made.log.append("plant.clock", [step])
+    status, _, err = run("replay", "a/P1/H", *app)
+    assert (status, "replay: the steps of plant.clock before offset " in err) == (1, True), err
 
     made.log.alter("readings", retention_ms=1_000, retention_bytes=None)
     made.now += 100_000_000
@@ -307,6 +327,13 @@ def test_what_cannot_be_explained_or_replayed_is_refused_with_the_reason(run: Ru
     assert run("explain", "a/P1/H", *app, "--html", "none.html")[0] == 0
     assert "No reading is retained" in Path("none.html").read_text()
     assert (status, "readings: none is retained" in out, "from alarm-definitions/0 offset 1\n" in out) == (0, True, True)
+
+    made.live.close()
+    made.start(anew=True)
+    for second in range(100_162, 100_170):
+        made.at((made.now - START) / 1000 + 1, "readings", reading(second, 95.5))
+    status, out, err = run("replay", "a/P1/H", *app)
+    assert (status, "occurrence 1: reproduced. 1 transition" in out) == (0, True), err
 
     # A topic that the pipeline does not read, a partition that it has no more, and an occurrence whose raise has expired.
     row = json.loads(made.log.entries("alarms", 0, 0, 1)[0].value)
@@ -341,6 +368,59 @@ def test_an_alarm_is_explained_from_topics_of_kafka(run: Run, room: Callable[...
     assert [one["offset"] for one in found["readings"] if one["event"] == "raise"] == [20]
     for topic in ("readings", "alarm-definitions", "alarm-commands"):
         assert run("topics", "delete", topic, *at)[0] == 0
+
+
+ON_KAFKA = ("readings", "alarm-definitions", "alarm-commands")
+
+
+@contextmanager
+def plant_on(servers: str) -> Iterator[tuple[Log, tuple[str, str]]]:
+    """Make the plant's topics on Kafka, with a backlog of readings in two partitions and acknowledgements between them."""
+    at = ("--kafka-servers", servers)
+    log = open_log(KafkaOptions(kafka_servers=servers))
+    for topic in ON_KAFKA:
+        log.create(topic, 2 if topic == "readings" else 1)
+    log.append("alarm-definitions", [*DEFINITIONS])
+    for second in range(1, 41):
+        for tag in ("a/P1", "a/P2"):
+            log.append("readings", [reading(second, 95.5 if second % 10 < 5 else 10.0, tag)], [tag.encode()])
+        if second % 5 == 4:
+            log.append("alarm-commands", [command(second, "acknowledge", tag="a/P1"), command(second, "acknowledge", "L", "a/P2")])
+    try:
+        yield log, at
+    finally:
+        for topic in ON_KAFKA:
+            log.delete(topic)
+        log.close()
+
+
+def test_an_alarm_is_replayed_from_topics_of_kafka_also_after_a_kill(
+    run: Run, room: Callable[..., Room], kafka: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room().close()  # for its folder; the log of the home stays empty
+    prefix = f"replay-{uuid.uuid4().hex[:8]}."
+    monkeypatch.setenv("HEADRACE_TOPIC_PREFIX", prefix)
+    with plant_on(kafka.servers) as (log, at):
+        words = [sys.executable, "-m", "headrace", "run", "plant.py:plant", *at, "--batch-records", "5", "--commit-every", "1ms"]
+        killed = subprocess.run(words, check=False, env={**os.environ, "HEADRACE_KILL_AT": "commit.cursors:4"}, capture_output=True, timeout=300)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        live = Live(plan_of("plant.py:plant", []), log, batch_records=5)
+        wait_for(lambda: not live.work() and not any(live.feed.lag().values()), "the backlog", seconds=120, every=0.001)
+        assert 0 < live.epoch < live.commit().epoch, "the killed run had committed, and this one went on"
+        # What a transaction wrote is there a moment after it was committed.
+        rows = wait_for(lambda: log.entries("plant.clock", 0, 0, 10_000), "the steps", seconds=120)
+        assert sum(len(json.loads(row.value)["cuts"]) for row in rows) > 1, "records were taken behind others that arrived later"
+        live.close()
+        before = {info.name: [part.end for part in info.partitions] for info in log.topics() if info.name in {*live.plan.topics, "plant.clock"}}
+        for alarm in ("a/P1/H", "a/P2/L"):
+            status, out, err = run("replay", alarm, "--app", "plant.py:plant", *at)
+            assert (status, "identical to the byte" in out) == (0, True), err
+        assert before == {info.name: [part.end for part in info.partitions] for info in log.topics() if info.name in before}, "nothing is written"
+
+        gone, admin = TopicPartition(f"{prefix}readings", 0, 3), AdminClient({"bootstrap.servers": kafka.servers})
+        admin.delete_records([gone])[gone].result(120)
+        status, _, err = run("replay", "a/P1/H", "--app", "plant.py:plant", *at)
+        assert (status, "the records of readings/0 before offset 3 have expired" in err) == (1, True), err
 
 
 @pytest.mark.parametrize(

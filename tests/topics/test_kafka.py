@@ -236,6 +236,21 @@ def test_what_is_gone_is_passed_over_where_that_is_wanted(log: KafkaLog) -> None
         assert feed.readers[topic][0].position["record"] == 5
 
 
+def test_nothing_is_fetched_of_partitions_that_are_held(log: KafkaLog) -> None:
+    topic, other = new_topic(log), new_topic(log)
+    for name in (topic, other):
+        log.append(name, [b"1"])
+    with closing(log.feed([topic, other])) as feed:
+        assert [*read(feed, topic, 1), *read(feed, other, 1)] == ["1", "1"]
+        feed.hold({(topic, 0)})
+        for name in (topic, other):
+            log.append(name, [b"2"])
+        assert read(feed, other, 1) == ["2"]
+        assert feed.readers[topic][0].drained
+        feed.hold({(other, 0)})
+        assert read(feed, topic, 1) == ["2"]
+
+
 # Records
 
 

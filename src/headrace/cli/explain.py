@@ -12,7 +12,7 @@ from headrace._durable import put, write_fault
 from headrace.backtest.figures import iso
 from headrace.backtest.topics import alarm_pipelines
 from headrace.cli.apps import plan_of, settings_file
-from headrace.cli.logs import KafkaOptions, asked_cluster, open_log
+from headrace.cli.logs import KafkaOptions, open_log
 from headrace.cli.paths import OutputPath
 from headrace.cli.tables import counted, print_json, print_table, printable
 from headrace.errors import HeadraceError, PlanError, near
@@ -114,23 +114,19 @@ def replay(
         The topic of transitions.
     """
     from headrace.engines.embedded.explaining import occurrence_of, replayed
-    from headrace.engines.embedded.replaying import changes_of, check_retained, steps_of
+    from headrace.engines.embedded.replaying import changes_of, record_of
 
     plan, _ = _pipeline(app, set or [], topic)
-    if asked_cluster(kafka) is not None:
-        what = "topics of Kafka have no common order in which they could be replayed"
-        raise PlanError(what, where="replay", fix="use headrace explain, which works on Kafka too")
     with closing(open_log(kafka, create=False)) as log:
         asked = occurrence_of(log, topic, alarm, sequence)
-        steps = steps_of(log, plan.pipeline)
-        check_retained(log, plan, steps)
+        record = record_of(log, plan)
         expected = [entry.value for entry in asked.entries]
         found: list[bytes] = []
         for mode in ("live", "latest"):
-            found = replayed(log, plan, topic, asked, mode)
+            found = replayed(log, plan, topic, asked, record, mode)
             if found == expected:
                 break
-        notes = changes_of(log, plan, steps)
+        notes = changes_of(log, plan, record.steps)
     name = f"alarm {printable(asked.alarm)}, occurrence {asked.sequence}"
     if found == expected:
         print(f"{name}: reproduced. {counted(len(expected), 'transition')} of the alarm, from its first to this occurrence, identical to the byte.")

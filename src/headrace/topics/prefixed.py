@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from headrace.topics.protocol import Claim, Commit, Cursor, Entry, Feed, Log, PartitionReader, TopicInfo
@@ -92,7 +92,8 @@ def _placed(prefix: str, cursors: Mapping[tuple[str, int], int]) -> dict[tuple[s
 
 class _PrefixedFeed:
     def __init__(self, feed: Feed, prefix: str) -> None:
-        self._feed, self.fetch, self.close, self._bare = feed, feed.fetch, feed.close, len(prefix)
+        self._feed, self.fetch, self.close = feed, feed.fetch, feed.close
+        self._prefix, self._bare = prefix, len(prefix)
 
     @property
     def readers(self) -> dict[str, Sequence[PartitionReader]]:
@@ -101,6 +102,9 @@ class _PrefixedFeed:
     @property
     def identities(self) -> dict[str, str]:
         return {topic[self._bare :]: identity for topic, identity in self._feed.identities.items()}
+
+    def hold(self, partitions: Collection[tuple[str, int]]) -> None:
+        self._feed.hold({(self._prefix + topic, number) for topic, number in partitions})
 
     def lag(self) -> dict[tuple[str, int], int]:
         return {(topic[self._bare :], number): lag for (topic, number), lag in self._feed.lag().items()}

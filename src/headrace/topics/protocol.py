@@ -209,6 +209,9 @@ class Feed(Protocol):
         Readers give what was fetched.
         """
 
+    def hold(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Fetch nothing of these partitions, by topic and number, and of all others again, where partitions are fetched separately."""
+
     def lag(self) -> Mapping[tuple[str, int], int]:
         """Return how many records of each partition are still to be fetched."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -242,6 +242,9 @@ class SqliteFeed:
                     "has been deleted, or made anew, while it was read", where=f"topic {topic!r}", fix="start the pipeline with --anew"
                 )
         self._catalog = catalog
+
+    def hold(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Do nothing: in the order of the file no partition is ahead of the others."""
 
     def lag(self) -> dict[tuple[str, int], int]:
         """Return how many records of each partition are still to be read."""

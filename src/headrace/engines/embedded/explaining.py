@@ -17,7 +17,7 @@ from headrace.alarms.definition import SETTINGS, definition_of, definitions_of, 
 from headrace.alarms.hosting import version_of
 from headrace.alarms.process import FixedAlarms
 from headrace.engines.embedded.output import encode_rows
-from headrace.engines.embedded.replaying import Replay, given_to, steps_of
+from headrace.engines.embedded.replaying import Replay, RunRecord, given_to
 from headrace.errors import DataError, HeadraceError, PlanError, near
 from headrace.plan.graph import Node
 from headrace.plan.operators import Process
@@ -361,7 +361,7 @@ def _records(log: Log, process: Node[Process], asked: Occurrence, name: str) -> 
 # its replay
 
 
-def replayed(log: Log, plan: Plan, topic: str, asked: Occurrence, mode: Literal["live", "latest"]) -> list[bytes]:
+def replayed(log: Log, plan: Plan, topic: str, asked: Occurrence, record: RunRecord, mode: Literal["live", "latest"]) -> list[bytes]:
     """Return the rows of an alarm that a replay gives, as lines, as many as the log has."""
     found: list[bytes] = []
 
@@ -369,5 +369,5 @@ def replayed(log: Log, plan: Plan, topic: str, asked: Occurrence, mode: Literal[
         if len(mine := rows.filter(pl.col("alarm_id") == asked.alarm)):
             found.extend(encode_rows(mine)[:-1].split(b"\n"))
 
-    Replay(plan, log, topic, steps_of(log, plan.pipeline), take, mode).run(lambda: len(found) >= len(asked.entries))
+    Replay(plan, log, topic, record, take, mode).run(lambda: len(found) >= len(asked.entries))
     return found[: len(asked.entries)]

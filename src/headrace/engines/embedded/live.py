@@ -2,7 +2,8 @@
 
 Time of the clock on the wall comes from outside, and decides two things only: when a quiet partition stops holding the
 windows back, and when windows close although nothing comes any more. Each such step is written down, in the topic
-`PIPELINE.clock`, with the offsets at which it was taken, so that a replay takes it there again.
+`PIPELINE.clock`, with the offsets at which it was taken, so that a replay takes it there again. So are the offsets before
+records that were fetched behind others that arrived later, as may be on Kafka: all else is taken in the order of arrival.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ class Step:
     With `clock_ms`, timers of the clock up to then went off. `ended` says that the input was taken to end there. `code` are the
     processes whose code changed there: the digests of the code before and behind, by name. Where the pipeline changed, `settings`
     have what those that changed were and are, and `plan` the digest of its nodes. `begins` says that the pipeline was begun there, and why.
+    `cuts` are the offsets, since the step before, at which the order of the input was broken: all records before them were taken
+    before any behind them, though some of these come first in the order.
     """
 
     offsets: tuple[int, ...]
@@ -94,6 +97,7 @@ class Step:
     settings: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
     plan: str | None = None
     begins: str | None = None
+    cuts: Sequence[Sequence[int]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +203,7 @@ class Live:
     def _open(self, *, anew: bool) -> None:
         plan = self.plan
         self._staged, self._parts = Staged(plan.pipeline), Parts()
+        self._cuts: list[list[int]] = []
         self.epoch, self.changes = 0, Changes()
         self.claim = self.log.claim(plan.pipeline)
         try:
@@ -220,8 +225,8 @@ class Live:
         self._heard = dict.fromkeys((partition.rank for partition in self.run.partitions), self._committed_at)
         self._failed = False
         self.changed = self.claim.manifest is None
-        if self.begin is not None and self.begins and self.changed:
-            self._write_step(begins=shown(self.begin))
+        if self.changed and (self.begins or self.expired or anew):
+            self._write_step(begins="earliest" if self.begin is None else shown(self.begin))
         if self.changes:
             self._note_changes()
         if self.run.graph.changed_code:
@@ -277,6 +282,8 @@ class Live:
         if self._failed:
             raise InternalError("a commit has failed, and what it was to make durable is gone: start the pipeline again")
         began = self.tick()
+        if self._cuts:
+            self._write_step()
         saved, new = self._parts.save(self.run.graph.stages)
         kept = self._parts.keep(saved)
         state = self.run.saved()
@@ -318,6 +325,8 @@ class Live:
         """Take in what is there, at most so many records, and work it through; return whether there was anything."""
         limits = [limit for limit in (most, self.batch_records) if limit is not None]
         fetched = self.feed.fetch(min(limits) if limits else None)
+        if fetched and not self.run.follows_in_order():
+            self._cuts.append([partition.next_offset for partition in self.run.partitions])
         while not self.run.drained:
             self._wake()
             self.run.take_turn()
@@ -374,7 +383,8 @@ class Live:
 
     def _write_step(self, **more: Any) -> None:  # noqa: ANN401  (the step's own fields)
         resting = tuple(sorted(rank for clock in self.run.clocks.values() for rank in clock.resting))
-        step = Step(tuple(p.next_offset for p in self.run.partitions), tuple(p.greatest for p in self.run.partitions), resting, **more)
+        offsets, greatest = tuple(p.next_offset for p in self.run.partitions), tuple(p.greatest for p in self.run.partitions)
+        step, self._cuts = Step(offsets, greatest, resting, cuts=self._cuts, **more), []
         self._staged.say(self._clock_topic, _encode({"at_ms": self.clock(), **asdict(step)}), 1, None)
 
     def take(self, step: Step) -> None:

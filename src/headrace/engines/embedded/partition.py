@@ -63,6 +63,8 @@ class Partition:
         That of its records alone.
     arrived
         When the last record that was read arrived.
+    order
+        The place in the order of the input of the last record that was taken; of one before a restart where the log says it.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class Partition:
         self._placed = placed
         self._max_ahead_ms = max_ahead_ms
         self.source, self.number, self.rank, self.reader = source, number, rank, reader
-        self.greatest = self.heard = self.arrived = NEVER
+        self.greatest = self.heard = self.arrived = self.order = NEVER
         self._intake = Intake(source)
         self._decode = _decoder(source, reader, unread)
         self._start = reader.position
@@ -191,7 +193,7 @@ class Partition:
         dead = self._dead(self._used, upto)
         start, self._used = self._used, upto
         if len(taken):
-            self.greatest = int(taken["@shown"][-1])
+            self.greatest, self.order = int(taken["@shown"][-1]), int(taken["@order"][-1])
             if self._placed:
                 self.heard = max(self.heard, int(taken["@time"].max()))  # type: ignore[arg-type]
         self._rows = rows[len(taken) :]
@@ -230,6 +232,7 @@ class Partition:
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on where a commit left off."""
         self.reader.seek(saved["position"])
+        self.order = saved["position"].get("order", NEVER)
         skip = saved["skip"]
         while skip:
             rows = self.fill()

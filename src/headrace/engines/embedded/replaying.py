@@ -1,7 +1,8 @@
 """The live code run again over the records that a log retains: a replay of a pipeline's rows, and a look at what a process was given.
 
-A replay takes the records in the order of the log, and the steps of the wall clock at the offsets at which they were taken. It reads the log
-and writes nothing.
+A replay takes the records in the order of the input, and the steps that the run wrote down at their offsets: between two of them, all records of
+all partitions in the order in which the log took them. On the SQLite log that is the order in which the run read them. Kafka's partitions have no
+common order: there the run writes down where it took a record behind others that arrived later. A replay reads the log and writes nothing.
 """
 
 from __future__ import annotations
@@ -17,18 +18,20 @@ import polars as pl
 
 from headrace.engines.embedded.live import Patience, Step, retake
 from headrace.engines.embedded.run import Run
-from headrace.errors import DataError, PlanError
+from headrace.engines.embedded.upto import UpTo
+from headrace.errors import DataError, EnvironmentFault, PlanError
 from headrace.plan.graph import Node
 from headrace.plan.operators import Operator, Process
 from headrace.plan.pipeline import Plan
 from headrace.topics.dead_letters import DeadLetter
 from headrace.topics.entries import entries_of
-from headrace.topics.protocol import Log
+from headrace.topics.protocol import Log, PartitionInfo
 
-__all__ = ["Replay", "changes_of", "check_retained", "given_to", "steps_of"]
+__all__ = ["Replay", "RunRecord", "changes_of", "given_to", "record_of"]
 
 _FETCHED = 100_000
 _PAUSE_SECONDS = 0.002
+_KEEP = "a replay needs all records since the pipeline was begun: see headrace topics alter --retention"
 
 
 class _StepRow(msgspec.Struct, frozen=True):
@@ -43,48 +46,94 @@ class _StepRow(msgspec.Struct, frozen=True):
     settings: dict[str, list[str | None]] = msgspec.field(default_factory=dict)
     plan: str | None = None
     begins: str | None = None
+    cuts: list[list[int]] = msgspec.field(default_factory=list)
 
 
-def steps_of(log: Log, pipeline: str) -> list[Step]:
-    """Return the steps of the clock that a pipeline has written since it was last begun; none if it has written none."""
-    topic = f"{pipeline}.clock"
-    if topic not in {info.name for info in log.topics()}:
-        return []
-    steps: list[Step] = []
-    for row in (msgspec.json.decode(entry.value, type=_StepRow) for entry in entries_of(log, topic)):
-        if steps and sum(row.offsets) < sum(steps[-1].offsets):
-            steps.clear()  # it was begun anew
-        plain = {name: getattr(row, name) for name in ("clock_ms", "ended", "code", "settings", "plan", "begins")}
-        steps.append(Step(tuple(row.offsets), tuple(row.shown), tuple(row.resting), **plain))
-    return steps
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What a pipeline recorded while it ran: from which records it took what it has committed, and in which order.
+
+    Attributes
+    ----------
+    begins, ends
+        The offsets of the first records, and those behind the last, of each partition by its rank.
+    steps
+        Those of the clock, and those at which the order of the input was broken.
+    """
+
+    begins: Sequence[int]
+    ends: Sequence[int]
+    steps: Sequence[Step]
 
 
-def check_retained(log: Log, plan: Plan, steps: Sequence[Step]) -> None:
-    """Check that a log has all that a replay needs: the partitions of the steps, with all records since the pipeline was begun.
+def record_of(log: Log, plan: Plan) -> RunRecord:
+    """Return what a pipeline recorded since it was last begun, if the log has all that a replay needs of it.
 
     Raises
     ------
     PlanError
-        If the steps are those of a pipeline that reads another number of partitions.
+        If it is the record of a pipeline that reads another number of partitions.
     DataError
-        If records have expired.
+        If no run on this log is recorded, or records have expired.
     """
+    cursors = {(one.topic, one.partition): one.offset for one in log.cursors() if one.group == plan.pipeline}
+    if not cursors or not _recorded(log, plan.pipeline):
+        what = f"no run of pipeline {plan.pipeline} is recorded in these topics, so the order in which its records were taken is not known"
+        raise DataError(what, where="replay", fix="a replay needs the commits of a run of the embedded engine")
     partitions = [(source.topic, part) for source in plan.sources for part in log.topic(source.topic).partitions]
+    steps, gone = _steps_of(log, f"{plan.pipeline}.clock")
     if other := [len(step.offsets) for step in steps if len(step.offsets) != len(partitions)]:
         what = f"the pipeline reads {len(partitions)} partitions, and the one that has written the alarms read {other[0]}"
         raise PlanError(what, where="replay", fix="give that one with --app")
-    begins = steps[0].offsets if steps and steps[0].begins else [0] * len(partitions)
-    for (topic, part), begin in zip(partitions, begins, strict=True):
-        if part.first > begin:
-            what = f"the records of {topic}/{part.number} before offset {part.first:,} have expired, and the alarm's state came from them"
-            fix = "a replay needs all records since the pipeline was begun: see headrace topics alter --retention"
-            raise DataError(what, where="replay", fix=fix)
+    begun = bool(steps and steps[0].begins)
+    begins = steps[0].offsets if begun else [0] * len(partitions)
+    ends = [cursors.get((topic, part.number), begin) for (topic, part), begin in zip(partitions, begins, strict=True)]
+    for (topic, part), begin, end in zip(partitions, begins, ends, strict=True):
+        _check_retained(topic, part, begin, end)
+    if gone and not begun:
+        what = f"the steps of {plan.pipeline}.clock before offset {gone:,} have expired, and the order in which records were taken was there"
+        raise DataError(what, where="replay", fix=_KEEP)
+    return RunRecord(begins, ends, steps)
+
+
+def _recorded(log: Log, pipeline: str) -> bool:
+    try:
+        return log.manifest(pipeline) is not None
+    except EnvironmentFault:
+        return True  # it has committed, and its state is in another home
+
+
+def _steps_of(log: Log, topic: str) -> tuple[list[Step], int]:
+    """Return the steps that a pipeline has written since it was last begun, and the first offset that is retained; none if it has written none."""
+    if topic not in {info.name for info in log.topics()}:
+        return [], 0
+    steps: list[Step] = []
+    for row in (msgspec.json.decode(entry.value, type=_StepRow) for entry in entries_of(log, topic)):
+        if row.begins or (steps and sum(row.offsets) < sum(steps[-1].offsets)):
+            steps.clear()  # it was begun anew
+        plain = {name: getattr(row, name) for name in ("clock_ms", "ended", "code", "settings", "plan", "begins", "cuts")}
+        steps.append(Step(tuple(row.offsets), tuple(row.shown), tuple(row.resting), **plain))
+    return steps, log.topic(topic).partitions[0].first
+
+
+def _check_retained(topic: str, part: PartitionInfo, begin: int, end: int) -> None:
+    """Check that a partition has the records from `begin` on that were read of it. Raises DataError if not."""
+    if part.first > begin and end > begin:
+        what = f"the records of {topic}/{part.number} before offset {part.first:,} have expired, and the alarm's state came from them"
+        raise DataError(what, where="replay", fix=_KEEP)
+    if part.end < end:
+        what = f"{topic}/{part.number} ends at offset {part.end:,}, and the pipeline has read it up to {end:,}: it was made anew, or has lost records"
+        raise DataError(what, where="replay", fix="restore the topic")
 
 
 def changes_of(log: Log, plan: Plan, steps: Sequence[Step]) -> list[str]:
     """Return how the pipeline that has written a log differs from a plan, and how it changed while it ran."""
     found = []
-    manifest = msgspec.json.decode(log.manifest(plan.pipeline) or b"{}")
+    try:
+        manifest = msgspec.json.decode(log.manifest(plan.pipeline) or b"{}")
+    except EnvironmentFault as fault:
+        manifest = {}
+        found.append(f"whether the pipeline has changed is not known: {fault}")
     if manifest and (name := plan.differs(manifest)) is not None:
         found.append(f"the pipeline has changed since its last commit: other {name}")
     for step in steps:
@@ -123,8 +172,8 @@ class Replay:
         The log that retains its records.
     topic
         The output whose rows are wanted.
-    steps
-        The steps of the clock that were written down.
+    record
+        What the run recorded of itself.
     take
         Called with rows of the output, in their order.
     mode
@@ -134,41 +183,35 @@ class Replay:
     plan: Plan
     log: Log
     topic: str
-    steps: Sequence[Step]
+    record: RunRecord
     take: Callable[[pl.DataFrame], None]
     mode: Literal["live", "latest"] = "live"
 
     def run(self, done: Callable[[], bool]) -> None:
-        """Replay until it is done, or all that is retained has been replayed."""
-        latest = self.mode == "latest"
-        ahead = None if latest else Patience().max_ahead
-        with closing(self.log.feed([source.topic for source in self.plan.sources], latest=latest)) as feed:
-            run = Run(self.plan, feed.readers, _Rows(self.topic, self.take), live=True, silences=not latest, max_ahead_ms=ahead)
-            if self.steps and self.steps[0].begins:
-                for partition, offset in zip(run.partitions, self.steps[0].offsets, strict=True):
-                    partition.begin_at(offset)
-            for step in self.steps:
-                if done() or not self._work(run, feed.fetch, sum(step.offsets), done):
+        """Replay until it is done, or all that the run has committed has been replayed."""
+        latest, ends = self.mode == "latest", self.record.ends
+        with closing(self.log.feed([source.topic for source in self.plan.sources])) as feed:
+            upto = UpTo(feed, ends if latest else None)
+            ahead = None if latest else Patience().max_ahead
+            run = Run(self.plan, upto.readers, _Rows(self.topic, self.take), live=True, silences=not latest, max_ahead_ms=ahead)
+            for partition, offset in zip(run.partitions, self.record.begins, strict=True):
+                partition.begin_at(offset)
+            for step in self.record.steps:
+                if not all(self._work(run, upto, offsets, done) for offsets in (*step.cuts, step.offsets)):
                     return
                 retake(run, step)
-            while not done() and self._work(run, feed.fetch, None, done):
-                pass
-            if latest and not done():
+            if self._work(run, upto, ends, done) and latest:
                 run.finish()
 
-    def _work(self, run: Run, fetch: Callable[[int], bool], upto: int | None, done: Callable[[], bool]) -> bool:
-        """Take in records up to a sum of offsets, or some where there is none; return whether they were there."""
+    def _work(self, run: Run, upto: UpTo, offsets: Sequence[int], done: Callable[[], bool]) -> bool:
+        """Take in the records before some offsets, in the order of the input; return whether it is still to go on."""
+        upto.move(offsets)
         while not done():
-            left = _FETCHED if upto is None else upto - sum(partition.next_offset for partition in run.partitions)
-            if left <= 0:
+            if run.drained:
                 return True
-            if not fetch(min(left, _FETCHED)):
-                return False
-            while not run.drained:
-                run.take_turn()
+            upto.fetch()
+            run.take_turn()
             run.graph.forget_touched()
-            if upto is None:
-                return True
         return False
 
 

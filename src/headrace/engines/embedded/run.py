@@ -126,6 +126,16 @@ class Run:
         self.graph.settle(self.clocks, fates, self._heard, keys=_keys(turns))
         self._enter(turns, fates)
 
+    def follows_in_order(self) -> bool:
+        """Return whether what is at hand comes behind all that was taken, in the order of the input; where the order does not matter it always does.
+
+        Kafka's partitions have no common order: a record that was fetched late may have arrived before others that were taken.
+        """
+        if not self.graph.ordered or len(self.partitions) == 1:
+            return True
+        heads = [(int(order[0]), p.rank) for p in self.partitions if not p.drained and len(order := p.fill()["@order"])]
+        return not heads or min(heads) >= max((p.order, p.rank) for p in self.partitions)
+
     @property
     def _heard(self) -> dict[str, int]:
         """The last event time of each source's records, and of a drain what it adds: where the input ends, processes see time stop there."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from itertools import groupby
 from operator import itemgetter
@@ -54,14 +54,15 @@ class KafkaReader:
 
     @property
     def position(self) -> dict[str, Any]:
-        """The offset of the next record, and where reading ends, if it does."""
+        """The offset of the next record, where reading ends, if it does, and the place in the order of the last record that was read."""
         if not self._messages:
             self.next = self.reached
-        return {"record": self.next, "size": self.end}
+        return {"record": self.next, "size": self.end, "order": self._order}
 
     def seek(self, position: dict[str, Any]) -> None:
         """Go on reading at a position, before anything has been fetched."""
         self.next = self.reached = position["record"]
+        self._order = position.get("order", 0)
         self._messages.clear()
 
     def reach(self, offset: int) -> None:
@@ -131,6 +132,7 @@ class KafkaFeed:
         self._asked: dict[str, Future[Any]] | None = None
         self._ask_at = time.monotonic() + _TOPICS_SECONDS
         self._missed: set[str] = set()
+        self._held: set[tuple[str, int]] = set()
 
     def fetch(self, most: int | None = None) -> bool:
         """Take in the next records, up to some MB or `most`, and return whether there were any."""
@@ -241,6 +243,17 @@ class KafkaFeed:
         else:
             return
         raise EnvironmentFault(what, where=f"topic {topic!r}", fix="start the pipeline with --anew, or with a new version")
+
+    def hold(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Fetch nothing of these partitions, and of all others again."""
+        if self._consumer is None:
+            return
+        with self._log._blaming("be read"):
+            if more := set(partitions) - self._held:
+                self._consumer.pause([TopicPartition(*key) for key in more])
+            if again := self._held - set(partitions):
+                self._consumer.resume([TopicPartition(*key) for key in again])
+        self._held = set(partitions)
 
     def lag(self) -> dict[tuple[str, int], int]:
         """Return how many offsets of each partition are still to be read, as far as is known."""
