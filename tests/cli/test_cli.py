@@ -249,7 +249,7 @@ sys.exit(headrace.cli.main(["run", "two.py:big", "--input", "readings.ndjson"]))
         (["plan", "fingerprint", "--changes", "--engine", "spark"], "--changes: Spark's checkpoints do not name the pipeline that left them; leave out --engine, or name flink"),
         (["plan", "fingerprint", "--changes", "--engine", "flink", "--kafka-servers", "127.0.0.1:9"], "--kafka-servers: the state on Flink is compared without looking at topics; leave it out"),
         (["plan", "fingerprint", "--kafka-servers", "127.0.0.1:9"], "--kafka-servers: a plan is shown without looking at topics; leave it out, or add --changes"),
-        (["plan", "fingerprint", "--set", "minutes"], "--set: 'minutes' is not KEY=VALUE"),
+        (["plan", "fingerprint", "--set", "minutes"], "--set: 'minutes' is not KEY=VALUE; write --set limit=90"),
         (["plan", "fingerprint", "--set", "=5"], "--set: '=5' is not KEY=VALUE"),
         (["plan", "fingerprint", "--set", "window_size_minuts=5"], "--set: unknown setting 'window_size_minuts'; did you mean 'window_size_minutes'?"),
         (["plan", "fingerprint", "--set", "window_size_minutes=two"], "--set: setting window_size_minutes = 'two' is no int"),

@@ -19,7 +19,7 @@ import pytest
 
 from headrace.cli import main
 from headrace.cli.logs import KafkaOptions, addresses, asked_cluster, open_log
-from headrace.cli.simulate import duration_ms
+from headrace.cli.values import duration_ms
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.protocol import Entry
 from headrace.topics.sqlite import SqliteLog

@@ -15,8 +15,8 @@ from headrace._clock import now_ms
 from headrace._json import NOT_JSON
 from headrace.alarms.commands import Command
 from headrace.cli.logs import KafkaOptions, open_log
-from headrace.cli.simulate import duration_ms
 from headrace.cli.tables import print_json, print_table, printable
+from headrace.cli.values import duration_ms
 from headrace.errors import DataError, PlanError, near
 from headrace.topics.entries import entries_of
 from headrace.topics.protocol import Log

@@ -19,6 +19,7 @@ import msgspec
 
 import headrace.apps
 from headrace.cli.paths import local_path
+from headrace.cli.values import pair_of
 from headrace.errors import HeadraceError, PlanError, near
 from headrace.plan.pipeline import Pipeline, Plan
 from headrace.plan.settings import resolve
@@ -186,7 +187,7 @@ def _one(found: dict[str, Pipeline], name: str, place: str) -> Pipeline:
 def plan_of(app: str, settings: Iterable[str]) -> Plan:
     """Return APP's plan, its settings from `--set`, the environment, `headrace.toml` and the defaults."""
     pipeline = find_pipeline(app)
-    given = dict(_key_value(one) for one in settings)
+    given = dict(pair_of(one, "--set", "limit=90") for one in settings)
     return made(pipeline, resolve(pipeline.settings, given, os.environ, table_of_settings(pipeline.name)))
 
 
@@ -195,13 +196,6 @@ def made(pipeline: Pipeline, settings: Mapping[str, Any]) -> Plan:
     code = getattr(inspect.unwrap(pipeline.function), "__code__", None)
     with blaming(code.co_filename if code else f"pipeline {pipeline.name}"):
         return pipeline.plan(**settings)
-
-
-def _key_value(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise PlanError(f"{text!r} is not KEY=VALUE", where="--set")
-    return key, value
 
 
 def table_of_settings(name: str) -> dict[str, Any]:

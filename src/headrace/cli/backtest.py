@@ -24,8 +24,8 @@ from headrace.cli.apps import home, plan_of
 from headrace.cli.paths import InputPath, OutputPath, inputs_of
 from headrace.cli.proven import record_backtest
 from headrace.cli.report import print_ledger, progress
-from headrace.cli.simulate import duration_ms
 from headrace.cli.tables import counted, print_json, print_table
+from headrace.cli.values import duration_ms
 from headrace.engines.protocol import Result
 from headrace.errors import DataError, HeadraceError, PlanError
 from headrace.plan.cache import caching_in

@@ -20,8 +20,8 @@ from headrace.cli.apps import blaming, module_of_file
 from headrace.cli.buffering import buffer_of
 from headrace.cli.logs import PREFIX_VARIABLE, KafkaOptions, asked_topic, open_log
 from headrace.cli.metrics import FILE_VARIABLE, metrics_file, serve_metrics
-from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import asked_to_stop
+from headrace.cli.values import duration_ms
 from headrace.connectors import find
 from headrace.connectors.backlog import Buffer, Policy
 from headrace.connectors.inflow import of_session, resumes, shown

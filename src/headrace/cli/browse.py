@@ -15,9 +15,9 @@ import msgspec
 from cyclopts import Parameter
 
 from headrace.cli.paths import OutputPath
-from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import asked_to_stop
 from headrace.cli.tables import counted
+from headrace.cli.values import duration_ms
 from headrace.connectors import find
 from headrace.connectors.browsing import Browse
 from headrace.connectors.protocol import Unavailable

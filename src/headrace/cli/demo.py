@@ -23,8 +23,8 @@ from headrace._clock import now_ms
 from headrace._durable import private_folder
 from headrace._lock import TakenError, take
 from headrace.cli.apps import home, plan_of
-from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import asked_to_stop
+from headrace.cli.values import duration_ms
 from headrace.connectors.progress import Health
 from headrace.errors import EnvironmentFault, HeadraceError, PlanError
 

@@ -15,8 +15,8 @@ from headrace._json import NOT_JSON
 from headrace.backtest.figures import iso
 from headrace.backtest.labels import labels_of
 from headrace.cli.paths import GROUP, InputPath, OutputPath, local_path, refuse_equal
-from headrace.cli.simulate import duration_ms
 from headrace.cli.tables import counted, printable
+from headrace.cli.values import duration_ms, pair_of
 from headrace.detect.calibration import Calibration
 from headrace.detect.history import History, Span, Table, moment_of
 from headrace.detect.model import PARAMETERS, Model, save
@@ -175,9 +175,7 @@ def _names(given: str | None) -> list[str]:
 def _pairs(texts: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in texts:
-        name, is_pair, value = text.partition("=")
-        if not is_pair or not name:
-            raise PlanError(f"{text!r} is not COLUMN=VALUE", where="--only", fix="write --only equip_id=110")
+        name, value = pair_of(text, "--only", "equip_id=110", "COLUMN=VALUE")
         if name in found:
             raise PlanError(f"column {name!r} has two values", where="--only", fix="fit a model for each asset")
         found[name] = value
@@ -186,9 +184,7 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
 
 def _parameter(kind: str, text: str) -> tuple[str, Value]:
     """Return a parameter of the type that its default has."""
-    name, is_pair, value = text.partition("=")
-    if not is_pair:
-        raise PlanError(f"{text!r} is not KEY=VALUE", where="--set", fix="write --set lags=3")
+    name, value = pair_of(text, "--set", "lags=3")
     default = PARAMETERS[kind].get(name)
     try:
         return name, value if default is None or isinstance(default, str) else type(default)(value)

@@ -22,8 +22,8 @@ from headrace.cli.paths import GROUP, grouped_inputs
 from headrace.cli.proven import check_proven
 from headrace.cli.run import confirm_start
 from headrace.cli.saver import is_saver
-from headrace.cli.simulate import duration_ms
 from headrace.cli.tables import print_json, print_table
+from headrace.cli.values import duration_ms
 from headrace.engines.embedded.jobs import Job, State, find, jobs_in
 from headrace.engines.embedded.jobs import submit as start
 from headrace.engines.options import Mode

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from headrace.cli.logs import KafkaOptions
 from headrace.cli.paths import InputPath
-from headrace.cli.simulate import duration_ms
+from headrace.cli.values import duration_ms
 from headrace.engines.options import OPTIONS, Options, flag
 from headrace.errors import PlanError
 

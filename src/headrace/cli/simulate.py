@@ -20,28 +20,16 @@ from headrace._clock import now_ms
 from headrace.cli.heartbeat import heartbeat
 from headrace.cli.logs import KafkaOptions, asked_topic
 from headrace.cli.paths import local_path, refuse_equal
+from headrace.cli.values import duration_ms
 from headrace.errors import EnvironmentFault, PlanError, near
 
 if TYPE_CHECKING:
     from headrace.simulate.devices import Devices
     from headrace.simulate.writing import Plant, Writable
 
-__all__ = ["GeneratorOptions", "KilnOptions", "PlcOptions", "WaterOptions", "duration_ms", "simulate"]
+__all__ = ["GeneratorOptions", "KilnOptions", "PlcOptions", "WaterOptions", "simulate"]
 
 _SERVED = ("modbus:", "opc.tcp:", "sparkplug:", "sparkplugs:")
-_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "": 1000}
-_MOST_MS = 365_000 * _UNITS_MS["d"]
-
-
-def duration_ms(text: str, option: str) -> int:
-    """Return a duration such as `30s`, `5m`, `7d` or bare seconds, in ms."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", text.strip())
-    if not match:
-        raise PlanError(f"{text!r} is not a duration", where=option, fix="write 30s, 5m, 2h, or bare seconds")
-    found = float(match[1]) * _UNITS_MS[match[2]]
-    if found > _MOST_MS:
-        raise PlanError(f"{text[:40]!r} is too long", where=option, fix="write 365000d at most")
-    return round(found)
 
 
 @Parameter(name="*")

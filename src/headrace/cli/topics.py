@@ -19,9 +19,9 @@ from cyclopts import Parameter
 from headrace.cli.logs import KafkaOptions, NoLogYet, open_log
 from headrace.cli.paths import InputPath
 from headrace.cli.records import records_of
-from headrace.cli.simulate import duration_ms
 from headrace.cli.stopping import interruptible_reads
 from headrace.cli.tables import counted, print_json, print_table
+from headrace.cli.values import duration_ms
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.protocol import Cursor, Entry, Log, PartitionInfo, TopicInfo
 
