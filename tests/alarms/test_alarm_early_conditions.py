@@ -96,3 +96,19 @@ def test_it_is_looked_for_by_the_clock_ever_more_seldom(after: int) -> None:
     ]
     last.save()
     assert last.next_due() is not None  # it is stale after a day
+
+
+def test_by_event_time_conditions_that_are_held_for_long_are_looked_at_together_once_an_hour() -> None:
+    day, texts = 86_400_000, dict[str, str]()
+    for nth in range(20):
+        one = Tag("K1", (), texts, None, time=nth * 1_000, now=nth * 1_000, clock=False)
+        one.condition(f"r{nth}", active=True, value=None)
+        one.save()
+    looks = 0
+    while (due := one.next_due()) is not None and due[0] is not None and due[0] < 30 * day:
+        one, looks = Tag("K1", (), texts, None, time=due[0], now=due[0], clock=False), looks + 1
+        one.pass_time(by_clock=False)
+        one.save()
+    assert due is not None
+    assert looks <= 20 * 12 + 30 * 24
+    assert due[0] == 30 * day

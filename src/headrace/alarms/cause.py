@@ -172,9 +172,13 @@ class FixedCauses(Causes):
 
 
 class SharedCauses(Causes):
-    """The same with definitions that come by a topic, and change while it runs. Those that are refused are left to `hr.alarm` to report."""
+    """The same with definitions that come by a topic, and change while it runs. Those that are refused are left to `hr.alarm` to report.
 
-    shared = {"definitions": Map("ARRAY<STRING>"), "effects": Map("ARRAY<STRING>")}
+    The alarms that a cause may have are numbered by it, each an entry of its own: with one list for each cause, thousands of definitions that name
+    the same one would each write it anew.
+    """
+
+    shared = {"definitions": Map("ARRAY<STRING>"), "counts": Map("BIGINT"), "numbered": Map("STRING"), "known": Map("BOOLEAN")}
 
     def on_broadcast(self, row: Mapping[str, Any], shared: Any) -> None:  # noqa: ANN401
         """Take a definition, or withdraw one."""
@@ -185,15 +189,17 @@ class SharedCauses(Causes):
         # A cause that a definition no longer names stays here: the alarm may still be under it, and is released when that is over.
         for _, one in definitions_of(tuple(shared.definitions[row["tag"]])):
             for cause in (one.caused_by or ()) if one.definition == row["definition"] else ():
-                effects = shared.effects.get(cause, ())
-                if one.alarm_id not in effects:
-                    shared.effects[cause] = sorted([*effects, one.alarm_id])
+                pair = f"{len(cause)} {cause} {one.alarm_id}"
+                if pair not in shared.known:
+                    count = shared.counts.get(cause, 0)
+                    shared.known[pair], shared.numbered[f"{count} {cause}"], shared.counts[cause] = True, one.alarm_id, count + 1
 
     def _texts(self, tag: str, state: Any) -> tuple[str, ...]:  # noqa: ANN401
         return tuple(state.shared.definitions.get(tag, ()))
 
     def _effects(self, name: str, state: Any) -> Iterable[str]:  # noqa: ANN401
-        return list(state.shared.effects.get(name, ()))
+        shared = state.shared
+        return sorted(shared.numbered[f"{number} {name}"] for number in range(shared.counts.get(name, 0)))
 
 
 def _may_cause(cause: _Standing, effect: _Standing, within_ms: int) -> bool:

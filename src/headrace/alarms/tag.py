@@ -24,7 +24,7 @@ import msgspec
 
 from headrace.alarms.condition import Memory, Seen, active_by, evidence_of, note, settle_evidence
 from headrace.alarms.definition import Definition
-from headrace.alarms.early import MOST_HELD, hold, let_go, next_look
+from headrace.alarms.early import MOST_HELD, hold, let_go, look, next_look
 from headrace.alarms.machine import Event, Transition, apply
 
 __all__ = ["CURRENT", "EVIDENCE", "FOREVER", "NUISANCE", "OLDER", "TRANSITION", "Command", "Last", "Row", "Steady", "Tag"]
@@ -234,7 +234,8 @@ class Tag:
         by_time = self._by_time and not by_clock
         self._settle(self._time + 1, self._now + 1, by_time=by_time, delays_by_time=by_time)
         for memory, (at, clock) in [*self._looks()]:
-            memory.looks = (memory.looks or 0) + ((at <= self._time) if by_time else (clock <= self._now))
+            if at <= self._time if by_time else clock <= self._now:
+                look(memory, self._time if by_time else self._now, by_time=by_time)
 
     def steady(self) -> Steady | None:
         """Return which readings leave all alarms alone; None if any reading may move one."""
@@ -259,7 +260,7 @@ class Tag:
     def next_due(self) -> tuple[int | None, int] | None:
         """Return when the first thing is due, by event time if that counts here, and by the wall clock; None if nothing is."""
         dues = [(due.time, due.clock) for _, one in self._watched() for due in self._dues(one, by_time=True, delays_by_time=True)]
-        dues += [look for _, look in self._looks()]
+        dues += [due for _, due in self._looks()]
         if not dues:
             return None
         return (min(time for time, _ in dues) if self._by_time else None), min(clock for _, clock in dues)
@@ -497,8 +498,8 @@ class Tag:
         """Yield the alarms whose condition is held, and when they are looked at again, by event time and by the wall clock."""
         names = [name for name, text in self._held.items() if text[0] == _EARLY and name not in self._memories]
         for memory in [*self._memories.values(), *(self._memory(Definition(name, self.tag, "")) for name in names)]:
-            if (look := next_look(memory)) is not None:
-                yield memory, look
+            if (due := next_look(memory, by_time=self._by_time)) is not None:
+                yield memory, due
 
     def save(self) -> None:
         """Put what is retained back as texts."""
