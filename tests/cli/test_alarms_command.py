@@ -12,6 +12,10 @@ import pytest
 from alarms.alarm_plant import definition
 from headrace._clock import now_ms
 from headrace.cli import main
+from headrace.cli.logs import KafkaOptions
+from headrace.cli.plant import check_plant
+from headrace.cli.up import _Builder
+from headrace.engines.protocol import engine_named
 from headrace.topics.sqlite import SqliteLog
 
 PLANT = """
@@ -118,6 +122,56 @@ def test_consequences_are_below_their_cause_and_counted_and_explained(run: Told)
         assert (cause["alarm_id"], cause["cause"]) == ("a/F1/L", "a/P1/H")
         assert "grouped" in run("explain", alarm, "--app", "plant.py:plant", "--html", "page.html")[1]
         assert "<h2>Causes</h2>" in Path("page.html").read_text()
+
+
+TABLES = """
+import headrace as hr
+
+DEFINITIONS = [
+    {"tag": "a/F1", "definition": "L", "kind": "L", "limit": 2, "caused_by": ["a/P1/faild", "a/P1/failed"]},
+    {"tag": "a/P1", "definition": "failed", "kind": "custom"},
+]
+
+
+@hr.pipeline("causes", version="1")
+def causes():
+    return {"alarms.causes": hr.alarm_causes(hr.alarm_transitions(), DEFINITIONS)}
+"""
+MISSPELT = "alarm a/F1/L: caused_by names 'a/P1/faild', and there is no such alarm; did you mean 'a/P1/failed'? Else define it"
+
+
+def test_a_cause_that_no_definition_has_is_told_where_definitions_are_checked(run: Told, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("tables.py").write_text(TABLES)
+    assert run("check", "tables.py")[::2] == (0, f"headrace: {MISSPELT}\n")
+    Path("headrace.toml").write_text('[plant]\nname = "north"\nexternal = ["alarms"]\n\n[[pipeline]]\napp = "tables.py:causes"\n')
+    assert run("check")[::2] == (0, f"headrace: {MISSPELT}\n")
+    Path("headrace.toml").unlink()
+    assert run("check", "plant.py")[::2] == (0, ""), "definitions in a topic are not looked at"
+
+    assert run("topics", "create", "alarm-definitions")[0] == 0
+    append(
+        "alarm-definitions",
+        definition(0, definition="L", tag="a/F1", kind="L", limit=2.0, caused_by=["a/P1/faild", "a/P2/failed"]),
+        definition(0, definition="failed", tag="a/P2", kind="custom"),
+    )
+    status, out, err = run("alarms", "check")
+    assert (status, out.splitlines()) == (1, [
+        "alarm-definitions: 2 definitions in force, 0 refused",
+        "alarm a/F1/L: caused_by names 'a/P1/faild', and there is no such alarm; did you mean 'a/P2/failed'? Else define it",
+    ])  # fmt: skip
+    assert err.startswith("headrace: topic alarm-definitions: 0 definitions refused, 1 name in caused_by of no alarm; ")
+    append("alarm-definitions", definition(0, definition="LL", tag="a/F1", kind="LL", limit=3.0), b"[]")
+    out = run("alarms", "check")[1]
+    assert "alarm-definitions/0 offset 2: alarm a/F1/LL: limit 2 of L (L) is not above limit 3 of LL (LL)" in out
+    Path("headrace.toml").write_text('[plant]\nname = "north"\nexternal = ["alarms", "alarm-definitions"]\n\n[[pipeline]]\napp = "plant.py:causes"\n')
+    _Builder(engine_named("embedded"), KafkaOptions()).tell_unknown(check_plant(Path("headrace.toml")))
+    assert capsys.readouterr().err == f"headrace: {out.splitlines()[-1]}\n", "as `headrace up` tells it"
+    Path("headrace.toml").unlink()
+
+    append("alarm-definitions", definition(1, definition="faild", tag="a/P1", kind="custom"))
+    assert "in caused_by" not in run("alarms", "check")[1]
+    append("alarm-definitions", definition(1, definition="failed", tag="a/P2", withdrawn=True))
+    assert "names 'a/P2/failed'" in run("alarms", "check")[1]
 
 
 def test_what_cannot_be_is_refused_with_the_fix(run: Told) -> None:

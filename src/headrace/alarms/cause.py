@@ -24,7 +24,7 @@ from headrace.alarms.machine import LIFE_CYCLE
 from headrace.errors import PlanError
 from headrace.plan.process import Map
 
-__all__ = ["STANDING", "Causes", "FixedCauses", "SharedCauses"]
+__all__ = ["STANDING", "Causes", "FixedCauses", "SharedCauses", "unknown_causes"]
 
 Given = dict[str, Any]
 STANDING = frozenset(LIFE_CYCLE) - {"normal"}
@@ -200,6 +200,17 @@ class SharedCauses(Causes):
     def _effects(self, name: str, state: Any) -> Iterable[str]:  # noqa: ANN401
         shared = state.shared
         return sorted(shared.numbered[f"{number} {name}"] for number in range(shared.counts.get(name, 0)))
+
+
+def unknown_causes(named: Mapping[str, Iterable[str]]) -> Iterator[tuple[str, str]]:
+    """Yield the alarms that name a cause which is no alarm itself, each with that name.
+
+    Parameters
+    ----------
+    named
+        The alarms that may cause it, by the id of each alarm that is defined.
+    """
+    return ((alarm, cause) for alarm, causes in named.items() for cause in causes if cause not in named)
 
 
 def _may_cause(cause: _Standing, effect: _Standing, within_ms: int) -> bool:

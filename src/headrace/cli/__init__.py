@@ -76,6 +76,7 @@ _alarms.command("headrace.cli.alarms:out_of_service", name="out-of-service", hel
 _alarms.command("headrace.cli.alarms:in_service", name="in-service", help="Take an alarm into service again.")
 _alarms.command("headrace.cli.alarms:reset", name="reset", help="Reset an alarm that latches.")
 _alarms.command("headrace.cli.alarms:comment", name="comment", help="Write a comment on an alarm.")
+_alarms.command("headrace.cli.definitions:check_definitions", name="check", help="Check the definitions of alarms in a topic.")
 _alarms.command("headrace.cli.alarms:kpi", name="kpi", help="Show the indicators of ISA-18.2.")
 app.command(_alarms)
 app.command("headrace.cli.explain:explain", name="explain", help="Show why an alarm was raised: definition, readings, states and commands.")

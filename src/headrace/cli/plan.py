@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from headrace.cli.apps import find_pipeline, made, pipelines_of_file, plan_of
 from headrace.cli.changes import show_changes
+from headrace.cli.definitions import unknown_in_tables
 from headrace.cli.logs import KafkaOptions
 from headrace.cli.paths import local_path
 from headrace.cli.tables import counted
@@ -36,14 +37,18 @@ def check(app: str = PLANT_FILE, /) -> None:
         return
     whole = not name and (place.endswith(".py") or Path(place).is_file() or os.sep in place)
     wrong: list[HeadraceError] = []
+    sound = []
     for one in pipelines_of_file(local_path(place)).values() if whole else [find_pipeline(app)]:
         try:
             plan = made(one, {})
         except HeadraceError as error:
             wrong.append(type(error)(error.what, where=", ".join(filter(None, (f"pipeline {one.name}", error.where))), fix=error.fix))
             continue
+        sound.append(plan)
         reads, writes = ", ".join(source.topic for source in plan.sources), ", ".join(plan.topics)
         print(f"{app}: pipeline {one.name} version {one.version} is sound: {reads} → {writes}")
+    for line in unknown_in_tables(sound):
+        print(f"headrace: {line}", file=sys.stderr)
     Mistakes.report(wrong)
 
 

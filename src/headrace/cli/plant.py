@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 from headrace.cli.apps import find_pipeline, home, made, work_in
 from headrace.cli.bridge import source_of, target_of
 from headrace.cli.buffering import buffer_for
+from headrace.cli.definitions import unknown_in_tables
 from headrace.cli.options import RunOptions
 from headrace.connectors import find
 from headrace.connectors.address import secret, secret_file
@@ -96,6 +97,7 @@ class _Checker:
         self._check_names(pipelines)
         self._check_topics(pipelines)
         self._note_cycle(pipelines)
+        self._notes += unknown_in_tables(one.plan for one in pipelines)
         page = self._plant.page
         if page is not None and page.picture is not None:
             self._try(partial(_check_picture, page.picture), self._plant.where(("page", "picture")))

@@ -24,6 +24,7 @@ from headrace._structured import structured
 from headrace.backtest.topics import alarm_pipelines
 from headrace.cli.apps import home
 from headrace.cli.buffering import buffer_for
+from headrace.cli.definitions import unknown_in_topics
 from headrace.cli.logs import LOG_FILE, KafkaOptions, NoLogYet, asked_topics, open_log
 from headrace.cli.options import RunOptions
 from headrace.cli.paths import InputPath
@@ -88,6 +89,7 @@ def up(
     lines = structured()
     with _one_of_its_kind(parts):
         build.make_topics(checked)
+        build.tell_unknown(checked)
         state = _State(checked, parts)
         supervisor = build.supervisor = Supervisor(chosen, lines, changed=lambda: state.write(supervisor.parts))
 
@@ -99,6 +101,7 @@ def up(
                 found = _chosen(build.parts(changed), parts)
                 _check_proven(changed, found, unproven=unproven)
                 build.make_topics(changed)
+                build.tell_unknown(changed)
             except HeadraceError as error:
                 lines.error("not reloaded", why=str(error))
                 state.reloaded(refused=str(error))
@@ -220,6 +223,12 @@ class _Builder:
                 for one in ready or waiting:
                     make_topics(log, one.plan, f"{one.plan.pipeline}.clock")
                 waiting = [one for one in waiting if one not in ready] if ready else []
+
+    def tell_unknown(self, checked: Checked) -> None:
+        """Tell of definitions of alarms that are in topics and name a cause that is no alarm. It is no reason not to start."""
+        with suppress(EnvironmentFault), closing(self._open_log()) as log:
+            for line in unknown_in_topics(log, [one.plan for one in checked.pipelines]):
+                print(f"headrace: {line}", file=sys.stderr)
 
     def parts(self, checked: Checked) -> list[Part]:
         """Return the parts of a plant."""
