@@ -24,6 +24,15 @@ from headrace.plan.schema import STRING, TIMESTAMP, Schema, Type, map_of, parse_
 from headrace.topics.files import TextFile
 
 TEXTS = map_of(STRING, STRING)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_lines_too_are_read_at_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headrace.kernels.reading.json._FEW_EVEN", 0)
+        yield
+
+
 MOST_WHITE = " \t\r\x0b\x0c"
 
 
@@ -76,6 +85,9 @@ CASES = {
     "rest of texts": Case({"equip_id": "STRING", "timestamp": "BIGINT"}, rest="extra"),
     "rest of texts beside a text": Case({"equip_id": "STRING"}, rest="extra"),
     "rest of numbers": Case({"equip_id": "STRING", "timestamp": "BIGINT"}, rest="extra", rest_type="MAP<STRING, DOUBLE>"),
+    "rest of numbers beside a text": Case({"equip_id": "STRING"}, rest="extra", rest_type="MAP<STRING, DOUBLE>"),
+    "rest left unread": Case({"equip_id": "STRING NOT NULL", "s": "STRING"}, rest="extra", rest_type="MAP<STRING, DOUBLE>", unread=["extra"]),
+    "rest alone": Case({}, rest="extra"),
     "odd names": Case({"a b": "STRING", "é/ü.*": "BIGINT", "#-~&": "DOUBLE", "null": "MAP<STRING, DOUBLE>"}),
     "names that JSON escapes": Case({'a"b': "STRING", "a\\b": "BIGINT", "a\tb": "DOUBLE", "a": "BIGINT"}),
 }
@@ -89,6 +101,10 @@ PLAIN = {
     "scalars": b'{"s": "x%d", "i": 1%05d, "d": 2.%d, "b": true, "t": "2024-01-15T12:00:00Z"}',
     "two maps of numbers": b'{"more": {"a": %d}, "d": 1%05d, "data": {"b": "%d"}}',
     "maps of numbers and of texts": b'{"data": {"a": %d.5, "b": "null"}, "m": {"a": "null", "b": "%05d", "c": null}, "d": %d}',
+    "rest of texts beside a text": b'{"equip_id": "kiln-%d", "z": "", "temp": "2%05d.5", "\xc3\xa9": " %d \xf0\x9f\x98\x80"}',
+    "rest of numbers beside a text": b'{"temp":"2%d.5","equip_id":"null","null":"1%05d","state":"on %d"}',
+    "rest left unread": b'{ "equip_id" : "kiln-%d" , "temp" : "1%05d" , "state" : "NaN" , "count" : "%d" }',
+    "rest alone": b'{"a b": "x%d", "c": "%05d", "d": "-%d.5"}',
     "odd names": b'{"a b": "x%d", "\xc3\xa9/\xc3\xbc.*": 1%05d, "#-~&": -%d.5, "null": {"null": 1}}',
 }  # fmt: skip
 
@@ -567,6 +583,14 @@ HOSTILE = {
     "a lone surrogate in a field read over": ("fingerprint", rb'{"equip_id": "\ud800", "equip_id": "b"}'),
     "an infinity in a field not declared": ("fingerprint", b'{"equip_id": "a", "x": 1e400}'),
     "an object of 300 fields not declared": ("fingerprint", b'{"equip_id": "a"' + b"".join(b', "x%d": %d' % (number, number) for number in range(300)) + b"}"),
+    "one key less": ("rest of texts beside a text", b'{"equip_id": "a", "z": "", "temp": "1"}'),
+    "keys in another order": ("rest of texts beside a text", b'{"z": "", "equip_id": "a", "temp": "1", "\xc3\xa9": "1"}'),
+    "a key twice": ("rest of texts beside a text", b'{"equip_id": "a", "z": "", "temp": "1", "\xc3\xa9": "1", "z": "2"}'),
+    "a null among texts": ("rest of texts beside a text", b'{"equip_id": "a", "z": null, "temp": "1", "\xc3\xa9": "1"}'),
+    "an escape among texts": ("rest of texts beside a text", rb'{"equip_id": "a", "z": "\"", "temp": "1\n", "\u00e9": "1"}'),
+    "a line end in a text": ("rest of texts beside a text", b'{"equip_id": "a", "z": "\r", "temp": "1", "\xc3\xa9": "1"}'),
+    "a text of NaN in a rest of numbers": ("rest of numbers beside a text", b'{"temp":"NaN","equip_id":"a","null":"1e999","state":" 7 "}'),
+    "a text of NaN in a rest left unread": ("rest left unread", b'{"equip_id":"a","temp":"inf","state":"1_0","count":"0x1"}'),
     "deep nesting not declared": ("fingerprint", b'{"equip_id": "a", "x": ' + b"[" * 100 + b"]" * 100 + b"}"),
 }  # fmt: skip
 

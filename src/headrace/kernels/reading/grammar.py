@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 from headrace.plan.schema import BIGINT, BOOLEAN, DOUBLE, STRING, TIMESTAMP, Type, map_of
 
-__all__ = ["KINDS", "is_plain_name", "kind_of_sample", "line_pattern", "text_pattern"]
+__all__ = ["KINDS", "even_pattern", "is_plain_name", "kind_of_sample", "line_pattern", "text_pattern"]
 
 _TEXT = r'"[^"\\\x00-\x1f]*"'
 _INTEGER = r"(?:0|-?[1-9][0-9]{0,17})"
@@ -67,6 +67,12 @@ def line_pattern(columns: Mapping[str, tuple[Type, str]], others: Iterable[str])
         members.append(rf"(?:{extra}) *: *{_ANY}")
     alternatives = "|".join(members)
     return rf"^{_object(f'(?:{alternatives})')}$"
+
+
+def even_pattern(keys: Iterable[str]) -> str:
+    """Return the pattern of lines that have just these keys in this order, each with a text."""
+    members = " *, *".join(f"{_key(name)} *: *{_TEXT}" for name in keys)
+    return rf"^\{{ *{members} *\}}$"
 
 
 def text_pattern(line: str) -> str:

@@ -19,7 +19,8 @@ from arro3.io import read_json
 
 from headrace.errors import InternalError
 from headrace.kernels.reading.batch import Lines, Read, TextLines
-from headrace.kernels.reading.grammar import KINDS, is_plain_name, kind_of_sample, line_pattern, text_pattern
+from headrace.kernels.reading.even import columns_of_even, keys_of_most, map_of_columns
+from headrace.kernels.reading.grammar import KINDS, even_pattern, is_plain_name, kind_of_sample, line_pattern, text_pattern
 from headrace.kernels.reading.record import TEXTS, Malformed, json_object, read_record, read_texts
 from headrace.kernels.reading.rules import read_value
 from headrace.kernels.reading.text import polars_type, read_column
@@ -29,16 +30,18 @@ __all__ = ["JsonReader", "arrow_schema"]
 
 _SAMPLE = 64
 _MOST_KEYS = 256
+_FEW_EVEN = 500  # lines that are even are cheaper read one by one than split, up to so many
 _DECODE_ROWS = 16_384
 _MAPS = {map_of(STRING, STRING), map_of(STRING, DOUBLE)}
 
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """The shape that the fast path expects of a line."""
+    """The shape that the fast path expects of a line; with `keys`, that of a line with these keys in this order and a text for each."""
 
     kinds: dict[str, str]
     others: frozenset[str]
+    keys: tuple[str, ...] = ()
 
 
 class JsonReader:
@@ -51,7 +54,8 @@ class JsonReader:
     def __init__(self, schema: Schema, rest: str | None = None, rest_type: Type = TEXTS, unread: Collection[str] = ()) -> None:
         self._unread = unread
         self.schema, self.rest, self.rest_type = schema, rest, rest_type
-        self._fast = rest is None and all(field.type in KINDS and is_plain_name(field.name) for field in schema.fields)
+        self._even = rest is not None and rest_type in _MAPS and all(field.type == STRING for field in schema.fields)
+        self._fast = self._even or (rest is None and all(field.type in KINDS and is_plain_name(field.name) for field in schema.fields))
         self._shape: _Shape | None = None
         self._pattern = self._text_pattern = ""
         self._doubtful = False
@@ -62,10 +66,10 @@ class JsonReader:
 
     def read(self, batch: Lines) -> Read:
         """Return the rows of the readable records, and why the others are not."""
-        if self._fast and isinstance(batch, TextLines) and (count := self._lines_if_plain(batch.whole)):
+        if self._fast and isinstance(batch, TextLines) and not self._is_short(batch.whole) and (count := self._lines_if_plain(batch.whole)):
             batch.take_whole(count)
             return Read(self._decode(batch.whole, len(batch)).with_row_index("@record"), {})
-        if not self._fast or not len(batch):
+        if not self._fast or not len(batch) or (self._even and len(batch) < _FEW_EVEN):
             return self._read_slowly(batch, range(len(batch)))
         plain = self._plain(batch.text)
         self._doubtful = not plain.all()
@@ -78,6 +82,10 @@ class JsonReader:
             return Read(fast, slow.malformed)
         both = pl.concat([fast.select(slow.frame.columns).with_columns(self._read_now(fast)), slow.frame])
         return Read(both[both["@record"].arg_sort()], slow.malformed)
+
+    def _is_short(self, whole: bytes) -> bool:
+        """Return whether a text of lines that may be even has so few that they are read one by one."""
+        return self._even and whole.count(b"\n") + 1 < _FEW_EVEN
 
     def _read_now(self, rows: pl.DataFrame) -> list[pl.Series]:
         """Return the columns that were left as texts, read."""
@@ -105,6 +113,9 @@ class JsonReader:
 
     def _learn(self, sample: pl.Series) -> _Shape | None:
         found = [one for line in sample.drop_nulls() if isinstance(one := json_object(line), dict)]
+        if self._even:
+            keys = keys_of_most(found)
+            return _Shape({}, frozenset(), keys) if 0 < len(keys) <= _MOST_KEYS else None
         if not found:
             return None
         kinds = {field.name: kind_of_sample(field.type, [one.get(field.name) for one in found]) for field in self.schema.fields}
@@ -113,6 +124,8 @@ class JsonReader:
         return _Shape(kinds, frozenset(known if len(known) <= _MOST_KEYS else others if len(others) <= _MOST_KEYS else ()))
 
     def _pattern_of(self, shape: _Shape) -> str:
+        if shape.keys:
+            return even_pattern(shape.keys)
         columns = {field.name: (field.type, shape.kinds[field.name]) for field in self.schema.fields}
         return line_pattern(columns, sorted(shape.others))
 
@@ -125,7 +138,7 @@ class JsonReader:
             return 0
         try:
             text = pl.Series([whole]).cast(pl.String)
-            return int(text.str.count_matches("\n").item()) + 1 if text.str.contains(self._text_pattern).item() else 0
+            return whole.count(b"\n") + 1 if text.str.contains(self._text_pattern).item() else 0
         except pl.exceptions.PolarsError:
             return 0
 
@@ -133,6 +146,8 @@ class JsonReader:
         """Return the frame of `count` lines that all match the shape's pattern."""
         if count == 0:
             return pl.DataFrame(schema=self._dtypes)
+        if self._shape is not None and self._shape.keys:
+            return self._split(text, count, self._shape.keys)
         nulled = any(self._kind(field) == "number" and field.type in _MAPS for field in self.schema.fields)
         without = _with_nulls(text) if nulled else text
         decoded = self._arrow(without, self.schema.fields)
@@ -141,6 +156,17 @@ class JsonReader:
         if len(decoded) != count:
             raise InternalError(f"{count} lines were decoded to {len(decoded)} rows")
         return pl.DataFrame([self._finish(decoded[field.name], field) for field in self.schema.fields])
+
+    def _split(self, text: bytes, count: int, keys: Sequence[str]) -> pl.DataFrame:
+        """Return the frame of `count` lines that have the same keys with a text for each."""
+        columns = columns_of_even(text, keys)
+        if len(columns[0]) != count:
+            raise InternalError(f"{count} lines were split to {len(columns[0])} rows")
+        cells = dict(zip(keys, columns, strict=True))
+        none = pl.Series([None], dtype=pl.String).new_from_index(0, count)
+        made = [cells.pop(name, none).alias(name) for name in self.schema.names]
+        others = map_of_columns(cells, count).alias(str(self.rest))
+        return pl.DataFrame([*made, others if self.rest_type == TEXTS or self.rest in self._unread else _doubles_of(others)])
 
     def _kind(self, field: Field) -> str:
         return self._shape.kinds[field.name] if self._shape else ""
