@@ -11,6 +11,7 @@ import msgspec
 import polars as pl
 
 from headrace.errors import EnvironmentFault
+from headrace.kernels.columnar.watermark import FEW
 from headrace.kernels.reading.batch import Lines, Stamps, TextLines
 from headrace.topics.sums import BLOCK, block_is_sound, body_sum
 
@@ -81,23 +82,32 @@ class SqliteReader:
         self.blocks.clear()
         self.next = blocks[-1][1] + blocks[-1][2]
         lines = _lines(blocks)
-        frame = pl.DataFrame(
-            [(seq, arrived, count, first) for seq, first, count, arrived, *_ in blocks],
-            schema={"order": pl.Int64, "arrived": pl.Int64, "count": pl.Int64, "first": pl.Int64},
-            orient="row",
-        )
-        spread = frame.select(
-            pl.col("order", "arrived").repeat_by("count").explode(empty_as_null=False),
-            pl.int_ranges("first", pl.col("first") + pl.col("count")).explode(empty_as_null=False).alias("offset"),
-        )
         keys = None
         if any(block[4] is not None for block in blocks):
             keys = pl.Series([key for block in blocks for key in block[4] or [None] * block[2]], dtype=pl.Binary)
-        lines.stamps = Stamps(spread["offset"], spread["arrived"], spread["order"], keys)
+        lines.stamps = Stamps(*_stamped(blocks), keys)
         return lines
 
     def close(self) -> None:
         """Do nothing: the feed has the file."""
+
+
+def _stamped(blocks: Sequence[tuple[Any, ...]]) -> tuple[pl.Series, pl.Series, pl.Series]:
+    """Return the offset of each record, and the arrival and the number of its block."""
+    if sum(block[2] for block in blocks) <= FEW:
+        every = [(first + nth, arrived, seq) for seq, first, count, arrived, *_ in blocks for nth in range(count)]
+        offsets, arrivals, orders = (pl.Series([row[place] for row in every], dtype=pl.Int64) for place in range(3))
+        return offsets, arrivals, orders
+    frame = pl.DataFrame(
+        [(seq, arrived, count, first) for seq, first, count, arrived, *_ in blocks],
+        schema={"order": pl.Int64, "arrived": pl.Int64, "count": pl.Int64, "first": pl.Int64},
+        orient="row",
+    )
+    spread = frame.select(
+        pl.col("order", "arrived").repeat_by("count").explode(empty_as_null=False),
+        pl.int_ranges("first", pl.col("first") + pl.col("count")).explode(empty_as_null=False).alias("offset"),
+    )
+    return spread["offset"], spread["arrived"], spread["order"]
 
 
 def _lines(blocks: Sequence[tuple[Any, ...]]) -> Lines:

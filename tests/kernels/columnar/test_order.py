@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.kernels.columnar.order import clock_before, in_order, turn
-from headrace.kernels.columnar.watermark import FOREVER, NEVER
+from headrace.kernels.columnar.watermark import FEW, FOREVER, NEVER
 
 # Of each partition its batches, of each batch its records' event times.
 partitions = st.lists(st.lists(st.lists(st.integers(0, 9), max_size=4), max_size=4), min_size=1, max_size=3)
@@ -55,11 +56,12 @@ def test_nothing_comes_next_while_a_partition_that_goes_on_shows_nothing() -> No
     assert turn(orders, set()) == {0: 2, 1: 0}
 
 
+@pytest.mark.parametrize("few", [0, FEW])
 @given(
     partitions, st.lists(st.integers(0, 3), min_size=3, max_size=3), st.lists(st.integers(-5, 5), min_size=3, max_size=3), st.sets(st.integers(0, 2))
 )
 def test_the_clock_before_a_row_is_what_one_sees_going_row_by_row(
-    batches: list[list[list[int]]], delays: list[int], shown: list[int], finished: set[int]
+    few: int, batches: list[list[list[int]]], delays: list[int], shown: list[int], finished: set[int]
 ) -> None:
     times = [[time for batch in of for time in batch] for of in batches]
     finished &= set(range(len(times)))
@@ -71,4 +73,6 @@ def test_the_clock_before_a_row_is_what_one_sees_going_row_by_row(
         expected.append(min(now.values()))
         greatest[p] = max(greatest[p], times[p][place])
         now[p] = FOREVER if p in finished and place == len(times[p]) - 1 else greatest[p] - delays[p]
-    assert clock_before(rows, watermarks, dict(enumerate(delays)), finished).to_list() == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headrace.kernels.columnar.order.FEW", few)
+        assert clock_before(rows, watermarks, dict(enumerate(delays)), finished).to_list() == expected

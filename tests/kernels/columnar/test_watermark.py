@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.kernels.columnar.watermark import FOREVER, NEVER, Clock, watermark_before
+from headrace.kernels.columnar.watermark import FEW, FOREVER, NEVER, Clock, watermark_before
 
 times = st.lists(st.integers(0, 60), max_size=12)
 
@@ -15,14 +16,19 @@ def of(values: list[int]) -> pl.Series:
     return pl.Series("@time", values, dtype=pl.Int64)
 
 
+@pytest.mark.parametrize("few", [0, FEW])
 @given(times, times, st.integers(0, 30))
-def test_the_watermark_before_a_record_is_the_greatest_time_before_it_less_the_delay(earlier: list[int], batch: list[int], delay: int) -> None:
+def test_the_watermark_before_a_record_is_the_greatest_time_before_it_less_the_delay(
+    few: int, earlier: list[int], batch: list[int], delay: int
+) -> None:
     seen, expected, shown = earlier, [], []
     for time in batch:
         expected.append(max(seen) - delay if seen else NEVER)
         seen = [*seen, time]
         shown.append(max(seen))
-    before, so_far = watermark_before(of(batch), max(earlier, default=NEVER), delay)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("headrace.kernels.columnar.watermark.FEW", few)
+        before, so_far = watermark_before(of(batch), max(earlier, default=NEVER), delay)
     assert before.to_list() == expected
     assert so_far.to_list() == shown
 

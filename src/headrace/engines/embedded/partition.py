@@ -138,8 +138,8 @@ class Partition:
         if self._stamps is None:
             offset = (records.cast(pl.Int64) + self._start["record"]).alias("@offset")
             return rows.with_columns(offset, pl.lit(None, pl.Int64).alias("@arrived"))
-        offset, arrived = (one.gather(records).cast(pl.Int64) for one in (self._stamps.offsets, self._stamps.arrived_ms))
-        return rows.with_columns(offset.alias("@offset"), arrived.alias("@arrived"))
+        offset, arrived = (self._of(one, rows).cast(pl.Int64) for one in (self._stamps.offsets, self._stamps.arrived_ms))
+        return rows.hstack([offset.alias("@offset"), arrived.alias("@arrived")])
 
     @property
     def _stamps(self) -> Stamps | None:
@@ -149,7 +149,7 @@ class Partition:
         """Return the rows whose event time does not lie too far past their arrival; the others are set aside."""
         if self._stamps is None or self._max_ahead_ms is None or self.source.event_time is None:
             return rows
-        ahead = rows["@time"] - self._stamps.arrived_ms.gather(rows["@record"])
+        ahead = rows["@time"] - self._of(self._stamps.arrived_ms, rows)
         future = ahead > self._max_ahead_ms
         if not future.any():
             return rows
@@ -157,14 +157,20 @@ class Partition:
             self._set_aside[record] = "future", f"event time is {by / 1000:.0f} s past its arrival"
         return rows.filter(~future)
 
+    def _of(self, every: pl.Series, rows: pl.DataFrame) -> pl.Series:
+        """Return what a column of the whole batch has for rows of it."""
+        return every if len(rows) == len(every) else every[rows["@record"]]
+
     def _timed(self, rows: pl.DataFrame) -> pl.DataFrame:
         if self.source.event_time is None:
             rows = rows.with_columns(pl.lit(NEVER, pl.Int64).alias(name) for name in ("@time", "@watermark", "@shown"))
+            times = []
         else:
             before, so_far = watermark_before(rows["@time"], self.greatest, self.delay)
-            rows = rows.with_columns(before.alias("@watermark"), so_far.alias("@shown"))
-        order = rows["@shown"] if self._stamps is None else self._stamps.order.gather(rows["@record"])
-        return rows.with_columns(order.alias("@order"))
+            times = [before.alias("@watermark"), so_far.alias("@shown")]
+        order = (times or [rows["@shown"]])[-1] if self._stamps is None else self._of(self._stamps.order, rows)
+        times.append(order.alias("@order"))
+        return rows.with_columns(times) if "@order" in rows.columns else rows.hstack(times)
 
     def show(self, greatest: int) -> None:
         """Take it that the partition has shown an event time, as a step of the clock does."""

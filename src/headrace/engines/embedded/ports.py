@@ -140,8 +140,7 @@ class Port:
     def _handed(self, rows: pl.DataFrame, number: int, due: str) -> Iterable[Record]:
         at = "@at" if "@at" in rows.columns else "@time"
         hidden = {name: rows[name].to_list() for name in ("@partition", "@offset", "@time", "@arrived", at, due)}
-        plain = rows.select(pl.col(one.name).cast(_plain(polars_type(one.type))) for one in self.schema.fields)
-        columns = {name: plain[name].to_list() for name in self.schema.names}
+        columns = {one.name: rows[one.name].cast(_plain(polars_type(one.type))).to_list() for one in self.schema.fields}
         passed = [rows["@passed"].to_list()] if "@passed" in rows.columns else []
         made = map(row_maker([*self.schema.names, *(["@passed"] if passed else [])]), *columns.values(), *passed)
         of_keys = repeat(None) if self.keys is None else zip(*[columns[key] for key in self.keys], strict=True)
@@ -165,24 +164,30 @@ def ports_of(node: Node[Process], clock_column: str, *, silences: bool) -> dict[
 def in_arrival(ports: Sequence[Port], clock_column: str) -> tuple[pl.Series, list[tuple[Port, pl.DataFrame]]] | None:
     """Take out what came in this turn, in the order of the input: the records, and the rows of each input that has any."""
     parts = {port.number: dict(gathered(port.waiting)) for port in ports}
-    due = pl.col(clock_column).alias("@due")
     hidden = []
     for rank in sorted({rank for frames in parts.values() for rank in frames}):
-        mine = [frames[rank].select("@record", "@order", due, pl.lit(number).alias("@port")) for number, frames in parts.items() if rank in frames]
+        mine = [_numbered(frames[rank], clock_column, number) for number, frames in parts.items() if rank in frames]
         hidden.append(mine[0] if len(mine) == 1 else pl.concat(mine).sort("@record", maintain_order=True))
     if not hidden:
         return None
     every = in_order(hidden).with_row_index("@at")
+    alone = sum(map(bool, parts.values())) == 1
     found = []
     for port in ports:
         if frames := [_kept(rows, port.schema.names, "@order") for _, rows in sorted(parts[port.number].items())]:
-            rows = in_order(frames).hstack(every.filter(pl.col("@port") == port.number).select("@at", "@due"))
-            found.append((port, rows))
+            mine = every if alone else every.filter(pl.col("@port") == port.number)
+            found.append((port, in_order(frames).hstack(mine[["@at", "@due"]])))
     return every["@record"], found
 
 
+def _numbered(rows: pl.DataFrame, clock_column: str, port: int) -> pl.DataFrame:
+    """Return where rows of a port are in the order of the input."""
+    number = pl.Series("@port", [port], dtype=pl.Int32).new_from_index(0, len(rows))
+    return rows[["@record", "@order"]].hstack([rows[clock_column].alias("@due"), number])
+
+
 def _kept(rows: pl.DataFrame, names: Sequence[str], *more: str) -> pl.DataFrame:
-    return rows.select(*_HIDDEN, *more, *names)
+    return rows[[*_HIDDEN, *more, *names]]
 
 
 def _plain(kind: Any) -> Any:  # noqa: ANN401

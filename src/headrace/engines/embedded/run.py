@@ -116,7 +116,7 @@ class Run:
         fates = Fates()
         rows, first = [], 0
         for one in turns:
-            numbered = one.rows.with_columns((pl.col("@record") - one.first + first).alias("@record"))
+            numbered = one.rows if one.first == first else one.rows.with_columns((pl.col("@record") - one.first + first).alias("@record"))
             rows.append(numbered if self.graph.ordered else numbered.drop("@order", "@shown"))
             first += one.received
         rows = self._with_clocks(turns, rows, before)
@@ -167,20 +167,20 @@ class Run:
         clocked = self.graph.clocked
         if not clocked and not self.graph.placed:
             return rows
-        ranked = [frame.with_columns(pl.lit(one.partition.rank, pl.Int64).alias("@partition")) for one, frame in zip(turns, rows, strict=True)]
+        ranked = [_ranked(frame, one.partition.rank) for one, frame in zip(turns, rows, strict=True)]
         if not clocked:
             return ranked
-        ordered = in_order([frame.select("@partition", "@order", "@shown") for frame in ranked])
+        ordered = in_order([frame[["@partition", "@order", "@shown"]] for frame in ranked])
         delays = {p.rank: p.delay for p in self.partitions}
         finished = {one.partition.rank for one in turns if one.partition.finished}
         for column, feeders in clocked:
             mine = {p.rank: before[p.rank] for p in self.partitions if p.source.topic in feeders}
             clock = clock_before(ordered, mine, delays, finished)
-            if self._live:  # where all that is waited for is idle, the watermark stays where it is
-                now = now_of([self.clocks[topic] for topic in feeders])
-                clock = clock.to_frame().select(pl.when(pl.first() < FOREVER).then(pl.first()).otherwise(now)).to_series()
-            ordered = ordered.with_columns(clock.alias(column))
-        clocks = [ordered.filter(pl.col("@partition") == one.partition.rank).drop("@partition", "@order", "@shown") for one in turns]
+            if self._live and (idle := clock >= FOREVER).any():  # where all that is waited for is idle, the watermark stays where it is
+                clock = clock.set(idle, now_of([self.clocks[topic] for topic in feeders]))
+            ordered = ordered.hstack([clock.alias(column)])
+        columns = [column for column, _ in clocked]
+        clocks = [(ordered if len(turns) == 1 else ordered.filter(pl.col("@partition") == one.partition.rank))[columns] for one in turns]
         return [frame.hstack(mine) for frame, mine in zip(ranked, clocks, strict=True)]
 
     def _enter(self, turns: Sequence[Turn], fates: Fates) -> None:
@@ -490,6 +490,11 @@ def _publish_ledger(plan: Plan, manifest: Mapping[str, Any], checkpoint: Checkpo
             checkpoint.discard()
     except OSError as error:
         raise write_fault(path, error) from None
+
+
+def _ranked(rows: pl.DataFrame, rank: int) -> pl.DataFrame:
+    """Return the rows with the rank of their partition."""
+    return rows.hstack([pl.Series("@partition", [rank], dtype=pl.Int64).new_from_index(0, len(rows))])
 
 
 def _keys(turns: Sequence[Turn]) -> pl.Series | None:

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from headrace.kernels.columnar.watermark import FEW
 from headrace.kernels.keyed.keyspace import Keyspace
 from headrace.kernels.keyed.state import State
 
@@ -87,6 +88,8 @@ class Skipping:
             yield judged.needed
 
     def _judged(self, rows: pl.DataFrame, due: str) -> _Judged:
+        if len(rows) <= FEW and len(set(rows[self._key].to_list())) * _PER_KEY > len(rows):
+            return _Judged(rows, rows)
         codes = rows[self._key].cast(pl.Categorical).to_physical().rename("@code")
         if codes.n_unique() * _PER_KEY > len(rows):
             return _Judged(rows, rows)

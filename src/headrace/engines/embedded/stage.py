@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from headrace.engines.embedded.state import Loading, Saving
+from headrace.kernels.columnar.watermark import FEW
 from headrace.plan.graph import Node
 from headrace.plan.operators import Operator
 from headrace.plan.pipeline import Plan
@@ -46,6 +47,8 @@ def _distinct(parts: Sequence[pl.Series], first: int, behind: int) -> int:
     filled = [part for part in parts if len(part)]
     if not filled:
         return 0
+    if sum(map(len, filled)) <= FEW:
+        return len({record for part in filled for record in part.to_list() if first <= record < behind})
     records = filled[0] if len(filled) == 1 else pl.concat(filled)
     inside = records.filter((records >= first) & (records < behind)) if records.min() < first or records.max() >= behind else records  # type: ignore[operator]
     if inside.is_empty():

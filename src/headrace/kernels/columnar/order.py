@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from headrace.kernels.columnar.coding import concat
-from headrace.kernels.columnar.watermark import FOREVER, NEVER
+from headrace.kernels.columnar.watermark import FEW, FOREVER, NEVER
 
 __all__ = ["clock_before", "due_before", "gathered", "in_order", "in_time", "turn"]
 
@@ -87,6 +87,22 @@ def clock_before(rows: pl.DataFrame, watermarks: Mapping[int, int], delays: Mapp
     """
     if rows.is_empty():
         return pl.Series("@clock", [], dtype=pl.Int64)
+    return (_clock_before_few if len(rows) <= FEW else _clock_before_many)(rows, watermarks, delays, finished)
+
+
+def _clock_before_few(rows: pl.DataFrame, watermarks: Mapping[int, int], delays: Mapping[int, int], finished: set[int]) -> pl.Series:
+    partitions, shown = rows["@partition"].to_list(), rows["@shown"].to_list()
+    last = {partition: place for place, partition in enumerate(partitions) if partition in finished}
+    marks = {partition: FOREVER if partition in finished and partition not in last else mark for partition, mark in watermarks.items()}
+    clocks = []
+    for place, partition in enumerate(partitions):
+        clocks.append(min(marks.values()))
+        if partition in marks:
+            marks[partition] = FOREVER if last.get(partition) == place else max(shown[place] - delays[partition], NEVER)
+    return pl.Series("@clock", clocks, dtype=pl.Int64)
+
+
+def _clock_before_many(rows: pl.DataFrame, watermarks: Mapping[int, int], delays: Mapping[int, int], finished: set[int]) -> pl.Series:
     columns = []
     for partition, before in watermarks.items():
         watermark = before

@@ -45,7 +45,7 @@ def row_step(operator: RowOperator, schema: Schema, needed: Collection[str], cod
 
 
 def _keep(rows: pl.DataFrame, names: list[str]) -> pl.DataFrame:
-    return rows.select(*hidden_in(rows), *names)
+    return rows[[*hidden_in(rows), *names]]
 
 
 def _make(rows: pl.DataFrame, kept: list[str], made: list[pl.Expr]) -> pl.DataFrame:

@@ -8,13 +8,16 @@ partitions have a say in it. The clock is the least of the watermarks; a partiti
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import polars as pl
 
-__all__ = ["FOREVER", "NEVER", "Clock", "watermark_before"]
+__all__ = ["FEW", "FOREVER", "NEVER", "Clock", "watermark_before"]
 
 NEVER = -(2**62)
 FOREVER = 2**62
+FEW = 64
+"""Up to so many rows, plain Python is faster than a query of Polars, which costs as much as computing on thousands."""
 
 
 def watermark_before(times: pl.Series, greatest: int, delay: int) -> tuple[pl.Series, pl.Series]:
@@ -22,6 +25,15 @@ def watermark_before(times: pl.Series, greatest: int, delay: int) -> tuple[pl.Se
 
     `times` are event times in ms, in the order of the partition; `greatest` is what it had shown before.
     """
+    if len(times) <= FEW:
+        every = [*accumulate(times.to_list(), max, initial=greatest)]
+        before, so_far = ([max(time - delay, NEVER) for time in every[:-1]], every[1:])
+        return pl.Series(times.name, before, dtype=pl.Int64), pl.Series(times.name, so_far, dtype=pl.Int64)
+    return _watermark_before(times, greatest, delay)
+
+
+def _watermark_before(times: pl.Series, greatest: int, delay: int) -> tuple[pl.Series, pl.Series]:
+    """Return the same with queries of Polars."""
     so_far = times.cum_max().clip(lower_bound=greatest)
     before = so_far.shift(1, fill_value=greatest)
     return (before - delay).clip(lower_bound=NEVER), so_far
