@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import headrace as hr
+from headrace.apps import water
 from headrace.kernels.reading.rules import double_of
 from headrace.simulate.water import water_tags
 
-__all__ = ["limits", "ruled", "scored"]
+__all__ = ["everything", "limits", "ruled", "scored"]
 
 RULES = [
     {"kind": "parameter", "name": "loss", "formula": "FIT201 - FIT301"},
@@ -38,14 +39,34 @@ def _rows() -> hr.Stream:
 @hr.pipeline("ruled", version="1")
 def ruled() -> dict[str, hr.Stream]:
     """Five rules and two run states over all tags of the plant, as one equipment."""
-    readings = _rows().unnest("fields", key="parameter", value="raw").derive(value="TRY_CAST(raw AS DOUBLE)", equipment="'water'")
+    return _ruled(_rows())
+
+
+def _ruled(rows: hr.Stream) -> dict[str, hr.Stream]:
+    readings = rows.unnest("fields", key="parameter", value="raw").derive(value="TRY_CAST(raw AS DOUBLE)", equipment="'water'")
     return hr.rules(readings, RULES).topics(commands="rules.commands")
 
 
 @hr.pipeline("scored", version="1")
 def scored(model: str = "pca.json") -> dict[str, hr.Stream]:
     """The scores of all tags by a detector, which `headrace fit` has made."""
-    return hr.detect(_rows().derive(plant="'water'"), model, by=["plant"], values="fields").topics("detector")
+    return _scored(_rows(), model)
+
+
+def _scored(rows: hr.Stream, model: str) -> dict[str, hr.Stream]:
+    return hr.detect(rows.derive(plant="'water'"), model, by=["plant"], values="fields").topics("detector", conditions="detector.conditions")
+
+
+@hr.pipeline("everything", version="1")
+def everything(model: str = "pca.json") -> dict[str, hr.Stream]:
+    """The app's processed rows, alerts, statistics, readings and alarms, and beside them the rules and the detector, by one pipeline."""
+    rows = water._rows(1, placed=True)
+    app = (
+        water._watched(rows, "swat", (), "sample", 60, active=False, every_record=False, time=False),
+        water._measured(rows, "swat"),
+        water._alarmed(rows, "swat", 2.0),
+    )
+    return {topic: stream for part in (*app, _ruled(rows), _scored(rows, model)) for topic, stream in part.items()}
 
 
 def _definitions() -> Iterator[dict[str, Any]]:

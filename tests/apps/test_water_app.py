@@ -274,6 +274,22 @@ def test_statistics_of_each_tag_without_states() -> None:
             assert row["deviation"] == (pytest.approx(statistics.stdev(values)) if len(values) > 1 else None)
 
 
+def test_the_whole_gives_the_bytes_that_its_parts_give() -> None:
+    normal, attacks = simulated("raw_level_raised", 700, bad_share=0.02)
+    run(normal, attacks, "tags=swat", out="parts")
+    run(normal, attacks, "tags=swat", app="water:metrics", out="statistics")
+    Path("none.ndjson").write_text("")
+    inputs = [
+        f"--input={topic}={path}.ndjson" for topic, path in (("scada.normal", "normal"), ("scada.attacks", "attacks"), ("alarm-commands", "none"))
+    ]
+    assert main(["run", "water:alarms", *inputs, "--output", "alarms"]) == 0
+    assert main(["run", "water:whole", *inputs, "--output", "whole"]) == 0
+    topics = [path.name for path in Path("whole").glob("*.ndjson") if not path.name.endswith("dead-letter.ndjson")]
+    parts = {name: next(Path(part, name) for part in ("parts", "statistics", "alarms") if Path(part, name).exists()) for name in topics}
+    assert len(parts) == 10
+    assert {name: Path("whole", name).read_bytes() for name in topics} == {name: path.read_bytes() for name, path in parts.items()}
+
+
 def test_fields_that_are_named_are_those_of_the_rows() -> None:
     normal, attacks = simulated("raw_level_raised", 400, bad_share=0.02)
     names = [name for name in normal[0] if name != "t_stamp"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,7 @@ from headrace.simulate.water import water_tags
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Alerts", "Limits", "alarms", "causes", "metrics", "water"]
+__all__ = ["Alerts", "Limits", "alarms", "causes", "metrics", "water", "whole"]
 
 Row = dict[str, Any]
 
@@ -284,12 +284,18 @@ def water(
         raise PlanError(f"variance is {variance!r}", where="pipeline water", fix="sample or population")
     if not 0 <= quiet_seconds <= _LONGEST_QUIET_S:
         raise PlanError(f"quiet_seconds is {quiet_seconds}", where="pipeline water", fix=f"give 0 to {_LONGEST_QUIET_S}, a year")
-    listed, limited = _tags(tags)
     named = list(dict.fromkeys(name.strip() for name in fields.split(",") if name.strip()))
     for name in named:
         if name in _WRITTEN:
             raise PlanError(f"fields names {name!r}", where="pipeline water", fix="leave it out: scada.processed always has this column")
-    rows = _rows(watermark_seconds, named)
+    return _watched(_rows(watermark_seconds, named), tags, named, variance, quiet_seconds, active=active, every_record=every_record, time=time)
+
+
+def _watched(
+    rows: hr.Stream, tags: str, named: Sequence[str], variance: str, quiet_seconds: int, *, active: bool, every_record: bool, time: bool
+) -> dict[str, hr.Stream]:
+    """Return the rows with pressure statistics and severity, and the alerts."""
+    listed, limited = _tags(tags)
     pressures = [tag for tag in listed if tag.tag_class == "pressure"]
     limits = {f"value_{number}": tag for number, tag in enumerate(listed) if limited and any(limit is not None for limit in _limits(tag)[1:5])}
     values = {f"pressure_{number}": _number(tag, named) for number, tag in enumerate(pressures)}
@@ -324,11 +330,15 @@ def water(
 @hr.pipeline("alarms", version="1")
 def alarms(tags: str = "swat", delay_seconds: float = 2, watermark_seconds: int = 1) -> dict[str, hr.Stream]:
     """Readings of each tag, and alarms after ISA-18.2: by the limits of the tag list, and of sensors that deliver no value."""
+    return _alarmed(_rows(watermark_seconds, placed=True), tags, delay_seconds)
+
+
+def _alarmed(rows: hr.Stream, tags: str, delay_seconds: float) -> dict[str, hr.Stream]:
+    """Return the readings of rows that say where they are, and their alarms."""
     listed, _ = _tags(tags)
     paths = " ".join(f"WHEN name IN ({', '.join(map(_quoted, _spellings(tag)))}) THEN {_quoted(tag.path)}" for tag in listed)
     readings = (
-        _rows(watermark_seconds, placed=True)
-        .select("t_stamp", "topic", "partition", "offset", "fields")
+        rows.select("t_stamp", "topic", "partition", "offset", "fields")
         .unnest("fields", key="name", value="raw")
         .derive(tag=f"CASE {paths} END")
         .where("tag IS NOT NULL")
@@ -386,11 +396,15 @@ def states(tags: str = "", watermark_seconds: int = 1) -> dict[str, hr.Stream]:
 @hr.pipeline("metrics", version="1")
 def metrics(tags: str = "", watermark_seconds: int = 1) -> dict[str, hr.Stream]:
     """Statistics of each tag in the last minute, every ten seconds, and in each five minutes. States are left out."""
+    return _measured(_rows(watermark_seconds), tags)
+
+
+def _measured(rows: hr.Stream, tags: str) -> dict[str, hr.Stream]:
+    """Return the statistics of rows."""
     listed, _ = _tags(tags)
     states = list(chain.from_iterable(_spellings(tag) for tag in listed if tag.interpolation == "stepped"))
     readings = (
-        _rows(watermark_seconds)
-        .select("fields")
+        rows.select("fields")
         .unnest("fields", key="tag", value="raw")
         .where(" AND ".join([f"tag NOT IN ({', '.join(map(_quoted, states))})"] * bool(states) or ["TRUE"]))
         .derive(value="TRY_CAST(raw AS DOUBLE)")
@@ -400,4 +414,15 @@ def metrics(tags: str = "", watermark_seconds: int = 1) -> dict[str, hr.Stream]:
     return {
         topic: readings.window(window, by=["tag"]).aggregate(**STATISTICS).select("tag", "window_start", "window_end", *STATISTICS)
         for topic, window in windows.items()
+    }
+
+
+@hr.pipeline("whole", version="1")
+def whole(tags: str = "swat", quiet_seconds: int = 60, delay_seconds: float = 2, watermark_seconds: int = 1) -> dict[str, hr.Stream]:
+    """What `water`, `metrics` and `alarms` give, by one pipeline, which reads the rows once."""
+    rows = _rows(watermark_seconds, placed=True)
+    return {
+        **_watched(rows, tags, (), "sample", quiet_seconds, active=False, every_record=False, time=False),
+        **_measured(rows, tags),
+        **_alarmed(rows, tags, delay_seconds),
     }

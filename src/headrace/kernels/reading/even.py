@@ -29,9 +29,7 @@ def keys_of_most(objects: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 def columns_of_even(text: bytes, keys: Sequence[str]) -> list[pl.Series]:
     """Return the values of each key, of lines that are even."""
     values = range(3, 4 * len(keys), 4)  # before each stand `{` or `,`, the key, and `:`
-    cells = pl.read_csv(
-        text, has_header=False, separator='"', quote_char=None, columns=[*values], infer_schema=False, empty_string_is_null=False
-    )
+    cells = pl.read_csv(text, has_header=False, separator='"', quote_char=None, columns=[*values], infer_schema=False, empty_string_is_null=False)
     return cells.get_columns()
 
 
