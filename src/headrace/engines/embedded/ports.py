@@ -175,8 +175,8 @@ def in_arrival(ports: Sequence[Port], clock_column: str) -> tuple[pl.Series, lis
     found = []
     for port in ports:
         if frames := [_kept(rows, port.schema.names, "@order") for _, rows in sorted(parts[port.number].items())]:
-            mine = every if alone else every.filter(pl.col("@port") == port.number)
-            found.append((port, in_order(frames).hstack(mine[["@at", "@due"]])))
+            places = every if alone else every.filter(pl.col("@port") == port.number)
+            found.append((port, in_order(frames).hstack(places[["@at", "@due"]])))
     return every["@record"], found
 
 
