@@ -6,28 +6,13 @@ The few names a pipeline's author uses.
 from __future__ import annotations
 
 from datetime import timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from headrace.alarms.operator import (
-    Alarms,
-    alarm,
-    alarm_causes,
-    alarm_commands,
-    alarm_conditions,
-    alarm_definitions,
-    alarm_first_out,
-    alarm_floods,
-    alarm_transitions,
-)
-from headrace.alarms.rules import Rules, rule_definitions, rules
-from headrace.detect.infer import infer
-from headrace.detect.model import Model
 from headrace.detect.operator import Detections, detect
 from headrace.engines.embedded.pipeline import Pipeline, pipeline, test
 from headrace.engines.embedded.results import Result, Table
 from headrace.errors import DataError, EnvironmentFault, HeadraceError, InternalError, PlanError, ProcessError
-from headrace.kernels.keyed.drive import drive
-from headrace.kernels.keyed.state import fresh_state
 from headrace.plan.inputs import InputStream, input
 from headrace.plan.pipeline import Plan
 from headrace.plan.process import List, Map, Value
@@ -35,7 +20,23 @@ from headrace.plan.stream import ProcessedStream, Stream, WindowedStream, stream
 from headrace.plan.window import Months, Window, cumulating, months, sliding, tumbling
 
 if TYPE_CHECKING:
+    from headrace.alarms.operator import (
+        Alarms,
+        alarm,
+        alarm_causes,
+        alarm_commands,
+        alarm_conditions,
+        alarm_definitions,
+        alarm_first_out,
+        alarm_floods,
+        alarm_transitions,
+    )
+    from headrace.alarms.rules import Rules, rule_definitions, rules
+    from headrace.detect.infer import infer
+    from headrace.detect.model import Model
     from headrace.engines.embedded.trial import Trial
+    from headrace.kernels.keyed.drive import drive
+    from headrace.kernels.keyed.state import fresh_state
 
 __all__ = [
     "Alarms",
@@ -94,12 +95,41 @@ __all__ = [
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> object:
-    if name == "Trial":  # it needs the engine, which a pipeline's definition does not
-        from headrace.engines.embedded.trial import Trial
+# A pipeline without alarms, models and tests need not wait for their modules.
+_WHEN_USED = {
+    **dict.fromkeys(
+        (
+            "Alarms",
+            "alarm",
+            "alarm_causes",
+            "alarm_commands",
+            "alarm_conditions",
+            "alarm_definitions",
+            "alarm_first_out",
+            "alarm_floods",
+            "alarm_transitions",
+        ),
+        "headrace.alarms.operator",
+    ),
+    **dict.fromkeys(("Rules", "rule_definitions", "rules"), "headrace.alarms.rules"),
+    "Model": "headrace.detect.model",
+    "Trial": "headrace.engines.embedded.trial",
+    "drive": "headrace.kernels.keyed.drive",
+    "fresh_state": "headrace.kernels.keyed.state",
+    "infer": "headrace.detect.infer",
+}
 
-        return Trial
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> object:
+    if name not in _WHEN_USED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(_WHEN_USED[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def milliseconds(count: int) -> timedelta:

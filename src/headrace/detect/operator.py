@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from headrace.detect.model import Model, load
-from headrace.detect.process import Detector
+from headrace._lazy import lazy_import
 from headrace.errors import Mistakes, PlanError, first_of, near
 from headrace.plan.stream import ProcessedStream, Stream
-from headrace.plant.tags import Tags
-from headrace.plant.tags import load as load_tags
+
+if TYPE_CHECKING:
+    from headrace.detect import model as models
+    from headrace.detect import process
+    from headrace.detect.model import Model
+    from headrace.plant import tags as lists
+    from headrace.plant.tags import Tags
+else:
+    models, process, lists = map(lazy_import, ("headrace.detect.model", "headrace.detect.process", "headrace.plant.tags"))
 
 __all__ = ["Detections", "detect"]
 
@@ -84,22 +90,22 @@ def detect(
     EnvironmentFault
         If its file cannot be read.
     """
-    if not isinstance(model, Model | str | Path):
+    if not isinstance(model, models.Model | str | Path):
         raise PlanError(f"{model!r} is not a model", where="hr.detect", fix="give a file that headrace fit has made")
-    fitted = model if isinstance(model, Model) else load(model)
+    fitted = model if isinstance(model, models.Model) else models.load(model)
     called = fitted.name if name is None else name
     where = f"detector {called}"
     keys = [by] if isinstance(by, str) else [*by]
     if not isinstance(rows, Stream):
         raise PlanError(f"{rows!r} is not a stream", where=where, fix="write hr.stream(topic, schema=…, event_time=…)")
     mistakes = [*_key_mistakes(keys, where), *_column_mistakes(rows, fitted, values, where)]
-    if tags is not None and not isinstance(tags, Tags | str | Path):
+    if tags is not None and not isinstance(tags, lists.Tags | str | Path):
         raise PlanError(f"{tags!r} is not a tag list", where=f"{where} tags", fix="give hr.Tags or the file of the list")
     if tags is not None:
-        mistakes += _tag_mistakes(tags if isinstance(tags, Tags) else load_tags(tags), fitted, where)
+        mistakes += _tag_mistakes(tags if isinstance(tags, lists.Tags) else lists.load(tags), fitted, where)
     Mistakes.report(mistakes)
     made = rows.process(
-        Detector(fitted, called, values), by=keys, order=order or ("event_time" if rows.node.traits.derived else "arrival"), name=called
+        process.Detector(fitted, called, values), by=keys, order=order or ("event_time" if rows.node.traits.derived else "arrival"), name=called
     )
     key = " || '/' || ".join(f"CAST({_quoted(column)} AS STRING)" for column in keys)
     conditions = made.side("conditions").select("definition", "time", "active", "value", "threshold", "contributions", "version", tag=key)
@@ -112,7 +118,7 @@ def _quoted(column: str) -> str:
 
 def _key_mistakes(keys: Sequence[str], where: str) -> list[PlanError]:
     """Return which columns of a key have the name of a column of the output."""
-    taken = {*Detector.output, *(name for one in Detector.side_outputs.values() for name in one)}
+    taken = {*process.Detector.output, *(name for one in process.Detector.side_outputs.values() for name in one)}
     return [
         PlanError(
             f"the key column {name!r} has the name of a column of the detector's output", where=where, fix=f"rename it: .derive(asset={name!r})"

@@ -432,10 +432,21 @@ def test_what_a_callers_iterator_raises_comes_through() -> None:
 def test_importing_headrace_imports_no_data_library_and_a_run_neither_pandas_nor_pyarrow() -> None:
     code = """
 import sys, headrace
-assert not {"polars", "arro3.core"} & {*sys.modules}
+assert not {"polars", "arro3.core", "headrace.alarms", "headrace.detect.scorer"} & {*sys.modules}
 from headrace.apps.fingerprint import fingerprint
 fingerprint.run({"sensor-data": []})
 assert not {"pandas", "pyarrow", "numpy"} & {*sys.modules}
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+def test_names_that_are_imported_when_they_are_used_are_there_whatever_was_imported_before() -> None:
+    code = """
+import headrace.detect.model, headrace.alarms.rules
+import headrace as hr
+assert {*hr.__all__} <= {*dir(hr)}
+assert all(callable(getattr(hr, name)) for name in hr.__all__)
+assert not hasattr(hr, "alarms_of_all")
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
