@@ -19,10 +19,14 @@ from typing import Any
 
 import pytest
 
-from headrace.cli import doctor as module
-from headrace.cli import main
+from headrace.cli import doctor, main
 from headrace.cli.apps import plan_of
-from headrace.cli.doctor import Case, Cluster, Finding
+from headrace.cli.checks import brokers, kafka
+from headrace.cli.checks import case as cases
+from headrace.cli.checks import log as log_checks
+from headrace.cli.checks.brokers import Cluster
+from headrace.cli.checks.case import Case, Finding
+from headrace.cli.checks.filesystem import check_filesystem
 from headrace.engines.embedded.live import Live, run_live
 from headrace.topics.look import Look
 from headrace.topics.sqlite import SqliteLog
@@ -211,7 +215,7 @@ def test_the_kind_of_filesystem(monkeypatch: pytest.MonkeyPatch, folder: Path, m
     text = mounts.replace("{}", str(place).replace(" ", "\\040"))
     read = Path.read_text
     monkeypatch.setattr(Path, "read_text", lambda path, **options: text if str(path) == "/proc/mounts" else read(path, **options))
-    (one,) = module._filesystem(place)
+    (one,) = check_filesystem(place)
     assert (one.state, one.what[: len(says)]) == (state, says)
 
 
@@ -237,7 +241,7 @@ def test_a_clock_that_was_set_back_is_told_with_by_how_much(found: Found) -> Non
 
 
 def test_a_clock_that_was_never_set_is_told(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.time, "time_ns", lambda: 5 * 10**9)
+    monkeypatch.setattr(time, "time_ns", lambda: 5 * 10**9)
     assert str(bad(found()["clock"])) == "FAIL  clock: says 1970-01-01; set the clock, and have it kept by the network"
 
 
@@ -246,7 +250,7 @@ def test_a_check_that_breaks_hides_no_other(found: Found, monkeypatch: pytest.Mo
         raise PermissionError(13, "Permission denied")
         yield
 
-    monkeypatch.setitem(module._CHECKS, "disk", broken)
+    monkeypatch.setitem(doctor._CHECKS, "disk", broken)
     findings = found()
     assert bad(findings["disk"]).what == "cannot be checked: PermissionError: [Errno 13] Permission denied"
     assert findings["clock"][0].state == "ok"
@@ -314,7 +318,7 @@ def test_an_empty_log_is_well(found: Found) -> None:
 
 def test_a_check_that_takes_too_long_ends(found: Found, log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
     log.append("readings", [b"x" * 200] * 200_000)
-    monkeypatch.setattr(module, "_CHECK_SECONDS", -1)
+    monkeypatch.setattr(log_checks, "_MOST_SECONDS", -1)
     handler = sqlite3.Connection.set_progress_handler
 
     class Often(sqlite3.Connection):
@@ -328,7 +332,7 @@ def test_a_check_that_takes_too_long_ends(found: Found, log: SqliteLog, monkeypa
 
 @pytest.mark.usefixtures("log")
 def test_a_large_wal_is_told(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LARGE_WAL", 1000)
+    monkeypatch.setattr(log_checks, "_LARGE_WAL", 1000)
     one = bad(found()["log"])
     assert (one.state, one.where) == ("warn", ".headrace/log.db-wal")
 
@@ -445,7 +449,7 @@ def test_kafka_of_the_environment_is_checked(found: Found, monkeypatch: pytest.M
 
 
 def test_a_server_that_does_not_answer_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_KAFKA_SECONDS", 0.2)
+    monkeypatch.setattr(brokers, "ANSWER_SECONDS", 0.2)
     ended = threading.Event()
 
     def stall(*_: object, **__: object) -> socket.socket:
@@ -454,7 +458,7 @@ def test_a_server_that_does_not_answer_has_a_limit(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(socket, "create_connection", stall)
     began = time.monotonic()
-    assert module._fault_of_connection("nowhere", 1) == "no answer within 0 s"
+    assert brokers.fault_of_connection("nowhere", 1) == "no answer within 0 s"
     assert time.monotonic() - began < 120
     ended.set()
     for thread in threading.enumerate():
@@ -464,7 +468,7 @@ def test_a_server_that_does_not_answer_has_a_limit(monkeypatch: pytest.MonkeyPat
 
 def test_a_server_that_is_no_kafka_is_told(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("confluent_kafka")
-    monkeypatch.setattr(module, "_KAFKA_SECONDS", 0.5)
+    monkeypatch.setattr(brokers, "ANSWER_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         one = bad(found("--kafka-servers", f"127.0.0.1:{server.getsockname()[1]}")["kafka"])
     assert one.what.startswith("takes connections, but says nothing of its topics: ")
@@ -483,7 +487,7 @@ def test_a_broker_and_its_topics_are_well_on_loopback(found: Found) -> None:
 
 
 def test_brokers_that_others_can_reach_are_told(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_cluster", lambda _: Cluster((("plant.example", 9092), ("localhost", 1)), {}))
+    monkeypatch.setattr(cases, "described", lambda _: Cluster((("plant.example", 9092), ("localhost", 1)), {}))
     with socket.create_server(("127.0.0.1", 0)) as server:
         findings = found("--kafka-servers", f"127.0.0.1:{server.getsockname()[1]}")
     assert str(bad(findings["kafka"])) == (
@@ -507,7 +511,7 @@ def test_where_a_port_is_bound_is_read_from_the_system(family: socket.AddressFam
     except OSError:
         pytest.skip("this machine has no such address")
     with server:
-        assert module._listens_outside(server.getsockname()[1]) == outside
+        assert kafka._listens_outside(server.getsockname()[1]) == outside
 
 
 @pytest.mark.usefixtures("log")

@@ -1,0 +1,1 @@
+"""The checks of `headrace doctor`: what each looks at, and the fix of what it finds."""
