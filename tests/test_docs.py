@@ -17,7 +17,7 @@ import pytest
 import headrace
 from headrace.cli import app, main
 from headrace.detect.fitting import fit
-from headrace.detect.model import save
+from headrace.detect.model_file import save
 from waiting import wait_for
 
 ROOT = Path(__file__).parents[1]

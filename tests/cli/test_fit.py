@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from headrace.cli import main
-from headrace.detect.model import load
+from headrace.detect.model_file import load
 
 BEGAN = 1_767_225_600_000
 

@@ -13,7 +13,7 @@ import pytest
 import headrace as hr
 from headrace.detect.calibration import Calibration
 from headrace.detect.fitting import fit
-from headrace.detect.model import load, save
+from headrace.detect.model_file import load, save
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.plant.tags import Tag, Tags
 
@@ -228,7 +228,8 @@ def test_a_text_that_is_no_model_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_model_of_which_bytes_were_changed_is_refused_or_gives_finite_scores(model: hr.Model) -> None:
-    from headrace.detect.model import decoded, encoded
+    from headrace.detect.model import encoded
+    from headrace.detect.model_file import decoded
     from headrace.detect.scorer import scorer_of
 
     random, whole, read = np.random.default_rng(5), encoded(model), 0

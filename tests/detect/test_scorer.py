@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from headrace.detect.calibration import Calibration
 from headrace.detect.fitting import fit
-from headrace.detect.model import PARAMETERS, Model, decoded, encoded
+from headrace.detect.kinds import PARAMETERS
+from headrace.detect.model import Model, encoded
+from headrace.detect.model_file import decoded
 from headrace.detect.scorer import Scored, State, scorer_of
 
 TAGS = ("a", "b", "c", "d")

@@ -13,7 +13,7 @@ import flink as on_flink
 import spark as on_spark
 from headrace.cli import main
 from headrace.detect.fitting import Calibration, fit
-from headrace.detect.model import save
+from headrace.detect.model_file import save
 from headrace.engines.flink.client import pyflink
 from headrace.engines.flink.rest import Rest
 

@@ -14,7 +14,8 @@ from headrace._toml import parse_toml
 from headrace.errors import HeadraceError, Mistakes, PlanError
 from headrace.plant.quality import Quality
 from headrace.plant.reading import Reading
-from headrace.plant.tags import COLUMNS, Tag, Tags, csv_of_tags, load
+from headrace.plant.tag_files import COLUMNS
+from headrace.plant.tags import Tag, Tags, csv_of_tags, load
 from headrace.plant.units import UNITS, code_of_unit_id, is_unit, unit_code
 
 CSV = """path,name,class,unit,low,high,ll,l,h,hh,deadband,interpolation,source,spellings

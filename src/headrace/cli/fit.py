@@ -19,8 +19,10 @@ from headrace.cli.tables import counted, printable
 from headrace.cli.values import duration_ms, pair_of
 from headrace.detect.calibration import Calibration
 from headrace.detect.history import History, Span, Table, moment_of
-from headrace.detect.model import PARAMETERS, Model, save
-from headrace.detect.model import Parameter as Value
+from headrace.detect.kinds import PARAMETERS
+from headrace.detect.kinds import Parameter as Value
+from headrace.detect.model import Model
+from headrace.detect.model_file import save
 from headrace.errors import DataError, PlanError, first_of, near
 
 if TYPE_CHECKING:

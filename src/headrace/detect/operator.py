@@ -13,12 +13,13 @@ from headrace.plan.stream import ProcessedStream, Stream
 
 if TYPE_CHECKING:
     from headrace.detect import model as models
-    from headrace.detect import process
+    from headrace.detect import model_file, process
     from headrace.detect.model import Model
     from headrace.plant import tags as lists
     from headrace.plant.tags import Tags
 else:
-    models, process, lists = map(lazy_import, ("headrace.detect.model", "headrace.detect.process", "headrace.plant.tags"))
+    models, model_file = map(lazy_import, ("headrace.detect.model", "headrace.detect.model_file"))
+    process, lists = map(lazy_import, ("headrace.detect.process", "headrace.plant.tags"))
 
 __all__ = ["Detections", "detect"]
 
@@ -92,7 +93,7 @@ def detect(
     """
     if not isinstance(model, models.Model | str | Path):
         raise PlanError(f"{model!r} is not a model", where="hr.detect", fix="give a file that headrace fit has made")
-    fitted = model if isinstance(model, models.Model) else models.load(model)
+    fitted = model if isinstance(model, models.Model) else model_file.load(model)
     called = fitted.name if name is None else name
     where = f"detector {called}"
     keys = [by] if isinstance(by, str) else [*by]

@@ -8,27 +8,21 @@ from __future__ import annotations
 
 import csv
 import io
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from headrace._toml import parse_toml, read_text
-from headrace.errors import HeadraceError, Mistakes, PlanError, near
+from headrace._toml import read_text
+from headrace.errors import HeadraceError, Mistakes, PlanError
 from headrace.plant.quality import Quality, is_bad, is_good
 from headrace.plant.reading import Reading, reading_of
-from headrace.plant.units import UNITS, is_unit, unit_code, unit_hint, unit_symbol
+from headrace.plant.tag_files import COLUMNS, Where, csv_rows, toml_rows
+from headrace.plant.tag_rows import NUMBERS, tag_of
+from headrace.plant.units import is_unit, unit_code, unit_symbol
 
-__all__ = ["COLUMNS", "Asset", "Tag", "Tags", "csv_of_tags", "load"]
+__all__ = ["Asset", "Tag", "Tags", "csv_of_tags", "load"]
 
-COLUMNS = ("path", "name", "class", "unit", "low", "high", "ll", "l", "h", "hh", "deadband", "interpolation", "source", "spellings")
-_NUMBERS = ("low", "high", "ll", "l", "h", "hh", "deadband")
-_INTERPOLATIONS = ("stepped", "sloped")
-_DELIMITERS = ";\t,"
-
-Where = Callable[[str], str]
 """From the name of a column to its place in the file."""
 
 
@@ -217,11 +211,11 @@ def load(path: str | Path, *, loose: bool | None = None) -> Tags:
     mistakes: list[HeadraceError] = []
     text = read_text(path)
     if path.suffix.lower() == ".toml":
-        found, says = _toml_rows(text, str(path), mistakes)
+        found, says = toml_rows(text, str(path), mistakes)
         loose = says if loose is None else loose
     else:
-        found = list(_csv_rows(text, str(path), mistakes))
-    tags = [(_tag(row, where, mistakes), where) for row, where in found]
+        found = list(csv_rows(text, str(path), mistakes))
+    tags = [(tag_of(row, where, mistakes), where) for row, where in found]
     _check_unique([(tag, where) for tag, where in tags if tag is not None], bool(loose), mistakes)
     Mistakes.report(mistakes)
     return Tags([tag for tag, _ in tags if tag is not None], loose=bool(loose))
@@ -233,166 +227,13 @@ def csv_of_tags(tags: Iterable[Tag]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for tag in tags:
-        numbers = [getattr(tag, name) for name in _NUMBERS]
+        numbers = [getattr(tag, name) for name in NUMBERS]
         shown = ["" if number is None else repr(number) for number in numbers]
         name = "" if tag.name == tag.path.rpartition("/")[2] else tag.name
         writer.writerow([
             tag.path, name, tag.tag_class, tag.unit or "", *shown, tag.interpolation, tag.source or "", "|".join(tag.spellings)
         ])  # fmt: skip
     return out.getvalue()
-
-
-# files
-
-
-def _csv_rows(text: str, file: str, mistakes: list[HeadraceError]) -> Iterator[tuple[dict[str, Any], Where]]:
-    first = text.split("\n", 1)[0]
-    delimiter = max(_DELIMITERS, key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    line = 1
-    try:
-        for cells in reader:
-            number, line = line, reader.line_num + 1
-            if not any(cell.strip() for cell in cells):
-                continue
-            if header is None:
-                header = [cell.strip() for cell in cells]
-                if not _check_columns(header, f"{file} line {number}", mistakes):
-                    return
-                continue
-            if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
-                where = f"{file} line {number}"
-                fix = f"quote a value that contains {delimiter!r}"
-                mistakes.append(PlanError(f"has {len(cells)} values, and the first line {len(header)}", where=where, fix=fix))
-                continue
-            row = {name: value.strip() for name, value in zip(header, cells, strict=False) if value.strip()}
-            yield row, _csv_place(file, number)
-    except csv.Error as error:
-        mistakes.append(PlanError(f"is not CSV: {error}", where=f"{file} line {max(reader.line_num, 1)}", fix="fix this line"))
-    if header is None and not mistakes:
-        mistakes.append(PlanError("is empty", where=file, fix=f"name the columns in its first line: {', '.join(COLUMNS)}"))
-
-
-def _csv_place(file: str, line: int) -> Where:
-    return lambda column: f"{file} line {line}, column {column}"
-
-
-def _check_columns(header: Sequence[str], where: str, mistakes: list[HeadraceError]) -> bool:
-    """Report columns that a list of tags does not have, and return whether it can be read."""
-    for name in header:
-        if name and name not in COLUMNS:
-            mistakes.append(PlanError(f"unknown column {name!r}", where=where, fix=near(name, COLUMNS)))
-        elif name and header.count(name) > 1:
-            mistakes.append(PlanError(f"two columns {name!r}", where=where, fix="remove one"))
-    if "path" not in header:
-        mistakes.append(PlanError("no column 'path'", where=where, fix="each tag needs its place in the asset tree: site/area/line/unit/tag"))
-    return "path" in header
-
-
-def _toml_rows(text: str, file: str, mistakes: list[HeadraceError]) -> tuple[list[tuple[dict[str, Any], Where]], bool]:
-    document, places = parse_toml(text, file)
-    known = ("tag", "spellings")
-    mistakes += [PlanError(f"unknown key {name!r}", where=places.where((name,)), fix=near(name, known)) for name in document if name not in known]
-    says = document.get("spellings", "exact")
-    if says not in {"exact", "loose"}:
-        mistakes.append(PlanError(f"spellings is {says!r}", where=places.where(("spellings",)), fix='write "exact" or "loose"'))
-    rows = document.get("tag", [])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        mistakes.append(PlanError("'tag' is not a list of tables", where=places.where(("tag",)), fix="write [[tag]] above each tag"))
-        return [], False
-    found: list[tuple[dict[str, Any], Where]] = []
-    for number, row in enumerate(rows):
-
-        def where(column: str, number: int = number) -> str:
-            return places.where(("tag", number, column))
-
-        mistakes += [PlanError(f"unknown key {name!r}", where=where(name), fix=near(name, COLUMNS)) for name in row if name not in COLUMNS]
-        found.append((row, where))
-    return found, says == "loose"
-
-
-# tags
-
-
-def _tag(row: Mapping[str, Any], where: Where, mistakes: list[HeadraceError]) -> Tag | None:
-    """Return the tag of a row; None if it has no path. What is wrong with it is added to the mistakes."""
-
-    def wrong(column: str, what: str, fix: str) -> None:
-        mistakes.append(PlanError(what, where=where(column), fix=fix))
-
-    def text(column: str) -> str:
-        value = row.get(column, "")
-        if isinstance(value, str):
-            return value.strip()
-        wrong(column, f"{column} is {value!r}, not a text", 'write it between quotes: "…"')
-        return ""
-
-    numbers = {column: None if column not in row else _number(column, row[column], wrong) for column in _NUMBERS}
-    _check_order(numbers, wrong)
-    unit = text("unit") or None
-    if unit is not None and unit not in UNITS:
-        wrong("unit", f"unknown unit {unit!r}", unit_hint(unit))
-    interpolation = text("interpolation") or "sloped"
-    if interpolation not in _INTERPOLATIONS:
-        wrong("interpolation", f"interpolation is {interpolation!r}", near(interpolation, _INTERPOLATIONS))
-    path = text("path")
-    fault = _path_fault(path)
-    if fault:
-        wrong("path", fault, "write site/area/line/unit/tag, or fewer levels")
-    stepped: Literal["stepped", "sloped"] = "stepped" if interpolation == "stepped" else "sloped"
-    name, tag_class, source = text("name"), text("class"), text("source") or None
-    spellings = _spellings(row.get("spellings", ""), wrong)
-    if fault:
-        return None
-    low, high, ll, l, h, hh, deadband = (numbers[column] for column in _NUMBERS)  # noqa: E741
-    return Tag(path, name, tag_class, unit, low, high, ll, l, h, hh, deadband, stepped, source, spellings)
-
-
-def _path_fault(path: str) -> str:
-    if not path:
-        return "no path"
-    if any(not part.strip() or part != part.strip() for part in path.split("/")):
-        return f"path {path!r} has an empty level, or one with blanks at its ends"
-    return "" if path.isprintable() else f"path {path!r} contains a control character"
-
-
-def _number(column: str, value: object, wrong: Callable[[str, str, str], None]) -> float | None:
-    fix = "write digits and a point, such as 12.5, or leave it out"
-    try:
-        number = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else math.nan
-    except (ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number) or (isinstance(value, str) and "_" in value):
-        wrong(column, f"{column} is {value!r}, not a number", fix)
-        return None
-    if column == "deadband" and number < 0:
-        wrong(column, f"deadband is {number:g}, less than 0", "write 0 or more")
-    return number
-
-
-def _check_order(numbers: Mapping[str, float | None], wrong: Callable[[str, str, str], None]) -> None:
-    """Report a range that is empty, limits outside the range, and limits in the wrong order."""
-    given = {column: number for column, number in numbers.items() if number is not None and column != "deadband"}
-    low, high = given.get("low", -math.inf), given.get("high", math.inf)
-    if low >= high:
-        wrong("high", f"high is {high:g}, and low is {low:g}", "high must be greater than low")
-        return
-    limits = [(column, given[column]) for column in ("ll", "l", "h", "hh") if column in given]
-    for column, limit in limits:
-        if not low <= limit <= high:
-            wrong(column, f"{column} is {limit:g}, outside the range {low:g} to {high:g}", "change the limit, or the range")
-    for (before, lower), (after, upper) in pairwise(limits):
-        if lower > upper:
-            wrong(after, f"{after} is {upper:g}, and {before} is {lower:g}", "the limits rise in the order ll, l, h, hh")
-
-
-def _spellings(given: object, wrong: Callable[[str, str, str], None]) -> tuple[str, ...]:
-    parts = given.split("|") if isinstance(given, str) else given
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        wrong("spellings", f"spellings is {given!r}", 'write "FIT 101|FIT101.Pv", or a list of texts')
-        return ()
-    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
 def _check_unique(tags: Sequence[tuple[Tag, Where]], loose: bool, mistakes: list[HeadraceError]) -> None:  # noqa: FBT001
