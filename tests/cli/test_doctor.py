@@ -303,10 +303,10 @@ def test_a_damaged_log_is_told(found: Found, log: SqliteLog) -> None:
 
 
 def test_a_log_of_another_version_and_another_database_are_told(found: Found, log: SqliteLog) -> None:
-    log._db.execute("PRAGMA user_version = 9")
+    log.file.db.execute("PRAGMA user_version = 9")
     one = bad(found()["log"])
     assert (one.what, one.fix) == ("is a log of format 9, not 3", "use the headrace that made it, or name another HEADRACE_HOME")
-    log._db.execute("PRAGMA user_version = 0")
+    log.file.db.execute("PRAGMA user_version = 0")
     assert bad(found()["log"]).what == "is a database, but no log"
 
 

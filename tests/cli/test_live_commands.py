@@ -34,7 +34,7 @@ import headrace.topics.sqlite as sqlite
 whole = sqlite.SqliteClaim.commit
 
 def torn(self, commit):
-    with self._log._writing():
+    with self._log.catalog.writing():
         for one in commit.outgoing:
             self._put(one)
     whole(self, replace(commit, outgoing=[]))

@@ -25,7 +25,7 @@ from headrace.engines.embedded.live import Live, Patience, run_live
 from headrace.gateway.pages import Pages
 from headrace.plan.pipeline import Plan
 from headrace.plant.tags import Tag, Tags
-from headrace.topics import sqlite
+from headrace.topics import sqlite_file
 from headrace.topics.sqlite import SqliteLog
 from waiting import wait_for
 
@@ -355,7 +355,7 @@ def test_a_command_for_a_log_that_stays_locked_is_answered_with_what_is_locked(t
             log.create(topic)
         log.append("alarms.current", [json.dumps(row).encode()])
         alarms = alarming.Alarming(lambda: SqliteLog(tmp_path / "log.db"), [plan_of(str(tmp_path / "plant.py"), [])], commands=True)
-        monkeypatch.setattr(sqlite, "_BUSY_SECONDS", 0.1)
+        monkeypatch.setattr(sqlite_file, "_BUSY_SECONDS", 0.1)
         with closing(sqlite3.connect(tmp_path / "log.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             status, _, body = alarms.command(b'{"alarm": "a/P9/H", "command": "acknowledge", "by": "ada"}')

@@ -97,10 +97,10 @@ class Job:
     def _log(self) -> SqliteLog:
         log = SqliteLog(self.path, clock=lambda: self.now)
         try:
-            with log._blaming():
-                log._db.execute("PRAGMA wal_autocheckpoint = 25")
+            with log.file.blaming():
+                log.file.db.execute("PRAGMA wal_autocheckpoint = 25")
                 if not self.schedule.cached:
-                    log._db.execute("PRAGMA cache_size = 6")
+                    log.file.db.execute("PRAGMA cache_size = 6")
         except BaseException:
             log.close()
             raise

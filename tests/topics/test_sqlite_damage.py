@@ -178,7 +178,7 @@ def test_a_damaged_name_of_a_part_of_state_is_told(tmp_path: Path) -> None:
     with closing(SqliteLog(tmp_path / "log.db")) as log:
         claim = log.claim("p")
         claim.commit(Commit(b"m", {"a": b"1"}, {"a"}, [], {}))
-        log._db.execute("UPDATE state SET name = CAST(x'61e3' AS TEXT)")
+        log.file.db.execute("UPDATE state SET name = CAST(x'61e3' AS TEXT)")
         with pytest.raises(EnvironmentFault, match=r"log\.db: is damaged: surrogates not allowed"):
             claim.commit(Commit(b"m", {"b": b"2"}, {"b"}, [], {}))
         claim.release()

@@ -129,7 +129,7 @@ def test_a_file_of_the_log_that_is_removed_or_replaced_ends_all_who_use_it(
         log.append("t", [b"2"])
     with pytest.raises(EnvironmentFault, match=says):
         claim.commit(Commit(b"m", {}, [], [Outgoing("t", b"{}", 1)], {("t", 0): 1}))
-    monkeypatch.setattr("headrace.topics.sqlite._LOOK_SECONDS", 0)
+    monkeypatch.setattr("headrace.topics.sqlite_file._LOOK_SECONDS", 0)
     with pytest.raises(EnvironmentFault, match=says):
         feed.fetch()
     claim.release()
@@ -137,8 +137,8 @@ def test_a_file_of_the_log_that_is_removed_or_replaced_ends_all_who_use_it(
 
 def test_a_file_removed_in_a_commit_is_told_by_that_commit(tmp_path: Path, log: SqliteLog) -> None:
     log.create("t")
-    with pytest.raises(EnvironmentFault, match="removed or replaced"), log._blaming(), log._writing():
-        log._append("t", [b"1"], None)
+    with pytest.raises(EnvironmentFault, match="removed or replaced"), log.catalog.writing():
+        log.appending.append("t", [b"1"], None)
         (tmp_path / "home" / "log.db").unlink()
 
 
@@ -147,9 +147,9 @@ def test_a_file_removed_in_a_commit_is_told_by_that_commit(tmp_path: Path, log: 
 
 def test_what_retention_costs_follows_what_it_drops(log: SqliteLog, clock: Clock) -> None:
     log.create("t", 2, retention_ms=DAY, retention_bytes=1_000_000)
-    with log._writing():
+    with log.catalog.writing():
         for n in range(5_000):
-            log._insert(log._partitions_of("t")[0], 1, b"%d" % n, None, clock.now)
+            log.appending.insert(log.catalog.partitions_of("t")[0], 1, b"%d" % n, None, clock.now)
     steps = 0
 
     def count() -> int:
@@ -157,10 +157,10 @@ def test_what_retention_costs_follows_what_it_drops(log: SqliteLog, clock: Clock
         steps += 1
         return 0
 
-    log._db.set_progress_handler(count, 100)
+    log.file.db.set_progress_handler(count, 100)
     log.expire_now()
     assert steps < 10
-    log._db.set_progress_handler(None, 0)
+    log.file.db.set_progress_handler(None, 0)
     assert len(values(log, "t")) == 5_000
     log.alter("t", retention_ms=None, retention_bytes=100)
     assert len(values(log, "t")) == 3_000, "a few thousand blocks at once: writers do not wait for long"

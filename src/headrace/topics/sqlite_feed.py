@@ -16,7 +16,7 @@ from headrace.kernels.reading.batch import Lines, Stamps, TextLines
 from headrace.topics.sums import BLOCK, block_is_sound, body_sum
 
 if TYPE_CHECKING:
-    from headrace.topics.sqlite import SqliteLog
+    from headrace.topics.sqlite_catalog import SqliteCatalog
 
 __all__ = ["SqliteFeed"]
 
@@ -119,31 +119,31 @@ def _lines(blocks: Sequence[tuple[Any, ...]]) -> Lines:
 class SqliteFeed:
     """The partitions of some topics, read together along the file."""
 
-    def __init__(self, log: SqliteLog, topics: Sequence[str], *, latest: bool, skip_gone: bool) -> None:
-        self._log, self._skip_gone = log, skip_gone
-        self._db = log._db
+    def __init__(self, catalog: SqliteCatalog, topics: Sequence[str], *, latest: bool, skip_gone: bool) -> None:
+        self._catalog, self._file, self._skip_gone = catalog, catalog.file, skip_gone
+        self._db = catalog.file.db
         self.readers: dict[str, list[SqliteReader]] = {}
-        with log._blaming(), log._viewing():
+        with catalog.file.viewing():
             for topic in topics:
                 self.readers[topic] = []
-                for number, key in log._partitions_of(topic).items():
-                    part = log._partition_row(key)
+                for number, key in catalog.partitions_of(topic).items():
+                    part = catalog.partition_row(key)
                     self.readers[topic].append(SqliteReader(f"{topic} partition {number}", key, part.first, part.next if latest else None))
         self.identities = {topic: str(readers[0].key) for topic, readers in self.readers.items()}
         self._by_key = {reader.key: reader for readers in self.readers.values() for reader in readers}
         self._seq: int | None = None
         self._version: int | None = None
-        self._catalog: int | None = None
+        self._seen: int | None = None
 
     def _rewind(self) -> int:
         """Return the number of the block that comes before all that is to be read."""
         starts = []
         for reader in self._by_key.values():
-            part = self._log._partition_row(reader.key)
+            part = self._catalog.partition_row(reader.key)
             if reader.next < part.first and not self._skip_gone:
                 raise _gone(reader, part.first, reader.next)
             if reader.next > part.next:
-                raise self._log.damaged(reader.name, f"ends at offset {part.next}, and {reader.next} was to be read next")
+                raise self._file.damaged(reader.name, f"ends at offset {part.next}, and {reader.next} was to be read next")
             found = self._db.execute(
                 "SELECT seq FROM blocks WHERE partition = ? AND first >= COALESCE("
                 "(SELECT MAX(first) FROM blocks WHERE partition = ? AND first <= ?), 0) ORDER BY first LIMIT 1",
@@ -153,16 +153,16 @@ class SqliteFeed:
                 starts.append(found[0])
         if starts:
             return int(min(starts)) - 1
-        return self._log._read_head().seq
+        return self._catalog.head.read().seq
 
     def fetch(self, most: int | None = None) -> bool:
         """Take in the next blocks, up to some MB or `most` records, and return whether there were any."""
-        with self._log._blaming():
+        with self._file.blaming():
             version = self._db.execute("PRAGMA data_version").fetchone()[0] + self._db.total_changes
             if self._seq is not None and version == self._version:
                 return False
             # One view of the file for all questions.
-            with self._log._viewing():
+            with self._file.viewing():
                 self._check_there()
                 if self._seq is None:
                     self._seq = self._rewind()
@@ -180,7 +180,7 @@ class SqliteFeed:
     def _take_in(self, rows: Iterable[tuple[Any, ...]], most: int | None) -> int:
         """Hand the readers their blocks, up to some MB or `most` records, and return how many bytes that were."""
         fetched = 0
-        unsummed = self._log._read_head().unsummed
+        unsummed = self._catalog.head.read().unsummed
         for row in rows:
             seq, partition, *_, body = row
             reader = self._by_key.get(partition)
@@ -201,21 +201,21 @@ class SqliteFeed:
         """Raise EnvironmentFault unless a block is as it was written, and the one that comes next in its partition."""
         follows = reader.wanted if reader.follows is None else reader.follows
         if not block_is_sound(row[:10], unsummed):
-            raise self._log.damaged(reader.name, f"the block of records at offset {follows} or after it (number {row[0]} of the file) is damaged")
+            raise self._file.damaged(reader.name, f"the block of records at offset {follows} or after it (number {row[0]} of the file) is damaged")
         first, count, packed, keys_summed, summed, keys, body = row[2], row[3], row[6], row[7], row[8], row[10], row[11]
         if (summed is not None and body_sum(body) != summed) or (keys is not None and keys_summed is not None and body_sum(keys) != keys_summed):
-            raise self._log.damaged(reader.name, f"records {first} to {first + count - 1} are damaged")
+            raise self._file.damaged(reader.name, f"records {first} to {first + count - 1} are damaged")
         reached = first if reader.follows is None and first <= follows else follows
         if first > reached:
-            gone = self._log._partition_row(reader.key).first
+            gone = self._catalog.partition_row(reader.key).first
             if reached >= gone:
-                raise self._log.damaged(reader.name, f"records {reached} to {first - 1} are missing")
+                raise self._file.damaged(reader.name, f"records {reached} to {first - 1} are missing")
             if not self._skip_gone:
                 raise _gone(reader, gone, reached)
         elif first < reached:
-            raise self._log.damaged(reader.name, f"records {first} to {reached - 1} are there twice")
+            raise self._file.damaged(reader.name, f"records {first} to {reached - 1} are there twice")
         if summed is None and not packed and body.count(b"\n") != count - 1:
-            raise self._log.damaged(reader.name, f"records {first} to {first + count - 1} are damaged: they are not {count}")
+            raise self._file.damaged(reader.name, f"records {first} to {first + count - 1} are damaged: they are not {count}")
         reader.follows = first + count
 
     def _take(self, reader: SqliteReader, row: tuple[Any, ...], most: int | None) -> int:
@@ -235,33 +235,33 @@ class SqliteFeed:
     def _check_ends(self) -> None:
         """Raise EnvironmentFault if a partition has had records after the last that the file has."""
         for reader in self._by_key.values():
-            part = self._log._partition_row(reader.key)
+            part = self._catalog.partition_row(reader.key)
             reached = max(reader.wanted if reader.follows is None else reader.follows, part.first)
             if reached < part.next:
-                raise self._log.damaged(reader.name, f"records {reached} to {part.next - 1} are missing")
+                raise self._file.damaged(reader.name, f"records {reached} to {part.next - 1} are missing")
 
     def _check_there(self) -> None:
         """Raise EnvironmentFault if a topic is no longer the one that was there."""
-        catalog = self._log._read_head().catalog
-        if catalog == self._catalog:
+        catalog = self._catalog.head.read().catalog
+        if catalog == self._seen:
             return
         for topic, readers in self.readers.items():
-            there = self._log._catalog_now().get(topic)
+            there = self._catalog.topics().get(topic)
             if there is None or set(there.partitions.values()) != {reader.key for reader in readers}:
                 raise EnvironmentFault(
                     "has been deleted, or made anew, while it was read", where=f"topic {topic!r}", fix="start the pipeline with --anew"
                 )
-        self._catalog = catalog
+        self._seen = catalog
 
     def hold(self, partitions: Collection[tuple[str, int]]) -> None:
         """Do nothing: in the order of the file no partition is ahead of the others."""
 
     def lag(self) -> dict[tuple[str, int], int]:
         """Return how many records of each partition are still to be read."""
-        with self._log._blaming(), self._log._viewing():
+        with self._file.viewing():
             self._check_there()
             return {
-                (topic, number): max(self._log._partition_row(reader.key).next - reader.next, 0)
+                (topic, number): max(self._catalog.partition_row(reader.key).next - reader.next, 0)
                 for topic, readers in self.readers.items()
                 for number, reader in enumerate(readers)
             }

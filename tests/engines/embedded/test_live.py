@@ -123,13 +123,13 @@ def test_a_run_on_topics_gives_what_a_run_on_files_gives_however_often_it_is_bro
     wall = Wall()
     log = SqliteLog(folder / "log.db", clock=wall)
     log.create("events", partitions)
-    ids = log._partitions_of("events")
+    ids = log.catalog.partitions_of("events")
     waiting = [list(lines) for lines in parts]
     while any(waiting):
         number = chance.choice([n for n in range(partitions) if waiting[n]])
         some, waiting[number] = waiting[number][: (size := chance.randint(1, 9))], waiting[number][size:]
-        with log._writing():
-            log._append_to(ids[number], some, None, wall())
+        with log.catalog.writing():
+            log.appending.append_to(ids[number], some, None, wall())
     for most in stops:
         live = Live(plan_of(builds[kind]), log, latest=True, clock=wall, batch_records=chance.randint(1, 7))
         run_live(live, Limits(records=most), sleep=wall.sleep, commit_seconds=0 if most % 2 else 60)
@@ -165,10 +165,10 @@ def test_windows_stay_open_when_a_run_is_stopped_and_close_when_it_is_drained(lo
 
 def test_a_quiet_partition_holds_windows_open_until_it_is_idle(log: SqliteLog, wall: Wall) -> None:
     log.create("events", 2)
-    ids = log._partitions_of("events")
+    ids = log.catalog.partitions_of("events")
     live = live_on(log, wall, patience=Patience(idle_after=30_000, close_quiet_after=None))
-    with log._writing():
-        log._append_to(ids[0], [event(1), event(40)], None, wall())
+    with log.catalog.writing():
+        log.appending.append_to(ids[0], [event(1), event(40)], None, wall())
     live.work()
     live.commit()
     assert written(log) == []
@@ -176,14 +176,14 @@ def test_a_quiet_partition_holds_windows_open_until_it_is_idle(log: SqliteLog, w
     live.work()
     assert not live._staged
     wall.now += 1
-    with log._writing():
-        log._append_to(ids[0], [event(41)], None, wall())
+    with log.catalog.writing():
+        log.appending.append_to(ids[0], [event(41)], None, wall())
     live.work()
     live.commit()
     assert [row["n"] for row in written(log)] == [1]
     # Awake again, it goes on from where the stream is: what belongs to a closed window is late.
-    with log._writing():
-        log._append_to(ids[1], [event(2), event(37)], None, wall())
+    with log.catalog.writing():
+        log.appending.append_to(ids[1], [event(2), event(37)], None, wall())
     live.work()
     assert live.run.ledger["events"].late == 1
     assert live.run.ledger["events"].accepted == 4
@@ -332,12 +332,12 @@ def test_a_topic_made_anew_is_not_taken_for_the_one_that_was_read(log: SqliteLog
 
 def test_a_run_that_lags_behind_takes_no_partition_for_quiet(log: SqliteLog, wall: Wall) -> None:
     log.create("events", 2)
-    ids = log._partitions_of("events")
-    with log._writing():
+    ids = log.catalog.partitions_of("events")
+    with log.catalog.writing():
         for second in range(0, 60, 2):
-            log._append_to(ids[0], [event(second)], None, wall())
+            log.appending.append_to(ids[0], [event(second)], None, wall())
         for second in range(0, 60, 2):
-            log._append_to(ids[1], [event(second)], None, wall())
+            log.appending.append_to(ids[1], [event(second)], None, wall())
     live = live_on(log, wall, batch_records=5)
     while live.work():
         wall.now += 40_000  # each turn takes longer than the patience
@@ -458,7 +458,7 @@ def test_a_run_without_end_keeps_no_more_state(log: SqliteLog, wall: Wall) -> No
         log.append("events", [event(second, key) for key in "abc"])
         live.work()
         live.commit()
-        held.append(log._db.execute("SELECT COUNT(*), SUM(LENGTH(data)) FROM state").fetchone())
+        held.append(log.file.db.execute("SELECT COUNT(*), SUM(LENGTH(data)) FROM state").fetchone())
     assert max(count for count, _ in held[200:]) <= max(count for count, _ in held[20:100])
     assert max(size for _, size in held[200:]) <= 1.2 * max(size for _, size in held[20:100])
     live.close()
@@ -547,8 +547,8 @@ def test_state_damaged_by_a_byte(what: str, log: SqliteLog, wall: Wall) -> None:
     log.append("events", [event(1)])
     run_for(live_on(log, wall), wall, 1)
     table, column = ("pipelines", "manifest") if what == "manifest" else ("state", "data")
-    (data,) = log._db.execute(f"SELECT {column} FROM {table}").fetchone()
-    log._db.execute(f"UPDATE {table} SET {column} = ?", (data[:9] + bytes([data[9] ^ 1]) + data[10:],))
+    (data,) = log.file.db.execute(f"SELECT {column} FROM {table}").fetchone()
+    log.file.db.execute(f"UPDATE {table} SET {column} = ?", (data[:9] + bytes([data[9] ^ 1]) + data[10:],))
     with pytest.raises(EnvironmentFault, match=r"is damaged.*--anew"):
         live_on(log, wall)
     live_on(log, wall, anew=True).close()  # nor is the pipeline still owned
@@ -583,13 +583,13 @@ def test_a_disk_that_is_full_at_a_commit_leaves_the_last_one(log: SqliteLog, wal
     log.append("events", [event(1), event(30)])
     live = live_on(log, wall)
     live.work()
-    (pages,) = log._db.execute("PRAGMA page_count").fetchone()
-    log._db.execute(f"PRAGMA max_page_count = {pages}")
+    (pages,) = log.file.db.execute("PRAGMA page_count").fetchone()
+    log.file.db.execute(f"PRAGMA max_page_count = {pages}")
     live._staged.say("counts", b'{"x":"' + b"x" * 100_000 + b'"}', 1, None)
     with pytest.raises(EnvironmentFault, match=r"log.db: cannot be written: the disk is full; make room"):
         live.commit()
     live.close()
-    log._db.execute("PRAGMA max_page_count = 1000000")
+    log.file.db.execute("PRAGMA max_page_count = 1000000")
     assert written(log) == []
     run_for(live_on(log, wall), wall, 1)
     assert [row["n"] for row in written(log)] == [1]

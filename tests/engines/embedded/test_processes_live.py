@@ -39,8 +39,8 @@ def log(tmp_path: Path, wall: Wall) -> Iterator[SqliteLog]:
 
 
 def add(log: SqliteLog, topic: str, lines: list[bytes], partition: int = 0) -> None:
-    with log._writing():
-        log._append_to(log._partitions_of(topic)[partition], lines, None, log._clock())
+    with log.catalog.writing():
+        log.appending.append_to(log.catalog.partitions_of(topic)[partition], lines, None, log.appending.clock())
 
 
 def topics_of(log: SqliteLog, plan: Plan) -> dict[str, bytes]:
@@ -571,7 +571,7 @@ def test_a_commit_writes_the_keys_that_were_touched_not_those_that_are_held(log:
     assert sizes[0] > 2_000_000
     assert max(sizes[1:]) < 60_000
     assert sum(sizes[1:]) / len(sizes[1:]) < 15_000
-    held = log._db.execute("SELECT COUNT(*), SUM(LENGTH(data)) FROM state").fetchone()
+    held = log.file.db.execute("SELECT COUNT(*), SUM(LENGTH(data)) FROM state").fetchone()
     assert held[0] < 25
     assert held[1] < 1.2 * sizes[0]
     live.close()
@@ -588,8 +588,8 @@ def test_keys_that_are_damaged_by_a_byte(log: SqliteLog, wall: Wall) -> None:
     log.create("one")
     add(log, "one", [line(1), line(2)])
     run_for(live_on(log, wall, counting(Counting()), FAR), wall, 1)
-    for name, data in log._db.execute("SELECT name, data FROM state").fetchall():
-        log._db.execute("UPDATE state SET data = ? WHERE name = ?", (data[:5] + bytes([data[5] ^ 1]) + data[6:], name))
+    for name, data in log.file.db.execute("SELECT name, data FROM state").fetchall():
+        log.file.db.execute("UPDATE state SET data = ? WHERE name = ?", (data[:5] + bytes([data[5] ^ 1]) + data[6:], name))
     with pytest.raises(EnvironmentFault, match=r"is damaged.*--anew"):
         live_on(log, wall, counting(Counting()), FAR)
     live_on(log, wall, counting(Counting()), FAR, anew=True).close()

@@ -51,7 +51,7 @@ def test_hours_of_a_plant_leave_no_trace_in_memory(hours: int, tmp_path: Path, r
         if minute >= 60 and minute % 10 == 0:
             memory.append(resident_mb())
             sizes.append((tmp_path / "log.db").stat().st_size)
-            states.append(log._db.execute("SELECT COUNT(*), SUM(LENGTH(data)) FROM state").fetchone())
+            states.append(log.file.db.execute("SELECT COUNT(*), SUM(LENGTH(data)) FROM state").fetchone())
     live.finish()
     live.commit()
     counts = live.run.ledger["sensor-data"]

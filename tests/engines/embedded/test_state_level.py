@@ -44,7 +44,7 @@ class Turns:
 
     def stored(self) -> tuple[int, int]:
         """Return how many bytes and parts the log has of the pipeline's state."""
-        found: tuple[int, int] = self.log._db.execute("SELECT SUM(LENGTH(data)), COUNT(*) FROM state").fetchone()
+        found: tuple[int, int] = self.log.file.db.execute("SELECT SUM(LENGTH(data)), COUNT(*) FROM state").fetchone()
         return found
 
 
