@@ -24,6 +24,7 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
     "replayed": {"rows": 600, "tolerance": 0.01},
     "novelty": {"remembered": 6000, "level": 5, "rest": 0},
 }
+"""The parameters of each kind, with their defaults."""
 CHOICES = {"residual": ("center", "robust", "ar", "var"), "statistic": ("both", "t2", "q"), "blocks": ("all", "each")}
 
 

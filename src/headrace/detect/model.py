@@ -14,7 +14,6 @@ from headrace.detect.kinds import Parameter
 __all__ = ["FORMAT", "Bounds", "Combination", "Covariance", "Fitted", "Forecast", "Model", "Plane", "Scale", "Training", "encoded"]
 
 FORMAT = 1
-"""The parameters of each kind, with their defaults."""
 
 Vector = tuple[float, ...]
 Matrix = tuple[Vector, ...]

@@ -16,6 +16,7 @@ COLUMNS = ("path", "name", "class", "unit", "low", "high", "ll", "l", "h", "hh",
 _DELIMITERS = ";\t,"
 
 Where = Callable[[str], str]
+"""From the name of a column to its place in the file."""
 
 
 def csv_rows(text: str, file: str, mistakes: list[HeadraceError]) -> Iterator[tuple[dict[str, Any], Where]]:

@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from headrace.errors import HeadraceError, PlanError, near
+from headrace.plant.tag import Tag
 from headrace.plant.tag_files import Where
-from headrace.plant.tags import Tag
 from headrace.plant.units import UNITS, unit_hint
 
 __all__ = ["NUMBERS", "tag_of"]
