@@ -20,7 +20,9 @@ import pytest
 from headrace.apps.fingerprint import fingerprint
 from headrace.cli.saver import save
 from headrace.connectors import fingerprint_files
-from headrace.connectors.fingerprint_files import SAVER, FingerprintSaver, _Judge, fingerprint_of
+from headrace.connectors.fingerprint_readings import Judge
+from headrace.connectors.fingerprint_saver import SAVER, FingerprintSaver
+from headrace.connectors.fingerprints import fingerprint_of
 from headrace.engines.embedded.live import Live, run_live
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.kernels.reading.record import Malformed
@@ -117,7 +119,7 @@ def test_what_the_pipeline_cannot_read_is_left_out(log: SqliteLog, tmp_path: Pat
 
 def test_what_is_readable_is_judged_as_the_pipeline_does() -> None:
     (source,) = fingerprint.plan().sources
-    mine = _Judge("sensor-data")._intake.source
+    mine = Judge("sensor-data")._intake.source
     assert (mine.declared, mine.event_time, mine.range_ms) == (source.declared, source.event_time, source.range_ms)
 
 

@@ -19,6 +19,7 @@ from outside import FaultyLog, values_of
 import headrace.connectors.http_post as module
 from headrace.cli import main
 from headrace.cli.bridge import source_of
+from headrace.connectors import http_connection
 from headrace.connectors.http_post import Received
 from headrace.connectors.ingest import Ingest
 from headrace.errors import EnvironmentFault
@@ -228,7 +229,7 @@ HEAD = f"POST /in HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nConten
 @pytest.mark.parametrize(("sent", "begins", "limit"), [("POST /in", b"", "HEAD_SECONDS"), (HEAD, b"HTTP/1.1 408", "BODY_SECONDS")])
 def test_slow_clients_are_let_go(log: SqliteLog, monkeypatch: pytest.MonkeyPatch, sent: str, begins: bytes, limit: str) -> None:
     for name in (limit, "LINGER_SECONDS"):
-        monkeypatch.setattr(module, name, 0.05)
+        monkeypatch.setattr(http_connection, name, 0.05)
     with receiving(log) as client, socket.create_connection(("127.0.0.1", client.base_url.port or 0), LIMIT) as one:
         one.sendall(sent.encode())
         one.settimeout(LIMIT)

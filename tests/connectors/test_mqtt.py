@@ -30,7 +30,8 @@ from headrace.cli.bridge import source_of
 from headrace.connectors import mqtt_wire
 from headrace.connectors.address import Address
 from headrace.connectors.ingest import Ingest
-from headrace.connectors.mqtt_client import Connection, Server, connect
+from headrace.connectors.mqtt_client import Connection, connect
+from headrace.connectors.mqtt_server import Server
 from headrace.connectors.payloads import PARAMETERS, shape_of
 from headrace.connectors.progress import ledger_of
 from headrace.connectors.protocol import Unavailable

@@ -20,7 +20,8 @@ from sparkplug_edge import BOOLEAN, FLOAT, INT8, INT16, INT32, INT64, STRING, UI
 from test_mqtt import bridging, came, mosquitto
 
 from headrace.cli import main
-from headrace.connectors.mqtt_client import Arrived, Server, Will, connect
+from headrace.connectors.mqtt_client import Arrived, connect
+from headrace.connectors.mqtt_server import Server, Will
 from headrace.connectors.mqtt_wire import Publish
 from headrace.connectors.protocol import Unavailable
 from headrace.connectors.sparkplug import source

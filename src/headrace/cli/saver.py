@@ -51,7 +51,7 @@ def run_saver(output: Path | None, options: RunOptions, given: Mapping[str, obje
 
 def save(log: Log, folder: Path, *, stop: Callable[[], bool], duration: float | None, records: int | None, latest: bool) -> int:
     """Save each fingerprint of a log in a file of its own, say so on standard output, and return how many files were written."""
-    from headrace.connectors.fingerprint_files import FingerprintSaver
+    from headrace.connectors.fingerprint_saver import FingerprintSaver
 
     def tell(path: Path, readings: int) -> None:
         print(f"Saved {path} ({readings} reading{'' if readings == 1 else 's'})", flush=True)

@@ -17,7 +17,8 @@ from headrace._json import NOT_JSON
 from headrace.connectors.address import Address, secret_file
 from headrace.connectors.browsing import Browse
 from headrace.connectors.leaves import leaves, tags_at
-from headrace.connectors.mqtt_client import ANSWER_SECONDS, Arrived, Connected, Connection, Server, connect
+from headrace.connectors.mqtt_client import ANSWER_SECONDS, Arrived, Connected, Connection, connect
+from headrace.connectors.mqtt_server import Server
 from headrace.connectors.payloads import PARAMETERS, Made, Path, Shape, limit_of, shape_of, too_long
 from headrace.connectors.protocol import Event, Record, Refused, Source, Target, Unavailable
 from headrace.errors import PlanError

@@ -7,34 +7,28 @@ acknowledgements pass by paho, for speed.
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import socket
 import ssl
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headrace._clock import now_ms
 from headrace.connectors import mqtt_wire as wire
-from headrace.connectors.certificates import check_own, context_again, context_of, fault_of_certificate
+from headrace.connectors.mqtt_faults import OnlyOlder, fault_of_reason, fault_of_tls, fix_of_silence, fix_of_tls, why_of
+from headrace.connectors.mqtt_paho import Pipe, client_of, subscription
+from headrace.connectors.mqtt_server import MOST_INFLIGHT, OLD_INFLIGHT, Limits, Server
 from headrace.connectors.mqtt_wire import Malformed, Packets
 from headrace.connectors.protocol import Unavailable
-from headrace.errors import EnvironmentFault, HeadraceError, PlanError
+from headrace.errors import HeadraceError, PlanError
 
-try:
-    import paho.mqtt.client as paho
-    from paho.mqtt.enums import CallbackAPIVersion
-    from paho.mqtt.packettypes import PacketTypes
-    from paho.mqtt.properties import Properties
+if TYPE_CHECKING:
     from paho.mqtt.reasoncodes import ReasonCode
-    from paho.mqtt.subscribeoptions import SubscribeOptions
-except ModuleNotFoundError:
-    raise EnvironmentFault("needs the package paho-mqtt", where="the bridge", fix="pip install 'headrace[mqtt]'") from None
 
-__all__ = ["ANSWER_SECONDS", "Arrived", "Connected", "Connection", "Limits", "Server", "Will", "connect"]
+__all__ = ["ANSWER_SECONDS", "Arrived", "Connected", "Connection", "connect"]
+
 
 ANSWER_SECONDS = 10.0
 _TICK_SECONDS = 1.0
@@ -42,80 +36,6 @@ _MOST_UNREAD_BYTES = 32 << 20
 _SPARSE_MS = 2  # where more comes than that, fewer and larger packets cost less
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # where there is none, the system decides
 _PINGREQ = b"\xc0\x00"
-_MOST_INFLIGHT, _OLD_INFLIGHT = 65_535, 20  # a broker of 3.1.1 cannot say how many it takes
-
-
-@dataclass(frozen=True, slots=True)
-class Will:
-    """A message that the broker publishes for a client that is gone."""
-
-    topic: str
-    payload: bytes
-    qos: int = 1
-    retain: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """A broker, and how to connect to it.
-
-    Attributes
-    ----------
-    name
-        What errors call it: the address without passwords.
-    where
-        What they call the argument that it came from.
-    session_seconds
-        How long the broker keeps the session when the connection is lost; 0: there is none, each connection begins anew.
-    window
-        How many messages it sends before it waits for acknowledgements.
-    v5
-        Whether MQTT 5 is spoken, else 3.1.1. None: MQTT 5, or 3.1.1 if the broker says that it does not speak 5.
-    ca, certificate, key
-        Files for TLS. None for `ca`: the system's authorities.
-    most_bytes
-        Of a longer message only the beginning is kept.
-    """
-
-    name: str
-    host: str
-    port: int
-    client_id: str
-    where: str = "FROM"
-    user: str | None = None
-    password: str | None = None
-    tls: bool = False
-    ca: str | None = None
-    certificate: str | None = None
-    key: str | None = None
-    keepalive: int = 30
-    session_seconds: int = 0
-    window: int = _MOST_INFLIGHT
-    v5: bool | None = None
-    will: Will | None = None
-    most_bytes: int = 16 << 20
-
-    def check_files(self) -> None:
-        """Raise EnvironmentFault if a file for TLS cannot be used."""
-        if self.tls:
-            context_of(self.ca, self.certificate, self.key)
-
-    @property
-    def context(self) -> ssl.SSLContext | None:
-        """How TLS is spoken, by the files as they are now. Raises Unavailable if they cannot be used, or our certificate is not valid."""
-        if not self.tls:
-            return None
-        if self.certificate is not None:
-            check_own(self.certificate)
-        return context_again(self.ca, self.certificate, self.key)
-
-
-class Limits(NamedTuple):
-    """The limits of a broker: messages before their acknowledgements, bytes of a packet, retained messages."""
-
-    inflight: int = _OLD_INFLIGHT
-    packet_bytes: int | None = None
-    retained: bool = True
 
 
 class Arrived(NamedTuple):
@@ -124,46 +44,6 @@ class Arrived(NamedTuple):
     message: wire.Publish
     at_ms: int
     missing: int = 0
-
-
-class _Pipe:
-    """A stand-in for paho's socket: it reads the packets that it is handed, and what it sends goes to the transport."""
-
-    def __init__(self) -> None:
-        self.transport: asyncio.Transport | None = None
-        self.closed = False
-        self._data, self._place = b"", 0
-
-    def hand(self, packet: bytes) -> None:
-        self._data, self._place = packet, 0
-
-    def recv(self, most: int) -> bytes:
-        data = self._data[self._place : self._place + most]
-        if not data:
-            raise BlockingIOError
-        self._place += len(data)
-        return data
-
-    def send(self, data: bytes | bytearray) -> int:
-        assert self.transport is not None
-        self.transport.write(bytes(data))
-        return len(data)
-
-    def close(self) -> None:
-        self.closed = True
-
-    def fileno(self) -> int:
-        return -1
-
-    def setblocking(self, flag: bool) -> None:  # noqa: FBT001  (a socket's)
-        """It never blocks."""
-
-
-class _Paho(paho.Client):
-    pipe: _Pipe
-
-    def _create_socket(self) -> Any:  # noqa: ANN401  (paho's SocketLike)
-        return self.pipe
 
 
 class Connection(asyncio.Protocol):
@@ -187,7 +67,7 @@ class Connection(asyncio.Protocol):
         self._came, self._room = asyncio.Event(), asyncio.Event()
         self._fault: HeadraceError | None = None
         self._answer: asyncio.Future[Any] | None = None
-        self._packets, self._pipe = Packets(server.most_bytes + wire.HEAD_BYTES), _Pipe()
+        self._packets, self._pipe = Packets(server.most_bytes + wire.HEAD_BYTES), Pipe()
         self._unread = 0  # bytes that came since all messages were taken
         self._paused = False
         self._socket: Any = None
@@ -195,25 +75,8 @@ class Connection(asyncio.Protocol):
         self._tick: asyncio.TimerHandle | None = None  # from when the connection is open
         self._pending: dict[int, asyncio.Future[int]] = {}
         self._next_mid = 0
-        self._client = self._made()
-
-    def _made(self) -> _Paho:
-        server = self._server
-        client = _Paho(
-            CallbackAPIVersion.VERSION2,
-            client_id=server.client_id,
-            protocol=paho.MQTTv5 if self._v5 else paho.MQTTv311,
-            clean_session=None if self._v5 else not server.session_seconds,
-            reconnect_on_failure=False,
-            manual_ack=True,
-        )
-        client.pipe = self._pipe
-        if server.user is not None or server.password is not None:
-            client.username_pw_set(server.user or "", server.password)
-        if (will := server.will) is not None:
-            client.will_set(will.topic, will.payload, will.qos, will.retain)
-        client.on_connect, client.on_subscribe, client.on_disconnect = self._on_connect, self._on_subscribe, self._on_disconnect
-        return client
+        self._client = client_of(server, self._pipe, v5=self._v5)
+        self._client.on_connect, self._client.on_subscribe, self._client.on_disconnect = self._on_connect, self._on_subscribe, self._on_disconnect
 
     # opening
 
@@ -234,31 +97,24 @@ class Connection(asyncio.Protocol):
                 await self._connect()
         except TimeoutError:
             self.close()
-            raise Unavailable("does not answer", fix=_fix(server)) from None
+            raise Unavailable("does not answer", fix=fix_of_silence(server)) from None
         except ssl.SSLError as error:
-            raise self._of_tls(error) from None
+            raise fault_of_tls(error, self._server) from None
         except OSError as error:
-            raise Unavailable(_why(error), fix=_fix(server)) from None
+            raise Unavailable(why_of(error), fix=fix_of_silence(server)) from None
         except BaseException:
             self.close()
             raise
         self._tick = self._loop.call_later(_TICK_SECONDS, self._keep_alive)
 
     async def _connect(self) -> None:
-        server, properties = self._server, None
-        if self._v5:
-            properties = Properties(PacketTypes.CONNECT)
-            properties.SessionExpiryInterval = server.session_seconds
-            properties.ReceiveMaximum = server.window
-        start: Any = not server.session_seconds if self._v5 else paho.MQTT_CLEAN_START_FIRST_ONLY
-        flags, reason, given = await self._asked(
-            lambda: self._client.connect(server.host, server.port, server.keepalive, clean_start=start, properties=properties)
-        )
+        server = self._server
+        flags, reason, given = await self._asked(lambda: self._client.open(server, v5=self._v5))
         if reason.is_failure:
             raise self._of_reason(reason, "refuses the connection", getattr(given, "ReasonString", None))
         self.session_present = flags.session_present
         self.limits = Limits(
-            getattr(given, "ReceiveMaximum", _MOST_INFLIGHT if self._v5 else _OLD_INFLIGHT),
+            getattr(given, "ReceiveMaximum", MOST_INFLIGHT if self._v5 else OLD_INFLIGHT),
             getattr(given, "MaximumPacketSize", None),
             bool(getattr(given, "RetainAvailable", 1)),
         )
@@ -285,9 +141,7 @@ class Connection(asyncio.Protocol):
         Unavailable, PlanError
             If the broker does not answer, or refuses it.
         """
-        # A shared subscription has no retained messages.
-        options = SubscribeOptions(qos=qos, retainHandling=0 if topic.startswith("$share/") else 1 if retained else 2)
-        how: dict[str, Any] = {"options": options} if self._v5 else {"qos": qos}
+        how = subscription(topic, qos, retained=retained, v5=self._v5)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 (reason,) = await self._asked(lambda: self._client.subscribe(topic, **how))
@@ -359,9 +213,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Note that the connection is lost."""
-        why = _why(error) if isinstance(error, OSError) else "closed the connection"
-        fix = _fix_of_tls(self._server) if self._server.tls and self._tick is None else None
-        self._lose(self._of_tls(error) if isinstance(error, ssl.SSLError) else Unavailable(why, fix=fix))
+        why = why_of(error) if isinstance(error, OSError) else "closed the connection"
+        fix = fix_of_tls(self._server) if self._server.tls and self._tick is None else None
+        self._lose(fault_of_tls(error, self._server) if isinstance(error, ssl.SSLError) else Unavailable(why, fix=fix))
 
     def _lose(self, fault: HeadraceError) -> None:
         """End the connection; the first fault is the reason."""
@@ -400,40 +254,8 @@ class Connection(asyncio.Protocol):
         if flags.is_disconnect_packet_from_server:
             self._lose(self._of_reason(reason, "ends the connection"))
 
-    # faults
-
     def _of_reason(self, reason: ReasonCode, what: str, more: str | None = None) -> HeadraceError:
-        """Return the error of a reason that the broker gave."""
-        server, said = self._server, reason.getName().lower()
-        text = f"{what}: {said}{f' ({more})' if more else ''}"
-        match reason.value:
-            case 0x84 if self._v5 and server.v5 is None:
-                return _OnlyOlder(text)
-            case 0x84:
-                other = "version=3.1.1" if self._v5 else "version=5"
-                return PlanError(text, where=server.name, fix=f"give {other}")
-            case 0x86 | 0x87 | 0x8A | 0x8C if what == "refuses the connection":
-                fix = "check the user before the @, and password_file=FILE or ${NAME}" if server.user else "give a user: mqtt://USER:${NAME}@…"
-            case 0x80 | 0x87 | 0x8F | 0x9E | 0xA2:
-                fix = "does the broker allow this user to read it?" if reason.value in {0x80, 0x87} else "give another topic filter"
-            case 0x85:
-                fix = "give another client_id="
-            case 0x8E:
-                fix = f"another client uses the client id {server.client_id}; give each a client_id= of its own"
-            case 0x9C | 0x9D:
-                fix = "give the address of that server"
-            case 0x95 | 0x9A | 0x9B:
-                fix = "the broker's limits are lower; change the address's parameters, or the broker's settings"
-            case _:
-                return Unavailable(text)
-        return PlanError(text, where=server.name, fix=fix)
-
-    def _of_tls(self, error: ssl.SSLError) -> HeadraceError:
-        fault = fault_of_certificate(error, self._server.certificate)
-        if fault is not None:
-            return fault
-        said = (error.reason or str(error)).replace("_", " ").lower()
-        return Unavailable(f"does not speak TLS as we do: {said}", fix="is it the port for TLS, often 8883?")
+        return fault_of_reason(reason, what, self._server, v5=self._v5, more=more)
 
     # using
 
@@ -503,36 +325,12 @@ class Connected:
             self._connection = None
 
 
-class _OnlyOlder(Unavailable):
-    """The broker does not speak MQTT 5."""
-
-
 async def connect(server: Server) -> Connection:
     """Return a new connection; one of MQTT 3.1.1 if the broker says that it does not speak MQTT 5, and the address does not ask for it."""
     one = Connection(server)
     try:
         await one.open()
-    except _OnlyOlder:
+    except OnlyOlder:
         one = Connection(replace(server, v5=False))
         await one.open()
     return one
-
-
-def _fix_of_tls(server: Server) -> str:
-    """Return what to do where a broker only closes the connection: in TLS 1.3 it may not say why it does not accept our certificate."""
-    if server.certificate is None:
-        return "does it ask for a certificate of ours? Give cert=FILE and key=FILE, which its administrator knows"
-    return f"does it accept {server.certificate}? Have its administrator trust the authority that signed it"
-
-
-def _fix(server: Server) -> str:
-    return f"is a broker listening at {server.host}:{server.port}?"
-
-
-def _why(error: BaseException) -> str:
-    """Return what went wrong with a connection, in the system's words."""
-    if isinstance(error, OSError) and error.errno is None and (number := re.search(r"\[Errno (\d+)\]", str(error))):
-        error = OSError(int(number[1]), "")  # asyncio tried several addresses of the host
-    if isinstance(error, OSError) and error.errno:
-        return (os.strerror(error.errno) if error.errno > 0 else str(error.strerror)).lower()
-    return str(error).rstrip(".").lower() or type(error).__name__

@@ -14,7 +14,8 @@ from urllib.parse import unquote
 
 from headrace._clock import now_ms
 from headrace.connectors.mqtt import SERVER_PARAMETERS, parsed, server_of, version_of
-from headrace.connectors.mqtt_client import Connection, Server, Will, connect
+from headrace.connectors.mqtt_client import Connection, connect
+from headrace.connectors.mqtt_server import Server, Will
 from headrace.connectors.protocol import Unavailable
 from headrace.connectors.retries import Retries
 from headrace.connectors.sparkplug_host import NAMESPACE
