@@ -402,7 +402,8 @@ def test_the_last_digits_and_the_order_do_not_depend_on_batches_restarts_or_how_
         expected = emitted(kernel, rows, repeat(len(rows)))
         revised += (expected["revision"] > 0).sum()
         with monkeypatch.context() as patch:
-            patch.setattr("headrace.kernels.columnar.window._PORTION", 50)
+            patch.setattr("headrace.kernels.columnar.window.PORTION", 50)
+            patch.setattr("headrace.kernels.columnar.window_merging.PORTION", 50)
             chance = random.Random(seed)
             for most in (5, 90):
                 got = emitted(kernel, rows, iter([chance.randint(1, most) for _ in range(len(rows))]), forgetful=most > 5)

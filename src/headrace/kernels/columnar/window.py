@@ -32,7 +32,6 @@ is no window that ends with it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -41,64 +40,14 @@ from headrace.kernels.columnar.calendar import instants_of, times_of
 from headrace.kernels.columnar.coding import as_texts, concat
 from headrace.kernels.columnar.compile import compile_expression
 from headrace.kernels.columnar.watermark import NEVER
+from headrace.kernels.columnar.window_ends import first_taken, last_end, over_at
+from headrace.kernels.columnar.window_merging import PORTION, Merging
+from headrace.kernels.columnar.window_state import Fed, WindowState, left_of, of_groups, with_more
 from headrace.plan.operators import Aggregate, Regroup
-from headrace.plan.window import Window
 
-__all__ = ["Fed", "RegroupKernel", "WindowKernel", "WindowState", "first_taken", "key_text"]
-
-
-@dataclass(frozen=True, slots=True)
-class Fed:
-    """The result of feeding rows to a window kernel."""
-
-    emitted: list[pl.DataFrame]
-    late: pl.DataFrame
-    taken: pl.Series
+__all__ = ["RegroupKernel", "WindowKernel", "WindowState", "key_text"]
 
 
-@dataclass
-class WindowState:
-    """The state of a window kernel.
-
-    Attributes
-    ----------
-    clock
-        The clock it has worked up to, in ms.
-    buffer
-        Rows that wait for the end of their slice, by partition, in the order of offsets.
-    folded
-        States by `@slice` and key, of slices that an open window may still need.
-    stragglers
-        Rows kept apart, with `@from`, the end of the first window that takes them.
-    revisions
-        How often each group of a closed window within its lateness was given: `@end`, the keys, `@revision`.
-    blocks
-        States of blocks of 2, 4, 8 … slices, `@slice` their first; None until worked out from `folded`, of which they follow.
-    """
-
-    clock: int = NEVER
-    buffer: dict[int, list[pl.DataFrame]] = field(default_factory=dict)
-    folded: pl.DataFrame | None = None
-    stragglers: pl.DataFrame | None = None
-    revisions: pl.DataFrame | None = None
-    blocks: list[pl.DataFrame] | None = None
-
-
-def first_taken(window: Window, lateness: int, over: pl.Expr | None = None) -> pl.Expr:
-    """Return the end of the first window that takes a row, given its `@time` and `@watermark`; windows are `over` that end by then."""
-    step = window.step_ms
-    holds = pl.col("@time").floordiv(step) * step + step
-    open_still = (pl.col("@watermark") + (1 - lateness) if over is None else over).floordiv(step) * step + step
-    return pl.max_horizontal(holds, open_still)
-
-
-def _last_end(window: Window, time: pl.Expr) -> pl.Expr:
-    if window.kind == "cumulating":
-        return time.floordiv(window.size_ms) * window.size_ms + window.size_ms
-    return (time + window.size_ms).floordiv(window.step_ms) * window.step_ms
-
-
-_PORTION = 40_000
 _BOUNDS = ("@end", "@start", "@revision")
 # Of rows that a window emits when it closes. For those that it emits again, `@reached` is the watermark before the late record.
 _FIRST = [pl.lit(0, pl.Int64).alias("@revision"), pl.lit(0, pl.Int64).alias("@round"), pl.lit(NEVER, pl.Int64).alias("@reached")]
@@ -120,13 +69,12 @@ class WindowKernel:
         self._keyed = keyed
         self.window, self.lateness = operator.window, operator.lateness_ms
         self._calendar = self.window.calendar
-        self._slice_ms, self._one_slice = self.window.slice_ms, self.window.one_slice
-        overlapping = self.window.size_ms > self.window.step_ms
-        self._levels = (self.window.size_ms // self._slice_ms).bit_length() - 1 if overlapping else 0
+        self._slice_ms = self.window.slice_ms
         self.clock_column = clock_column
         self.keys = list(operator.keys)
         self.revise_by = self.keys if revise_by is None else list(revise_by)
         self.folding = Folding(operator.calls)
+        self._merging = Merging(self.window, self.folding, self.keys, self.revise_by)
         self._kept = list(dict.fromkeys((*self.keys, *sorted(self.folding.columns))))
         self._columns = [compile_expression(expression).alias(name) for name, expression in operator.columns]
 
@@ -138,7 +86,7 @@ class WindowKernel:
         """
         given = rows
         rows = self._in_window_time(rows)
-        fits = rows["@from"] <= rows.select(_last_end(self.window, pl.col("@time"))).to_series()
+        fits = rows["@from"] <= rows.select(last_end(self.window, pl.col("@time"))).to_series()
         taken, late = (rows, given.clear()) if fits.all() else (rows.filter(fits), given.filter(~fits))
         emitted = []
         if self.lateness:
@@ -157,10 +105,6 @@ class WindowKernel:
         rows = rows.with_columns(times, (times_of(self._calendar, after) - 1).alias("@watermark"), over)
         return rows.with_columns(first_taken(self.window, self.lateness, pl.col("@over")).alias("@from")).drop("@over")
 
-    def _over(self, clock: int, lateness: int = 0) -> int:
-        """Return the window time up to which windows are over at a clock, and with lateness are forgotten."""
-        return self.window.time(clock + 1 - lateness)
-
     def _admit(self, state: WindowState, partition: int, taken: pl.DataFrame) -> None:
         """Put rows into the buffer or among the stragglers."""
         slice_ms = self._slice_ms
@@ -169,7 +113,7 @@ class WindowKernel:
         behind = rows["@watermark"] >= rows["@slice"] + (slice_ms - 1)
         if behind.any():
             straggling = rows.filter(behind).select(pl.lit(partition, pl.Int64).alias("@partition"), "@slice", "@from", *self._kept, *sequence)
-            state.stragglers = _with(state.stragglers, as_texts(straggling))
+            state.stragglers = with_more(state.stragglers, as_texts(straggling))
             rows = rows.filter(~behind)
         if len(rows):
             state.buffer.setdefault(partition, []).append(rows.select("@slice", *self._kept))
@@ -200,13 +144,13 @@ class WindowKernel:
         frames = [*(rows for parts in state.buffer.values() for rows in parts), state.folded, state.stragglers]
         slices = [int(rows["@slice"].max()) for rows in frames if rows is not None and len(rows)]  # type: ignore[arg-type]
         end = max((self.window.last_end_at(one) for one in slices), default=None)
-        return None if end is None or end <= self._over(state.clock) else self.window.instant(end)
+        return None if end is None or end <= over_at(self.window, state.clock) else self.window.instant(end)
 
     def count_open(self, state: WindowState) -> int:
         """Return how many windows have rows and have not closed."""
         frames = [*(rows for parts in state.buffer.values() for rows in parts), state.folded, state.stragglers]
         slices = {one for rows in frames if rows is not None for one in rows["@slice"].unique()}
-        of, over = self.window, self._over(state.clock)
+        of, over = self.window, over_at(self.window, state.clock)
         ends = {end for one in slices for end in range(of.first_end_at(one), of.last_end_at(one) + 1, of.step_ms) if end > over}
         return len(ends if self._calendar is None else {of.instant(end) for end in ends})
 
@@ -215,7 +159,7 @@ class WindowKernel:
         if clock <= state.clock:
             return
         if state.revisions is not None:
-            state.revisions = _left(state.revisions, pl.col("@end") > self._over(clock, self.lateness))
+            state.revisions = left_of(state.revisions, pl.col("@end") > over_at(self.window, clock, self.lateness))
         for closed in self._close(state, clock):
             yield self._finish(closed.with_columns(_FIRST))
         self._forget(state)
@@ -226,15 +170,15 @@ class WindowKernel:
             return
         before, state.clock = state.clock, clock
         self._fold(state, before)
-        for closed in self._merged(state, self._over(before), self._over(clock), until=until):
+        for closed in self._merging.merged(state, over_at(self.window, before), over_at(self.window, clock), until=until):
             if self.lateness:
                 given = closed.select("@end", *self.revise_by).unique(maintain_order=True).with_columns(pl.lit(0, pl.Int64).alias("@revision"))
-                state.revisions = _with(state.revisions, given)
+                state.revisions = with_more(state.revisions, given)
             yield closed
 
     def _fold(self, state: WindowState, before: int) -> None:
         """Fold the rows of slices that are over since the clock was `before`, in the order of partition and offset."""
-        behind_last = self._over(state.clock) - self._slice_ms
+        behind_last = over_at(self.window, state.clock) - self._slice_ms
         ready: list[pl.DataFrame] = []
         for partition in sorted(state.buffer):
             waiting = []
@@ -250,151 +194,19 @@ class WindowKernel:
             state.buffer[partition] = waiting
         if ready:
             folded = self.folding.fold(concat(ready), ["@slice", *self.keys])
-            state.folded = _with(state.folded, folded)
-        self._build(state, before)
-
-    def _build(self, state: WindowState, before: int) -> None:
-        """Merge pairs of blocks into those that are over since the clock was `before`; into all, where none are known."""
-        if not self._levels or state.folded is None:
-            return
-        parts = state.folded
-        blocks: list[pl.DataFrame] = []
-        for level in range(1, self._levels + 1):
-            known, length = state.blocks[level - 1] if state.blocks else None, self._slice_ms << level
-            over, was_over = (self._over(clock) // length * length for clock in (state.clock, before))
-            if known is None or over > was_over:
-                start = pl.col("@slice").floordiv(length) * length
-                pairs = parts.filter((start < over) if known is None else (start < over) & (start >= was_over))
-                merged = self.folding.merge(pairs.sort("@slice").with_columns(start), ["@slice", *self.keys])
-                known = merged if known is None else pl.concat([known, merged])
-            blocks.append(known)
-            parts = known
-        state.blocks = blocks
-
-    def _merged(
-        self, state: WindowState, after: int, upto: int, targets: pl.DataFrame | None = None, until: pl.DataFrame | None = None
-    ) -> Iterator[pl.DataFrame]:
-        """Yield one state for each window with an end in (after, upto] and key, some windows at a time.
-
-        `targets` are groups of windows, by `@end` and the keys to revise by, each as it was when the record `@sequence` had come; then
-        there is one state for each target and key. `until` tells when windows close, by `@over` and `@sequence`.
-        """
-        if upto // self.window.step_ms == after // self.window.step_ms or (state.folded is None and state.stragglers is None):
-            return
-        if state.blocks is None:
-            self._build(state, NEVER)
-        folded = [] if state.folded is None else [_of(rows, targets, self.revise_by) for rows in (state.folded, *(state.blocks or ()))]
-        blocks = [self._with_ends(rows, level, after, upto) for level, rows in enumerate(folded)]
-        slices = self._with_ends(folded[0], None, after, upto) if folded and self._levels else None
-        straggling = []
-        if state.stragglers is not None:
-            stragglers = _of(state.stragglers, targets, self.revise_by).sort("@partition", maintain_order=True)
-            straggling.append(self._with_ends(stragglers, None, after, upto))
-        by = ["@end", *self.keys] if targets is None else ["@sequence", "@end", *self.keys]
-        for first, last in self._portions([*blocks, *straggling]):
-            parts = [part for rows in blocks if len(part := self._spread(rows, first, last))]
-            late = [shown for rows in straggling if len(shown := self._shown(self._spread(rows, first, last), targets, until))]
-            if targets is not None:
-                parts = [self._for_targets(part, targets) for part in parts]
-            if not late:
-                yield from [parts[0].drop("@slice")] if self._one_slice and parts else [self._merge(parts, by)] if parts else []
-                continue
-            behind = self.folding.fold(late[0], [*by, "@slice"])
-            groups = behind.select(by).unique()
-            apart = [] if slices is None else [_of(self._spread(_of(slices, groups, self.keys), first, last), groups, ["@end", *self.keys])]
-            if targets is not None:
-                apart = [self._for_targets(part, targets) for part in apart]
-            apart = [_of(part, groups, by) for part in (parts if slices is None else apart)]
-            left = [part.join(groups, on=by, how="anti", nulls_equal=True, maintain_order="left") for part in parts]
-            merged = self._merge([*apart, behind], by)
-            others = [part.drop("@slice") for part in left] if self._one_slice else [self._merge(left, by)] if left else []
-            yield pl.concat([merged, *(part.select(merged.columns) for part in others)])
-
-    def _merge(self, parts: list[pl.DataFrame], by: list[str]) -> pl.DataFrame:
-        """Merge states in the order of their slices."""
-        columns = parts[0].columns
-        return self.folding.merge(pl.concat([part.select(columns) for part in parts]).sort("@slice", maintain_order=True), by)
-
-    def _shown(self, late: pl.DataFrame, targets: pl.DataFrame | None, until: pl.DataFrame | None) -> pl.DataFrame:
-        """Return the stragglers that had come when their window closed, or for each target those that had come by then."""
-        if targets is not None:
-            came = late.rename({"@sequence": "@came"})
-            return self._for_targets(came, targets).filter(pl.col("@came") <= pl.col("@sequence")).drop("@came")
-        if until is None:
-            return late
-        closes = until["@sequence"].gather(until["@over"].search_sorted(late["@end"], "left"))
-        return late.filter(late["@sequence"] < closes)
-
-    def _for_targets(self, rows: pl.DataFrame, targets: pl.DataFrame) -> pl.DataFrame:
-        """Return each row for every target it belongs to, with its `@sequence`."""
-        on = ["@end", *self.revise_by]
-        return rows.join(targets.select("@sequence", *on), on=on, nulls_equal=True, maintain_order="left_right")
-
-    def _with_ends(self, rows: pl.DataFrame, level: int | None, after: int, upto: int) -> pl.DataFrame:
-        """Return the blocks of a level that windows with an end in (after, upto] take, with the `@first` and the `@last` of those ends.
-
-        A window takes a block that lies in it, unless the block of twice the length does so too. At the level None, it takes every slice.
-        """
-        step, length = self.window.step_ms, self._slice_ms << (level or 0)
-        start = pl.col("@slice")
-        first, last = (start + (length + step - 1)).floordiv(step) * step, _last_end(self.window, start)
-        if level is not None and self._levels:
-            left = start.floordiv(length) % 2 == 0
-            before_parent = (start + (2 * length - 1)).floordiv(step) * step
-            first = pl.when(left).then(first).otherwise(pl.max_horizontal(first, _last_end(self.window, start - length) + step))
-            last = pl.when(left).then(pl.min_horizontal(last, before_parent)).otherwise(last)
-        elif "@from" in rows.columns:
-            first = pl.max_horizontal(first, "@from")
-        first = pl.max_horizontal(first, pl.lit(after // step * step + step)).alias("@first")
-        last = pl.min_horizontal(last, pl.lit(upto // step * step)).alias("@last")
-        return rows.with_columns(first, last).filter(pl.col("@first") <= pl.col("@last"))
-
-    def _portions(self, frames: Sequence[pl.DataFrame]) -> Iterator[tuple[int, int]]:
-        """Yield the ends of windows in portions, first and last, in each of which the rows spread to no more than some ten thousand."""
-        ends = pl.concat([rows.select("@first", "@last") for rows in frames]).sort("@first")
-        if ends.is_empty():
-            return
-        step, before = self.window.step_ms, pl.col("@last").cum_max().shift(1)
-        new = pl.col("@last") - pl.max_horizontal(pl.col("@first") - step, before)
-        sums = ends.select((pl.col("@last") - pl.col("@first") + step).sum().alias("spread"), new.clip(lower_bound=0).sum().alias("covered"))
-        spread, covered = sums.row(0)
-        last_of_all = int(ends["@last"].max())  # type: ignore[arg-type]
-        if spread <= _PORTION * step:
-            yield int(ends["@first"][0]), last_of_all
-            return
-        length = max(_PORTION * covered // spread, 1) * step
-        last = -(2**63)
-        while last < last_of_all:
-            first = ends.filter(pl.col("@last") > last).select(pl.max_horizontal(pl.col("@first").min(), last + step)).item()
-            last = first + length - step
-            yield first, last
-
-    def _spread(self, rows: pl.DataFrame, first: int, last: int) -> pl.DataFrame:
-        """Return each row once for every window in [first, last] that takes it, with its `@end`."""
-        rows = rows.filter((pl.col("@first") <= last) & (pl.col("@last") >= first))
-        if self._one_slice:
-            return rows.rename({"@first": "@end"}).drop("@last")
-        ends = pl.int_ranges(pl.col("@first").clip(lower_bound=first), pl.col("@last").clip(upper_bound=last) + 1, self.window.step_ms)
-        return self._existing(rows.with_columns(ends.alias("@end")).drop("@first", "@last").explode("@end", empty_as_null=False))
-
-    def _existing(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return rows without those of ends whose step the clocks of the zone skip."""
-        if self._calendar is None or self.window.kind == "tumbling":
-            return rows
-        ends = rows["@end"].unique()
-        skipped = ends.filter(instants_of(self._calendar, ends) == instants_of(self._calendar, ends - self.window.step_ms))
-        return rows.filter(~pl.col("@end").is_in(skipped.implode())) if len(skipped) else rows
+            state.folded = with_more(state.folded, folded)
+        self._merging.build(state, before)
 
     def _forget(self, state: WindowState) -> None:
         """Drop what no window can need any more."""
-        gone = self._over(state.clock, self.lateness)
-        needed = _last_end(self.window, pl.col("@slice")) > gone
+        gone = over_at(self.window, state.clock, self.lateness)
+        needed = last_end(self.window, pl.col("@slice")) > gone
         if state.folded is not None:
-            state.folded = _left(state.folded, needed)
+            state.folded = left_of(state.folded, needed)
         if state.blocks is not None:
             state.blocks = None if state.folded is None else [rows.filter(needed) for rows in state.blocks]
         if state.stragglers is not None:
-            state.stragglers = _left(state.stragglers, needed)
+            state.stragglers = left_of(state.stragglers, needed)
 
     def _finish(self, merged: pl.DataFrame) -> pl.DataFrame:
         """Return the operator's rows, by window end, then key."""
@@ -422,10 +234,10 @@ class WindowKernel:
             rounds.append(closed.with_columns(_FIRST).with_columns((closes * 2).alias("@round")))
         targets = self._count_revisions(state, self._targets(rows))
         reached = rows.select("@sequence", pl.col(self.clock_column).alias("@reached")).unique("@sequence", keep="first")
-        most = 1 if state.stragglers is None else max(1, len(_of(state.stragglers, targets, self.revise_by)) // len(rows))
-        for some in targets.iter_slices(max(1, _PORTION // most)):
+        most = 1 if state.stragglers is None else max(1, len(of_groups(state.stragglers, targets, self.revise_by)) // len(rows))
+        for some in targets.iter_slices(max(1, PORTION // most)):
             after, upto = int(some["@end"].min()) - 1, int(some["@end"].max())  # type: ignore[arg-type]
-            for merged in self._merged(state, after, upto, some):
+            for merged in self._merging.merged(state, after, upto, some):
                 again = merged.join(some, on=["@sequence", "@end", *self.revise_by], nulls_equal=True, maintain_order="left")
                 again = again.join(reached, on="@sequence", how="left", maintain_order="left")
                 rounds.append(again.with_columns((pl.col("@sequence") * 2 + 1).alias("@round")).drop("@sequence"))
@@ -438,9 +250,11 @@ class WindowKernel:
     def _targets(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return the groups of closed windows that rows come to: `@sequence`, `@end` and the keys to revise by."""
         step = self.window.step_ms
-        last = pl.min_horizontal("@over", _last_end(self.window, pl.col("@time"))).floordiv(step) * step
+        last = pl.min_horizontal("@over", last_end(self.window, pl.col("@time"))).floordiv(step) * step
         ends = pl.int_ranges(pl.col("@from"), last + 1, step).alias("@end")
-        return self._existing(rows.select("@sequence", ends, *self.revise_by).explode("@end", empty_as_null=False)).unique(maintain_order=True)
+        return self._merging.existing(rows.select("@sequence", ends, *self.revise_by).explode("@end", empty_as_null=False)).unique(
+            maintain_order=True
+        )
 
     def _count_revisions(self, state: WindowState, targets: pl.DataFrame) -> pl.DataFrame:
         """Return the targets with their `@revision`, and remember it."""
@@ -477,18 +291,3 @@ class RegroupKernel:
 def key_text(keys: Sequence[str]) -> pl.Expr:
     """Return the keys as one text, `@key`, by which a log chooses the partition."""
     return pl.concat_str([pl.col(key).cast(pl.String).fill_null("") for key in keys] or [pl.lit("")], separator="\x1f").alias("@key")
-
-
-def _of(rows: pl.DataFrame, groups: pl.DataFrame | None, by: list[str]) -> pl.DataFrame:
-    """Return the rows of the groups alone, if they are given and there is a key."""
-    return rows if groups is None or not by else rows.join(groups, on=by, how="semi", nulls_equal=True, maintain_order="left")
-
-
-def _with(rows: pl.DataFrame | None, more: pl.DataFrame) -> pl.DataFrame:
-    return more if rows is None else pl.concat([rows, more])
-
-
-def _left(rows: pl.DataFrame, needed: pl.Expr) -> pl.DataFrame | None:
-    """Return the rows that are needed, the very frame if all are, so that it need not be stored again."""
-    kept = rows.filter(needed)
-    return rows if len(kept) == len(rows) else kept if len(kept) else None
