@@ -419,7 +419,7 @@ def test_state_that_another_pipeline_made_is_told(found: Found, change: Callable
     ],
 )
 def test_state_from_which_no_run_would_go_on_is_told(found: Found, committed: SqliteLog, statement: str, says: str) -> None:
-    committed._db.execute(statement)
+    committed.file.db.execute(statement)
     one = bad(found("own.py")["app"])
     assert one.state == "FAIL"
     assert says in one.what

@@ -396,7 +396,7 @@ def test_after_a_failed_commit_nothing_more_is_committed(log: SqliteLog, wall: W
     live = live_on(log, wall)
     live.work()
     with monkeypatch.context() as broken:
-        broken.setattr(log, "_expire", lambda: 1 / 0)
+        broken.setattr(log.retention, "expire", lambda: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             live.commit()
     with pytest.raises(InternalError, match="a commit has failed"):
