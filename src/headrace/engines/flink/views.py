@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import singledispatchmethod
 
@@ -14,53 +14,22 @@ from headrace.engines.flink.parts import DUPLICATES, Hosted, Once, Part
 from headrace.engines.flink.paths import Paths
 from headrace.engines.flink.places import Places
 from headrace.engines.flink.refuse import check_regroup, check_window
-from headrace.engines.flink.words import comment, duration, listed, name, text
+from headrace.engines.flink.window_words import grouped_at, grouped_by, key_text, nulls_last, plus, window_function, within_window, zoned
+from headrace.engines.flink.words import comment, listed, name, text
 from headrace.engines.selects import Selects, blaming
 from headrace.engines.shipped import pack
 from headrace.engines.zones import without_zone
 from headrace.errors import PlanError
 from headrace.plan.expression import Call, Column, Expression, columns_of, rebuild, walk
 from headrace.plan.graph import Node
-from headrace.plan.operators import (
-    Aggregate,
-    Derive,
-    Named,
-    Operator,
-    Process,
-    Regroup,
-    Select,
-    Side,
-    Source,
-    TopN,
-    Traits,
-    Union,
-    Unnest,
-    Where,
-)  # fmt: skip
+from headrace.plan.operators import Aggregate, Derive, Named, Operator, Process, Regroup, Select, Side, Source, TopN, Traits, Union, Unnest, Where
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import STRING
-from headrace.plan.window import Window
 
 __all__ = ["Views"]
 
 _BOUNDS = ("window_start", "window_end")
 _REVISION = {"revision": Item("CAST(0 AS BIGINT)", computed=True)}
-
-
-def window_function(window: Window, table: str, time: str) -> str:
-    """Return the table function that gives each row once for every window that holds it."""
-    given = f"TABLE {name(table)}, DESCRIPTOR({name(time)})"
-    size, step = duration(window.size_ms), duration(window.step_ms)
-    begins = window.offset_ms % (window.step_ms if window.kind == "sliding" else window.size_ms)
-    offset = f", {duration(begins)}" if begins else ""
-    match window.kind:
-        case "tumbling":
-            return f"TABLE(TUMBLE({given}, {size}{offset}))"
-        case "sliding":
-            return f"TABLE(HOP({given}, {step}, {size}{offset}))"
-        case "cumulating":
-            return f"TABLE(CUMULATE({given}, {step}, {size}{offset}))"
-    raise PlanError(f"{window.kind} windows are not written in Flink SQL yet")
 
 
 class Views(Selects[Block]):
@@ -77,7 +46,7 @@ class Views(Selects[Block]):
         self.key = fresh("key", taken)
         self.intakes: dict[str, Intake] = {}
         self._places = places
-        self._regrouped = {one for node in plan.nodes if node.is_a(Regroup, TopN) for one in _within_window(node.input)}
+        self._regrouped = {one for node in plan.nodes if node.is_a(Regroup, TopN) for one in within_window(node.input)}
         self._taken = {*(source.topic for source in plan.sources), *(sink.operator.topic for sink in plan.sinks)}
         for node in plan.of(Source):
             with blaming(self.engine, node):
@@ -282,7 +251,7 @@ class Views(Selects[Block]):
             block = self._table(node)
             block = self._view(node, block) if block.where else block
             assert block.table is not None
-            if node.traits.time == "window" and not self._paths.is_in_window_time(_grouped_at(node)):
+            if node.traits.time == "window" and not self._paths.is_in_window_time(grouped_at(node)):
                 self.statements.append(Once(block.table, self.marks.time, self.marks.now))
             self._closed[node] = block
         return self._closed[node]
@@ -339,21 +308,21 @@ class Views(Selects[Block]):
     def _(self, top: TopN, node: Node[TopN]) -> Block:
         block = self._table(node.input)
         assert all(block.items[bound].held == "window" for bound in _BOUNDS)
-        order = [one for column, falls in top.order for one in _nulls_last(block.items[column].sql, falls=falls)]
+        order = [one for column, falls in top.order for one in nulls_last(block.items[column].sql, falls=falls)]
         order += [block.items[column].sql for column in top.ties]
         group = [block.items[bound].sql for bound in _BOUNDS] + [block.items[key].sql for key in top.keys]
         rank = fresh("rank", block.known)
         ranked = block.select(f"ROW_NUMBER() OVER (PARTITION BY {', '.join(group)} ORDER BY {', '.join(order)}) AS {name(rank)}")
         inner = block.view(self.new(f"ranked_{node.id}"))
-        closing = {} if node in self._regrouped else {one: _zoned(inner.items[one]) for one in _BOUNDS}
-        keys = [name(key) for key in _grouped_by(node)]
+        closing = {} if node in self._regrouped else {one: zoned(inner.items[one]) for one in _BOUNDS}
+        keys = [name(key) for key in grouped_by(node)]
         return replace(
             inner,
             relation=_nested(ranked, inner.table or ""),
             table=None,
             items={**inner.items, **closing, "rank": Item(name(rank), computed=True)},
             hidden={
-                **({self.key: _key_text(keys)} if self._places.keyed and node not in self._regrouped else {}),
+                **({self.key: key_text(keys)} if self._places.keyed and node not in self._regrouped else {}),
                 **self._closing(
                     node,
                     inner.items["window_end"],
@@ -372,10 +341,10 @@ class Views(Selects[Block]):
         calls = {hidden: item(call, block.row) for hidden, call in operator.calls}
         row = {**_REVISION, **keys, **calls}
         made = {column: replace(item(expression, row), computed=True) for column, expression in operator.columns}
-        closing = bounds if node in self._regrouped else {one: _zoned(held) for one, held in bounds.items()}
+        closing = bounds if node in self._regrouped else {one: zoned(held) for one, held in bounds.items()}
         group = tuple(dict.fromkeys([*(held.sql for held in (*keys.values(), *bounds.values())), *([time] if time else [])]))
         keyed = self._places.keyed and node not in self._regrouped
-        hidden = {self.key: _key_text(row[key].sql for key in operator.keys)} if keyed else {}
+        hidden = {self.key: key_text(row[key].sql for key in operator.keys)} if keyed else {}
         hidden |= self._closing(node, bounds["window_end"], [hosting.plain(node.schema, key, row[key]) for key in operator.keys], time)
         return replace(block, items={**keys, **made, **closing}, hidden=hidden, table=None, constants=_REVISION, group=group)
 
@@ -384,7 +353,7 @@ class Views(Selects[Block]):
         if not self._paths.is_taken_in_time(node) and time is None:
             return {}
         order = hosting.json_array(keys) if keys else "'[]'"
-        return {self.marks.time: time or f"{_zoned(end).sql} - {MS}", self.marks.order: order, **self._way(node)}
+        return {self.marks.time: time or f"{zoned(end).sql} - {MS}", self.marks.order: order, **self._way(node)}
 
     def last_end(self, aggregate: Aggregate, given: Traits) -> str:
         """Return the last millisecond of the last window that holds a row, in ms since the epoch."""
@@ -393,9 +362,9 @@ class Views(Selects[Block]):
         # Flink divides towards 0: times before 1970 are moved behind it by whole steps.
         moved = max(-(min(source.range_ms[0] for source in self._sources) - window.offset_ms) // step + 1, 0) * step
         ahead = moved + (window.size_ms if window.kind == "sliding" else 0) - window.offset_ms
-        begins = f"{f'({time} {_plus(ahead)})' if ahead else time} / {step} * {step}"
+        begins = f"{f'({time} {plus(ahead)})' if ahead else time} / {step} * {step}"
         last = (0 if window.kind == "sliding" else window.size_ms) - 1 - moved + window.offset_ms
-        return f"{begins} {_plus(last)}"
+        return f"{begins} {plus(last)}"
 
     def is_taken(self, aggregate: Aggregate, given: Traits) -> str:
         """Return whether any window of an aggregate takes a row that is `given` so; what processes give is never late."""
@@ -421,45 +390,9 @@ class Views(Selects[Block]):
         return inner, {**inner.row, **hidden}, swapped
 
 
-def _nulls_last(column: str, *, falls: bool) -> list[str]:
-    """Return what orders rows by a column, NULLs behind: Flink holds them for the least."""
-    return [f"{column} DESC"] if falls else [f"CASE WHEN {column} IS NULL THEN 1 ELSE 0 END", column]
-
-
-def _grouped_by(node: Node[Operator]) -> tuple[str, ...]:
-    """Return the keys by which the rows of windows were last grouped."""
-    return node.operator.keys if isinstance(node.operator, Aggregate | Regroup) else _grouped_by(node.input)
-
-
-def _grouped_at(node: Node[Operator]) -> Node[Operator]:
-    """Return the node that makes the rows of windows which this one only has other columns of."""
-    return node if node.is_a(Aggregate, Regroup, TopN) else _grouped_at(node.input)
-
-
-def _within_window(node: Node[Operator]) -> Iterator[Node[Operator]]:
-    """Yield a node of a window's rows, and those upstream, up to the window."""
-    yield node
-    if not node.is_a(Aggregate):
-        yield from _within_window(node.input)
-
-
-def _key_text(keys: Iterable[str]) -> str:
-    """Return the keys as one text, by which a log chooses the partition."""
-    given = ", ".join(f"COALESCE(CAST({key} AS STRING), '')" for key in keys)
-    return f"CONCAT_WS({text(chr(0x1F))}, {given})" if given else "''"
-
-
 def _with(block: Block, items: dict[str, Item]) -> Block:
     constants = {column: held for column, held in (block.constants or {}).items() if column not in items}
     return replace(block, items=items, constants=constants)
-
-
-def _plus(number: int) -> str:
-    return f"{'+' if number >= 0 else '-'} {abs(number)}"
-
-
-def _zoned(held: Item) -> Item:
-    return Item(f"CAST({held.sql} AS TIMESTAMP_LTZ(3))", computed=True)
 
 
 def _nested(body: str, named: str) -> str:

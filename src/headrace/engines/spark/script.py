@@ -10,10 +10,11 @@ from headrace.engines.entries import ledger_topic
 from headrace.engines.selects import blaming
 from headrace.engines.shipped import pack
 from headrace.engines.spark.block import Block
+from headrace.engines.spark.hidden import RECORD
 from headrace.engines.spark.prelude import definitions, java_functions
 from headrace.engines.spark.rows import json
 from headrace.engines.spark.source import Source as Reading
-from headrace.engines.spark.views import RECORD, Views, hosted, rows_of, rows_of_input, told_to
+from headrace.engines.spark.views import Views, hosted, rows_of, rows_of_input, told_to
 from headrace.engines.spark.words import name
 from headrace.errors import InternalError
 from headrace.plan.graph import Node

@@ -11,15 +11,17 @@ Rows that a process gives have those of a record, of source 0, and are never lat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import singledispatchmethod
 
 from headrace.engines.selects import Selects
 from headrace.engines.spark.block import Block
 from headrace.engines.spark.expression import loose, sql
+from headrace.engines.spark.hidden import BOUNDS, CLOSED, GIVEN, HIDDEN, INPUT_ORDER, LIVE_CLOSED, RECORD, TIME, WINDOW
+from headrace.engines.spark.process_rows import SLOTS, keyed_rows, keys_of, numbered_rows, place_of, slotted_rows
 from headrace.engines.spark.rows import plain_json, read_json, timed_row
 from headrace.engines.spark.source import Source as Reading
+from headrace.engines.spark.taking import floor_of, slice_order, taken_by
 from headrace.engines.spark.words import name, text
 from headrace.engines.spark.zones import Zoned, zoned
 from headrace.engines.zones import without_zone
@@ -27,53 +29,10 @@ from headrace.errors import PlanError
 from headrace.kernels.keyed.schedule import BROADCAST, RECORDS
 from headrace.plan.expression import Call, Column, Expression, columns_of
 from headrace.plan.graph import Node
-from headrace.plan.operators import (
-    Aggregate,
-    Derive,
-    Named,
-    Operator,
-    Process,
-    Regroup,
-    Select,
-    Side,
-    Source,
-    TopN,
-    Union,
-    Unnest,
-    Where,
-)
+from headrace.plan.operators import Aggregate, Derive, Named, Operator, Process, Regroup, Select, Side, Source, TopN, Union, Unnest, Where
 from headrace.plan.pipeline import FAILED, Plan
-from headrace.plan.schema import Schema
-from headrace.plan.window import Window
 
-__all__ = ["RECORD", "Views", "hosted", "rows_of", "rows_of_input", "told_to"]
-
-RECORD = ("_source", "_partition", "_offset")
-_TIME = ("_time_ms", "_watermark_ms", "_shown_ms", "_entry")
-_WINDOW = ("_start_ms", "_end_ms", "_key")
-_GIVEN = (*RECORD, *_TIME[:3], "_arrived_ms", "_entry")
-_HIDDEN = frozenset([
-    *RECORD, *_TIME, *_WINDOW, "_time", "_window", "_taken", "_ends", "_at", "_arrived_ms", "_row", "_due_ms", "_rank", "_at_ms", "_mark_ms", "_bound_ms",
-])  # fmt: skip
-_BOUNDS = {"window_start": "TIMESTAMP_MILLIS(`_start_ms`)", "window_end": "TIMESTAMP_MILLIS(`_end_ms`)", "revision": "0L"}
-_CLOSED = {  # rows of windows as records of source 0, of the last ms of their windows
-    "_source": "0",
-    "_partition": "0",
-    **dict.fromkeys(("_offset", "_time_ms"), "`_end_ms` - 1"),
-    "_watermark_ms": str(-(2**62)),
-    "_shown_ms": "`_end_ms` - 1",
-    "_arrived_ms": "CAST(NULL AS BIGINT)",
-    "_entry": "ARRAY(ROW_NUMBER() OVER (PARTITION BY `_end_ms` ORDER BY `_start_ms`, `_key`))",
-}
-_LIVE_CLOSED = {  # the same in a stream, which cannot number them: Python puts them in order
-    **_CLOSED,
-    "_entry": "STRUCT(`_start_ms`, `_key`)",
-    "_time": "WINDOW_TIME(`_window`)",
-}
-_SLOTS = 64  # among which a live process's keys are dealt: its state is kept by them, so it cannot be changed
-# What the host reads of a record of several inputs.
-_PLACED = ("_source", "_partition", "_offset", "_entry", "_time_ms", "_shown_ms", "_arrived_ms")
-_INPUT_ORDER = "STRUCT({}`_source`, `_partition`, `_offset`, `_entry`)"
+__all__ = ["Views", "hosted", "rows_of", "rows_of_input", "told_to"]
 
 
 def rows_of(number: int) -> str:
@@ -110,7 +69,7 @@ class Views(Selects[Block]):
         self._ranks = {node: rank for rank, node in enumerate(sorted(plan.stages, key=lambda node: node.traits.passed), 1)}
         for node in plan.nodes:
             for column in node.schema.names:
-                if column in _HIDDEN:
+                if column in HIDDEN:
                     raise PlanError(f"column {column!r} has the name of one that a Spark script adds", fix="give it another name")
 
     def _view(self, node: Node[Operator], block: Block) -> Block:
@@ -133,7 +92,7 @@ class Views(Selects[Block]):
     def _(self, source: Source, node: Node[Source]) -> Block:
         reading = Reading(source, node.id)
         self.statements[reading.view] = f"-- {node}\n{reading.live_query if self._live else reading.query}"
-        time = ("_time_ms", "_time") if self._live else _TIME[:3]
+        time = ("_time_ms", "_time") if self._live else TIME[:3]
         arrived = {"_arrived_ms": "arrived_ms"} if self._plan.processes else {}
         hidden = {"_source": str(node.id), **{column: name(column) for column in (*RECORD[1:], *time)}, **arrived}
         hidden["_entry"] = "CAST(ARRAY() AS ARRAY<INT>)"
@@ -193,7 +152,7 @@ class Views(Selects[Block]):
         if node.traits.time != "window":
             return block
         block = self._put(f"closed_{node.id}", block, block.select()) if block.said else block
-        return replace(block, hidden=_LIVE_CLOSED if self._live else _CLOSED)
+        return replace(block, hidden=LIVE_CLOSED if self._live else CLOSED)
 
     @_make.register
     def _(self, aggregate: Aggregate, node: Node[Aggregate]) -> Block:
@@ -208,14 +167,14 @@ class Views(Selects[Block]):
             return self._zoned_window(aggregate, node, local)
         window = without_zone(aggregate.window, node.traits.origins, "Spark")
         block = self._timed(node.input)
-        taken, ends = _taken(window)
+        taken, ends = taken_by(window)
         rows = self._put(rows_of(node.id), block.saying(f"#{node.id} the rows that reach the window"), block.select(ends, taken))
         if window.kind == "tumbling":
             relation, end = rows.relation, "`_ends`"
         else:
             relation, end = f"(SELECT *, EXPLODE(`_ends`) AS `_end_ms` FROM {rows.relation}) AS every", "`_end_ms`"
-        start = _floor(f"{end} - 1", window.size_ms, window) if window.kind == "cumulating" else f"{end} - {window.size_ms}"
-        order = _INPUT_ORDER.format("" if window.one_slice else _slices(window))
+        start = floor_of(f"{end} - 1", window.size_ms, window) if window.kind == "cumulating" else f"{end} - {window.size_ms}"
+        order = INPUT_ORDER.format("" if window.one_slice else slice_order(window))
         over = replace(rows, relation=relation, where=("`_taken`",), said=())
         return self._grouped(aggregate, node, over, {"_start_ms": start, "_end_ms": end}, [end], order)
 
@@ -226,7 +185,7 @@ class Views(Selects[Block]):
         if local.window.kind != "tumbling":
             relation, end = f"(SELECT *, EXPLODE(`_ends`) AS `_bound_ms` FROM {rows.relation}) AS every", "`_bound_ms`"
         over = replace(rows, relation=relation, where=("`_taken`",), said=())
-        return self._grouped(aggregate, node, over, local.bounds(end), [end], _INPUT_ORDER.format(local.slices))
+        return self._grouped(aggregate, node, over, local.bounds(end), [end], INPUT_ORDER.format(local.slices))
 
     def _live_window(self, aggregate: Aggregate, node: Node[Aggregate]) -> Block:
         window = without_zone(aggregate.window, node.traits.origins, "Spark")
@@ -245,14 +204,14 @@ class Views(Selects[Block]):
         lengths = (window.size_ms, window.step_ms, begins) if begins else dict.fromkeys((window.size_ms, window.step_ms))
         span = f"WINDOW(`_time`, {', '.join(text(f'{length} milliseconds') for length in lengths)})"
         bounds = {"_start_ms": f"UNIX_MILLIS({span}.start)", "_end_ms": f"UNIX_MILLIS({span}.end)", "_window": span}
-        start = _floor("`_time_ms`", window.slice_ms, window)
-        order = _INPUT_ORDER.format("" if window.one_slice else f"{start} AS slice, ")
+        start = floor_of("`_time_ms`", window.slice_ms, window)
+        order = INPUT_ORDER.format("" if window.one_slice else f"{start} AS slice, ")
         return self._grouped(aggregate, node, block, bounds, [span], order)
 
     @_make.register
     def _(self, regroup: Regroup, node: Node[Regroup]) -> Block:
         block = self.over(node.input, {*regroup.keys, *(one for _, call in regroup.calls for one in columns_of(call))})
-        bounds = {one: block.hidden[one] for one in (*_WINDOW[:2], "_window") if one in block.hidden}
+        bounds = {one: block.hidden[one] for one in (*WINDOW[:2], "_window") if one in block.hidden}
         return self._grouped(regroup, node, block, bounds, list(bounds.values()), block.hidden["_key"])
 
     @_make.register
@@ -283,7 +242,7 @@ class Views(Selects[Block]):
         outputs = [*process.declared.outputs]
         place, schema = (len(outputs), FAILED) if output is None else (outputs.index(output), process.output(output))
         self.host(node)
-        hidden = {column: name(column) for column in (*_GIVEN, *(["_time"] if self._live else []))}
+        hidden = {column: name(column) for column in (*GIVEN, *(["_time"] if self._live else []))}
         taken = Block(name(hosted(number)), {}, hidden, where=(f"`_output` = {place}",))
         named = f"failed_{number}" if output is None else f"given_{number}_{place}"
         over = self._put(named, taken, taken.select(f"{read_json('`_row`', schema)} AS row"))
@@ -304,24 +263,24 @@ class Views(Selects[Block]):
         elif node.others:
             query = self._of_inputs(node, rows)
         else:
-            query = _keyed(node, rows)
+            query = keyed_rows(node, rows)
         self.statements[hosted(node.id)] = f"-- {node}\n{query}"
 
     def _of_inputs(self, node: Node[Process], rows: Block) -> str:
         """Return the query of what a process takes of all its inputs, with the number of the input."""
         process = node.operator
-        texts = [_numbered(rows, _keys_of(process), process.keys, process.record_schema, RECORDS)]
+        texts = [numbered_rows(rows, keys_of(process), process.keys, process.record_schema, RECORDS)]
         for place, (given, one) in enumerate(node.others):
             block = self._timed(given)
             time, watermark = block.hidden["_time_ms"], block.hidden["_watermark_ms"]
             always = process.arrival or one.late == "take"
-            taken = "TRUE AS `_taken`" if always else f"{time} >= {watermark} AS `_taken`"
+            taken = "TRUE AS `_taken`" if always else f"{time} >= {watermark} AS `taken_by`"
             said = block.saying(f"#{node.id} the rows that reach the input {one.name}")
             reached = self._put(rows_of_input(node.id, place), said, block.select(taken))
             if one.late == "take" and not process.arrival:
                 reached = replace(reached, hidden={**reached.hidden, "_time_ms": "GREATEST(`_time_ms`, `_watermark_ms`)"})
             reached = replace(reached, where=("`_taken`",))
-            texts.append(_numbered(reached, _keys_of(process), one.keys, one.schema, RECORDS + 1 + place))
+            texts.append(numbered_rows(reached, keys_of(process), one.keys, one.schema, RECORDS + 1 + place))
         return "\nUNION ALL\n".join(texts)
 
     def _reaching(self, node: Node[Process]) -> Block:
@@ -329,7 +288,7 @@ class Views(Selects[Block]):
         block = self._timed(node.input)
         if self._live:
             return block
-        taken = "TRUE AS `_taken`" if node.operator.arrival else f"{block.hidden['_time_ms']} >= {block.hidden['_watermark_ms']} AS `_taken`"
+        taken = "TRUE AS `_taken`" if node.operator.arrival else f"{block.hidden['_time_ms']} >= {block.hidden['_watermark_ms']} AS `taken_by`"
         rows = self._put(rows_of(node.id), block.saying(f"#{node.id} the rows that reach the process"), block.select(taken))
         return replace(rows, where=("`_taken`",))
 
@@ -347,18 +306,18 @@ class Views(Selects[Block]):
         """Return the query of what a live process takes and is told, dealt among the slots of its keys."""
         process = node.operator
         number = RECORDS if node.others else None
-        query = _of_slots(rows, _keys_of(process), process.keys, process.record_schema, number)
+        query = slotted_rows(rows, keys_of(process), process.keys, process.record_schema, number)
         for place, (given, one) in enumerate(node.others):
             block = self._table(given)
             if one.late == "take" and not process.arrival:  # it has no time by which Spark could find it late
                 block = replace(block, hidden={**block.hidden, "_time": "CAST(NULL AS TIMESTAMP)"})
-            query += f"\nUNION ALL\n{_of_slots(block, _keys_of(process), one.keys, one.schema, RECORDS + 1 + place)}"
+            query += f"\nUNION ALL\n{slotted_rows(block, keys_of(process), one.keys, one.schema, RECORDS + 1 + place)}"
         if node.broadcast is None:
             return query
         told = Block(told_to(node.id), {}, {column: name(column) for column in (*RECORD, "_entry", "_arrived_ms")})
-        every = ["CAST(NULL AS TIMESTAMP) AS `_time`", "`_time_ms`", f"EXPLODE(SEQUENCE(0, {_SLOTS - 1})) AS `_slot`", "TRUE AS `_told`"]
+        every = ["CAST(NULL AS TIMESTAMP) AS `_time`", "`_time_ms`", f"EXPLODE(SEQUENCE(0, {SLOTS - 1})) AS `_slot`", "TRUE AS `_told`"]
         numbered = [f"{BROADCAST} AS `_input`"] if node.others else []
-        return f"{query}\nUNION ALL\n{told.selecting([*every, *numbered, _place(told), '`_row`'])}"
+        return f"{query}\nUNION ALL\n{told.selecting([*every, *numbered, place_of(told), '`_row`'])}"
 
     @staticmethod
     def _refuse_live(node: Node[Process]) -> None:
@@ -391,16 +350,16 @@ class Views(Selects[Block]):
     ) -> Block:
         """Return the SELECT over a view of the groups, in which each call is a column."""
         named = {hidden: _own_name(hidden, operator.columns) for hidden, _ in operator.calls}
-        keys = {key: block.items[key] for key in operator.keys if key not in _BOUNDS}
+        keys = {key: block.items[key] for key in operator.keys if key not in BOUNDS}
         calls = [f"{sql(call, block.items, order)} AS {name(named[hidden])}" for hidden, call in operator.calls]
         columns = [f"{held} AS {name(key)}" if held != name(key) else held for key, held in keys.items()]
         edges = [f"{held} AS {name(edge)}" if held != name(edge) else held for edge, held in bounds.items()]
         query = f"{block.selecting([*edges, *columns, *calls])}\nGROUP BY {', '.join(dict.fromkeys([*group, *keys.values()]))}"
         groups = self._put(f"{operator.kind}_{node.id}", block.saying(str(node)), query)
-        row = {**_BOUNDS, **{key: name(key) for key in keys}, **{hidden: name(one) for hidden, one in named.items()}}
+        row = {**BOUNDS, **{key: name(key) for key in keys}, **{hidden: name(one) for hidden, one in named.items()}}
         items = {key: row[key] for key in operator.keys}
         items.update({column: loose(expression, row) for column, expression in operator.columns})
-        items.update({column: held for column, held in _BOUNDS.items() if column not in items})
+        items.update({column: held for column, held in BOUNDS.items() if column not in items})
         key = f"STRUCT({', '.join(row[one] for one in operator.keys)})" if operator.keys else "0"
         computed = frozenset(column for column, held in items.items() if held != name(column))
         return Block(groups.relation, items, {**{edge: name(edge) for edge in bounds}, "_key": key}, computed)
@@ -431,39 +390,6 @@ def _passed(expression: Expression, block: Block) -> bool:
     return isinstance(expression, Column) and expression.name not in block.computed
 
 
-def _place(block: Block) -> str:
-    """Return the column of where a live process's record comes from, and when."""
-    columns = ", ".join(block.hidden[column] for column in (*RECORD, "_entry", "_arrived_ms"))
-    return f"TO_JSON(STRUCT({columns}), MAP('ignoreNullFields', 'false')) AS `_place`"
-
-
-def _keys_of(process: Process) -> Schema:
-    return Schema(tuple(process.record_schema[key] for key in process.keys))
-
-
-def _of_slots(rows: Block, keys: Schema, columns: Sequence[str], schema: Schema, number: int | None) -> str:
-    """Return the query of the rows of an input with the slots of their keys, for which its `columns` stand, and the number of the input."""
-    key = plain_json({mine: rows.items[theirs] for mine, theirs in zip(keys.names, columns, strict=True)}, keys)
-    numbered = [] if number is None else [f"{number} AS `_input`"]
-    extra = [f"PMOD(HASH({key}), {_SLOTS}) AS `_slot`", "FALSE AS `_told`", *numbered, _place(rows), f"{plain_json(rows.items, schema)} AS `_row`"]
-    timed = replace(rows, hidden={column: rows.hidden[column] for column in ("_time", "_time_ms")})
-    return replace(timed, items={}).select(*extra)
-
-
-def _numbered(rows: Block, keys: Schema, columns: Sequence[str], schema: Schema, number: int) -> str:
-    """Return the query of the rows of an input, whose `columns` stand for the keys of the process."""
-    hidden = {column: rows.hidden[column] for column in _PLACED}
-    key = plain_json({mine: rows.items[theirs] for mine, theirs in zip(keys.names, columns, strict=True)}, keys)
-    extra = [f"{number} AS `_input`", f"{key} AS `_key`", f"{plain_json(rows.items, schema)} AS `_row`"]
-    return replace(rows, items={}, hidden=hidden).select(*extra)
-
-
-def _keyed(node: Node[Process], rows: Block) -> str:
-    """Return the query of what a process takes, with its key."""
-    row = f"{plain_json(rows.items, node.operator.record_schema)} AS `_row`"
-    return replace(rows, items={}).select(f"{plain_json(rows.items, _keys_of(node.operator))} AS `_key`", row)
-
-
 def _longest_first(inputs: list[Node[Operator]]) -> list[int]:
     """Return the places of a union's inputs: of one record, rows that have gone a longer way come first."""
     before = [set(one.upstream()) for one in inputs]
@@ -472,27 +398,3 @@ def _longest_first(inputs: list[Node[Operator]]) -> list[int]:
         return any(inputs[way] in before[other] for other in range(len(inputs)) if other != way)
 
     return sorted(range(len(inputs)), key=lambda way: (stands_before(way), way))
-
-
-def _floor(time: str, length: int, window: Window) -> str:
-    """Return the last bound, of those `length` apart, that is not after a time."""
-    begins = window.offset_ms % length
-    return f"{time} - PMOD({time}{f' - {begins}' if begins else ''}, {length})"
-
-
-def _taken(window: Window) -> tuple[str, str]:
-    """Return whether a window takes a row, and the end of the windows that do."""
-    step, size = window.step_ms, window.size_ms
-    holds = f"{_floor('`_time_ms`', step, window)} + {step}"
-    if window.kind == "tumbling":
-        return f"`_watermark_ms` < {holds} - 1 AS `_taken`", f"{holds} AS `_ends`"
-    first = f"GREATEST({holds}, {_floor('`_watermark_ms` + 1', step, window)} + {step})"
-    last = f"{_floor('`_time_ms`', size, window)} + {size}" if window.kind == "cumulating" else _floor(f"`_time_ms` + {size}", step, window)
-    return f"{first} <= {last} AS `_taken`", f"CASE WHEN {first} <= {last} THEN SEQUENCE({first}, {last}, {step}) END AS `_ends`"
-
-
-def _slices(window: Window) -> str:
-    """Return by what rows are ordered before the input's order: slice by slice, and those that came after their slice was over behind it."""
-    length = window.slice_ms
-    start = _floor("`_time_ms`", length, window)
-    return f"{start} AS slice, `_watermark_ms` >= {start} + {length - 1} AS behind, "
