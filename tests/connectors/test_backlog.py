@@ -20,7 +20,8 @@ from outside import LIMIT, FaultyLog, Store, run_with_kills, value, values_of
 
 from headrace.cli import main
 from headrace.cli.buffering import buffer_for, buffer_of
-from headrace.connectors.backlog import POLICIES, Backlog, Buffer, Policy
+from headrace.connectors.backlog import Backlog
+from headrace.connectors.buffer import POLICIES, Buffer, Policy
 from headrace.connectors.forward import Forward
 from headrace.connectors.progress import ledger_of
 from headrace.connectors.protocol import Record, Unavailable

@@ -19,7 +19,7 @@ from headrace.cli import main
 from headrace.cli.browse import _print, _table
 from headrace.connectors.leaves import leaves, tags_at
 from headrace.connectors.modbus.registers import load as load_map
-from headrace.connectors.payloads import Path as Places
+from headrace.connectors.payload_paths import Path as Places
 from headrace.plant.quality import Quality
 from headrace.plant.tags import csv_of_tags, load
 from mosquitto import LIMIT, Mosquitto, mosquitto

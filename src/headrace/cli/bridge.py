@@ -23,7 +23,7 @@ from headrace.cli.metrics import FILE_VARIABLE, metrics_file, serve_metrics
 from headrace.cli.stopping import asked_to_stop
 from headrace.cli.values import duration_ms
 from headrace.connectors import find
-from headrace.connectors.backlog import Buffer, Policy
+from headrace.connectors.buffer import Buffer, Policy
 from headrace.connectors.inflow import of_session, resumes, shown
 from headrace.connectors.ingest import Ingest, name_of, position_before
 from headrace.connectors.progress import Moved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.cli.values import duration_ms
-from headrace.connectors.backlog import POLICIES, Buffer, Policy
+from headrace.connectors.buffer import POLICIES, Buffer, Policy
 from headrace.errors import PlanError, near
 from headrace.plant.file import Out
 

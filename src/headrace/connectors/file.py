@@ -5,7 +5,8 @@ from __future__ import annotations
 from headrace.connectors.address import local
 from headrace.connectors.following.place import FORMATS, Place
 from headrace.connectors.following.source import Following
-from headrace.connectors.payloads import MAX_BYTES, PARAMETERS, shape_of
+from headrace.connectors.payload_records import MAX_BYTES
+from headrace.connectors.payloads import PARAMETERS, shape_of
 from headrace.errors import PlanError
 
 __all__ = ["TAKES_TAGS", "source"]

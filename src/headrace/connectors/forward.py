@@ -21,7 +21,8 @@ from typing import Any
 
 import msgspec
 
-from headrace.connectors.backlog import POLICIES, Backlog, Buffer, Unread
+from headrace.connectors.backlog import Backlog
+from headrace.connectors.buffer import POLICIES, Buffer, Unread
 from headrace.connectors.delivery import Delivery
 from headrace.connectors.progress import Moved, warn
 from headrace.connectors.protocol import JoiningTarget, Record, Refused, Target, Unavailable

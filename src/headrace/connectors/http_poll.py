@@ -15,7 +15,9 @@ from headrace._clock import now_ms
 from headrace._json import NOT_JSON
 from headrace.connectors.address import secret
 from headrace.connectors.http_client import OneClient, client_of, divided, headers_of, pause_seconds, unready
-from headrace.connectors.payloads import PARAMETERS, Path, Shape, shape_of
+from headrace.connectors.payload_paths import Path
+from headrace.connectors.payload_records import Shape
+from headrace.connectors.payloads import PARAMETERS, shape_of
 from headrace.connectors.protocol import Event, Source, Unavailable
 from headrace.errors import PlanError
 

@@ -17,7 +17,8 @@ from headrace.connectors.address import Address, secret, secret_file
 from headrace.connectors.http_connection import PostConnection
 from headrace.connectors.http_post_tls import tls_of
 from headrace.connectors.http_refusals import RefusedError, too_long, values_of
-from headrace.connectors.payloads import PARAMETERS, Made, Shape, shape_of
+from headrace.connectors.payload_records import Made, Shape
+from headrace.connectors.payloads import PARAMETERS, shape_of
 from headrace.connectors.protocol import Event, Source, Unavailable
 from headrace.errors import PlanError
 

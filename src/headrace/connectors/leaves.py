@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from headrace._json import NOT_JSON
-from headrace.connectors.payloads import Made, Path
+from headrace.connectors.payload_paths import Path
+from headrace.connectors.payload_records import Made
 from headrace.plant.quality import Quality
 from headrace.plant.reading import reading_of
 from headrace.plant.tags import Tag

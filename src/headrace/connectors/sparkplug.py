@@ -13,10 +13,10 @@ from urllib.parse import unquote
 
 from headrace._clock import now_ms
 from headrace.connectors.browsing import Browse
-from headrace.connectors.mqtt import SERVER_PARAMETERS, parsed, server_of, version_of
+from headrace.connectors.mqtt_address import SERVER_PARAMETERS, parsed, server_of, version_of
 from headrace.connectors.mqtt_client import ANSWER_SECONDS, Arrived, Connected, Connection, connect
 from headrace.connectors.mqtt_server import Server, Will
-from headrace.connectors.payloads import limit_of, too_long
+from headrace.connectors.payload_records import limit_of, too_long
 from headrace.connectors.protocol import Event, Source, Unavailable
 from headrace.connectors.sparkplug_host import NAMESPACE, Host, Outcome, says_offline, state
 from headrace.connectors.tagged import tags_of

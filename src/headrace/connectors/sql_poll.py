@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from headrace._clock import now_ms
 from headrace.connectors.address import Address, seconds
-from headrace.connectors.payloads import PARAMETERS, Shape, shape_of
+from headrace.connectors.payload_records import Shape
+from headrace.connectors.payloads import PARAMETERS, shape_of
 from headrace.connectors.protocol import Event, Source
 from headrace.errors import PlanError
 

@@ -16,8 +16,8 @@ from headrace.detect.fit_checks import LEAST_ROWS, check_columns, checked_rows, 
 from headrace.detect.kinds import PARAMETERS, Parameter
 from headrace.detect.learned import Fit
 from headrace.detect.learning import TINY, numpy
-from headrace.detect.measures import Planes
 from headrace.detect.model import Model, Plane, Training
+from headrace.detect.planes import Planes
 from headrace.detect.scorer import Scored, scorer_of
 from headrace.detect.vectors import Lagged, Scaled
 from headrace.errors import DataError

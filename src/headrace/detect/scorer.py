@@ -18,10 +18,13 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from headrace.detect.adwin import Adwin
 from headrace.detect.bounds import Range, Rate, Replayed, States, Stuck
-from headrace.detect.measures import Adwin, Cusum, Distance, Ewma, Largest, Measure, PageHinkley, Planes
+from headrace.detect.charts import Cusum, Ewma, PageHinkley
+from headrace.detect.measures import Distance, Largest, Measure
 from headrace.detect.model import Model
 from headrace.detect.novelty import Novelty
+from headrace.detect.planes import Planes
 from headrace.detect.vectors import Errors, Lagged, Scaled, Vectors
 
 __all__ = ["Scored", "Scorer", "State", "scorer_of"]

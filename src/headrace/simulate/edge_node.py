@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from headrace._clock import now_ms
-from headrace.connectors.mqtt import SERVER_PARAMETERS, parsed, server_of, version_of
+from headrace.connectors.mqtt_address import SERVER_PARAMETERS, parsed, server_of, version_of
 from headrace.connectors.mqtt_client import Connection, connect
 from headrace.connectors.mqtt_server import Server, Will
 from headrace.connectors.protocol import Unavailable

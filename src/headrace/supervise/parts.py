@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from headrace._clock import now_ms
-from headrace.connectors.backlog import Buffer
+from headrace.connectors.buffer import Buffer
 from headrace.connectors.forward import Forward
 from headrace.connectors.ingest import Ingest
 from headrace.connectors.metrics import Metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
-from headrace.connectors.payloads import Made, Shape
+from headrace.connectors.payload_records import Made, Shape
 from headrace.errors import DataError
 from headrace.topics.files import csv_header, csv_object
 

@@ -19,7 +19,7 @@ from headrace.connectors.following.followed import Followed, Line, shown
 from headrace.connectors.following.known import END_BYTES, Known
 from headrace.connectors.following.place import Format, Place, log_of
 from headrace.connectors.following.records import Csv, Ndjson
-from headrace.connectors.payloads import Shape
+from headrace.connectors.payload_records import Shape
 from headrace.connectors.protocol import Event, Source, Unavailable
 
 __all__ = ["Following"]
