@@ -185,17 +185,28 @@ def _ca(one: Address, *, tls: bool) -> str | None:
     return ca
 
 
+def _check_tags(tags: Sequence[str], at: str, fields: Sequence[str], where: str) -> None:
+    """Raise PlanError for a name that cannot be a tag beside the time and the fields."""
+    for name in tags:
+        if name == at:
+            what = "is the time"
+        elif name in fields:
+            what = "is also in fields"
+        elif name in RESERVED:
+            what = "is a name that InfluxDB has itself"
+        else:
+            continue
+        raise PlanError(f"parameter tags has {name!r}, which {what}", where=where, fix="leave it out of tags")
+
+
 def _lines(one: Address) -> Lines:
     """Return what an address says of lines."""
     at = one.get("time") or "time"
     tags, fields, integers = (one.names(name) for name in ("tags", "fields", "integers"))
-    for name in tags or ():
-        if name == at or name in RESERVED or name in (fields or ()):
-            what = "is the time" if name == at else "is also in fields" if name in (fields or ()) else "is a name that InfluxDB has itself"
-            raise PlanError(f"parameter tags has {name!r}, which {what}", where=one.where, fix="leave it out of tags")
+    _check_tags(tags or (), at, fields or (), one.where)
     for parameter, names in (("fields", fields), ("integers", integers)):
         for name in names or ():
-            if name in RESERVED or name == at or name in (tags or ()):
+            if name in {at, *RESERVED, *(tags or ())}:
                 raise PlanError(f"parameter {parameter} has {name!r}, which is no field of InfluxDB", where=one.where, fix="leave it out")
     measurement = one.get("measurement")
     if measurement is not None and measurement[:1] == "#":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import inf
 from typing import Any
@@ -50,16 +50,9 @@ class Readings:
                 raise PlanError(f"parameter {name} has a *, and value has none", where=where, fix="give both a *, or none")
         self._each = each
         self._beside = {one.steps() for one in (self._time, self._quality, self._unit_path) if one is not None and not one.each}
-        unit_of_time = address.get("time_unit") or "ms"
-        if unit_of_time not in {*_PER_MS, "iso"}:
-            raise PlanError(f"parameter time_unit is {unit_of_time!r}", where=where, fix=near(unit_of_time, [*_PER_MS, "iso"]))
-        self._per_ms = _PER_MS.get(unit_of_time)
+        self._per_ms = _per_ms(address)
         self._tags = tags_of(address.get("tags"))
-        self._places: dict[str, list[tuple[Path, Tag]]] = {}
-        for tag in self._tags or ():
-            topic, hash_, rest = (tag.source or "").partition("#")
-            if hash_:
-                self._places.setdefault(topic, []).append((Path(rest, f"source of tag {tag.path}", where), tag))
+        self._places = _places_of(self._tags or (), where)
 
     def __call__(self, topic: str, payload: bytes, at_ms: int) -> Sequence[Made]:
         """Return the readings of a message."""
@@ -164,6 +157,24 @@ class Readings:
         if isinstance(given, str) and (name := re.sub(r"[\s_-]", "", given).upper()) in _QUALITIES:
             return _QUALITIES[name]
         raise UnfitError(f"the quality {str(given)[:40]!r} is none")
+
+
+def _per_ms(address: Address) -> float | None:
+    """Return how many units of a message's time a ms has; None where times are texts."""
+    unit = address.get("time_unit") or "ms"
+    if unit not in {*_PER_MS, "iso"}:
+        raise PlanError(f"parameter time_unit is {unit!r}", where=address.where, fix=near(unit, [*_PER_MS, "iso"]))
+    return _PER_MS.get(unit)
+
+
+def _places_of(tags: Iterable[Tag], where: str) -> dict[str, list[tuple[Path, Tag]]]:
+    """Return by topic where in a message the values of tags are, as their sources say it: `topic#path`."""
+    places: dict[str, list[tuple[Path, Tag]]] = {}
+    for tag in tags:
+        topic, hash_, rest = (tag.source or "").partition("#")
+        if hash_:
+            places.setdefault(topic, []).append((Path(rest, f"source of tag {tag.path}", where), tag))
+    return places
 
 
 def _float_of(value: float) -> float:

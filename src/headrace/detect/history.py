@@ -85,6 +85,17 @@ class History:
         if any(str(row.get(name)) != text for name, text in self._only.items()):
             self._other = self._other or row
             return
+        moment = self._moment(row, where)
+        if self._values is not None:
+            fields = row.get(self._values)
+            self._put(moment, fields if isinstance(fields, Mapping) else {})
+        elif isinstance(row.get("tag"), str) and "value" in row:
+            self._set(self._rows.setdefault(moment, []), {row["tag"]: None if _is_bad(row.get("quality")) else row["value"]})
+        else:
+            self._put(moment, {name: value for name, value in row.items() if name != self._time and name not in self._only})
+
+    def _moment(self, row: Mapping[str, Any], where: str) -> int:
+        """Return a row's time. The first row says in which column it is, if nobody has."""
         if self._time is None:
             self._time = next((name for name in _TIMES if name in row), None)
         if self._time is None or self._time not in row:
@@ -94,13 +105,7 @@ class History:
         if moment is None:
             what = f"{shortened(str(row[self._time]))!r} is not a time"
             raise DataError(what, where=f"{where}, column {self._time}", fix="write ISO 8601, or a number of s, ms, µs or ns since 1970")
-        if self._values is not None:
-            fields = row.get(self._values)
-            self._put(moment, fields if isinstance(fields, Mapping) else {})
-        elif isinstance(row.get("tag"), str) and "value" in row:
-            self._set(self._rows.setdefault(moment, []), {row["tag"]: None if _is_bad(row.get("quality")) else row["value"]})
-        else:
-            self._put(moment, {name: value for name, value in row.items() if name != self._time and name not in self._only})
+        return moment
 
     def _put(self, moment: int, fields: Mapping[str, Any]) -> None:
         if moment in self._rows:
@@ -149,6 +154,20 @@ class History:
         """
         if not self._rows:
             raise self._empty()
+        kept = self._normal(normal, labels)
+        rows = [self._rows[time] for time in kept]
+        usable, left_out = _usable(rows, self._wanted(tags, without), changing if len(rows) >= _LEAST_ROWS else 0.0)
+        if tags and left_out:
+            name, why = next(iter(left_out.items()))
+            raise DataError(f"column {name!r} cannot be used: {why}", where="--tags", fix="leave it out")
+        if not usable:
+            raise self._without_tags(left_out)
+        values = [list(row) for row in zip(*(column for column, _ in usable.values()), strict=True)]
+        states = {name: texts for name, (_, texts) in usable.items() if texts}
+        return Table(tuple(usable), kept, values, states, left_out, len(self._rows) - len(kept))
+
+    def _normal(self, normal: Sequence[Span], labels: Sequence[Span]) -> list[int]:
+        """Return the times of the normal rows."""
         times = sorted(self._rows)
         _check_spans(labels, times, "--labels")
         _check_spans(normal, times, "--normal")
@@ -158,25 +177,22 @@ class History:
         if len(times) < _LEAST_ROWS and self.repeated:
             what = f"{len(times) + self.repeated} rows have only {len(times)} different times"
             raise DataError(what, where="fit", fix="name the column with the time: --time; or the rows of one asset: --only")
-        rows = [self._rows[time] for time in kept]
+        return kept
+
+    def _wanted(self, tags: Sequence[str], without: Collection[str]) -> dict[str, int]:
+        """Return the places of the columns that may be tags."""
         names = list(self._places)
         for name in (*tags, *without):
             if name not in names:
                 raise PlanError(f"there is no column {name!r}", where="--tags" if name in tags else "--without", fix=near(name, names))
-        wanted = {name: self._places[name] for name in tags or [name for name in names if name not in without]}
-        usable, left_out = _usable(rows, wanted, changing if len(rows) >= _LEAST_ROWS else 0.0)
-        if tags and left_out:
-            name, why = next(iter(left_out.items()))
-            raise DataError(f"column {name!r} cannot be used: {why}", where="--tags", fix="leave it out")
-        if not usable:
-            if not names and self._values is not None:
-                raise DataError(
-                    f"no row has an object in column {self._values!r}", where="--values", fix="name the column with the object of all tags"
-                )
-            raise DataError("no column is a tag", where="fit", fix="; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:5]) or None)
-        values = [list(row) for row in zip(*(column for column, _ in usable.values()), strict=True)]
-        states = {name: texts for name, (_, texts) in usable.items() if texts}
-        return Table(tuple(usable), kept, values, states, left_out, len(times) - len(kept))
+        return {name: self._places[name] for name in tags or [name for name in names if name not in without]}
+
+    def _without_tags(self, left_out: Mapping[str, str]) -> DataError:
+        """Return why no column is a tag."""
+        if not self._places and self._values is not None:
+            return DataError(f"no row has an object in column {self._values!r}", where="--values", fix="name the column with the object of all tags")
+        fix = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:5])
+        return DataError("no column is a tag", where="fit", fix=fix or None)
 
     def _empty(self) -> DataError:
         """Return why there are no rows."""

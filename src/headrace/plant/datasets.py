@@ -116,17 +116,18 @@ def _uncompressed(path: Path) -> Path:
     return path.with_suffix("") if path.suffix == ".gz" else path
 
 
-def _rows(table: _Table, format: str, file: TextIO, path: Path, zone: tzinfo) -> Iterator[Sample | Unread]:
-    header: list[str] = []
-    before = 0  # lines above the header, such as the stages of SWaT
-    delimiter = ","
-    while not set(table.times) & {name.lower() for name in header}:
-        line = file.readline()
-        if not line:
-            raise PlanError(f"is not a file of {format}", where=str(path), fix=f"name a file whose header has a column {table.times[0]!r}")
-        before += 1
+def _header(table: _Table, format: str, file: TextIO, path: Path) -> tuple[list[str], str, int]:
+    """Return the names of the columns, the delimiter, and the number of the header's line: SWaT has its stages above it."""
+    for number, line in enumerate(iter(file.readline, ""), 1):
         delimiter = max(",;", key=line.count)
         header = _cells(line, delimiter)
+        if set(table.times) & {name.lower() for name in header}:
+            return header, delimiter, number
+    raise PlanError(f"is not a file of {format}", where=str(path), fix=f"name a file whose header has a column {table.times[0]!r}")
+
+
+def _rows(table: _Table, format: str, file: TextIO, path: Path, zone: tzinfo) -> Iterator[Sample | Unread]:
+    header, delimiter, before = _header(table, format, file, path)
     lines = csv.reader(file, delimiter=delimiter)
     lower = [name.lower() for name in header]
     time = next(lower.index(name) for name in table.times if name in lower)

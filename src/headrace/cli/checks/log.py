@@ -35,16 +35,8 @@ def _content(case: Case) -> Iterator[Finding]:
 
     try:
         version, tables = Look(path).format()
-        if 0 < version < FORMAT and tables:
-            lacks = "without checksums" if version == 1 else "whose tables are not tied together"
-            yield Finding("warn", where, f"is of format {version}, {lacks}", "any command that opens it upgrades it: headrace topics list")
-            return
         if version != FORMAT:
-            if version or tables:
-                what, fix = f"is a log of format {version}, not {FORMAT}", "use the headrace that made it, or name another HEADRACE_HOME"
-                yield Finding("FAIL", where, what if version else "is a database, but no log", fix)
-            else:
-                yield Finding("ok", where, "is empty")
+            yield _of_format(version, FORMAT, where, is_empty=not tables)
             return
         if Look(path).lacks_wal():
             what = "was copied while it was in use, without its -wal, or closed by another program: what the -wal held is missing"
@@ -68,6 +60,17 @@ def _content(case: Case) -> Iterator[Finding]:
     shown = "" if topics is None else f", {counted(len(topics), 'topic')}"
     yield Finding("ok", where, f"{'' if faults is None else 'whole, '}format {version}, {path.stat().st_size / MB:,.1f} MB{shown}")
     yield from _wal(path)
+
+
+def _of_format(version: int, ours: int, where: str, *, is_empty: bool) -> Finding:
+    """Return what is found of a database that is no log of our format."""
+    if not version and is_empty:
+        return Finding("ok", where, "is empty")
+    if 0 < version < ours and not is_empty:
+        lacks = "without checksums" if version == 1 else "whose tables are not tied together"
+        return Finding("warn", where, f"is of format {version}, {lacks}", "any command that opens it upgrades it: headrace topics list")
+    what = f"is a log of format {version}, not {ours}" if version else "is a database, but no log"
+    return Finding("FAIL", where, what, "use the headrace that made it, or name another HEADRACE_HOME")
 
 
 def _wal(path: Path) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from headrace.engines.flink.cast import cast
 from headrace.engines.flink.words import bare, listed, literal, name, text, type_name
 from headrace.errors import PlanError
 from headrace.plan.expression import Call, Cast, Column, Expression, FieldOf, Literal, Struct, columns_of
-from headrace.plan.functions import AGGREGATES, FUNCTIONS, Function, sql_call
+from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function, sql_call
 from headrace.plan.functions.regex import regex
 from headrace.plan.schema import BIGINT, DOUBLE, STRING
 
@@ -172,18 +172,22 @@ def _call(call: Call, row: Row) -> str:
         # Flink's planner fails over NULLIF(0, 0), and what is not 0 needs no guard.
         return f"({sql(call.arguments[0], row)} {call.function} {sql(divisor, row)})" if divisor.value else literal(Literal(None, call.type))
     function = (AGGREGATES if call.aggregate else FUNCTIONS)[call.function]
-    widened = any(argument.type == BIGINT and not isinstance(argument, Literal) for argument in call.arguments)
-    arguments = []
-    for position, argument in enumerate(call.arguments):
-        if isinstance(function, Function) and position == function.pattern and isinstance(argument, Literal):
-            extracting = function.group is not None and function.group < len(call.arguments)
-            arguments.append(text(regex(str(argument.value), extracting=extracting).java))
-            continue
-        plain = isinstance(argument, Literal) and (position in function.literal or (widened and argument.type == BIGINT))
-        arguments.append(bare(argument) if isinstance(argument, Literal) and plain else sql(argument, row))
+    arguments = [_argument(call, function, position, row) for position in range(len(call.arguments))]
     if call.function == "COUNT DISTINCT" and call.arguments[0].type == DOUBLE:
         arguments = [f"CASE WHEN {argument} = 0 THEN 0E0 ELSE {argument} END" for argument in arguments]  # to Flink 0.0 and -0.0 are two
     return sql_call(function, "flink", arguments, [argument.type for argument in call.arguments])
+
+
+def _argument(call: Call, function: Function | Aggregate, position: int, row: Row) -> str:
+    """Return an argument of a call: patterns in Java's form, and constants bare where Flink takes no cast, or needs none."""
+    argument = call.arguments[position]
+    if not isinstance(argument, Literal):
+        return sql(argument, row)
+    if isinstance(function, Function) and position == function.pattern:
+        extracting = function.group is not None and function.group < len(call.arguments)
+        return text(regex(str(argument.value), extracting=extracting).java)
+    widened = any(one.type == BIGINT and not isinstance(one, Literal) for one in call.arguments)
+    return bare(argument) if position in function.literal or (widened and argument.type == BIGINT) else sql(argument, row)
 
 
 def _whole(pattern: str) -> str:

@@ -67,25 +67,26 @@ class Merging:
             straggling.append(self._with_ends(stragglers, None, after, upto))
         by = ["@end", *self.keys] if targets is None else ["@sequence", "@end", *self.keys]
         for first, last in self._portions([*blocks, *straggling]):
-            parts = [part for rows in blocks if len(part := self._spread(rows, first, last))]
+            parts = self._for_targets([part for rows in blocks if len(part := self._spread(rows, first, last))], targets)
             late = [shown for rows in straggling if len(shown := self._shown(self._spread(rows, first, last), targets, until))]
-            if targets is not None:
-                parts = [self._for_targets(part, targets) for part in parts]
             if not late:
-                yield from [parts[0].drop("@slice")] if self._one_slice and parts else [self._merge(parts, by)] if parts else []
+                yield from self._whole(parts, by)
                 continue
             behind = self.folding.fold(late[0], [*by, "@slice"])
             groups = behind.select(by).unique()
-            apart = (
-                [] if slices is None else [of_groups(self._spread(of_groups(slices, groups, self.keys), first, last), groups, ["@end", *self.keys])]
-            )
-            if targets is not None:
-                apart = [self._for_targets(part, targets) for part in apart]
-            apart = [of_groups(part, groups, by) for part in (parts if slices is None else apart)]
+            apart = parts
+            if slices is not None:
+                spread = self._spread(of_groups(slices, groups, self.keys), first, last)
+                apart = self._for_targets([of_groups(spread, groups, ["@end", *self.keys])], targets)
+            merged = self._merge([*(of_groups(part, groups, by) for part in apart), behind], by)
             left = [part.join(groups, on=by, how="anti", nulls_equal=True, maintain_order="left") for part in parts]
-            merged = self._merge([*apart, behind], by)
-            others = [part.drop("@slice") for part in left] if self._one_slice else [self._merge(left, by)] if left else []
-            yield pl.concat([merged, *(part.select(merged.columns) for part in others)])
+            yield pl.concat([merged, *(part.select(merged.columns) for part in self._whole(left, by))])
+
+    def _whole(self, parts: list[pl.DataFrame], by: list[str]) -> list[pl.DataFrame]:
+        """Return the states of windows without stragglers: those of their slice, where they have only one, else merged."""
+        if not parts:
+            return []
+        return [part.drop("@slice") for part in parts] if self._one_slice else [self._merge(parts, by)]
 
     def _merge(self, parts: list[pl.DataFrame], by: list[str]) -> pl.DataFrame:
         """Merge states in the order of their slices."""
@@ -96,16 +97,18 @@ class Merging:
         """Return the stragglers that had come when their window closed, or for each target those that had come by then."""
         if targets is not None:
             came = late.rename({"@sequence": "@came"})
-            return self._for_targets(came, targets).filter(pl.col("@came") <= pl.col("@sequence")).drop("@came")
+            return self._for_targets([came], targets)[0].filter(pl.col("@came") <= pl.col("@sequence")).drop("@came")
         if until is None:
             return late
         closes = until["@sequence"].gather(until["@over"].search_sorted(late["@end"], "left"))
         return late.filter(late["@sequence"] < closes)
 
-    def _for_targets(self, rows: pl.DataFrame, targets: pl.DataFrame) -> pl.DataFrame:
-        """Return each row for every target it belongs to, with its `@sequence`."""
+    def _for_targets(self, parts: list[pl.DataFrame], targets: pl.DataFrame | None) -> list[pl.DataFrame]:
+        """Return each row for every target it belongs to, with its `@sequence`; as it is, where there are no targets."""
+        if targets is None:
+            return parts
         on = ["@end", *self.revise_by]
-        return rows.join(targets.select("@sequence", *on), on=on, nulls_equal=True, maintain_order="left_right")
+        return [rows.join(targets.select("@sequence", *on), on=on, nulls_equal=True, maintain_order="left_right") for rows in parts]
 
     def _with_ends(self, rows: pl.DataFrame, level: int | None, after: int, upto: int) -> pl.DataFrame:
         """Return the blocks of a level that windows with an end in (after, upto] take, with the `@first` and the `@last` of those ends.

@@ -66,8 +66,7 @@ def drive(
     keys = Schema(tuple(Field(name, DOUBLE) for name in names))  # keys may be of any type: as DOUBLE they are told apart by their bytes alone
     for name in inputs or ():
         check_input_name(name, "drive")
-    methods = (name.removeprefix("on_") for name in vars(type(code)) if name.startswith("on_") and name not in METHODS)
-    others: dict[str, Iterable[Row]] = {**(inputs or {}), **{name: () for name in methods if name not in (inputs or {})}}
+    others = _inputs_of(code, inputs or {})
     declared = declaration_of(code, names, "drive", others)
     kernel = ProcessKernel(Process(code, spoken_name(code), declared, names, keys, inputs=tuple(KeyedInput(name, keys, names) for name in others)))
     called = ("broadcast", "records", *others)
@@ -102,3 +101,9 @@ def _of(row: Row, names: Sequence[str]) -> tuple[Any, ...]:
         if name not in row:
             raise PlanError(f"a record has no {name!r}", where="drive", fix=near(name, row))
     return tuple(row[name] for name in names)
+
+
+def _inputs_of(code: object, given: Mapping[str, Iterable[Row]]) -> dict[str, Iterable[Row]]:
+    """Return the records of all inputs that a process has methods for; none of those that are not given."""
+    methods = (name.removeprefix("on_") for name in vars(type(code)) if name.startswith("on_") and name not in METHODS)
+    return {**given, **{name: () for name in methods if name not in given}}
