@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -20,6 +21,7 @@ from confluent_kafka.admin import AdminClient
 
 from alarms.alarm_plant import START, command, definition, reading
 from broker import Shared, kafka
+from headrace._clock import now_ms
 from headrace.cli.apps import plan_of
 from headrace.cli.logs import KafkaOptions, open_log
 from headrace.engines.embedded.live import Live, Patience
@@ -421,6 +423,49 @@ def test_an_alarm_is_replayed_from_topics_of_kafka_also_after_a_kill(
         admin.delete_records([gone])[gone].result(120)
         status, _, err = run("replay", "a/P1/H", "--app", "plant.py:plant", *at)
         assert (status, "the records of readings/0 before offset 3 have expired" in err) == (1, True), err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(8))
+def test_each_alarm_of_a_live_run_on_kafka_is_replayed_to_the_byte(
+    seed: int, run: Run, room: Callable[..., Room], kafka: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room().close()  # for its folder; the log of the home stays empty
+    monkeypatch.setenv("HEADRACE_TOPIC_PREFIX", f"replay-{uuid.uuid4().hex[:8]}.")
+    dice, ahead = random.Random(seed), 0
+    with plant_on(kafka.servers) as (log, at):
+        plan, patience = plan_of("plant.py:plant", []), Patience(4_000, 8_000)
+
+        def live_now(*, anew: bool = False) -> Live:
+            clock = (lambda: now_ms() + ahead, lambda: time.monotonic() + ahead / 1000)
+            return Live(plan, log, patience, dice.choice([None, 1, 5, 20]), anew=anew, clock=clock[0], tick=clock[1])
+
+        live = live_now(anew=dice.random() < 0.3)
+        for nth in range(60):
+            second = 41 + nth + dice.choice([0, 0, -2.5])
+            for tag in dice.sample(["a/P1", "a/P2"], dice.randint(0, 2)):
+                log.append("readings", [reading(second, dice.choice([10.0, 50.0, 93.0, None]), tag)], [tag.encode()])
+            if dice.random() < 0.3:
+                name, tag = dice.choice(["acknowledge", "reset", "unshelve"]), dice.choice(["a/P1", "a/P2"])
+                log.append("alarm-commands", [command(second, name, dice.choice(["H", "L"]), tag)])
+            ahead += dice.choice([0, 300, 3_000, 9_000])
+            for _ in range(dice.randint(0, 4)):
+                live.work()
+            if dice.random() < 0.3:
+                live.commit()
+            if dice.random() < 0.1:  # what was not committed is done again
+                live.close()
+                live = live_now()
+        wait_for(lambda: not live.work() and not any(live.feed.lag().values()), "the backlog", seconds=120, every=0.001)
+        live.commit()
+        live.close()
+        end = [p.next_offset for p in live.run.partitions]
+        wait_for(lambda: sum(one.offset for one in log.cursors() if one.group == "plant") == sum(end), "the commit", seconds=120)
+        names = {row["alarm_id"] for entry in log.entries("alarms", 0, 0, 10_000) if (row := json.loads(entry.value))["sequence"]}
+        assert names == {"a/P1/H", "a/P2/L", "a/P2/quiet"}
+        for alarm in names:
+            status, out, err = run("replay", alarm, "--app", "plant.py:plant", *at)
+            assert (status, "identical to the byte" in out) == (0, True), err
 
 
 @pytest.mark.parametrize(
