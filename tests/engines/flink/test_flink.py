@@ -1,4 +1,4 @@
-"""Pipelines on a real Flink give what the embedded engine gives: from files and from Kafka, stopped, killed and started again."""
+"""Pipelines on a real Flink give what the embedded engine gives: from files and from Kafka, stopped and started again."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ import pytest
 import headrace as hr
 from broker import Shared
 from conformance.engine import Outcome, differences, left
-from flink import BUILD, JAVA, PATIENT, missing
+from flink import BUILD, missing
 from headrace.apps.fingerprint import fingerprint
 from headrace.cli import main
 from headrace.engines.embedded.run import run_files as run_embedded
 from headrace.engines.entries import added_up
-from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.kept import Kept
 from headrace.engines.flink.places import Kafka
 from headrace.engines.flink.rest import JobFailed, Rest, root_cause
@@ -72,7 +71,11 @@ def same(got: Outcome, expected: Outcome) -> None:
     assert not found, "\n".join(found[:5])
 
 
-@pytest.mark.parametrize(("partitions", "parallelism"), [(1, 1), (1, 2), (3, 1), (3, 2), (3, 4)])
+# Those of one subtask repeat what the conformance suite shows.
+@pytest.mark.parametrize(
+    ("partitions", "parallelism"),
+    [pytest.param(1, 1, marks=pytest.mark.long), (1, 2), pytest.param(3, 1, marks=pytest.mark.long), (3, 2), (3, 4)],
+)
 def test_files_give_what_the_embedded_engine_gives(flink: Rest, tmp_path: Path, partitions: int, parallelism: int) -> None:
     inputs = files(tmp_path / "in", [lines(seed, 1500) for seed in range(partitions)])
     run_embedded(PLAN, inputs, tmp_path / "expected")
@@ -297,30 +300,6 @@ def test_jobs_of_the_cluster_from_the_command_line(
     assert len(uuids) == len(set(uuids))
 
 
-def test_a_task_manager_killed_under_load_loses_and_repeats_nothing(topics: Topics, tmp_path: Path) -> None:
-    if (why := missing()) is not None:
-        pytest.skip(why)
-    records = lines(4, 6000)
-    with Cluster(tmp_path / "cluster", fetched(BUILD, kafka=True), Sizes(managed=256, heap=512), JAVA, PATIENT) as cluster:
-        job = submit(cluster.rest, flink_script(PLAN, topics.places(kept=str(tmp_path / "kept"))))
-        for number, place in enumerate(range(0, len(records), 1000)):
-            seen = len(topics.rows("sensor-data.dead-letter"))
-            topics.send(records[place : place + 1000])
-            if number in (1, 3):
-                cluster.kill_manager()
-                cluster.start_manager()
-                wait_for(lambda: cluster.rest.state(job) == "RUNNING")
-            wait_for(lambda seen=seen: len(topics.rows("sensor-data.dead-letter")) > seen)
-        expected = topics.expected(tmp_path)
-        wait_for(lambda: len(topics.rows("sensor-data.dead-letter")) >= len(expected.dead["sensor-data"]))
-        request = cluster.rest.savepoint(job, f"file://{tmp_path}/savepoints", stop=True, drain=True)
-        wait_for(lambda: cluster.rest.savepoint_at(job, request))
-        assert cluster.rest.metrics is not None
-        wait(cluster.rest, job)
-    got = topics.outcome()
-    same(Outcome(got.written, got.dead, {}), Outcome(expected.written, expected.dead, {}))
-
-
 def _javas(folder: Path) -> list[int]:
     """Return the processes of a cluster whose files are below a folder."""
     found = []
@@ -367,14 +346,10 @@ def test_a_topic_that_is_not_there_is_told_before_anything_starts(
     assert "sensor-data" in capsys.readouterr().err
 
 
-def test_a_cluster_without_the_connector_is_told_which_jar_it_lacks(tmp_path: Path) -> None:
-    if (why := missing()) is not None:
-        pytest.skip(why)
-    with Cluster(tmp_path / "cluster", fetched(BUILD), Sizes(managers=0), JAVA) as cluster:
-        with pytest.raises(JobFailed, match=r"lacks a connector: put flink-sql-connector-kafka-5.0.0-2.2.jar into the lib folder"):
-            submit(cluster.rest, flink_script(PLAN, Kafka("127.0.0.1:9", "fingerprint")))
-        pids = list(cluster.pids.values())
-    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+def test_a_cluster_without_a_connector_is_told_which_jar_it_lacks(flink: Rest) -> None:
+    script = flink_script(PLAN, Kafka("127.0.0.1:9", "fingerprint")).replace("'connector' = 'kafka'", "'connector' = 'none'")
+    with pytest.raises(JobFailed, match=r"lacks a connector: put the jar of connector 'none' into the lib folder"):
+        submit(flink, script)
 
 
 def test_a_job_that_fails_says_why_in_one_line(flink: Rest) -> None:
@@ -546,6 +521,10 @@ def test_where_no_cluster_is_it_says_so() -> None:
         (
             "a.AException: Exceeded checkpoint tolerable failure threshold. The latest checkpoint failed due to It\nbroke., view the History\n\tat a.b",
             "no checkpoint can be made (It broke): look whether their disk is full or cannot be written; Flink's job manager says it in its log",
+        ),
+        (
+            "Caused by: x.ValidationException: Could not find any factory for identifier 'kafka' that implements 'a.b.DynamicTableFactory' in",
+            "the cluster lacks a connector: put flink-sql-connector-kafka-5.0.0-2.2.jar into the lib folder of Flink, on every machine, and start it again",
         ),
         (
             "Caused by: x.ValidationException: Could not find any factory for identifier 'jdbc' that implements 'a.b.DynamicTableFactory' in",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -18,11 +16,10 @@ import pytest
 
 from broker import Shared
 from conformance.engine import Outcome, differences, left
-from flink import BUILD, JAVA, PATIENT, client, missing
+from flink import client
 from headrace.apps.rules import rules
 from headrace.engines.embedded.run import run_files as run_embedded
 from headrace.engines.entries import added_up
-from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.rest import Rest
 from headrace.engines.flink.run import run_topics, savepoint, submit, wait
 from headrace.engines.flink.script import flink_script
@@ -31,7 +28,7 @@ from headrace.simulate.kiln import Kiln
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
 
 import flink_topics  # noqa: E402
-from flink_topics import LIMIT, jobs_command, wait_for, workers  # noqa: E402
+from flink_topics import LIMIT, jobs_command, wait_for  # noqa: E402
 
 PLAN = rules.plan()
 START = 1_706_123_400_000
@@ -182,38 +179,3 @@ def test_they_are_a_job_of_a_cluster(
 
 def _text(row: dict[str, Any]) -> str:
     return json.dumps(row, sort_keys=True)
-
-
-def tend(cluster: Cluster) -> None:
-    """Start the task manager again if it has died, as whoever runs a cluster does: RocksDB, closed under a worker that still asks for state, can crash it."""
-    if Path(f"/proc/{cluster.pids['taskmanager-0']}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-        cluster.kill_manager()
-        cluster.start_manager()
-
-
-def test_killed_under_load_they_lose_and_repeat_nothing(topics: Topics, tmp_path: Path) -> None:
-    if (why := missing()) is not None:
-        pytest.skip(why)
-    sent = parts(4, 100)
-    with Cluster(tmp_path / "cluster", fetched(BUILD, kafka=True), Sizes(slots=2, managed=512, heap=768), JAVA, PATIENT) as cluster:
-        script = flink_script(PLAN, topics.places(idle_after_ms=None, parallelism=2, kept=str(tmp_path / "kept")))
-        job = submit(cluster.rest, script, client=client())
-        for number, (limits, readings) in enumerate(sent):
-            topics.send(limits, readings)
-            if number in (1, 2):
-                seen = len(topics.rows("kiln-events"))
-                wait_for(lambda seen=seen: tend(cluster) or len(topics.rows("kiln-events")) > seen)
-                before = workers(tmp_path)
-                assert before
-                if number == 1:
-                    os.kill(before[0], signal.SIGKILL)
-                else:
-                    cluster.kill_manager()
-                    wait_for(lambda before=before: not {*before} & {*workers(tmp_path)})
-                    cluster.start_manager()
-        wait_for(lambda: tend(cluster) or topics.all_counted())
-        assert len(cluster.rest.ask(f"/jobs/{job}/exceptions")["exceptionHistory"]["entries"]) >= 2
-        request = cluster.rest.savepoint(job, f"file://{tmp_path}/savepoints", stop=True, drain=True)
-        wait_for(lambda: cluster.rest.savepoint_at(job, request))
-        wait(cluster.rest, job)
-    topics.check(tmp_path)
