@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -64,9 +67,25 @@ def test_why_maven_fails_is_told_in_one_line(path: Path, tmp_path: Path) -> None
 
 def test_a_package_that_is_not_there_leaves_nothing_half_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("UV_OFFLINE", "1")
     with pytest.raises(EnvironmentFault, match=r"no-such-package-of-ours==1: cannot be had: .*; see that pip can reach a package index"):
         made(tmp_path / "engine-1", lambda aside: pip_install(aside, "no-such-package-of-ours==1"))
     assert not (tmp_path / "engine-1").exists()
+
+
+@pytest.mark.skipif(not Path(sys.executable).with_name("uv").exists(), reason="no uv beside Python")
+def test_uv_gets_packages_where_it_is_beside_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    wheel, about = tmp_path / "ours-1-py3-none-any.whl", "ours-1.dist-info"
+    with ZipFile(wheel, "w") as written:
+        written.writestr("ours.py", "SAID = 'it is there'\n")
+        written.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: ours\nVersion: 1\n")
+        written.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        written.writestr(f"{about}/RECORD", f"ours.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n{about}/RECORD,,\n")
+    folder = made(tmp_path / "engine-1", lambda aside: pip_install(aside / "python", str(wheel))) / "python"
+    said = subprocess.run([folder / "bin" / "python", "-c", "import ours; print(ours.SAID)"], capture_output=True, text=True, check=False)
+    assert said.stdout == "it is there\n", said.stderr
+    assert not (folder / "bin" / "pip").exists()
 
 
 def test_of_two_that_want_the_same_one_makes_it(tmp_path: Path) -> None:
