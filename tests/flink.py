@@ -10,7 +10,6 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +29,10 @@ SIZES = Sizes(slots=4, planning=1024, heap=1024, managed=2048, network=256)
 # A job waits for slots that live jobs of other workers hold, or that a task manager will have when it has started: Flink fails
 # one at once that finds too few free slots when the time in which task managers may still come is over.
 PATIENT = {"slot.request.timeout": "20 min", "resourcemanager.standalone.start-up-time": "4 h"}
-JAVA = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+# To split generated methods for the JIT takes a good part of the time of planning; a cluster that tests kill does it, as a user's does.
+UNSPLIT = {"table.generated-code.max-length": "1000000"}
+# Where there is one compiler only, Java has 48 MB for compiled code, and compiles again what it dropped.
+JAVA = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=240m")
 
 
 def missing() -> str | None:
@@ -52,31 +54,24 @@ def missing() -> str | None:
 
 # Most of the ten seconds of CPU that a submission takes is Java becoming warm.
 CLIENT = "flink-client"
-_warm: list[Callable[[], Path]] = []
-
-
-@dataclass(frozen=True)
-class Warm(Client):
-    """A client whose scripts are run by a process that is kept."""
-
-    def _run(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> tuple[int, str, str]:  # noqa: ARG002  (that of the process)
-        status, printed, failed = warm.ask(_warm[-1](), {"arguments": command[1:], "folder": str(folder)})
-        return status, printed, failed
 
 
 def client() -> Client:
     """Return what submits jobs with processes."""
-    return (Warm if _warm else Client)(BUILD, kafka=True, workers=str(pyflink(BUILD)), sends_python=False)
+    return Client(BUILD, kafka=True, workers=str(pyflink(BUILD)), sends_python=False)
 
 
 @contextmanager
 def warm_client(folder: Callable[[], Path]) -> Iterator[None]:
-    """Have jobs with processes submitted by the process that does the requests of a folder."""
-    _warm.append(folder)
-    try:
+    """Have scripts that submit jobs run by the process that does the requests of a folder."""
+
+    def run(_: Client, command: Sequence[str], environment: Mapping[str, str], folder_of_run: Path) -> tuple[int, str, str]:  # noqa: ARG001  (that of the process)
+        status, printed, failed = warm.ask(folder(), {"arguments": command[1:], "folder": str(folder_of_run)})
+        return status, printed, failed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Client, "_run", run)
         yield
-    finally:
-        _warm.pop()
 
 
 def submitting(folder: Path) -> AbstractContextManager[str]:
@@ -87,15 +82,22 @@ def submitting(folder: Path) -> AbstractContextManager[str]:
 
 
 @pytest.fixture(scope="session")
-def warm_flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Have jobs with processes submitted by one process, which starts with the first of them."""
-    with ExitStack() as held, warm_client(cache(lambda: Path(held.enter_context(kept(CLIENT, __file__, tmp_path_factory))))):
+def flink_requests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Path]]:
+    """Return what gives the folder for requests to the process that submits the jobs of all workers, and starts it if it must."""
+    with ExitStack() as held:
+        yield cache(lambda: Path(held.enter_context(kept(CLIENT, __file__, tmp_path_factory))))
+
+
+@pytest.fixture(scope="module")
+def warm_flink(flink_requests: Callable[[], Path]) -> Iterator[None]:
+    """Have jobs with processes submitted by one process; without this each is by one of its own, as a user's is."""
+    with warm_client(flink_requests):
         yield
 
 
 @contextmanager
 def _serving(folder: Path) -> Iterator[str]:
-    with Cluster(folder / uuid.uuid4().hex, fetched(BUILD, kafka=True), SIZES, JAVA, PATIENT) as cluster:
+    with Cluster(folder / uuid.uuid4().hex, fetched(BUILD, kafka=True), SIZES, JAVA, PATIENT | UNSPLIT) as cluster:
         yield cluster.rest.url
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from conformance import live
 from conformance.engine import Job, Ledger, Outcome, laid, left, refused
-from flink import BUILD, JAVA, client, missing, submitting, warm_client
+from flink import BUILD, JAVA, UNSPLIT, client, missing, submitting, warm_client
 from headrace.engines.entries import added_up, ledger_topic
 from headrace.engines.flink.cluster import Cluster, Sizes, fetched
 from headrace.engines.flink.engine import FlinkEngine
@@ -27,7 +27,6 @@ from headrace.engines.protocol import Context, FileJob, Result
 from headrace.errors import HeadraceError, PlanError
 
 TOGETHER, PROCESSES_TOGETHER = 50, 20
-UNSPLIT = {"table.generated-code.max-length": "1000000"}  # to split generated methods for the JIT takes a third of the time of planning
 SIZES = Sizes(planning=1536, heap=1536, managed=4096, network=512)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 
 import pytest
 
-import broker
 import flink as on_flink
 import spark as on_spark
+from broker import Shared
 from headrace.cli import main
 from headrace.engines.flink.client import pyflink
 from headrace.engines.flink.rest import Rest
 from headrace.simulate.kiln import Kiln
+from headrace.topics.prefixed import PrefixedLog
 
 START = 1_706_123_400_000
 TOPICS = ("kiln-events", "kiln-outliers", "kiln-limits.refused")
@@ -69,37 +71,32 @@ def _read(lines: list[str]) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return a broker of these tests' own, with the input on it."""
-    if (why := broker.missing()) is not None:
-        pytest.skip(why)
+def prefix(kafka: Shared, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return what the names of these tests' topics begin with, those of the input among them."""
     from headrace.topics.kafka import KafkaLog
 
-    home = tmp_path_factory.mktemp("broker")
-    one = broker.Broker(home)
-    one.start()
-    try:
-        with closing(KafkaLog(one.servers, home)) as log:
-            for topic, partitions, lines in (("sensor-data", 2, SENSORS), ("kiln-limits", 1, LIMITS)):
-                log.create(topic, partitions=partitions)
-                log.append(topic, lines, [str(number % 7).encode() for number in range(len(lines))])
-        yield one.servers
-    finally:
-        one.end()
+    found = f"everywhere{uuid.uuid4().hex[:8]}."
+    with closing(KafkaLog(kafka.servers, tmp_path_factory.mktemp("log"))) as log:
+        for topic, partitions, lines in (("sensor-data", 2, SENSORS), ("kiln-limits", 1, LIMITS)):
+            log.create(found + topic, partitions=partitions)
+            log.append(found + topic, lines, [str(number % 7).encode() for number in range(len(lines))])
+    return found
 
 
 @pytest.fixture
-def ran(servers: str, folder: Path) -> Callable[..., dict[str, list[Any]]]:
+def ran(kafka: Shared, prefix: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, list[Any]]]:
     """Return a function that runs the rules on the topics, and returns and removes what they wrote."""
     from headrace.topics.kafka import KafkaLog
 
+    monkeypatch.setenv("HEADRACE_TOPIC_PREFIX", prefix)
+
     def run(*options: str) -> dict[str, list[Any]]:
-        with closing(KafkaLog(servers, folder)) as log:
+        with closing(PrefixedLog(KafkaLog(kafka.servers, folder), prefix)) as log:
             there = {info.name for info in log.topics()}
             for topic in (*TOPICS, "sensor-data.dead-letter", "kiln-limits.dead-letter", "rules.ledger"):
                 if topic not in there:
                     log.create(topic, partitions=1)
-            assert main(["run", "rules", "--until", "latest", "--kafka-servers", servers, *options]) == 0
+            assert main(["run", "rules", "--until", "latest", "--kafka-servers", kafka.servers, *options]) == 0
             found = {}
             for topic in TOPICS:
                 (part,) = log.topic(topic).partitions
@@ -110,7 +107,8 @@ def ran(servers: str, folder: Path) -> Callable[..., dict[str, list[Any]]]:
     return run
 
 
-def test_kafka_gives_the_same_records(engine: list[str], ran: Callable[..., dict[str, list[Any]]]) -> None:
+def test_kafka_gives_the_same_records(engine: list[str], ran: Callable[..., dict[str, list[Any]]], flink_requests: Callable[[], Path]) -> None:
     expected = ran("--anew", "--yes")
     assert all(expected.values())
-    assert ran(*engine) == expected
+    with on_flink.warm_client(flink_requests):  # files are run as a user's are
+        assert ran(*engine) == expected

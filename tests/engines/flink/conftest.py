@@ -5,6 +5,6 @@ from __future__ import annotations
 import pytest
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _warm(warm_flink: None) -> None:
-    """Have each test of this folder use it."""
+    """Have each test of this folder use it, commands too."""
