@@ -59,6 +59,7 @@ group.initial.rebalance.delay.ms=0
 log.retention.check.interval.ms=500
 log.initial.task.delay.ms=500
 log.segment.delete.delay.ms=100
+metadata.max.idle.interval.ms=0
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
 num.network.threads=2

@@ -33,18 +33,22 @@ class Topics:
         self.sources = {source.topic: 1 if number else partitions for number, source in enumerate(plan.sources)}
         self.source = plan.sources[0].topic
         self.log = KafkaLog(servers, folder)
+        self._read: dict[tuple[str, int], tuple[list[bytes], int | None]] = {}
         dead = [f"{source}.dead-letter" for source in self.sources]
         made = self.sources | {topic: 2 if topic == plan.topics[0] else 1 for topic in (*plan.topics, *dead, f"{plan.pipeline}.ledger")}
         for topic, count in made.items():
             self.log.create(f"{self.prefix}{topic}", partitions=count)
 
     def values(self, topic: str, partition: int) -> list[bytes]:
-        found: list[bytes] = []
-        at = self.log.topic(self.prefix + topic).partitions[partition].first
+        """Return the records of a partition; those that have been read before are not read again."""
+        found, at = self._read.get((topic, partition), ([], None))
+        if at is None:
+            at = self.log.topic(self.prefix + topic).partitions[partition].first
         while entries := self.log.entries(self.prefix + topic, partition, at, 1000):
             found += [entry.value for entry in entries]
             at = entries[-1].offset + 1
-        return found
+        self._read[topic, partition] = found, at
+        return list(found)
 
     def rows(self, topic: str) -> list[Any]:
         count = len(self.log.topic(self.prefix + topic).partitions)
@@ -80,7 +84,7 @@ def jobs_command(rest: Rest, topics: Topics, home: Path, monkeypatch: pytest.Mon
     return run
 
 
-wait_for = partial(waiting.wait_for, seconds=LIMIT, every=0.3)
+wait_for = partial(waiting.wait_for, seconds=LIMIT, every=0.5)
 
 
 def workers(folder: Path) -> list[int]:

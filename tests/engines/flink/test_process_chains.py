@@ -19,7 +19,7 @@ from flink import client
 from headrace.engines.embedded.run import run_files as run_embedded
 from headrace.engines.entries import added_up
 from headrace.engines.flink.rest import Rest
-from headrace.engines.flink.run import run_files, run_many, run_topics
+from headrace.engines.flink.run import run_many, run_topics
 from headrace.engines.folder_jobs import FolderJob
 from headrace.plan.pipeline import Plan
 from keeper import once
@@ -139,7 +139,7 @@ PLANS: dict[str, Callable[[], dict[str, hr.Stream]]] = {
 
 
 ALONE = ("of_many_keys", "of_windows", "in_windows", "layered")
-TOGETHER = 3
+TOGETHER = 4
 
 
 def jobs() -> dict[str, tuple[Plan, dict[str, list[list[bytes]]]]]:
@@ -165,12 +165,11 @@ def _outcomes(flink: Rest, folder: Path) -> dict[str, tuple[Outcome, Outcome]]:
     for name, (plan, inputs) in jobs().items():
         given[name] = FolderJob(plan, written_files(folder / name, inputs), folder / name / "flink")
         (folder / name / "flink").mkdir()
-    many = [job for name, job in given.items() if not name.endswith("alone")]
-    for place in range(0, len(many), TOGETHER):
-        run_many(many[place : place + TOGETHER], flink, client=client(), parallelism=2)
+    for alone in (True, False):
+        many = [job for name, job in given.items() if name.endswith("alone") == alone]
+        for place in range(0, len(many), TOGETHER):
+            run_many(many[place : place + TOGETHER], flink, client=client(), parallelism=1 if alone else 2)
     for name, job in given.items():
-        if name.endswith("alone"):
-            run_files(job, flink, client=client())
         (folder / name / "embedded").mkdir()
         run_embedded(job.plan, job.inputs, folder / name / "embedded")
         found[name] = left(job.folder, job.inputs), left(folder / name / "embedded", job.inputs)
