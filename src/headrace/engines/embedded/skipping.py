@@ -33,7 +33,7 @@ __all__ = ["Skipping"]
 
 Needed = Callable[[pl.DataFrame, Iterable[State]], "pl.Series | None"]
 Passed = Callable[[pl.DataFrame], pl.DataFrame]
-_AT_ONCE, _AGAIN = 32_768, 512
+_AT_ONCE, _AGAIN = 131_072, 512
 _PER_KEY = 8  # how many rows of a key there must be, at the mean, so that looking at the key first pays
 
 
