@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import headrace as hr
 from engines.embedded.test_run import T, events, plan_of, rows_of
 from headrace.engines.embedded.live import NO_CLOCK, Live
 from headrace.engines.embedded.run import run_files
+from headrace.engines.embedded.state import Loading, Parts, Saving
 from headrace.errors import ProcessError
 from headrace.topics.sqlite import SqliteLog
 
@@ -100,3 +102,64 @@ def test_times_inside_of_others_are_whole_numbers_too(tmp_path: Path) -> None:
     (tmp_path / "events.ndjson").write_text(json.dumps(record))
     run_files(plan_of(out=stream.process(Back, by=["k"])), {"events": [tmp_path / "events.ndjson"]}, tmp_path / "out")
     assert rows_of(tmp_path / "out", "out") == [{"k": "a", **{name: record[name] for name in kinds}, "whole": True}]
+
+
+class Limits:
+    """Compares values with the limit of their key, which is shared."""
+
+    output = {"above": "BOOLEAN"}
+    shared = {"limits": hr.Map("BIGINT")}
+
+    def on_broadcast(self, row: dict[str, Any], shared: Any) -> None:
+        shared.limits[row["k"]] = row["x"]
+
+    def on_record(self, row: dict[str, Any], state: Any) -> dict[str, Any]:
+        return {"above": row["x"] > state.shared.limits.get(row["k"], 0)}
+
+
+def limited(log: SqliteLog) -> Live:
+    told = hr.stream("limits", schema={"k": "STRING", "t": "BIGINT", "x": "BIGINT"}, event_time="TO_TIMESTAMP_LTZ(t, 3)")
+    return Live(plan_of(out=events().process(Limits, by=["k"], broadcast=told, name="limited")), log, patience=NO_CLOCK)
+
+
+def parts_after(live: Live, log: SqliteLog, topic: str, x: int) -> list[str]:
+    """Return the names of the parts of the commit after one more record."""
+    log.append(topic, [json.dumps({"k": "a", "t": T + x, "x": x}).encode()])
+    while live.work():
+        pass
+    live.finish()
+    live.commit()
+    parts: list[str] = stage_of(log)["parts"]
+    return parts
+
+
+def stage_of(log: SqliteLog) -> Any:
+    return json.loads(log.manifest("made-here") or b"")["stages"]["limited"]
+
+
+def test_shared_state_is_stored_when_it_has_changed(log: SqliteLog) -> None:
+    log.create("limits", 1)
+    live = limited(log)
+    first = parts_after(live, log, "limits", 5)
+    assert parts_after(live, log, "events", 6)[: len(first)] == first
+    assert set(first).isdisjoint(parts_after(live, log, "limits", 7))
+    live.close()
+    again = limited(log)
+    shared = stage_of(log)["shared"]["part"]
+    assert shared in parts_after(again, log, "events", 8)
+    assert shared not in parts_after(again, log, "limits", 9)
+    again.close()
+    assert [json.loads(entry.value)["above"] for entry in log.entries("out", 0, 0, 9)] == [True, True]
+
+
+def test_shared_state_is_taken_from_a_commit_of_before_which_had_it_in_the_manifest(log: SqliteLog) -> None:
+    log.create("limits", 1)
+    live = limited(log)
+    parts_after(live, log, "limits", 5)
+    (state,) = [one.save(Saving(Parts(), "limited", {})) for one in live.run.graph.stages]
+    live.close()
+    again = limited(log)
+    (stage,) = again.run.graph.stages
+    stage.restore({**state, "shared": msgspec.msgpack.encode({"limits": {"a": 100}}).hex()}, Loading(Parts(), "limited", lambda _: b"", {}))
+    assert msgspec.msgpack.decode(stage.keyspace.shared.encode()) == {"limits": {"a": 100}}  # type: ignore[attr-defined]
+    again.close()

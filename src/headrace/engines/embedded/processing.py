@@ -271,7 +271,7 @@ class ProcessStage(Stage):
             "version": self.operator.declared.version,
             "code": self.code,
             "slots": self._forms,
-            "shared": self.keyspace.shared.encode().hex() if self.operator.declared.shared else None,
+            "shared": {"part": saving.shared(self.keyspace.shared)} if self.operator.declared.shared else None,
         }
 
     def restore(self, state: Mapping[str, Any], loading: Loading) -> None:
@@ -287,7 +287,7 @@ class ProcessStage(Stage):
         self.stored_bytes = loading.keys(state["keys"], self.keyspace)
         self.keyspace.wake(migrate=state["version"] != self.operator.declared.version)
         if state["shared"] is not None and self.operator.declared.shared:
-            self.keyspace.restore_shared(bytes.fromhex(state["shared"]))
+            loading.shared(state["shared"], self.keyspace.shared)
 
     @property
     def _forms(self) -> dict[str, str]:

@@ -19,6 +19,7 @@ import polars as pl
 from headrace.errors import ProcessError
 from headrace.kernels.columnar.order import in_time
 from headrace.kernels.keyed.keyspace import Keyspace
+from headrace.kernels.keyed.shared import Shared
 from headrace.kernels.reading.text import polars_type
 from headrace.plan.changes import definition, places_of_texts
 from headrace.plan.graph import Node
@@ -56,6 +57,7 @@ class Parts:
         self._stored: dict[int, str] = {}
         self._frames: dict[int, pl.DataFrame] = {}
         self._keys: dict[str, list[_Segment]] = {}
+        self._shared: dict[str, tuple[int, str]] = {}
         self._next = 0
 
     def save(self, stages: Iterable[Stateful]) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -120,6 +122,15 @@ class Parts:
             frame.write_ipc(data)
             self._stored[id(frame)], self._frames[id(frame)] = self._put(data.getvalue(), new), frame
         return self._stored[id(frame)]
+
+    def _save_shared(self, stage: str, shared: Shared, new: dict[str, bytes]) -> str:
+        """Store shared state, unless it is stored as it is, and return its name."""
+        shared.settle()
+        version, name = self._shared.get(stage, (-1, ""))
+        if version != shared.version:
+            name = self._put(shared.take_encoded(), new)
+            self._shared[stage] = shared.version, name
+        return name
 
     def _put(self, data: bytes, new: dict[str, bytes]) -> str:
         name = f"{self._next}-{crc32(data):08x}"
@@ -213,6 +224,11 @@ class Saving:
             self._parts._gather(rows)
         return {str(rank): [self.frame(rows) for rows in frames] for rank, frames in buffer.items() if frames}
 
+    def shared(self, shared: Shared) -> str:
+        """Store shared state, unless it is stored as it is, and return its name."""
+        self.names.append(self._parts._save_shared(self._stage, shared, self._new))
+        return self.names[-1]
+
     def keys(self, space: Keyspace) -> tuple[list[str], int]:
         """Store the touched keys of a process, and return the names of all its parts and their size in bytes."""
         segments = self._parts._save_keys(self._stage, space, self._new)
@@ -246,6 +262,14 @@ class Loading:
         if frame is stored:
             self.parts._know(frame, name)
         return frame
+
+    def shared(self, saved: str | Mapping[str, str], shared: Shared) -> None:
+        """Have shared state be what was saved: a part, and in commits of before the bytes themselves."""
+        if isinstance(saved, str):
+            shared.restore(bytes.fromhex(saved))
+            return
+        shared.restore(self.load(saved["part"]))
+        self.parts._shared[self.stage] = shared.version, saved["part"]
 
     def keys(self, names: list[str], space: Keyspace) -> int:
         """Load the keys of a process, and return their size in bytes."""

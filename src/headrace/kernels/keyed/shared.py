@@ -23,7 +23,7 @@ _NOTHING = object()
 class Shared:
     """The broadcast state of a process, as `on_broadcast` sees it: values, lists and dicts by name.
 
-    What is written counts for the keys once it is settled, and can be undone until then.
+    What is written counts for the keys once it is settled, and can be undone until then. `version` counts the times that it was another then.
     """
 
     def __init__(self, declared: Declaration) -> None:
@@ -31,7 +31,7 @@ class Shared:
         values = {slot.name: [] if slot.kind == "list" else slot.default for slot in declared.shared if slot.kind != "map"}
         maps = {slot.name: _Map(accepts[slot.name]) for slot in declared.shared if slot.kind == "map"}
         view = View({**{name: _unwritable(value) for name, value in values.items()}, **{name: one.seen for name, one in maps.items()}})
-        self.__dict__.update(_accepts=accepts, _values=values, _maps=maps, _view=view, _before={}, _bytes=None)
+        self.__dict__.update(_accepts=accepts, _values=values, _maps=maps, _view=view, _before={}, _bytes=None, _version=0)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         if name in self._maps:
@@ -73,7 +73,7 @@ class Shared:
         self._before.clear()
         moved = [name for name, entries in self._maps.items() if entries.settle()]
         if changed or moved:
-            self.__dict__["_bytes"] = None
+            self.__dict__.update(_bytes=None, _version=self._version + 1)
 
     def undo(self) -> None:
         """Take back what was written since it was last settled."""
@@ -82,6 +82,11 @@ class Shared:
         for entries in self._maps.values():
             entries.undo()
 
+    @property
+    def version(self) -> int:
+        """How often it has been settled and was another than before."""
+        return self._version  # type: ignore[no-any-return]
+
     def encode(self) -> bytes:
         """Return all of it as bytes. Raises ValueError if something is off its type."""
         self.settle()
@@ -89,6 +94,12 @@ class Shared:
             maps = {name: entries.values_ for name, entries in self._maps.items()}
             self.__dict__["_bytes"] = _encode({name: maps[name] if name in maps else self._values[name] for name in self._accepts})
         return self._bytes  # type: ignore[no-any-return]
+
+    def take_encoded(self) -> bytes:
+        """Return the same, and do not keep it for the next time."""
+        data = self.encode()
+        self.__dict__["_bytes"] = None
+        return data
 
     def restore(self, data: bytes) -> None:
         """Hold what was encoded. Raises ValueError if something is off its type."""
