@@ -20,7 +20,7 @@ SLOTS = 64  # among which a live process's keys are dealt: its state is kept by 
 def place_of(block: Block) -> str:
     """Return the column of where a live process's record comes from, and when."""
     columns = ", ".join(block.hidden[column] for column in (*RECORD, "_entry", "_arrived_ms"))
-    return f"TO_JSON(STRUCT({columns}), MAP('ignoreNullFields', 'false')) AS `place_of`"
+    return f"TO_JSON(STRUCT({columns}), MAP('ignoreNullFields', 'false')) AS `_place`"
 
 
 def keys_of(process: Process) -> Schema:

@@ -18,10 +18,10 @@ def taken_by(window: Window) -> tuple[str, str]:
     step, size = window.step_ms, window.size_ms
     holds = f"{floor_of('`_time_ms`', step, window)} + {step}"
     if window.kind == "tumbling":
-        return f"`_watermark_ms` < {holds} - 1 AS `taken_by`", f"{holds} AS `_ends`"
+        return f"`_watermark_ms` < {holds} - 1 AS `_taken`", f"{holds} AS `_ends`"
     first = f"GREATEST({holds}, {floor_of('`_watermark_ms` + 1', step, window)} + {step})"
     last = f"{floor_of('`_time_ms`', size, window)} + {size}" if window.kind == "cumulating" else floor_of(f"`_time_ms` + {size}", step, window)
-    return f"{first} <= {last} AS `taken_by`", f"CASE WHEN {first} <= {last} THEN SEQUENCE({first}, {last}, {step}) END AS `_ends`"
+    return f"{first} <= {last} AS `_taken`", f"CASE WHEN {first} <= {last} THEN SEQUENCE({first}, {last}, {step}) END AS `_ends`"
 
 
 def slice_order(window: Window) -> str:
