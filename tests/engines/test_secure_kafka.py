@@ -61,7 +61,7 @@ def test_records_pass_through_an_engine_over_tls_with_a_password(secure: SecureB
                 log.delete(topic)
         log.create("events")
         log.append("events", [b'{"t":%d,"k":"%d"}' % (1_700_000_000_000 + at, at) for at in range(20)])
-        tombstones = log.producer(Deliveries(), LIMIT)
+        tombstones = log.writing.producer(Deliveries(), LIMIT)
         tombstones.produce("events", None, b"gone", 0)
         log.append("events", [b'{"t":%d,"k":"%d"}' % (1_700_000_000_020, 20)])
         tombstones.produce("events", b"", b"empty", 0)

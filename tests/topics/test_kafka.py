@@ -39,9 +39,13 @@ confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package con
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition  # noqa: E402
 from confluent_kafka.admin import NewPartitions, NewTopic, OffsetSpec  # noqa: E402
 
-from headrace.topics.kafka import KafkaLog, client  # noqa: E402
+from headrace.topics.kafka import (  # noqa: E402
+    KafkaLog,
+    client,
+    writing,
+)
 from headrace.topics.kafka import claim as claims  # noqa: E402
-from headrace.topics.kafka import log as logs  # noqa: E402
+from headrace.topics.kafka.connection import KafkaConnection  # noqa: E402
 from headrace.topics.kafka.feed import KafkaReader  # noqa: E402
 
 READ_COMMITTED, READ_UNCOMMITTED = IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED
@@ -150,7 +154,7 @@ def test_reading_goes_on_when_a_killed_broker_is_back(own: Broker, mine: KafkaLo
 
 def test_appending_to_a_broker_that_stands_still_ends(own: Broker, mine: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
     topic = new_topic(mine)
-    monkeypatch.setattr(logs, "APPEND_SECONDS", 2.0)
+    monkeypatch.setattr(writing, "APPEND_SECONDS", 2.0)
     own.signal(signal.SIGSTOP)
     try:
         began = time.monotonic()
@@ -198,7 +202,7 @@ def test_partitions_added_while_read_end_the_feed(log: KafkaLog) -> None:
     log.append(topic, [b"1"])
     with closing(log.feed([topic])) as feed:
         assert read(feed, topic, 1) == ["1"]
-        log._admin.create_partitions([NewPartitions(topic, 3)])[topic].result(120)
+        log.connection.admin.create_partitions([NewPartitions(topic, 3)])[topic].result(120)
         assert f"topic '{topic}': has 3 partitions now, not 2" in fault_of(feed)
 
 
@@ -217,7 +221,7 @@ def test_a_topic_made_anew_while_read_ends_the_feed(log: KafkaLog) -> None:
 def test_an_offset_that_is_not_there_is_never_passed_over(log: KafkaLog, at: int, said: str) -> None:
     topic = new_topic(log)
     log.append(topic, [b"%d" % number for number in range(5)])
-    log._admin.delete_records([TopicPartition(topic, 0, 3)])[TopicPartition(topic, 0, 3)].result(120)
+    log.connection.admin.delete_records([TopicPartition(topic, 0, 3)])[TopicPartition(topic, 0, 3)].result(120)
     with closing(log.feed([topic])) as feed:
         assert feed.readers[topic][0].position["record"] == 3
         feed.readers[topic][0].seek({"record": at, "size": None})
@@ -229,7 +233,7 @@ def test_an_offset_that_is_not_there_is_never_passed_over(log: KafkaLog, at: int
 def test_what_is_gone_is_passed_over_where_that_is_wanted(log: KafkaLog) -> None:
     topic = new_topic(log)
     log.append(topic, [b"%d" % number for number in range(5)])
-    log._admin.delete_records([TopicPartition(topic, 0, 3)])[TopicPartition(topic, 0, 3)].result(120)
+    log.connection.admin.delete_records([TopicPartition(topic, 0, 3)])[TopicPartition(topic, 0, 3)].result(120)
     with closing(log.feed([topic], skip_gone=True)) as feed:
         feed.readers[topic][0].seek({"record": 1, "size": None})
         assert read(feed, topic, 2) == ["3", "4"]
@@ -330,7 +334,7 @@ def test_headers_of_records_are_read_where_a_plan_declares_them(log: KafkaLog) -
 
 def test_times_of_producers_are_taken_where_a_topic_keeps_them(kafka: Shared, log: KafkaLog, tmp_path: Path) -> None:
     topic = f"t-{uuid.uuid4().hex}"
-    log._admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(120)
+    log.connection.admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(120)
     now = int(time.time() * 1000)
     said = [now + 5_000, now + 3_000, now + 9_000]
     times = iter(said)
@@ -397,7 +401,7 @@ def test_every_offset_names_its_manifest(log: KafkaLog) -> None:
     claim.commit(Commit(b"one", {}, [], [], {(topic, 0): 0, (topic, 1): 0}))
     claim.commit(Commit(b"two", {}, [], [], {(topic, 0): 7}))
     claim.release()
-    found = log.committed(pipeline)
+    found = log.groups.committed(pipeline)
     assert sorted((one.partition, one.offset) for one in found) == [(0, 7), (1, 0)]
     (mark,) = {one.metadata for one in found}
     assert mark is not None
@@ -664,7 +668,7 @@ def test_a_live_run_resumes_when_the_broker_has_aborted_a_transaction_that_took_
     out = TopicPartition(f"out-{mark}", 0)
 
     def end(isolation: IsolationLevel) -> int:
-        return int(log._admin.list_offsets({out: OffsetSpec.latest()}, isolation_level=isolation)[out].result(120).offset)
+        return int(log.connection.admin.list_offsets({out: OffsetSpec.latest()}, isolation_level=isolation)[out].result(120).offset)
 
     def last_a_long_time(point: str) -> None:
         """Stand still, as a machine without a free processor does, until the broker has aborted the transaction."""
@@ -884,7 +888,7 @@ def test_state_that_is_missing_is_named_and_can_be_forgotten(log: KafkaLog, name
 def test_offsets_that_kafka_has_lost_do_not_start_a_pipeline_over(log: KafkaLog) -> None:
     topic = new_topic(log)
     committed(log, f"p-{topic}", topic, 1)
-    log._admin.delete_consumer_groups([f"p-{topic}"])[f"p-{topic}"].result(120)
+    log.connection.admin.delete_consumer_groups([f"p-{topic}"])[f"p-{topic}"].result(120)
     claim = log.claim(f"p-{topic}")
     with pytest.raises(EnvironmentFault, match=r"no longer has the offsets.*offsets\.retention\.minutes.*--anew"):
         _ = claim.manifest
@@ -972,6 +976,6 @@ class Forgetful:
 def test_who_leads_a_topic_is_asked_again_when_a_broker_that_is_back_does_not_lead_as_before(log: KafkaLog, monkeypatch: pytest.MonkeyPatch) -> None:
     topic = new_topic(log)
     log.append(topic, [b"1", b"2"])
-    forgetful = Forgetful(log._admin)
-    monkeypatch.setattr(KafkaLog, "_admin", property(lambda _: forgetful))
+    forgetful = Forgetful(log.connection.admin)
+    monkeypatch.setattr(KafkaConnection, "admin", property(lambda _: forgetful))
     assert [entry.value for entry in log.entries(topic, 0, 0, 10)] == [b"1", b"2"]

@@ -3,7 +3,8 @@
 from headrace.errors import EnvironmentFault
 
 try:
-    from headrace.topics.kafka.log import KafkaLog, asked
+    from headrace.topics.kafka.connection import asked
+    from headrace.topics.kafka.log import KafkaLog
 except ModuleNotFoundError:
     raise EnvironmentFault("needs the package confluent-kafka", where="Kafka", fix="pip install 'headrace[kafka]'") from None
 

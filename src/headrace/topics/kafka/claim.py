@@ -58,7 +58,7 @@ class KafkaClaim:
 
     def _open(self) -> None:
         """Resume from the last commit, if its state is in this home; if not, nothing is done to the process that has that state."""
-        self._broken = self._fault_of(self._log.committed(self.pipeline, 0), pending=True)
+        self._broken = self._fault_of(self._log.groups.committed(self.pipeline, 0), pending=True)
         if self._broken is None:
             self._fence()
             committed = self._committed()
@@ -91,31 +91,33 @@ class KafkaClaim:
         if hasattr(self, "_producer"):
             return
         log, limit = self._log, int(TRANSACTION_SECONDS * 1000)
-        with log._blaming(f"take pipeline {self.pipeline}"):
+        with log.connection.blaming(f"take pipeline {self.pipeline}"):
             seconds = min(COMMIT_SECONDS, TRANSACTION_SECONDS)
-            self._producer = lasting(log.producer(self._deliveries, seconds, transactional_id=self.pipeline, transaction_timeout_ms=limit))
-            log.until(time.monotonic() + COMMIT_SECONDS, self._producer.init_transactions)
-            group = Consumer(log.settings(group_id=self.pipeline, enable_auto_commit=False))
+            self._producer = lasting(log.writing.producer(self._deliveries, seconds, transactional_id=self.pipeline, transaction_timeout_ms=limit))
+            log.connection.until(time.monotonic() + COMMIT_SECONDS, self._producer.init_transactions)
+            group = Consumer(log.connection.settings(group_id=self.pipeline, enable_auto_commit=False))
             self._group = group.consumer_group_metadata()
             group.close()
 
     def _committed(self) -> list[TopicPartition]:
         """Return the offsets that are committed, once no transaction is pending any more."""
         try:
-            return self._log.committed(self.pipeline, inf)
+            return self._log.groups.committed(self.pipeline, inf)
         except Away:
             # A broker that was killed just after a commit may call that transaction ended and yet keep its offsets pending for ever.
             self._abort_one()
-            return self._log.committed(self.pipeline, inf)
+            return self._log.groups.committed(self.pipeline, inf)
 
     def _abort_one(self) -> None:
         """Put an end, in the group, to whatever is open there."""
-        topics = [one.topic for one in self._log.committed(self.pipeline, 0)] or self._log._names()
+        topics = [one.topic for one in self._log.groups.committed(self.pipeline, 0)] or self._log.catalog.names()
         give_up_at = time.monotonic() + client.ANSWER_SECONDS
-        with self._log._blaming(f"take pipeline {self.pipeline}"):
+        with self._log.connection.blaming(f"take pipeline {self.pipeline}"):
             self._producer.begin_transaction()
-            self._log.until(give_up_at, partial(self._producer.send_offsets_to_transaction, [TopicPartition(topics[0], 0, 0)], self._group))
-            self._log.until(give_up_at, self._producer.abort_transaction)
+            self._log.connection.until(
+                give_up_at, partial(self._producer.send_offsets_to_transaction, [TopicPartition(topics[0], 0, 0)], self._group)
+            )
+            self._log.connection.until(give_up_at, self._producer.abort_transaction)
 
     @property
     def manifest(self) -> bytes | None:
@@ -132,7 +134,7 @@ class KafkaClaim:
         """Make a step of work durable: the state first, then output and offsets in one transaction that names it."""
         if self._broken is not None:
             raise self._broken
-        counts = {one.topic: self._log._partitions_of(one.topic) for one in commit.outgoing}
+        counts = {one.topic: self._log.catalog.partitions_of(one.topic) for one in commit.outgoing}
         passing("commit.begun")
         epoch = self._epoch + 1
         checksum = self._store.write(epoch, commit.manifest, commit.state, commit.kept)
@@ -143,7 +145,7 @@ class KafkaClaim:
         try:
             self._producer.begin_transaction()
             for one in commit.outgoing:
-                self._log.produce(
+                self._log.writing.produce(
                     self._producer,
                     one.topic,
                     one.lines.split(b"\n"),
@@ -151,7 +153,7 @@ class KafkaClaim:
                     None if one.partition is None else one.partition % counts[one.topic],
                 )
             passing("commit.output")
-            self._log.until(give_up_at, partial(self._producer.send_offsets_to_transaction, offsets, self._group), patient=False)
+            self._log.connection.until(give_up_at, partial(self._producer.send_offsets_to_transaction, offsets, self._group), patient=False)
             passing("commit.cursors")
         except KafkaException as exception:
             raise self._aborted(error_of(exception)) from None
@@ -167,14 +169,14 @@ class KafkaClaim:
 
     def _finish(self, give_up_at: float) -> None:
         try:
-            self._log.until(give_up_at, self._producer.commit_transaction, patient=False)
+            self._log.connection.until(give_up_at, self._producer.commit_transaction, patient=False)
         except KafkaException as exception:
             error = error_of(exception)
             if error.txn_requires_abort() or _is_fenced(error):
                 raise self._aborted(error) from None
             self._broken = Away(
                 f"does not say whether the last commit of pipeline {self.pipeline} stands: {error.str()}",
-                where=self._log._where,
+                where=self._log.connection.where,
                 fix="start the pipeline again once it answers: it goes on from what was committed",
             )
             raise self._broken from None
@@ -190,16 +192,16 @@ class KafkaClaim:
         if error is None or error.code() not in SILENT:
             with suppress(KafkaException):
                 self._producer.purge()
-                self._log.until(time.monotonic() + client.ANSWER_SECONDS, self._producer.abort_transaction, patient=False)
+                self._log.connection.until(time.monotonic() + client.ANSWER_SECONDS, self._producer.abort_transaction, patient=False)
         failed = self._deliveries.failed
         if error is None:
             self._broken = self._interrupted()
         elif _is_fenced(error):
             self._broken = self._fenced()
         elif failed is not None and failed.error.code() not in {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}:
-            self._broken = self._log.undelivered(failed)
+            self._broken = self._log.writing.undelivered(failed)
         else:
-            self._broken = self._log.fault(error, f"commit pipeline {self.pipeline}")
+            self._broken = self._log.connection.fault(error, f"commit pipeline {self.pipeline}")
         return self._broken
 
     def _fenced(self) -> EnvironmentFault:
@@ -209,14 +211,14 @@ class KafkaClaim:
         so does one whose pipeline another process has taken. Only a commit of that other process tells the two apart.
         """
         try:
-            committed = self._log.committed(self.pipeline, 0)
+            committed = self._log.groups.committed(self.pipeline, 0)
         except EnvironmentFault as fault:
             return fault
         if self._fault_of(committed, pending=True) is not None:
             return EnvironmentFault("belongs to another process now", where=f"pipeline {self.pipeline}", fix="let that one run, or end it first")
         return Away(
             f"aborted a transaction of pipeline {self.pipeline}: it took longer than {TRANSACTION_SECONDS:.0f} s, or another process took the pipeline",
-            where=self._log._where,
+            where=self._log.connection.where,
             fix="give the machine more room, or raise transaction.timeout.ms; the pipeline resumes from its last commit",
         )
 
@@ -226,7 +228,7 @@ class KafkaClaim:
     def forget(self) -> None:
         """Forget what the pipeline has committed: it starts anew."""
         self._fence()
-        self._log.forget(self.pipeline)
+        self._log.groups.forget(self.pipeline)
         self._store.forget()
         self._manifest, self._epoch, self._cursors, self._broken = None, 0, {}, None
 

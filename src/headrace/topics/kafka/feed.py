@@ -114,13 +114,13 @@ class KafkaFeed:
 
     def __init__(self, log: KafkaLog, topics: Sequence[str], *, latest: bool, skip_gone: bool) -> None:
         self._log, self._skip_gone = log, skip_gone
-        described = log._described(list(topics))
+        described = log.catalog.described(list(topics))
         self.readers: dict[str, list[KafkaReader]] = {}
         for topic in topics:
             if topic not in described:
-                raise log._unknown(topic)
+                raise log.catalog.unknown(topic)
             numbers = range(len(described[topic].partitions))
-            bounds = log._bounds([(topic, number) for number in numbers])
+            bounds = log.offsets.bounds([(topic, number) for number in numbers])
             if len(bounds) < len(numbers):
                 raise _not_up(log, topic)
             self.readers[topic] = [
@@ -136,7 +136,7 @@ class KafkaFeed:
 
     def fetch(self, most: int | None = None) -> bool:
         """Take in the next records, up to some MB or `most`, and return whether there were any."""
-        with self._log._blaming("be read"):
+        with self._log.connection.blaming("be read"):
             if self._consumer is None:
                 self._consumer = self._begun()
             limit = FETCH_RECORDS if most is None else min(most, FETCH_RECORDS)
@@ -150,7 +150,7 @@ class KafkaFeed:
         return fetched
 
     def _begun(self) -> Consumer:
-        consumer = self._log.consumer()
+        consumer = self._log.reading.consumer()
         consumer.assign([TopicPartition(*key, reader.next) for key, reader in self._by_key.items() if not reader.finished])
         return consumer
 
@@ -182,12 +182,12 @@ class KafkaFeed:
         elif code in UNKNOWN_TOPIC:
             self._ask_at = min(self._ask_at, time.monotonic())
         elif code not in SILENT and (error.fatal() or not error.retriable()):
-            raise self._log.fault(error, f"be read, {key[0]!r} partition {key[1]}")
+            raise self._log.connection.fault(error, f"be read, {key[0]!r} partition {key[1]}")
 
     def _find(self, reader: KafkaReader) -> None:
         """Go on where a partition begins now, if that may be. Raises EnvironmentFault if not."""
         at, key = reader.reached, (reader.topic, reader.number)
-        bounds = self._log._bounds([key])
+        bounds = self._log.offsets.bounds([key])
         if key not in bounds:
             raise _not_up(self._log, reader.topic)
         first, end = bounds[key]
@@ -214,7 +214,7 @@ class KafkaFeed:
         now = time.monotonic()
         if self._asked is None:
             if now >= self._ask_at:
-                self._asked = self._log._admin.describe_topics(TopicCollection(list(self.readers)), request_timeout=client.ANSWER_SECONDS)
+                self._asked = self._log.connection.admin.describe_topics(TopicCollection(list(self.readers)), request_timeout=client.ANSWER_SECONDS)
         elif all(one.done() for one in self._asked.values()):
             asked, self._asked = self._asked, None
             self._ask_at = now + _TOPICS_SECONDS
@@ -248,7 +248,7 @@ class KafkaFeed:
         """Fetch nothing of these partitions, and of all others again."""
         if self._consumer is None:
             return
-        with self._log._blaming("be read"):
+        with self._log.connection.blaming("be read"):
             if more := set(partitions) - self._held:
                 self._consumer.pause([TopicPartition(*key) for key in more])
             if again := self._held - set(partitions):
@@ -259,13 +259,13 @@ class KafkaFeed:
         """Return how many offsets of each partition are still to be read, as far as is known."""
         ends = {key: self._known_end(reader) for key, reader in self._by_key.items()}
         if unknown := [key for key, end in ends.items() if end < 0]:
-            ends |= self._log._offsets(unknown, OffsetSpec.latest())
+            ends |= self._log.offsets.offsets(unknown, OffsetSpec.latest())
         return {key: max(ends[key] - reader.position["record"], 0) for key, reader in self._by_key.items()}
 
     def _known_end(self, reader: KafkaReader) -> int:
         if self._consumer is None:
             return -1
-        with self._log._blaming("be read"):
+        with self._log.connection.blaming("be read"):
             return self._consumer.get_watermark_offsets(TopicPartition(reader.topic, reader.number), cached=True)[1]
 
     def close(self) -> None:
@@ -281,4 +281,4 @@ def _place(message: Message) -> tuple[str, int]:
 
 def _not_up(log: KafkaLog, topic: str) -> EnvironmentFault:
     """Return what to raise where a broker knows of a topic and does not have its partitions yet, as one that has just come back."""
-    return log.fault(KafkaError(KafkaError.LEADER_NOT_AVAILABLE), f"say where topic {topic!r} ends")
+    return log.connection.fault(KafkaError(KafkaError.LEADER_NOT_AVAILABLE), f"say where topic {topic!r} ends")
