@@ -190,29 +190,42 @@ def _stretches(
 def _records_of(app: str, plan: Plan, topics: Sequence[str], inputs: Sequence[str], most: int) -> dict[str, list[bytes]]:
     """Return the records to run on, by topic."""
     if inputs:
-        found: dict[str, list[bytes]] = {topic: [] for topic in topics}
-        for topic, files in inputs_of(plan, inputs).items():
-            if topic not in found:
-                raise PlanError(f"pipeline {plan.pipeline} reads no topic {topic!r}", where="--input", fix=near(topic, topics))
-            for file in files:
-                found[topic] += islice(chain.from_iterable(records_of(file)), most)
+        return _of_files(plan, topics, inputs, most)
+    if found := _of_log(topics, most):
         return found
-    path = home() / LOG_FILE
-    if path.is_file():
-        with closing(log_at(path)) as log:
-            there = {info.name: info for info in log.topics()}
-            if all(topic in there for topic in topics) and any(part.end > part.first for topic in topics for part in there[topic].partitions):
-                return {
-                    topic: [e.value for part in there[topic].partitions for e in log.entries(topic, part.number, part.first, most)]
-                    for topic in topics
-                }
     if app in _SHIPPED:
-        from headrace.simulate import Kiln
-
-        kiln = Kiln(seed=1, equipment=tuple(range(100, 120)), disorder_ms=15_000, number_share=0.2, bad_share=0.01)
-        simulated = {"sensor-data": kiln.lines(_START_MS), "kiln-limits": islice(kiln.limits(_START_MS), 30)}
-        return {topic: list(islice(simulated[topic], most)) for topic in topics}
+        return _simulated(topics, most)
     raise PlanError("there is nothing to run it on", where=f"pipeline {plan.pipeline}", fix="name a file: --input FILE")
+
+
+def _of_files(plan: Plan, topics: Sequence[str], inputs: Sequence[str], most: int) -> dict[str, list[bytes]]:
+    found: dict[str, list[bytes]] = {topic: [] for topic in topics}
+    for topic, files in inputs_of(plan, inputs).items():
+        if topic not in found:
+            raise PlanError(f"pipeline {plan.pipeline} reads no topic {topic!r}", where="--input", fix=near(topic, topics))
+        for file in files:
+            found[topic] += islice(chain.from_iterable(records_of(file)), most)
+    return found
+
+
+def _of_log(topics: Sequence[str], most: int) -> dict[str, list[bytes]]:
+    """Return what the log of the home has; nothing, if it lacks a topic or all of them are empty."""
+    path = home() / LOG_FILE
+    if not path.is_file():
+        return {}
+    with closing(log_at(path)) as log:
+        there = {info.name: info.partitions for info in log.topics()}
+        if any(topic not in there for topic in topics) or all(part.end == part.first for topic in topics for part in there[topic]):
+            return {}
+        return {topic: [e.value for part in there[topic] for e in log.entries(topic, part.number, part.first, most)] for topic in topics}
+
+
+def _simulated(topics: Sequence[str], most: int) -> dict[str, list[bytes]]:
+    from headrace.simulate import Kiln
+
+    kiln = Kiln(seed=1, equipment=tuple(range(100, 120)), disorder_ms=15_000, number_share=0.2, bad_share=0.01)
+    simulated = {"sensor-data": kiln.lines(_START_MS), "kiln-limits": islice(kiln.limits(_START_MS), 30)}
+    return {topic: list(islice(simulated[topic], most)) for topic in topics}
 
 
 class _Run:

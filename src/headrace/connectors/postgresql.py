@@ -236,8 +236,22 @@ class Upserts(Session, Target):
     async def _describe(self) -> None:
         """Look at the table, and create it if that is asked for."""
         assert self._connection is not None
+        into, oid = self._into, await self._found()
+        columns = {name: Column(kind, moment) for name, kind, moment in await self._connection.fetch(_COLUMNS, oid)}
+        keys = await self._connection.fetch(_KEYS, oid)
+        key = into.key or next((tuple(names) for primary, names in keys if primary), None)
+        if key is None:
+            fix = "give key=NAME,NAME of a unique index, or id=NAME of a unique text column for each record's id"
+            raise PlanError("has no primary key, so a record that is sent again would be there twice", where=self.name, fix=fix)
+        self._check(columns, key, [set(names) for _, names in keys])
+        self._rows = Rows(Table(into.quoted, columns, key), None if into.fields is None else frozenset(into.fields), into.id_column)
+        self._statements = {}
+
+    async def _found(self) -> int:
+        """Return the id of the table, created if that is asked for."""
+        assert self._connection is not None
         into = self._into
-        oid = await self._connection.fetchval(_TABLE, into.quoted)
+        oid: int | None = await self._connection.fetchval(_TABLE, into.quoted)
         if oid is None and into.created is not None:
             await self._create(into.created)
             oid = await self._connection.fetchval(_TABLE, into.quoted)
@@ -245,23 +259,20 @@ class Upserts(Session, Target):
             names = [name for (name,) in await self._connection.fetch(_TABLES) if not name.startswith(("pg_", "information_schema."))]
             fix = f"{near('.'.join(into.table), names)}; create it, or give create=NAME TYPE,…"
             raise PlanError("has no such table", where=self.name, fix=fix)
-        columns = {name: Column(kind, moment) for name, kind, moment in await self._connection.fetch(_COLUMNS, oid)}
-        keys = await self._connection.fetch(_KEYS, oid)
-        key = into.key or next((tuple(names) for primary, names in keys if primary), None)
-        if key is None:
-            fix = "give key=NAME,NAME of a unique index, or id=NAME of a unique text column for each record's id"
-            raise PlanError("has no primary key, so a record that is sent again would be there twice", where=self.name, fix=fix)
+        return oid
+
+    def _check(self, columns: Mapping[str, Column], key: Sequence[str], unique: Sequence[set[str]]) -> None:
+        """Raise PlanError if columns are not there to be written, or the key is none of the table's."""
+        into = self._into
         for name in (*key, *(into.fields or ())):
             if name not in columns:
                 raise PlanError(f"has no column {name!r} to write", where=self.name, fix=near(name, columns))
         for name in key:
             if into.fields is not None and name not in {*into.fields, into.id_column}:
                 raise PlanError(f"parameter fields lacks {name!r}, which is part of the key", where=self.name, fix="add it to fields")
-        if all(set(names) != set(key) for _, names in keys):
+        if set(key) not in unique:
             listed = ", ".join(map(identifier, key))
             raise PlanError(f"has no unique index on {listed}", where=self.name, fix=f"CREATE UNIQUE INDEX ON {into.quoted} ({listed})")
-        self._rows = Rows(Table(into.quoted, columns, key), None if into.fields is None else frozenset(into.fields), into.id_column)
-        self._statements = {}
 
     async def _create(self, columns: Mapping[str, str]) -> None:
         assert self._connection is not None
