@@ -231,7 +231,7 @@ def test_what_scores_needs_neither_numpy_nor_polars_nor_a_sql_parser() -> None:
     script = """
 import json, sys
 sys.modules.update(dict.fromkeys(["numpy", "polars", "sqlglot", "sklearn"]))
-from headrace.detect.model import decoded
+from headrace.detect.model_file import decoded
 from headrace.detect.scorer import State, scorer_of
 found = scorer_of(decoded(sys.stdin.buffer.read(), "model"))
 state = State()
