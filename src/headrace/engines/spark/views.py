@@ -274,7 +274,7 @@ class Views(Selects[Block]):
             block = self._timed(given)
             time, watermark = block.hidden["_time_ms"], block.hidden["_watermark_ms"]
             always = process.arrival or one.late == "take"
-            taken = "TRUE AS `_taken`" if always else f"{time} >= {watermark} AS `taken_by`"
+            taken = "TRUE AS `_taken`" if always else f"{time} >= {watermark} AS `_taken`"
             said = block.saying(f"#{node.id} the rows that reach the input {one.name}")
             reached = self._put(rows_of_input(node.id, place), said, block.select(taken))
             if one.late == "take" and not process.arrival:
@@ -288,7 +288,7 @@ class Views(Selects[Block]):
         block = self._timed(node.input)
         if self._live:
             return block
-        taken = "TRUE AS `_taken`" if node.operator.arrival else f"{block.hidden['_time_ms']} >= {block.hidden['_watermark_ms']} AS `taken_by`"
+        taken = "TRUE AS `_taken`" if node.operator.arrival else f"{block.hidden['_time_ms']} >= {block.hidden['_watermark_ms']} AS `_taken`"
         rows = self._put(rows_of(node.id), block.saying(f"#{node.id} the rows that reach the process"), block.select(taken))
         return replace(rows, where=("`_taken`",))
 
