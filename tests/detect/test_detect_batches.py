@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from typing import Any, Literal
 
 import numpy as np
@@ -115,3 +116,27 @@ def test_values_beyond_all_measure_are_scored_in_a_batch_as_alone_and_without_a_
     rows, times = [[1.7e308, -1.7e308, 0.0, 1e200]] * 6, [*range(0, 6000, 1000)]
     alone, together = State(), State()
     assert scorer.score_block(rows, times, together) == [scorer.score(row, time, alone) for row, time in zip(rows, times, strict=True)]
+
+
+@pytest.mark.parametrize("few", [0, 8])
+@pytest.mark.parametrize("kind", ["robust_z", "pca", "mahalanobis"])
+def test_rows_with_the_same_values_missing_are_scored_together_as_alone(kind: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["headrace.detect.scorer"], "_FEW", few)
+    calibration = Calibration(false_alarm_rate=0.05, k=2, n=3, smoothing=0.5)
+    scorer = scorer_of(fit(kind, history(400, seed=1), TAGS, name="tank", calibration=calibration))
+    dice, rows = np.random.default_rng(4), history(300, seed=2) * 1.3
+    rows[dice.random(rows.shape) < 0.15] = np.nan
+    rows[40:44] = np.nan
+    rows[100:130, 1] = np.inf
+    rows[200:240, 1] += 50.0
+    times = np.cumsum(dice.choice([0, 1000, 1000, 60_000], p=[0.1, 0.5, 0.35, 0.05], size=len(rows))).tolist()
+    alone, together, found, place = State(), State(), [], 0
+    expected = [scorer.score([one if np.isfinite(one) else None for one in row], time, alone) for row, time in zip(rows.tolist(), times, strict=True)]
+    while place < len(rows):
+        size = int(dice.choice([1, 20, 100]))
+        found += scorer.score_block(rows[place : place + size], times[place : place + size], together)
+        place += size
+    assert repr(found) == repr(expected)
+    assert together == alone
+    assert any(one.shares for one in found)
+    assert any(one.score is None for one in found)

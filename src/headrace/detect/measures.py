@@ -1,7 +1,8 @@
 """Measures of a vector: a score, and how much each tag contributes to it.
 
 `score` takes floats, None where a value is missing. What is missing is left out: each measure is computed of the values that are there.
-`block` takes arrays of complete vectors, a column each, and gives the same numbers. Both give None where there is no score.
+`block` takes arrays, a column for each part, None where it is missing in all vectors, and gives the same numbers. Both give None where there is no
+score.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Stateless(Measure, Protocol):
     """A measure of one vector at a time."""
 
     def block(self, columns: Sequence[Number]) -> Number:
-        """Return the scores of complete vectors, a column for each part; None if they cannot be computed."""
+        """Return the scores of vectors that have the same parts, a column for each, None where it is missing; None if they cannot be computed."""
 
 
 class Largest:
@@ -48,10 +49,11 @@ class Largest:
         return max((abs(one) for one in vector if one is not None), default=None)
 
     def block(self, columns: Sequence[Number]) -> Number:
-        """Return the scores of complete vectors."""
+        """Return the scores of vectors."""
         import numpy as np
 
-        return np.abs(np.stack(columns)).max(axis=0)
+        there = [column for column in columns if column is not None]
+        return np.abs(np.stack(there)).max(axis=0) if there else None
 
     def parts(self, vector: Vector, memory: Memory) -> list[float]:  # noqa: ARG002
         """Return the squares."""
@@ -80,9 +82,10 @@ class Distance:
         return float(squares([dot(row, values) for row in found]))
 
     def block(self, columns: Sequence[Number]) -> Number:
-        """Return the scores of complete vectors."""
-        found = self._factor(tuple(range(len(columns))))
-        return None if found is None else squares([dot(row, columns) for row in found])
+        """Return the scores of vectors."""
+        found = self._factor(tuple(place for place, one in enumerate(columns) if one is not None))
+        there = [column for column in columns if column is not None]
+        return squares([dot(row, there) for row in found]) if found else None
 
     def parts(self, vector: Vector, memory: Memory) -> list[float]:  # noqa: ARG002
         """Return the share of each tag in the sum: its value times its place in the product of the inverse and the vector."""

@@ -27,10 +27,11 @@ class Planes:
         return max(ratios, default=None)
 
     def block(self, columns: Sequence[Number]) -> Number:
-        """Return the scores of complete vectors."""
+        """Return the scores of vectors."""
         import numpy as np
 
-        return np.stack([ratio for plane in self._planes for ratio in plane.block(columns)]).max(axis=0)
+        ratios = [ratio for plane in self._planes for ratio in plane.ratios(columns, np.maximum) if ratio is not None]
+        return np.stack(ratios).max(axis=0) if ratios else None
 
     def distances(self, columns: Sequence[Number]) -> list[tuple[Number, Number]]:
         """Return T² and Q of complete vectors, for each plane."""
@@ -86,20 +87,14 @@ class _Projection:
         t2 = dot([one * one for one in coordinates], self._inverted)
         return t2, squares(values) - dot(projected, coordinates)
 
-    def _there(self, vector: Vector) -> tuple[int, ...]:
+    def _there(self, vector: Sequence[Number]) -> tuple[int, ...]:
         return tuple(place for place, column in enumerate(self.plane.columns) if vector[column] is not None)
 
-    def ratios(self, vector: Vector) -> list[float | None]:
-        """Return the distances as multiples of their limits."""
+    def ratios(self, vector: Sequence[Number], greatest: Any = max) -> list[Any]:  # noqa: ANN401
+        """Return the distances as multiples of their limits. Of columns they are arrays, for which `greatest` is numpy's."""
         places = self._there(vector)
         located = self._located(vector, places) if places else None
-        return [None] * len(self._limits) if located is None else self._ratios(*self._measured(located), 0.0, max)
-
-    def block(self, columns: Sequence[Number]) -> list[Any]:
-        """Return the same of complete vectors."""
-        import numpy as np
-
-        return self._ratios(*self.distances(columns), 0.0, np.maximum)
+        return [None] * len(self._limits) if located is None else self._ratios(*self._measured(located), 0.0, greatest)
 
     def distances(self, columns: Sequence[Number]) -> tuple[Number, Number]:
         """Return T² and Q of complete vectors."""

@@ -30,6 +30,7 @@ from headrace.detect.vectors import Errors, Lagged, Scaled, Vectors
 __all__ = ["Scored", "Scorer", "State", "scorer_of"]
 
 _GAP = 10
+_FEW = 8  # rows with the same values missing: up to so many are scored one by one
 
 Values = Sequence[float | None]
 
@@ -96,7 +97,32 @@ class _OfVectors:
         found: list[float | None] = [None] * missing
         return found + (scores.tolist() if scores is not None else [None] * len(vectors[0])), vectors
 
-    def parts_of(self, vector: Sequence[float]) -> list[float]:
+    @property
+    def alone(self) -> bool:
+        """Whether the score of a row is of that row alone."""
+        return self.measure.stateless and isinstance(self.vectors, Scaled)
+
+    def scores_alone(self, matrix: Any, there: Any, rows: Any) -> tuple[list[float | None], Any]:  # noqa: ANN401
+        """Return the scores of those of the rows at places `rows`, each of which has one of its own, and the vectors of all."""
+        import numpy as np
+
+        measure: Any = self.measure
+        columns, _ = self.vectors.block([*matrix.T], [])
+        vectors = np.stack(columns, axis=1)
+        found: list[float | None] = [None] * len(matrix)
+        patterns, of = np.unique(there[rows], axis=0, return_inverse=True)
+        for number, pattern in enumerate(patterns):
+            mine = rows[of.reshape(-1) == number]
+            if len(mine) <= _FEW:
+                scores = [measure.score(_vector_of(vectors[row], pattern), []) for row in mine]
+            else:
+                block = measure.block([vectors[mine, place] if known else None for place, known in enumerate(pattern)])
+                scores = [None] * len(mine) if block is None else block.tolist()
+            for row, score in zip(mine.tolist(), scores, strict=True):
+                found[row] = score
+        return found, vectors
+
+    def parts_of(self, vector: Sequence[float | None]) -> list[float]:
         """Return how much each tag contributes to the score of a vector."""
         return self.measure.parts(vector, [])
 
@@ -158,12 +184,30 @@ class Scorer:
         there: Any = np.isfinite(matrix)
         complete = there.all(axis=1)
         moments = [int(one) for one in times]
+        if isinstance(self._kind, _OfVectors) and self._kind.alone:
+            with np.errstate(all="ignore"):
+                return self._score_alone(self._kind, matrix, there, moments, state)
         joined = complete[1:] & complete[:-1] & (np.diff(moments) <= self._gap)
         edges = [0, *(np.flatnonzero(~joined) + 1).tolist(), len(moments)]
         found: list[Scored] = []
         with np.errstate(all="ignore"):  # what overflows is infinite, without a warning, as it is row by row
             for start, end in pairwise(edges):
                 found += self._score_run(matrix[start:end], there[start:end], moments[start:end], state)
+        return found
+
+    def _score_alone(self, kind: _OfVectors, matrix: Any, there: Any, times: Sequence[int], state: State) -> list[Scored]:  # noqa: ANN401
+        """Return the scores of rows whose scores depend on nothing but the row: those with the same values missing are computed together."""
+        import numpy as np
+
+        unknown = [self.is_unknown(count) for count in (~there).sum(axis=1).tolist()]
+        raws, vectors = kind.scores_alone(matrix, there, np.flatnonzero(~np.array(unknown, dtype=bool)))
+        found = []
+        for place, (time, raw) in enumerate(zip(times, raws, strict=True)):
+            self._resume(time, state)
+            if unknown[place]:
+                found.append(Scored(None, self.is_anomaly(state), []))
+            else:
+                found.append(self._scored(raw, lambda at=place: kind.parts_of(_vector_of(vectors[at], there[at])), state))  # type: ignore[misc]
         return found
 
     def _score_run(self, matrix: Any, there: Any, times: Sequence[int], state: State) -> list[Scored]:  # noqa: ANN401
@@ -216,6 +260,11 @@ class Scorer:
         state.above = (state.above << 1 | above) & self._window
         shares = _shares(parts()) if above else []
         return Scored(score, self.is_anomaly(state), shares)
+
+
+def _vector_of(values: Any, there: Any) -> list[float | None]:  # noqa: ANN401
+    """Return a vector of arrays as a list, None for what is missing."""
+    return [value if known else None for value, known in zip(values.tolist(), there.tolist(), strict=True)]
 
 
 def scorer_of(model: Model) -> Scorer:
