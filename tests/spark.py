@@ -21,7 +21,7 @@ import pytest
 from headrace.apps.fingerprint import fingerprint
 from headrace.engines import jar
 from headrace.engines.spark import run as spark_run
-from headrace.engines.spark.environment import kafka_jars, process_python, python_of, spark_home
+from headrace.engines.spark.environment import kafka_jars, process_python, spark_home
 from headrace.engines.spark.script import SPARK
 from headrace.errors import EnvironmentFault
 from keeper import keep, kept
@@ -64,8 +64,7 @@ def missing_for_processes() -> str | None:
     return missing()
 
 
-# One JVM for the runs of many tests, and one for those with processes: of the half minute of CPU that a session takes, most is Java becoming warm.
-PLAIN, HOSTING = "spark", "spark-processes"
+WARM = "spark"  # one JVM for the runs of many tests: of the half minute of CPU that a session takes, most is Java becoming warm
 
 
 def merge() -> None:
@@ -97,60 +96,75 @@ def _option(command: Sequence[str], name: str) -> list[str]:
 
 def _serving(folder: Path) -> AbstractContextManager[str]:
     """Start the JVM, which gives the folder for its requests."""
-    spark = spark_home(HOME)
-    python, path = python_of(spark), {}
-    if folder.name == HOSTING:  # their modules are found where they are
-        python, path = str(process_python(HOME)), {"PYTHONPATH": os.pathsep.join(map(str, [TESTS.parent / "src", TESTS]))}
+    spark, python = spark_home(HOME), str(process_python(HOME))
+    path = os.pathsep.join(map(str, [TESTS.parent / "src", TESTS]))  # the modules of processes are found where they are
     jars = ",".join(map(str, [jar.path(), *kafka_jars(HOME)]))
     command = [str(spark / "bin" / "spark-submit"), "--master", "local[2]", "--jars", jars]
     command += [str(TESTS / "warm_driver.py"), "spark", str(Path(spark_run.__file__).with_name("driver.py"))]
-    environment = {"SPARK_HOME": str(spark), "PYSPARK_PYTHON": str(python), "PYSPARK_DRIVER_PYTHON": str(python), **path}
-    environment["SPARK_LOCAL_DIRS"] = str(folder / "local")  # those of its first run, which a JVM uses for ever, go with that run
+    environment = {"SPARK_HOME": str(spark), "PYSPARK_PYTHON": python, "PYSPARK_DRIVER_PYTHON": python, "PYTHONPATH": path}
+    environment["SPARK_LOCAL_DIRS"] = str(folder / "local")  # those of its first run go with that
     return serving(folder, command, environment)
 
 
-def _ask(folder: Path, command: Sequence[str]) -> None:
-    """Have a command of headrace's done by the JVM that is kept, and wait for its end."""
+def _ask(folder: Path, command: Sequence[str], stop: Callable[[], bool], stopped: Path, seconds: float) -> bool:
+    """Have a command of headrace's done by the JVM that is kept, and wait for its end. Return whether it was told to stop."""
+
+    def told() -> None:
+        if not stopped.exists() and stop():
+            stopped.touch()
+
     settings = dict(one.split("=", 1) for one in _option(command, "--conf"))
-    ask(folder, {"settings": {"spark.master": _option(command, "--master")[0], **settings}, "arguments": command[-3:]})
+    ask(folder, {"settings": settings, "arguments": command[-3:]}, seconds, told)
+    return stopped.exists()
 
 
 @pytest.fixture(scope="session")
-def spark_requests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
-    """Return what gives the folder for requests to a JVM that all workers share, and starts it if it must."""
+def spark_requests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Path]]:
+    """Return what gives the folder for requests to the JVM that all workers share, and starts it if it must."""
     with ExitStack() as held:
-        yield cache(lambda name: Path(held.enter_context(kept(name, __file__, tmp_path_factory))))
+        yield cache(lambda: Path(held.enter_context(kept(WARM, __file__, tmp_path_factory))))
 
 
 @contextmanager
-def warm(name: str, requests: Callable[[str], Path]) -> Iterator[None]:
-    """Have those runs on this machine's cores which have processes, or those which have none, done by the JVM that is kept."""
+def warm(requests: Callable[[], Path], *, processes: bool, seconds: float = 1200) -> Iterator[None]:
+    """Have those runs on this machine's cores which have processes, or those which have none, done by the JVM that is kept.
+
+    A run that is stopped there must be a live one that is at work: nothing else is ended by its stop.
+    """
     before = spark_run._run
 
     def run(command: Sequence[str], environment: Mapping[str, str], log: Path, stop: Callable[[], bool], stopped: Path) -> bool:
         local, hosting = _option(command, "--master")[0].startswith("local["), bool(_option(command, "--py-files"))
-        if not local or hosting != (name == HOSTING) or stop is not spark_run.never:  # the stop of a run would end the JVM too
+        if not local or hosting != processes or stop():
             return before(command, environment, log, stop, stopped)
-        _ask(requests(name), command)
-        return False
+        return _ask(requests(), command, stop, stopped, seconds)
 
     with pytest.MonkeyPatch.context() as patch:
-        if missing() is None and list(FOLDER.glob("spark-*-kafka")):
+        if missing_for_processes() is None and list(FOLDER.glob("spark-*-kafka")):
             patch.setattr(spark_run, "_run", run)
         yield
 
 
+@contextmanager
+def one_jvm(folder: Path, seconds: float) -> Iterator[None]:
+    """Have all runs on this machine's cores, each of so many seconds at most, done by one JVM, which keeps its files in `folder`."""
+    with _serving(folder) as address:
+        requests = Path(address)
+        with warm(lambda: requests, processes=False, seconds=seconds), warm(lambda: requests, processes=True, seconds=seconds):
+            yield
+
+
 @pytest.fixture(scope="module")
-def warm_spark(spark_requests: Callable[[str], Path]) -> Iterator[None]:
+def warm_spark(spark_requests: Callable[[], Path]) -> Iterator[None]:
     """Have runs without processes done by one JVM."""
-    with warm(PLAIN, spark_requests):
+    with warm(spark_requests, processes=False):
         yield
 
 
 @pytest.fixture
-def warm_processes(spark_requests: Callable[[str], Path]) -> Iterator[None]:
-    """Have runs with processes done by one JVM, whose Pythons find the modules where they are; without this they get an archive."""
-    with warm(HOSTING, spark_requests):
+def warm_processes(spark_requests: Callable[[], Path]) -> Iterator[None]:
+    """Have runs with processes done by it too; its Pythons find the modules where they are. Without this they get an archive."""
+    with warm(spark_requests, processes=True):
         yield
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,13 @@ def serving(folder: Path, command: Sequence[str], environment: Mapping[str, str]
             process.wait()
 
 
-def ask(folder: Path, what: Any, seconds: float = 600) -> Any:
-    """Have a request done, and return the answer."""
+def ask(folder: Path, what: Any, seconds: float = 1200, meanwhile: Callable[[], None] = lambda: None) -> Any:
+    """Have a request done, and return the answer; `meanwhile` is called again and again."""
+
+    def over() -> bool:
+        meanwhile()
+        return done.exists() or ended.exists()
+
     with locked(folder / "turn", f"a turn of {folder}", seconds=2 * seconds):
         number = len(list(folder.glob("*.request")))
         (folder / "new").write_text(json.dumps(what))
@@ -50,7 +55,7 @@ def ask(folder: Path, what: Any, seconds: float = 600) -> Any:
         done, ended, log = folder / f"{number}.done", folder / "ended", folder.parent / "log"
         assert not ended.exists(), log.read_text()[-2000:]
         try:
-            wait_for(lambda: done.exists() or ended.exists(), f"request {number} of {folder} is done", seconds=seconds, every=0.05)
+            wait_for(over, f"request {number} of {folder} is done", seconds=seconds, every=0.05)
         except AssertionError:
             ended.touch()  # whoever asks next need not wait as long
             raise

@@ -22,18 +22,23 @@ from typing import Any
 
 
 def spark(driver: str) -> Callable[[Any], None]:
-    """Return what runs headrace's own driver of Spark, each time in a Spark context of its own."""
+    """Return what runs headrace's own driver of Spark, each time in a session of its own, all in one Spark context."""
+    from pyspark import SparkContext
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the stop of a run, which may come when it has ended by itself
+    SparkContext.stop = lambda _: None  # with the context its workers would go
     return partial(_with_settings, run=runpy.run_path(driver)["main"])
 
 
 def _with_settings(asked: Any, run: Callable[..., None]) -> None:
-    """Have the next context find its settings as if spark-submit had been given them."""
+    """Have the context, unless it is there, find its settings as if spark-submit had been given them."""
     from pyspark import SparkContext
 
-    SparkContext._ensure_initialized()
-    system = SparkContext._jvm.java.lang.System
-    for key, value in asked["settings"].items():
-        system.setProperty(key, value)
+    if SparkContext._active_spark_context is None:
+        SparkContext._ensure_initialized()
+        system = SparkContext._jvm.java.lang.System
+        for key, value in asked["settings"].items():
+            system.setProperty(key, value)
     run(*asked["arguments"])
 
 

@@ -17,6 +17,7 @@ from headrace.errors import PlanError
 from spark import HOME, missing_for_processes
 
 
+@pytest.mark.usefixtures("warm_processes")
 def test_alarms_make_the_transitions_of_the_embedded_engine(tmp_path: Path) -> None:
     if (why := missing_for_processes()) is not None:
         pytest.skip(why)

@@ -25,7 +25,7 @@ from headrace.engines.spark.script import live_script, spark_script
 from headrace.errors import PlanError
 from headrace.plan.pipeline import Plan
 from keeper import once
-from spark import HOME, HOSTING, missing_for_processes, warm
+from spark import HOME, missing_for_processes, warm
 
 
 def jobs() -> dict[str, tuple[Plan, dict[str, list[list[bytes]]]]]:
@@ -37,11 +37,11 @@ def jobs() -> dict[str, tuple[Plan, dict[str, list[list[bytes]]]]]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, spark_requests: Callable[[str], Path]) -> dict[str, tuple[Path, Path]]:
+def runs(tmp_path_factory: pytest.TempPathFactory, spark_requests: Callable[[], Path]) -> dict[str, tuple[Path, Path]]:
     """Return by name where Spark put its outputs, and where the embedded engine did."""
     if (why := missing_for_processes()) is not None:
         pytest.skip(why)
-    with warm(HOSTING, spark_requests):
+    with warm(spark_requests, processes=True):
         return once("spark-inputs", tmp_path_factory, _runs)
 
 

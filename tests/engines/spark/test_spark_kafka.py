@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from contextlib import closing
@@ -18,6 +19,7 @@ import pytest
 import headrace as hr
 from broker import Shared
 from headrace.apps.fingerprint import fingerprint
+from headrace.cli import main
 from headrace.engines.embedded.run import run_files as run_embedded
 from headrace.engines.entries import added_up, ledger_topic
 from headrace.engines.spark.run import run_files, run_latest, run_live
@@ -180,36 +182,43 @@ def test_a_live_run_goes_on_from_its_checkpoint_and_closes_the_same_windows(kafk
     assert (ledger["received"], ledger["malformed"], ledger["future"], ledger["late"]) == (1500, len(letters), 0, None)
 
 
-def test_a_live_run_that_is_stopped_has_written_all_once_and_tells_what_it_received(kafka: Shared, tmp_path: Path) -> None:
+def test_a_live_run_that_is_stopped_has_written_all_once_and_tells_what_it_received(
+    kafka: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     skip_unless_there()
     plant = f"plant-{uuid.uuid4().hex[:8]}"
     create(kafka.servers, **{plant: 1, f"{plant}-out": 1})
     records = simulate(tmp_path / "kiln.ndjson", "--records", "1500")
     (tmp_path / "counts.py").write_text(COUNTS.format(plant=plant))
-    run = [sys.executable, "-m", "headrace", "run", str(tmp_path / "counts.py")]
+    run = ["run", str(tmp_path / "counts.py")]
     live = [*run, "--engine", "spark", "--kafka-servers", kafka.servers, "--commit-every", "1s"]
-    environment = {**os.environ, "HEADRACE_HOME": str(tmp_path / "home"), "HEADRACE_ENGINES": str(FOLDER)}
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HEADRACE_ENGINES", str(FOLDER))
 
     def said_by(wanted: int) -> str:
         """Return what a run says that is stopped when so much has been written."""
-        with subprocess.Popen(live, env=environment, stderr=subprocess.PIPE, text=True) as process:
-            try:
-                give_up_at = time.monotonic() + LONG
-                while len(everything(kafka.servers, f"{plant}-out")) < wanted:
-                    assert process.poll() is None, process.communicate()[1]
-                    assert time.monotonic() < give_up_at, "nothing comes"
-                    time.sleep(0.5)
-                process.send_signal(signal.SIGTERM)
-                _, said = process.communicate(timeout=LONG)
-            finally:
-                process.kill()
-        assert process.returncode == 0, said
-        return said
+        over = threading.Event()
 
-    short = subprocess.run([*live, "--duration", "1s"], env=environment, capture_output=True, text=True, check=True, timeout=LONG)
-    assert f"{plant}: 0 received" in short.stderr
-    embedded = [*run, "--input", str(tmp_path / "kiln.ndjson"), "--output", str(tmp_path / "embedded")]
-    subprocess.run(embedded, env=environment, check=True, timeout=SECONDS)
+        def stop() -> None:
+            give_up_at = time.monotonic() + LONG
+            while not over.wait(0.5) and len(everything(kafka.servers, f"{plant}-out")) < wanted and time.monotonic() < give_up_at:
+                pass
+            if not over.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        stopping = threading.Thread(target=stop)
+        stopping.start()
+        try:
+            assert main(live) == 0
+        finally:
+            over.set()
+            stopping.join()
+        return capsys.readouterr().err
+
+    short = [sys.executable, "-m", "headrace", *live, "--duration", "1s"]
+    ended = subprocess.run(short, capture_output=True, text=True, check=True, timeout=LONG)
+    assert f"{plant}: 0 received" in ended.stderr
+    assert main([*run, "--input", str(tmp_path / "kiln.ndjson"), "--output", str(tmp_path / "embedded")]) == 0
     expected = (tmp_path / "embedded" / f"{plant}-out.ndjson").read_bytes().splitlines()[:-5]  # the last window of each equipment stays open
     produce(kafka.servers, plant, records[:700])
     assert f"{plant}: 700 received = ? accepted + " in said_by(1)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,12 @@ from engines.spark.processes import Clocked, Endless, Everything, Facts, Limits,
 from engines.spark.test_spark_kafka import create, everything, produce, skip_unless_there
 from headrace.engines.embedded.run import run_files as run_embedded
 from headrace.engines.folder_jobs import FolderJob
-from headrace.engines.spark.run import run_latest, run_live, run_many
+from headrace.engines.spark.run import _Script, _submit, run_latest, run_live, run_many
 from headrace.engines.spark.script import live_script, spark_script
 from headrace.errors import HeadraceError, PlanError, ProcessError
 from headrace.plan.pipeline import Plan
 from keeper import once
-from spark import HOME, lines, missing_for_processes, same
+from spark import HOME, lines, missing_for_processes, same, warm
 
 SCHEMA = {"k": "STRING", "t": "BIGINT", "n": "BIGINT", "x": "DOUBLE", "s": "STRING"}
 COUNTS = {"received": 0, "accepted": 0, "malformed": 0, "future": 0, "duplicate": 0, "late": 0, "filtered": 0, "shed": 0}
@@ -147,11 +147,12 @@ GIVEN = [
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path, Any]]:
+def runs(tmp_path_factory: pytest.TempPathFactory, spark_requests: Callable[[], Path]) -> dict[str, tuple[Path, Path, Any]]:
     """Return by name where Spark put its outputs, where the embedded engine did, and what Spark's run gave."""
     if (why := missing_for_processes()) is not None:
         pytest.skip(why)
-    return once("spark-processes", tmp_path_factory, _runs)
+    with warm(spark_requests, processes=True):
+        return once("spark-processes", tmp_path_factory, _runs)
 
 
 def _runs(folder: Path) -> dict[str, tuple[Path, Path, Any]]:
@@ -208,11 +209,38 @@ def test_spark_gives_what_the_plain_reference_gives(runs: Runs, name: str) -> No
         assert sorted(map(str, failed)) == sorted(map(str, told.failed))
 
 
-def test_state_ttl_timers_and_late_records_are_as_written_down_here(runs: Runs) -> None:
-    got, _, told = runs["facts"]
+def check_facts(got: Path, told: Any) -> None:
     shown = [(row["k"], row["n"], row["at"], row["said"]) for row in lines(got / "out.ndjson")]
     assert shown == [(k, n, f"2024-01-01T00:00:{second:06.3f}Z".replace(".000Z", "Z"), said) for k, n, second, said in GIVEN]
     assert told["in"] == COUNTS | {"received": 10, "accepted": 9, "late": 1}
+
+
+def test_state_ttl_timers_and_late_records_are_as_written_down_here(runs: Runs) -> None:
+    got, _, told = runs["facts"]
+    check_facts(got, told)
+
+
+FAILING_AT_ITS_STOP = """
+import signal, threading
+from pathlib import Path
+def main(arguments):
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    Path(arguments[0]).touch()
+    asked.wait()
+    raise RuntimeError("the broker has gone")
+"""
+
+
+def test_workers_have_the_modules_in_an_archive_and_a_job_that_fails_while_it_is_stopped_says_so(tmp_path: Path) -> None:
+    if (why := missing_for_processes()) is not None:
+        pytest.skip(why)
+    (tmp_path / "in.ndjson").write_bytes(b"\n".join(FACTS))
+    made, begun = spark_script(jobs()["facts"][0]), tmp_path / "begun"
+    facts = _Script(made, [f"--input=in={tmp_path}/in.ndjson", f"--output={tmp_path}"], processes=True)
+    told, failed = _submit([facts, _Script(FAILING_AT_ITS_STOP, [str(begun)], processes=False)], "local[1]", HOME, [], begun.exists)
+    check_facts(tmp_path, told)
+    assert str(failed) == "Spark: RuntimeError: the broker has gone"
 
 
 def test_rows_that_nothing_disturbs_come_in_the_order_of_handling(runs: Runs) -> None:
@@ -398,14 +426,14 @@ run_live(of_everything(plant), servers, checkpoint=Path(checkpoint), trigger="50
 """
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long  # a kill is in test_spark_rules.py too, and all kinds of state that go on from a checkpoint are above
 @pytest.mark.usefixtures("warm_processes")
-def test_a_killed_live_run_goes_on_and_loses_nothing(kafka: Shared, tmp_path: Path, kills: int) -> None:
+def test_a_live_run_that_is_killed_twice_goes_on_and_loses_nothing(kafka: Shared, tmp_path: Path) -> None:
     plant = f"plant-{uuid.uuid4().hex[:8]}"
     made, parts = live_inputs(plant, tmp_path, kafka.servers)
     command = [sys.executable, "-c", LIVE, plant, kafka.servers, str(tmp_path / "checkpoint"), str(HOME)]
     chance, done, seen = random.Random(7), 0, 0
-    for most in (35, 70)[:kills]:  # of each partition, so that something is left for the second run, however slowly the first begins
+    for most in (35, 70):  # of each partition, so that something is left for the next run, however slowly one begins
         with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}) as run:
             give_up_at = time.monotonic() + 180
             try:

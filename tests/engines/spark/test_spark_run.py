@@ -168,26 +168,6 @@ def test_a_job_that_fails_says_why_in_one_line() -> None:
         assert "\n" not in str(one)
 
 
-FAILING_AT_ITS_STOP = """
-import signal, threading
-from pathlib import Path
-def main(arguments):
-    asked = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    Path(arguments[0]).touch()
-    asked.wait()
-    raise RuntimeError("the broker has gone")
-"""
-
-
-def test_a_job_that_fails_while_it_is_stopped_says_so(tmp_path: Path) -> None:
-    if (why := missing()) is not None:
-        pytest.skip(why)
-    runs = tmp_path / "runs"
-    (told,) = _submit([_Script(FAILING_AT_ITS_STOP, [str(runs)], processes=False)], "local[1]", HOME, [], runs.exists)
-    assert str(told) == "Spark: RuntimeError: the broker has gone"
-
-
 ENDING = """
 import runpy, sys
 from types import SimpleNamespace as Query

@@ -13,11 +13,10 @@ import re
 import runpy
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -77,16 +76,18 @@ def root_cause(causes: Sequence[tuple[str, str, str]]) -> str:
     return f"{outer[-1][0].rpartition('.')[2]}: {outer[-1][1].splitlines()[0]}, caused by {innermost}" if outer else innermost
 
 
-def end_when_told(stop: Path) -> None:
-    """Send SIGTERM to this process as soon as there is a file: what comes to the JVM that started it does not come here."""
+def end_when_told(stop: Path, ended: Event) -> None:
+    """Send SIGTERM to this process as soon as there is a file, unless all has ended: what comes to the JVM that started it does not come here."""
     while not stop.exists():
-        time.sleep(0.2)
+        if ended.wait(0.2):
+            return
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(jobs: str, results: str, stop: str) -> None:
     """Run the jobs."""
-    Thread(target=end_when_told, args=[Path(stop)], daemon=True).start()
+    ended = Event()
+    Thread(target=end_when_told, args=[Path(stop), ended], daemon=True).start()
     with Path(results).open("w", encoding="utf-8") as written:
         for job in json.loads(Path(jobs).read_text(encoding="utf-8")):
             try:
@@ -94,6 +95,7 @@ def main(jobs: str, results: str, stop: str) -> None:
             except Exception as error:  # noqa: BLE001  (whatever it is, the other jobs go on)
                 written.write(json.dumps(told(error)) + "\n")
             written.flush()
+    ended.set()
     SparkSession.builder.getOrCreate().stop()
 
 
