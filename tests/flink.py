@@ -32,7 +32,8 @@ PATIENT = {"slot.request.timeout": "20 min", "resourcemanager.standalone.start-u
 # To split generated methods for the JIT takes a good part of the time of planning; a cluster that tests kill does it, as a user's does.
 UNSPLIT = {"table.generated-code.max-length": "1000000"}
 # Where there is one compiler only, Java has 48 MB for compiled code, and compiles again what it dropped.
-JAVA = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=240m")
+CODE = "-XX:ReservedCodeCacheSize=240m"
+JAVA = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", CODE)
 
 
 def missing() -> str | None:
@@ -77,7 +78,8 @@ def warm_client(folder: Callable[[], Path]) -> Iterator[None]:
 def submitting(folder: Path) -> AbstractContextManager[str]:
     """Start a process that submits jobs, which gives the folder for its requests."""
     modules = os.pathsep.join(map(str, [BUILD.parent / "src", BUILD.parent / "tests"]))
-    environment = {"PYTHONPATH": modules, **planning(fetched(BUILD, kafka=True), folder)}
+    planned = planning(fetched(BUILD, kafka=True), folder)
+    environment = {"PYTHONPATH": modules, **planned, "JVM_ARGS": f"{planned['JVM_ARGS']} {CODE}"}
     return warm.serving(folder, [str(pyflink(BUILD)), str(BUILD.parent / "tests" / "warm_driver.py"), "flink"], environment)
 
 

@@ -179,7 +179,7 @@ def test_a_task_manager_killed_under_load_loses_and_repeats_nothing(cluster: Clu
     for number, place in enumerate(range(0, len(records), 1000)):
         seen = len(topics.rows("sensor-data.dead-letter"))
         topics.send(records[place : place + 1000])
-        if number == 2:  # jobs with processes are killed twice, below
+        if number == 2:  # the job of rules, below, is killed twice
             cluster.kill_manager()
             cluster.start_manager()
             wait_for(lambda: cluster.rest.state(job) == "RUNNING")
@@ -198,7 +198,7 @@ def test_a_task_manager_killed_under_processes_loses_and_repeats_nothing(cluster
         job = submit(cluster.rest, flink_script(CHAIN, topics.places(kept=str(tmp_path / "kept"))), client=client())
         for number, place in enumerate(range(0, len(records), 1000)):
             topics.send(records[place : place + 1000])
-            if number in (1, 3):
+            if number == 2:
                 seen = len(topics.rows("linked"))
                 wait_for(lambda seen=seen: len(topics.rows("linked")) > seen)
                 kill(cluster)
