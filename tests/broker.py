@@ -29,6 +29,7 @@ FOLDER = Path(__file__).parent.parent / "build" / "kafka"
 JARS = FOLDER / "libs"
 START_SECONDS = 240
 ARCHIVE = FOLDER / f"{VERSION}.jsa"  # a broker's classes as Java maps them into memory: it starts with half the CPU
+FORMATTED = FOLDER / f"{VERSION}.formatted"  # the folder of data as a broker finds it at first
 CLUSTER = "aGVhZHJhY2UtdGVzdHM5OQ"
 POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 <modelVersion>4.0.0</modelVersion><groupId>headrace</groupId><artifactId>broker</artifactId><version>1</version><packaging>pom</packaging>
@@ -98,6 +99,14 @@ def fetch() -> str | None:
     return None
 
 
+def format_once() -> None:
+    """Make the folder of data that brokers begin with, unless it is there."""
+    if missing() is not None or FORMATTED.exists():
+        return
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        (Broker(Path(folder)).folder / "data").rename(FORMATTED)
+
+
 def archive() -> None:
     """Make the archive of classes, from a broker that is started and stopped, unless it is there."""
     if missing() is not None or ARCHIVE.exists():
@@ -132,6 +141,12 @@ class Broker:
         self._properties.write_text(
             PROPERTIES.format(port=self.port, controller=controller, folder=folder) + more.format(port=self.port, controller=controller)
         )
+        if FORMATTED.exists() and not users:
+            shutil.copytree(FORMATTED, folder / "data")
+        else:
+            self._format(users)
+
+    def _format(self, users: Sequence[str]) -> None:
         format_ = ["kafka.tools.StorageTool", "format", f"--cluster-id={CLUSTER}", "-c", str(self._properties)]
         done = subprocess.run(
             [*self._java("-Xmx128m"), *format_, *(word for user in users for word in ("--add-scram", user))],
@@ -287,6 +302,7 @@ if __name__ == "__main__":
         if (reason := fetch() or missing()) is not None:
             print(f"tests on Kafka will be skipped: {reason}")
         else:
+            format_once()
             archive()
     else:
         keep(Path(sys.argv[1]), _serving(Path(sys.argv[1])))
