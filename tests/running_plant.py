@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import waiting
+from forking import started
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 LIMIT = 400.0
@@ -23,7 +23,7 @@ class Up:
     def __init__(self, *arguments: str) -> None:
         self.lines = Path("up.err")
         with self.lines.open("ab") as err:
-            self.process = subprocess.Popen([HEADRACE, "up", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err)
+            self.process = started("up", *arguments, stderr=err)
 
     def said(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.lines.read_text().splitlines() if line.startswith("{")]

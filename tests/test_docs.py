@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import headrace
+from calling import called
 from headrace.cli import app, main
 from headrace.detect.fitting import fit
 from headrace.detect.model_file import save
@@ -189,7 +190,7 @@ def test_the_tutorials_commands_print_what_it_says(capfd: pytest.CaptureFixture[
             events = wait_for(lambda command=command: len(found := tailed(command)) == 2 and found, "the events of the job", seconds=180)
             assert [event["event"] for event in events] == ["raised", "cleared"]
             continue
-        done = subprocess.run([sys.executable, "-m", "headrace", *shlex.split(command)[1:]], capture_output=True, text=True, check=False, timeout=300)
+        done = called(*shlex.split(command)[1:])
         assert done.returncode == 0, done.stderr
         if "list" in command:
             assert re.search(r"^\S+ +hot +hot.py +RUNNING", done.stdout, re.MULTILINE)
@@ -200,7 +201,7 @@ def test_the_tutorials_commands_print_what_it_says(capfd: pytest.CaptureFixture[
 
 def tailed(command: str) -> list[dict[str, Any]]:
     """Return the records that a command prints; none while the job has not made its topic."""
-    done = subprocess.run([sys.executable, "-m", "headrace", *shlex.split(command)[1:]], capture_output=True, text=True, check=False, timeout=300)
+    done = called(*shlex.split(command)[1:])
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

@@ -6,7 +6,6 @@ import json
 import random
 import statistics
 import subprocess
-import sys
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,8 @@ from typing import Any
 import pytest
 
 from broker import Shared
+from calling import called
+from forking import started
 from headrace.cli import main
 from headrace.simulate import Generators
 from headrace.simulate.generators import START_MS
@@ -26,7 +27,6 @@ from headrace.topics.sqlite import SqliteLog
 from serving import LIMIT, Server
 from waiting import wait_for
 
-HEADRACE = str(Path(sys.executable).with_name("headrace"))
 MINUTE = 60_000
 
 
@@ -193,17 +193,17 @@ def served() -> Iterator[Server]:
 def chain(log: Log, served: Server, scheme: str, options: list[str]) -> None:
     """Run the three commands side by side, the bridge killed once, and check what comes out."""
     count, query = 8000, "count=8000&rate=2000&seed=5&units=true&fault_probability=0.05"
-    bridge = [HEADRACE, "bridge", served.url(query), f"{scheme}:scada_data_topic", *options]
-    first = subprocess.Popen(bridge, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    bridge = ["bridge", served.url(query), f"{scheme}:scada_data_topic", *options]
+    first = started(*bridge, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with first:
         assert first.stdout is not None
         assert first.stdout.readline().startswith("headrace bridge: "), first.communicate(timeout=LIMIT)[1]
-        pipeline = subprocess.Popen([HEADRACE, "run", "generators", *options, "--drain", "--records", str(count)], stderr=subprocess.PIPE, text=True)
+        pipeline = started("run", "generators", *options, "--drain", "--records", str(count), stderr=subprocess.PIPE, text=True)
         try:
             wait_for(lambda: sum(one.end - one.first for one in log.topic("scada_data_topic").partitions) > count // 8, seconds=LIMIT)
             first.kill()
             first.wait(LIMIT)
-            done = subprocess.run(bridge, capture_output=True, text=True, timeout=LIMIT, check=False)
+            done = called(*bridge)
             assert done.returncode == 0, done.stderr
             _, err = pipeline.communicate(timeout=LIMIT)
         finally:

@@ -21,29 +21,17 @@ CHECKERS = {
 }
 
 
-def checked(checker: str, file: Path, folder: Path) -> tuple[int, str]:
-    """Return the exit status of a checker, and what it prints."""
-    command = [sys.executable, *CHECKERS[checker], *([str(folder / "cache")] if checker == "mypy" else []), str(file)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, cwd=folder)
-    return run.returncode, run.stdout + run.stderr
-
-
-@pytest.fixture(params=CHECKERS)
-def checker(request: pytest.FixtureRequest) -> str:
-    pytest.importorskip({"mypy": "mypy", "pyright": "basedpyright"}[request.param])
-    return str(request.param)
-
-
-def test_the_types_of_a_pipeline_are_known(checker: str, tmp_path: Path) -> None:
-    status, printed = checked(checker, AUTHOR, tmp_path)
-    assert status == 0, printed
-
-
-def test_mistakes_of_an_author_are_found(checker: str, tmp_path: Path) -> None:
-    file, text = tmp_path / "wrong.py", AUTHOR.read_text()
-    file.write_text(text + MISTAKES)
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_the_types_of_a_pipeline_are_known_and_mistakes_of_an_author_are_found(checker: str, tmp_path: Path) -> None:
+    pytest.importorskip({"mypy": "mypy", "pyright": "basedpyright"}[checker])
+    right, wrong, text = tmp_path / "right.py", tmp_path / "wrong.py", AUTHOR.read_text()
+    right.write_text(text)
+    wrong.write_text(text + MISTAKES)
     first = text.count("\n") + 2
-    status, printed = checked(checker, file, tmp_path)
-    assert status == 1
-    lines = [line for line in printed.splitlines() if "wrong.py:" in line and "error" in line]
-    assert {int(line.split("wrong.py:")[1].split(":")[0]) for line in lines} == {*range(first, first + 4)}, printed
+    command = [sys.executable, *CHECKERS[checker], *([str(tmp_path / "cache")] if checker == "mypy" else []), str(right), str(wrong)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, cwd=tmp_path)
+    assert run.returncode == 1
+    lines = [line for line in (run.stdout + run.stderr).splitlines() if "error" in line and ".py:" in line]
+    assert {(Path(line.split(".py:")[0].strip()).name, int(line.split(".py:")[1].split(":")[0])) for line in lines} == {
+        ("wrong", number) for number in range(first, first + 4)
+    }, run.stdout + run.stderr

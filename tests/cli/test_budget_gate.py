@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from calling import called
 from headrace.cli.apps import plan_of
 from headrace.cli.proven import check_proven
 from headrace.errors import EnvironmentFault
-from running_plant import HEADRACE, LIMIT, up
+from running_plant import LIMIT, up
 from waiting import wait_for
 
 START = 1_767_254_400_000  # 2026-01-01T08:00:00Z
@@ -74,7 +74,7 @@ def test_a_job_is_refused_whose_recorded_backtest_breaks_the_budget(run: Run) ->
 
 def test_a_plant_is_refused_whose_recorded_backtest_breaks_the_budget(run: Run) -> None:
     assert run(*BACKTEST)[0] == 1
-    refused = subprocess.run([HEADRACE, "up"], capture_output=True, text=True, timeout=LIMIT, check=False)
+    refused = called("up")
     assert (refused.returncode, BROKEN in refused.stderr) == (2, True), refused.stderr
     with up("--unproven") as running:
         running.wait_for(lambda: "running" in running.states("guard"), "the pipeline")

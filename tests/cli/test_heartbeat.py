@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
+from forking import started
+from headrace.cli import main
 from headrace.cli.heartbeat import heartbeat
 from headrace.cli.stopping import asked_to_stop
 from headrace.errors import EnvironmentFault
@@ -51,15 +50,12 @@ def test_a_file_that_cannot_be_written_is_said_with_its_name(monkeypatch, tmp_pa
     [["run", "fingerprint"], ["run", "fingerprint:saver", "--output", "files"], ["simulate", "kiln", "--to", "topic:sensor-data"]],
     ids=["pipeline", "saver", "generator"],
 )
-def test_each_service_of_the_stack_beats(health, tmp_path, command):
-    environment = {**os.environ, "HEADRACE_HOME": str(tmp_path / "home")}
+def test_each_service_of_the_stack_beats(health, tmp_path, monkeypatch, command):
+    monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
     for topic in ("sensor-data", "fingerprint-output"):
-        done = subprocess.run(
-            [sys.executable, "-m", "headrace", "topics", "create", topic], env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        assert main(["topics", "create", topic]) == 0
     health.unlink(missing_ok=True)
-    run = subprocess.Popen([sys.executable, "-m", "headrace", *command], env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    run = started(*command, cwd=tmp_path)
     try:
         first = wait_for(lambda: health.exists() and health.stat().st_mtime_ns, "the first beat", seconds=400)
         wait_for(lambda: health.stat().st_mtime_ns > first, "the next beat", seconds=400)

@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 import waiting
+from calling import called
+from forking import started
 from headrace.cli import main
 from headrace.topics.sqlite import SqliteClaim, SqliteLog
 
@@ -64,7 +66,7 @@ def log(folder: Path) -> Iterator[SqliteLog]:
 
 
 def headrace(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([HEADRACE, *arguments], capture_output=True, text=True, timeout=LIMIT, check=False)
+    done = called(*arguments)
     assert done.returncode == status, done.stderr
     return done
 
@@ -91,7 +93,7 @@ def test_a_generator_a_live_pipeline_and_its_graceful_end(log: SqliteLog) -> Non
     sent = headrace("simulate", "kiln", "--to", "topic:sensor-data", "--history", "5m", "--duration", "1s").stdout
     assert "Topic: sensor-data" in sent
     assert "Sent 5 messages (equip_ids: 110-114)" in sent
-    child = subprocess.Popen([HEADRACE, "run", "fingerprint"], stderr=subprocess.PIPE, text=True)
+    child = started("run", "fingerprint", stderr=subprocess.PIPE, text=True)
     wait_for(lambda: any(info.name == "fingerprint-output" and info.partitions[0].end for info in log.topics()))
     child.send_signal(signal.SIGTERM)
     _, said = child.communicate(timeout=LIMIT)
@@ -179,7 +181,7 @@ def test_metrics_are_served_and_left_in_a_file(folder: Path) -> None:
     port = free_port()
     headrace("simulate", "kiln", "--to", "topic:sensor-data", "--history", "3m", "--records", "905")
     environment = {**os.environ, "HEADRACE_METRICS_FILE": str(folder / "metrics.prom")}
-    child = subprocess.Popen([HEADRACE, "run", "fingerprint", "--metrics-port", str(port)], env=environment, stderr=subprocess.DEVNULL)
+    child = started("run", "fingerprint", "--metrics-port", str(port), env=environment, stderr=subprocess.DEVNULL)
     try:
         text = wait_for(lambda: (folder / "metrics.prom").exists() and get(port, "/metrics").decode())
     finally:
@@ -209,7 +211,7 @@ def test_a_metrics_port_that_is_in_use() -> None:
 
 def test_the_ledger_of_a_run_that_was_killed(log: SqliteLog) -> None:
     headrace("simulate", "kiln", "--to", "topic:sensor-data", "--history", "3m", "--records", "900")
-    child = subprocess.Popen([HEADRACE, "run", "fingerprint"], stderr=subprocess.DEVNULL)
+    child = started("run", "fingerprint", stderr=subprocess.DEVNULL)
     wait_for(lambda: (manifest := log.manifest("fingerprint")) and json.loads(manifest)["ledger"]["sensor-data"]["received"] == 900)
     child.kill()
     child.wait(timeout=LIMIT)
@@ -236,7 +238,7 @@ def test_the_ledger_of_a_run_on_a_cluster_is_that_of_its_topic_while_it_goes_on(
 
 @pytest.mark.parametrize("options", [[], ["--records", "100000000"]], ids=["paced", "at full speed"])
 def test_sigterm_ends_a_simulation_between_two_batches(folder: Path, options: list[str]) -> None:
-    child = subprocess.Popen([HEADRACE, "simulate", "kiln", "--to", "out.ndjson", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child = started("simulate", "kiln", "--to", "out.ndjson", *options, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for(lambda: (folder / "out.ndjson").exists() and (folder / "out.ndjson").stat().st_size)
     child.send_signal(signal.SIGTERM)
     _, said = child.communicate(timeout=LIMIT)
@@ -247,7 +249,7 @@ def test_sigterm_ends_a_simulation_between_two_batches(folder: Path, options: li
 
 
 def test_sigterm_ends_a_simulation_of_a_topic_whose_messages_are_all_there(log: SqliteLog) -> None:
-    child = subprocess.Popen([HEADRACE, "simulate", "kiln", "--to", "topic:sent", "--history", "1m"], stdout=subprocess.PIPE, text=True)
+    child = started("simulate", "kiln", "--to", "topic:sent", "--history", "1m", stdout=subprocess.PIPE, text=True)
     wait_for(lambda: any(info.name == "sent" and info.partitions[0].end for info in log.topics()))
     child.send_signal(signal.SIGTERM)
     said, _ = child.communicate(timeout=LIMIT)

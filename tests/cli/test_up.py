@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from calling import called
 from connectors.plant_servers import PlantServer
 from headrace.cli.init import TEMPLATES
 from headrace.plant.quality import Quality
@@ -209,7 +210,7 @@ def test_a_second_process_is_refused(server: Server) -> None:
     Path("headrace.toml").write_text(PLANT.format(url=server.url("rate=10")))
     with up() as running:
         running.wait_for(sent, "records at the target")
-        second = subprocess.run([HEADRACE, "up"], capture_output=True, text=True, timeout=LIMIT, check=False)
+        second = called("up")
         assert second.returncode == 1
         assert f"process {running.process.pid} runs it" in second.stderr
         assert running.end() == 0
@@ -355,7 +356,7 @@ def test_secrets_are_expanded_late_and_never_shown(run: Callable[..., tuple[int,
 
 
 def reload() -> tuple[int, str, str]:
-    done = subprocess.run([HEADRACE, "reload"], capture_output=True, text=True, timeout=LIMIT, check=False)
+    done = called("reload")
     return done.returncode, done.stdout, done.stderr
 
 
@@ -522,7 +523,7 @@ def test_the_tutorial_shows_live_values_of_an_opc_ua_server_and_of_a_broker(mosq
 def test_the_template_for_opc_ua_runs_with_a_list_of_tags_of_which_one_is_renamed(run: Callable[..., tuple[int, str, str]]) -> None:
     assert run("init", "opcua")[0] == 0
     Path("tags.csv").write_text("path,unit,low,high,source\nworks/line 1/temperature,CEL,0,20,ns=2;s=Temp\n")
-    with PlantServer("opc_server.py", json.dumps({"values": {"Temp": 21.5, "Other": 5}, "units": {"Temp": "CEL"}})) as server:
+    with PlantServer("opc_server", json.dumps({"values": {"Temp": 21.5, "Other": 5}, "units": {"Temp": "CEL"}})) as server:
         text = Path("headrace.toml").read_text().replace("127.0.0.1:4840", f"127.0.0.1:{server.port}/plant/").replace("port = 8000", "port = 0")
         Path("headrace.toml").write_text(text.replace('interval = "500ms"', 'interval = "50ms"\ntags = "tags.csv"'))
         with up() as running:

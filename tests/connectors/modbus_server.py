@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from typing import Any
 
 from pymodbus.constants import ExcCodes
@@ -50,5 +49,6 @@ async def serve(ports: list[int], definition: dict[str, Any]) -> None:
     await asyncio.gather(*(one.serve_forever() for one in servers))
 
 
-if __name__ == "__main__":
-    asyncio.run(serve([int(port) for port in sys.argv[1].split(",")], json.loads(sys.argv[2])))
+def main(ports: str, definition: str) -> None:
+    """Serve until the process is ended."""
+    asyncio.run(serve([int(port) for port in ports.split(",")], json.loads(definition)))

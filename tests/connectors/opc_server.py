@@ -18,6 +18,8 @@ from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.history_sql import HistorySQLite
 from asyncua.server.user_managers import UserManager
 
+from connectors.opc_space import WithNodes
+
 URI = "urn:headrace:tests"
 
 
@@ -104,7 +106,7 @@ async def obey(server: Server, index: int) -> None:
 
 async def serve(port: int, definition: dict[str, Any]) -> None:
     logging.getLogger("asyncua").setLevel(logging.CRITICAL)
-    server = Server(user_manager=Users(definition.get("users", {})))
+    server = WithNodes(user_manager=Users(definition.get("users", {})))
     if "history" in definition:
         storage = HistorySQLite(definition["history"])
         await storage.init()
@@ -127,5 +129,6 @@ async def serve(port: int, definition: dict[str, Any]) -> None:
         await asyncio.gather(*tasks)
 
 
-if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), json.loads(sys.argv[2])))
+def main(port: str, definition: str) -> None:
+    """Serve until the process is ended."""
+    asyncio.run(serve(int(port), json.loads(definition)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import sys
 from collections.abc import AsyncGenerator, Container, Iterator, Sequence
 from contextlib import closing, contextmanager
 from random import Random
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from forking import Forked, program
 from headrace.connectors.forward import Forward
 from headrace.connectors.protocol import Event, Record, Refused, Source, Target, Unavailable
 from headrace.errors import EnvironmentFault
@@ -26,7 +26,7 @@ def run_with_kills(code: str, *arguments: object, dice: Random, longest: float) 
     """Run a program, which says that it has begun, until it ends; its first three runs are killed if they last, within so many seconds."""
     killed = 0
     for attempt in range(60):
-        child = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        child = Forked(program, code, *map(str, arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         with child:
             assert child.stdout is not None
             assert child.stdout.readline() == "begun\n", child.stderr and child.stderr.read()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
-from pathlib import Path
 from typing import Any, Self
 
+from forking import Forked
 from headrace.connectors.ingest import Ingest
 from headrace.connectors.protocol import Source
 from headrace.topics.protocol import Log
@@ -22,8 +22,11 @@ from headrace.topics.sqlite import SqliteLog
 from serving import LIMIT, free_port
 from waiting import now
 
-HERE = Path(__file__).parent
 TOPIC = "readings"
+
+
+def _main_of(module: str, *arguments: str) -> None:
+    importlib.import_module(module).main(*arguments)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -34,16 +37,16 @@ def _free_ports(count: int) -> list[int]:
 
 
 class PlantServer:
-    """A script of this folder, which gets PORT as its first argument and listens there."""
+    """A module of this folder, whose `main` gets PORT as its first argument and listens there."""
 
-    def __init__(self, script: str, *arguments: str, ports: int = 1) -> None:
+    def __init__(self, module: str, *arguments: str, ports: int = 1) -> None:
         self.ports = _free_ports(ports)
         self.port = self.ports[0]
-        self._command = [sys.executable, str(HERE / script), ",".join(map(str, self.ports)), *arguments]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._call = _main_of, f"connectors.{module}", ",".join(map(str, self.ports)), *arguments
+        self._process: Forked | None = None
 
     def start(self) -> None:
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self._process = Forked(*self._call, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
         give_up_at = time.monotonic() + LIMIT
         while time.monotonic() < give_up_at:
             assert self._process.poll() is None, self._process.communicate()[1]
@@ -69,8 +72,6 @@ class PlantServer:
             process, self._process = self._process, None
             process.kill()
             process.communicate()
-            if process.stdin is not None:
-                process.stdin.close()
 
     close = end
 

@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from plant_servers import PlantServer
 
+from forking import started
 from headrace.cli import main
 from headrace.cli.browse import _print, _table
 from headrace.connectors.leaves import leaves, tags_at
@@ -23,7 +24,6 @@ from headrace.connectors.payload_paths import Path as Places
 from headrace.plant.quality import Quality
 from headrace.plant.tags import csv_of_tags, load
 from mosquitto import LIMIT, Mosquitto, mosquitto
-from serving import HEADRACE
 
 __all__ = ["mosquitto"]
 
@@ -51,7 +51,7 @@ def test_a_terminal_gets_no_control_characters_and_no_endless_texts(capsys: pyte
 
 def test_variables_are_shown_and_written_as_a_list_of_tags(capsys: pytest.CaptureFixture[str]) -> None:
     definition = json.dumps({"values": {"Temp": 21.5, "NaN": {"nan": 1}}, "units": {"Temp": "CEL"}})
-    with PlantServer("opc_server.py", definition) as server:
+    with PlantServer("opc_server", definition) as server:
         address = f"opc.tcp://127.0.0.1:{server.port}/plant/?timeout=60s"
         assert main(["browse", address, "--tags", "tags.csv"]) == 0
         said = capsys.readouterr()
@@ -72,7 +72,7 @@ def test_variables_are_shown_and_written_as_a_list_of_tags(capsys: pytest.Captur
 
 
 def test_registers_of_a_range_are_shown_and_written_as_a_map(capsys: pytest.CaptureFixture[str]) -> None:
-    with PlantServer("modbus_server.py", json.dumps({"1": {"holding": {"0": [5, 6], "7": [9]}, "coil": {"3": [True]}}})) as server:
+    with PlantServer("modbus_server", json.dumps({"1": {"holding": {"0": [5, 6], "7": [9]}, "coil": {"3": [True]}}})) as server:
         address = f"modbus://127.0.0.1:{server.port}"
         assert main(["browse", f"{address}?timeout=60s", "--range", "holding:0-8", "--range", "coil:3", "--tags", "map.csv"]) == 0
         shown = rows(capsys.readouterr().out)
@@ -95,8 +95,8 @@ def test_messages_are_shown_value_by_value_and_written_as_a_list_of_tags(mosquit
         "plant/plc#$['oil temp'].value": (64.2, 0), "plant/plc#$['oil temp'].unit": ("CEL", 0), "plant/plc#$.alarms[0]": (True, 0),
         "plant/plc#$.alarms[1]": (None, Quality.BAD_NO_DATA),
     }  # fmt: skip
-    command = [HEADRACE, "browse", f"{mosquitto.address}/plant/#", "--json", "--tags", "tags.csv", "--duration", "1h"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = ["browse", f"{mosquitto.address}/plant/#", "--json", "--tags", "tags.csv", "--duration", "1h"]
+    with started(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         shown: dict[str, tuple[Any, int]] = {}
         for line in process.stdout:
@@ -124,8 +124,8 @@ def test_messages_are_shown_value_by_value_and_written_as_a_list_of_tags(mosquit
 def test_tags_are_counted_as_they_are_written(mosquitto: Mosquitto) -> None:
     mosquitto.publish("plant/plc/id", "8", retain=True)
     mosquitto.publish("plant/plc", '{"id": 7}', retain=True)  # its place would have the same path as the topic before
-    command = [HEADRACE, "browse", f"{mosquitto.address}/plant/#", "--json", "--tags", "tags.csv", "--duration", "1h"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = ["browse", f"{mosquitto.address}/plant/#", "--json", "--tags", "tags.csv", "--duration", "1h"]
+    with started(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert {json.loads(process.stdout.readline())["value"] for _ in range(2)} == {7, 8}
         process.send_signal(signal.SIGTERM)

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +17,7 @@ import msgspec
 import pytest
 from outside import values_of
 
+from forking import started
 from headrace.cli import main
 from headrace.cli.bridge import source_of
 from headrace.connectors.following import followed, source
@@ -26,7 +26,6 @@ from headrace.connectors.protocol import Event
 from headrace.topics.sqlite import SqliteLog
 from waiting import wait_for
 
-HEADRACE = str(Path(sys.executable).with_name("headrace"))
 LIMIT = 400.0
 
 Step = Callable[[], object]
@@ -485,8 +484,8 @@ def test_killed_bridges_lose_and_repeat_nothing_while_a_log_is_written_and_rotat
     dice, count, turns = random.Random(seed), 0, 3
     log = home / "log.db"
     for turn in range(turns):
-        command = [HEADRACE, "bridge", "file:a.csv*?interval=20ms", "topic:t", "--duration", "600s"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        command = ["bridge", "file:a.csv*?interval=20ms", "topic:t", "--duration", "600s"]
+        with started(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None
                 assert process.stdout.readline().startswith("headrace bridge: "), process.stderr and process.stderr.read()

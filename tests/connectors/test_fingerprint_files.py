@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from forking import Forked, program
 from headrace.apps.fingerprint import fingerprint
 from headrace.cli.saver import save
 from headrace.connectors import fingerprint_files
@@ -413,22 +413,23 @@ save(SqliteLog(folder / "log.db"), folder / "output", stop=lambda: False, durati
 """
 
 
+UNBUFFERED = "import sys; sys.stdout.reconfigure(line_buffering=True)\n"
+
+
 def test_kills_at_ten_moments_change_no_byte(tmp_path: Path, expected: dict[str, bytes]) -> None:
     dice = random.Random(1)
     folder = tmp_path / "killed"
     filled(folder).close()
     for _ in range(10):
-        done = run_child(folder, dice.randrange(1, 40))
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert run_child(folder, dice.randrange(1, 40)) == -signal.SIGKILL
         for name, text in files(folder / "output").items():
             assert name.startswith(".") or json.loads(text)["sensor_data"]["reading_count"], "what has its name is whole"
-    done = run_child(folder, 10**9)
-    assert done.returncode == 0, done.stderr
+    assert run_child(folder, 10**9) == 0
     assert files(folder / "output") == expected
 
 
-def run_child(folder: Path, moment: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", CHILD, folder, str(moment)], capture_output=True, text=True, timeout=SECONDS, check=False)
+def run_child(folder: Path, moment: int) -> int:
+    return Forked(program, CHILD, str(folder), str(moment)).wait(SECONDS)
 
 
 def test_kills_from_outside_change_no_byte(tmp_path: Path, expected: dict[str, bytes]) -> None:
@@ -436,9 +437,7 @@ def test_kills_from_outside_change_no_byte(tmp_path: Path, expected: dict[str, b
     folder = tmp_path / "killed"
     filled(folder).close()
     for _ in range(4):
-        child = subprocess.Popen(
-            [sys.executable, "-u", "-c", CHILD, folder, "1000000000"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        child = Forked(program, UNBUFFERED + CHILD, str(folder), "1000000000", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert child.stdout is not None
         for _ in range(dice.randrange(1, 12)):
             if not child.stdout.readline():
@@ -446,7 +445,7 @@ def test_kills_from_outside_change_no_byte(tmp_path: Path, expected: dict[str, b
         child.kill()
         child.wait(SECONDS)
         child.stdout.close()
-    assert run_child(folder, 10**9).returncode == 0
+    assert run_child(folder, 10**9) == 0
     assert files(folder / "output") == expected
 
 

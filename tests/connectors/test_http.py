@@ -8,7 +8,6 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -23,6 +22,7 @@ from hypothesis import strategies as st
 
 import headrace.connectors.http as module
 from broker import Shared
+from forking import Forked, started
 from headrace.cli import main
 from headrace.cli.bridge import source_of
 from headrace.connectors.http import source
@@ -34,7 +34,6 @@ from headrace.topics.sqlite import SqliteLog
 from serving import LIMIT, Server
 from waiting import wait_for
 
-HEADRACE = str(Path(sys.executable).with_name("headrace"))
 TOPIC = "scada_data_topic"
 
 
@@ -400,8 +399,8 @@ def test_two_bridges_into_one_topic_are_one_too_many(log: SqliteLog, server: Ser
 # as a process that is killed
 
 
-def start(url: str, to: str, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([HEADRACE, "bridge", url, to, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(url: str, to: str, *options: str) -> Forked:
+    return started("bridge", url, to, *options, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def kill_again_and_again(url: str, to: str, options: Sequence[str], dice: random.Random, kills: int) -> int:

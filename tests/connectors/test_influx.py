@@ -25,6 +25,7 @@ from test_mqtt import came
 from test_mqtt_out import fill
 from test_opc_security import certificate
 
+from forking import Forked, started
 from headrace.cli import main
 from headrace.cli.bridge import target_of
 from headrace.connectors.forward import Forward
@@ -34,7 +35,7 @@ from headrace.connectors.protocol import Record, Unavailable
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.protocol import Log
 from headrace.topics.sqlite import SqliteLog
-from serving import HEADRACE, free_port
+from serving import free_port
 from victoria import LIMIT, Victoria, victoria
 from waiting import wait_for
 
@@ -356,9 +357,9 @@ def test_nothing_is_lost_or_twice_when_the_bridge_is_killed_and_the_server_resta
     records = [{"time": 1700000000000 + number, "tag": f"t{number % 7}", "value": number / 8} for number in range(count)]
     fill(log, "in", *records)
 
-    def bridge() -> subprocess.Popen[bytes]:
-        command = [HEADRACE, "bridge", "topic:in", f"{victoria.address}?{NAMED}&tags=tag&measurement=m"]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def bridge() -> Forked:
+        command = ["bridge", "topic:in", f"{victoria.address}?{NAMED}&tags=tag&measurement=m"]
+        return started(*command, stderr=subprocess.DEVNULL)
 
     def sent() -> int:
         return next((cursor.offset for cursor in log.cursors() if cursor.group == "forward:in:influx"), 0)

@@ -7,8 +7,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -25,6 +23,7 @@ from hypothesis import strategies as st
 from outside import LIMIT, SEEDS, FaultyLog, Numbers, run_with_kills, value, values_of
 
 from broker import Shared
+from forking import Forked, program
 from headrace.cli import main
 from headrace.connectors import inflow, ingest, retries, runner
 from headrace.connectors.inflow import Inflow, Position, resumes
@@ -409,10 +408,9 @@ def test_kill_9_at_any_moment_loses_and_repeats_nothing(tmp_path: Path, position
     "point", ["commit.output", "commit.done", *(pytest.param(point, marks=pytest.mark.long) for point in ("commit.begun", "commit.cursors"))]
 )
 def test_kill_9_at_a_step_of_a_commit_loses_and_repeats_nothing(tmp_path: Path, point: str) -> None:
-    environment = os.environ | {"HEADRACE_KILL_AT": f"{point}:2"}
-    command = [sys.executable, "-c", CHILD, str(tmp_path), "acknowledgements"]
-    assert subprocess.run(command, env=environment, check=False, capture_output=True, timeout=LIMIT).returncode == -signal.SIGKILL
-    assert subprocess.run(command, check=False, capture_output=True, timeout=LIMIT).returncode == 0
+    command = (program, CHILD, str(tmp_path), "acknowledgements")
+    assert Forked(*command, env=os.environ | {"HEADRACE_KILL_AT": f"{point}:2"}).wait(LIMIT) == -signal.SIGKILL
+    assert Forked(*command).wait(LIMIT) == 0
     with closing(SqliteLog(tmp_path / "log.db")) as log:
         assert sorted(json.loads(one)["number"] for one in values_of(log, "numbers")) == list(range(3000))
 

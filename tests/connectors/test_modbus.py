@@ -8,8 +8,6 @@ import math
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -22,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plant_servers import TOPIC, Bridged, PlantServer, by_tag, readings
 
+from forking import started
 from headrace.cli import main
 from headrace.connectors.ending import ended
 from headrace.connectors.modbus import source
@@ -37,7 +36,6 @@ from headrace.topics.sqlite import SqliteLog
 from serving import LIMIT
 from waiting import wait_for
 
-HEADRACE = str(Path(sys.executable).with_name("headrace"))
 GOOD, NO_COMMUNICATION, CONFIGURATION = Quality.GOOD, Quality.BAD_NO_COMMUNICATION, Quality.BAD_CONFIGURATION_ERROR
 
 
@@ -389,7 +387,7 @@ MAP = [
 
 def test_values_of_all_kinds_come_into_the_topic(log: SqliteLog, tmp_path: Path) -> None:
     path = write(tmp_path / "map.csv", *MAP)
-    with PlantServer("modbus_server.py", definition(u1=DEVICE)) as server:
+    with PlantServer("modbus_server", definition(u1=DEVICE)) as server:
         one = source(address(server, path))
 
         async def run() -> dict[str, list[dict[str, Any]]]:
@@ -420,7 +418,7 @@ COUNTING = {"holding": {"0": [0] * 4}, "counting": {"0": 1}}
 
 def test_a_server_that_is_killed_and_paused_gives_bad_quality_once_and_comes_back(log: SqliteLog, tmp_path: Path) -> None:
     path = write(tmp_path / "map.csv", "tag,table,address,type", "count,holding,0,uint16", "still,holding,1,uint16")
-    server = PlantServer("modbus_server.py", definition(u1=COUNTING))
+    server = PlantServer("modbus_server", definition(u1=COUNTING))
     one = source(address(server, path))
 
     def bad(times: int) -> Callable[[list[dict[str, Any]]], bool]:
@@ -458,8 +456,8 @@ def test_a_server_that_is_killed_and_paused_gives_bad_quality_once_and_comes_bac
 
 
 def test_a_silent_unit_and_a_missing_host_do_not_hold_the_others_up(log: SqliteLog, tmp_path: Path) -> None:
-    with PlantServer("modbus_server.py", definition(u1=COUNTING, u2=COUNTING | {"silent": True}), ports=2) as server:
-        gone = PlantServer("modbus_server.py")
+    with PlantServer("modbus_server", definition(u1=COUNTING, u2=COUNTING | {"silent": True}), ports=2) as server:
+        gone = PlantServer("modbus_server")
         rows = [f"{name},127.0.0.1:{port},{unit},holding,0,uint16" for name, port, unit in [("a", server.ports[0], 1), ("b", server.ports[1], 1)]]
         rows += [f"silent,127.0.0.1:{server.ports[0]},2,holding,0,uint16", f"gone,127.0.0.1:{gone.port},1,holding,0,uint16"]
         path = write(tmp_path / "map.csv", "tag,host,unit_id,table,address,type", *rows)
@@ -480,7 +478,7 @@ def test_a_silent_unit_and_a_missing_host_do_not_hold_the_others_up(log: SqliteL
 
 def test_a_slow_device_skips_polls_and_says_so(log: SqliteLog, tmp_path: Path) -> None:
     path = write(tmp_path / "map.csv", "tag,table,address,type", "count,holding,0,uint16")
-    with PlantServer("modbus_server.py", definition(u1=COUNTING)) as server:
+    with PlantServer("modbus_server", definition(u1=COUNTING)) as server:
         one = source(address(server, path, timeout="20s").replace("&timeout=500ms", ""))
 
         async def run() -> list[str]:
@@ -506,10 +504,10 @@ def test_a_slow_device_skips_polls_and_says_so(log: SqliteLog, tmp_path: Path) -
 
 def test_kill_9_of_the_bridge_repeats_nothing(log: SqliteLog, tmp_path: Path) -> None:
     path = write(tmp_path / "map.csv", "tag,table,address,type", "count,holding,0,uint16")
-    with PlantServer("modbus_server.py", definition(u1=COUNTING)) as server:
+    with PlantServer("modbus_server", definition(u1=COUNTING)) as server:
         for _ in range(3):
             before = len(readings(log))
-            with subprocess.Popen([HEADRACE, "bridge", address(server, path), f"topic:{TOPIC}"], stdout=subprocess.DEVNULL) as process:
+            with started("bridge", address(server, path), f"topic:{TOPIC}") as process:
                 wait_for(lambda before=before: len(readings(log)) > before + 5, "readings", seconds=LIMIT)
                 process.kill()
     values = [one["value"] for one in readings(log)]
@@ -559,7 +557,7 @@ def test_answers_that_are_no_modbus_are_bad_quality(
 
 def test_a_log_that_is_away_has_all_reported_again(tmp_path: Path) -> None:
     path = write(tmp_path / "map.csv", "tag,table,address,type", "still,holding,1,uint16")
-    with PlantServer("modbus_server.py", definition(u1=COUNTING)) as server:
+    with PlantServer("modbus_server", definition(u1=COUNTING)) as server:
         one = source(address(server, path, report="changes"))
         assert isinstance(one, Polled)
 

@@ -19,6 +19,7 @@ from pymongo import errors
 from test_mqtt import came
 from test_mqtt_out import fill
 
+from forking import Forked, started
 from headrace.cli import main
 from headrace.cli.bridge import target_of
 from headrace.connectors import mongodb
@@ -30,7 +31,7 @@ from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.protocol import Log
 from headrace.topics.sqlite import SqliteLog
 from mongo import Mongo, mongo
-from serving import HEADRACE, free_port
+from serving import free_port
 from waiting import wait_for
 
 __all__ = ["mongo"]
@@ -205,9 +206,9 @@ def test_nothing_is_lost_or_twice_when_the_bridge_is_killed_and_the_server_crash
     for first in range(0, count, 200):  # blocks of the topic are batches of the bridge
         fill(log, "in", *(plc(number) for number in range(first, first + 200)))
 
-    def bridge() -> subprocess.Popen[bytes]:
-        command = [HEADRACE, "bridge", "topic:in", f"{mongo.address}/factory?collection=processed_data&dates=timestamp&time_unit=s"]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def bridge() -> Forked:
+        command = ["bridge", "topic:in", f"{mongo.address}/factory?collection=processed_data&dates=timestamp&time_unit=s"]
+        return started(*command, stderr=subprocess.DEVNULL)
 
     def sent() -> int:
         return next((cursor.offset for cursor in log.cursors() if cursor.group == "forward:in:mongodb"), 0)

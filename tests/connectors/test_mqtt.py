@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from outside import values_of
 
 from broker import authority, signed
+from forking import Forked, started
 from headrace.cli import main
 from headrace.cli.bridge import source_of
 from headrace.connectors import mqtt_wire
@@ -38,7 +39,7 @@ from headrace.connectors.protocol import Unavailable
 from headrace.errors import HeadraceError
 from headrace.topics.sqlite import SqliteLog
 from mosquitto import LIMIT, Mosquitto, environment, found, missing, mosquitto
-from serving import HEADRACE, free_port
+from serving import free_port
 from waiting import wait_for
 
 __all__ = ["mosquitto"]
@@ -276,10 +277,10 @@ def ended() -> Iterator[None]:
         one.communicate()
 
 
-def start(broker: Mosquitto, query: str = "keepalive=2", errors: Path = Path("errors")) -> subprocess.Popen[str]:
-    command = [HEADRACE, "bridge", f"{broker.address}/m?{query}", "topic:t", "--give-up-after", "never"]
+def start(broker: Mosquitto, query: str = "keepalive=2", errors: Path = Path("errors")) -> Forked:
+    command = ["bridge", f"{broker.address}/m?{query}", "topic:t", "--give-up-after", "never"]
     with errors.open("a") as file:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file, text=True)
+        process = started(*command, stdout=subprocess.PIPE, stderr=file, text=True)
     STARTED.append(process)
     assert process.stdout is not None
     assert "headrace bridge" in process.stdout.readline()

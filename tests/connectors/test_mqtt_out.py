@@ -14,6 +14,7 @@ import pytest
 from outside import told_while_away
 from test_mqtt import bridging, came, ended, mosquitto, start
 
+from forking import Forked, started
 from headrace.cli import main
 from headrace.cli.bridge import target_of
 from headrace.connectors.forward import Forward
@@ -21,7 +22,7 @@ from headrace.connectors.progress import ledger_of
 from headrace.topics.protocol import Commit, Log, Outgoing
 from headrace.topics.sqlite import SqliteLog
 from mosquitto import LIMIT, Mosquitto
-from serving import HEADRACE, free_port
+from serving import free_port
 from waiting import wait_for
 
 __all__ = ["ended", "mosquitto"]
@@ -83,10 +84,8 @@ def test_nothing_is_lost_when_the_bridge_is_killed_and_the_broker_restarts(log: 
     wait_for(lambda: "Sending SUBACK" in mosquitto.log, "the bridge subscribes", seconds=LIMIT)
     fill(log, "in", *({"number": number} for number in range(count)))
 
-    def outward() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [HEADRACE, "bridge", "topic:in", f"{mosquitto.address}/m?keepalive=2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+    def outward() -> Forked:
+        return started("bridge", "topic:in", f"{mosquitto.address}/m?keepalive=2", stderr=subprocess.DEVNULL)
 
     def sent() -> int:
         return next((cursor.offset for cursor in log.cursors() if cursor.group == "forward:in:mqtt"), 0)

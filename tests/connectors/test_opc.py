@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import subprocess
-import sys
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -20,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plant_servers import TOPIC, Bridged, PlantServer, Relay, by_tag, readings
 
+from forking import started
 from headrace.cli import main
 from headrace.connectors.inflow import Inflow, Position, shown
 from headrace.connectors.opc import source
@@ -32,12 +32,11 @@ from headrace.topics.sqlite import SqliteLog
 from serving import LIMIT
 from waiting import wait_for
 
-HEADRACE = str(Path(sys.executable).with_name("headrace"))
 GOOD, NO_COMMUNICATION = Quality.GOOD, Quality.BAD_NO_COMMUNICATION
 
 
 def served(**definition: Any) -> PlantServer:
-    return PlantServer("opc_server.py", json.dumps(definition))
+    return PlantServer("opc_server", json.dumps(definition))
 
 
 def address(port: int, **parameters: Any) -> str:
@@ -312,7 +311,7 @@ def test_kill_9_of_the_bridge_loses_and_repeats_nothing_where_there_is_history(l
     with served(values={"Still": 7}, count=10, history=str(tmp_path / "history.db")) as server:
         for _ in range(3):
             at = len(readings(log))
-            with subprocess.Popen([HEADRACE, "bridge", address(server.port), f"topic:{TOPIC}"], stdout=subprocess.PIPE, text=True) as process:
+            with started("bridge", address(server.port), f"topic:{TOPIC}", stdout=subprocess.PIPE, text=True) as process:
                 wait_for(lambda at=at: len(readings(log)) > at + 20, "readings", seconds=LIMIT)
                 process.kill()
                 assert process.stdout is not None and len(process.stdout.read()) < 400

@@ -60,7 +60,7 @@ def server(files: Path) -> Iterator[PlantServer]:
         "certificate": str(files / "server.der"),
         "key": str(files / "server-key.pem"),
     }
-    with PlantServer("opc_server.py", json.dumps(definition)) as one:
+    with PlantServer("opc_server", json.dumps(definition)) as one:
         yield one
 
 
@@ -146,7 +146,7 @@ def test_an_expired_certificate_of_the_server_is_one_line(files: Path, capsys: p
         "certificate": str(files / "expired.der"),
         "key": str(files / "expired-key.pem"),
     }
-    with PlantServer("opc_server.py", json.dumps(definition)) as one:
+    with PlantServer("opc_server", json.dumps(definition)) as one:
         assert bridge(one, files, user="", server_certificate=str(files / "expired.der")) == 1
     *_, last = capsys.readouterr().err.splitlines()
     assert f"opc.tcp://127.0.0.1:{one.port}/plant/: its certificate expired on 20" in last

@@ -20,6 +20,7 @@ from outside import told_while_away
 from test_mqtt import came
 from test_mqtt_out import fill
 
+from forking import Forked, started
 from headrace.cli import main
 from headrace.cli.bridge import target_of
 from headrace.connectors import postgresql, postgresql_session
@@ -31,7 +32,7 @@ from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.protocol import Log
 from headrace.topics.sqlite import SqliteLog
 from postgres import Postgres, postgres
-from serving import HEADRACE, free_port
+from serving import free_port
 from waiting import wait_for
 
 __all__ = ["postgres"]
@@ -450,9 +451,9 @@ def test_nothing_is_lost_or_twice_when_the_bridge_is_killed_and_the_server_crash
     fill(log, "in", *records)
     sql(database, "CREATE TABLE marks (name text PRIMARY KEY, mark int)")
 
-    def bridge() -> subprocess.Popen[bytes]:
-        command = [HEADRACE, "bridge", "topic:in", f"{database.address}/postgres?{READINGS}"]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def bridge() -> Forked:
+        command = ["bridge", "topic:in", f"{database.address}/postgres?{READINGS}"]
+        return started(*command, stderr=subprocess.DEVNULL)
 
     def sent() -> int:
         return next((cursor.offset for cursor in log.cursors() if cursor.group == "forward:in:postgresql"), 0)

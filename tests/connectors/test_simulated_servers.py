@@ -7,7 +7,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from plant_servers import Bridged
 
+from forking import Forked, started
 from headrace.cli import main
 from headrace.connectors import modbus, opc, sparkplug
 from headrace.plant.quality import Quality
@@ -33,7 +33,6 @@ from waiting import wait_for
 
 __all__ = ["mosquitto"]
 
-HEADRACE = str(Path(sys.executable).with_name("headrace"))
 START, INTERVAL_MS, SEED, PLCS = 1_704_067_200_000, 100, 5, 2
 PLANT = Plc(SEED, PLCS, dropouts=0.2, bad_values=0.2, spikes=0.1)
 OPTIONS = ["--plcs", str(PLCS), "--seed", str(SEED), "--rate", str(PLCS * 1000 // INTERVAL_MS), "--start", "2024-01-01T00:00:00Z"]
@@ -42,10 +41,10 @@ NO_DATA = (None, Quality.BAD_NO_DATA)
 
 
 @contextmanager
-def simulated(address: str, *, ended: bool = False, plant: Sequence[str] = ("plc", *OPTIONS, *FAULTS)) -> Iterator[subprocess.Popen[str]]:
+def simulated(address: str, *, ended: bool = False, plant: Sequence[str] = ("plc", *OPTIONS, *FAULTS)) -> Iterator[Forked]:
     """Serve a plant at an address, and have SIGTERM end it without an error; `ended`: the test has sent it by then."""
-    command = [HEADRACE, "simulate", *plant, "--to", address]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    command = ["simulate", *plant, "--to", address]
+    process = started(*command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         yield process
         if not ended:
@@ -179,8 +178,8 @@ def test_an_edge_node_sends_each_value_with_its_time_and_is_born_again_when_it_i
 def test_the_metrics_of_an_edge_node_are_shown_and_written_as_a_list_of_tags(home: Path, mosquitto: Mosquitto) -> None:
     address, path = f"sparkplug://127.0.0.1:{mosquitto.port}/PLANT", home.parent / "tags.csv"
     names = {f"PLANT/L1/PLC_{plc:03}/{name}": UNIT_CODES[unit] for plc in range(1, PLCS + 1) for name, (_, _, unit) in VARIABLES.items()}
-    command = [HEADRACE, "browse", address, "--json", "--tags", str(path), "--duration", "1h"]
-    with simulated(f"{address}/L1"), subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = ["browse", address, "--json", "--tags", str(path), "--duration", "1h"]
+    with simulated(f"{address}/L1"), started(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         shown = set[str]()
         for line in process.stdout:

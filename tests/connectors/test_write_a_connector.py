@@ -7,13 +7,13 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from outside import values_of
 
+from forking import Forked, started
 from headrace.cli import main
 from headrace.connectors import find
 from headrace.topics.sqlite import SqliteLog
@@ -21,7 +21,6 @@ from waiting import wait_for
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/write-a-connector.md").read_text()
 COMMANDS = re.findall(r"^headrace (.*)$", PAGE, re.MULTILINE)
-HEADRACE = str(Path(sys.executable).with_name("headrace"))
 LIMIT = 400.0
 
 
@@ -96,9 +95,9 @@ def test_both_run_as_processes_are_killed_and_leave_each_line_once() -> None:
     assert sorted(rows()) == [f"line {number:05}" for number in range(1500)]
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+def start(*arguments: str) -> Forked:
     """Start a bridge, and return once it has begun."""
-    process = subprocess.Popen([HEADRACE, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = started(*arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     assert process.stdout.readline().startswith("headrace bridge: ")
     return process
