@@ -246,7 +246,10 @@ def found(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-if __name__ == "__main__":
-    name, inputs, output, chunk, commit_seconds = sys.argv[1:]
+def main(name: str, inputs: str | Path, output: str | Path, chunk: int | str, commit_seconds: float | str) -> None:
     files = {topic: [Path(inputs) / f"{topic}.{number}.ndjson" for number in range(count)] for topic, count in FILES[name].items()}
     run_files(PIPELINES[name].plan(), files, Path(output), chunk=int(chunk), commit_seconds=float(commit_seconds))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
