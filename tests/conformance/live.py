@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,19 @@ def serving(folder: Path) -> Iterator[str]:
         made.end()
 
 
+Record = tuple[str, int, bytes]  # its topic, its partition and its value
+
+
+def append(servers: str, records: Iterable[Record]) -> None:
+    """Append records to topics."""
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": servers})
+    for topic, partition, record in records:
+        producer.produce(topic, record, partition=partition)
+    assert producer.flush(LIMIT) == 0
+
+
 class Topics:
     """The topics of one job, whose names on the broker begin with `prefix`; those that are `written`, with `more`, have one partition each."""
 
@@ -62,16 +75,15 @@ class Topics:
             found[topic] = [records[first:end] for records, first, end in zip(partitions, ends[number], ends[number + 1], strict=True)]
         return found
 
-    def feed(self, number: int) -> None:
-        """Append a part."""
-        from confluent_kafka import Producer
-
-        producer = Producer({"bootstrap.servers": self.servers})
+    def records(self, number: int) -> Iterator[Record]:
+        """Yield the records of a part as they are appended."""
         for topic, partitions in self.part(number).items():
             for partition, records in enumerate(partitions):
-                for record in records:
-                    producer.produce(self.prefix + topic, record, partition=partition)
-        assert producer.flush(LIMIT) == 0
+                yield from ((self.prefix + topic, partition, record) for record in records)
+
+    def feed(self, number: int) -> None:
+        """Append a part."""
+        append(self.servers, self.records(number))
 
     def outcome(self, rows: Mapping[str, list[Any]], ledger: Ledger) -> Outcome:
         """Return what the job left, of all rows that are written."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,7 +30,7 @@ from headrace.plan.operators import Operator, Source
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import TIMESTAMP
 
-MASTER = "local[2]"
+MASTER, SECONDS = "local[2]", 2400.0
 
 
 class Spark:
@@ -53,7 +53,7 @@ class Spark:
             told = SparkEngine().run_files(given, Options(cluster=MASTER), Context(spark.HOME))
             outcomes = {number: _outcome(job, one) for number, job, one in zip(bounded, given, told, strict=True)}
             if len(outcomes) < len(jobs):
-                with live.serving(folder / "kafka") as servers:
+                with live.serving(folder / "kafka") as servers, spark.one_jvm(folder / "jvm", SECONDS):
                     outcomes |= _restarted({number: job for number, job in enumerate(jobs) if job.restarts}, servers, folder)
         return [outcomes[number] for number in range(len(jobs))]
 
@@ -85,19 +85,20 @@ def _restarted(jobs: Mapping[int, Job], servers: str, folder: Path) -> dict[int,
         streams[number] = spark_run._Script(script, options, processes)
     closing = {number: list(_closing(one)) for number, one in topics.items()}
     # A record that closes comes with the last ones, unless rows are written as they come: its own could not be told from theirs.
-    apart = {number for number, one in topics.items() if _plain(one)}
-    steps: list[_Step] = []
+    apart = {number: one for number, one in topics.items() if _plain(one)}
+    failed: dict[int, HeadraceError] = {}
     for part in range(max((len(one.job.restarts) + 1 for one in topics.values()), default=0)):
         now = {number: one for number, one in topics.items() if part <= len(one.job.restarts)}
-        records = [record for one in now.values() for record in _records(one, part)]
-        records += [record for number, one in now.items() if part == len(one.job.restarts) and number not in apart for record in closing[number]]
-        steps += [(None, _feeding(servers, records)), *((number, streams[number]) for number in now)]
-    records = [record for number in apart for record in closing[number]]
-    steps += [(None, _feeding(servers, records)), *((number, streams[number]) for number in apart if closing[number])]
-    failed, before = _run(steps)
+        ending = [number for number, one in now.items() if part == len(one.job.restarts) and number not in apart]
+        records = [*(one.records(part) for one in now.values()), *(closing[number] for number in ending)]
+        live.append(servers, chain.from_iterable(records))
+        failed = _run({number: streams[number] for number in now}) | failed
+    before = live.rows(servers, [topic for one in apart.values() for topic in _plain(one)])
+    live.append(servers, chain.from_iterable(closing[number] for number in apart))
+    failed = _run({number: streams[number] for number in apart if closing[number]}) | failed
     rows = live.rows(servers, [topic for one in topics.values() for topic in one.written])
     for number, one in topics.items():
-        rows |= {topic: rows[topic][: before.get(topic, 0)] for topic in _plain(one)}
+        rows |= {topic: rows[topic][: len(before[topic])] for topic in _plain(one)}
         for topic in one.job.inputs:
             dead = f"{one.prefix}{topic}.dead-letter"
             rows[dead] = [letter | {"topic": topic} for letter in rows[dead]]
@@ -110,7 +111,7 @@ def _plain(topics: live.Topics) -> list[str]:
     return [topics.prefix + sink.operator.topic for sink in topics.job.plan.sinks if not sink.traits.derived]
 
 
-def _ledger(topics: live.Topics, rows: Mapping[str, list[Any]], closing: Sequence[_Record]) -> Ledger:
+def _ledger(topics: live.Topics, rows: Mapping[str, list[Any]], closing: Sequence[live.Record]) -> Ledger:
     """Return what the entries come to, less the records that closed what was open."""
     prefix, plan = topics.prefix, topics.job.plan
     counts = added_up(_moved(plan, prefix), rows[prefix + ledger_topic(plan)])
@@ -118,53 +119,13 @@ def _ledger(topics: live.Topics, rows: Mapping[str, list[Any]], closing: Sequenc
     return {topic: {**counts[prefix + topic], "received": (counts[prefix + topic]["received"] or 0) - closed[topic]} for topic in topics.job.inputs}
 
 
-_Step = tuple[int | None, spark_run._Script]
-_Record = tuple[str, int, bytes]
+def _run(streams: Mapping[int, spark_run._Script]) -> dict[int, HeadraceError]:
+    """Have streams work off what there is, one after the other in one session, and return the error of each that has one."""
+    told = spark_run._submit([*streams.values()], MASTER, spark.HOME, kafka_jars(spark.HOME)) if streams else []
+    return {number: one for number, one in zip(streams, told, strict=True) if isinstance(one, HeadraceError)}
 
 
-def _run(steps: Sequence[_Step]) -> tuple[dict[int, HeadraceError], dict[str, int]]:
-    """Do steps one after the other in one session. Return the error of each job that has one, and what topics held before the last feeding."""
-    told = spark_run._submit([script for _, script in steps], MASTER, spark.HOME, kafka_jars(spark.HOME))
-    errors: dict[int, HeadraceError] = {}
-    held: dict[str, int] = {}
-    for (number, _), one in zip(steps, told, strict=True):
-        if isinstance(one, HeadraceError) and number is None:
-            raise one
-        if isinstance(one, HeadraceError):
-            errors.setdefault(number, one)
-        elif number is None:
-            held = {topic: counts["held"] or 0 for topic, counts in one.items()}
-    return errors, held
-
-
-_FEED = """
-import base64
-from pyspark.sql import SparkSession
-
-def main(arguments):
-    spark, kafka = SparkSession.builder.getOrCreate(), {{"kafka.bootstrap.servers": {servers!r}}}
-    topics = spark.read.format("kafka").options(**kafka, subscribePattern=".*").load()
-    held = {{row["topic"]: {{"held": row["count"]}} for row in topics.groupBy("topic").count().collect()}}
-    rows = [(topic, partition, base64.b64decode(value)) for topic, partition, value in {records!r}]
-    frame = spark.createDataFrame(rows, "topic STRING, partition INT, value BINARY").coalesce(1)
-    frame.write.format("kafka").options(**kafka).save()
-    return held
-"""
-
-
-def _feeding(servers: str, records: Sequence[_Record]) -> spark_run._Script:
-    """Return a step that tells how much topics hold, and appends records."""
-    coded = [(topic, partition, base64.b64encode(value)) for topic, partition, value in records]
-    return spark_run._Script(_FEED.format(records=coded, servers=servers), [], processes=False)
-
-
-def _records(topics: live.Topics, part: int) -> Iterator[_Record]:
-    for topic, partitions in topics.part(part).items():
-        for partition, records in enumerate(partitions):
-            yield from ((topics.prefix + topic, partition, record) for record in records)
-
-
-def _closing(topics: live.Topics) -> Iterator[_Record]:
+def _closing(topics: live.Topics) -> Iterator[live.Record]:
     """Yield the last record of each source that has a watermark, as if it came now: all windows before are over.
 
     Behind a process it is the first that lets all records before it be handled: timers that are later stay silent, as at an end.
