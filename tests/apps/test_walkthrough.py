@@ -15,6 +15,7 @@ import pytest
 
 import waiting
 from broker import Broker, missing
+from calling import called
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 LIMIT = 400.0
@@ -38,7 +39,7 @@ def headrace(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("KAFKA_SERVERS", broker.servers)
 
     def run(*arguments: str) -> str:
-        done = subprocess.run([HEADRACE, *arguments], capture_output=True, text=True, timeout=LIMIT, check=False)
+        done = called(*arguments)
         assert done.returncode == 0, f"{arguments}: {done.stderr}"
         return done.stdout
 
