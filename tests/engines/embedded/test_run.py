@@ -313,7 +313,7 @@ def test_csv_parquet_and_ndjson_files_of_one_topic_are_read_as_one_and_a_stopped
         try:
             run_files(plan, inputs, tmp_path / "out", chunk=7, commit_seconds=0, progress=stop)
         except Interrupted:
-            run_files(plan, inputs, tmp_path / "out", chunk=50)
+            run_files(plan, inputs, tmp_path / "out", chunk=600)
         assert found(tmp_path / "out") == found(tmp_path / "expected")
 
 

@@ -364,11 +364,11 @@ def kernel_of_doubles(window: Window, by: tuple[str, ...], lateness: int) -> Win
 
 
 def random_rows(seed: int, delay: int) -> pl.DataFrame:
-    """Return 240 records of two partitions over some minutes, disordered and with a gap, as a window kernel gets them."""
+    """Return 160 records of two partitions over some minutes, disordered and with a gap, as a window kernel gets them."""
     chance, greatest, rows = random.Random(seed), [NEVER, NEVER], []
     time = T
-    for record in range(240):
-        time += chance.choice([0, 100, 700, 1_500]) + 90_000 * (record == 120)
+    for record in range(160):
+        time += chance.choice([0, 100, 700, 1_500]) + 90_000 * (record == 80)
         partition, at = chance.randrange(2), time - chance.choice([0, 0, 300, 4_000, 25_000])
         marks = [one - delay if one > NEVER else NEVER for one in greatest]
         keys = chance.choice(["a", "b", None]), chance.choice(["p", "q"])
@@ -405,8 +405,8 @@ def test_the_last_digits_and_the_order_do_not_depend_on_batches_restarts_or_how_
             patch.setattr("headrace.kernels.columnar.window.PORTION", 50)
             patch.setattr("headrace.kernels.columnar.window_merging.PORTION", 50)
             chance = random.Random(seed)
-            for most in (5, 90):
-                got = emitted(kernel, rows, iter([chance.randint(1, most) for _ in range(len(rows))]), forgetful=most > 5)
+            for most in (8, 60):
+                got = emitted(kernel, rows, iter([chance.randint(1, most) for _ in range(len(rows))]), forgetful=most > 8)
                 assert got.equals(expected)
     assert bool(revised) == bool(lateness)
 
