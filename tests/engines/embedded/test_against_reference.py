@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import headrace as hr
@@ -23,6 +23,7 @@ from headrace.apps.fingerprint import fingerprint
 from headrace.engines.embedded.run import run_files
 from headrace.plan.pipeline import Plan
 from reference import Branch, LocalWindow, Outcome, Row, Source, Window, over, run, value_or_null
+from repeated import examples
 
 START = 1_704_067_200_000  # 2024
 YEAR = 365 * 86_400_000
@@ -277,7 +278,7 @@ def differing(got: list[Row], expected: list[Row]) -> Iterator[tuple[str, Row]]:
             yield from (("got     ", pair[0]), ("expected", pair[1]))
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@examples(60, 1500)
 @given(cases())
 def test_a_pipeline_gives_what_the_reference_gives(case: tuple[Job, list[Source], int]) -> None:
     job, sources, chunk = case

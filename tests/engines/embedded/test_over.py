@@ -185,7 +185,7 @@ def kernels(*, rows: int, sums: int = 0, widest: int = 2**62) -> Iterator[None]:
         yield
 
 
-@examples(40, 2000)
+@examples(24, 2000)
 @given(case=cases(), chance=st.randoms(use_true_random=False))
 def test_over_gives_what_a_plain_pass_over_the_records_in_time_order_gives(case: Any, chance: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     inputs, delay, frame, texts = case

@@ -145,13 +145,13 @@ def compare(case: Any, chance: random.Random) -> None:
         assert run(plan_of(delays, **options), files, chance) == (found, ledger)
 
 
-@examples(40, 1000)
+@examples(24, 1000)
 @given(cases(), st.randoms(use_true_random=False))
 def test_a_process_gives_what_the_reference_gives(case: Any, chance: random.Random) -> None:
     compare(case, chance)
 
 
-@examples(40, 1000)
+@examples(24, 1000)
 @given(cases(arrival=True), st.randoms(use_true_random=False))
 def test_a_process_in_the_order_of_arrival_gives_what_the_reference_gives(case: Any, chance: random.Random) -> None:
     compare(case, chance)
@@ -209,7 +209,7 @@ def chained(delays: dict[str, int], **options: Any) -> Plan:
     )
 
 
-@examples(20, 300)
+@examples(12, 300)
 @given(cases(), partitions(failing=False), st.randoms(use_true_random=False))
 def test_what_stands_behind_a_process_gives_what_the_reference_gives(case: Any, beside: list[bytes], chance: random.Random) -> None:
     inputs, delays, options = case
