@@ -23,13 +23,13 @@ PRELOADED = [
     "forking",
     *(f"headrace.cli.{name}" for name in COMMANDS),
     "headrace.engines.embedded.live",
+    "headrace.engines.embedded.observed",  # for the runs of `headrace prove`, which the same process may fork
     "headrace.topics.kafka",
     "headrace.topics.sqlite",
     "connectors.opc_space",
 ]
 
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(PRELOADED)
 
 
 @cache
@@ -39,6 +39,7 @@ def _ready() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(here), prepend=os.pathsep)
         patch.chdir(here)
+        _server.set_forkserver_preload(PRELOADED)  # here, for `headrace prove` has a list of its own
         forkserver.ensure_running()
 
 

@@ -36,7 +36,13 @@ _SHIPPED = ("fingerprint", "rules")
 _START_MS = 1_706_123_400_000
 _LIMIT_SECONDS = 300.0
 _NO_CLOCK = ("--idle-after", "never", "--close-quiet-after", "never", "--max-ahead", "never")
-_IMPORTED = ["headrace.engines.embedded.observed", "headrace.engines.embedded.live", "headrace.topics.sqlite", "headrace.topics.kafka"]
+_IMPORTED = [
+    "headrace.cli.run",
+    "headrace.engines.embedded.observed",
+    "headrace.engines.embedded.live",
+    "headrace.topics.sqlite",
+    "headrace.topics.kafka",
+]
 _FORKING = multiprocessing.get_context("forkserver")  # so a run costs its work and no imports: there are many
 _FORKING.set_forkserver_preload(_IMPORTED)
 
