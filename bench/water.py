@@ -61,12 +61,7 @@ def _scored(rows: hr.Stream, model: str) -> dict[str, hr.Stream]:
 def everything(model: str = "pca.json") -> dict[str, hr.Stream]:
     """The app's processed rows, alerts, statistics, readings and alarms, and beside them the rules and the detector, by one pipeline."""
     rows = water._rows(1, placed=True)
-    app = (
-        water._watched(rows, "swat", (), "sample", 60, active=False, every_record=False, time=False),
-        water._measured(rows, "swat"),
-        water._alarmed(rows, "swat", 2.0),
-    )
-    return {topic: stream for part in (*app, _ruled(rows), _scored(rows, model)) for topic, stream in part.items()}
+    return {**water._whole(rows, "swat", 60, 2.0), **_ruled(rows), **_scored(rows, model)}
 
 
 def _definitions() -> Iterator[dict[str, Any]]:

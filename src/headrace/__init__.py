@@ -97,20 +97,7 @@ __version__ = "0.1.0"
 
 # A pipeline without alarms, models and tests need not wait for their modules.
 _WHEN_USED = {
-    **dict.fromkeys(
-        (
-            "Alarms",
-            "alarm",
-            "alarm_causes",
-            "alarm_commands",
-            "alarm_conditions",
-            "alarm_definitions",
-            "alarm_first_out",
-            "alarm_floods",
-            "alarm_transitions",
-        ),
-        "headrace.alarms.operator",
-    ),
+    **{name: "headrace.alarms.operator" for name in __all__ if name.lower().startswith("alarm")},
     **dict.fromkeys(("Rules", "rule_definitions", "rules"), "headrace.alarms.rules"),
     "Model": "headrace.detect.model",
     "Trial": "headrace.engines.embedded.trial",

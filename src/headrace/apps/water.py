@@ -420,7 +420,11 @@ def _measured(rows: hr.Stream, tags: str) -> dict[str, hr.Stream]:
 @hr.pipeline("whole", version="1")
 def whole(tags: str = "swat", quiet_seconds: int = 60, delay_seconds: float = 2, watermark_seconds: int = 1) -> dict[str, hr.Stream]:
     """What `water`, `metrics` and `alarms` give, by one pipeline, which reads the rows once."""
-    rows = _rows(watermark_seconds, placed=True)
+    return _whole(_rows(watermark_seconds, placed=True), tags, quiet_seconds, delay_seconds)
+
+
+def _whole(rows: hr.Stream, tags: str, quiet_seconds: int, delay_seconds: float) -> dict[str, hr.Stream]:
+    """Return all that the system makes of rows that say where they are."""
     return {
         **_watched(rows, tags, (), "sample", quiet_seconds, active=False, every_record=False, time=False),
         **_measured(rows, tags),

@@ -18,7 +18,6 @@ from headrace.engines.flink.words import bare, listed, literal, name, text, type
 from headrace.errors import PlanError
 from headrace.plan.expression import Call, Cast, Column, Expression, FieldOf, Literal, Struct, columns_of
 from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function, sql_call
-from headrace.plan.functions.regex import regex
 from headrace.plan.schema import BIGINT, DOUBLE, STRING
 
 if TYPE_CHECKING:
@@ -184,8 +183,7 @@ def _argument(call: Call, function: Function | Aggregate, position: int, row: Ro
     if not isinstance(argument, Literal):
         return sql(argument, row)
     if isinstance(function, Function) and position == function.pattern:
-        extracting = function.group is not None and function.group < len(call.arguments)
-        return text(regex(str(argument.value), extracting=extracting).java)
+        return text(function.java_pattern(str(argument.value), len(call.arguments)))
     widened = any(one.type == BIGINT and not isinstance(one, Literal) for one in call.arguments)
     return bare(argument) if position in function.literal or (widened and argument.type == BIGINT) else sql(argument, row)
 

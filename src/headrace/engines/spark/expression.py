@@ -8,7 +8,6 @@ from headrace.engines.spark.words import bare, literal, name, text
 from headrace.errors import PlanError
 from headrace.plan.expression import Call, Cast, Column, Expression, FieldOf, Literal, Struct
 from headrace.plan.functions import AGGREGATES, FUNCTIONS, Function, sql_call
-from headrace.plan.functions.regex import regex
 from headrace.plan.schema import BIGINT, DOUBLE, STRING
 
 __all__ = ["Row", "loose", "sql"]
@@ -102,8 +101,7 @@ def _call(call: Call, row: Row, order: str) -> str:
     arguments = []
     for position, argument in enumerate(call.arguments):
         if isinstance(function, Function) and position == function.pattern and isinstance(argument, Literal):
-            extracting = function.group is not None and function.group < len(call.arguments)
-            arguments.append(text(regex(str(argument.value), extracting=extracting).java))
+            arguments.append(text(function.java_pattern(str(argument.value), len(call.arguments))))
         elif isinstance(argument, Literal) and position in function.literal:
             put = _WORD_FOR_WORD.get((call.function, position))
             arguments.append(text(put(str(argument.value))) if put else bare(argument))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace._lazy import lazy_import
 from headrace.errors import PlanError
+from headrace.plan.functions.regex import regex
 from headrace.plan.schema import BIGINT, DOUBLE, NULL, STRING, Type, parse_type
 
 if TYPE_CHECKING:
@@ -139,6 +140,10 @@ class Function:
     check: Callable[..., None] | None = None
     pattern: int | None = None
     group: int | None = None
+
+    def java_pattern(self, pattern: str, arguments: int) -> str:
+        """Return the regular expression of a call with so many arguments in Java's words."""
+        return regex(pattern, extracting=self.group is not None and self.group < arguments).java
 
 
 @dataclass(frozen=True, slots=True)

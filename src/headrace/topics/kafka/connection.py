@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from math import inf
@@ -106,6 +106,11 @@ class KafkaConnection:
             except TimeoutError:
                 if future.done() or self.left(give_up_at) <= 0:
                     raise
+
+    def names_of(self, topic: str | None = None) -> Iterable[str]:
+        """Return the names of all topics, or of one; the client learns who leads them."""
+        given = {} if topic is None else {"topic": topic}
+        return self.wait_for(aside(lambda seconds: self.admin.list_topics(**given, timeout=seconds).topics, client.ANSWER_SECONDS))
 
     @property
     def where(self) -> str:

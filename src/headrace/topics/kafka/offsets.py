@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from confluent_kafka import (
@@ -19,7 +19,7 @@ from headrace.topics.kafka.client import (
     UNKNOWN_TOPIC,
     error_of,
 )
-from headrace.topics.kafka.connection import KafkaConnection, aside
+from headrace.topics.kafka.connection import KafkaConnection
 
 __all__ = ["KafkaOffsets"]
 
@@ -60,10 +60,5 @@ class KafkaOffsets:
                     time.sleep(0.02)
                 for topic in {topic for topic, _ in left}:
                     with suppress(KafkaException, TimeoutError):
-                        self.names_of(topic)  # else it would know those of before a broker hung for minutes
+                        self._to.names_of(topic)  # else it would know those of before a broker hung for minutes
         return found
-
-    def names_of(self, topic: str | None = None) -> Iterable[str]:
-        """Return the names of all topics, or of one; the client learns who leads them."""
-        given = {} if topic is None else {"topic": topic}
-        return self._to.wait_for(aside(lambda seconds: self._to.admin.list_topics(**given, timeout=seconds).topics, client.ANSWER_SECONDS))

@@ -115,7 +115,7 @@ class KafkaTopics:
     def names(self) -> list[str]:
         """Return the names of the topics, without Kafka's own."""
         with self._to.blaming("list its topics"):
-            return sorted(name for name in self._offsets.names_of() if not name.startswith("__"))
+            return sorted(name for name in self._to.names_of() if not name.startswith("__"))
 
     def topic(self, name: str) -> TopicInfo:
         """Return one topic. Raises PlanError if there is none of that name."""
