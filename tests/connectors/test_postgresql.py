@@ -195,13 +195,25 @@ def test_a_record_has_the_columns_of_its_fields_and_others_stay_as_they_are(log:
     assert sql(database, "SELECT k, a, b FROM t ORDER BY k") == [("x", 3, 2), ("y", None, None), ("z", 2, 9)]
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 100))])
-def test_rows_are_those_of_records_written_one_after_the_other(log: SqliteLog, database: Postgres, seed: int) -> None:
-    dice = random.Random(seed)
-    sql(database, "CREATE TABLE t (k text, l int, a int, b int CHECK (b < 5), UNIQUE (l, k))")
+# Values of a column of the key, numbered so that those have one number which the server takes for the same; and its number of them.
+ALIKE: dict[str, tuple[dict[Any, int], str]] = {
+    "int": ({1: 1, 2: 2, "2": 2, "03": 3, " +3": 3}, "l"),
+    "text": ({"1": 1, 1: 1, "2": 2}, "l::int"),
+    "timestamptz": (
+        {"2024-01-01T00:00:00Z": 1, "2024-01-01 01:00+01": 1, 1_704_067_200_001: 2, "2024-01-01T00:00:00.001Z": 2},
+        "(1000 * extract(epoch FROM l))::bigint - 1704067199999",
+    ),
+}
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 40))])
+@pytest.mark.parametrize("kind", ALIKE)
+def test_rows_are_those_of_records_written_one_after_the_other(log: SqliteLog, database: Postgres, kind: str, seed: int) -> None:
+    dice, (alike, number_of) = random.Random(seed), ALIKE[kind]
+    sql(database, f"CREATE TABLE t (k text, l {kind}, a int, b int CHECK (b < 5), UNIQUE (l, k))")
     records: list[Any] = []
     for _ in range(1200):
-        one: dict[str, Any] = {"k": dice.choice("abc"), "l": dice.choice([1, 1, 2, "2", "03"])}
+        one: dict[str, Any] = {"k": dice.choice("abc"), "l": dice.choice([*alike])}
         one |= {name: dice.randrange(6) if dice.random() < 0.97 else "?" for name in dice.sample("ab", dice.randrange(3))}
         records.append(one if dice.random() < 0.98 else b"?")
     for update in (True, False):
@@ -212,13 +224,15 @@ def test_rows_are_those_of_records_written_one_after_the_other(log: SqliteLog, d
             if isinstance(one, bytes) or "?" in one.values() or one.get("b") == 5:
                 refused.append(number)
                 continue
-            key = one["k"], int(one["l"])
+            key = one["k"], alike[one["l"]]
             if key in rows and not update:
                 continue
             rows.setdefault(key, {}).update({name: one[name] for name in "ab" if name in one})
         sql(database, "TRUNCATE t")
         send(log, str(update), f"{database.address}/postgres?table=t&key=k,l&conflict={'update' if update else 'nothing'}")
-        assert {(k, n): (a, b) for k, n, a, b in sql(database, "SELECT * FROM t")} == {key: (row.get("a"), row.get("b")) for key, row in rows.items()}
+        assert {(k, n): (a, b) for k, n, a, b in sql(database, f"SELECT k, {number_of}, a, b FROM t")} == {
+            key: (row.get("a"), row.get("b")) for key, row in rows.items()
+        }
         counts = ledger_of(log.manifest(f"forward:{update}:postgresql") or b"")[str(update)]
         letters = {one["offset"] for one in came(log, counts["refused"], f"{update}.dead-letter")}
         assert letters <= set(refused)  # the others are beside another record of their key in one batch, and that one counts

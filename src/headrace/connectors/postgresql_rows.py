@@ -6,6 +6,7 @@ of its column. So every type of the server is written, numbers keep all of their
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -19,6 +20,9 @@ __all__ = ["PER_SECOND", "Column", "LacksColumn", "Row", "Rows", "Table", "array
 PER_SECOND = {"ms": 1_000, "s": 1, "us": 1_000_000, "ns": 1_000_000_000}
 _MOST_SHAPES = 1000
 _NUMBER = "^[-+]?[0-9]+([.][0-9]+)?([eE][-+]?[0-9]+)?$"
+_INTEGERS = ("smallint", "integer", "bigint")
+_EXACT: Mapping[str, type] = {"text": str, "character varying": str, **dict.fromkeys(_INTEGERS, int)}
+_INTEGER = re.compile(r"\s*[-+]?[0-9]+\s*", re.ASCII)
 _OF_TIMESTAMP = {"timestamptz": "{}", "timestamp": "({} AT TIME ZONE 'UTC')", "date": "({} AT TIME ZONE 'UTC')::date"}
 
 
@@ -50,12 +54,15 @@ class Row(NamedTuple):
         The columns that it has.
     key
         Rows with equal keys are the same row of the table.
+    exact
+        Whether those with other keys are other rows. The server may take unequal texts for the same time, say.
     json
         Its object, as bytes.
     """
 
     columns: tuple[str, ...]
     key: tuple[Any, ...]
+    exact: bool
     json: bytes
 
 
@@ -128,8 +135,12 @@ class Rows:
             more = value.lstrip()[1:]
             value = b'{%s:"%s"%s%s' % (msgspec.json.encode(self.id_column), id_.encode(), b"," if names else b"", more)
             content[self.id_column] = id_
-        key = tuple([_part(name, content.get(name)) for name in self.table.key])
-        return Row(columns, key, value)
+        key, exact = [], True
+        for name in self.table.key:
+            part, is_exact = _part(name, self.table.columns[name].type.partition("(")[0], content.get(name))
+            key.append(part)
+            exact = exact and is_exact
+        return Row(columns, tuple(key), exact, value)
 
     def _shape(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Return the columns of records with these fields."""
@@ -152,13 +163,15 @@ class Rows:
         return columns
 
 
-def _part(name: str, value: Any) -> Any:  # noqa: ANN401  (a value of JSON)
-    """Return a part of a key so that unequal texts of JSON are unequal: true is not 1, and 1.0 is not 1."""
-    if type(value) is str or type(value) is int:
-        return value
+def _part(name: str, kind: str, value: Any) -> tuple[Any, bool]:  # noqa: ANN401  (a value of JSON)
+    """Return a part of a key, and whether the server takes values for the same if and only if their parts are equal."""
     if value is None:
         raise Unfit(f"has no value in {name!r}, which is part of the key")
-    return repr(value).encode(errors="replace")
+    if kind in _INTEGERS and type(value) is str and _INTEGER.fullmatch(value):
+        value = int(value)
+    if type(value) is str or type(value) is int:
+        return value, type(value) is _EXACT.get(kind)
+    return repr(value).encode(errors="replace"), False  # true is not 1, and 1.0 is not 1
 
 
 def _value(name: str, kind: Column, time_unit: str) -> str:
@@ -172,23 +185,29 @@ def parts(rows: Sequence[Row], *, update: bool) -> Iterator[Mapping[tuple[str, .
     """Yield rows in parts, to be written one after the other; within one no two rows have the same key. Rows are by their columns.
 
     Of several rows with the same key only the one that counts is written: the last if rows are updated, else the first. Where their
-    columns differ each is written, because the columns that a later one lacks stay as they are.
+    columns differ each is written, because the columns that a later one lacks stay as they are. Rows that may be the same although
+    their keys differ are written in their order: all of a part have the same columns.
     """
     part: dict[tuple[str, ...], list[bytes]] = {}
     seen: dict[tuple[Any, ...], tuple[tuple[str, ...], int]] = {}
-    for columns, key, json in rows:
-        before = seen.get(key)
+    exact = True
+    for row in rows:
+        columns = row.columns
+        before = seen.get(row.key)
         if before is not None:
             if not update:
                 continue
             if before[0] == columns:
-                part[columns][before[1]] = json
+                part[columns][before[1]] = row.json
                 continue
+        both = exact and row.exact
+        if before is not None or not (both or part.keys() <= {columns}):
             yield part
-            part, seen = {}, {}
+            part, seen, both = {}, {}, row.exact
+        exact = both
         of_columns = part.setdefault(columns, [])
-        seen[key] = columns, len(of_columns)
-        of_columns.append(json)
+        seen[row.key] = columns, len(of_columns)
+        of_columns.append(row.json)
     yield part
 
 
