@@ -32,7 +32,7 @@ def send_known(servers: str, topic: str) -> None:
         if number == 2:
             producer.produce(topic, None, b"tombstone", 0, headers=[("no", b"record")])
             producer.produce(topic, b"{}", b"malformed", 0, headers=[("no", b"row")])
-    assert producer.flush(30) == 0
+    assert producer.flush(180) == 0
 
 
 def known_rows(servers: str, topic: str) -> list[dict[str, Any]]:

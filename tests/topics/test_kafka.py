@@ -290,7 +290,7 @@ def test_a_tombstone_is_no_record(log: KafkaLog) -> None:
     for value in (None, b"1", None, None, b"", b"2", None):
         producer.produce(topic, value, b"key")
     producer.produce(bare, None, b"key")
-    assert producer.flush(10) == 0
+    assert producer.flush(180) == 0
     assert [entry.value for entry in log.entries(topic, 0, 0, 9)] == [b"", b"1", b"", b"", b"", b"2", b""]
     with closing(log.feed([topic, bare], latest=True)) as feed:
         found: list[tuple[int, str]] = []
@@ -313,7 +313,7 @@ def test_headers_of_records_are_read_where_a_plan_declares_them(log: KafkaLog) -
         producer.produce(topic, b'{"v":%d}' % number, headers=headers)
         producer.produce(topic, None, headers=[("on", b"a tombstone")])
     producer.produce(topic, b"bad", headers=[("on", b"a malformed record")])
-    assert producer.flush(10) == 0
+    assert producer.flush(180) == 0
 
     def plan_of(known: dict[str, str]) -> Plan:
         return hr.pipeline(f"with-{topic}", version="1")(lambda: {f"out-{topic}": hr.stream(topic, schema={"v": "BIGINT"}, metadata=known)}).plan()
@@ -414,7 +414,7 @@ class Stopper:
     def __init__(self, broker: Broker, point: str, monkeypatch: pytest.MonkeyPatch, delivered: Producer | None = None) -> None:
         def stop(at: str) -> None:
             if at == point:
-                assert delivered is None or delivered.flush(10) == 0
+                assert delivered is None or delivered.flush(180) == 0
                 broker.signal(signal.SIGSTOP)
 
         monkeypatch.setattr(claims, "passing", stop)
@@ -672,7 +672,7 @@ def test_a_live_run_resumes_when_the_broker_has_aborted_a_transaction_that_took_
 
     def last_a_long_time(point: str) -> None:
         """Stand still, as a machine without a free processor does, until the broker has aborted the transaction."""
-        if point not in stalls[:1] or live.claim._producer.flush(10) or end(READ_UNCOMMITTED) == end(READ_COMMITTED):
+        if point not in stalls[:1] or live.claim._producer.flush(180) or end(READ_UNCOMMITTED) == end(READ_COMMITTED):
             return
         del stalls[0]
         assert soon(lambda: end(READ_UNCOMMITTED) == end(READ_COMMITTED))
