@@ -1,6 +1,7 @@
-"""The engines under test. Each runs all jobs once, whatever the number of workers, and every test is handed its outcome.
+"""The engines under test. Each runs its jobs once, whatever the number of workers, and every test is handed its outcome.
 
-The clusters' runs take minutes: they begin when tests are collected, in processes of their own beside all other tests.
+The clusters' runs take minutes: they begin when tests are collected, in processes of their own beside all other tests. Of the cases they have a sample,
+unless tests are among the selected ones that read what is not in it, which are long.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,19 +38,36 @@ def _folder(factory: pytest.TempPathFactory) -> Path:
     return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "conformance"
 
 
+def _readers(session: pytest.Session) -> Iterator[pytest.Function]:
+    """Yield the selected tests that read the outcomes of an engine."""
+    yield from (item for item in session.items if isinstance(item, pytest.Function) and {"engine", "outcomes"} <= {*item.fixturenames})
+
+
+def _whole(session: pytest.Session) -> bool:
+    return any(item.get_closest_marker("long") for item in _readers(session))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session) -> None:
+    """Mark as long what reads outcomes that only whole runs have."""
+    for item in _readers(session):
+        params = item.callspec.params
+        if params.get("name") in suite.left_out(params["engine"].name):
+            item.add_marker(pytest.mark.long)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin the runs of clusters whose outcomes tests will read, unless another worker does."""
     if session.config.option.collectonly or os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
         return
-    readers = [item for item in session.items if isinstance(item, pytest.Function) and {"engine", "outcomes"} <= {*item.fixturenames}]
-    read = {item.callspec.params["engine"] for item in readers}
+    read = {item.callspec.params["engine"] for item in _readers(session)}
     folder = _folder(session.config._tmp_path_factory)
     folder.mkdir(exist_ok=True)
     for engine in ENGINES[1:]:
         if engine in read and engine.missing() is None:
             with (folder / f"{engine.name}.log").open("ab") as log:
                 running = subprocess.Popen(
-                    [sys.executable, __file__, engine.name, folder],
+                    [sys.executable, __file__, engine.name, folder, *(["whole"] if _whole(session) else [])],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -58,9 +77,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def outcomes(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> suite.Outcomes:
-    return suite.outcomes(engine, _folder(tmp_path_factory))
+def outcomes(engine: Engine, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> suite.Outcomes:
+    return suite.outcomes(engine, _folder(tmp_path_factory), _whole(request.session))
 
 
 if __name__ == "__main__":
-    suite.outcomes(next(one for one in ENGINES if one.name == sys.argv[1]), Path(sys.argv[2]))
+    suite.outcomes(next(one for one in ENGINES if one.name == sys.argv[1]), Path(sys.argv[2]), sys.argv[3:] == ["whole"])

@@ -23,6 +23,7 @@ from headrace.plan.pipeline import Plan
 Row = dict[str, Any]
 Ledger = dict[str, dict[str, int | None]]
 
+CLUSTERS = ("flink", "spark")
 FATES = ("accepted", "malformed", "future", "duplicate", "late", "filtered", "shed")
 
 

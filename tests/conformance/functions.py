@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any
 
 import headrace as hr
-from conformance.engine import Job, Outcome, alike
+from conformance.engine import CLUSTERS, Job, Outcome, alike
 from headrace.plan.expression import Call, Column, Expression, Literal, rebuild
 from headrace.plan.functions import AGGREGATES, FUNCTIONS, Aggregate, Function
 from headrace.plan.graph import node
@@ -24,7 +24,6 @@ from headrace.plan.stream import Stream
 
 AT_ONCE = 8
 START, MINUTE = 1_704_067_200_000, 60_000
-CLUSTERS = ("flink", "spark")
 WRITTEN_OUT = ("UUID_V5",)  # which clusters are told in many words
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance import form, functions, reading
-from conformance.engine import Engine, Job, Outcome, differences
+from conformance.engine import CLUSTERS, Engine, Job, Outcome, differences
 from headrace.errors import PlanError
 from waiting import locked
 
@@ -43,11 +43,19 @@ def jobs() -> dict[str, Job]:
     }
 
 
-def asked(engine: str) -> dict[str, Job]:
+def left_out(engine: str) -> frozenset[str]:
+    """Return the names of the jobs that an engine is asked for only in a whole run: those of cases that are not in its sample."""
+    from conformance import features
+
+    return frozenset({**cases(), **restarted()}) - features.sample(engine) if engine in CLUSTERS else frozenset()
+
+
+def asked(engine: str, whole: bool) -> dict[str, Job]:
     """Return by name all that an engine is asked for in one run: these jobs, random plans and random processes."""
     from conformance import test_differential, test_differential_processes
 
-    return {**jobs(), **test_differential.jobs(engine), **test_differential_processes.jobs()}
+    mine = jobs() if whole else {name: job for name, job in jobs().items() if name not in left_out(engine)}
+    return {**mine, **test_differential.jobs(engine), **test_differential_processes.jobs()}
 
 
 def judged(case: form.Case, job: Job, engine: str, got: Outcome) -> list[str]:
@@ -67,14 +75,14 @@ def mark(marks: Mapping[str, str], job: Job, engine: str) -> str | None:
     return marks.get(f"{engine}, restarted" if job.restarts else engine, marks.get(engine))
 
 
-def outcomes(engine: Engine, folder: Path) -> Outcomes:
-    """Return the outcomes of all jobs by name, from one run of the engine that all processes with this folder share."""
+def outcomes(engine: Engine, folder: Path, whole: bool) -> Outcomes:
+    """Return the outcomes of jobs by name, from one run of the engine that all processes with this folder share."""
     folder.mkdir(parents=True, exist_ok=True)
     kept, late = folder / f"{engine.name}.json", folder / f"{engine.name}.late"
     try:
         with locked(folder / f"{engine.name}.lock", f"{engine.name} runs the suite", seconds=0 if late.exists() else SECONDS):
             if not kept.exists():
-                kept.write_text(json.dumps(_run(engine)))
+                kept.write_text(json.dumps(_run(engine, whole)))
     except AssertionError:
         late.touch()  # who asks next need not wait as long
         raise
@@ -84,10 +92,10 @@ def outcomes(engine: Engine, folder: Path) -> Outcomes:
     return {name: _outcome(one) for name, one in found.items()}
 
 
-def _run(engine: Engine) -> dict[str, Any]:
+def _run(engine: Engine, whole: bool) -> dict[str, Any]:
     try:
-        found = engine.run(list(asked(engine.name).values()))
-        return {name: _kept(outcome) for name, outcome in zip(asked(engine.name), found, strict=True)}
+        wanted = asked(engine.name, whole)
+        return {name: _kept(outcome) for name, outcome in zip(wanted, engine.run(list(wanted.values())), strict=True)}
     except Exception:  # noqa: BLE001  (whatever it is, it is told to each test, and not tried again)
         return {"failed": traceback.format_exc()}
 

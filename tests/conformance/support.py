@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +17,7 @@ if __name__ == "__main__":
 
 from conformance import functions, reading, suite
 from conformance.engine import Engine, Outcome, differences
-from conformance.form import Case, Operator
+from conformance.features import FEATURES, RESTARTS, having
 from headrace.plan.functions import AGGREGATES, FUNCTIONS
 
 RESULTS = Path(__file__).parent / "results"
@@ -33,94 +31,14 @@ tests until its mark is taken out, so nothing here is out of date.
 """
 
 
-# Features
-
-
-def has_operator(test: Callable[[Operator], bool]) -> Callable[[Case], bool]:
-    return lambda case: any(test(one) for operators in (*case.pipeline.sinks.values(), *case.pipeline.streams.values()) for one in _all(operators))
-
-
-def _all(operators: list[Operator]) -> Iterator[Operator]:
-    for one in operators:
-        yield one
-        for branch in one.union or ():
-            yield from _all(branch)
-
-
-def _window(kind: str) -> Callable[[Case], bool]:
-    return has_operator(lambda one: one.window is not None and kind in one.window)
-
-
-def _unnests(kind: str) -> Callable[[Case], bool]:
-    return has_operator(lambda one: one.unnest is not None and (one.key is not None) == (kind == "MAP"))
-
-
-def _late(case: Case) -> bool:
-    return any(counts.get("late") for counts in case.ledger.values())
-
-
-def takes_derived_rows(case: Case) -> bool:
-    """Return whether a window or a process takes the rows of another."""
-
-    def stages(operators: list[Operator]) -> int:
-        first, *others = operators
-        before = stages(case.pipeline.streams[first.from_]) if first.from_ in case.pipeline.streams else 0
-        told = [stages(case.pipeline.streams[one.broadcast]) for one in others if one.broadcast in case.pipeline.streams]
-        joined = [stages(branch) for one in others for branch in one.union or ()]
-        return max([before, *joined]) + sum(one.window is not None or one.process is not None for one in others) + max(told, default=0)
-
-    return any(stages(operators) > 1 for operators in case.pipeline.sinks.values())
-
-
-_OVER_TIME = ("TIME_AVERAGE", "PERCENT_GOOD", "DURATION_GOOD", "DURATION_IN_STATE", "NUMBER_OF_TRANSITIONS")
-_RESTARTS = "restarts between records"
-FEATURES: dict[str, Callable[[Case], bool]] = {
-    "tumbling windows": _window("tumbling"),
-    "sliding windows": _window("sliding"),
-    "cumulating windows": _window("cumulating"),
-    "windows with an offset": has_operator(lambda one: one.window is not None and one.offset is not None),
-    "windows in a time zone": has_operator(lambda one: one.window is not None and one.zone is not None),
-    "a second aggregate within the window": has_operator(lambda one: one.aggregate is not None and one.by is not None),
-    "late records left out and counted": _late,
-    "late rows kept, `late_to`": has_operator(lambda one: one.late_to is not None),
-    "allowed lateness and revisions": has_operator(lambda one: one.allowed_lateness is not None),
-    "several partitions, each with its own watermark": lambda case: any(len(records) > 1 for records in case.job().inputs.values()),
-    "unnesting a MAP": _unnests("MAP"),
-    "unnesting an ARRAY": _unnests("ARRAY"),
-    "unions": has_operator(lambda one: one.union is not None),
-    "rows without a window": lambda case: any(all(one.window is None for one in operators) for operators in case.pipeline.sinks.values()),
-    "processes: state, TTL, timers, lateness": has_operator(lambda one: one.process is not None and one.order is None),
-    "side outputs, broadcasts and failures of processes": has_operator(lambda one: bool(one.side or one.broadcast or one.failed_to)),
-    "several inputs of a process": has_operator(lambda one: bool(one.inputs)),
-    "detectors, `hr.detect`": has_operator(lambda one: one.process in {"Ranges", "Sums"}),
-    "running aggregates, LAG and LEAD, `over`": has_operator(lambda one: one.over is not None),
-    "aggregates over the time between readings, in `over`": has_operator(lambda one: _over_time(one.over)),
-    "aggregates over the time between readings, in windows": has_operator(lambda one: _over_time(one.aggregate)),
-    "windows and processes over derived rows": takes_derived_rows,
-    "`deduplicate` and `top_n`": has_operator(lambda one: one.deduplicate is not None or one.top_n is not None),
-    "several outputs": lambda case: len(case.pipeline.sinks) > 1,
-    "dead letters": lambda case: bool(case.dead),
-    "the ledger": lambda case: bool(case.ledger),
-    _RESTARTS: lambda case: any(step.restart for step in case.steps),
-}
-
-
-def _over_time(calls: Mapping[str, str] | None) -> bool:
-    return any(name in text for name in _OVER_TIME for text in (calls or {}).values())
-
-
-@cache
-def _with(feature: str) -> tuple[str, ...]:
-    return tuple(name for name, case in suite.cases().items() if FEATURES[feature](case))
-
-
 # Results
 
 
 def results(engine: Engine, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    """Return what became of all that was asked of an engine: how much it was, and what was answered otherwise."""
+    """Return what became of all that was asked of an engine: what was answered otherwise, beside how much a whole run asks."""
     asked, marked = {}, {}
-    for name, case in {**suite.cases(), **suite.restarted()}.items():
+    cases = {name: case for name, case in {**suite.cases(), **suite.restarted()}.items() if name in outcomes}
+    for name, case in cases.items():
         job = suite.jobs()[name]
         asked[f"case {name}"] = suite.judged(case, job, engine.name, outcomes[name])
         if suite.mark(case.unsupported, job, engine.name) is not None:
@@ -134,7 +52,9 @@ def results(engine: Engine, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
             wrong[name] = ["there is none"]
         elif found := functions.faults(functions.probes()[name], outcomes, ()):
             wrong[name] = [one for one in functions.gaps(function, engine.name) if any(fault.startswith(f"{one}: ") for fault in found)] or found
-    nulls = Counter(fate for name in suite.cases() for counts in outcomes[name].ledger.values() for fate, count in counts.items() if count is None)
+    nulls = {
+        fate for name in suite.cases().keys() & cases for counts in outcomes[name].ledger.values() for fate, count in counts.items() if count is None
+    }
     return {
         "engine": engine.name,
         "cases": len(suite.cases()),
@@ -142,8 +62,13 @@ def results(engine: Engine, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
         "functions": len(functions.probes()),
         "otherwise": marked | {name: found[0] for name, found in asked.items() if found},
         "functions_otherwise": wrong,
-        "ledger_nulls": dict(sorted(nulls.items())),
+        "ledger_nulls": sorted(nulls),
     }
+
+
+def of(results: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return of results what is said of jobs with these names."""
+    return {**results, "otherwise": {name: why for name, why in results["otherwise"].items() if name.removeprefix("case ") in names}}
 
 
 def text(found: dict[str, Any]) -> str:
@@ -162,7 +87,7 @@ def recorded() -> list[dict[str, Any]]:
 def page(engines: list[dict[str, Any]]) -> str:
     """Return the page."""
     lines = [INTRODUCTION, f"| | {' | '.join(one['engine'] for one in engines)} |", f"|---|{'---|' * len(engines)}"]
-    lines += [f"| {feature} ({len(_with(feature))}) | {' | '.join(_cell(one, feature) for one in engines)} |" for feature in FEATURES]
+    lines += [f"| {feature} ({len(having(feature))}) | {' | '.join(_cell(one, feature) for one in engines)} |" for feature in FEATURES]
     lines.append(f"| values read by the rule ({len(reading.asked())}) | {' | '.join(_share(one, 'reading', 'reading ') for one in engines)} |")
     for what, table in (("functions and operators", FUNCTIONS), ("aggregate functions", AGGREGATES)):
         lines.append(f"| {what} ({len(table)}) | {' | '.join(_functions(one, table) for one in engines)} |")
@@ -178,7 +103,7 @@ def page(engines: list[dict[str, Any]]) -> str:
 
 
 def _cell(engine: Mapping[str, Any], feature: str) -> str:
-    names = [*suite.restarted()] if feature == _RESTARTS else _with(feature)
+    names = [*suite.restarted()] if feature == RESTARTS else having(feature)
     same = [name for name in names if f"case {name}" not in engine["otherwise"]]
     if feature == "the ledger" and engine["ledger_nulls"]:
         return f"all but {', '.join(engine['ledger_nulls'])}"
@@ -216,7 +141,7 @@ def main() -> int:
             print(f"{engine.name}: not run: {why}", file=sys.stderr)
             continue
         with TemporaryDirectory() as folder:
-            found = results(engine, suite.outcomes(engine, Path(folder)))
+            found = results(engine, suite.outcomes(engine, Path(folder), whole=True))
         (RESULTS / f"{engine.name}.json").write_text(text(found))
     PAGE.write_text(page(recorded()))
     return 0

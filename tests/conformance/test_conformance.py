@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from conformance import form, functions, reading, suite, support
+from conformance import features, form, functions, reading, suite
 from conformance.by_reference import Unspoken
 from conformance.by_reference import outcome as outcome_of_reference
 from conformance.engine import Embedded, Engine, differences
@@ -63,7 +63,7 @@ def test_a_case_expects_what_the_plain_reference_gives(name: str) -> None:
     assert not found, "\n".join(found)
 
 
-is_keyed = support.has_operator(lambda one: any(kind is not None for kind in (one.process, one.over, one.deduplicate, one.top_n)))
+is_keyed = features.has_operator(lambda one: any(kind is not None for kind in (one.process, one.over, one.deduplicate, one.top_n)))
 
 
 def test_most_cases_are_told_to_the_reference_and_most_are_facts_of_others() -> None:
@@ -75,7 +75,7 @@ def test_most_cases_are_told_to_the_reference_and_most_are_facts_of_others() -> 
         return True
 
     # Processes, running aggregates and derived rows have references of their own, in the tests of the embedded engine.
-    plain = [name for name, case in CASES.items() if not (is_keyed(case) or support.takes_derived_rows(case))]
+    plain = [name for name, case in CASES.items() if not (is_keyed(case) or features.takes_derived_rows(case))]
     assert sum(map(told, plain)) > 0.85 * len(plain) > 150
     assert sum(case.origin != "headrace" for case in CASES.values()) >= 80
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from conformance import suite
 from conformance.by_reference import outcome as outcome_of_reference
-from conformance.engine import Embedded, Engine, Job, Outcome, differences
+from conformance.engine import CLUSTERS, Embedded, Engine, Job, Outcome, differences
 from conformance.form import Case, Operator, Pipeline, Source, Step, read, written
 
 SEED, PLANS = int(os.environ.get("CONFORMANCE_SEED", "1")), int(os.environ.get("CONFORMANCE_PLANS", "100"))
@@ -175,11 +175,11 @@ def told(case: Case) -> str:
     return written(msgspec.structs.replace(case, expected=outcome.written, dead=dead, ledger=ledger))
 
 
-CLUSTERS = ("flink", "spark")  # to these a restart is seconds: they have those of the suite's own cases
-
-
 def numbered(batch: Sequence[Case], engine: str) -> dict[str, Job]:
-    """Return the jobs of cases as an engine is asked for them. Their names tell the cases: another process may draw others."""
+    """Return the jobs of cases as an engine is asked for them. Their names tell the cases: another process may draw others.
+
+    To a cluster a restart is seconds: it has those of the suite's own cases.
+    """
     jobs = {NAMED + written(case): msgspec.structs.replace(case, name=f"random-{number}").job() for number, case in enumerate(batch)}
     return {name: replace(job, restarts=()) for name, job in jobs.items()} if engine in CLUSTERS else jobs
 
