@@ -67,6 +67,14 @@ def missing_for_processes() -> str | None:
 WARM = "spark"  # one JVM for the runs of many tests: of the half minute of CPU that a session takes, most is Java becoming warm
 
 
+@contextmanager
+def java_options(*more: str) -> Iterator[None]:
+    """Have sessions that begin meanwhile begin with these options of Java too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_SUBMIT_OPTS", " ".join([os.environ["SPARK_SUBMIT_OPTS"], *more]))
+        yield
+
+
 def merge() -> None:
     """Put Spark's jars into one, without what plans never use; those for Kafka stay the ones that Spark lacks."""
     if missing() is not None:

@@ -58,10 +58,11 @@ class Engine(Protocol):
     def missing(self) -> str | None:
         """Return what there is not that the engine needs, and how to get it."""
 
-    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def run(self, jobs: Sequence[Job], *, interpreted: bool = False) -> list[Outcome]:
         """Run many jobs at once: a cluster starts one job for all of them. What it cannot do is an outcome too, `refused`.
 
         A job with restarts is ended at each and goes on from what it keeps; where bounded input cannot be read so, it runs live.
+        With `interpreted`, an engine that can do without compiles no code for its queries, which takes longer than a few rows.
         """
 
 
@@ -103,7 +104,7 @@ class Embedded:
     def missing(self) -> str | None:
         return None
 
-    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def run(self, jobs: Sequence[Job], *, interpreted: bool = False) -> list[Outcome]:  # noqa: ARG002  (there is nothing to compile)
         return [self._run(job) for job in jobs]
 
     def _run(self, job: Job) -> Outcome:

@@ -38,7 +38,7 @@ class Flink:
     def missing(self) -> str | None:
         return missing() or live.missing()
 
-    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def run(self, jobs: Sequence[Job], *, interpreted: bool = False) -> list[Outcome]:  # noqa: ARG002  (it cannot do without compiled code)
         outcomes: list[Outcome | None] = [None] * len(jobs)
         sound: list[int] = []
         for number, job in enumerate(jobs):

@@ -30,6 +30,7 @@ from headrace.plan.operators import Operator, Source
 from headrace.plan.pipeline import Plan
 from headrace.plan.schema import TIMESTAMP
 
+INTERPRETED = ("-Dspark.sql.codegen.wholeStage=false", "-Dspark.sql.codegen.factoryMode=NO_CODEGEN")
 MASTER, SECONDS = "local[2]", 2400.0
 
 
@@ -45,8 +46,8 @@ class Spark:
             return "Spark's Kafka connector is not in build/engines; get it: python tests/spark.py --fetch"
         return live.missing()
 
-    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
-        with TemporaryDirectory(ignore_cleanup_errors=True) as name:
+    def run(self, jobs: Sequence[Job], *, interpreted: bool = False) -> list[Outcome]:
+        with TemporaryDirectory(ignore_cleanup_errors=True) as name, spark.java_options(*(INTERPRETED if interpreted else ())):
             folder = Path(name)
             bounded = [number for number, job in enumerate(jobs) if not job.restarts]
             given = [FileJob(jobs[one].plan, laid(jobs[one], folder / str(one) / "in"), folder / str(one)) for one in bounded]

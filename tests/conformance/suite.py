@@ -95,7 +95,7 @@ def outcomes(engine: Engine, folder: Path, whole: bool) -> Outcomes:
 def _run(engine: Engine, whole: bool) -> dict[str, Any]:
     try:
         wanted = asked(engine.name, whole)
-        return {name: _kept(outcome) for name, outcome in zip(wanted, engine.run(list(wanted.values())), strict=True)}
+        return {name: _kept(outcome) for name, outcome in zip(wanted, engine.run(list(wanted.values()), interpreted=not whole), strict=True)}
     except Exception:  # noqa: BLE001  (whatever it is, it is told to each test, and not tried again)
         return {"failed": traceback.format_exc()}
 

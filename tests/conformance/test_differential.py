@@ -273,8 +273,8 @@ class _Forgetful:
     def missing(self) -> str | None:
         return None
 
-    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
-        outcomes = Embedded().run(jobs)
+    def run(self, jobs: Sequence[Job], *, interpreted: bool = False) -> list[Outcome]:
+        outcomes = Embedded().run(jobs, interpreted=interpreted)
         for rows in (outcome.written for outcome in outcomes if "out" in outcome.written):
             rows["out"] = [row for row in rows["out"] if row.get("rows", 0) < 3 or "k" in row]
         return outcomes
