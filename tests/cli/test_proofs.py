@@ -141,10 +141,6 @@ def test_a_few_kills_on_kafka(proved: Callable[..., None], kafka: Shared) -> Non
     proved("fingerprint", 3, "--records", "5000", "--partitions", "2", "--kafka-servers", kafka.servers)
 
 
-def test_a_few_kills_of_processes_on_kafka(proved: Callable[..., None], kafka: Shared) -> None:
-    proved("rules", 2, "--records", "4000", "--kafka-servers", kafka.servers)
-
-
 @pytest.mark.long
 @pytest.mark.parametrize(("seed", "partitions"), [(1, 1), (2, 2), (3, 3), (4, 2)])
 def test_fifty_kills_on_sqlite(seed: int, partitions: int, proved: Callable[..., None]) -> None:

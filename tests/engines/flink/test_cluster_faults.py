@@ -191,6 +191,7 @@ def test_a_task_manager_killed_under_load_loses_and_repeats_nothing(cluster: Clu
     same(Outcome(got.written, got.dead, {}), Outcome(expected.written, expected.dead, {}))
 
 
+@pytest.mark.long  # under rules, which are a process, it is killed with a worker below
 def test_a_task_manager_killed_under_processes_loses_and_repeats_nothing(cluster: Cluster, kafka: Shared, tmp_path: Path) -> None:
     records = linked(6000)
     topics = test_process.Topics(kafka.servers, tmp_path / "home", CHAIN, 2)

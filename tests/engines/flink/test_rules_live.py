@@ -105,6 +105,7 @@ def topics(kafka: Shared, tmp_path: Path) -> Iterator[Topics]:
         yield made
 
 
+@pytest.mark.long  # a process is stopped so in test_process.py, and rules are killed in test_cluster_faults.py
 def test_stopped_with_a_savepoint_they_go_on_where_they_were(flink: Rest, topics: Topics, tmp_path: Path) -> None:
     places = topics.places(idle_after_ms=None)
     sent = parts(2, 100)
