@@ -96,6 +96,7 @@ def events(folder: Path) -> None:
     (folder / "apps.py").write_text(PIPELINES)
     (folder / "changed.py").write_text(CHANGED)
     lines = [b'{"k":"%d","t":%d,"v":%d}\n' % (n % 3, 1_700_000_000_000 + n * 100 - n % 61 * 150, n % 17) for n in range(4_000)]
+    lines[500::1000] = [b'{"k":"7","t":"soon"}\n'] * 4
     (folder / "events.ndjson").write_bytes(b"".join(lines))
     commands = [b'{"k":"%d","t":%d,"v":%d}\n' % (n % 3, 1_700_000_000_000 + n * 4_000 - n % 7 * 3_000 + 2_000, n) for n in range(100)]
     (folder / "commands.ndjson").write_bytes(b"".join(commands))

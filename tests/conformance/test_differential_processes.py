@@ -44,12 +44,13 @@ def jobs(seeded: int = SEED, processes: int = PROCESSES) -> dict[str, Job]:
         inputs, delays, how = case
         # Flink has no zero below zero, and what these processes give tells their values as texts.
         inputs = {topic: [[line.replace(b"-0.0", b"0.5") for line in lines] for lines in partitions] for topic, partitions in inputs.items()}
-        if any(map(any, inputs.values())):
-            found[f"{NAMED}{(inputs, delays, how)}"] = job_of(inputs, delays, how, len(found))
+        name = f"{NAMED}{(inputs, delays, how)}"
+        if any(map(any, inputs.values())) and name not in found:
+            found[name] = job_of(inputs, delays, how, len(found))
 
     def gather_over(case: tuple[list[test_over.Rows], int, dict[str, Any], list[str]]) -> None:
-        if any(case[0]):
-            found[f"{OVER}{case}"] = over_of(*case, len(found))
+        if any(case[0]) and (name := f"{OVER}{case}") not in found:
+            found[name] = over_of(*case, len(found))
 
     quiet = settings(max_examples=processes, phases=[Phase.generate], database=None, suppress_health_check=list(HealthCheck), deadline=None)
     seed(seeded)(quiet(given(cases())(gather)))()

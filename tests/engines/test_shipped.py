@@ -10,6 +10,8 @@ import sysconfig
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from headrace.detect.scorer import State, scorer_of
 from headrace.engines.shipped import archive, pack, unpack
 from headrace.errors import PlanError, ProcessError
 from headrace.plan.operators import Process
+from waiting import wait_for
 
 RULE = """
 from dataclasses import dataclass
@@ -95,6 +98,43 @@ def test_a_process_works_where_there_is_the_archive_and_the_packages_alone(rule:
     assert told["from"].startswith(str(shipped))
     assert told["given"] == [["", 2, ["a"], [50.0, 1]]]
     assert (told["schema"], told["str"]) == (str(operator.schema), str(operator))
+
+
+def test_two_threads_that_unpack_at_once_have_each_its_process_or_why_there_is_none(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One imports the author's module, and fails, while the other waits for it: that one imports it again."""
+    text, told = pack(processed(rule.Above())), dict[str, object]()
+    for name in [name for name in sys.modules if name.startswith("plant_")]:
+        del sys.modules[name]
+    begun = Event()
+
+    def fail_once() -> None:
+        if not begun.is_set():
+            begun.set()
+            wait_for(second_waits, "the second thread waits", seconds=180)
+            raise ImportError("a package is lacking")
+
+    def second_waits() -> bool:
+        frame = sys._current_frames().get(second.ident or 0)
+        return frame is not None and frame.f_code.co_name in ("unpack", "acquire")  # ours, or importlib's wait for a module
+
+    def do(name: str) -> None:
+        try:
+            told[name] = unpack(text)
+        except ProcessError as error:
+            told[name] = error
+
+    monkeypatch.setitem(sys.modules, "plant_gate", SimpleNamespace(fail_once=fail_once))
+    limits = Path(rule.__file__).with_name("plant_parts") / "sensors" / "limits.py"
+    limits.write_text("import plant_gate\nplant_gate.fail_once()\nLIMIT = 20.0\n")
+    importlib.invalidate_caches()
+    first, second = (Thread(target=do, args=(name,)) for name in ("first", "second"))
+    first.start()
+    assert begun.wait(180)
+    second.start()
+    for thread in (first, second):
+        thread.join(360)
+    assert "a package is lacking" in str(told["first"])
+    assert isinstance(told["second"], Process)
 
 
 @pytest.mark.parametrize("frame", [{"rows": 2}, {"time": hr.seconds(5)}, {}])

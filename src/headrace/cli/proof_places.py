@@ -48,6 +48,13 @@ def _fill(log: Log, records: Mapping[str, Sequence[bytes]], partitions: int) -> 
     append(log, records)
 
 
+def _arrived_at(known: int | None, record: Record) -> Record:
+    """Return a dead letter without its time of arrival, unless that is the known one."""
+    key, value = record
+    letter = msgspec.json.decode(value)
+    return record if letter["arrived_ms"] == known else (key, msgspec.json.encode({**letter, "arrived_ms": None}))
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where one run and its restarts work: a home, and the environment that makes `headrace run` work there."""
@@ -73,16 +80,16 @@ class OnSqlite:
         return Place(target, dict.fromkeys((*SERVER_VARIABLES, PREFIX_VARIABLE), ""))
 
     def open(self, place: Place) -> Log:
-        """Return the place's log. What is appended there arrives when all else did, in each run."""
+        """Return the place's log. What is appended there before a run writes arrives when all else did."""
         return log_at(place.home / LOG_FILE, self._now_ms)
 
     def remove(self, place: Place) -> None:
         """Remove what a run left."""
         shutil.rmtree(place.home)
 
-    def comparable(self, records: list[Record], *, letters: bool) -> list[Record]:  # noqa: ARG002
-        """Return what must be the same: all of it, arrival times too, as they are those of all runs."""
-        return records
+    def comparable(self, records: list[Record], *, letters: bool) -> list[Record]:
+        """Return what must be the same. Arrival times are, but for those behind a change: a log's do not fall, and runs have written meanwhile."""
+        return [_arrived_at(self._now_ms, record) for record in records] if letters else records
 
 
 class OnKafka:
@@ -117,6 +124,4 @@ class OnKafka:
 
     def comparable(self, records: list[Record], *, letters: bool) -> list[Record]:
         """Return what must be the same: records, but of dead letters not the time of arrival, which is another in each run's own topics."""
-        if not letters:
-            return records
-        return [(key, msgspec.json.encode({**msgspec.json.decode(value), "arrived_ms": None})) for key, value in records]
+        return [_arrived_at(None, record) for record in records] if letters else records

@@ -13,6 +13,7 @@ import sysconfig
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 
 from headrace.errors import PlanError, ProcessError
 from headrace.plan.operators import Process
@@ -20,6 +21,7 @@ from headrace.plan.operators import Process
 __all__ = ["archive", "pack", "unpack"]
 
 _SCRIPT = ("__main__", "__mp_main__")
+_unpacking = Lock()  # a worker's threads open their processes at once, and Python hands out a module that another thread fails to import
 
 
 def pack(process: Process) -> str:
@@ -49,7 +51,8 @@ def unpack(text: str) -> Process:
         If a module that it needs is not there, or another than where it was packed.
     """
     try:
-        process: Process = pickle.loads(base64.b64decode(text))  # noqa: S301
+        with _unpacking:
+            process: Process = pickle.loads(base64.b64decode(text))  # noqa: S301
     except ModuleNotFoundError as error:
         fix = f"install {error.name!r} with the Python of every worker"
         raise ProcessError(f"needs module {error.name!r}, which the cluster lacks", where="a process", fix=fix) from None
