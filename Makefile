@@ -10,7 +10,7 @@ JAR = src/headrace/engines/jar/headrace-engines.jar
 help:
 	@echo "make demo   a simulated water plant under attack, its alarms, a kiln, and their page on port 8000 (FOR=30s, PORT=8001)"
 	@echo "make test   all tests; those on Kafka get a real broker through Maven, if there are Java 17 and Maven, those on MQTT, InfluxDB and PostgreSQL get Mosquitto, VictoriaMetrics and PostgreSQL through apt-get, those on MongoDB SecantusDB from PyPI"
-	@echo "make test-long   what repeats: hundreds of kills, soaks, large random runs (an hour)"
+	@echo "make test-long   what repeats: hundreds of kills, soaks, large random runs (an hour and a half)"
 	@echo "make java   the jar for Flink and Spark, with Maven; make test builds it too"
 	@echo "make check  lint, types, import rules, docs"
 	@echo "make docs   the generated reference pages; make docs-site the docs as a site with search, in build/site"
