@@ -1,4 +1,4 @@
-"""Spark under test: all jobs one after the other in one session, those with restarts live on the topics of a Kafka."""
+"""Spark under test: all jobs one after the other in one Spark context, those with restarts live on the topics of a Kafka."""
 
 from __future__ import annotations
 
@@ -47,14 +47,18 @@ class Spark:
         return live.missing()
 
     def run(self, jobs: Sequence[Job], *, interpreted: bool = False) -> list[Outcome]:
-        with TemporaryDirectory(ignore_cleanup_errors=True) as name, spark.java_options(*(INTERPRETED if interpreted else ())):
+        with (
+            TemporaryDirectory(ignore_cleanup_errors=True) as name,
+            spark.java_options(*(INTERPRETED if interpreted else ())),
+            spark.one_jvm(Path(name, "jvm"), SECONDS),
+        ):
             folder = Path(name)
             bounded = [number for number, job in enumerate(jobs) if not job.restarts]
             given = [FileJob(jobs[one].plan, laid(jobs[one], folder / str(one) / "in"), folder / str(one)) for one in bounded]
             told = SparkEngine().run_files(given, Options(cluster=MASTER), Context(spark.HOME))
             outcomes = {number: _outcome(job, one) for number, job, one in zip(bounded, given, told, strict=True)}
             if len(outcomes) < len(jobs):
-                with live.serving(folder / "kafka") as servers, spark.one_jvm(folder / "jvm", SECONDS):
+                with live.serving(folder / "kafka") as servers:
                     outcomes |= _restarted({number: job for number, job in enumerate(jobs) if job.restarts}, servers, folder)
         return [outcomes[number] for number in range(len(jobs))]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conformance import features, suite, support
-from conformance.engine import Engine
+from conformance.engine import CLUSTERS, Engine
 
 HINT = "run python tests/conformance/support.py"
 
@@ -22,6 +22,17 @@ def test_the_recorded_results_are_those_of_now(run: str, engine: Engine, outcome
     assert support.of(recorded, outcomes) == support.results(engine, outcomes), HINT
     if run == "whole":
         assert outcomes.keys() >= suite.jobs().keys()
+
+
+@pytest.mark.parametrize("engine", CLUSTERS)
+def test_a_clusters_sample_has_what_the_cases_have(engine: str) -> None:
+    whole = {**suite.cases(), **suite.restarted()}
+    sample = {name: case for name, case in whole.items() if name not in suite.left_out(engine)}
+    for feature, has in features.FEATURES.items():
+        assert any(map(has, sample.values())), feature
+    assert all(engine not in {*case.unsupported, *case.differs} for name, case in suite.cases().items() if name not in sample)
+    assert len(sample) < len(whole) / 2
+    assert suite.asked(engine, whole=True).keys() - suite.asked(engine, whole=False).keys() == whole.keys() - sample.keys()
 
 
 def test_the_page_says_what_is_recorded() -> None:
