@@ -47,11 +47,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
             faulthandler.cancel_dump_traceback_later()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that read an engine's run over the conformance suite last: it goes on beside all others from the session's beginning."""
-    items.sort(key=lambda item: {"engine", "outcomes"} <= set(getattr(item, "fixturenames", ())))
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print where tests hung, and what long tests have counted with `record_property`: kills, cases, seconds."""
     if "PYTEST_XDIST_WORKER" in os.environ:

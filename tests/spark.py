@@ -69,7 +69,7 @@ WARM = "spark"  # one JVM for the runs of many tests: of the half minute of CPU 
 
 @contextmanager
 def java_options(*more: str) -> Iterator[None]:
-    """Have sessions that begin meanwhile begin with these options of Java too."""
+    """Start the sessions that begin meanwhile with these options of Java too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPARK_SUBMIT_OPTS", " ".join([os.environ["SPARK_SUBMIT_OPTS"], *more]))
         yield

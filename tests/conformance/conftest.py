@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -38,36 +39,40 @@ def _folder(factory: pytest.TempPathFactory) -> Path:
     return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "conformance"
 
 
-def _readers(session: pytest.Session) -> Iterator[pytest.Function]:
-    """Yield the selected tests that read the outcomes of an engine."""
-    yield from (item for item in session.items if isinstance(item, pytest.Function) and {"engine", "outcomes"} <= {*item.fixturenames})
+def _is_reader(item: pytest.Item) -> TypeGuard[pytest.Function]:
+    """Return whether a test reads the outcomes of an engine."""
+    return isinstance(item, pytest.Function) and {"engine", "outcomes"} <= {*item.fixturenames}
 
 
 def _whole(session: pytest.Session) -> bool:
-    return any(item.get_closest_marker("long") for item in _readers(session))
+    """Return whether any selected test reads outcomes that only whole runs have."""
+    return any(item.get_closest_marker("long") for item in session.items if _is_reader(item))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(session: pytest.Session) -> None:
-    """Mark as long what reads outcomes that only whole runs have."""
-    for item in _readers(session):
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Mark as long what reads outcomes that only whole runs have, and put all that read some last: the runs go on beside all other tests."""
+    for item in filter(_is_reader, items):
         params = item.callspec.params
         if params.get("name") in suite.left_out(params["engine"].name):
             item.add_marker(pytest.mark.long)
+    yield  # tests are left out by their marks, and put together by their fixtures
+    items.sort(key=_is_reader)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin the runs of clusters whose outcomes tests will read, unless another worker does."""
     if session.config.option.collectonly or os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
         return
-    read = {item.callspec.params["engine"] for item in _readers(session)}
+    read = {item.callspec.params["engine"] for item in filter(_is_reader, session.items)}
+    more = ["whole"] if _whole(session) else []
     folder = _folder(session.config._tmp_path_factory)
     folder.mkdir(exist_ok=True)
     for engine in ENGINES[1:]:
         if engine in read and engine.missing() is None:
             with (folder / f"{engine.name}.log").open("ab") as log:
                 running = subprocess.Popen(
-                    [sys.executable, __file__, engine.name, folder, *(["whole"] if _whole(session) else [])],
+                    [sys.executable, __file__, engine.name, folder, *more],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

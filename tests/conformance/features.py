@@ -1,4 +1,4 @@
-"""What cases are about: the features by which docs/support.md counts them, and which cases are enough of a cluster in `make test`."""
+"""Features of cases, by which docs/support.md counts them, and the sample of the cases that a cluster runs in `make test`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from conformance.form import Case, Operator, Source
 
 
 def has_operator(test: Callable[[Operator], bool]) -> Callable[[Case], bool]:
-    return lambda case: any(test(one) for operators in (*case.pipeline.sinks.values(), *case.pipeline.streams.values()) for one in _all(operators))
+    return lambda case: any(map(test, _operators(case)))
 
 
-def _all(operators: list[Operator]) -> Iterator[Operator]:
-    for one in operators:
-        yield one
-        for branch in one.union or ():
-            yield from _all(branch)
+def _operators(case: Case) -> Iterator[Operator]:
+    """Yield the operators of a case, those within unions too."""
+
+    def within(operators: list[Operator]) -> Iterator[Operator]:
+        for one in operators:
+            yield one
+            for branch in one.union or ():
+                yield from within(branch)
+
+    for operators in (*case.pipeline.sinks.values(), *case.pipeline.streams.values()):
+        yield from within(operators)
 
 
 def _window(kind: str) -> Callable[[Case], bool]:
@@ -89,7 +95,7 @@ def having(feature: str) -> tuple[str, ...]:
     return tuple(name for name, case in suite.cases().items() if FEATURES[feature](case))
 
 
-# Enough of a cluster
+# The sample of a cluster
 
 
 # Each takes a branch of the translation to a cluster's SQL that no other of the sample takes.
@@ -98,7 +104,7 @@ ALWAYS = ("seven-milliseconds", "event-time-by-a-pattern", "windows-are-broadcas
 
 @cache
 def sample(engine: str) -> frozenset[str]:
-    """Return the names of the jobs of cases, and of those that restart, that are enough of a cluster where all would take many minutes.
+    """Return the names of the jobs of cases, and of those that restart, which a cluster runs where all would take many minutes.
 
     Each trait that any case has, each two that any case has together, and each function stand in one of them. A case with a mark is one of them.
     """
@@ -124,8 +130,7 @@ def _told(case: Case) -> frozenset[str | tuple[str, str]]:
     """Return the traits of a case, each two of them, and what it names but once: functions and types."""
     traits = {feature for feature, has in FEATURES.items() if has(case)} | {name for source in case.sources.values() for name in _fields(source)}
     words: set[str] = set()
-    operators = [one for made in (*case.pipeline.sinks.values(), *case.pipeline.streams.values()) for one in _all(made)]
-    for one in operators:
+    for one in _operators(case):
         traits |= {f"{kind} windows" for kind in one.window or ()} | {name for name in _fields(one) if name != "Operator.from_"}
         words |= {f"process {one.process}", f"order {one.order}", *re.findall(r"\b[A-Z_]+(?=\()", repr(one))}
     words |= {re.split(r"[(<]", kind)[0] for source in case.sources.values() for kind in source.schema.values()}

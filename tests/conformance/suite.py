@@ -43,6 +43,7 @@ def jobs() -> dict[str, Job]:
     }
 
 
+@cache
 def left_out(engine: str) -> frozenset[str]:
     """Return the names of the jobs that an engine is asked for only in a whole run: those of cases that are not in its sample."""
     from conformance import features

@@ -71,6 +71,12 @@ def processed(code: Any, stream: hr.Stream = here) -> Process:
     return operator
 
 
+def forget() -> None:
+    """Have the author's modules imported anew."""
+    for name in [name for name in sys.modules if name.startswith("plant_")]:
+        del sys.modules[name]
+
+
 @pytest.fixture
 def rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A module of an author's, which imports another from a package without __init__.py."""
@@ -80,8 +86,7 @@ def rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     (home / "plant_rule.py").write_text(RULE)
     monkeypatch.syspath_prepend(str(home))
     yield importlib.import_module("plant_rule")
-    for name in [name for name in sys.modules if name.startswith("plant_")]:
-        del sys.modules[name]
+    forget()
 
 
 def worker(text: str, *path: Path | str, first: str = "") -> subprocess.CompletedProcess[str]:
@@ -103,8 +108,7 @@ def test_a_process_works_where_there_is_the_archive_and_the_packages_alone(rule:
 def test_two_threads_that_unpack_at_once_have_each_its_process_or_why_there_is_none(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """One imports the author's module, and fails, while the other waits for it: that one imports it again."""
     text, told = pack(processed(rule.Above())), dict[str, object]()
-    for name in [name for name in sys.modules if name.startswith("plant_")]:
-        del sys.modules[name]
+    forget()
     begun = Event()
 
     def fail_once() -> None:

@@ -48,11 +48,11 @@ def _fill(log: Log, records: Mapping[str, Sequence[bytes]], partitions: int) -> 
     append(log, records)
 
 
-def _arrived_at(known: int | None, record: Record) -> Record:
-    """Return a dead letter without its time of arrival, unless that is the known one."""
+def _without_arrival(record: Record, unless: int | None) -> Record:
+    """Return a dead letter without its time of arrival, unless it is that one."""
     key, value = record
     letter = msgspec.json.decode(value)
-    return record if letter["arrived_ms"] == known else (key, msgspec.json.encode({**letter, "arrived_ms": None}))
+    return record if letter["arrived_ms"] == unless else (key, msgspec.json.encode({**letter, "arrived_ms": None}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class OnSqlite:
 
     def comparable(self, records: list[Record], *, letters: bool) -> list[Record]:
         """Return what must be the same. Arrival times are, but for those behind a change: a log's do not fall, and runs have written meanwhile."""
-        return [_arrived_at(self._now_ms, record) for record in records] if letters else records
+        return [_without_arrival(record, self._now_ms) for record in records] if letters else records
 
 
 class OnKafka:
@@ -124,4 +124,4 @@ class OnKafka:
 
     def comparable(self, records: list[Record], *, letters: bool) -> list[Record]:
         """Return what must be the same: records, but of dead letters not the time of arrival, which is another in each run's own topics."""
-        return [_arrived_at(None, record) for record in records] if letters else records
+        return [_without_arrival(record, None) for record in records] if letters else records

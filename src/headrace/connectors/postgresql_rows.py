@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
@@ -84,6 +85,11 @@ class Table:
     columns: Mapping[str, Column]
     key: tuple[str, ...]
 
+    @cached_property
+    def key_types(self) -> Sequence[tuple[str, str]]:
+        """The columns of the key with their types, these without a length."""
+        return [(name, self.columns[name].type.partition("(")[0]) for name in self.key]
+
     def insert(self, columns: Sequence[str], time_unit: str, *, update: bool) -> str:
         """Return the statement that writes a JSON array of objects with these columns, its only parameter.
 
@@ -136,8 +142,8 @@ class Rows:
             value = b'{%s:"%s"%s%s' % (msgspec.json.encode(self.id_column), id_.encode(), b"," if names else b"", more)
             content[self.id_column] = id_
         key, exact = [], True
-        for name in self.table.key:
-            part, is_exact = _part(name, self.table.columns[name].type.partition("(")[0], content.get(name))
+        for name, kind in self.table.key_types:
+            part, is_exact = _part(name, kind, content.get(name))
             key.append(part)
             exact = exact and is_exact
         return Row(columns, tuple(key), exact, value)
@@ -200,11 +206,10 @@ def parts(rows: Sequence[Row], *, update: bool) -> Iterator[Mapping[tuple[str, .
             if before[0] == columns:
                 part[columns][before[1]] = row.json
                 continue
-        both = exact and row.exact
-        if before is not None or not (both or part.keys() <= {columns}):
+        if before is not None or not ((exact and row.exact) or part.keys() <= {columns}):
             yield part
-            part, seen, both = {}, {}, row.exact
-        exact = both
+            part, seen, exact = {}, {}, True
+        exact = exact and row.exact
         of_columns = part.setdefault(columns, [])
         seen[row.key] = columns, len(of_columns)
         of_columns.append(row.json)

@@ -52,7 +52,7 @@ def unpack(text: str) -> Process:
     """
     try:
         with _unpacking:
-            process: Process = pickle.loads(base64.b64decode(text))  # noqa: S301
+            process: Process = pickle.loads(base64.b64decode(text))  # noqa: S301  (a text of `pack`, in the job that came with it)
     except ModuleNotFoundError as error:
         fix = f"install {error.name!r} with the Python of every worker"
         raise ProcessError(f"needs module {error.name!r}, which the cluster lacks", where="a process", fix=fix) from None
