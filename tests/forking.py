@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -177,6 +178,11 @@ def program(code: str, *arguments: str) -> None:
     """Run a program in the process that was forked."""
     sys.argv = ["-c", *arguments]
     exec(compile(code, "-c", "exec"), {"__name__": "__main__"})
+
+
+def begin() -> None:
+    """Have this process killed as many seconds from now as `KILLED_AFTER` says, by a timer of its own: another process may come too late."""
+    signal.setitimer(signal.ITIMER_REAL, float(os.environ.get("KILLED_AFTER", "0")))
 
 
 def started(*arguments: str, **options: Any) -> Forked:

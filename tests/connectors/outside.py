@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 from collections.abc import AsyncGenerator, Container, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -23,21 +25,17 @@ SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2,
 
 
 def run_with_kills(code: str, *arguments: object, dice: Random, longest: float) -> None:
-    """Run a program, which says that it has begun, until it ends; its first three runs are killed if they last, within so many seconds."""
+    """Run a program until it ends; its first three runs are killed if they last, the first soon, within so many seconds of its call of `begin`."""
     killed = 0
-    for attempt in range(60):
-        child = Forked(program, code, *map(str, arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        with child:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "begun\n", child.stderr and child.stderr.read()
-            try:
-                child.wait(dice.uniform(0.0, longest) if attempt < 3 else LIMIT)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                killed += 1
-            else:
-                assert child.returncode == 0, child.stderr and child.stderr.read()
-                break
+    for most in (longest / 10, longest, longest, 0.0):
+        env = os.environ | {"KILLED_AFTER": str(dice.uniform(0.0, most))}
+        with Forked(program, code, *map(str, arguments), env=env, stderr=subprocess.PIPE, text=True) as child:
+            _, said = child.communicate(timeout=LIMIT)
+        if child.returncode == 0:
+            break
+        assert child.returncode == -signal.SIGALRM, said
+        killed += 1
+    assert child.returncode == 0
     assert killed >= 1
 
 

@@ -383,6 +383,7 @@ CHILD = """
 import asyncio, sqlite3, sys
 from contextlib import closing
 from pathlib import Path
+from forking import begin
 from headrace.cli import main
 from headrace.cli.buffering import buffer_for, buffer_of
 from headrace.connectors.backlog import Buffer
@@ -405,7 +406,7 @@ class Database(Target):
 
 buffer = Buffer(1500, sys.argv[2])
 with closing(SqliteLog(folder / "log.db")) as log, closing(Forward(log, "numbers", Database(), "f", buffer=buffer, latest=True)) as one:
-    print("begun", flush=True)
+    begin()
     asyncio.run(one.run())
 """
 

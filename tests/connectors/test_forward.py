@@ -326,6 +326,7 @@ CHILD = """
 import asyncio, json, os, sqlite3, sys
 from contextlib import closing
 from pathlib import Path
+from forking import begin
 from headrace.connectors.forward import Forward
 from headrace.connectors.protocol import Target
 from headrace.topics.sqlite import SqliteLog
@@ -347,7 +348,7 @@ class Database(Target):
 
 
 with closing(SqliteLog(folder / "log.db")) as log, closing(Forward(log, "numbers", Database(), "forward:numbers:database", latest=True)) as one:
-    print("begun", flush=True)
+    begin()
     asyncio.run(one.run())
 """
 

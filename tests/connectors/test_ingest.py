@@ -357,6 +357,7 @@ import asyncio, os, sys
 from collections import deque
 from pathlib import Path
 from contextlib import closing
+from forking import begin
 from headrace.connectors.ingest import Ingest
 from headrace.connectors.protocol import Event, Source
 from headrace.topics.sqlite import SqliteLog
@@ -386,7 +387,7 @@ class Durable(Source):
 
 
 with closing(SqliteLog(folder / "log.db")) as log, closing(Ingest(log, Durable(), "numbers")) as one:
-    print("begun", flush=True)
+    begin()
     asyncio.run(one.run())
 """
 

@@ -239,8 +239,9 @@ def test_a_topic_is_not_mirrored_into_itself_by_its_address(capsys: pytest.Captu
 
 CHILD = """
 import sys
+from forking import begin
 from headrace.cli import main
-print("begun", flush=True)
+begin()
 sys.exit(main(["bridge", *sys.argv[1:]]))
 """
 

@@ -179,6 +179,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from forking import begin
 from headrace.connectors.files import target
 from headrace.connectors.forward import Forward
 from headrace.topics.sqlite import SqliteLog
@@ -187,7 +188,7 @@ folder = Path(sys.argv[1])
 files = target(f"files:{folder / 'out'}?format=csv&roll=37")
 files.most_records = 20
 with closing(SqliteLog(folder / "log.db")) as log, closing(Forward(log, "numbers", files, "f", latest=True)) as one:
-    print("begun", flush=True)
+    begin()
     asyncio.run(one.run())
 """
 
