@@ -226,6 +226,16 @@ def test_alarms_of_a_pipeline_with_its_own_definitions_are_explained_and_replaye
     assert (status, "the replay gives nothing" in err) == (1, True)
 
 
+def test_of_readings_with_one_time_the_one_that_moved_the_alarm_is_marked(run: Run, room: Callable[..., Room]) -> None:
+    made = room("plant.py:fixed")
+    for second, values in ((1, [75.0, 75.0]), (5, [85.0, 95.5, 97.0]), (9, [96.0, 70.0, 60.0])):
+        made.at(second, "readings", *[reading(second, value) for value in values])
+    (found,) = map(json.loads, run("explain", "a/P1/H", "--app", "plant.py:fixed", "--topic", "fixed", "--json")[1].splitlines())
+    assert [(one["value"], one["event"]) for one in found["readings"]][2:] == [
+        (85.0, None), (95.5, "raise"), (97.0, None), (96.0, None), (70.0, "clear"), (60.0, None),
+    ]  # fmt: skip
+
+
 def test_alarms_of_windows_are_explained_and_replayed(run: Run, room: Callable[..., Room]) -> None:
     made = room("plant.py:windowed")
     made.at(99, "alarm-commands", command(55, "acknowledge"), command(75, "acknowledge"))

@@ -5,6 +5,7 @@ The readings are computed again by the code of the pipeline, so they are shown a
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -320,7 +321,7 @@ def _readings(log: Log, plan: Plan, process: Node[Process], asked: Occurrence) -
         rows = [{**row, "before": max(row["@time"] - raised["time"], row[f"@{by}"] - raised[by]) <= 0} for row in rows if row[f"@{by}"] <= last[by]]
         if sum(row["before"] for row in rows) >= _ENOUGH:
             break
-    moved = {(row["time"], row[by]): row["event"] for row in reversed(asked.rows) if row["event"] in {"raise", "clear"}}
+    events = _events(rows, asked.rows, by)
     return [
         Reading(
             topic=row["@topic"],
@@ -331,11 +332,23 @@ def _readings(log: Log, plan: Plan, process: Node[Process], asked: Occurrence) -
             value=row["value"],
             quality=row.get("quality"),
             before=row["before"],
-            event=moved.get((row["@time"], row[f"@{by}"])),
+            event=events.get(place),
             evidence=(row["@topic"], row["@partition"], row["@offset"]) in named,
         )
-        for row in rows
+        for place, row in enumerate(rows)
     ]
+
+
+def _events(readings: Sequence[dict[str, Any]], transitions: Sequence[dict[str, Any]], by: str) -> dict[int, str]:
+    """Return what each reading that moved the alarm did, by its place. Of several at one time it is the one with the transition's value."""
+    places: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for place, row in enumerate(readings):
+        places[row["@time"], row[f"@{by}"]].append(place)
+    events: dict[int, str] = {}
+    for one in transitions:
+        if one["event"] in {"raise", "clear"} and (at := places.get((one["time"], one[by]))):
+            events.setdefault(next((place for place in at if readings[place]["value"] == one["value"]), at[-1]), one["event"])
+    return events
 
 
 def _axis(process: Node[Process]) -> str:
