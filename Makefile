@@ -50,12 +50,13 @@ engines: setup
 	@$(RUN)/python tests/flink.py --fetch
 	@$(RUN)/python tests/spark.py --fetch
 
+# Where no bytecode is written, each process that a test starts compiles our modules again.
 test: engines
-	@$(RUN)/pytest --durations=25
+	@PYTHONDONTWRITEBYTECODE= $(RUN)/pytest --durations=25
 
 test-long: engines
 	@$(RUN)/python tests/registry.py --fetch
-	@HEADRACE_TEST_PROFILE=long $(RUN)/pytest -m long
+	@PYTHONDONTWRITEBYTECODE= HEADRACE_TEST_PROFILE=long $(RUN)/pytest -m long
 
 check: setup
 	@$(RUN)/ruff check

@@ -7,12 +7,13 @@ more wherever a test does not say how many.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,49 @@ RUNNER = re.compile(r"/(?:_pytest|pluggy|xdist|execnet)/|<string>")
 HUNG_SECONDS, HUNG = 2700, "HEADRACE_TESTS_HUNG"
 
 
+# Tests kill processes, not the machine: files in memory outlive that as those on a disk do, and no commit waits for a disk.
+MEMORY, ROOM = Path("/dev/shm"), 12 << 30
+PREFIX = "headrace-tests-"
+
+
 def pytest_configure() -> None:
-    """Make the folder in which all workers write down where they hang."""
-    if HUNG not in os.environ:
-        os.environ[HUNG] = tempfile.mkdtemp(prefix="headrace-hung-")
+    """Make the folder in which all workers write down where they hang, and that of temporary folders, in memory where there is room."""
+    if HUNG in os.environ:
+        return
+    os.environ[HUNG] = tempfile.mkdtemp(prefix="headrace-hung-")
+    if "TMPDIR" not in os.environ and _room() >= ROOM:
+        for left in MEMORY.glob(f"{PREFIX}*"):
+            if not Path("/proc", left.name.removeprefix(PREFIX)).exists():
+                shutil.rmtree(left, ignore_errors=True)
+        folder = MEMORY / f"{PREFIX}{os.getpid()}"
+        folder.mkdir()
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+
+
+def _room() -> int:
+    """Return how many bytes the folder in memory can take."""
+    try:
+        free = re.search(r"MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text())
+        return min(int(free[1]) << 10 if free else 0, shutil.disk_usage(MEMORY).free)
+    except OSError:
+        return 0
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Remove the folder in memory, unless a test failed; the next run does."""
+    folder = MEMORY / f"{PREFIX}{os.getpid()}"
+    if exitstatus == 0 and folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare the garbage collector all modules and tests: they live to the end."""
+    gc.disable()
+    collected = yield
+    gc.freeze()
+    gc.enable()
+    return collected
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -43,11 +43,17 @@ def means(limit: float = 1.0):
 """
 
 
+def system_says(monkeypatch: pytest.MonkeyPatch, file: str, text: str) -> None:
+    read = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, **options: text if str(path) == file else read(path, **options))
+
+
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("HEADRACE_HOME", "KAFKA_SERVERS", "KAFKA_BOOTSTRAP_SERVERS", "LIMIT", "WINDOW_SIZE_MINUTES", "WATERMARK_SECONDS"):
         monkeypatch.delenv(name, raising=False)
+    system_says(monkeypatch, "/proc/mounts", "/dev/a / ext4 rw 0 0\n")  # the tests' folder may be in memory
     Path("own.py").write_text(PIPELINE)
     return tmp_path
 
@@ -213,16 +219,14 @@ def test_the_kind_of_filesystem(monkeypatch: pytest.MonkeyPatch, folder: Path, m
     place = folder / "with space"
     place.mkdir()
     text = mounts.replace("{}", str(place).replace(" ", "\\040"))
-    read = Path.read_text
-    monkeypatch.setattr(Path, "read_text", lambda path, **options: text if str(path) == "/proc/mounts" else read(path, **options))
+    system_says(monkeypatch, "/proc/mounts", text)
     (one,) = check_filesystem(place)
     assert (one.state, one.what[: len(says)]) == (state, says)
 
 
 def test_little_memory_is_told(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Path.read_text
     text = "MemTotal: 1000000 kB\nMemAvailable:     400000 kB\n"
-    monkeypatch.setattr(Path, "read_text", lambda path, **options: text if str(path) == "/proc/meminfo" else read(path, **options))
+    system_says(monkeypatch, "/proc/meminfo", text)
     assert str(bad(found()["memory"])) == "warn  memory: 410 MB are available; end what needs it, or give the machine more"
 
 
