@@ -364,6 +364,15 @@ def test_a_file_that_cannot_be_run_is_named_with_the_line(refused: Callable[...,
     assert refused("run", "broken.py", "--input", "readings.ndjson") == says
 
 
+def test_a_file_is_read_as_it_is_however_soon_it_was_changed(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for version in "12":
+        Path("own.py").write_text(PIPELINES.replace('"1"', f'"{version}"'))
+        os.utime("own.py", (0, 0))
+        assert f"version {version}" in run("check", "own.py")[1]
+    assert not Path("__pycache__").exists()
+
+
 def test_an_exception_inside_of_a_pipeline_names_the_file_and_the_line(refused: Callable[..., str], folder: Path) -> None:
     Path("inside.py").write_text(
         "import headrace as hr\n\ndef pick(n):\n    return [][n]\n\n@hr.pipeline('p', version='1')\ndef p(n: int = 1):\n    return pick(n)\n"

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -121,17 +122,27 @@ def module_of_file(path: Path, kind: str) -> ModuleType:
     """Return the module that a Python file is, which defines a `kind` of thing. It may import modules from its own folder."""
     if not path.is_file():
         raise PlanError("there is no such file", where=str(path), fix=f"name a Python file that defines a {kind}")
-    spec = importlib.util.spec_from_file_location(f"{kind}s of {path.stem}", path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise PlanError("is no Python file", where=str(path), fix="name one that ends in .py")
+    name, file = f"{kind}s of {path.stem}", str(path.absolute())
+    spec = ModuleSpec(name, loader := _Source(name, file), origin=file)
+    spec.has_location = True
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
+    sys.modules[name] = module
     beside = str(path.absolute().parent)
     if beside not in sys.path:
         sys.path.append(beside)  # the last, so that no file there stands in for a module that is installed
     with blaming(str(path)):
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     return module
+
+
+class _Source(SourceFileLoader):
+    """Loads a file as it is now: bytecode is known by the second and the size, and an edit within a second may change neither."""
+
+    def path_stats(self, path: str) -> Mapping[str, Any]:
+        """Return nothing to know bytecode by: none is read, and none written."""
+        raise OSError(path)
 
 
 def _module(name: str) -> ModuleType:
