@@ -21,7 +21,7 @@ from engines.embedded import test_over
 from engines.embedded.processes import plan_of
 from engines.embedded.test_processes import cases
 
-SEED, PROCESSES = int(os.environ.get("CONFORMANCE_SEED", "1")), int(os.environ.get("CONFORMANCE_PROCESSES", "8"))
+SEED, PROCESSES = int(os.environ.get("CONFORMANCE_SEED", "1")), int(os.environ.get("CONFORMANCE_PROCESSES", "5"))
 LONG_SEED, LONG_PROCESSES = 2, 60
 NAMED, OVER = "random process ", "random over "
 

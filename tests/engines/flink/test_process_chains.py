@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -200,16 +200,20 @@ def test_a_live_chain_that_is_stopped_goes_on_where_it_was(flink: Rest, kafka: S
     topics = Topics(kafka.servers, tmp_path / "home", plan, 2)
     with closing(topics.log):
         lines = records(30, 1200)
-        for part in (lines[:600], lines[600:]):
-            sending = iter([part[at : at + 40] for at in range(0, len(part), 40)])
 
-            def sent(sending: Iterator[list[bytes]] = sending, seen: int = len(topics.rows("counted"))) -> bool:
-                some = next(sending, None)
-                if some is not None:
-                    topics.log.append(f"{topics.prefix}one", some, [str(len(one) % 7).encode() for one in some])
-                return some is None and len(topics.rows("counted")) > seen
+        def send(some: list[bytes]) -> None:
+            topics.log.append(f"{topics.prefix}one", some, [str(len(one) % 7).encode() for one in some])
 
-            run_topics(plan, topics.places(), flink, tmp_path / "kept", client=client(), stop=sent, seconds=LIMIT)
+        sending = iter([lines[at : at + 40] for at in range(0, 600, 40)])
+
+        def sent() -> bool:
+            some = next(sending, None)
+            if some is not None:
+                send(some)
+            return some is None and bool(topics.rows("counted"))
+
+        run_topics(plan, topics.places(), flink, tmp_path / "kept", client=client(), stop=sent, seconds=LIMIT)
+        send(lines[600:])
         run_topics(plan, topics.places(), flink, tmp_path / "kept", client=client(), stop=topics.all_counted, drain=True, seconds=LIMIT)
         got = Outcome({topic: topics.rows(topic) for topic in plan.topics}, {}, {**added_up(plan, topics.rows("live-chain.ledger"))})
         files = written_files(tmp_path / "in", {"one": [topics.values("one", number) for number in range(2)]})
