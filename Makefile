@@ -1,11 +1,13 @@
 # The contributor's door. Every target sets up what it needs: uv and a virtual environment in .venv.
 
 SHELL := bash
+MAKEFLAGS += --jobs=2
 PYTHON ?= python3
 RUN = .venv/bin
+JDK = $(and $(shell command -v javac),$(shell command -v mvn))
 JAR = src/headrace/engines/jar/headrace-engines.jar
 
-.PHONY: help setup demo java engines test test-long check bench bench-engines bench-detect docs docs-site lock sbom clean
+.PHONY: help setup demo java engines servers jar flink spark test test-long check bench bench-engines bench-detect docs docs-site lock sbom clean
 
 help:
 	@echo "make demo   a simulated water plant under attack, its alarms, a kiln, and their page on port 8000 (FOR=30s, PORT=8001)"
@@ -40,14 +42,22 @@ $(JAR): java/pom.xml $(shell find java/src -type f)
 	@mvn -q -B -f java/pom.xml package
 	@touch $@
 
-engines: setup
+engines: servers flink spark
+
+servers: setup
 	@$(RUN)/python tests/broker.py --fetch
 	@$(RUN)/python tests/mosquitto.py --fetch
 	@$(RUN)/python tests/victoria.py --fetch
 	@$(RUN)/python tests/postgres.py --fetch
 	@$(RUN)/python tests/mongo.py --fetch
-	@if { command -v javac && command -v mvn; } >/dev/null; then $(MAKE) --no-print-directory java; else echo "tests on Flink and Spark will be skipped: no JDK or no mvn to build their jar with; Debian: apt install openjdk-17-jdk-headless maven"; fi
+
+jar: setup $(if $(JDK),$(JAR))
+	@$(if $(JDK),:,echo "tests on Flink and Spark will be skipped: no JDK or no mvn to build their jar with; Debian: apt install openjdk-17-jdk-headless maven")
+
+flink: jar
 	@$(RUN)/python tests/flink.py --fetch
+
+spark: jar
 	@$(RUN)/python tests/spark.py --fetch
 
 # Where no bytecode is written, each process that a test starts compiles our modules again.

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("short", deadline=None, derandomize=True, max_examples=60)
+settings.register_profile("short", deadline=None, derandomize=True, max_examples=40)
 settings.register_profile("long", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HEADRACE_TEST_PROFILE") or "short")
 

@@ -282,7 +282,7 @@ class _Forgetful:
 
 def test_a_difference_is_made_small_and_told_as_a_case_that_can_be_read() -> None:
     with pytest.raises(Differs) as raised:
-        compare(_Forgetful(), drawn(SEED, 15))
+        compare(_Forgetful(), drawn(SEED, 40))
     _, brace, text = str(raised.value).partition("\n{")
     (case,) = read(f"[{brace}{text}]")
     job = case.job()

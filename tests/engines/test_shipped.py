@@ -73,7 +73,7 @@ def processed(code: Any, stream: hr.Stream = here) -> Process:
 
 def forget() -> None:
     """Have the author's modules imported anew."""
-    for name in [name for name in sys.modules if name.startswith("plant_")]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in {"plant_rule", "plant_parts"}]:
         del sys.modules[name]
 
 

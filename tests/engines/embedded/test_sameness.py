@@ -272,16 +272,17 @@ def disk_full() -> OSError:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+@pytest.mark.parametrize("apart", [3, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("name", "fault", "after"), [("merging", disk_full, False), ("revising", Interrupted, False), ("revising", Interrupted, True)]
 )
 def test_a_fault_at_any_step_leaves_a_run_that_goes_on_to_the_same_output(
-    name: str, fault: Callable[[], BaseException], after: bool, made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, fault: Callable[[], BaseException], after: bool, apart: int, made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs, expected = made(name, 60)
     plan, chunk = PIPELINES[name].plan(), size_of(inputs) // 3
     left: set[bytes] = set()
-    for at in count(1):
+    for at in count(1, apart):
         folder = tmp_path / str(at)
         with failing(monkeypatch, at, fault, after=after) as steps:
             try:
