@@ -42,7 +42,7 @@ $(JAR): java/pom.xml $(shell find java/src -type f)
 	@mvn -q -B -f java/pom.xml package
 	@touch $@
 
-engines: servers flink spark
+engines: spark servers flink
 
 servers: setup
 	@$(RUN)/python tests/broker.py --fetch
