@@ -76,7 +76,9 @@ class Postgres(Program):
             hosts = data / "pg_hba.conf"
             hosts.write_text(f"host all guarded 127.0.0.1/32 scram-sha-256\n{hosts.read_text()}")
         wait_for(lambda: not self._children(), "the last run's processes have ended", seconds=LIMIT)
-        settings = ["fsync=off", "listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories=", "shared_buffers=16MB", *more]
+        listening = ["listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories="]
+        # Its memory is files of its own folder: what is elsewhere outlives a kill.
+        settings = ["fsync=off", *listening, "shared_buffers=16MB", "dynamic_shared_memory_type=mmap", *more]
         command = [*self._as, str(programs / "postgres"), "-D", str(data), *(part for one in settings for part in ("-c", one))]
         self._run(command, environment())
 
