@@ -426,7 +426,7 @@ def kill_again_and_again(url: str, to: str, options: Sequence[str], dice: random
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 9))])
 def test_kill_9_at_any_moment_loses_and_repeats_nothing(log: SqliteLog, server: Server, seed: int) -> None:
     killed = kill_again_and_again(server.url("count=6000&rate=1500"), f"topic:{TOPIC}", (), random.Random(seed), 6)
-    assert killed >= 1
+    assert killed >= 3
     assert values(log) == [expected(6000)]
 
 

@@ -124,12 +124,12 @@ def module_of_file(path: Path, kind: str) -> ModuleType:
         raise PlanError("there is no such file", where=str(path), fix=f"name a Python file that defines a {kind}")
     if path.suffix != ".py":
         raise PlanError("is no Python file", where=str(path), fix="name one that ends in .py")
-    name, file = f"{kind}s of {path.stem}", str(path.absolute())
-    spec = ModuleSpec(name, loader := _Source(name, file), origin=file)
+    name, file = f"{kind}s of {path.stem}", path.absolute()
+    spec = ModuleSpec(name, loader := _Source(name, str(file)), origin=str(file))
     spec.has_location = True
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    beside = str(path.absolute().parent)
+    beside = str(file.parent)
     if beside not in sys.path:
         sys.path.append(beside)  # the last, so that no file there stands in for a module that is installed
     with blaming(str(path)):
