@@ -9,7 +9,6 @@ import ctypes
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from keeper import keep, kept
+from ports import free_port
 
 VERSION = "4.3.1"
 FOLDER = Path(__file__).parent.parent / "build" / "kafka"
@@ -116,12 +116,6 @@ def archive() -> None:
         broker.start(f"-XX:ArchiveClassesAtExit={folder}/archive.jsa")
         broker.end(kill=False)
         shutil.move(f"{folder}/archive.jsa", ARCHIVE)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _end_with_parent() -> None:

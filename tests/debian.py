@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from headrace.engines.environment import end_with_parent
-from serving import free_port
+from ports import free_port
 from waiting import wait_for
 
 LIMIT = 400.0

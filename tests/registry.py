@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from serving import free_port
+from ports import free_port
 from waiting import wait_for
 
 VERSION = "2.6.13.Final"

@@ -23,8 +23,9 @@ from headrace.simulate.plc import VARIABLES
 from mongo import Mongo, mongo
 from mosquitto import Mosquitto, mosquitto
 from mosquitto import missing as no_mosquitto
+from ports import free_port
 from running_plant import Up, up
-from serving import LIMIT, free_port
+from serving import LIMIT
 
 __all__ = ["kafka", "mongo", "mosquitto"]
 

@@ -23,6 +23,7 @@ from calling import called
 from forking import started
 from headrace.cli import main
 from headrace.topics.sqlite import SqliteClaim, SqliteLog
+from ports import free_port
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 LIMIT = 400.0
@@ -76,12 +77,6 @@ def fingerprints(log: SqliteLog) -> list[Any]:
 
 
 wait_for = partial(waiting.wait_for, seconds=LIMIT)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def get(port: int, path: str) -> bytes:

@@ -24,8 +24,9 @@ from headrace.cli.init import TEMPLATES
 from headrace.plant.quality import Quality
 from headrace.topics.sqlite import SqliteLog
 from mosquitto import Mosquitto, mosquitto
+from ports import free_port
 from running_plant import HEADRACE, LIMIT, up
-from serving import Server, free_port
+from serving import Server
 
 __all__ = ["mosquitto"]
 

@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from typing import Any, Self
 
 from forking import Forked
@@ -19,7 +19,8 @@ from headrace.connectors.ingest import Ingest
 from headrace.connectors.protocol import Source
 from headrace.topics.protocol import Log
 from headrace.topics.sqlite import SqliteLog
-from serving import LIMIT, free_port
+from ports import free_port
+from serving import LIMIT
 from waiting import now
 
 TOPIC = "readings"
@@ -29,18 +30,11 @@ def _main_of(module: str, *arguments: str) -> None:
     importlib.import_module(module).main(*arguments)
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free, and none twice."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]
-
-
 class PlantServer:
     """A module of this folder, whose `main` gets PORT as its first argument and listens there."""
 
     def __init__(self, module: str, *arguments: str, ports: int = 1) -> None:
-        self.ports = _free_ports(ports)
+        self.ports = [free_port() for _ in range(ports)]
         self.port = self.ports[0]
         self._call = _main_of, f"connectors.{module}", ",".join(map(str, self.ports)), *arguments
         self._process: Forked | None = None

@@ -32,7 +32,8 @@ from headrace.connectors.protocol import Unavailable
 from headrace.errors import EnvironmentFault
 from headrace.topics.sqlite import SqliteLog
 from mosquitto import Mosquitto, missing
-from serving import LIMIT, free_port
+from ports import free_port
+from serving import LIMIT
 
 
 class Authority:

@@ -25,7 +25,7 @@ from headrace.connectors.ingest import Ingest
 from headrace.errors import EnvironmentFault
 from headrace.topics.protocol import Log
 from headrace.topics.sqlite import SqliteLog
-from serving import free_port
+from ports import free_port
 from waiting import wait_for
 
 LIMIT = 400.0

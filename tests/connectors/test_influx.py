@@ -35,7 +35,7 @@ from headrace.connectors.protocol import Record, Unavailable
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.protocol import Log
 from headrace.topics.sqlite import SqliteLog
-from serving import free_port
+from ports import free_port
 from victoria import LIMIT, Victoria, victoria
 from waiting import wait_for
 

@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 from outside import LIMIT, told_while_away, values_of
 
-from broker import authority, free_port, signed
+from broker import authority, signed
 from headrace.cli import main
 from headrace.connectors.forward import Forward
 from headrace.connectors.smtp import target
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.sqlite import SqliteLog
+from ports import free_port
 
 smtp = pytest.importorskip("aiosmtpd.smtp", reason="the package aiosmtpd is not installed")
 

@@ -25,7 +25,7 @@ from headrace.connectors.protocol import Source
 from headrace.errors import EnvironmentFault
 from headrace.topics.protocol import Away, Log
 from headrace.topics.sqlite import SqliteLog
-from serving import free_port
+from ports import free_port
 
 __all__ = ["kafka"]
 

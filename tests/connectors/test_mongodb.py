@@ -31,7 +31,7 @@ from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.protocol import Log
 from headrace.topics.sqlite import SqliteLog
 from mongo import Mongo, mongo
-from serving import free_port
+from ports import free_port
 from waiting import wait_for
 
 __all__ = ["mongo"]

@@ -39,7 +39,7 @@ from headrace.connectors.protocol import Unavailable
 from headrace.errors import HeadraceError
 from headrace.topics.sqlite import SqliteLog
 from mosquitto import LIMIT, Mosquitto, environment, found, missing, mosquitto
-from serving import free_port
+from ports import free_port
 from waiting import wait_for
 
 __all__ = ["mosquitto"]

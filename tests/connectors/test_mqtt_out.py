@@ -22,7 +22,7 @@ from headrace.connectors.progress import ledger_of
 from headrace.topics.protocol import Commit, Log, Outgoing
 from headrace.topics.sqlite import SqliteLog
 from mosquitto import LIMIT, Mosquitto
-from serving import free_port
+from ports import free_port
 from waiting import wait_for
 
 __all__ = ["ended", "mosquitto"]

@@ -31,8 +31,8 @@ from headrace.connectors.protocol import Record, Unavailable
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.topics.protocol import Log
 from headrace.topics.sqlite import SqliteLog
+from ports import free_port
 from postgres import Postgres, postgres
-from serving import free_port
 from waiting import wait_for
 
 __all__ = ["postgres"]

@@ -28,7 +28,8 @@ from headrace.simulate.plc import UNIT_CODES, VARIABLES
 from headrace.simulate.water.devices import devices
 from headrace.topics.sqlite import SqliteLog
 from mosquitto import Mosquitto, mosquitto
-from serving import LIMIT, free_port
+from ports import free_port
+from serving import LIMIT
 from waiting import wait_for
 
 __all__ = ["mosquitto"]

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Self
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from broker import JARS, fetch, free_port
+from broker import JARS, fetch
+from ports import free_port
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

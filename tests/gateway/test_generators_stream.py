@@ -24,7 +24,8 @@ from headrace.cli import main
 from headrace.gateway import timely
 from headrace.gateway.generators import Asked
 from headrace.simulate import Generators
-from serving import LIMIT, Server, free_port
+from ports import free_port
+from serving import LIMIT, Server
 from waiting import wait_for
 
 NDJSON = {"Accept": "application/x-ndjson"}

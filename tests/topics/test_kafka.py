@@ -25,13 +25,14 @@ import msgspec
 import pytest
 
 import headrace as hr
-from broker import Broker, Shared, free_port, missing
+from broker import Broker, Shared, missing
 from headrace.engines.embedded import live as engine
 from headrace.engines.embedded.live import Live, run_live
 from headrace.errors import EnvironmentFault, PlanError
 from headrace.plan.pipeline import Plan
 from headrace.topics import store
 from headrace.topics.protocol import Away, Commit, Outgoing
+from ports import free_port
 from topics.test_logs import from_files, left, plan, readings, without_arrival
 
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="the package confluent-kafka is not installed")
