@@ -282,7 +282,7 @@ class Simulated:
 
     def __init__(self, broker: Mosquitto, edge: Edge) -> None:
         self.edge, self._broker = edge, broker
-        self.rebirths = 0
+        self.born, self.rebirths = False, 0
         self.states: list[dict[str, Any]] = []
         self.loses = 0.0
         self._stop, self._die = threading.Event(), False
@@ -298,9 +298,10 @@ class Simulated:
                 will = Will(self.edge.will[0], self.edge.will[1], 1, retain=False)
                 one = await connect(Server(name="edge", host="127.0.0.1", port=self._broker.port, client_id="edge", keepalive=2, will=will))
                 await one.subscribe(f"spBv1.0/G/NCMD/{self.edge.name}", 1, retained=True)
-                await one.subscribe("spBv1.0/STATE/#", 1, retained=True)
                 for message in first:
                     one.send(*message)
+                await one.subscribe("spBv1.0/STATE/#", 1, retained=True)
+                self.born = True  # the broker does in turn what one client asks
                 while not self._stop.is_set() and not one.lost:
                     while one.arrived:
                         message = one.arrived.popleft().message
@@ -343,7 +344,7 @@ def values(log: SqliteLog, tag: str = "G/E/kiln/oil", topic: str = "t") -> list[
 def test_a_host_on_a_broker(log: SqliteLog, mosquitto: Mosquitto) -> None:
     address = mosquitto.address.replace("mqtt", "sparkplug") + "/G?host_id=h"
     with simulated(mosquitto) as edge:
-        wait_for(lambda: edge.edge.births, "the edge is born", seconds=LIMIT)
+        wait_for(lambda: edge.born, "the edge is born", seconds=LIMIT)
         with bridging(log, mosquitto, address):
             wait_for(lambda: len(values(log)) > 20, "readings", seconds=LIMIT)
             assert edge.rebirths, "it was born before the host came"
