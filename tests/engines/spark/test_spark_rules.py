@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -53,9 +54,24 @@ servers, checkpoint, home = sys.argv[1:]
 run_live(rules.plan(), servers, checkpoint=Path(checkpoint), trigger="500 milliseconds", master="local[2]", home=Path(home))
 """
 
+# Every Python that Spark starts finds this. Of those on the driver and of the workers, the first that asks for its state is not answered.
+AWAY = """
+import os, socket, sys
+def connect(self, address, before=socket.socket.connect):
+    if address[0] == "localhost":
+        try:
+            os.close(os.open("FOLDER/of_" + ("a_worker" if "pyspark.daemon" in sys.orig_argv else "the_driver"), os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            pass
+        else:
+            raise TimeoutError(110, "Connection timed out")
+    before(self, address)
+socket.socket.connect = connect
+"""
+
 
 @pytest.mark.usefixtures("warm_processes")
-def test_a_killed_run_with_limits_that_change_goes_on_and_loses_nothing(servers: str, tmp_path: Path) -> None:
+def test_a_run_whose_pythons_time_out_and_that_is_killed_while_limits_change_goes_on_and_loses_nothing(servers: str, tmp_path: Path) -> None:
     readings = list(islice(KILN.lines(START), 400))
     parts = [[*readings[0::2], END], [*readings[1::2], END]]
     given = {"sensor-data": parts, "kiln-limits": [LIMITS]}
@@ -63,8 +79,11 @@ def test_a_killed_run_with_limits_that_change_goes_on_and_loses_nothing(servers:
     command = [sys.executable, "-c", LIVE, servers, str(tmp_path / "checkpoint"), str(HOME)]
     chance, done, seen = random.Random(7), 0, 0
     limits = iter(LIMITS)
+    away = tmp_path / "away"
+    away.mkdir()
+    (away / "sitecustomize.py").write_text(AWAY.replace("FOLDER", str(away)))
     for most in (70,):  # of each partition, so that something is left for the run behind it, however slowly this one begins
-        with subprocess.Popen(command) as run:
+        with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(away)}) as run:
             give_up_at = time.monotonic() + 180
             try:
                 while len(everything(servers, "kiln-events")) < seen + 5:
@@ -79,6 +98,7 @@ def test_a_killed_run_with_limits_that_change_goes_on_and_loses_nothing(servers:
             finally:
                 run.kill()
         seen = len(everything(servers, "kiln-events"))
+    assert sorted(path.name for path in away.glob("of_*")) == ["of_a_worker", "of_the_driver"], "not answered"
     produce(servers, "kiln-limits", list(limits))
     for number, part in enumerate(parts):
         produce(servers, "sensor-data", part[done:], number)

@@ -32,7 +32,7 @@ _LACKING = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 
 def told(error: BaseException) -> dict[str, str]:
     """Return what is said of an error: that a process failed, else the root cause in one line."""
-    text = "".join(traceback.format_exception(error))
+    text = "".join(line for one in with_causes(error) for line in traceback.format_exception(one))
     if found := _OF_PROCESS.search(text):
         return {"process": found[1]}
     if found := _LACKING.search(text):
@@ -40,8 +40,17 @@ def told(error: BaseException) -> dict[str, str]:
     return {"error": reason(error)}
 
 
+def with_causes(error: BaseException) -> list[BaseException]:
+    """Return an error and its causes, the outermost first, as PySpark has them."""
+    found = [error]
+    while (cause := getattr(found[-1], "_cause", None)) is not None:
+        found.append(cause)
+    return found
+
+
 def reason(error: BaseException) -> str:
     """Return the root cause of an error in one line."""
+    error = with_causes(error)[-1]
     java = error.java_exception if isinstance(error, Py4JJavaError) else getattr(error, "_origin", None)
     if java is not None:
         text = root_cause(causes_of(java))

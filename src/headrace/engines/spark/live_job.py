@@ -6,7 +6,7 @@ import argparse
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -41,7 +41,8 @@ SETTINGS = {
     ),
 }
 HEADERS = "ARRAY<STRUCT<key: STRING, value: BINARY>>"
-SLOW, TRIES = re.compile("Python worker .*to connect back"), 10
+# A Python that Spark started did not answer in time, or was not answered when it asked Spark for its state.
+APART, TRIES = re.compile(r"Python worker .*to connect back|_client_socket\.connect[\s\S]*TimeoutError"), 10
 PATIENCE = 30.0  # seconds
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"  # processes need it
 
@@ -82,8 +83,16 @@ def start(spark: SparkSession, name: str, kafka: dict[str, str], checkpoint: str
     return timed.foreachBatch(write).start()
 
 
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """Return an error and its causes, as Spark has them."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = getattr(cause, "_cause", None)
+
+
 def attend(spark: SparkSession, begin: Callable[[str], StreamingQuery], asked: Event) -> None:
-    """Start all queries and wait until they have ended, or are `asked` to; one whose Python did not start in time goes on from its checkpoint."""
+    """Start all queries and wait until they have ended, or are `asked` to; one that was apart from its Python for too long goes on from its checkpoint."""
     queries, tries = {name: begin(name) for name in QUERIES}, dict.fromkeys(QUERIES, TRIES)
     while queries and not asked.is_set():
         with suppress(StreamingQueryException):  # which one ended is looked up below
@@ -94,7 +103,7 @@ def attend(spark: SparkSession, begin: Callable[[str], StreamingQuery], asked: E
             tries[name] -= 1
             if error is None:
                 del queries[name]
-            elif SLOW.search(str(error)) and tries[name]:
+            elif tries[name] and any(APART.search(str(one)) for one in causes_of(error)):
                 queries[name] = begin(name)
             else:
                 for other in queries.values():
