@@ -52,6 +52,7 @@ DEAF = UP + "signal.signal(signal.SIGTERM, signal.SIG_IGN); up(); time.sleep(600
 GRACEFUL = (
     UP + "signal.signal(signal.SIGTERM, lambda *_: (print('committed', flush=True), sys.exit(0))); up(); [time.sleep(0.1) for _ in range(6000)]"
 )
+WAITING = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\n"
 TELLING = (
     UP + "[signal.signal(s, lambda n, _: print(signal.Signals(n).name, flush=True)) for s in (2, 15)]; up(); [time.sleep(0.1) for _ in range(6000)]"
 )
@@ -128,8 +129,9 @@ def run(run: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, st
 
 
 def test_a_job_runs_as_soon_as_it_is_submitted_and_leaves_how_it_ended(begin: Callable[..., Job], folder: Path) -> None:
-    job = begin("import sys; print('out'); print('err', file=sys.stderr); time = __import__('time'); time.sleep(0.3)")
+    job = begin(WAITING + "import sys; print('out'); print('err', file=sys.stderr)")
     assert job.state() == State.RUNNING
+    Path("go").touch()
     assert [one.id for one in jobs_in(JOBS)] == [job.id]
     assert ID.fullmatch(job.id)
     assert state(job) == State.FINISHED
@@ -374,9 +376,10 @@ def test_a_job_is_canceled_once_even_if_two_cancel_it_at_once(begun: Callable[[s
 
 
 def test_a_job_that_ends_just_before_it_is_told_to_was_not_canceled(begin: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
-    job = begin("import time; time.sleep(0.2)")
+    job = begin(WAITING)
 
     def too_late(*_: Any) -> None:
+        Path("go").touch()
         state(job)
         raise ProcessLookupError
 
