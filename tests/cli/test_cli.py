@@ -484,6 +484,13 @@ def test_a_settings_file_that_is_wrong_is_refused(refused: Callable[..., str], t
     assert says in refused("plan", "two.py:big")
 
 
+def test_a_pipeline_that_is_called_as_a_table_of_a_plant_file_does_not_take_it_for_its_settings(run: Callable[..., tuple[int, str, str]]) -> None:
+    Path("two.py").write_text(PIPELINES.replace('"big", v', '"plant", v'))
+    Path("headrace.toml").write_text('[plant]\nname = "Works"\n')
+    status, printed, _ = run("plan", "two.py:plant")
+    assert (status, "limit = 1.0" in printed) == (0, True), printed
+
+
 def test_a_bad_value_in_the_environment_is_refused(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_SET_LIMIT", "high")
     assert refused("plan", "two.py:big").startswith("environment HEADRACE_SET_LIMIT: setting limit = 'high' is no float")

@@ -24,6 +24,7 @@ from headrace.cli.values import pair_of
 from headrace.errors import HeadraceError, PlanError, near
 from headrace.plan.pipeline import Pipeline, Plan
 from headrace.plan.settings import resolve
+from headrace.plant.file import TABLES
 
 __all__ = [
     "SETTINGS_FILE",
@@ -210,8 +211,8 @@ def made(pipeline: Pipeline, settings: Mapping[str, Any]) -> Plan:
 
 
 def table_of_settings(name: str) -> dict[str, Any]:
-    """Return a table of `headrace.toml`, empty if it is not there."""
-    if not settings_file().is_file():
+    """Return a pipeline's table of `headrace.toml`, empty if it is not there; those of a plant are no pipeline's."""
+    if name in TABLES or not settings_file().is_file():
         return {}
     try:
         whole: dict[str, Any] = msgspec.toml.decode(settings_file().read_bytes())
