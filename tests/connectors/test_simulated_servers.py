@@ -9,7 +9,8 @@ import socket
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from headrace.plant.quality import Quality
 from headrace.plant.tags import load
 from headrace.simulate import Plc, Water
 from headrace.simulate.modbus_server import register_map
+from headrace.simulate.opc_server import opc_server
 from headrace.simulate.plc import UNIT_CODES, VARIABLES
 from headrace.simulate.water.devices import devices
 from headrace.topics.sqlite import SqliteLog
@@ -102,10 +104,11 @@ def test_variables_have_each_value_with_its_time_and_quality(log: SqliteLog) -> 
     address = f"opc.tcp://127.0.0.1:{free_port()}"
 
     def received(found: list[dict[str, Any]]) -> dict[str, dict[int, tuple[Any, int]]]:
-        """Return by tag the values and qualities by tick. Until its first value a variable has none, at the server's own time."""
+        """Return by tag the values and qualities by tick. Until its first value a variable has none, at the time before all messages."""
         tags = defaultdict[str, dict[int, tuple[Any, int]]](dict)
         for one in found:
-            if one["source_time"] is not None and one["source_time"] < START + DAY_MS:
+            assert one["quality"] == Quality.BAD_NO_COMMUNICATION or START - 1 <= one["source_time"] < START + DAY_MS, one
+            if (one["source_time"] or 0) >= START:
                 tags[one["tag"]][(one["source_time"] - START) // INTERVAL_MS] = one["value"], one["quality"]
         return tags
 
@@ -138,13 +141,26 @@ def test_variables_have_each_value_with_its_time_and_quality(log: SqliteLog) -> 
     assert units == {name: UNIT_CODES[unit] for name, (_, _, unit) in VARIABLES.items()}
 
 
+def test_until_its_first_value_a_variable_has_none_at_the_time_before_all_messages(log: SqliteLog) -> None:
+    address, shown = f"opc.tcp://127.0.0.1:{free_port()}", replace(PLANT.devices(), empty_ms=START - 1)
+
+    async def run() -> list[dict[str, Any]]:
+        async with Bridged(log, opc.source(f"{address}?interval=100ms&timeout=60s")) as bridge:
+            return list(await bridge.until(lambda found: found if len(found) >= PLCS * len(VARIABLES) else [], "each variable"))
+
+    with closing(opc_server(address, shown)):
+        found = asyncio.run(run())
+    assert {(one["source_time"], one["value"], one["quality"]) for one in found} == {(START - 1, *NO_DATA)}
+
+
 def test_an_edge_node_sends_each_value_with_its_time_and_is_born_again_when_it_is_asked(log: SqliteLog, mosquitto: Mosquitto) -> None:
     address = f"sparkplug://127.0.0.1:{mosquitto.port}/PLANT"
 
     def received(found: list[dict[str, Any]]) -> dict[str, dict[int, tuple[Any, int]]]:
-        """Return by tag the values and qualities by tick; those of no message are left out."""
+        """Return by tag the values and qualities by tick; those of no message, which have the time before all, are left out."""
         tags = defaultdict[str, dict[int, tuple[Any, int]]](dict)
         for one in found:
+            assert one["quality"] == Quality.BAD_NO_COMMUNICATION or START - 1 <= one["source_time"] < START + DAY_MS, one
             tick = ((one["source_time"] or 0) - START) // INTERVAL_MS
             if 0 <= tick < 1_000_000 and one["quality"] in (Quality.GOOD, Quality.BAD_NO_DATA):
                 tags[one["tag"].removeprefix("PLANT/simulate/")][tick] = one["value"], one["quality"]

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, BinaryIO
@@ -259,7 +259,10 @@ def simulate(
 
     made = options[plant].plant(seed)
     serves = to is not None and to.startswith(_SERVED)
+    start_ms = time_ms(start, "--start") if start else None
     devices = _devices(plant, made, water) if serves else None
+    if devices is not None and start_ms is not None:
+        devices = replace(devices, empty_ms=start_ms - 1)
     if serves and history != "0s":
         raise PlanError("servers and edge nodes have only the latest values", where="--history", fix="leave it out")
     if (water.attacks_to or "").startswith(_SERVED):
@@ -279,7 +282,7 @@ def simulate(
             records=records,
             duration_ms=duration_ms(duration, "--duration") if duration else None,
             history_ms=duration_ms(history, "--history"),
-            start_ms=time_ms(start, "--start") if start else None,
+            start_ms=start_ms,
             pace=to is None or records is None or serves,
             report=None if quiet else sys.stderr if to is None else sys.stdout,
         )

@@ -42,7 +42,10 @@ class Devices:
         By device and name.
     messages
         Gives what the devices say in a decoded line of the plant.
+    empty_ms
+        The time of variables until their first value; None: when they are asked for.
     """
 
     variables: Mapping[str, Mapping[str, Variable]]
     messages: Callable[[dict[str, Any]], Iterable[Message]]
+    empty_ms: int | None = None

@@ -56,9 +56,9 @@ class _EdgeNode:
 
     def __init__(self, server: Server, group: str, edge: str, devices: Devices) -> None:
         self._server, self._group, self._edge, self._variables = server, group, edge, devices.variables
-        # The value and the time of each variable's last message; None: there was none.
+        # The value and the time of each variable's last message; without one it has no value.
         self._last: dict[str, dict[str, tuple[float | None, int | None]]] = {
-            device: dict.fromkeys(variables, (None, None)) for device, variables in self._variables.items()
+            device: dict.fromkeys(variables, (None, devices.empty_ms)) for device, variables in self._variables.items()
         }
         names = [(device, name) for device, variables in self._variables.items() for name in variables]
         self._aliases = {place: number for number, place in enumerate(names)}

@@ -48,6 +48,7 @@ class _Variables:
 
     def __init__(self, url: str, devices: Devices) -> None:
         self._url, self._devices = url, devices.variables
+        self._empty = None if devices.empty_ms is None else _EPOCH + timedelta(milliseconds=devices.empty_ms)
         self._server: Server | None = None
         self._nodes: dict[tuple[str, str], Any] = {}
 
@@ -79,7 +80,7 @@ class _Variables:
         parent = await server.nodes.objects.add_object(ua.NodeId(device, index), ua.QualifiedName(device, index))
         for name, (unit, span) in variables.items():
             path = f"{device}.{name}"
-            waiting = ua.DataValue(ua.Variant(math.nan, ua.VariantType.Double), ua.StatusCode(Quality.BAD_NO_DATA))
+            waiting = ua.DataValue(ua.Variant(math.nan, ua.VariantType.Double), ua.StatusCode(Quality.BAD_NO_DATA), SourceTimestamp=self._empty)
             node = await parent.add_variable(ua.NodeId(path, index), ua.QualifiedName(name, index), math.nan, ua.VariantType.Double)
             await server.write_attribute_value(node.nodeid, waiting)
             if unit is not None:
