@@ -191,6 +191,29 @@ def test_a_live_query_that_fails_while_others_are_stopped_is_told_when_all_have_
     assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=180).stdout == "no memory 1\n"
 
 
+CAUSES = """
+import json, runpy, sys
+from pyspark.errors import PySparkException
+told = runpy.run_path(sys.argv[1])["told"]
+for cause in sys.argv[2:]:
+    error = PySparkException("driver worker exited unexpectedly (crashed)")
+    error._cause = PySparkException("an initialization failed")
+    error._cause._cause = PySparkException("Traceback (most recent call last):\\n" + cause)
+    print(json.dumps(told(error)))
+"""
+
+
+def test_a_query_that_fails_is_told_by_its_innermost_cause() -> None:
+    if (why := missing()) is not None:
+        pytest.skip(why)
+    driver = Path(headrace.__file__).parent / "engines" / "spark" / "driver.py"
+    causes = ["TimeoutError: [Errno 110] Connection timed out", "headrace.errors.ProcessError: process p raised"]
+    done = subprocess.run(
+        [str(python_of(spark_home(HOME))), "-c", CAUSES, str(driver), *causes], check=True, capture_output=True, text=True, timeout=180
+    )
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [{"error": causes[0]}, {"process": "process p raised"}]
+
+
 def test_what_is_no_master_is_told_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"--cluster: 'nowhere' is no master of Spark; write spark://HOST:7077"):
         run_files(odd.plan(), written(tmp_path), tmp_path / "out", master="nowhere", home=HOME)
