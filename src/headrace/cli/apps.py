@@ -200,7 +200,8 @@ def plan_of(app: str, settings: Iterable[str]) -> Plan:
     """Return APP's plan, its settings from `--set`, the environment, `headrace.toml` and the defaults."""
     pipeline = find_pipeline(app)
     given = dict(pair_of(one, "--set", "limit=90") for one in settings)
-    return made(pipeline, resolve(pipeline.settings, given, os.environ, table_of_settings(pipeline.name)))
+    table = {} if pipeline.name in TABLES else table_of_settings(pipeline.name)  # that of a plant is no pipeline's
+    return made(pipeline, resolve(pipeline.settings, given, os.environ, table))
 
 
 def made(pipeline: Pipeline, settings: Mapping[str, Any]) -> Plan:
@@ -211,8 +212,8 @@ def made(pipeline: Pipeline, settings: Mapping[str, Any]) -> Plan:
 
 
 def table_of_settings(name: str) -> dict[str, Any]:
-    """Return a pipeline's table of `headrace.toml`, empty if it is not there; those of a plant are no pipeline's."""
-    if name in TABLES or not settings_file().is_file():
+    """Return a table of `headrace.toml`, empty if it is not there."""
+    if not settings_file().is_file():
         return {}
     try:
         whole: dict[str, Any] = msgspec.toml.decode(settings_file().read_bytes())
