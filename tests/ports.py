@@ -17,8 +17,9 @@ _chance = random.SystemRandom()  # the workers of a run draw apart, whatever see
 
 def free_port() -> int:
     """Return a port of this machine that nobody listens at, and that was not returned before."""
+    above = _first_given()
     for _ in range(1000):
-        port = _chance.randrange(_LOWEST, _first_given())
+        port = _chance.randrange(_LOWEST, above)
         with socket.socket() as one:
             try:
                 one.bind(("127.0.0.1", port))

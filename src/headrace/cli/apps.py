@@ -24,7 +24,6 @@ from headrace.cli.values import pair_of
 from headrace.errors import HeadraceError, PlanError, near
 from headrace.plan.pipeline import Pipeline, Plan
 from headrace.plan.settings import resolve
-from headrace.plant.file import TABLES
 
 __all__ = [
     "SETTINGS_FILE",
@@ -200,8 +199,16 @@ def plan_of(app: str, settings: Iterable[str]) -> Plan:
     """Return APP's plan, its settings from `--set`, the environment, `headrace.toml` and the defaults."""
     pipeline = find_pipeline(app)
     given = dict(pair_of(one, "--set", "limit=90") for one in settings)
-    table = {} if pipeline.name in TABLES else table_of_settings(pipeline.name)  # that of a plant is no pipeline's
-    return made(pipeline, resolve(pipeline.settings, given, os.environ, table))
+    return made(pipeline, resolve(pipeline.settings, given, os.environ, _settings_in_file(pipeline.name)))
+
+
+def _settings_in_file(pipeline: str) -> dict[str, Any]:
+    """Return a pipeline's table of `headrace.toml`, empty if it is not there; the tables of a plant are no pipeline's."""
+    if not settings_file().is_file():
+        return {}
+    from headrace.plant.file import TABLES  # most runs have no file
+
+    return {} if pipeline in TABLES else table_of_settings(pipeline)
 
 
 def made(pipeline: Pipeline, settings: Mapping[str, Any]) -> Plan:

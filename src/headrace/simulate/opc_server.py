@@ -48,7 +48,7 @@ class _Variables:
 
     def __init__(self, url: str, devices: Devices) -> None:
         self._url, self._devices = url, devices.variables
-        self._empty = None if devices.empty_ms is None else _EPOCH + timedelta(milliseconds=devices.empty_ms)
+        self._empty = None if devices.empty_ms is None else _time(devices.empty_ms)
         self._server: Server | None = None
         self._nodes: dict[tuple[str, str], Any] = {}
 
@@ -96,7 +96,7 @@ class _Variables:
 
         assert self._server is not None
         for device, seconds, values in messages:
-            time = _EPOCH + timedelta(milliseconds=round(seconds * 1000))
+            time = _time(round(seconds * 1000))
             for name, number in values.items():
                 value = ua.Variant(math.nan if number is None else number, ua.VariantType.Double)
                 status = ua.StatusCode(Quality.BAD_NO_DATA if number is None else Quality.GOOD)
@@ -106,3 +106,7 @@ class _Variables:
     async def stop(self) -> None:
         if self._server is not None:
             await self._server.stop()
+
+
+def _time(ms: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=ms)

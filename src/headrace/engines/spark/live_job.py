@@ -41,8 +41,8 @@ SETTINGS = {
     ),
 }
 HEADERS = "ARRAY<STRUCT<key: STRING, value: BINARY>>"
-# A Python that Spark started did not answer in time, or was not answered when it asked Spark for its state.
-APART, TRIES = re.compile(r"Python worker .*to connect back|_client_socket\.connect[\s\S]*TimeoutError"), 10
+# A Python worker did not connect to Spark in time, when it started or when it asked for its state.
+NOT_CONNECTED, TRIES = re.compile(r"Python worker .*to connect back|_client_socket\.connect[\s\S]*TimeoutError"), 10
 PATIENCE = 30.0  # seconds
 ROCKSDB = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"  # processes need it
 
@@ -83,8 +83,8 @@ def start(spark: SparkSession, name: str, kafka: dict[str, str], checkpoint: str
     return timed.foreachBatch(write).start()
 
 
-def causes_of(error: BaseException) -> Iterator[BaseException]:
-    """Return an error and its causes, as Spark has them."""
+def with_causes(error: BaseException) -> Iterator[BaseException]:
+    """Return an error and its causes, as PySpark has them."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -92,7 +92,7 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
 
 
 def attend(spark: SparkSession, begin: Callable[[str], StreamingQuery], asked: Event) -> None:
-    """Start all queries and wait until they have ended, or are `asked` to; one that was apart from its Python for too long goes on from its checkpoint."""
+    """Start all queries and wait until they have ended, or are `asked` to; one whose Python worker did not connect in time resumes from its checkpoint."""
     queries, tries = {name: begin(name) for name in QUERIES}, dict.fromkeys(QUERIES, TRIES)
     while queries and not asked.is_set():
         with suppress(StreamingQueryException):  # which one ended is looked up below
@@ -103,7 +103,7 @@ def attend(spark: SparkSession, begin: Callable[[str], StreamingQuery], asked: E
             tries[name] -= 1
             if error is None:
                 del queries[name]
-            elif tries[name] and any(APART.search(str(one)) for one in causes_of(error)):
+            elif tries[name] and any(NOT_CONNECTED.search(str(one)) for one in with_causes(error)):
                 queries[name] = begin(name)
             else:
                 for other in queries.values():
